@@ -1,0 +1,26 @@
+# batchcam for GPU machines: docker build -t batchcam . && docker run --gpus all --shm-size 2g -v "$PWD:/work" batchcam demo
+# torch's wheels bring their own CUDA libraries; the base image brings what the NVIDIA container toolkit looks for.
+FROM nvidia/cuda:12.8.1-base-ubuntu24.04
+
+# libgl1 and libglib2.0-0t64: opencv-python links against them
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        python3 python3-venv libgl1 libglib2.0-0t64 \
+    && rm -rf /var/lib/apt/lists/*
+
+ENV PATH=/opt/batchcam/bin:$PATH \
+    PYTHONUNBUFFERED=1
+RUN python3 -m venv /opt/batchcam
+
+# dependencies first: a change of our code does not download torch again
+COPY pyproject.toml setup.cfg README.md LICENSE /src/
+COPY batchcam/__init__.py /src/batchcam/
+RUN pip install --no-cache-dir '/src[worker]'
+COPY batchcam /src/batchcam
+RUN pip install --no-cache-dir --no-deps --force-reinstall /src
+
+RUN useradd --create-home --uid 10001 batchcam
+USER batchcam
+WORKDIR /work
+ENTRYPOINT ["batchcam"]
+CMD ["--help"]

@@ -1,0 +1,56 @@
+"""Every error of ours and the exit code it ends the process with."""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_FINDINGS = 3
+EXIT_STOPPED_EARLY = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
+
+
+class BatchcamError(Exception):
+    """Trouble in the world, told in one line: what, where, what to do."""
+
+    exit_code = EXIT_FAILED
+
+
+class ConfigError(BatchcamError):
+    """An option, a configuration file or a combination of both that can't be meant."""
+
+    exit_code = EXIT_USAGE
+
+
+class CheckpointError(BatchcamError):
+    """A checkpoint that can't be read, isn't one, or doesn't fit the network."""
+
+
+class ModelError(BatchcamError):
+    """A network that can't be explained: no global average pooling before its last linear layer, or the wrong layer."""
+
+
+class DeviceError(BatchcamError):
+    """A device that this machine does not have."""
+
+
+class DatasetError(BatchcamError):
+    """A dataset that can't be listed, is empty, or doesn't fit the checkpoint's classes."""
+
+
+class RunError(BatchcamError):
+    """A run directory that is another run's, damaged, or incomplete."""
+
+
+class StoppedEarlyError(BatchcamError):
+    """The work stopped before its end and goes on when the same command is run again."""
+
+    exit_code = EXIT_STOPPED_EARLY
+
+
+class StorageFullError(StoppedEarlyError):
+    """The output's file system has no room, or no quota, left."""
+
+
+def one_line(text: object) -> str:
+    """Return `text` on one line without control characters, so that it can't forge lines of a log or a terminal."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(str(text).split()))
