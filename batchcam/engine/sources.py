@@ -1,0 +1,113 @@
+"""Open a dataset by its name on the command line, and fit its labels to a model's classes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchcam.engine.csv_manifest import open_csv
+from batchcam.engine.folder import open_folder
+from batchcam.engine.named_datasets import open_python, open_torchvision
+from batchcam.engine.samples import UNKNOWN_LABEL, Source, StoredSample
+from batchcam.engine.stl10 import open_stl10
+from batchcam.errors import DatasetError, one_line
+
+__all__ = ["KINDS", "Source", "StoredSample", "match_classes", "open_source"]
+
+_PREFIXES: Final[dict[str, Callable[[str, str], Source]]] = {
+    "stl10": open_stl10,
+    "torchvision": open_torchvision,
+    "python": open_python,
+}
+
+KINDS: Final = (
+    "a folder of class folders, FILE.csv, stl10:ROOT[:split], torchvision:NAME:ROOT[:split], python:module:callable"
+)
+"""What `open_source` opens, for messages and help."""
+
+_NAMED_CLASSES: Final = 10
+"""Unknown classes that an error lists."""
+
+
+def open_source(spec: str) -> Source:
+    """List the dataset that `spec` names, without decoding it; `KINDS` says what there is.
+
+    Raises:
+        DatasetError: there is no such dataset, it is empty, or it can't be listed.
+    """
+    prefix, colon, rest = spec.partition(":")
+    if colon and prefix in _PREFIXES:
+        return _PREFIXES[prefix](spec, rest)
+    path = os.path.expanduser(spec)
+    if os.path.isdir(path):
+        return open_folder(spec, path)
+    if os.path.exists(path):
+        if path.lower().endswith(".csv"):
+            return open_csv(spec, path)
+        raise DatasetError(f"{one_line(spec)}: a file, but no .csv: expected {KINDS}")
+    if colon and "/" not in prefix:
+        raise DatasetError(f"{one_line(spec)}: unknown kind of dataset {one_line(prefix)!r}: expected {KINDS}")
+    raise DatasetError(f"{one_line(spec)}: no such file or folder: expected {KINDS}")
+
+
+def match_classes(
+    labels: NDArray[np.int64], source_classes: Sequence[str] | None, model_classes: Sequence[str] | int
+) -> NDArray[np.int64]:
+    """Return labels as indices of the model's classes, matched by name where both name them.
+
+    Args:
+        labels: class indices of the dataset, -1 where not known, int64 (n,).
+        source_classes: the dataset's class names by index, or None.
+        model_classes: the model's class names by index, or only how many classes it has.
+
+    Returns:
+        Indices of the model's classes, -1 where not known, int64 (n,).
+
+    Raises:
+        DatasetError: the model does not know a class, or knows only names or numbers that can't be told apart.
+    """
+    if isinstance(model_classes, int):
+        if source_classes is not None and len(source_classes) != model_classes:
+            raise DatasetError(
+                f"the dataset names {len(source_classes)} classes, the model has {model_classes} without names: "
+                "give the model's class names"
+            )
+        return _checked_range(labels, model_classes)
+    if source_classes is None:
+        return _checked_range(labels, len(model_classes))
+    if tuple(source_classes) == tuple(model_classes):
+        return _checked_range(labels, len(model_classes))
+    return _by_name(labels, source_classes, model_classes)
+
+
+def _by_name(
+    labels: NDArray[np.int64], source_classes: Sequence[str], model_classes: Sequence[str]
+) -> NDArray[np.int64]:
+    counts = Counter(model_classes)
+    unknown = [name for name in source_classes if counts[name] == 0]
+    if unknown:
+        listed = ", ".join(one_line(name) for name in unknown[:_NAMED_CLASSES])
+        more = f" and {len(unknown) - _NAMED_CLASSES} more" if len(unknown) > _NAMED_CLASSES else ""
+        raise DatasetError(f"the model does not know these classes of the dataset: {listed}{more}")
+    repeated = [name for name in source_classes if counts[name] > 1]
+    if repeated:
+        raise DatasetError(f"two classes of the model are named {one_line(repeated[0])}: label by class index instead")
+    index = {name: position for position, name in enumerate(model_classes)}
+    # the last place is what label -1 picks
+    table = np.array([index[name] for name in source_classes] + [UNKNOWN_LABEL], np.int64)
+    return table[_checked_range(labels, len(source_classes))]
+
+
+def _checked_range(labels: NDArray[np.int64], class_count: int) -> NDArray[np.int64]:
+    wrong = np.flatnonzero((labels < UNKNOWN_LABEL) | (labels >= class_count))
+    if len(wrong):
+        raise DatasetError(
+            f"label {labels[wrong[0]]} of sample {wrong[0]} is outside the {class_count} classes: "
+            f"labels are 0…{class_count - 1}, -1 where not known"
+        )
+    return labels.astype(np.int64)
