@@ -1,0 +1,71 @@
+"""Pure numbers about predictions and maps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassScore:
+    """How one class fares: samples labelled with it, those of them predicted right, and samples predicted as it."""
+
+    name: str
+    labelled: int
+    correct: int
+    predicted: int
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the labelled samples that were predicted right; None without any."""
+        return self.correct / self.labelled if self.labelled else None
+
+
+def class_scores(labels: np.ndarray, predictions: np.ndarray, class_names: tuple[str, ...]) -> list[ClassScore]:
+    """Return one score per class, over the samples that have a label and a prediction.
+
+    Args:
+        labels: int64 (n,), -1 where not known.
+        predictions: int64 (n,), -1 where there is none.
+        class_names: K names.
+    """
+    known = (labels >= 0) & (predictions >= 0)
+    labels, predictions, count = labels[known], predictions[known], len(class_names)
+    labelled = np.bincount(labels, minlength=count)
+    correct = np.bincount(labels[labels == predictions], minlength=count)
+    predicted = np.bincount(predictions, minlength=count)
+    return [
+        ClassScore(*row)
+        for row in zip(class_names, labelled.tolist(), correct.tolist(), predicted.tolist(), strict=True)
+    ]
+
+
+def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float | None:
+    """Return the share of samples with a known label and a prediction that are right; None without any."""
+    known = (labels >= 0) & (predictions >= 0)
+    return float((labels == predictions)[known].mean()) if known.any() else None
+
+
+def peak_hits(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Return for which samples the map's largest value, the first of equal ones, lies on the object; bool (n,).
+
+    Args:
+        maps: (n, H, W), finite.
+        masks: where the object is, bool (n, H, W).
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if maps.shape != masks.shape:
+        raise ValueError(f"maps are {maps.shape}, masks {masks.shape}")
+    rows = len(maps)
+    peaks = maps.reshape(rows, -1).argmax(1)
+    hits: np.ndarray = masks.reshape(rows, -1)[np.arange(rows), peaks]
+    return hits
+
+
+def centre_hits(masks: np.ndarray) -> np.ndarray:
+    """Return for which samples the image's centre lies on the object, the baseline of `peak_hits`; bool (n,)."""
+    centre: np.ndarray = masks[:, masks.shape[1] // 2, masks.shape[2] // 2]
+    return centre

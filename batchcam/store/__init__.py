@@ -1,0 +1,1 @@
+"""The run directory: everything that an auditor needs, without torch."""

@@ -1,0 +1,62 @@
+"""JSON documents of a run that carry their own digest, so that an edit or a flipped bit shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from batchcam.errors import RunError
+
+DIGEST_KEY = "document_sha256"
+"""SHA-256 of the document's text without this key."""
+
+SIZE_LIMIT = 2**30
+"""A larger document is not one of ours: 10,000 shards take 2 MiB."""
+
+
+def canonical(value: object) -> str:
+    """Return the one JSON text of `value`: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def seal(content: dict[str, Any]) -> bytes:
+    """Return `content` as the text of a document, with its digest, for people to read."""
+    return _text({**content, DIGEST_KEY: _digest(content)}).encode()
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Return the content of the document at `path` without its digest.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RunError: it can't be read, is not JSON, or was changed after it was written.
+    """
+    try:
+        if path.stat().st_size > SIZE_LIMIT:
+            raise RunError(f"{path}: larger than {SIZE_LIMIT} bytes; not a document of batchcam")
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunError(f"{path}: cannot read: {error.strerror}") from error
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: not a document of batchcam")
+    stated = content.pop(DIGEST_KEY, None)
+    # comparing the whole text finds changes that JSON ignores, such as a second key of the same name
+    if stated != _digest(content) or _text({**content, DIGEST_KEY: stated}).encode() != raw:
+        raise RunError(f"{path}: changed after it was written: its {DIGEST_KEY} does not match")
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

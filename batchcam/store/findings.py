@@ -1,0 +1,69 @@
+"""What verify can find, each kind by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any
+
+
+class Kind(str, enum.Enum):
+    """Kind of damage or doubt; the value is the name in `--json`."""
+
+    PLAN_DAMAGED = "plan-damaged"
+    MANIFEST_MISSING = "manifest-missing"
+    MANIFEST_DAMAGED = "manifest-damaged"
+    TASK_DAMAGED = "task-damaged"
+    FILE_MISSING = "file-missing"
+    FILE_UNREADABLE = "file-unreadable"
+    SIZE_MISMATCH = "size-mismatch"
+    DIGEST_MISMATCH = "digest-mismatch"
+    DIGEST_FILE_DAMAGED = "digest-file-damaged"
+    UNEXPECTED_FILE = "unexpected-file"
+    LEFTOVER_FILE = "leftover-file"
+    OTHER_RUN = "other-run"
+    SCHEMA = "schema"
+    COVERAGE = "coverage"
+    TEXT = "text"
+    LABEL = "label"
+    LOGITS = "logits"
+    PREDICTION = "prediction"
+    CONFIDENCE = "confidence"
+    CAM_CLASS = "cam-class"
+    IDENTITY = "identity"
+    MAP = "map"
+    MAP_RANGE = "map-range"
+    STATUS = "status"
+    CLASSIFIER = "classifier"
+    TOTALS = "totals"
+    RECOMPUTED = "recomputed"
+    INPUT_CHANGED = "input-changed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that verify reports.
+
+    Attributes:
+        kind: what is wrong.
+        file: where, relative to the run directory.
+        message: the same for a person, in one line.
+        array: HDF5 dataset, where content is wrong.
+        rows: how many of its rows are wrong.
+        first_sample: dataset position of the first of them.
+    """
+
+    kind: Kind
+    file: str
+    message: str
+    array: str | None = None
+    rows: int | None = None
+    first_sample: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the finding as JSON types, without what it does not have."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None} | {"kind": self.kind.value}
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.array}" if self.array else self.file
+        return f"{self.kind.value}: {where}: {self.message}"

@@ -1,0 +1,145 @@
+"""Bytes to disk, whole or not at all; the only module that writes into a run directory and renames there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from batchcam.errors import BatchcamError, StorageFullError
+from batchcam.store.schema import DIGEST_SUFFIX, PARTIAL_SUFFIX
+
+Buffer = bytes | bytearray | memoryview
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_error(path: Path, error: OSError) -> BatchcamError:
+    """Return the error to raise when writing `path` failed: exit code 75 when room will help, 1 otherwise."""
+    if error.errno in NO_ROOM:
+        return StorageFullError(f"{path.parent}: {os.strerror(error.errno)}; make room and run the same command again")
+    return BatchcamError(f"{path}: cannot write: {error.strerror or error}")
+
+
+def make_folder(path: Path) -> None:
+    """Create folder `path` and its parents if they are not there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def land(path: Path, data: Buffer) -> None:
+    """Make `data` appear under `path` whole, replacing what is there, or raise and leave `path` as it was.
+
+    Unique temporary name in the same folder, write, fsync, rename, fsync of the folder: after a power cut
+    the file is the old one or the new one, never an empty one.
+    """
+    with _partial(path, data) as partial:
+        try:
+            os.replace(partial, path)
+        except FileNotFoundError:
+            if not path.exists():  # else another worker landed the same file and cleaned up after us
+                raise
+
+
+def land_first(path: Path, data: Buffer) -> bool:
+    """Make `data` appear under `path` unless something is there already; return whether it was we who did."""
+    with _partial(path, data) as partial:
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        except OSError:  # file systems without hard links (FAT, some FUSE and SMB mounts)
+            if path.exists():
+                return False
+            os.replace(partial, path)
+        return True
+
+
+def land_with_digest(path: Path, data: Buffer) -> str:
+    """Land a file whose `sha256sum -c` companion lies beside it; return the digest in hex.
+
+    The digest goes first: a file under its final name always has one. A file that is already there with its digest
+    is whole and stays: another worker was quicker.
+    """
+    if path.exists() and (existing := read_digest(path)):
+        return existing
+    digest = hashlib.sha256(data).hexdigest()
+    land(digest_path(path), digest_line(path.name, digest).encode())
+    land(path, data)
+    return digest
+
+
+def digest_path(path: Path) -> Path:
+    """Return the companion file of `path` that holds its SHA-256."""
+    return path.with_name(path.name + DIGEST_SUFFIX)
+
+
+def digest_line(name: str, digest: str) -> str:
+    """Return the line that `sha256sum -c` reads."""
+    return f"{digest}  {name}\n"
+
+
+def read_digest(path: Path) -> str | None:
+    """Return the SHA-256 that lies beside `path`, None when there is none or it is not `sha256sum`'s line for it."""
+    try:
+        text = digest_path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    digest = text[:64]
+    return digest if text == digest_line(path.name, digest) and set(digest) <= set("0123456789abcdef") else None
+
+
+def partials(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the temporary files in `folder`, each with the final name it was meant for."""
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        name = entry.name
+        if name.startswith(".") and name.endswith(PARTIAL_SUFFIX):
+            yield Path(entry.path), name[1 : -len(PARTIAL_SUFFIX)].rpartition(".")[0]
+
+
+def remove_stale_partials(folder: Path, landed: Iterable[str]) -> None:
+    """Remove temporary files whose final file has `landed`: whoever was writing them is dead or no longer needed."""
+    names = set(landed)
+    for path, final in partials(folder):
+        if final in names or final.removesuffix(DIGEST_SUFFIX) in names:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _partial(path: Path, data: Buffer) -> Iterator[Path]:
+    """Write and sync `data` under a temporary name, hand it out to be renamed, then sync the folder and clean up."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+    try:
+        try:
+            _write_synced(partial, data)
+            yield partial
+            _sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _write_synced(path: Path, data: Buffer) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

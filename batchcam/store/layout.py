@@ -1,0 +1,168 @@
+"""HDF5 objects of the schema: datasets with their filters, dimension scales and words, for shards and run.h5 alike."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import h5py
+import numpy as np
+
+from batchcam import __version__
+from batchcam.rules import Status
+from batchcam.store.plan import Plan
+from batchcam.store.schema import (
+    CLASS_NAME,
+    CLASSIFIER_ARRAYS,
+    CONFIG,
+    IMAGE_ATTRIBUTES,
+    LABELLED_DIMS,
+    LIBVER,
+    ROOT_WORDS,
+    Array,
+    column_chunk_rows,
+    encode_text,
+    map_chunk_rows,
+)
+
+Columns = Mapping[str, np.ndarray]
+
+
+def new_file(buffer: io.BytesIO) -> h5py.File:
+    """Return a new HDF5 file inside `buffer`: HDF5 itself never touches a disk, whose errors it does not survive."""
+    return h5py.File(buffer, "w", libver=LIBVER)
+
+
+def set_text(attributes: h5py.AttributeManager, name: str, text: str) -> None:
+    """Store a fixed-length UTF-8 attribute; fixed, since HDF5 keeps no checksum over variable-length text."""
+    encoded = text.encode()
+    attributes.create(name, encoded, dtype=h5py.string_dtype("utf-8", max(1, len(encoded))))
+
+
+def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
+    """Write the root attributes: identity of the run, samples of this file, words on units and sign."""
+    texts = {
+        "batchcam_version": __version__,
+        "run_id": plan.run_id,
+        "checkpoint_sha256": plan.checkpoint_sha256,
+        "dataset_fingerprint": plan.dataset_fingerprint,
+        "architecture": plan.architecture,
+        "target_layer": plan.target_layer,
+        **ROOT_WORDS,
+    }
+    for name, text in texts.items():
+        set_text(file.attrs, name, text)
+    file.attrs["schema_version"] = np.int64(plan.schema_version)
+    file.attrs["first_sample"] = np.int64(first)
+    file.attrs["sample_count"] = np.int64(count)
+
+
+def write_scales(file: h5py.File, plan: Plan) -> None:
+    """Write the dimension scales that are no arrays of the schema: positions of cells, pixels, ranks and short axes."""
+    positions = {
+        "map_rank": np.arange(plan.maps_per_sample),
+        "channel": np.arange(plan.channels),
+        "sha256_byte": np.arange(32),
+    }
+    for name, length in zip(("cam_y", "cam_x", "y", "x"), plan.grid_size + plan.input_size, strict=True):
+        if name.startswith("cam_") or plan.maps != "none":
+            positions[name] = ((np.arange(length) + 0.5) / length).astype(np.float32)
+    for name, values in positions.items():
+        scale = file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
+        scale.make_scale(name)
+        if values.dtype == np.float32:
+            set_text(scale.attrs, "long_name", "centre of the cell or pixel, as a share of the network's input")
+    for name, labels in LABELLED_DIMS.items():
+        if name != "range_end" or plan.maps != "none":
+            write_text(file, name, encode_text(list(labels))).make_scale(name)
+
+
+def write_classes(file: h5py.File, plan: Plan, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Write the classes' names, the last layer's weight (K, C) and bias (K,), and the plan as JSON."""
+    names = write_text(file, CLASS_NAME.name, encode_text(list(plan.class_names)))
+    names.make_scale(CLASS_NAME.name)
+    describe(names, CLASS_NAME)
+    for array, values in zip(CLASSIFIER_ARRAYS, (weight, bias), strict=True):
+        dataset = create(file, array, values.shape)
+        dataset[...] = values
+    config = plan.config_text().encode()
+    file.create_dataset(CONFIG, data=as_utf8(np.array(config)))
+
+
+def as_utf8(texts: np.ndarray) -> np.ndarray:
+    """Return encoded `texts`, type S(width), in the type that h5py writes as UTF-8 (numpy knows no encodings)."""
+    return texts.astype(h5py.string_dtype("utf-8", texts.dtype.itemsize))
+
+
+def write_text(file: h5py.File, name: str, texts: np.ndarray) -> h5py.Dataset:
+    """Create a compressed dataset of fixed-length UTF-8 from encoded `texts`, type S(width)."""
+    return file.create_dataset(
+        name,
+        data=as_utf8(texts),
+        chunks=(min(len(texts), 4096),),
+        compression="gzip",
+        compression_opts=4,
+        shuffle=True,
+    )
+
+
+def create(file: h5py.File, array: Array, shape: Sequence[int], text_width: int = 1) -> h5py.Dataset:
+    """Create `array`, empty, with its filters, fill value, words and dimension scales (which must exist)."""
+    if array.storage == "text":
+        dtype, filters = (
+            h5py.string_dtype("utf-8", text_width),
+            {"compression": "gzip", "compression_opts": 4, "shuffle": True},
+        )
+        chunk_rows = min(shape[0], 4096)
+    elif array.storage == "deflate":
+        dtype = np.dtype(array.dtype)
+        filters = {"compression": "gzip", "compression_opts": 1, "shuffle": dtype.itemsize > 1}
+        chunk_rows = map_chunk_rows(*shape)
+    else:
+        dtype, filters = np.dtype(array.dtype), {"fletcher32": True}
+        chunk_rows = column_chunk_rows(shape[0], dtype.itemsize * int(np.prod(shape[1:])))
+    dataset = file.create_dataset(
+        array.name, shape, dtype, chunks=(chunk_rows, *shape[1:]), fillvalue=array.fill or None, **filters
+    )
+    attach_scales(file, dataset, array)
+    describe(dataset, array)
+    return dataset
+
+
+def attach_scales(file: h5py.File, dataset: h5py.Dataset, array: Array) -> None:
+    """Attach the dimension scales of `array`; an array that is its own dimension becomes the scale."""
+    if array.dims == (array.name,):
+        dataset.make_scale(array.name)
+        return
+    for axis, name in enumerate(array.dims):
+        dataset.dims[axis].attach_scale(file[name])
+
+
+def describe(dataset: h5py.Dataset, array: Array) -> None:
+    """Write the attributes that explain `array` to a reader without this code."""
+    set_text(dataset.attrs, "long_name", array.meaning)
+    if array.units:
+        set_text(dataset.attrs, "units", array.units)
+    if array.name == "status":
+        flags = [f for f in Status if f]
+        dataset.attrs["flag_masks"] = np.array(flags, np.uint8)
+        set_text(dataset.attrs, "flag_meanings", " ".join(str(f.name).lower() for f in flags))
+    if array.name == "maps" and array.dtype == "uint8":
+        for name, value in IMAGE_ATTRIBUTES.items():
+            dataset.attrs.create(name, np.bytes_(value))
+        dataset.attrs["IMAGE_MINMAXRANGE"] = np.array([0, 255], np.uint8)
+        dataset.attrs["IMAGE_WHITE_IS_ZERO"] = np.uint8(0)
+
+
+def array_shape(array: Array, plan: Plan, count: int) -> tuple[int, ...]:
+    """Return the shape of `array` in a file of `count` samples."""
+    lengths = {
+        "sample_index": count,
+        "class_name": len(plan.class_names),
+        "map_rank": plan.maps_per_sample,
+        "channel": plan.channels,
+        "sha256_byte": 32,
+        **{name: len(labels) for name, labels in LABELLED_DIMS.items()},
+        **dict(zip(("cam_y", "cam_x", "y", "x"), plan.grid_size + plan.input_size, strict=True)),
+    }
+    return tuple(lengths[d] for d in array.dims)

@@ -1,0 +1,105 @@
+"""What landed and who did it: manifest.json, written last, so that its presence means complete; task-*.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from batchcam import __version__
+from batchcam.errors import RunError
+from batchcam.store import landing
+from batchcam.store.document import read_document, seal
+from batchcam.store.plan import Plan
+from batchcam.store.schema import MANIFEST_FILE, SCHEMA_VERSION, TASK_PATTERN
+
+
+@dataclasses.dataclass(frozen=True)
+class FileRecord:
+    """A file of the run as the manifest states it: name relative to its folder, samples, size and digest."""
+
+    file: str
+    first: int
+    count: int
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """A complete run.
+
+    Attributes:
+        run_id: of the plan.
+        shards: one record per shard, in order.
+        master: run.h5.
+        totals: samples, labelled, correct, accuracy, and samples by status.
+        findings: what a reader should look at: kind and count.
+        tasks: what each task recorded of itself.
+        made: when, where and by whom it was written.
+    """
+
+    run_id: str
+    shards: tuple[FileRecord, ...]
+    master: FileRecord
+    totals: dict[str, Any]
+    findings: list[dict[str, Any]]
+    tasks: list[dict[str, Any]]
+    made: dict[str, Any]
+
+
+def write_manifest(run: Path, manifest: Manifest) -> None:
+    """Land manifest.json."""
+    content = {"schema_version": SCHEMA_VERSION, "batchcam_version": __version__, **dataclasses.asdict(manifest)}
+    landing.land(run / MANIFEST_FILE, seal(content))
+
+
+def read_manifest(run: Path, plan: Plan) -> Manifest:
+    """Return the manifest of `run`.
+
+    Raises:
+        FileNotFoundError: there is none: the run is not complete.
+        RunError: it was changed, is damaged, or belongs to another plan.
+    """
+    path = run / MANIFEST_FILE
+    content = read_document(path)
+    try:
+        manifest = Manifest(
+            run_id=content["run_id"],
+            shards=tuple(FileRecord(**s) for s in content["shards"]),
+            master=FileRecord(**content["master"]),
+            totals=dict(content["totals"]),
+            findings=list(content["findings"]),
+            tasks=list(content["tasks"]),
+            made=dict(content["made"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: not a manifest of this version: {error}") from error
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise RunError(f"{path}: schema {content.get('schema_version')!r}; this batchcam reads schema {SCHEMA_VERSION}")
+    if manifest.run_id != plan.run_id:
+        raise RunError(f"{path}: belongs to run {manifest.run_id[:12]}, run.json to run {plan.run_id[:12]}")
+    if [(r.file, r.first, r.count) for r in manifest.shards] != [(s.file, s.first, s.count) for s in plan.shards]:
+        raise RunError(f"{path}: its shards are not those of run.json")
+    return manifest
+
+
+def write_task(run: Path, number: int, record: dict[str, Any]) -> None:
+    """Land task-NNNNN-*.json, what one task did; every process that works on the run has its own."""
+    name = TASK_PATTERN.replace("*", f"{number:05d}-{secrets.token_hex(4)}")
+    landing.land(run / name, seal(record))
+
+
+def read_tasks(run: Path) -> list[dict[str, Any]]:
+    """Return what the tasks recorded, by time of start; records that are damaged are left out (verify names them)."""
+    tasks: Sequence[dict[str, Any]] = [t for p in sorted(run.glob(TASK_PATTERN)) if (t := _task(p)) is not None]
+    return sorted(tasks, key=lambda t: str(t.get("started")))
+
+
+def _task(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_document(path)
+    except (FileNotFoundError, RunError):
+        return None

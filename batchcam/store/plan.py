@@ -1,0 +1,226 @@
+"""run.json: what a run is, decided once, before anything else is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from batchcam import __version__
+from batchcam.errors import RunError
+from batchcam.rules import IDENTITY_TOLERANCE
+from batchcam.store import landing
+from batchcam.store.document import canonical, read_document, seal
+from batchcam.store.schema import MAP_KINDS, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, cams_per_sample, shard_file
+
+IDENTITY_FIELDS = (
+    "schema_version",
+    "checkpoint_sha256",
+    "dataset_fingerprint",
+    "class_names",
+    "target_layer",
+    "preprocessing",
+    "precision",
+)
+"""What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Samples [first, first + count) of the dataset and the file that holds them."""
+
+    index: int
+    first: int
+    count: int
+
+    @property
+    def file(self) -> str:
+        """Name inside the shard folder."""
+        return shard_file(self.index)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that decides the bytes of a run's shards.
+
+    Attributes:
+        checkpoint_sha256: digest of the checkpoint file, hex.
+        dataset_fingerprint: see `dataset_fingerprint`.
+        class_names: K names, by class index.
+        target_layer: name of the module whose output is explained.
+        preprocessing: how an image becomes the network's input.
+        precision: fp32, tf32, bf16 or fp16.
+        architecture: name of the network.
+        identity: False when the user waived the identity knowingly.
+        sample_count: samples of the whole dataset.
+        sample_id_bytes: UTF-8 length of the longest sample id.
+        batch_size: samples of one forward pass.
+        shard_size: samples of one shard; the last one may hold fewer.
+        cams: which classes' CAMs are stored, one of schema.CAM_SELECTIONS.
+        maps: kind of upsampled map, one of schema.MAP_KINDS.
+        channels: C, features that the classifier takes.
+        grid_size: (h, w) of the target layer's output.
+        input_size: (H, W) of the network's input.
+    """
+
+    checkpoint_sha256: str
+    dataset_fingerprint: str
+    class_names: tuple[str, ...]
+    target_layer: str
+    preprocessing: Mapping[str, Any]
+    precision: str
+    architecture: str
+    identity: bool
+    sample_count: int
+    sample_id_bytes: int
+    batch_size: int
+    shard_size: int
+    cams: str
+    maps: str
+    channels: int
+    grid_size: tuple[int, int]
+    input_size: tuple[int, int]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def run_id(self) -> str:
+        """SHA-256, hex, of what the run is (IDENTITY_FIELDS)."""
+        content = self.to_dict()
+        return hashlib.sha256(canonical({f: content[f] for f in IDENTITY_FIELDS}).encode()).hexdigest()
+
+    @property
+    def maps_per_sample(self) -> int:
+        """M: how many classes' CAMs each sample has."""
+        return cams_per_sample(self.cams, len(self.class_names))
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """All shards of the run, in order; together they hold every sample once."""
+        starts = range(0, self.sample_count, self.shard_size)
+        return tuple(Shard(i, s, min(self.shard_size, self.sample_count - s)) for i, s in enumerate(starts))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON types."""
+        content = dataclasses.asdict(self)
+        for name in ("class_names", "grid_size", "input_size"):
+            content[name] = list(content[name])
+        return content
+
+    def config_text(self) -> str:
+        """Return the plan as the JSON text that goes into every shard (class names are an array of their own)."""
+        content = self.to_dict()
+        del content["class_names"]
+        return canonical(content)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Plan:
+        """Return the plan that `to_dict` gave.
+
+        Raises:
+            ValueError: a field is missing, unknown or of the wrong type or range.
+        """
+        fields = {f.name for f in dataclasses.fields(cls)}
+        if set(content) != fields:
+            raise ValueError(f"fields of the plan differ: {sorted(set(content) ^ fields)}")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        plan = cls(**values)
+        plan._check()
+        return plan
+
+    def _check(self) -> None:
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(f"schema {self.schema_version!r}; this batchcam reads schema {SCHEMA_VERSION}")
+        texts = (
+            self.checkpoint_sha256,
+            self.dataset_fingerprint,
+            self.target_layer,
+            self.architecture,
+            *self.class_names,
+        )
+        if not all(isinstance(t, str) for t in texts) or not self.class_names:
+            raise ValueError("names and digests of the plan are not all text")
+        counts = (self.sample_count, self.sample_id_bytes, self.batch_size, self.shard_size, self.channels)
+        sizes = (*counts, *self.grid_size, *self.input_size)
+        if not all(type(s) is int and 0 < s < 2**40 for s in sizes) or len(self.grid_size + self.input_size) != 4:
+            raise ValueError("sizes of the plan are not all positive integers")
+        if self.precision not in IDENTITY_TOLERANCE or self.maps not in MAP_KINDS or type(self.identity) is not bool:
+            raise ValueError("precision, maps or identity of the plan is not one that this batchcam knows")
+        cams_per_sample(self.cams, len(self.class_names))
+
+
+def dataset_fingerprint(sample_ids: Iterable[str], labels: Iterable[int], sizes: Iterable[int]) -> str:
+    """Return the SHA-256, hex, over each sample's id, label and size in bytes, in order.
+
+    It is quick for a million files; their content is covered by `input_sha256` in the shards.
+    """
+    digest = hashlib.sha256()
+    for sample_id, label, size in zip(sample_ids, labels, sizes, strict=True):
+        digest.update(f"{sample_id}\0{label}\0{size}\n".encode())
+    return digest.hexdigest()
+
+
+def read_plan(run: Path) -> Plan:
+    """Return the plan of the run directory `run`.
+
+    Raises:
+        FileNotFoundError: it has none.
+        RunError: it was changed, is damaged, or of a schema that this version does not read.
+    """
+    content = read_document(run / PLAN_FILE)
+    try:
+        plan = Plan.from_dict(content["plan"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run / PLAN_FILE}: {error}") from error
+    if content.get("run_id") != plan.run_id or content.get("shards") != shard_table(plan):
+        raise RunError(f"{run / PLAN_FILE}: run id or shard table does not follow from the plan")
+    return plan
+
+
+def shard_table(plan: Plan) -> list[dict[str, Any]]:
+    """Return the plan's shards as run.json lists them."""
+    return [{"file": s.file, "first": s.first, "count": s.count} for s in plan.shards]
+
+
+def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any]) -> Plan:
+    """Write run.json unless it is there, and return the plan that holds: ours, or an equal one of another worker.
+
+    Args:
+        run: the run directory; created if it is not there.
+        plan: what the run is to be.
+        origin: where it comes from (paths, command line, time); recorded, and no part of the run's identity.
+
+    Raises:
+        RunError: the directory belongs to another run; the message names the fields that differ.
+    """
+    landing.make_folder(run / SHARD_FOLDER)
+    content = {
+        "batchcam_version": __version__,
+        "run_id": plan.run_id,
+        "plan": plan.to_dict(),
+        "origin": dict(origin),
+        "shards": shard_table(plan),
+    }
+    if not (run / PLAN_FILE).exists() and landing.land_first(run / PLAN_FILE, seal(content)):
+        return plan
+    existing = read_plan(run)
+    require_same(run, existing, plan)
+    return existing
+
+
+def require_same(run: Path, existing: Plan, ours: Plan) -> None:
+    """Raise RunError, naming the fields that differ, unless `ours` is the plan that `run` was made with."""
+    theirs, mine = existing.to_dict(), ours.to_dict()
+    differing = [f for f in mine if theirs[f] != mine[f]]
+    if not differing:
+        return
+    told = ", ".join(f"{f.replace('_', ' ')} ({_short(theirs[f])} there, {_short(mine[f])} here)" for f in differing)
+    if set(differing) & set(IDENTITY_FIELDS):
+        raise RunError(f"{run}: belongs to another run: {told}; choose another --out")
+    raise RunError(f"{run}: was planned otherwise: {told}; leave the option out, or choose another --out")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:39] + "…"

@@ -1,0 +1,40 @@
+"""Shards and run.h5 opened read-only, and their arrays in blocks of rows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from batchcam.errors import RunError
+
+Block = Mapping[str, np.ndarray]
+
+
+@contextlib.contextmanager
+def open_file(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file of a run for reading; without a lock, since a file of a run never changes.
+
+    Raises:
+        RunError: the HDF5 library can't read it, now or while it is in use.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise RunError(f"{path}: HDF5 cannot read it: {error}") from error
+
+
+def decode(values: np.ndarray) -> list[str]:
+    """Return an array of encoded text as strings; bytes that are not UTF-8 show as escapes."""
+    return [v.decode("utf-8", "backslashreplace") for v in values.tolist()]
+
+
+def blocks(file: h5py.File, names: tuple[str, ...], rows: int) -> Iterator[tuple[int, Block]]:
+    """Yield (first row, arrays by name) for consecutive blocks of at most `rows` rows of the file's sample arrays."""
+    count = file[names[0]].shape[0]
+    for start in range(0, count, rows):
+        yield start, {name: file[name][start : start + rows] for name in names}

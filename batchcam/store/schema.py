@@ -1,0 +1,229 @@
+"""Names, types and meanings of everything in a run directory: schema 1."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import numpy as np
+
+from batchcam.rules import STATUS_MISSING
+
+SCHEMA_VERSION: Final = 1
+
+PLAN_FILE: Final = "run.json"
+MANIFEST_FILE: Final = "manifest.json"
+MASTER_FILE: Final = "run.h5"
+SHARD_FOLDER: Final = "shards"
+DIGEST_SUFFIX: Final = ".sha256"
+TASK_PATTERN: Final = "task-*.json"
+PARTIAL_SUFFIX: Final = ".partial"
+
+LIBVER: Final = ("v110", "v110")
+"""HDF5 1.10 file format: metadata with checksums; readers with HDF5 1.10 can't open newer formats."""
+
+CAM_SELECTIONS: Final = ("all", "predicted", "predicted+label", "topk:N")
+MAP_KINDS: Final = ("uint8", "float32", "none")
+
+
+def shard_file(index: int) -> str:
+    """Return the name of shard `index`, relative to the shard folder."""
+    return f"shard-{index:05d}.h5"
+
+
+Storage = Literal["checked", "text", "deflate"]
+"""checked: fletcher32 over plain chunks · text: fixed-length UTF-8, gzip · deflate: gzip, compressed outside HDF5."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """One HDF5 dataset of the schema.
+
+    Attributes:
+        name: path inside the file.
+        dims: names of its dimension scales, outermost first.
+        dtype: numpy type name, or `text`.
+        storage: how its chunks are kept.
+        fill: value of a row that is not there.
+        meaning: `long_name` in the file.
+        units: `units` in the file, None where a number has none.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    storage: Storage
+    fill: float | int | bytes
+    meaning: str
+    units: str | None = None
+
+
+NAN: Final = float("nan")
+
+SAMPLE_ARRAYS: Final = (
+    Array("sample_index", ("sample_index",), "int64", "checked", -1, "position in the dataset"),
+    Array("sample_id", ("sample_index",), "text", "text", b"", "stable name of the sample"),
+    Array(
+        "input_sha256",
+        ("sample_index", "sha256_byte"),
+        "uint8",
+        "checked",
+        0,
+        "SHA-256 of the stored image bytes, or of the decoded array where a dataset has no file; 0 when unreadable",
+    ),
+    Array("label", ("sample_index",), "int64", "checked", -1, "class from the dataset; -1: not known"),
+    Array("prediction", ("sample_index",), "int64", "checked", -1, "predicted class: argmax of the logits"),
+    Array(
+        "confidence", ("sample_index",), "float32", "checked", NAN, "softmax of the logits at the predicted class", "1"
+    ),
+    Array("logits", ("sample_index", "class_name"), "float32", "checked", NAN, "network output before softmax"),
+    Array("cam_class", ("sample_index", "map_rank"), "int64", "checked", -1, "class that each map of cams explains"),
+    Array(
+        "cams",
+        ("sample_index", "map_rank", "cam_y", "cam_x"),
+        "float32",
+        "checked",
+        NAN,
+        "raw class activation maps, signed, unscaled, without bias; mean over cells + bias = logit",
+        "logit per cell",
+    ),
+    Array(
+        "maps",
+        ("sample_index", "y", "x"),
+        "uint8",
+        "deflate",
+        0,
+        "predicted class's CAM, bilinear to the input size, then min-max over the image to 0…255, rounded",
+    ),
+    Array(
+        "map_range",
+        ("sample_index", "range_end"),
+        "float32",
+        "checked",
+        NAN,
+        "smallest and largest value of the upsampled map: what 0 and 255 of maps stand for",
+        "logit per cell",
+    ),
+    Array(
+        "crop_box",
+        ("sample_index", "box_edge"),
+        "float32",
+        "checked",
+        NAN,
+        "the network's view in the upright original image",
+        "pixel",
+    ),
+    Array(
+        "image_size",
+        ("sample_index", "size_axis"),
+        "int32",
+        "checked",
+        -1,
+        "size of the upright original image",
+        "pixel",
+    ),
+    Array(
+        "identity_residual",
+        ("sample_index",),
+        "float32",
+        "checked",
+        NAN,
+        "largest abs(mean of CAM + bias - logit) over the stored classes",
+        "logit",
+    ),
+    Array("status", ("sample_index",), "uint8", "checked", STATUS_MISSING, "flags: what is to be known about this row"),
+    Array("error", ("sample_index",), "text", "text", b"", "why the sample is unreadable, in one line"),
+)
+"""Arrays with a row per sample, in the order in which they are created."""
+
+CLASSIFIER_ARRAYS: Final = (
+    Array("classifier/weight", ("class_name", "channel"), "float32", "checked", NAN, "weight of the last linear layer"),
+    Array("classifier/bias", ("class_name",), "float32", "checked", NAN, "bias of the last linear layer", "logit"),
+)
+
+CLASS_NAME: Final = Array("class_name", ("class_name",), "text", "text", b"", "names of the classes, by index")
+CONFIG: Final = "config"
+SHARD_TABLE: Final = "shards"
+
+FLOAT_MAPS_MEANING: Final = "predicted class's CAM, bilinear to the input size, raw values"
+
+VIRTUAL_IN_MASTER: Final = ("cams", "maps", "status")
+"""Arrays of run.h5 that stay in the shards, whatever their size."""
+
+MASTER_COPY_LIMIT: Final = 256 * 2**20
+"""Bytes above which run.h5 refers to an array in the shards instead of copying it (logits of many classes)."""
+
+LABELLED_DIMS: Final[Mapping[str, tuple[str, ...]]] = {
+    "box_edge": ("x0", "y0", "x1", "y1"),
+    "range_end": ("min", "max"),
+    "size_axis": ("height", "width"),
+}
+"""Short dimensions whose positions have names of their own."""
+
+ROOT_WORDS: Final[Mapping[str, str]] = {
+    "title": "Class activation maps of every sample of a dataset, with the predictions that they explain",
+    "units": "cams: logit per cell; mean over a map's cells + classifier/bias = logits, for each class",
+    "sign": "positive: evidence for the class; negative: evidence against it",
+    "references": "Zhou et al. 2016, https://arxiv.org/abs/1512.04150",
+}
+
+IMAGE_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "CLASS": "IMAGE",
+    "IMAGE_VERSION": "1.2",
+    "IMAGE_SUBCLASS": "IMAGE_GRAYSCALE",
+    "DISPLAY_ORIGIN": "UL",
+}
+"""HDF5 image specification 1.2, so that HDFView shows `maps` as pictures."""
+
+
+def map_chunk_rows(rows: int, height: int, width: int) -> int:
+    """Return how many of `rows` maps of `height` x `width` share one chunk: 64 KiB of uint8, at least one map."""
+    return min(rows, max(1, 65536 // (height * width)))
+
+
+def column_chunk_rows(rows: int, row_bytes: int) -> int:
+    """Return how many rows of an uncompressed array share one chunk: about 256 KiB, at least one, at most `rows`."""
+    return max(1, min(rows, 262144 // max(1, row_bytes)))
+
+
+def sample_arrays(maps: str) -> tuple[Array, ...]:
+    """Return the arrays with a row per sample for a plan's choice of `maps` (see MAP_KINDS)."""
+    if maps == "uint8":
+        return SAMPLE_ARRAYS
+    if maps == "float32":
+        raw = {"dtype": "float32", "fill": NAN, "meaning": FLOAT_MAPS_MEANING, "units": "logit per cell"}
+        return tuple(dataclasses.replace(a, **raw) if a.name == "maps" else a for a in SAMPLE_ARRAYS)  # type: ignore[arg-type]
+    return tuple(a for a in SAMPLE_ARRAYS if a.name not in ("maps", "map_range"))
+
+
+def cams_per_sample(selection: str, class_count: int) -> int:
+    """Return M, the number of maps stored for each sample, for a plan's choice of `cams`.
+
+    Raises:
+        ValueError: `selection` is none of CAM_SELECTIONS, or names more classes than there are.
+    """
+    fixed = {"all": class_count, "predicted": 1, "predicted+label": 2}
+    if selection in fixed:
+        return fixed[selection]
+    kind, _, number = selection.partition(":")
+    if kind != "topk" or not number.isdecimal() or not 1 <= int(number) <= class_count:
+        raise ValueError(
+            f"cams {selection!r}: choose one of {', '.join(CAM_SELECTIONS)} with 1 <= N <= {class_count} classes"
+        )
+    return int(number)
+
+
+def encode_text(texts: list[str], width: int | None = None) -> np.ndarray:
+    """Return `texts` as fixed-length UTF-8, type S(width), width in bytes (default: the longest); nothing is cut.
+
+    Raises:
+        ValueError: a text is longer than `width` or holds a NUL, which HDF5's fixed-length text can't.
+    """
+    encoded = [t.encode("utf-8") for t in texts]
+    longest = max((len(e) for e in encoded), default=0)
+    if width is not None and longest > width:
+        raise ValueError(f"text of {longest} bytes does not fit into {width}")
+    if any(b"\0" in e for e in encoded):
+        raise ValueError("text holds a NUL character")
+    return np.array(encoded, dtype=f"S{width or max(1, longest)}")

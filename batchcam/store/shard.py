@@ -1,0 +1,224 @@
+"""One shard: filled batch by batch in memory, landed whole."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import io
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import h5py
+import numpy as np
+
+from batchcam.store import landing
+from batchcam.store.compression import deflate_chunk
+from batchcam.store.layout import (
+    Columns,
+    array_shape,
+    as_utf8,
+    create,
+    new_file,
+    write_classes,
+    write_header,
+    write_scales,
+)
+from batchcam.store.plan import Plan, Shard
+from batchcam.store.schema import DIGEST_SUFFIX, SHARD_FOLDER, Array, encode_text, map_chunk_rows, sample_arrays
+
+PENDING_CHUNKS = 256
+"""Uncompressed map chunks (64 KiB each or one map) that may wait for a compressing thread."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LandedShard:
+    """A shard as it lies on disk."""
+
+    shard: Shard
+    bytes: int
+    sha256: str
+
+
+class ShardBuilder:
+    """Collects the rows of one shard and turns them into the bytes of an HDF5 file.
+
+    Args:
+        plan: the run's plan.
+        shard: which samples.
+        weight: classifier weight, float32 (K, C).
+        bias: classifier bias, float32 (K,).
+        compressors: threads that compress maps while later batches are computed.
+    """
+
+    def __init__(
+        self, plan: Plan, shard: Shard, weight: np.ndarray, bias: np.ndarray, compressors: ThreadPoolExecutor
+    ) -> None:
+        self.plan = plan
+        self.shard = shard
+        self.rows = 0
+        self._weight, self._bias = weight, bias
+        self._compressors = compressors
+        self._arrays = sample_arrays(plan.maps)
+        self._columns: dict[str, np.ndarray] = {}
+        self._texts: dict[str, list[str]] = {}
+        for array in self._arrays:
+            if array.storage == "text":
+                self._texts[array.name] = []
+            elif array.storage == "checked":
+                self._columns[array.name] = np.empty(array_shape(array, plan, shard.count), array.dtype)
+        self._map_chunk_rows = map_chunk_rows(shard.count, *plan.input_size)
+        self._map_rest: np.ndarray | None = None
+        self._map_chunks: list[Future[bytes]] = []
+        self._pending: collections.deque[Future[bytes]] = collections.deque()
+
+    def append(self, columns: Columns, texts: dict[str, list[str]]) -> None:
+        """Add the rows of one batch.
+
+        Args:
+            columns: arrays of the schema by name, each with one row per sample; not to be changed afterwards.
+            texts: the same for text arrays.
+
+        Raises:
+            ValueError: a column is missing, unknown, or of the wrong shape or type.
+        """
+        rows = len(columns["sample_index"])
+        stop = self.rows + rows
+        if set(columns) | set(texts) != {a.name for a in self._arrays}:
+            raise ValueError(f"columns {sorted(set(columns) | set(texts))} are not those of the schema")
+        if stop > self.shard.count:
+            raise ValueError(f"{stop} rows for a shard of {self.shard.count}")
+        for array in self._arrays:
+            if array.storage == "text":
+                self._texts[array.name] += texts[array.name]
+                continue
+            self._require_fit(array, columns[array.name], rows)
+            if array.storage == "deflate":
+                self._append_maps(columns[array.name])
+            else:
+                self._columns[array.name][self.rows : stop] = columns[array.name]
+        self.rows = stop
+
+    def image(self) -> memoryview:
+        """Return the bytes of the finished shard.
+
+        Raises:
+            ValueError: rows are missing.
+        """
+        if self.rows != self.shard.count:
+            raise ValueError(f"{self.shard.file}: {self.rows} of {self.shard.count} rows")
+        if self._map_rest is not None and len(self._map_rest):
+            self._submit(self._map_rest)
+        buffer = io.BytesIO()
+        with new_file(buffer) as file:
+            write_header(file, self.plan, self.shard.first, self.shard.count)
+            write_scales(file, self.plan)
+            write_classes(file, self.plan, self._weight, self._bias)
+            for array in self._arrays:
+                self._write_array(file, array)
+        return buffer.getbuffer()
+
+    def _require_fit(self, array: Array, values: np.ndarray, rows: int) -> None:
+        shape = array_shape(array, self.plan, rows)
+        if values.shape != shape or values.dtype != array.dtype:
+            raise ValueError(f"{array.name}: {values.dtype} {values.shape}, schema wants {array.dtype} {shape}")
+
+    def _append_maps(self, maps: np.ndarray) -> None:
+        size = self._map_chunk_rows
+        if self._map_rest is not None and len(self._map_rest):
+            maps = np.concatenate([self._map_rest, maps])
+        whole = len(maps) - len(maps) % size
+        for start in range(0, whole, size):
+            self._submit(maps[start : start + size])
+        self._map_rest = maps[whole:].copy()
+
+    def _submit(self, rows: np.ndarray) -> None:
+        while self._pending and (self._pending[0].done() or len(self._pending) >= PENDING_CHUNKS):
+            self._pending.popleft().result()
+        future = self._compressors.submit(deflate_chunk, rows, self._map_chunk_rows)
+        self._pending.append(future)
+        self._map_chunks.append(future)
+
+    def _write_array(self, file: h5py.File, array: Array) -> None:
+        shape = array_shape(array, self.plan, self.shard.count)
+        if array.storage == "text":
+            # ids have one width in all shards; error lines are as long as they happen to be
+            width = self.plan.sample_id_bytes if array.name == "sample_id" else None
+            texts = encode_text(self._texts[array.name], width)
+            create(file, array, shape, texts.dtype.itemsize)[...] = as_utf8(texts)
+        elif array.storage == "deflate":
+            dataset = create(file, array, shape)
+            for i, chunk in enumerate(self._map_chunks):
+                dataset.id.write_direct_chunk((i * self._map_chunk_rows, 0, 0), chunk.result())
+        else:
+            create(file, array, shape)[...] = self._columns[array.name]
+
+
+class ShardWriter:
+    """Lands shards in the background, one at a time, while the next one is computed.
+
+    Use it with `with`: on a clean exit everything submitted has landed; on an exception the shard that is being
+    landed still finishes, and nothing that was incomplete gets a final name.
+
+    Args:
+        run: the run directory.
+        plan: the run's plan.
+        weight: classifier weight, float32 (K, C).
+        bias: classifier bias, float32 (K,).
+        threads: threads that compress maps.
+    """
+
+    def __init__(self, run: Path, plan: Plan, weight: np.ndarray, bias: np.ndarray, threads: int = 2) -> None:
+        self.landed: list[LandedShard] = []
+        self.busy_s = 0.0
+        self._folder = run / SHARD_FOLDER
+        self._plan, self._weight, self._bias = plan, weight, bias
+        self._compressors = ThreadPoolExecutor(threads, thread_name_prefix="compress")
+        self._lander = ThreadPoolExecutor(1, thread_name_prefix="land")
+        self._landing: Future[LandedShard] | None = None
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            self._lander.shutdown()
+            self._compressors.shutdown(cancel_futures=True)
+        landing_now, self._landing = self._landing, None
+        if landing_now and not landing_now.exception():
+            self.landed.append(landing_now.result())
+
+    def builder(self, shard: Shard) -> ShardBuilder:
+        """Return an empty builder for `shard`."""
+        return ShardBuilder(self._plan, shard, self._weight, self._bias, self._compressors)
+
+    def submit(self, builder: ShardBuilder) -> None:
+        """Land a full shard in the background; wait first for the one before it, and raise what went wrong with it."""
+        self.wait()
+        self._landing = self._lander.submit(self._land, builder)
+
+    def wait(self) -> None:
+        """Wait until what was submitted has landed; raise what went wrong."""
+        landing_now, self._landing = self._landing, None
+        if landing_now:
+            self.landed.append(landing_now.result())
+
+    def _land(self, builder: ShardBuilder) -> LandedShard:
+        start = time.perf_counter()
+        image = builder.image()
+        digest = landing.land_with_digest(self._folder / builder.shard.file, image)
+        self.busy_s += time.perf_counter() - start
+        return LandedShard(builder.shard, len(image), digest)
+
+
+def landed_shards(run: Path, plan: Plan) -> set[int]:
+    """Return the indices of the shards that lie in `run` with their digest; one listing, however many shards."""
+    folder = run / SHARD_FOLDER
+    names = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+    return {s.index for s in plan.shards if s.file in names and s.file + DIGEST_SUFFIX in names}
