@@ -1,0 +1,67 @@
+"""What a person sees while a command works: notes and progress on stderr, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+from batchcam.errors import one_line
+
+LINE_EVERY_S = 30  # in a log file, where a bar can't move
+
+
+def note(text: str, quiet: bool) -> None:
+    """Print one line for people on stderr."""
+    if not quiet:
+        tqdm.write(f"batchcam: {one_line(text)}", file=sys.stderr)
+
+
+class Progress:
+    """A bar with rate and end time on a terminal, a line now and then in a log, nothing when quiet.
+
+    Args:
+        what: what is counted, as "explain".
+        total: how many there are.
+        unit: of what, as "images".
+        quiet: print nothing.
+    """
+
+    def __init__(self, what: str, total: int, unit: str, quiet: bool) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self._done = 0
+        self._start = self._printed = time.monotonic()
+        self._lines = not quiet and not sys.stderr.isatty()
+        show_bar = not quiet and not self._lines
+        self._bar = tqdm(
+            total=total, desc=what, unit=f" {unit}", disable=not show_bar, file=sys.stderr, dynamic_ncols=True
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        if self._lines and self._printed > self._start:  # a short job stays silent in a log
+            self._line()
+
+    def advance(self, count: int) -> None:
+        """Count `count` more as done."""
+        self._done += count
+        self._bar.update(count)
+        if self._lines and time.monotonic() - self._printed >= LINE_EVERY_S:
+            self._line()
+
+    def _line(self) -> None:
+        self._printed = time.monotonic()
+        rate = self._done / max(1e-9, self._printed - self._start)
+        end = time.strftime("%H:%M", time.localtime(time.time() + (self._total - self._done) / rate)) if rate else "?"
+        print(
+            f"batchcam: {self._what}: {self._done} of {self._total} {self._unit}, {rate:.1f} a second, done at {end}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,209 @@
+"""A job's classifier and dataset, put together from what the user, the checkpoint and the dataset say."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from batchcam.config import Classifier, parse_size, parse_triple
+from batchcam.engine.checkpoint import Checkpoint, load_checkpoint
+from batchcam.engine.images import UnreadableImageError
+from batchcam.engine.loader import SampleDataset, prepare
+from batchcam.engine.model import build_network, class_count_of, load_callable, load_state
+from batchcam.engine.preprocessing import PRESETS, Preprocessing
+from batchcam.engine.sources import Source, match_classes, open_source
+from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError
+
+PROBE_SAMPLES = 4
+PROBE_ATTEMPTS = 64  # first samples looked at for readable ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembly:
+    """What a job works with.
+
+    Attributes:
+        checkpoint: the weights and what their file says.
+        network: with the weights loaded, in evaluation mode, on the CPU.
+        architecture: its name: torchvision's, or `module:callable`.
+        class_names: K names, by class index.
+        source: the dataset.
+        labels: the dataset's labels as indices into `class_names`, -1 unknown, int64 (n,).
+        preprocessing: None when the dataset gives preprocessed tensors.
+        probe: the first readable samples as the loader gives them: uint8 (m, 3, H, W) or float (m, C, H, W).
+    """
+
+    checkpoint: Checkpoint
+    network: nn.Module
+    architecture: str
+    class_names: tuple[str, ...]
+    source: Source
+    labels: np.ndarray
+    preprocessing: Preprocessing | None
+    probe: Tensor
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(H, W) of the network's input."""
+        return (self.probe.shape[2], self.probe.shape[3])
+
+    @property
+    def dataset(self) -> SampleDataset:
+        """The samples, decoded and preprocessed."""
+        return SampleDataset(self.source, self.preprocessing, self.input_size)
+
+    def normalised_probe(self, device: torch.device) -> Tensor:
+        """Return the probe as the network takes it."""
+        probe = self.probe.to(device)
+        return (
+            self.preprocessing.normalise(probe) if self.preprocessing and probe.dtype == torch.uint8 else probe.float()
+        )
+
+
+def assemble(classifier: Classifier, data: str) -> Assembly:
+    """Load the checkpoint, list the dataset, and check that they fit.
+
+    Raises:
+        CheckpointError: it can't be read, or its keys are not the network's.
+        DatasetError: it can't be listed, or its classes are not the checkpoint's.
+        ConfigError: something that neither file says has to be said by an option.
+    """
+    checkpoint = load_checkpoint(classifier.checkpoint)
+    network, architecture, class_count = _network(classifier, checkpoint)
+    source = open_source(data)
+    names = _class_names(classifier, checkpoint, source, class_count)
+    preprocessing = _preprocessing(classifier, checkpoint)
+    probe = _probe(source, preprocessing)
+    return Assembly(
+        checkpoint=checkpoint,
+        network=network.eval(),
+        architecture=architecture,
+        class_names=names,
+        source=source,
+        labels=match_classes(source.labels, source.class_names, names),
+        preprocessing=preprocessing if probe.dtype == torch.uint8 else None,
+        probe=probe,
+    )
+
+
+def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str, int]:
+    where = str(checkpoint.path)
+    class_count = class_count_of(checkpoint.state)
+    if classifier.model:
+        network = load_callable(classifier.model)()
+        if not isinstance(network, nn.Module):
+            raise ModelError(f"--model {classifier.model}: returned {type(network).__name__}, not a torch.nn.Module")
+        architecture = classifier.model
+    else:
+        said = checkpoint.architecture
+        if said and classifier.arch and said != classifier.arch:
+            raise ConfigError(f"--arch {classifier.arch}: the checkpoint says {said}; leave the option out")
+        architecture = said or classifier.arch or ""
+        if not architecture:
+            raise ConfigError(
+                f"{where}: does not say its architecture; name it with --arch, such as resnet18, or --model"
+            )
+        network = build_network(architecture, class_count)
+    load_state(network, checkpoint.state, where)
+    return network, architecture, class_count
+
+
+def _class_names(classifier: Classifier, checkpoint: Checkpoint, source: Source, class_count: int) -> tuple[str, ...]:
+    names = checkpoint.class_names
+    if classifier.class_names:
+        given = _read_class_names(classifier.class_names)
+        if names and given != names:
+            raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
+        names = given
+    if names is None and source.class_names is None:
+        return tuple(str(k) for k in range(class_count))
+    if names is None:
+        names = source.class_names or ()
+        if len(names) != class_count:
+            raise DatasetError(
+                f"{source.spec}: has {len(names)} classes, the checkpoint {class_count}; "
+                "name them all with --class-names FILE"
+            )
+    if len(names) != class_count:
+        raise CheckpointError(f"{checkpoint.path}: {len(names)} class names for {class_count} classes")
+    return names
+
+
+def _read_class_names(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--class-names {path}: cannot read: {getattr(error, 'strerror', None) or error}") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"--class-names {path}: expected one name a line, each once")
+    return names
+
+
+def chosen_preprocessing(
+    preset: str | None, image_size: str | None, resize: str | None, mean: str | None, std: str | None
+) -> Preprocessing | None:
+    """Return the preprocessing that the options ask for, None when they say nothing.
+
+    Raises:
+        ConfigError: an option can't be read, or more has to be said.
+    """
+    if not any((preset, image_size, resize, mean, std)):
+        return None
+    if preset and preset not in PRESETS:
+        raise ConfigError(f"--preprocess {preset}: choose one of {', '.join(PRESETS)}")
+    base = PRESETS[preset] if preset else None
+    if base is None and not (image_size and mean and std):
+        raise ConfigError("say --preprocess imagenet or seed, or all of --image-size, --mean and --std")
+    size = parse_size(image_size, "--image-size") if image_size else None
+    return Preprocessing(
+        resize=parse_size(resize, "--resize") if resize else base.resize if base and size is None else size,
+        image_size=(size[0], size[-1]) if size else base.image_size if base else (0, 0),
+        mean=parse_triple(mean, "--mean") if mean else base.mean if base else (0, 0, 0),
+        std=parse_triple(std, "--std") if std else base.std if base else (1, 1, 1),
+    )
+
+
+def _preprocessing(classifier: Classifier, checkpoint: Checkpoint) -> Preprocessing | None:
+    asked = chosen_preprocessing(
+        classifier.preprocess, classifier.image_size, classifier.resize, classifier.mean, classifier.std
+    )
+    if checkpoint.preprocessing is None:
+        return asked
+    said = Preprocessing.from_dict(checkpoint.preprocessing)
+    if asked and asked != said:
+        raise ConfigError(
+            f"the checkpoint was trained with other preprocessing: {said.to_dict()}; leave the options out"
+        )
+    return said
+
+
+def _probe(source: Source, preprocessing: Preprocessing | None) -> Tensor:
+    """Return up to PROBE_SAMPLES readable samples; noise if there are none among the first ones."""
+    probe: list[Tensor] = []
+    reason = "no sample"
+    for index in range(min(len(source), PROBE_ATTEMPTS)):
+        try:
+            image = source.read(index).image
+            if preprocessing is None and not isinstance(image, Tensor):
+                raise ConfigError("the checkpoint does not say its preprocessing; say --preprocess imagenet or seed")
+            pixels = prepare(image, preprocessing)[0]
+        except UnreadableImageError as error:
+            reason = str(error)
+            continue
+        if not probe or pixels.shape == probe[0].shape:
+            probe.append(pixels)
+        if len(probe) == PROBE_SAMPLES:
+            break
+    if probe:
+        return torch.stack(probe)
+    if preprocessing is None:
+        raise DatasetError(f"{source.spec}: none of the first {PROBE_ATTEMPTS} samples can be read: {reason}")
+    height, width = preprocessing.image_size
+    return torch.randint(
+        0, 256, (PROBE_SAMPLES, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )

@@ -1,0 +1,193 @@
+"""Checkpoints: read without executing anything, written with everything that a later job has to know."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchcam.errors import CheckpointError, one_line
+
+FORMAT_KEY = "batchcam"
+FORMAT_VERSION = 1
+STATE_KEYS = ("model", "state_dict", "model_ema")
+PREFIXES = ("module.", "_orig_mod.")
+AVERAGING_COUNTER = "n_averaged"  # torch.optim.swa_utils.AveragedModel keeps it beside the weights
+PICKLE_SLACK = 2**20  # a zip's directory and padding may make its content smaller than the file, never much larger
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Weights, and what the file says about them.
+
+    Attributes:
+        path: where it was read.
+        sha256: of the file, hex.
+        state: parameters and buffers by name, on the CPU.
+        architecture: torchvision's name of the network, None if the file does not say.
+        class_names: by class index, None if the file does not say.
+        preprocessing: as `Preprocessing.to_dict` gives it, None if the file does not say.
+        training: epoch, accuracies and settings of `batchcam train`, empty for foreign checkpoints.
+    """
+
+    path: Path
+    sha256: str
+    state: Mapping[str, Tensor]
+    architecture: str | None = None
+    class_names: tuple[str, ...] | None = None
+    preprocessing: Mapping[str, Any] | None = None
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a `.pth`/`.pt` or `.safetensors` checkpoint; nothing in it is executed.
+
+    Raises:
+        CheckpointError: no such file, not a checkpoint, or one that asks for code to be run.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read the checkpoint: {error.strerror}") from error
+    is_safetensors = path.suffix == ".safetensors"
+    content, about = _read_safetensors(path, data) if is_safetensors else _read_torch(path, data)
+    state = _clean_state(path, content)
+    names = about.get("class_names")
+    return Checkpoint(
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        state=state,
+        architecture=about.get("architecture"),
+        class_names=tuple(map(str, names)) if names else None,
+        preprocessing=about.get("preprocessing"),
+        training=about.get("training") or {},
+    )
+
+
+def load_raw(path: Path, data: bytes) -> Any:
+    """Return what `torch.load` makes of `data`, tensors and plain values only.
+
+    Raises:
+        CheckpointError: it is no checkpoint, or one that asks for code to be run; nothing ran.
+    """
+    _refuse_zip_bomb(path, data)
+    try:
+        # torchvision's reference training stores its arguments as a Namespace: a plain record
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise CheckpointError(
+                f"{path}: refused: it holds more than tensors and plain values: {_reason(error)}"
+            ) from error
+        raise CheckpointError(f"{path}: not a checkpoint: {_reason(error)}") from error
+    except Exception as error:  # the unpickler raises anything on bytes that are no checkpoint
+        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one: {_reason(error)}") from error
+
+
+def pack_checkpoint(
+    state: Mapping[str, Tensor],
+    architecture: str,
+    class_names: tuple[str, ...],
+    preprocessing: Mapping[str, Any],
+    training: Mapping[str, Any],
+    **more: Any,
+) -> bytes:
+    """Return the bytes of a checkpoint that says everything; it loads with `weights_only=True`.
+
+    Args:
+        state: the network's state dict.
+        architecture: torchvision's name of the network.
+        class_names: by class index.
+        preprocessing: as `Preprocessing.to_dict` gives it.
+        training: epoch, accuracies and settings, plain values only.
+        more: further top-level entries, such as the optimizer's state.
+    """
+    about = {
+        "version": FORMAT_VERSION,
+        "architecture": architecture,
+        "class_names": list(class_names),
+        "preprocessing": dict(preprocessing),
+        "training": dict(training),
+    }
+    buffer = io.BytesIO()
+    torch.save({FORMAT_KEY: about, "model": dict(state), **more}, buffer)
+    return buffer.getvalue()
+
+
+def _read_torch(path: Path, data: bytes) -> tuple[Any, Mapping[str, Any]]:
+    content = load_raw(path, data)
+    about = content.get(FORMAT_KEY, {}) if isinstance(content, Mapping) else {}
+    if not isinstance(about, Mapping):
+        about = {}
+    if about and about.get("version") != FORMAT_VERSION:
+        raise CheckpointError(f"{path}: checkpoint format {about.get('version')}; this batchcam reads {FORMAT_VERSION}")
+    return content, about
+
+
+def _read_safetensors(path: Path, data: bytes) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+    import safetensors.torch
+
+    try:
+        state = safetensors.torch.load(data)
+        length = int.from_bytes(data[:8], "little")
+        about = json.loads(json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(FORMAT_KEY, "{}"))
+    except Exception as error:  # SafetensorError and whatever json makes of the header
+        raise CheckpointError(f"{path}: not a safetensors file, or a damaged one: {_reason(error)}") from error
+    return state, about if isinstance(about, Mapping) else {}
+
+
+def _refuse_zip_bomb(path: Path, data: bytes) -> None:
+    """Refuse a zip whose content is larger than the file: torch stores tensors uncompressed."""
+    if not data.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            total = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one: {_reason(error)}") from error
+    if total > len(data) + PICKLE_SLACK:
+        raise CheckpointError(f"{path}: refused: unpacks to {total} bytes from a file of {len(data)}")
+
+
+def _clean_state(path: Path, content: Any) -> dict[str, Tensor]:
+    """Return the state dict inside `content`, without the prefixes of wrappers."""
+    if isinstance(content, Mapping) and not _is_state(content):
+        content = next((content[k] for k in STATE_KEYS if isinstance(content.get(k), Mapping)), content)
+    if isinstance(content, Mapping):
+        content = {k: v for k, v in content.items() if k != AVERAGING_COUNTER}
+    if not _is_state(content):
+        raise CheckpointError(
+            f"{path}: holds no state dict: expected tensors by name, at the top or under {', '.join(STATE_KEYS)}"
+        )
+    state = dict(content)
+    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None):
+        state = {k[len(prefix) :]: v for k, v in state.items()}
+    return state
+
+
+def _is_state(content: Any) -> bool:
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first sentence of `error`, without torch's advice to load the file unsafely."""
+    text = str(error)
+    # torch: "Weights only load failed. <advice, including weights_only=False> WeightsUnpickler error: <what is wrong>"
+    text = text.rpartition("WeightsUnpickler error:")[2] if "WeightsUnpickler error:" in text else text
+    text = one_line(text.partition("Please use")[0].partition("Check the documentation")[0])
+    return (text or type(error).__name__)[:200]

@@ -1,0 +1,208 @@
+"""Batches of a dataset, decoded by loader processes, in an order that shards dictate."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from types import FrameType, TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.multiprocessing
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from batchcam.engine.images import UnreadableImageError
+from batchcam.engine.preprocessing import Preprocessing
+from batchcam.engine.sources import Source
+
+NO_DIGEST = bytes(32)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedSample:
+    """One sample, ready for a batch; `pixels` is None when it is unreadable, and `error` says why."""
+
+    index: int
+    pixels: Tensor | None
+    sha256: bytes
+    crop_box: tuple[float, float, float, float]
+    image_size: tuple[int, int]
+    error: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedBatch:
+    """Consecutive samples of one shard.
+
+    Attributes:
+        indices: positions in the dataset, int64 (n,).
+        pixels: uint8 (n, 3, H, W), or float32 (n, C, H, W) that is already normalised; zeros for unreadable samples.
+        sha256: digests of the stored images, uint8 (n, 32).
+        crop_box: the network's view in pixels of the original, float32 (n, 4); NaN for unreadable samples.
+        image_size: height and width of the original, int32 (n, 2); -1 for unreadable samples.
+        errors: one line for each unreadable sample, "" for the others.
+    """
+
+    indices: Tensor
+    pixels: Tensor
+    sha256: Tensor
+    crop_box: Tensor
+    image_size: Tensor
+    errors: list[str]
+
+    def pin_memory(self) -> LoadedBatch:
+        """Return the batch with page-locked pixels; the DataLoader calls it when they go to a GPU."""
+        return dataclasses.replace(self, pixels=self.pixels.pin_memory())
+
+    @property
+    def unreadable(self) -> np.ndarray:
+        """Which samples are unreadable, bool (n,)."""
+        return np.array([bool(e) for e in self.errors])
+
+
+class SampleDataset(Dataset[Any]):
+    """A source's samples, decoded and preprocessed; a bad one is a sample with an error, never an exception.
+
+    Args:
+        source: the dataset.
+        preprocessing: how an image becomes the network's input.
+        input_size: (H, W) that every sample must have in the end.
+    """
+
+    def __init__(self, source: Source, preprocessing: Preprocessing | None, input_size: tuple[int, int]) -> None:
+        self.source, self.preprocessing, self.input_size = source, preprocessing, input_size
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> LoadedSample:
+        sha256: bytes | None = None
+        try:
+            stored = self.source.read(index)
+            sha256 = stored.sha256
+            pixels, crop_box, size = prepare(stored.image, self.preprocessing)
+            if tuple(pixels.shape[1:]) != self.input_size:
+                raise UnreadableImageError(f"input of {tuple(pixels.shape[1:])}, the run's is {self.input_size}")
+        except UnreadableImageError as error:
+            digest = sha256 or getattr(error, "sha256", None) or NO_DIGEST
+            return LoadedSample(index, None, digest, (float("nan"),) * 4, (-1, -1), str(error) or "unreadable")
+        return LoadedSample(index, pixels, sha256, crop_box, size, "")
+
+
+def prepare(
+    image: Any, preprocessing: Preprocessing | None
+) -> tuple[Tensor, tuple[float, float, float, float], tuple[int, int]]:
+    """Return an image's pixels for the network, its crop box, and its own (height, width).
+
+    A float tensor counts as preprocessed and passes through.
+    """
+    if isinstance(image, Tensor):
+        height, width = image.shape[1:]
+        return image.float(), (0.0, 0.0, float(width), float(height)), (height, width)
+    if preprocessing is None:
+        raise UnreadableImageError("an image in a dataset whose other samples are preprocessed tensors")
+    pixels, crop_box = preprocessing.apply(image)
+    return pixels, crop_box, (image.height, image.width)
+
+
+class RangeBatches(Sampler[list[int]]):
+    """Index lists of at most `batch_size` that never cross the edge of a range.
+
+    Args:
+        ranges: (first, count) of each shard, in the order of work.
+        batch_size: samples of one forward pass.
+    """
+
+    def __init__(self, ranges: Sequence[tuple[int, int]], batch_size: int) -> None:
+        self._ranges, self._batch_size = ranges, batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for first, count in self._ranges:
+            for start in range(first, first + count, self._batch_size):
+                yield list(range(start, min(start + self._batch_size, first + count)))
+
+    def __len__(self) -> int:
+        return sum(-(-count // self._batch_size) for _, count in self._ranges)
+
+
+def collate(samples: Sequence[LoadedSample]) -> LoadedBatch:
+    """Return one batch; unreadable samples keep their place, with pixels of zero."""
+    good = next((s.pixels for s in samples if s.pixels is not None), None)
+    blank = torch.zeros_like(good) if good is not None else None
+    if blank is None:
+        pixels = torch.empty(0)
+    else:
+        pixels = torch.stack([blank if s.pixels is None else s.pixels for s in samples])
+    return LoadedBatch(
+        indices=torch.tensor([s.index for s in samples], dtype=torch.int64),
+        pixels=pixels,
+        sha256=torch.tensor(np.frombuffer(b"".join(s.sha256 for s in samples), np.uint8).reshape(-1, 32).copy()),
+        crop_box=torch.tensor([s.crop_box for s in samples], dtype=torch.float32),
+        image_size=torch.tensor([s.image_size for s in samples], dtype=torch.int32),
+        errors=[s.error for s in samples],
+    )
+
+
+class BatchStream:
+    """Batches of `dataset` in the order of `batches`; use it with `with`, then loop over it.
+
+    The loader processes start when the block is entered and end with it.
+
+    Args:
+        dataset: what to load.
+        batches: index lists, such as RangeBatches.
+        processes: loader processes; 0 decodes in this one.
+        pin: page-lock the pixels for a copy to a GPU.
+    """
+
+    def __init__(
+        self, dataset: SampleDataset, batches: Iterable[list[int]], processes: int, *, pin: bool = False
+    ) -> None:
+        self._closing = torch.multiprocessing.get_context().Event()
+        self._loader: DataLoader[LoadedBatch] = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=processes,
+            collate_fn=collate,
+            pin_memory=pin,
+            worker_init_fn=functools.partial(_leave_signals_to_parent, self._closing),
+        )
+        self._iterator: Iterator[LoadedBatch] | None = None
+
+    def __enter__(self) -> BatchStream:
+        self._iterator = iter(self._loader)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._iterator = None  # the last reference: the DataLoader ends its processes
+
+    def __iter__(self) -> BatchStream:
+        return self
+
+    def __next__(self) -> LoadedBatch:
+        if self._iterator is None:
+            raise RuntimeError("a BatchStream gives batches inside its `with` block only")
+        return next(self._iterator)
+
+
+def _leave_signals_to_parent(closing: Any, process: int) -> None:
+    """Make a loader process deaf to what a scheduler sends to the whole job.
+
+    The parent finishes its batch first, and needs its loaders for that; when it is done, SIGTERM counts again.
+    """
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        if closing.is_set():
+            os._exit(0)
+
+    signal.signal(signal.SIGTERM, heard)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
