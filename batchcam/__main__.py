@@ -1,0 +1,6 @@
+"""`python -m batchcam`."""
+
+from batchcam.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,366 @@
+"""The command line: options to a config, a config to one command, an error to an exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from batchcam import __version__
+from batchcam.config import (
+    PRECISIONS,
+    Classifier,
+    Compute,
+    DemoConfig,
+    EvaluateConfig,
+    ExplainConfig,
+    TrainConfig,
+    VerifyConfig,
+    parse_duration,
+)
+from batchcam.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_FINDINGS,
+    EXIT_STOPPED_EARLY,
+    BatchcamError,
+    ConfigError,
+    one_line,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_CODES = {
+    0: "done",
+    1: "failed",
+    2: "usage",
+    3: "done, with findings",
+    75: "stopped early (signal, --time-limit, disk full): run the same command again to go on",
+}
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+FILE = click.Path(path_type=Path)
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """Return a click option that can also come from BATCHCAM_<its long name>."""
+    longest = max((n.partition("/")[0] for n in names), key=len).lstrip("-")
+    settings.setdefault("envvar", "BATCHCAM_" + longest.upper().replace("-", "_"))
+    return click.option(*names, **settings)
+
+
+def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator that applies `decorators` in the order in which help should list them."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+    """Make the values of a TOML file the defaults of this command's options."""
+    if path is None:
+        return
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"--config {path}: cannot read: {getattr(error, 'strerror', None) or error}") from error
+    command = str(context.info_name)
+    shared = {k: v for k, v in content.items() if not isinstance(v, dict)}
+    values = {k.replace("-", "_"): v for k, v in {**shared, **content.get(command, {})}.items()}
+    known = {p.name for p in context.command.params if p.name} - {"config", "version"}
+    elsewhere = {p.name for c in cli.commands.values() for p in c.params}
+    for name in values:
+        if name not in known and not (name in shared and name in elsewhere):
+            raise ConfigError(
+                f"--config {path}: no option {name!r} in {command}; there are: {', '.join(sorted(known))}"
+            )
+    context.default_map = {k: v for k, v in values.items() if k in known}
+
+
+common_options = _options(
+    option("-q", "--quiet", is_flag=True, help="No progress and no notes."),
+    option("--json", "as_json", is_flag=True, help="End stdout with one line: a JSON object."),
+    click.option(
+        "--config", type=FILE, callback=_read_config, expose_value=False, is_eager=True, envvar="BATCHCAM_CONFIG",
+        help="TOML file with options of this command, at its top level or under [COMMAND].",
+    ),
+    click.option("--debug", is_flag=True, expose_value=False, envvar="BATCHCAM_DEBUG", help="Traceback on failure."),
+    click.version_option(__version__, prog_name="batchcam"),
+)  # fmt: skip
+
+preprocessing_options = _options(
+    option(
+        "--preprocess",
+        metavar="imagenet|seed",
+        help="Preset: imagenet (256, crop 224) or seed (128, mean and std 0.5).",
+    ),
+    option("--image-size", metavar="N|HxW", help="The network's input, cropped from the centre."),
+    option(
+        "--resize", metavar="N|HxW", help="Before the crop: shorter side to N, or exactly HxW.  [default: --image-size]"
+    ),
+    option("--mean", metavar="R,G,B", help="Mean of the channels, in units of 0…1."),
+    option("--std", metavar="R,G,B", help="Standard deviation of the channels."),
+)
+
+classifier_options = _options(
+    option("--arch", help="torchvision's name of the network, where the checkpoint does not say."),
+    option("--model", metavar="MODULE:CALLABLE", help="Your own function that returns the network."),
+    option("--class-names", type=FILE, help="File with one class name a line, where the checkpoint does not say."),
+    preprocessing_options,
+)
+
+device_options = _options(
+    option("-j", "--workers", type=int, help="Processes that decode images.  [default: a quarter of the CPUs]"),
+    option("--threads", type=int, help="CPU threads of the network.  [default: all CPUs]"),
+    option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto."),
+)
+
+compute_options = _options(
+    option("-b", "--batch-size", type=int, help="Images of one forward pass.  [default: 64]"),
+    device_options,
+    option(
+        "--precision", type=click.Choice(PRECISIONS), help="Of the forward pass; CAMs are float32.  [default: fp32]"
+    ),
+)
+
+
+def _command(example: str, codes: tuple[int, ...]) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return a decorator that makes a command whose help ends with an example and its exit codes."""
+    lines = "\n".join(f"  {code:<3} {EXIT_CODES[code]}" for code in codes)
+    epilog = f"\b\nExample:\n  {example}\n\n\b\nExit codes:\n{lines}"
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        own = len(getattr(function, "__click_params__", ()))
+        command = cli.command(epilog=epilog, context_settings=CONTEXT)(common_options(function))
+        command.params = command.params[-own:] + command.params[:-own]  # what all commands share comes last
+        return command
+
+    return decorate
+
+
+@click.group(context_settings=CONTEXT, epilog="`batchcam COMMAND -h` ends with an example and the exit codes.")
+@click.version_option(__version__, prog_name="batchcam")
+def cli() -> None:
+    """Explain a whole dataset's predictions with class activation maps, in a record that an auditor can trust."""
+
+
+@_command("batchcam demo --out demo", (0, 1, 2, 75))
+@option("--out", type=FILE, default=Path("batchcam-demo"), show_default=True, help="New folder for everything.")
+@option("--seed", type=int, default=0, show_default=True, help="Of images, weights and order.")
+@option("--threads", type=int, help="CPU threads of the network.  [default: all CPUs]")
+def demo(out: Path, seed: int, threads: int | None, quiet: bool, as_json: bool) -> int:
+    """The whole loop on generated images: train, explain, verify, pictures."""
+    from batchcam.commands.demo import demo as run
+    from batchcam.printing import demo_text
+
+    return _finish(run(DemoConfig(out, seed, threads, quiet)), demo_text, as_json)
+
+
+@_command("batchcam train photos/train --val photos/test --out model.pth", (0, 1, 2, 3, 75))
+@click.argument("data")
+@option("--out", type=FILE, required=True, help="The best checkpoint; the last one, to resume from, lies beside it.")
+@option("--val", help="Validation dataset.  [default: a tenth of each class of DATA]")
+@option(
+    "--val-fraction", type=float, default=0.1, show_default=True, help="Share of DATA to validate on, without --val."
+)
+@option("--arch", default="resnet18", show_default=True, help="torchvision's name of the network.")
+@option("--weights", help="Pretrained weights: a file, or torchvision's name such as DEFAULT.")
+@option("--epochs", type=int, default=20, show_default=True)
+@option("-b", "--batch-size", type=int, default=40, show_default=True)
+@option("--learning-rate", type=float, default=1e-4, show_default=True, help="Of Adam.")
+@option("--weight-decay", type=float, default=1e-2, show_default=True, help="Of Adam.")
+@option("--seed", type=int, default=0, show_default=True, help="Of split, weights and order.")
+@preprocessing_options
+@device_options
+def train(quiet: bool, as_json: bool, **options: Any) -> int:
+    """Fine-tune a classifier on DATA, the seed's recipe as defaults; run again to resume."""
+    from batchcam.commands.train import train as run
+    from batchcam.printing import train_text
+
+    return _finish(run(TrainConfig(quiet=quiet, **options)), train_text, as_json)
+
+
+@_command("batchcam evaluate model.pth photos/test", (0, 1, 2, 3))
+@click.argument("ckpt", type=FILE)
+@click.argument("data")
+@classifier_options
+@compute_options
+def evaluate(ckpt: Path, data: str, quiet: bool, as_json: bool, **options: Any) -> int:
+    """Measure the accuracy of CKPT on DATA, overall and per class; no maps."""
+    from batchcam.commands.evaluate import evaluate as run
+    from batchcam.printing import evaluate_text
+
+    classifier, compute = _classifier(ckpt, options), _compute(options)
+    return _finish(run(EvaluateConfig(classifier, data, compute, quiet)), evaluate_text, as_json)
+
+
+@_command('batchcam explain model.pth photos/test --out runs/monday --task "$SLURM_ARRAY_TASK_ID/8"', (0, 1, 2, 3, 75))
+@click.argument("ckpt", type=FILE)
+@click.argument("data")
+@option("--out", type=FILE, required=True, help="The run directory.")
+@option(
+    "--task",
+    metavar="I/N",
+    help="This worker's share of the shards, 0/N to N-1/N.  [default: from torchrun or srun, or all]",
+)
+@option("--shard-size", type=int, help="Samples of one shard.  [default: about 64 MiB]")
+@option("--target-layer", help="Layer to explain.  [default: the one that the classifier pools]")
+@option("--no-identity", is_flag=True, help="Explain --target-layer although its CAMs do not add up to the logits.")
+@option(
+    "--cams", metavar="SELECTION", help="Classes to store: all, predicted, predicted+label, topk:N.  [default: all]"
+)
+@option(
+    "--maps",
+    type=click.Choice(("uint8", "float32", "none")),
+    help="Upsampled map of the predicted class.  [default: uint8]",
+)
+@option("--time-limit", metavar="TIME", help="Stop early after 90s, 15m, 2h or HH:MM:SS.")
+@option("--dry-run", is_flag=True, help="Check everything, tell samples, shards and bytes, write nothing.")
+@classifier_options
+@compute_options
+def explain(
+    ckpt: Path,
+    data: str,
+    out: Path,
+    no_identity: bool,
+    time_limit: str | None,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Explain every sample of DATA with CKPT: predictions, raw CAMs and maps into RUN's shards.
+
+    DATA is a folder of class folders, a CSV manifest (path[,label][,id]), stl10:ROOT[:split],
+    torchvision:NAME:ROOT[:split] or python:module:callable. Run again to go on; several workers may share a run.
+    """
+    from batchcam.commands.explain import explain as run
+    from batchcam.printing import explain_text
+
+    config = ExplainConfig(
+        classifier=_classifier(ckpt, options),
+        data=data,
+        out=out,
+        compute=_compute(options),
+        identity=not no_identity,
+        time_limit_s=parse_duration(time_limit, "--time-limit") if time_limit else None,
+        quiet=quiet,
+        **options,
+    )
+    return _finish(run(config), explain_text, as_json)
+
+
+@_command("batchcam merge runs/monday", (0, 1, 2, 3))
+@click.argument("run", type=FILE)
+def merge(run: Path, quiet: bool, as_json: bool) -> int:
+    """Prove that RUN's shards hold each sample once; write run.h5 and the manifest."""
+    from batchcam.commands.merge import merge as command
+    from batchcam.printing import merge_text
+
+    return _finish(command(run), merge_text, as_json)
+
+
+@_command("batchcam verify runs/monday", (0, 1, 2, 3))
+@click.argument("run", type=FILE)
+@option("--recompute", type=int, default=0, show_default=True, help="Run the network again on so many samples.")
+@option("--checkpoint", type=FILE, help="The run's checkpoint, for --recompute.")
+@option("--data", help="The run's dataset, for --recompute.")
+@option("--seed", type=int, default=0, show_default=True, help="Of the draw of samples.")
+@option("--device", default="auto", show_default=True, help="For --recompute.")
+@classifier_options
+def verify(
+    run: Path,
+    recompute: int,
+    checkpoint: Path | None,
+    data: str | None,
+    seed: int,
+    device: str,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Check every file and every row of RUN, read-only: digests, structure, coverage, numbers."""
+    from batchcam.commands.verify import verify as command
+    from batchcam.printing import verify_text
+
+    classifier = _classifier(checkpoint, options) if checkpoint else None
+    return _finish(command(VerifyConfig(run, recompute, classifier, data, seed, device, quiet)), verify_text, as_json)
+
+
+@_command("batchcam info runs/monday", (0, 1, 2))
+@click.argument("run", type=FILE)
+def info(run: Path, quiet: bool, as_json: bool) -> int:
+    """Tell what RUN explained, by which weights, how well, and what went wrong."""
+    from batchcam.commands.info import info as command
+    from batchcam.printing import info_text
+
+    return _finish(command(run), info_text, as_json)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = cli.main(words, prog_name="batchcam", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = _fail("interrupted; run the same command again to go on", EXIT_STOPPED_EARLY, words)
+    except click.ClickException as error:
+        code = _fail(error.format_message(), error.exit_code, words)
+    except BatchcamError as error:
+        _debug(words)
+        code = _fail(str(error), error.exit_code, words)
+    except Exception as error:
+        _debug(words)
+        code = _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", EXIT_FAILED, words)
+    sys.exit(code if isinstance(code, int) else EXIT_DONE)
+
+
+def _finish(summary: Any, text: Callable[[Any], str], as_json: bool) -> int:
+    """Print what a command returned; return the exit code."""
+    code = EXIT_FINDINGS if getattr(summary, "findings", 0) else EXIT_DONE
+    click.echo(text(summary))
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(summary), "exit_code": code}, default=str))
+    return code
+
+
+def _fail(message: str, code: int, words: list[str]) -> int:
+    click.echo(f"batchcam: error: {one_line(message)}", err=True)
+    if "--json" in words:
+        click.echo(json.dumps({"error": one_line(message), "exit_code": code}))
+    return code
+
+
+def _debug(words: list[str]) -> None:
+    if "--debug" in words or os.environ.get("BATCHCAM_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+
+
+def _take(options: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Remove from `options` those that are fields of the dataclass `kind`, and return them."""
+    return {f.name: options.pop(f.name) for f in dataclasses.fields(kind) if f.name in options}
+
+
+def _classifier(checkpoint: Path, options: dict[str, Any]) -> Classifier:
+    return Classifier(checkpoint=checkpoint, **_take(options, Classifier))
+
+
+def _compute(options: dict[str, Any]) -> Compute:
+    return Compute(**_take(options, Compute))

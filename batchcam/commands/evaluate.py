@@ -1,0 +1,71 @@
+"""evaluate: accuracy of a checkpoint on a dataset, without maps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from batchcam import metrics
+from batchcam.commands.explain import DEFAULT_BATCH_SIZE, loader_processes
+from batchcam.config import EvaluateConfig
+from batchcam.console import Progress
+from batchcam.engine.assembly import assemble
+from batchcam.engine.explainer import pick_device, set_precision
+from batchcam.engine.loader import BatchStream, RangeBatches
+from batchcam.engine.training import predict
+from batchcam.scheduler import available_cpus
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSummary:
+    """How well a checkpoint predicts a dataset.
+
+    Attributes:
+        samples: of the dataset.
+        labelled: with a label, and readable.
+        unreadable: samples whose image could not be read.
+        accuracy: over the labelled ones, None without any.
+        classes: score of each class.
+    """
+
+    samples: int
+    labelled: int
+    unreadable: int
+    accuracy: float | None
+    classes: list[metrics.ClassScore]
+
+    @property
+    def findings(self) -> int:
+        """Samples that need a look."""
+        return self.unreadable
+
+
+def evaluate(config: EvaluateConfig) -> EvaluateSummary:
+    """Predict every sample and count.
+
+    Raises:
+        BatchcamError: the checkpoint or the dataset can't be used, or do not fit.
+    """
+    device = pick_device(config.compute.device)
+    precision = config.compute.precision or "fp32"
+    set_precision(precision, device, config.compute.threads or available_cpus())
+    assembly = assemble(config.classifier, config.data)
+    network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    samples = len(assembly.source)
+    batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
+    stream = BatchStream(assembly.dataset, batches, loader_processes(config.compute.workers), pin=device.type == "cuda")
+    predictions = np.full(samples, -1, np.int64)
+    with stream, Progress("evaluate", samples, "images", config.quiet) as progress:
+        for batch in stream:
+            predictions[batch.indices.numpy()] = predict(network, assembly.preprocessing, batch, device, precision)
+            progress.advance(len(batch.indices))
+    labels = assembly.labels
+    return EvaluateSummary(
+        samples=samples,
+        labelled=int(((labels >= 0) & (predictions >= 0)).sum()),
+        unreadable=int((predictions < 0).sum()),
+        accuracy=metrics.accuracy(labels, predictions),
+        classes=metrics.class_scores(labels, predictions, assembly.class_names),
+    )

@@ -1,0 +1,100 @@
+"""info: what was explained, by which weights, how well, what went wrong. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batchcam import metrics
+from batchcam.commands.merge import count_totals, open_plan
+from batchcam.store.document import read_document
+from batchcam.store.manifest import read_manifest, read_tasks
+from batchcam.store.master import collect
+from batchcam.store.plan import Plan
+from batchcam.store.schema import PLAN_FILE
+from batchcam.store.shard import landed_shards
+
+COLUMNS = ("label", "prediction", "status", "identity_residual")
+COMPARED = ("device", "threads", "versions")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunInfo:
+    """What a run is and how far it got.
+
+    Attributes:
+        run: the run directory.
+        complete: whether the manifest is there.
+        plan: the plan as JSON types.
+        run_id: of the plan.
+        origin: paths, command line and time of the run's first call.
+        shards_landed: shards on disk.
+        shards: shards of the plan.
+        totals: over the landed shards: samples, accuracy, samples by status.
+        classes: score of each class, over the landed shards.
+        tasks: what each task recorded of itself.
+        notes: what a reader should know, such as tasks on different machines.
+    """
+
+    run: str
+    complete: bool
+    plan: dict[str, Any]
+    run_id: str
+    origin: dict[str, Any]
+    shards_landed: int
+    shards: int
+    totals: dict[str, Any]
+    classes: list[metrics.ClassScore]
+    tasks: list[dict[str, Any]]
+    notes: list[str]
+
+
+def info(run: Path) -> RunInfo:
+    """Return what `run` is; of a run in progress, what has landed so far.
+
+    Raises:
+        RunError: not a run directory, or a file of it is damaged.
+    """
+    plan = open_plan(run)
+    landed = landed_shards(run, plan)
+    columns = _columns(run, plan, landed)
+    try:
+        complete = bool(read_manifest(run, plan))
+    except FileNotFoundError:
+        complete = False
+    tasks = read_tasks(run)
+    totals = {**count_totals(plan, columns), "samples": len(columns["label"])}
+    return RunInfo(
+        run=str(run),
+        complete=complete,
+        plan=plan.to_dict(),
+        run_id=plan.run_id,
+        origin=read_document(run / PLAN_FILE)["origin"],
+        shards_landed=len(landed),
+        shards=len(plan.shards),
+        totals=totals,
+        classes=metrics.class_scores(columns["label"], columns["prediction"], plan.class_names),
+        tasks=tasks,
+        notes=_notes(tasks),
+    )
+
+
+def _columns(run: Path, plan: Plan, landed: set[int]) -> dict[str, np.ndarray]:
+    parts = [columns for _, columns, _ in collect(run, plan, [s for s in plan.shards if s.index in landed])]
+    empty = {"label": np.int64, "prediction": np.int64, "status": np.uint8, "identity_residual": np.float32}
+    return {name: np.concatenate([np.empty(0, empty[name]), *(p[name] for p in parts)]) for name in COLUMNS}
+
+
+def _notes(tasks: list[dict[str, Any]]) -> list[str]:
+    """Return where tasks differ in what promise 5 depends on: kind of machine, threads, library versions."""
+    notes = []
+    for key in COMPARED:
+        kinds = {str(t.get(key)) for t in tasks}
+        if len(kinds) > 1:
+            notes.append(f"tasks ran with different {key}: shards would not be byte-identical if made again elsewhere")
+    if any(t.get("outcome") != "done" for t in tasks):
+        notes.append("some tasks stopped early or failed; others finished their shards")
+    return notes

@@ -1,0 +1,108 @@
+"""merge: prove that the shards cover the dataset, write run.h5 and the manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batchcam import metrics
+from batchcam.errors import RunError
+from batchcam.rules import Status
+from batchcam.scheduler import utc_now, whereabouts
+from batchcam.store import landing
+from batchcam.store.manifest import Manifest, read_tasks, write_manifest
+from batchcam.store.master import gather, write_master
+from batchcam.store.plan import Plan, read_plan
+from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
+from batchcam.store.shard import landed_shards
+
+NEEDS_A_LOOK = (Status.UNREADABLE, Status.NON_FINITE)
+
+
+@dataclasses.dataclass(frozen=True)
+class MergeSummary:
+    """A complete run: totals, samples that need a look, shards and bytes."""
+
+    totals: dict[str, Any]
+    findings: int
+    shards: int
+    bytes: int
+
+
+def merge(run: Path) -> MergeSummary:
+    """Write run.h5 and manifest.json over the shards of a run; the manifest comes last.
+
+    Raises:
+        RunError: shards are missing or do not belong here; the message names them.
+    """
+    plan = open_plan(run)
+    _require_all(run, plan)
+    collected = gather(run, plan)
+    totals = count_totals(plan, collected.columns)
+    master = write_master(run, plan, collected)
+    findings = [
+        {"kind": flag_name(flag), "count": count}
+        for flag in NEEDS_A_LOOK
+        if (count := totals["status"][flag_name(flag)])
+    ]
+    manifest = Manifest(
+        run_id=plan.run_id,
+        shards=collected.records,
+        master=master,
+        totals=totals,
+        findings=findings,
+        tasks=read_tasks(run),
+        made={"when": utc_now(), **whereabouts()},
+    )
+    write_manifest(run, manifest)
+    landing.remove_stale_partials(run / SHARD_FOLDER, (s.file for s in plan.shards))
+    landing.remove_stale_partials(run, (PLAN_FILE, MASTER_FILE, MANIFEST_FILE))
+    size = master.bytes + sum(r.bytes for r in collected.records)
+    return MergeSummary(totals, sum(f["count"] for f in findings), len(plan.shards), size)
+
+
+def open_plan(run: Path) -> Plan:
+    """Return the plan of `run`.
+
+    Raises:
+        RunError: it is not a run directory, or its plan is damaged.
+    """
+    try:
+        return read_plan(run)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunError(f"{run}: not a run directory: no {PLAN_FILE} in it") from error
+
+
+def count_totals(plan: Plan, columns: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return a run's totals as the manifest states them."""
+    labels, predictions, status = columns["label"], columns["prediction"], columns["status"]
+    known = (labels >= 0) & (predictions >= 0)
+    return {
+        "samples": plan.sample_count,
+        "labelled": int(known.sum()),
+        "correct": int((labels == predictions)[known].sum()),
+        "accuracy": metrics.accuracy(labels, predictions),
+        "status": {flag_name(flag): int(((status & flag) > 0).sum()) for flag in Status if flag},
+        "largest_identity_residual": _largest(columns["identity_residual"]),
+    }
+
+
+def flag_name(flag: Status) -> str:
+    """Return a status flag's name as people read it."""
+    return str(flag.name).lower().replace("_", " ")
+
+
+def _largest(values: np.ndarray) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(finite.max()) if len(finite) else None
+
+
+def _require_all(run: Path, plan: Plan) -> None:
+    landed = landed_shards(run, plan)
+    missing = [s.index for s in plan.shards if s.index not in landed]
+    if missing:
+        named = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
+        raise RunError(f"{run}: {len(missing)} of {len(plan.shards)} shards are missing ({named}); run explain again")

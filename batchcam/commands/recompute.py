@@ -1,0 +1,107 @@
+"""verify --recompute: run the network again on samples drawn at random and compare with the record."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from batchcam.config import VerifyConfig
+from batchcam.engine.assembly import Assembly, assemble
+from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, pick_device, set_precision
+from batchcam.engine.loader import LoadedBatch, collate
+from batchcam.engine.model import prove
+from batchcam.errors import CheckpointError, DatasetError
+from batchcam.rules import Status
+from batchcam.scheduler import available_cpus
+from batchcam.store.findings import Finding, Kind
+from batchcam.store.plan import Plan, Shard, dataset_fingerprint
+from batchcam.store.reader import open_file
+from batchcam.store.schema import SHARD_FOLDER
+
+TOLERANCE = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 1e-1, "fp16": 2e-2}
+"""Largest difference by precision, as a share of the sample's largest value: batches, machines, libraries differ."""
+
+
+def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple[int, list[Finding]]:
+    """Explain `config.recompute` samples of the `sound` shards again; return how many, and what differs.
+
+    Raises:
+        CheckpointError: the checkpoint is not the run's.
+        DatasetError: the dataset is not the run's.
+    """
+    if config.classifier is None or config.data is None:
+        raise ValueError("recompute needs a classifier and data")
+    device = pick_device(config.device)
+    set_precision(plan.precision, device, available_cpus())
+    assembly = assemble(config.classifier, config.data)
+    _require_same_inputs(config, plan, assembly)
+    proved = prove(assembly.network.to(device), assembly.normalised_probe(device), plan.target_layer)
+    request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
+    rows = _draw(config, sound)
+    found: list[Finding] = []
+    with Explainer(proved, assembly.preprocessing, request, device) as explainer:
+        for shard, indices in rows:
+            batch = collate([assembly.dataset[i] for i in indices])
+            explained = explainer(batch.pixels, assembly.labels[indices], batch.unreadable)
+            found += _compare(config.run, plan, shard, batch, explained)
+    return sum(len(indices) for _, indices in rows), found
+
+
+def _require_same_inputs(config: VerifyConfig, plan: Plan, assembly: Assembly) -> None:
+    if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
+        raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
+    source = assembly.source
+    if (
+        dataset_fingerprint(source.sample_ids, assembly.labels.tolist(), source.sizes.tolist())
+        != plan.dataset_fingerprint
+    ):
+        raise DatasetError(f"{config.data}: not the dataset of this run: its sample ids, labels or sizes differ")
+
+
+def _draw(config: VerifyConfig, sound: Sequence[Shard]) -> list[tuple[Shard, list[int]]]:
+    """Return dataset positions drawn without repetition, by shard."""
+    total = sum(s.count for s in sound)
+    chosen = np.random.default_rng(config.seed).choice(total, min(config.recompute, total), replace=False)
+    # `chosen` counts sound samples only
+    starts = itertools.accumulate((s.count for s in sound), initial=0)
+    drawn = []
+    for shard, start in zip(sound, starts, strict=False):
+        own = np.sort(chosen[(chosen >= start) & (chosen < start + shard.count)])
+        if len(own):
+            drawn.append((shard, (own - start + shard.first).tolist()))
+    return drawn
+
+
+def _compare(run: Path, plan: Plan, shard: Shard, batch: LoadedBatch, explained: ExplainedBatch) -> Iterator[Finding]:
+    name = f"{SHARD_FOLDER}/{shard.file}"
+    rows = batch.indices.numpy() - shard.first
+    with open_file(run / name) as file:
+        stored = {n: file[n][rows] for n in ("input_sha256", "status", "logits", "cams", "cam_class")}
+    same_input = (stored["input_sha256"] == batch.sha256.numpy()).all(1)
+    yield from _finding(
+        Kind.INPUT_CHANGED, name, "input_sha256", ~same_input, batch.indices, "the stored image is another one now"
+    )
+    both = (stored["status"] & Status.UNREADABLE == 0) & ~batch.unreadable & same_input
+    same_classes = (stored["cam_class"] == explained.cam_class).all(1)
+    for array, now in (("logits", explained.logits), ("cams", explained.cams)):
+        then = stored[array].reshape(len(rows), -1)
+        scale = np.maximum(1e-6, np.nanmax(np.abs(np.where(np.isfinite(then), then, 0)), axis=1))
+        near = np.isclose(
+            then, now.reshape(len(rows), -1), rtol=0, atol=TOLERANCE[plan.precision] * scale[:, None], equal_nan=True
+        )
+        off = both & ~near.all(1)
+        if array == "cams":
+            off &= same_classes  # otherwise the ranking of near-equal logits changed, and logits tell
+        yield from _finding(Kind.RECOMPUTED, name, array, off, batch.indices, "the network gives something else now")
+
+
+def _finding(
+    kind: Kind, name: str, array: str, rows: np.ndarray, indices: torch.Tensor, message: str
+) -> Iterator[Finding]:
+    if rows.any():
+        first = int(indices[int(rows.argmax())])
+        yield Finding(kind, name, f"{rows.sum()} rows, first sample {first}: {message}", array, int(rows.sum()), first)

@@ -1,0 +1,159 @@
+"""What the commands returned, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from batchcam.errors import one_line
+
+if TYPE_CHECKING:
+    from batchcam.commands.demo import DemoSummary
+    from batchcam.commands.evaluate import EvaluateSummary
+    from batchcam.commands.explain import ExplainSummary
+    from batchcam.commands.info import RunInfo
+    from batchcam.commands.merge import MergeSummary
+    from batchcam.commands.train import TrainSummary
+    from batchcam.commands.verify import VerifySummary
+    from batchcam.metrics import ClassScore
+
+FINDINGS_SHOWN = 50
+
+
+def explain_text(summary: ExplainSummary) -> str:
+    """Return the result of `explain`."""
+    if summary.merged:
+        state = f"complete: {merge_text(summary.merged)}"
+    elif summary.samples:
+        state = "not complete yet"
+    else:
+        state = "nothing written"
+    rate = f", {summary.samples / summary.seconds:.1f} images/s" if summary.samples and summary.seconds else ""
+    return f"{one_line(summary.run)}: {summary.samples} samples in {summary.shards} shards explained{rate}; {state}"
+
+
+def merge_text(summary: MergeSummary) -> str:
+    """Return the result of `merge`."""
+    totals = summary.totals
+    size = summary.bytes / max(1, totals["samples"])
+    parts = [f"{totals['samples']} samples in {summary.shards} shards, {size:.0f} bytes each"]
+    return "; ".join([*parts, _accuracy(totals), *_status(totals)])
+
+
+def verify_text(summary: VerifySummary) -> str:
+    """Return the result of `verify`: every finding, then a summary."""
+    lines = [one_line(f) for f in summary.found[:FINDINGS_SHOWN]]
+    if len(summary.found) > FINDINGS_SHOWN:
+        lines.append(f"… and {len(summary.found) - FINDINGS_SHOWN} more; --json lists all")
+    again = f", {summary.recomputed} explained again" if summary.recomputed else ""
+    lines.append(
+        f"{one_line(summary.run)}: {'no' if not summary.found else len(summary.found)} findings; "
+        f"{summary.samples} samples in {summary.shards} shards, {summary.bytes / 1e6:.1f} MB checked{again}"
+    )
+    if summary.manifest_sha256:
+        lines.append(f"manifest.json SHA-256 {summary.manifest_sha256}")
+    return "\n".join(lines)
+
+
+def info_text(run: RunInfo) -> str:
+    """Return what `info` shows."""
+    plan, totals = run.plan, run.totals
+    state = "complete" if run.complete else f"{run.shards_landed} of {run.shards} shards so far"
+    head = [
+        ("run", f"{run.run} ({state})"),
+        ("run id", run.run_id),
+        ("checkpoint", f"{run.origin['options']['classifier']['checkpoint']} sha256 {plan['checkpoint_sha256']}"),
+        (
+            "network",
+            f"{plan['architecture']}, {plan['target_layer']}, grid {_size(plan['grid_size'])}, {plan['precision']}",
+        ),
+        ("identity", _identity(plan, totals)),
+        ("dataset", f"{run.origin['options']['data']} fingerprint {plan['dataset_fingerprint'][:16]}…"),
+        ("input", f"{_size(plan['input_size'])}, {_preprocessing(plan['preprocessing'])}"),
+        (
+            "stored",
+            f"cams {plan['cams']}, maps {plan['maps']}, batch {plan['batch_size']}, shard {plan['shard_size']}",
+        ),
+        ("created", f"{run.origin['created']} by {run.origin['user']} on {run.origin['host']}"),
+        ("samples", "; ".join([str(totals["samples"]), _accuracy(totals), *_status(totals)])),
+    ]
+    lines = [f"{name:<11} {one_line(value)}" for name, value in head]
+    lines += [f"{'task':<11} {one_line(_task(t))}" for t in run.tasks]
+    lines += [f"{'note':<11} {one_line(n)}" for n in run.notes]
+    return "\n".join([*lines, "", *class_table(run.classes)])
+
+
+def evaluate_text(summary: EvaluateSummary) -> str:
+    """Return the result of `evaluate`."""
+    bad = f", {summary.unreadable} unreadable" if summary.unreadable else ""
+    head = f"accuracy {_share(summary.accuracy)} on {summary.labelled} labelled of {summary.samples} samples{bad}"
+    return "\n".join([head, "", *class_table(summary.classes)])
+
+
+def train_text(summary: TrainSummary) -> str:
+    """Return the result of `train`."""
+    bad = f"; {summary.unreadable} unreadable images left out" if summary.unreadable else ""
+    return (
+        f"{one_line(summary.checkpoint)}: epoch {summary.best_epoch} of {summary.epochs}, training accuracy "
+        f"{_share(summary.train_accuracy)} (while learning), validation accuracy {_share(summary.val_accuracy)}{bad}"
+    )
+
+
+def demo_text(summary: DemoSummary) -> str:
+    """Return the result of `demo`."""
+    return "\n".join(
+        [
+            f"accuracy        {_share(summary.accuracy)} on {summary.samples} test images that training never saw",
+            f"CAM peak        {_share(summary.peak_in_object)} on the object; "
+            f"the image's centre: {_share(summary.centre_in_object)}",
+            f"run             {one_line(summary.run)}: verified, {summary.findings} findings",
+            f"picture         {one_line(summary.picture)}",
+            f"took            {summary.seconds:.0f} s",
+        ]
+    )
+
+
+def class_table(scores: Sequence[ClassScore], shown: int = 40) -> list[str]:
+    """Return a table of classes, the least accurate first."""
+    ranked = sorted(scores, key=lambda s: (s.accuracy is None, s.accuracy))
+    width = max((len(one_line(s.name)) for s in ranked[:shown]), default=5)
+    rows = [f"{'class':<{width}}  accuracy  labelled  predicted"]
+    rows += [
+        f"{one_line(s.name):<{width}}  {_share(s.accuracy):>8}  {s.labelled:>8}  {s.predicted:>9}"
+        for s in ranked[:shown]
+    ]
+    return rows + ([f"… and {len(ranked) - shown} more"] if len(ranked) > shown else [])
+
+
+def _task(task: dict[str, Any]) -> str:
+    rate = f", {task['images_per_s']} images/s" if task.get("images_per_s") else ""
+    return (
+        f"{task.get('task')} on {task.get('host')} ({task.get('device')}): {task.get('outcome')}, "
+        f"{task.get('samples')} samples in {task.get('seconds')} s{rate}, restarts {task.get('restarts')}"
+    )
+
+
+def _identity(plan: dict[str, Any], totals: dict[str, Any]) -> str:
+    largest = totals["largest_identity_residual"]
+    state = "holds" if plan["identity"] else "WAIVED: these maps do not explain the logits"
+    return f"{state}; largest residual {largest:.2g}" if largest is not None else state
+
+
+def _accuracy(totals: dict[str, Any]) -> str:
+    return f"accuracy {_share(totals['accuracy'])} of {totals['labelled']} labelled"
+
+
+def _status(totals: dict[str, Any]) -> Iterable[str]:
+    return [f"{count} {name}" for name, count in totals["status"].items() if count]
+
+
+def _preprocessing(content: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in content.items())
+
+
+def _size(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

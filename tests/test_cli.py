@@ -1,0 +1,309 @@
+"""The command line: exit codes with their one line, options from files and variables, JSON on the last line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from batchcam import __version__
+from batchcam.cli import cli, main
+from batchcam.engine.checkpoint import pack_checkpoint
+
+CLASSES = ("ant", "bee", "cat")
+PREPROCESSING = {
+    "resize": [32],
+    "image_size": [32, 32],
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "interpolation": "bilinear",
+}
+
+
+def resnet18(class_count: int = 3) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torchvision.models.resnet18(weights=None, num_classes=class_count)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "model.pth"
+    path.write_bytes(pack_checkpoint(resnet18().state_dict(), "resnet18", CLASSES, PREPROCESSING, {}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for name in CLASSES:
+        (root / name).mkdir()
+        for number in range(2):
+            cv2.imwrite(str(root / name / f"{number}.png"), rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    return root
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main([str(w) for w in words])
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+def explain_words(checkpoint: Path, data: object, out: object) -> list[object]:
+    return ["explain", checkpoint, data, "--out", out, "-j", 0, "--threads", 1, "--device", "cpu"]
+
+
+def expect(capsys: pytest.CaptureFixture[str], words: list[object], code: int, *phrases: str) -> None:
+    """The command ends with `code` and one line on stderr that holds all `phrases`."""
+    ended, _, stderr = run(capsys, *words, "--quiet")
+    lines = stderr.splitlines()
+    assert len(lines) == 1, stderr
+    assert lines[0].startswith("batchcam: error: ")
+    for phrase in phrases:
+        assert phrase in lines[0]
+    assert ended == code
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_of_every_command_ends_with_an_example_and_its_exit_codes(capsys, name, flag):
+    code, out, _ = run(capsys, name, flag)
+    assert code == 0
+    example, codes = out.split("Exit codes:")
+    assert f"batchcam {name}" in example.split("Example:")[1]
+    assert "0   done" in codes
+    assert "1   failed" in codes
+
+
+@pytest.mark.parametrize("words", [["--version"], *([name, "--version"] for name in sorted(cli.commands))])
+def test_version_is_told_everywhere(capsys, words):
+    code, out, _ = run(capsys, *words)
+    assert (code, __version__ in out) == (0, True)
+
+
+def test_missing_checkpoint(capsys, images, tmp_path):
+    words = explain_words(tmp_path / "none.pth", images, tmp_path / "run")
+    expect(capsys, words, 1, "none.pth", "No such file or directory")
+
+
+def test_text_file_as_checkpoint(capsys, images, tmp_path):
+    (tmp_path / "a.pth").write_text("dear diary\n" * 50)
+    expect(capsys, explain_words(tmp_path / "a.pth", images, tmp_path / "run"), 1, "a.pth", "not a checkpoint")
+
+
+class Bomb:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.target),))
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy"])
+def test_pickle_bomb_as_checkpoint_runs_nothing(capsys, images, tmp_path, kind):
+    target, path = tmp_path / "exploded", tmp_path / "bomb.pth"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", pickle.dumps({"model": Bomb(target)}))
+            archive.writestr("archive/version", "3")
+    else:
+        path.write_bytes(pickle.dumps(Bomb(target)))
+    expect(capsys, explain_words(path, images, tmp_path / "run"), 1, "bomb.pth")
+    assert not target.exists()
+    assert not (tmp_path / "run").exists()
+
+
+def plain_checkpoint(path: Path, state: dict[str, torch.Tensor]) -> list[str]:
+    torch.save(state, path)
+    return ["--arch", "resnet18", "--preprocess", "seed"]
+
+
+def test_missing_and_extra_keys_are_named(capsys, images, tmp_path):
+    state = resnet18().state_dict()
+    state["stem.weight"] = state.pop("conv1.weight")
+    more = plain_checkpoint(tmp_path / "a.pth", state)
+    words = [*explain_words(tmp_path / "a.pth", images, tmp_path / "run"), *more]
+    expect(capsys, words, 1, "1 missing (conv1.weight)", "1 unexpected (stem.weight)")
+
+
+def test_class_count_against_the_datasets(capsys, images, tmp_path):
+    more = plain_checkpoint(tmp_path / "a.pth", resnet18(10).state_dict())
+    words = [*explain_words(tmp_path / "a.pth", images, tmp_path / "run"), *more]
+    expect(capsys, words, 1, "3 classes", "checkpoint 10", "--class-names")
+
+
+def test_class_names_against_the_datasets(capsys, images, tmp_path):
+    shutil.copytree(images, tmp_path / "data")
+    (tmp_path / "data" / "cat").rename(tmp_path / "data" / "dog")
+    names = tmp_path / "names.txt"
+    names.write_text("ant\nbee\ncat\n")
+    more = plain_checkpoint(tmp_path / "a.pth", resnet18().state_dict())
+    words = [*explain_words(tmp_path / "a.pth", tmp_path / "data", tmp_path / "run"), *more, "--class-names", names]
+    expect(capsys, words, 1, "dog")
+
+
+def test_vgg_is_refused_for_want_of_global_average_pooling(capsys, images, tmp_path, monkeypatch):
+    (tmp_path / "small_vgg.py").write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(7))\n"
+        "    return nn.Sequential(features, nn.Flatten(), nn.Linear(196, 8), nn.ReLU(), nn.Linear(8, 3))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import small_vgg  # type: ignore[import-not-found]
+
+    torch.save(small_vgg.build().state_dict(), tmp_path / "vgg.pth")
+    words = explain_words(tmp_path / "vgg.pth", images, tmp_path / "run")
+    expect(capsys, [*words, "--model", "small_vgg:build", "--preprocess", "seed"], 1, "global average pooling")
+    assert not (tmp_path / "run").exists()
+
+
+def test_empty_dataset(capsys, checkpoint, tmp_path):
+    (tmp_path / "data" / "ant").mkdir(parents=True)
+    expect(capsys, explain_words(checkpoint, tmp_path / "data", tmp_path / "run"), 1, "data")
+
+
+def test_missing_dataset(capsys, checkpoint, tmp_path):
+    expect(capsys, explain_words(checkpoint, tmp_path / "nowhere", tmp_path / "run"), 1, "nowhere", "no such")
+
+
+def test_output_that_can_not_be_written(capsys, checkpoint, images, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    expect(capsys, explain_words(checkpoint, images, tmp_path / "file" / "run"), 1, "file/run", "Not a directory")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_output_in_a_folder_without_permission(capsys, checkpoint, images, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    expect(capsys, explain_words(checkpoint, images, tmp_path / "locked" / "run"), 1, "Permission denied")
+
+
+def test_output_on_a_full_file_system_stops_early_and_goes_on_with_room(checkpoint, images, tmp_path):
+    mount = tmp_path / "small"
+    mount.mkdir()
+    size = ["-o", "size=32k"]
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", *size, "tmpfs", mount], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+        command = [sys.executable, "-m", "batchcam", *map(str, explain_words(checkpoint, images, mount / "run"))]
+        full = subprocess.run(command, capture_output=True, text=True)
+        assert full.returncode == 75, full.stderr
+        assert "No space left on device; make room and run the same command again" in full.stderr.splitlines()[-1]
+        assert not [p for p in (mount / "run").rglob("*") if p.name.startswith("shard-") and p.suffix == ".h5"]
+        subprocess.run(["mount", "-o", "remount,size=8m", mount], check=True)
+        assert subprocess.run(command, capture_output=True).returncode == 0
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 7, reason="this machine has that device")
+def test_cuda_device_that_is_not_there(capsys, checkpoint, images, tmp_path):
+    words = ["explain", checkpoint, images, "--out", tmp_path / "run", "--device", "cuda:7"]
+    expect(capsys, words, 1, "cuda:7", "not on this machine")
+
+
+def test_run_directory_of_another_run(capsys, checkpoint, images, tmp_path):
+    assert run(capsys, *explain_words(checkpoint, images, tmp_path / "run"), "-q")[0] == 0
+    other = resnet18().state_dict()
+    other["fc.bias"] += 1
+    (tmp_path / "other.pth").write_bytes(pack_checkpoint(other, "resnet18", CLASSES, PREPROCESSING, {}))
+    words = explain_words(tmp_path / "other.pth", images, tmp_path / "run")
+    expect(capsys, words, 1, "belongs to another run", "checkpoint sha256")
+
+
+def test_folder_that_is_no_run(capsys, tmp_path):
+    for name in ("verify", "info", "merge"):
+        expect(capsys, [name, tmp_path], 1, "not a run directory")
+
+
+def test_unknown_option_and_bad_values_are_usage_errors(capsys, checkpoint, images, tmp_path):
+    words = explain_words(checkpoint, images, tmp_path / "run")
+    expect(capsys, [*words, "--colour"], 2, "--colour")
+    expect(capsys, [*words, "--task", "4/4"], 2, "4/4", "0 to n-1")
+    expect(capsys, [*words, "--cams", "topk:9"], 2, "topk:9")
+    expect(capsys, [*words, "-b", "0"], 2, "batch-size")
+    expect(capsys, [*words, "--time-limit", "soon"], 2, "soon")
+    assert not (tmp_path / "run").exists()
+
+
+def test_errors_and_data_can_not_forge_lines(capsys, tmp_path):
+    _, _, stderr = run(capsys, "info", tmp_path / "a\nbatchcam: all is well\x1b[2J")
+    assert len(stderr.splitlines()) == 1
+    assert "\x1b" not in stderr
+
+
+def test_json_ends_stdout_with_one_object_also_on_failure(capsys, checkpoint, images, tmp_path):
+    code, out, _ = run(capsys, *explain_words(checkpoint, images, tmp_path / "run"), "--json", "-q")
+    said = json.loads(out.splitlines()[-1])
+    assert (code, said["exit_code"], said["samples"], said["complete"]) == (0, 0, 6, True)
+    code, out, _ = run(capsys, "verify", tmp_path / "none", "--json")
+    said = json.loads(out.splitlines()[-1])
+    assert (code, said["exit_code"]) == (1, 1)
+    assert "not a run directory" in said["error"]
+
+
+def test_findings_end_with_exit_code_3(capsys, checkpoint, images, tmp_path):
+    shutil.copytree(images, tmp_path / "data")
+    (tmp_path / "data" / "bee" / "1.png").write_bytes(b"")
+    code, out, _ = run(capsys, *explain_words(checkpoint, tmp_path / "data", tmp_path / "run"), "-q")
+    assert code == 3
+    assert "1 unreadable" in out
+    assert run(capsys, "verify", tmp_path / "run", "-q")[0] == 0
+    (tmp_path / "run" / "stray").write_text("")
+    assert run(capsys, "verify", tmp_path / "run", "-q")[0] == 3
+
+
+def test_options_come_from_variables(capsys, checkpoint, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("BATCHCAM_SHARD_SIZE", "2")
+    monkeypatch.setenv("BATCHCAM_TASK", "1/3")
+    _, out, _ = run(capsys, *explain_words(checkpoint, images, tmp_path / "run"), "--json", "-q")
+    assert json.loads(out.splitlines()[-1])["shards"] == 1
+    assert [p.name for p in (tmp_path / "run/shards").glob("*.h5")] == ["shard-00001.h5"]
+
+
+def test_options_come_from_a_file_and_the_command_line_wins(capsys, checkpoint, images, tmp_path):
+    (tmp_path / "c.toml").write_text('quiet = true\nseed = 3\n[explain]\nshard-size = 2\ncams = "predicted"\n')
+    words = explain_words(checkpoint, images, tmp_path / "run")
+    code, out, _ = run(capsys, *words, "--config", tmp_path / "c.toml", "--shard-size", 3, "--json")
+    assert (code, json.loads(out.splitlines()[-1])["shards"]) == (0, 2)
+    assert json.loads((tmp_path / "run/run.json").read_text())["plan"]["cams"] == "predicted"
+
+
+def test_unknown_key_in_a_file_is_an_error_that_lists_the_known_ones(capsys, checkpoint, images, tmp_path):
+    (tmp_path / "c.toml").write_text("[explain]\nshard-sise = 2\n")
+    words = [*explain_words(checkpoint, images, tmp_path / "run"), "--config", tmp_path / "c.toml"]
+    expect(capsys, words, 2, "shard_sise", "shard_size")
+
+
+def test_info_tells_what_was_explained(capsys, checkpoint, images, tmp_path):
+    run(capsys, *explain_words(checkpoint, images, tmp_path / "run"), "-q")
+    code, out, _ = run(capsys, "info", tmp_path / "run")
+    assert code == 0
+    for phrase in ("complete", "resnet18, layer4", "6; accuracy", "identity", "holds", "ant"):
+        assert phrase in out
+
+
+def test_evaluate_counts_what_a_plain_loop_counts(capsys, checkpoint, images):
+    network = resnet18().eval()
+    correct = 0
+    for label, name in enumerate(CLASSES):
+        for path in sorted((images / name).iterdir()):
+            picture = cv2.imread(str(path))[:, :, ::-1].astype(np.float32) / 255
+            with torch.inference_mode():
+                logits = network(torch.from_numpy((picture.transpose(2, 0, 1) - 0.5) / 0.5)[None])
+            correct += int(logits.argmax()) == label
+    words = ["evaluate", checkpoint, images, "-j", 0, "--threads", 1, "--device", "cpu", "--json", "-q"]
+    _, out, _ = run(capsys, *words)
+    assert json.loads(out.splitlines()[-1])["accuracy"] == pytest.approx(correct / 6)
