@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from batchcam import metrics
-from batchcam.commands.explain import DEFAULT_BATCH_SIZE, loader_processes
+from batchcam.commands.planning import DEFAULT_BATCH_SIZE
+from batchcam.commands.work import loader_processes
 from batchcam.config import EvaluateConfig
 from batchcam.console import Progress
 from batchcam.engine.assembly import assemble

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from batchcam.commands.planning import fingerprint
 from batchcam.config import VerifyConfig
 from batchcam.engine.assembly import Assembly, assemble
 from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, pick_device, set_precision
@@ -18,7 +19,7 @@ from batchcam.errors import CheckpointError, DatasetError
 from batchcam.rules import Status
 from batchcam.scheduler import available_cpus
 from batchcam.store.findings import Finding, Kind
-from batchcam.store.plan import Plan, Shard, dataset_fingerprint
+from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import open_file
 from batchcam.store.schema import SHARD_FOLDER
 
@@ -54,11 +55,7 @@ def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple
 def _require_same_inputs(config: VerifyConfig, plan: Plan, assembly: Assembly) -> None:
     if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
         raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
-    source = assembly.source
-    if (
-        dataset_fingerprint(source.sample_ids, assembly.labels.tolist(), source.sizes.tolist())
-        != plan.dataset_fingerprint
-    ):
+    if fingerprint(assembly) != plan.dataset_fingerprint:
         raise DatasetError(f"{config.data}: not the dataset of this run: its sample ids, labels or sizes differ")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from batchcam.commands.explain import loader_processes
+from batchcam.commands.work import loader_processes
 from batchcam.config import TrainConfig
 from batchcam.console import Progress, note
 from batchcam.engine.assembly import chosen_preprocessing

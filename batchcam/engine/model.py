@@ -158,8 +158,8 @@ def require_identity(proved: ExplainableNetwork, precision: str) -> None:
     if not proved.residual <= tolerance:
         raise ModelError(
             f"target layer {proved.target_layer!r} is not what the classifier pools: mean(CAM) + bias misses the logit "
-            f"by {proved.residual:.2g} of its size (tolerance {tolerance:g}); leave --target-layer out to find the right "
-            "one, or say --no-identity"
+            f"by {proved.residual:.2g} of its size (tolerance {tolerance:g}); leave --target-layer out to find the "
+            "right one, or say --no-identity"
         )
 
 

@@ -1,0 +1,139 @@
+"""What a run is to be: its plan, from the options, the existing run and defaults; told before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from batchcam.config import ExplainConfig
+from batchcam.console import note
+from batchcam.engine.assembly import Assembly
+from batchcam.engine.model import ExplainableNetwork
+from batchcam.errors import ConfigError
+from batchcam.scheduler import Share, utc_now, whereabouts
+from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
+from batchcam.store.schema import cams_per_sample
+
+DEFAULT_BATCH_SIZE = 64
+SHARD_BYTES = 64 * 2**20
+ROW_BYTES = 160  # the columns of one number, and texts
+
+
+def existing_plan(run: Path) -> Plan | None:
+    """Return the plan of the run that is there already, None if there is none.
+
+    Raises:
+        ConfigError: `run` is no folder.
+        RunError: its plan is damaged.
+    """
+    try:
+        return read_plan(run)
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        raise ConfigError(f"--out {run}: not a folder") from error
+
+
+def make_plan(
+    config: ExplainConfig, existing: Plan | None, assembly: Assembly, proved: ExplainableNetwork, precision: str
+) -> Plan:
+    """Return the plan that the options ask for; what they leave open is the existing run's, or a default.
+
+    Raises:
+        ConfigError: --cams names no selection.
+    """
+    source = assembly.source
+    plan = Plan(
+        checkpoint_sha256=assembly.checkpoint.sha256,
+        dataset_fingerprint=fingerprint(assembly),
+        class_names=assembly.class_names,
+        target_layer=proved.target_layer,
+        preprocessing=(
+            assembly.preprocessing.to_dict() if assembly.preprocessing else {"preprocessed": "by the dataset"}
+        ),
+        precision=precision,
+        architecture=assembly.architecture,
+        identity=config.identity,
+        sample_count=len(source),
+        sample_id_bytes=max(len(i.encode()) for i in source.sample_ids),
+        batch_size=config.compute.batch_size or (existing.batch_size if existing else DEFAULT_BATCH_SIZE),
+        shard_size=config.shard_size or (existing.shard_size if existing else 1),
+        cams=config.cams or (existing.cams if existing else "all"),
+        maps=config.maps or (existing.maps if existing else "uint8"),
+        channels=proved.weight.shape[1],
+        grid_size=proved.grid_size,
+        input_size=assembly.input_size,
+    )
+    try:
+        cams_per_sample(plan.cams, len(plan.class_names))
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from error
+    if config.shard_size or existing:
+        return plan
+    return dataclasses.replace(plan, shard_size=default_shard_size(plan))
+
+
+def fingerprint(assembly: Assembly) -> str:
+    """Return the dataset's fingerprint, with labels as the checkpoint's classes."""
+    source = assembly.source
+    return dataset_fingerprint(source.sample_ids, assembly.labels.tolist(), source.sizes.tolist())
+
+
+def sample_bytes(plan: Plan) -> int:
+    """Return about how many bytes one sample takes, before compression."""
+    height, width = plan.input_size
+    pixel_bytes = {"uint8": 1, "float32": 4, "none": 0}[plan.maps]
+    cell_count = plan.grid_size[0] * plan.grid_size[1]
+    cam_bytes = plan.maps_per_sample * (cell_count * 4 + 8)
+    return height * width * pixel_bytes + cam_bytes + len(plan.class_names) * 4 + plan.sample_id_bytes + ROW_BYTES
+
+
+def default_shard_size(plan: Plan) -> int:
+    """Return how many samples make about SHARD_BYTES: whole batches, at least one."""
+    return max(1, SHARD_BYTES // sample_bytes(plan) // plan.batch_size) * plan.batch_size
+
+
+def preflight(
+    config: ExplainConfig, plan: Plan, assembly: Assembly, mine: Share, shards: Sequence[Shard], device: torch.device
+) -> None:
+    """Tell on stderr what is going to happen: samples, shards, bytes, free disk, and how images become input."""
+    size = sample_bytes(plan) * sum(s.count for s in shards)
+    folder = next(p for p in (config.out.absolute(), *config.out.absolute().parents) if p.exists())
+    free = shutil.disk_usage(folder).free
+    whose = f" by task {mine}" if mine.count > 1 else ""
+    parts = [
+        f"{plan.sample_count} samples in {len(plan.shards)} shards, {len(shards)} to do{whose}",
+        f"at most {_gigabytes(size)}, {_gigabytes(free)} free",
+        f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}",
+        f"{len(plan.class_names)} classes",
+        f"{device} {plan.precision}, batch {plan.batch_size}",
+        "input " + ", ".join(f"{k} {v}" for k, v in plan.preprocessing.items()),
+    ]
+    note("; ".join(parts), config.quiet)
+    for remark in assembly.source.notes:
+        note(remark, config.quiet)
+    if size > free:
+        note(f"warning: {folder} may be too small: {_gigabytes(free)} free for up to {_gigabytes(size)}", quiet=False)
+    if mine.count > len(plan.shards):
+        note(f"{mine.count} tasks, {len(plan.shards)} shards: some have nothing to do; see --shard-size", config.quiet)
+
+
+def origin(config: ExplainConfig) -> dict[str, Any]:
+    """Return where the run comes from, for run.json: recorded once, and no part of any shard."""
+    return {"options": _plain(dataclasses.asdict(config)), "command": sys.argv, "created": utc_now(), **whereabouts()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"

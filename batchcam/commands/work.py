@@ -1,0 +1,158 @@
+"""The loop over batches: one worker's shards, explained and landed, and what it records of itself."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+import torchvision
+
+from batchcam import __version__
+from batchcam.config import ExplainConfig
+from batchcam.console import Progress
+from batchcam.engine.assembly import Assembly
+from batchcam.engine.explainer import Explainer, Request
+from batchcam.engine.loader import BatchStream, LoadedBatch, RangeBatches
+from batchcam.engine.model import ExplainableNetwork
+from batchcam.errors import StoppedEarlyError
+from batchcam.scheduler import Share, Stop, available_cpus, utc_now, whereabouts
+from batchcam.store.compression import COMPRESSOR
+from batchcam.store.plan import Plan, Shard
+from batchcam.store.shard import LandedShard, ShardWriter
+
+
+class Work:
+    """The loop over the batches of one worker's shards, and what it counts."""
+
+    def __init__(
+        self,
+        config: ExplainConfig,
+        plan: Plan,
+        assembly: Assembly,
+        proved: ExplainableNetwork,
+        shards: Sequence[Shard],
+        device: torch.device,
+    ) -> None:
+        self.landed: list[LandedShard] = []
+        self.unreadable = 0
+        self.seconds = 0.0
+        self._landing_s = self._waiting_s = 0.0
+        self._samples = 0
+        self._config, self._plan, self._assembly, self._proved = config, plan, assembly, proved
+        self._shards, self._device = shards, device
+
+    def run(self) -> None:
+        """Explain and land every shard of this worker.
+
+        Raises:
+            StoppedEarlyError: a signal came, or the time limit; the shard under way is given up.
+        """
+        if not self._shards:
+            return
+        plan, assembly, proved = self._plan, self._assembly, self._proved
+        request = Request(plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity)
+        weight, bias = proved.weight.cpu().numpy(), proved.bias.cpu().numpy()
+        ranges = RangeBatches([(s.first, s.count) for s in self._shards], plan.batch_size)
+        processes = loader_processes(self._config.compute.workers)
+        total = sum(s.count for s in self._shards)
+        start = time.perf_counter()
+        with (
+            Stop(self._config.time_limit_s) as stop,
+            # forks the loader processes, before any thread of the writer starts
+            BatchStream(assembly.dataset, ranges, processes, pin=self._device.type == "cuda") as batches,
+            Explainer(proved, assembly.preprocessing, request, self._device) as explainer,
+            Progress("explain", total, "images", self._config.quiet) as progress,
+            ShardWriter(self._config.out, plan, weight, bias) as writer,
+        ):
+            self.landed = writer.landed  # also what lands after an error
+            try:
+                for shard in self._shards:
+                    self._fill(shard, batches, explainer, writer, stop, progress)
+                writer.wait()
+            finally:
+                self.seconds = time.perf_counter() - start
+        self._landing_s = writer.busy_s
+
+    def _fill(
+        self,
+        shard: Shard,
+        batches: BatchStream,
+        explainer: Explainer,
+        writer: ShardWriter,
+        stop: Stop,
+        progress: Progress,
+    ) -> None:
+        builder = writer.builder(shard)
+        while builder.rows < shard.count:
+            if reason := stop.reason():
+                raise StoppedEarlyError(f"stopped by {reason}; run the same command again to go on")
+            asked = time.perf_counter()
+            batch = next(batches)
+            self._waiting_s += time.perf_counter() - asked
+            labels = self._assembly.labels[batch.indices.numpy()]
+            explained = explainer(batch.pixels, labels, batch.unreadable)
+            builder.append(*self._rows(batch, labels, explained.columns()))
+            self._samples += len(labels)
+            self.unreadable += int(batch.unreadable.sum())
+            progress.advance(len(labels))
+        writer.submit(builder)
+
+    def _rows(
+        self, batch: LoadedBatch, labels: np.ndarray, explained: dict[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+        """Return a batch's rows as the schema names them: arrays, and texts."""
+        columns = {
+            "sample_index": batch.indices.numpy(),
+            "input_sha256": batch.sha256.numpy(),
+            "label": labels,
+            "crop_box": batch.crop_box.numpy(),
+            "image_size": batch.image_size.numpy(),
+            **explained,
+        }
+        ids = [self._assembly.source.sample_ids[i] for i in batch.indices.tolist()]
+        return columns, {"sample_id": ids, "error": batch.errors}
+
+    def record(self) -> dict[str, Any]:
+        """Return what the loop counted, for the task's record."""
+        return {
+            "shards": [landed.shard.file for landed in self.landed],
+            "samples": self._samples,
+            "unreadable": self.unreadable,
+            "seconds": round(self.seconds, 3),
+            "images_per_s": round(self._samples / self.seconds, 2) if self.seconds else None,
+            "seconds_waiting_for_images": round(self._waiting_s, 3),
+            "seconds_landing": round(self._landing_s, 3),
+        }
+
+
+def loader_processes(asked: int | None) -> int:
+    """Return how many processes decode images: as asked, or one for each four CPUs, at least one."""
+    return max(1, available_cpus() // 4) if asked is None else asked
+
+
+def task_record(config: ExplainConfig, mine: Share, device: torch.device) -> dict[str, Any]:
+    """Return what is known of a task when it starts: where it runs, on what, with which versions."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "task": str(mine),
+        "started": utc_now(),
+        **whereabouts(),
+        "device": f"{device.type} {name}",
+        "threads": torch.get_num_threads(),
+        "workers": loader_processes(config.compute.workers),
+        "versions": {
+            "batchcam": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+            "h5py": h5py.__version__,
+            "hdf5": h5py.version.hdf5_version,
+            "compressor": COMPRESSOR,
+        },
+    }
