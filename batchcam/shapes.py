@@ -19,6 +19,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 Image: TypeAlias = NDArray[np.uint8]
 
 SMALLEST_SIZE: Final = 32
+HUE_SPREAD: Final = 0.07  # of the colour circle, each way; a class has a fifth of it
 RADIUS: Final = (0.22, 0.28)  # of the image's side
 MARGIN: Final = 0.02  # between the object and the image's edge, of the image's side
 CENTRED_SHARE: Final = 0.1  # of the images place the object without regard to the image's centre
@@ -128,7 +129,8 @@ def _png(picture: Image) -> bytes:
 def draw(class_name: str, rng: np.random.Generator, size: int = 128) -> tuple[Image, Mask]:
     """Draw one image of a class: a textured shape, mostly away from the image's centre, before clutter.
 
-    Colours, position, size, angle and clutter say nothing about the class; outline and texture do.
+    Outline, texture and the hue of the texture's bright part tell the class. Position, size, angle, background and
+    clutter, which has every hue, don't.
 
     Args:
         class_name: one of `CLASSES`.
@@ -153,7 +155,7 @@ def draw(class_name: str, rng: np.random.Generator, size: int = 128) -> tuple[Im
     mask = outline(u, v)
     period = rng.uniform(0.042, 0.054) * size
     bright = texture(u * radius / period, v * radius / period)
-    dark_colour, bright_colour = _two_colours(rng)
+    dark_colour, bright_colour = _two_colours(rng, CLASSES.index(class_name) / len(CLASSES))
     image[mask] = np.where(bright[mask, None], bright_colour, dark_colour)
     noise = rng.normal(0, 8, image.shape).astype(np.float32)
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8), mask
@@ -194,8 +196,8 @@ def _object_coordinates(
     return cos * dx + sin * dy, cos * dy - sin * dx
 
 
-def _two_colours(rng: np.random.Generator) -> tuple[Plane, Plane]:
-    """Return a dark and a bright colour of unrelated hues, float32 (3,) each."""
+def _two_colours(rng: np.random.Generator, hue: float) -> tuple[Plane, Plane]:
+    """Return a dark colour of any hue and a bright one of a hue near the class's, float32 (3,) each."""
     dark = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.3, 1), rng.uniform(0.1, 0.35))
-    bright = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.85, 1))
+    bright = colorsys.hsv_to_rgb(hue + rng.uniform(-HUE_SPREAD, HUE_SPREAD), rng.uniform(0.4, 0.8), rng.uniform(0.85, 1))
     return np.float32(255) * np.array(dark, np.float32), np.float32(255) * np.array(bright, np.float32)

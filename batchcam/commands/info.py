@@ -11,13 +11,13 @@ import numpy as np
 from batchcam import metrics
 from batchcam.commands.merge import count_totals, open_plan
 from batchcam.store.document import read_document
-from batchcam.store.manifest import read_manifest, read_tasks
+from batchcam.store.manifest import Manifest, read_manifest, read_tasks
 from batchcam.store.master import collect
 from batchcam.store.plan import Plan
-from batchcam.store.schema import PLAN_FILE
+from batchcam.store.reader import open_file
+from batchcam.store.schema import MASTER_FILE, PLAN_FILE
 from batchcam.store.shard import landed_shards
 
-COLUMNS = ("label", "prediction", "status", "identity_residual")
 COMPARED = ("device", "threads", "versions")
 
 
@@ -60,16 +60,19 @@ def info(run: Path) -> RunInfo:
     """
     plan = open_plan(run)
     landed = landed_shards(run, plan)
-    columns = _columns(run, plan, landed)
+    manifest: Manifest | None
     try:
-        complete = bool(read_manifest(run, plan))
+        manifest = read_manifest(run, plan)
     except FileNotFoundError:
-        complete = False
-    tasks = read_tasks(run)
-    totals = {**count_totals(plan, columns), "samples": len(columns["label"])}
+        manifest = None
+        columns = _columns_of_shards(run, plan, landed)
+        totals, tasks = count_totals(columns), read_tasks(run)
+    else:
+        columns = _columns_of_master(run)
+        totals, tasks = manifest.totals, manifest.tasks
     return RunInfo(
         run=str(run),
-        complete=complete,
+        complete=manifest is not None,
         plan=plan.to_dict(),
         run_id=plan.run_id,
         origin=read_document(run / PLAN_FILE)["origin"],
@@ -82,10 +85,17 @@ def info(run: Path) -> RunInfo:
     )
 
 
-def _columns(run: Path, plan: Plan, landed: set[int]) -> dict[str, np.ndarray]:
+def _columns_of_master(run: Path) -> dict[str, np.ndarray]:
+    """Return labels and predictions of a complete run: copies in one file, however many shards."""
+    with open_file(run / MASTER_FILE) as file:
+        return {name: file[name][...] for name in ("label", "prediction")}
+
+
+def _columns_of_shards(run: Path, plan: Plan, landed: set[int]) -> dict[str, np.ndarray]:
+    """Return the columns that totals are counted from, over the shards that have landed."""
     parts = [columns for _, columns, _ in collect(run, plan, [s for s in plan.shards if s.index in landed])]
     empty = {"label": np.int64, "prediction": np.int64, "status": np.uint8, "identity_residual": np.float32}
-    return {name: np.concatenate([np.empty(0, empty[name]), *(p[name] for p in parts)]) for name in COLUMNS}
+    return {name: np.concatenate([np.empty(0, kind), *(p[name] for p in parts)]) for name, kind in empty.items()}
 
 
 def _notes(tasks: list[dict[str, Any]]) -> list[str]:

@@ -41,7 +41,7 @@ def merge(run: Path) -> MergeSummary:
     plan = open_plan(run)
     _require_all(run, plan)
     collected = gather(run, plan)
-    totals = count_totals(plan, collected.columns)
+    totals = count_totals(collected.columns)
     master = write_master(run, plan, collected)
     findings = [
         {"kind": flag_name(flag), "count": count}
@@ -76,12 +76,12 @@ def open_plan(run: Path) -> Plan:
         raise RunError(f"{run}: not a run directory: no {PLAN_FILE} in it") from error
 
 
-def count_totals(plan: Plan, columns: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return a run's totals as the manifest states them."""
+def count_totals(columns: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return totals as the manifest states them, from labels, predictions, statuses and residuals of samples."""
     labels, predictions, status = columns["label"], columns["prediction"], columns["status"]
     known = (labels >= 0) & (predictions >= 0)
     return {
-        "samples": plan.sample_count,
+        "samples": len(labels),
         "labelled": int(known.sum()),
         "correct": int((labels == predictions)[known].sum()),
         "accuracy": metrics.accuracy(labels, predictions),

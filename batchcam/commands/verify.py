@@ -183,7 +183,7 @@ class _Verification:
             return
         if len(np.unique(columns["sample_id"])) != len(columns["sample_id"]):
             yield Finding(Kind.COVERAGE, SHARD_FOLDER, "a sample id stands twice in the run", array="sample_id")
-        totals: dict[str, Any] = count_totals(self._plan, columns)
+        totals: dict[str, Any] = count_totals(columns)
         if totals != manifest.totals:
             differing = [k for k in totals if totals[k] != manifest.totals.get(k)]
             yield Finding(Kind.TOTALS, MANIFEST_FILE, f"{', '.join(differing)}: not what the shards give")

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -61,13 +62,18 @@ def land_first(path: Path, data: Buffer) -> bool:
         return True
 
 
-def land_with_digest(path: Path, data: Buffer) -> str:
+def land_with_digest(path: Path, data: Buffer, replace: bool = False) -> str:
     """Land a file whose `sha256sum -c` companion lies beside it; return the digest in hex.
 
-    The digest goes first: a file under its final name always has one. A file that is already there with its digest
-    is whole and stays: another worker was quicker.
+    The digest goes first: a file under its final name always has one.
+
+    Args:
+        path: final name.
+        data: content.
+        replace: replace a file that is there with its digest. Otherwise that one is whole and stays: another worker
+            was quicker.
     """
-    if path.exists() and (existing := read_digest(path)):
+    if not replace and path.exists() and (existing := read_digest(path)):
         return existing
     digest = hashlib.sha256(data).hexdigest()
     land(digest_path(path), digest_line(path.name, digest).encode())
@@ -87,12 +93,18 @@ def digest_line(name: str, digest: str) -> str:
 
 def read_digest(path: Path) -> str | None:
     """Return the SHA-256 that lies beside `path`, None when there is none or it is not `sha256sum`'s line for it."""
+    beside = digest_path(path)
     try:
-        text = digest_path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        status = beside.stat()
+        # neither wait for a pipe nor read a file that can't be that one line
+        if not stat.S_ISREG(status.st_mode) or status.st_size != len(os.fsencode(digest_line(path.name, "0" * 64))):
+            return None
+        line = beside.read_bytes()
+    except OSError:
         return None
-    digest = text[:64]
-    return digest if text == digest_line(path.name, digest) and set(digest) <= set("0123456789abcdef") else None
+    digest = line[:64].decode("latin-1")
+    whole = line == os.fsencode(digest_line(path.name, digest))
+    return digest if whole and set(digest) <= set("0123456789abcdef") else None
 
 
 def partials(folder: Path) -> Iterator[tuple[Path, str]]:

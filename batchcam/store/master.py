@@ -114,9 +114,8 @@ def write_master(run: Path, plan: Plan, collected: Collected) -> FileRecord:
                 _refer(file, plan, array)
         _write_shard_table(file, collected.records)
     image = buffer.getbuffer()
-    path = run / MASTER_FILE
-    landing.digest_path(path).unlink(missing_ok=True)
-    return FileRecord(MASTER_FILE, 0, plan.sample_count, len(image), landing.land_with_digest(path, image))
+    digest = landing.land_with_digest(run / MASTER_FILE, image, replace=True)
+    return FileRecord(MASTER_FILE, 0, plan.sample_count, len(image), digest)
 
 
 def is_copied(array: Array, plan: Plan) -> bool:
