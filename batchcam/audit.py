@@ -18,6 +18,11 @@ GREY_LEVELS = 1
 ROUNDING = 1e-4
 """float32 results of the same formula differ by less than this times their scale."""
 
+INTERPOLATION_ROUNDING = 1e-6
+"""Upsampled values of two implementations differ by less than this times the map's largest magnitude."""
+
+KNOWN_FLAGS = int(sum(Status))
+
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
@@ -59,34 +64,46 @@ def audit(block: Block, facts: Facts) -> Iterator[Wrong]:
         block: arrays of the schema by name, n rows each.
         facts: what the plan says.
     """
+    known = block["status"] <= KNOWN_FLAGS
     with np.errstate(all="ignore"):  # NaN is data here
         for wrong in _rules(block, facts):
-            if wrong.rows.any():
-                yield wrong
+            rows = wrong.rows & known
+            if rows.any():
+                yield dataclasses.replace(wrong, rows=rows)
+    if not known.all():  # the other rules go by the flags
+        yield Wrong("status", "status", ~known, "not a sum of known flags")
 
 
 def _rules(block: Block, facts: Facts) -> Iterator[Wrong]:
-    status = block["status"]
+    status, label = block["status"], block["label"]
     unreadable = (status & Status.UNREADABLE) > 0
-    readable = ~unreadable
-    yield Wrong("status", "status", status > sum(Status), "not a sum of known flags")
-    yield Wrong(
-        "label", "label", (block["label"] < -1) | (block["label"] >= facts.class_count), "not a class, and not -1"
-    )
+    yield Wrong("label", "label", (label < -1) | (label >= facts.class_count), "not a class, and not -1")
+    for name in ("sample_id", "error"):
+        yield Wrong("text", name, ~np.array([_is_utf8(text) for text in block[name].tolist()], bool), "not UTF-8")
     yield Wrong("status", "error", unreadable != (block["error"] != b""), "error text and status do not agree")
-    yield Wrong("status", "logits", unreadable & ~_blank(block), "numbers in the row of an unreadable sample")
-    yield from _predictions(block, readable)
-    yield from _cams(block, readable, facts)
+    alone = (status & (Status.UNREADABLE | Status.NON_FINITE)) > 0
+    several = alone & (status != Status.UNREADABLE) & (status != Status.NON_FINITE)
+    yield Wrong("status", "status", several, "flags that exclude each other")
+    yield Wrong("status", "logits", unreadable & ~_blank(block, facts), "numbers in the row of an unreadable sample")
+    yield from _predictions(block, ~unreadable)
+    yield from _cams(block, ~unreadable, facts)
 
 
-def _blank(block: Block) -> np.ndarray:
-    """Return which rows hold only what an unreadable sample's row may hold."""
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _blank(block: Block, facts: Facts) -> np.ndarray:
+    """Return which rows hold, but for their map, only what an unreadable sample's row may hold."""
     rows = len(block["status"])
-    nan = [block[n] for n in ("logits", "cams", "confidence", "identity_residual")]
-    blank = np.logical_and.reduce([np.isnan(a).reshape(rows, -1).all(1) for a in nan])
-    if "maps" in block:
-        maps = block["maps"].reshape(rows, -1)
-        blank &= (np.isnan(maps) if maps.dtype.kind == "f" else maps == 0).all(1)
+    names = ("logits", "cams", "confidence", "identity_residual", "map_range")
+    blank = np.logical_and.reduce([np.isnan(block[n]).reshape(rows, -1).all(1) for n in names if n in block])
+    if facts.cams != "all":
+        blank &= (block["cam_class"] == -1).all(1)
     return blank & (block["prediction"] == -1)  # type: ignore[no-any-return]
 
 
@@ -107,6 +124,8 @@ def _cams(block: Block, readable: np.ndarray, facts: Facts) -> Iterator[Wrong]:
     yield Wrong(
         "cam-class", "cam_class", readable & _wrong_classes(block, facts), f"not the classes that {facts.cams!r} stores"
     )
+    unknown = readable & (~known & ~np.isnan(cams).all((2, 3))).any(1)
+    yield Wrong("cam-class", "cams", unknown, "numbers in a CAM that has no class")
     safe = np.clip(classes, 0, facts.class_count - 1)
     chosen = np.take_along_axis(logits, safe, 1)
     sums = cams.astype(np.float64).mean((2, 3)) + facts.bias[safe]
@@ -121,7 +140,7 @@ def _cams(block: Block, readable: np.ndarray, facts: Facts) -> Iterator[Wrong]:
         yield Wrong("identity", "cams", sound & beyond, "mean of a CAM + bias is not the class's logit")
     flagged = (block["status"] & Status.NON_FINITE) > 0
     yield Wrong("status", "status", readable & (flagged == finite), "non-finite numbers and status do not agree")
-    yield from _maps(block, sound, facts)
+    yield from _maps(block, readable, sound, facts)
 
 
 def _wrong_classes(block: Block, facts: Facts) -> np.ndarray:
@@ -133,7 +152,8 @@ def _wrong_classes(block: Block, facts: Facts) -> np.ndarray:
         # equal logits may come in either order: compare their values
         ranked = -np.sort(-logits, axis=1)[:, : classes.shape[1]]
         picked = np.take_along_axis(logits, np.clip(classes, 0, facts.class_count - 1), 1)
-        wrong = (classes[:, 0] != prediction) | (picked != ranked).any(1)
+        twice = (np.diff(np.sort(classes, 1), axis=1) == 0).any(1)
+        wrong = (classes[:, 0] != prediction) | (picked != ranked).any(1) | twice
         return np.where(prediction < 0, (classes != -1).any(1), wrong)  # type: ignore[no-any-return]
     expected = prediction[:, None]
     if facts.cams == "predicted+label":
@@ -149,7 +169,7 @@ def predicted_cams(block: Block) -> np.ndarray:
     return cams
 
 
-def _maps(block: Block, sound: np.ndarray, facts: Facts) -> Iterator[Wrong]:
+def _maps(block: Block, readable: np.ndarray, sound: np.ndarray, facts: Facts) -> Iterator[Wrong]:
     cams = predicted_cams(block)
     low, high = cams.min((1, 2)), cams.max((1, 2))
     # within rounding of the rule's edge either answer is right
@@ -167,19 +187,22 @@ def _maps(block: Block, sound: np.ndarray, facts: Facts) -> Iterator[Wrong]:
     near = ROUNDING * np.maximum(np.abs(low), np.abs(high))[:, None]
     off = ~(np.abs(block["map_range"] - np.stack([low, high], 1)) <= near).all(1)
     yield Wrong("map-range", "map_range", sound & off, "not the smallest and largest value of the upsampled CAM")
-    yield Wrong(
-        "map", "maps", _wrong_maps(block, upsampled, sound, constant), "not the predicted class's upsampled CAM"
-    )
+    if block["maps"].dtype.kind == "f":
+        wrong = np.where(readable, sound & _off(block["maps"], upsampled), ~np.isnan(block["maps"]).all((1, 2)))
+    else:
+        shown = sound & ~constant
+        wrong = np.where(shown, _off_grey(block, upsampled), (block["maps"] != 0).any((1, 2)))
+    yield Wrong("map", "maps", wrong, "not the predicted class's upsampled CAM")
 
 
-def _wrong_maps(block: Block, upsampled: np.ndarray, sound: np.ndarray, constant: np.ndarray) -> np.ndarray:
-    maps = block["maps"]
-    rows = len(maps)
-    if maps.dtype.kind == "f":
-        near = ROUNDING * np.abs(upsampled).max((1, 2))[:, None, None]
-        return sound & ~(np.abs(maps - upsampled) <= near).all((1, 2))  # type: ignore[no-any-return]
-    low, high = block["map_range"][:, 0, None, None], block["map_range"][:, 1, None, None]
-    expected = 255 * (upsampled - low) / (high - low)
-    off = ~(np.abs(maps - expected) <= GREY_LEVELS).reshape(rows, -1).all(1)
-    blank = (maps == 0).reshape(rows, -1).all(1)
-    return np.where(sound & ~constant, off, ~blank)  # type: ignore[no-any-return]
+def _off(maps: np.ndarray, upsampled: np.ndarray) -> np.ndarray:
+    near = ROUNDING * np.abs(upsampled).max((1, 2))[:, None, None]
+    return ~(np.abs(maps - upsampled) <= near).all((1, 2))  # type: ignore[no-any-return]
+
+
+def _off_grey(block: Block, upsampled: np.ndarray) -> np.ndarray:
+    low, high = (block["map_range"][:, end, None, None].astype(np.float64) for end in (0, 1))
+    span = np.where(high > low, high - low, np.inf)
+    # where the range is small against the values, their rounding alone is worth several grey levels
+    near = GREY_LEVELS + 255 * INTERPOLATION_ROUNDING * np.maximum(np.abs(low), np.abs(high)) / span
+    return ~(np.abs(block["maps"] - 255 * (upsampled - low) / span) <= near).all((1, 2))  # type: ignore[no-any-return]

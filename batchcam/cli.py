@@ -324,6 +324,10 @@ def main(arguments: list[str] | None = None) -> None:
     except BatchcamError as error:
         _debug(words)
         code = _fail(str(error), error.exit_code, words)
+    except ModuleNotFoundError as error:
+        _debug(words)
+        advice = "this command needs more than the auditor's side: pip install 'batchcam[worker]'"
+        code = _fail(f"no module {error.name}; {advice}", EXIT_FAILED, words)
     except Exception as error:
         _debug(words)
         code = _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", EXIT_FAILED, words)

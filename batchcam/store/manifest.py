@@ -67,7 +67,7 @@ def read_manifest(run: Path, plan: Plan) -> Manifest:
     content = read_document(path)
     try:
         manifest = Manifest(
-            run_id=content["run_id"],
+            run_id=str(content["run_id"]),
             shards=tuple(FileRecord(**s) for s in content["shards"]),
             master=FileRecord(**content["master"]),
             totals=dict(content["totals"]),

@@ -122,32 +122,42 @@ class Plan:
             ValueError: a field is missing, unknown or of the wrong type or range.
         """
         fields = {f.name for f in dataclasses.fields(cls)}
-        if set(content) != fields:
-            raise ValueError(f"fields of the plan differ: {sorted(set(content) ^ fields)}")
+        if not isinstance(content, Mapping) or set(content) != fields:
+            raise ValueError(f"fields of the plan differ: {sorted(map(str, set(content) ^ fields))}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         plan = cls(**values)
         plan._check()
         return plan
 
     def _check(self) -> None:
-        if self.schema_version != SCHEMA_VERSION:
+        if type(self.schema_version) is not int or self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"schema {self.schema_version!r}; this batchcam reads schema {SCHEMA_VERSION}")
-        texts = (
-            self.checkpoint_sha256,
-            self.dataset_fingerprint,
-            self.target_layer,
-            self.architecture,
-            *self.class_names,
-        )
-        if not all(isinstance(t, str) for t in texts) or not self.class_names:
-            raise ValueError("names and digests of the plan are not all text")
-        counts = (self.sample_count, self.sample_id_bytes, self.batch_size, self.shard_size, self.channels)
-        sizes = (*counts, *self.grid_size, *self.input_size)
-        if not all(type(s) is int and 0 < s < 2**40 for s in sizes) or len(self.grid_size + self.input_size) != 4:
-            raise ValueError("sizes of the plan are not all positive integers")
-        if self.precision not in IDENTITY_TOLERANCE or self.maps not in MAP_KINDS or type(self.identity) is not bool:
-            raise ValueError("precision, maps or identity of the plan is not one that this batchcam knows")
+        texts = ("checkpoint_sha256", "dataset_fingerprint", "target_layer", "precision", "architecture", "cams", "maps")
+        for name in texts:
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} of the plan is not text")
+        if not _is_tuple(self.class_names, str) or not self.class_names:
+            raise ValueError("class_names of the plan are not texts")
+        for name in ("sample_count", "sample_id_bytes", "batch_size", "shard_size", "channels"):
+            if not _is_size(getattr(self, name)):
+                raise ValueError(f"{name} of the plan is not a positive integer")
+        for name in ("grid_size", "input_size"):
+            size = getattr(self, name)
+            if not _is_tuple(size, int) or len(size) != 2 or not all(map(_is_size, size)):
+                raise ValueError(f"{name} of the plan is not a height and a width")
+        if self.precision not in IDENTITY_TOLERANCE or self.maps not in MAP_KINDS:
+            raise ValueError("precision or maps of the plan is not one that this batchcam knows")
+        if type(self.identity) is not bool or not isinstance(self.preprocessing, dict):
+            raise ValueError("identity of the plan is not true or false, or preprocessing no table")
         cams_per_sample(self.cams, len(self.class_names))
+
+
+def _is_tuple(value: object, kind: type) -> bool:
+    return isinstance(value, tuple) and all(isinstance(each, kind) for each in value)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 < value < 2**40
 
 
 def dataset_fingerprint(sample_ids: Iterable[str], labels: Iterable[int], sizes: Iterable[int]) -> str:
@@ -173,7 +183,11 @@ def read_plan(run: Path) -> Plan:
         plan = Plan.from_dict(content["plan"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / PLAN_FILE}: {error}") from error
-    if content.get("run_id") != plan.run_id or content.get("shards") != shard_table(plan):
+    table = content.get("shards")
+    # lengths first: a plan of 2**40 shards that lists none must not fill the memory
+    shard_count = -(-plan.sample_count // plan.shard_size)
+    follows = isinstance(table, list) and len(table) == shard_count and table == shard_table(plan)
+    if not follows or content.get("run_id") != plan.run_id:
         raise RunError(f"{run / PLAN_FILE}: run id or shard table does not follow from the plan")
     return plan
 
@@ -212,7 +226,8 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any]) -> Plan:
 def require_same(run: Path, existing: Plan, ours: Plan) -> None:
     """Raise RunError, naming the fields that differ, unless `ours` is the plan that `run` was made with."""
     theirs, mine = existing.to_dict(), ours.to_dict()
-    differing = [f for f in mine if theirs[f] != mine[f]]
+    # as text: JSON has no tuples, which the preprocessing may hold
+    differing = [f for f in mine if canonical(theirs[f]) != canonical(mine[f])]
     if not differing:
         return
     told = ", ".join(f"{f.replace('_', ' ')} ({_short(theirs[f])} there, {_short(mine[f])} here)" for f in differing)

@@ -94,7 +94,7 @@ SAMPLE_ARRAYS: Final = (
         "uint8",
         "deflate",
         0,
-        "predicted class's CAM, bilinear to the input size, then min-max over the image to 0…255, rounded",
+        "predicted class's CAM, bilinear to the input size, then min-max over the image to 0..255, rounded",
     ),
     Array(
         "map_range",

@@ -83,18 +83,14 @@ class ShardBuilder:
         Raises:
             ValueError: a column is missing, unknown, or of the wrong shape or type.
         """
-        rows = len(columns["sample_index"])
-        stop = self.rows + rows
-        if set(columns) | set(texts) != {a.name for a in self._arrays}:
-            raise ValueError(f"columns {sorted(set(columns) | set(texts))} are not those of the schema")
+        self._require_fit(columns, texts)
+        stop = self.rows + len(columns["sample_index"])
         if stop > self.shard.count:
             raise ValueError(f"{stop} rows for a shard of {self.shard.count}")
         for array in self._arrays:
             if array.storage == "text":
                 self._texts[array.name] += texts[array.name]
-                continue
-            self._require_fit(array, columns[array.name], rows)
-            if array.storage == "deflate":
+            elif array.storage == "deflate":
                 self._append_maps(columns[array.name])
             else:
                 self._columns[array.name][self.rows : stop] = columns[array.name]
@@ -119,10 +115,21 @@ class ShardBuilder:
                 self._write_array(file, array)
         return buffer.getbuffer()
 
-    def _require_fit(self, array: Array, values: np.ndarray, rows: int) -> None:
-        shape = array_shape(array, self.plan, rows)
-        if values.shape != shape or values.dtype != array.dtype:
-            raise ValueError(f"{array.name}: {values.dtype} {values.shape}, schema wants {array.dtype} {shape}")
+    def _require_fit(self, columns: Columns, texts: dict[str, list[str]]) -> None:
+        wanted = {a.name for a in self._arrays if a.storage != "text"}
+        if set(columns) != wanted or set(texts) != set(self._texts):
+            different = (set(columns) ^ wanted) | (set(texts) ^ set(self._texts))
+            raise ValueError(f"columns are not those of the schema; missing or too many: {', '.join(sorted(different))}")
+        rows = len(columns["sample_index"])
+        for array in self._arrays:
+            shape = array_shape(array, self.plan, rows)
+            if array.storage == "text":
+                if len(texts[array.name]) != rows:
+                    raise ValueError(f"{array.name}: {len(texts[array.name])} texts for {rows} rows")
+                continue
+            values = columns[array.name]
+            if values.shape != shape or values.dtype != array.dtype:
+                raise ValueError(f"{array.name}: {values.dtype} {values.shape}, schema wants {array.dtype} {shape}")
 
     def _append_maps(self, maps: np.ndarray) -> None:
         size = self._map_chunk_rows
