@@ -199,5 +199,7 @@ def _object_coordinates(
 def _two_colours(rng: np.random.Generator, hue: float) -> tuple[Plane, Plane]:
     """Return a dark colour of any hue and a bright one of a hue near the class's, float32 (3,) each."""
     dark = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.3, 1), rng.uniform(0.1, 0.35))
-    bright = colorsys.hsv_to_rgb(hue + rng.uniform(-HUE_SPREAD, HUE_SPREAD), rng.uniform(0.4, 0.8), rng.uniform(0.85, 1))
+    bright = colorsys.hsv_to_rgb(
+        hue + rng.uniform(-HUE_SPREAD, HUE_SPREAD), rng.uniform(0.4, 0.8), rng.uniform(0.85, 1)
+    )
     return np.float32(255) * np.array(dark, np.float32), np.float32(255) * np.array(bright, np.float32)

@@ -125,6 +125,18 @@ def test_the_background_is_drawn_before_the_class_is_looked_at() -> None:
         np.testing.assert_array_equal(image[outside], drawn[0][0][outside])
 
 
+def test_hues_of_different_classes_do_not_meet_and_clutter_has_all_of_them() -> None:
+    hues = {}
+    for class_name in shapes.CLASSES:
+        images, masks = _draws(class_name, 20)
+        hsv = np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL) for image in images]).astype(int)
+        bright = masks & (hsv[..., 2] > 215) & (hsv[..., 1] > 60)
+        hues[class_name] = np.bincount(hsv[..., 0][bright] * 10 // 256, minlength=10)
+        clutter = ~masks & (hsv[..., 1] > 200)
+        assert np.bincount(hsv[..., 0][clutter] // 26, minlength=10).min() > 100
+    assert len({int(np.roll(counts, 1).reshape(5, 2).sum(1).argmax()) for counts in hues.values()}) == 5
+
+
 def test_classes_stand_in_the_order_of_a_folder_of_class_folders() -> None:
     assert list(shapes.CLASSES) == sorted(shapes.CLASSES)
 
