@@ -3,6 +3,7 @@
 FROM nvidia/cuda:12.8.1-base-ubuntu24.04
 
 # libgl1 and libglib2.0-0t64: opencv-python links against them
+# hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         python3 python3-venv libgl1 libglib2.0-0t64 \
@@ -17,10 +18,10 @@ COPY pyproject.toml setup.cfg README.md LICENSE /src/
 COPY batchcam/__init__.py /src/batchcam/
 RUN pip install --no-cache-dir '/src[worker]'
 COPY batchcam /src/batchcam
-RUN pip install --no-cache-dir --no-deps --force-reinstall /src
+RUN pip install --no-cache-dir --no-deps --force-reinstall /src \
+    && useradd --create-home --uid 10001 batchcam
 
-RUN useradd --create-home --uid 10001 batchcam
-USER batchcam
+USER 10001
 WORKDIR /work
 ENTRYPOINT ["batchcam"]
 CMD ["--help"]
