@@ -19,6 +19,16 @@ def note(text: str, quiet: bool) -> None:
         tqdm.write(f"batchcam: {one_line(text)}", file=sys.stderr)
 
 
+def readable_size(size: int) -> str:
+    """Return a number of bytes as people read it: three digits and a decimal unit."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
 class Progress:
     """A bar with rate and end time on a terminal, a line now and then in a log, nothing when quiet.
 

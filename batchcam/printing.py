@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from batchcam.console import readable_size
 from batchcam.errors import one_line
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def verify_text(summary: VerifySummary) -> str:
     again = f", {summary.recomputed} explained again" if summary.recomputed else ""
     lines.append(
         f"{one_line(summary.run)}: {'no' if not summary.found else len(summary.found)} findings; "
-        f"{summary.samples} samples in {summary.shards} shards, {summary.bytes / 1e6:.1f} MB checked{again}"
+        f"{summary.samples} samples in {summary.shards} shards, {readable_size(summary.bytes)} checked{again}"
     )
     if summary.manifest_sha256:
         lines.append(f"manifest.json SHA-256 {summary.manifest_sha256}")

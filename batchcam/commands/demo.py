@@ -18,9 +18,7 @@ from batchcam.config import Classifier, Compute, DemoConfig, ExplainConfig, Trai
 from batchcam.console import note
 from batchcam.errors import RunError
 from batchcam.store import landing
-from batchcam.store.plan import Plan, read_plan
-from batchcam.store.reader import decode, open_file
-from batchcam.store.schema import SHARD_FOLDER
+from batchcam.store.run import Run, open_run
 
 IMAGE_SIZE = 128  # 4x4 cells; at 96 px, 3x3 cells are too coarse to hit the objects
 TRAIN_PER_CLASS = 60
@@ -30,7 +28,7 @@ BATCH_SIZE = 20
 LEARNING_RATE = 5e-4  # the seed's 1e-4 and 1e-2 fine-tune; this starts from nothing
 WEIGHT_DECAY = 0.0
 PICTURES = 20
-NAMES = ("sample_id", "label", "prediction", "confidence", "cams", "cam_class", "maps", "crop_box")
+NAMES = ("sample_id", "label", "prediction", "cams", "cam_class")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +72,12 @@ def demo(config: DemoConfig) -> DemoSummary:
     verified = verify(VerifyConfig(run, quiet=config.quiet))
     if verified.found:
         raise RunError(f"{run}: verify found: {verified.found[0]}")
-    rows = _read(run, read_plan(run))
-    masks = _masks(out / "masks" / "test", rows["id"])
-    cams = heatmap.upsample(predicted_cams(rows), masks.shape[1:])
     picture = out / "cam.png"
-    landing.land(picture, heatmap.write_png(_sheet(out / "images" / "test", rows)))
+    with open_run(run) as opened:
+        rows = {name: getattr(opened, name)[:] for name in NAMES}
+        landing.land(picture, heatmap.write_png(_sheet(out / "images" / "test", opened)))
+    masks = np.stack([_image(out / "masks" / "test" / i, cv2.IMREAD_GRAYSCALE) > 0 for i in rows["sample_id"]])
+    cams = heatmap.upsample(predicted_cams(rows), masks.shape[1:])
     return DemoSummary(
         run=str(run),
         picture=str(picture),
@@ -115,30 +114,15 @@ def _train_and_explain(config: DemoConfig, checkpoint: Path, run: Path) -> None:
     explain(ExplainConfig(Classifier(checkpoint), str(images / "test"), run, compute, quiet=config.quiet))
 
 
-def _read(run: Path, plan: Plan) -> dict[str, np.ndarray]:
-    """Return the arrays that the numbers and pictures need, over all shards."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in NAMES}
-    for shard in plan.shards:
-        with open_file(run / SHARD_FOLDER / shard.file) as file:
-            for name in NAMES:
-                parts[name].append(file[name][...])
-            names = np.array(decode(file["class_name"][...]))
-    rows = {name: np.concatenate(values) for name, values in parts.items()}
-    return {**rows, "id": np.array(decode(rows["sample_id"])), "class_name": names}
-
-
-def _masks(folder: Path, ids: np.ndarray) -> np.ndarray:
-    return np.stack([_image(folder / i, cv2.IMREAD_GRAYSCALE) > 0 for i in ids])
-
-
-def _sheet(folder: Path, rows: dict[str, np.ndarray]) -> np.ndarray:
+def _sheet(folder: Path, run: Run) -> np.ndarray:
     """Return the seed's grid of twenty overlays, spread evenly over the test images."""
     tiles, captions = [], []
-    for row in np.linspace(0, len(rows["id"]) - 1, PICTURES).round().astype(int):
-        image = _image(folder / rows["id"][row], cv2.IMREAD_COLOR)[:, :, ::-1]
-        tiles.append(heatmap.overlay(image, rows["maps"][row], tuple(rows["crop_box"][row]), "jet"))
-        truth, guess = (rows["class_name"][rows[n][row]] for n in ("label", "prediction"))
-        captions.append(f"{guess} {rows['confidence'][row]:.2f}" + ("" if guess == truth else f", is {truth}"))
+    for row in np.linspace(0, len(run) - 1, PICTURES).round().astype(int):
+        sample = run[row]
+        image = _image(folder / sample.id, cv2.IMREAD_COLOR)[:, :, ::-1]
+        tiles.append(heatmap.overlay(image, run.map(row), sample.crop_box, "jet"))
+        wrong = "" if sample.prediction == sample.label else f", is {sample.label}"
+        captions.append(f"{sample.prediction} {sample.confidence:.2f}{wrong}")
     return heatmap.sheet(tiles, captions)
 
 

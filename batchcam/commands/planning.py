@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from batchcam.config import ExplainConfig
-from batchcam.console import note
+from batchcam.console import note, readable_size
 from batchcam.engine.assembly import Assembly
 from batchcam.engine.model import ExplainableNetwork
 from batchcam.errors import ConfigError
@@ -109,7 +109,7 @@ def preflight(
     whose = f" by task {mine}" if mine.count > 1 else ""
     parts = [
         f"{plan.sample_count} samples in {len(plan.shards)} shards, {len(shards)} to do{whose}",
-        f"at most {_gigabytes(size)}, {_gigabytes(free)} free",
+        f"at most {readable_size(size)}, {readable_size(free)} free",
         f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}",
         f"{len(plan.class_names)} classes",
         f"{device} {plan.precision}, batch {plan.batch_size}",
@@ -119,7 +119,8 @@ def preflight(
     for remark in assembly.source.notes:
         note(remark, config.quiet)
     if size > free:
-        note(f"warning: {folder} may be too small: {_gigabytes(free)} free for up to {_gigabytes(size)}", quiet=False)
+        warning = f"{folder} may be too small: {readable_size(free)} free for up to {readable_size(size)}"
+        note(f"warning: {warning}", quiet=False)
     if mine.count > len(plan.shards):
         note(f"{mine.count} tasks, {len(plan.shards)} shards: some have nothing to do; see --shard-size", config.quiet)
 
@@ -133,7 +134,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return str(value) if isinstance(value, Path) else value
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,15 +15,32 @@ from batchcam.errors import RunError
 Block = Mapping[str, np.ndarray]
 
 
+def open_hdf5(path: Path) -> h5py.File:
+    """Open `path` read-only, with HDF5's lock where the file system has one and without where it has not.
+
+    A file of a run never changes, so the lock protects nothing; but HDF5 refuses a file that the same process has
+    open with another setting, so its default (and HDF5_USE_FILE_LOCKING) comes first.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    try:
+        return h5py.File(path, "r")
+    except OSError:
+        if os.environ.get("HDF5_USE_FILE_LOCKING"):
+            raise
+        return h5py.File(path, "r", locking=False)
+
+
 @contextlib.contextmanager
 def open_file(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file of a run for reading; without a lock, since a file of a run never changes.
+    """Open an HDF5 file of a run for reading.
 
     Raises:
         RunError: the HDF5 library can't read it, now or while it is in use.
     """
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_hdf5(path) as file:
             yield file
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise RunError(f"{path}: HDF5 cannot read it: {error}") from error

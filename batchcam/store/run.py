@@ -1,0 +1,417 @@
+"""A run, opened for reading: lazy arrays over all shards, samples by position or id, tables for pandas and xarray."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import operator
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from batchcam.errors import RunError
+from batchcam.rules import Status
+from batchcam.store.layout import array_shape
+from batchcam.store.manifest import read_manifest
+from batchcam.store.master import is_copied
+from batchcam.store.plan import Plan, Shard, read_plan
+from batchcam.store.reader import decode, open_hdf5
+from batchcam.store.schema import CLASS_NAME, CONFIG, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, Array, sample_arrays
+from batchcam.store.shard import landed_shards
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+OPEN_FILES = 64
+"""Shards kept open at once; far below any limit of the system, however many shards a run has."""
+
+SCALAR_COLUMNS = (
+    "sample_index",
+    "sample_id",
+    "label",
+    "prediction",
+    "confidence",
+    "identity_residual",
+    "status",
+    "error",
+)
+
+Rows = int | np.integer[Any] | slice | Sequence[int] | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One row of a run.
+
+    Attributes:
+        row: position in the opened run; in a complete one also the position in the dataset.
+        index: position in the dataset.
+        id: stable name.
+        label: class name from the dataset, None where not known.
+        prediction: name of the predicted class, None where there is none.
+        confidence: softmax of the logits at the predicted class.
+        logits: float32 (K,).
+        cam_class: class index of each stored map, int64 (M,).
+        cams: raw CAMs, float32 (M, h, w), in units of the logit.
+        map: upsampled map of the predicted class, (H, W); None where the run stores none.
+        crop_box: x0, y0, x1, y1 of the network's view in pixels of the upright original.
+        image_size: (height, width) of the upright original.
+        input_sha256: digest of the stored image, hex.
+        identity_residual: largest abs(mean of CAM + bias - logit).
+        status: flags.
+        error: why the sample is unreadable, "" if it is not.
+    """
+
+    row: int
+    index: int
+    id: str
+    label: str | None
+    prediction: str | None
+    confidence: float
+    logits: np.ndarray
+    cam_class: np.ndarray
+    cams: np.ndarray
+    map: np.ndarray | None
+    crop_box: tuple[float, float, float, float]
+    image_size: tuple[int, int]
+    input_sha256: str
+    identity_residual: float
+    status: Status
+    error: str
+
+
+class RunArray:
+    """One array of the schema over all shards of a run, read when it is indexed.
+
+    The first index may be a row, a slice, a boolean mask or a sequence of rows; further ones go to the other axes.
+
+    Example:
+        >>> run.cams[run.prediction[:] != run.label[:]].shape
+        (12, 10, 4, 4)
+    """
+
+    def __init__(self, run: Run, array: Array) -> None:
+        self._run, self._array = run, array
+        self.shape = array_shape(array, run.plan, len(run))
+        self.dtype = np.dtype(object) if array.dtype == "text" else np.dtype(array.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<{self._array.name} {self.dtype} {self.shape}: {self._array.meaning}>"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        values: np.ndarray = self[:]
+        return values.astype(dtype) if dtype else values
+
+    def __getitem__(self, index: Rows | tuple[Any, ...]) -> Any:
+        """Return rows as numpy arrays, text as objects of type str; a single row without its axis."""
+        first, rest = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
+        if isinstance(first, (int, np.integer)):
+            return self._run._row_of(self._array, int(first), rest)
+        return self._run._rows_of(self._array, np.atleast_1d(np.arange(len(self))[first]), rest)
+
+
+class Run:
+    """A run directory, or one of its shards, opened for reading; close it, or use it with `with`.
+
+    A complete run is read from run.h5 and its shards; of a run that is still being written the shards that have
+    landed. Files are opened read-only and never locked, unless HDF5_USE_FILE_LOCKING says otherwise.
+
+    Attributes:
+        path: the run directory or shard.
+        plan: what the run is.
+        complete: whether the manifest is there; False also for a single shard.
+        shards: those that can be read.
+        class_names: K names.
+    """
+
+    def __init__(self, path: Path, plan: Plan, shards: Sequence[Shard], complete: bool, folder: Path | None) -> None:
+        self.path, self.plan, self.shards, self.complete = path, plan, tuple(shards), complete
+        self.class_names = plan.class_names
+        self._folder = folder
+        self._starts = np.cumsum([0, *(s.count for s in self.shards)])
+        self._files: collections.OrderedDict[Path, h5py.File] = collections.OrderedDict()
+        self._arrays = {a.name: a for a in sample_arrays(plan.maps)}
+        self._rows_by_id: dict[str, int] | None = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else f"{len(self.shards)} of {len(self.plan.shards)} shards"
+        return f"<batchcam run {self.path}: {len(self)} samples, {len(self.class_names)} classes, {state}>"
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._files:
+            self._files.popitem()[1].close()
+
+    def __getattr__(self, name: str) -> RunArray:
+        """Return an array of the schema, such as `run.cams` or `run.prediction`."""
+        array = self.__dict__.get("_arrays", {}).get(name)
+        if array is None:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return RunArray(self, array)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._arrays]
+
+    def __getitem__(self, row: int) -> Sample:
+        """Return the sample at `row`; negative rows count from the end."""
+        return self._sample(self._valid(row))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self._sample(row) for row in range(len(self)))
+
+    def sample(self, sample_id: str) -> Sample:
+        """Return the sample with this id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._sample(self.row(sample_id))
+
+    def row(self, sample_id: str) -> int:
+        """Return the row of the sample with this id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if self._rows_by_id is None:
+            self._rows_by_id = {each: row for row, each in enumerate(self.sample_id[:])}
+        try:
+            return self._rows_by_id[sample_id]
+        except KeyError:
+            raise KeyError(f"{self.path}: no sample {sample_id!r} among {len(self)}") from None
+
+    def cam(self, sample: int | str, class_: int | str | None = None) -> np.ndarray:
+        """Return the raw CAM of one class for one sample, float32 (h, w), in units of the logit.
+
+        Args:
+            sample: row, or sample id.
+            class_: index or name of the class; default: the predicted one.
+
+        Raises:
+            KeyError: no such sample or class, or the run does not store this class's map of this sample.
+        """
+        row = self.row(sample) if isinstance(sample, str) else self._valid(sample)
+        wanted = int(self.prediction[row]) if class_ is None else self.class_index(class_)
+        (ranks,) = np.nonzero(self.cam_class[row] == wanted)
+        if wanted < 0 or not len(ranks):
+            raise KeyError(f"{self.path}: row {row} has no map of class {wanted}; the run stores {self.plan.cams!r}")
+        cam: np.ndarray = self.cams[row, int(ranks[0])]
+        return cam
+
+    def map(self, sample: int | str) -> np.ndarray:
+        """Return the upsampled map of the predicted class, as stored, (H, W).
+
+        Raises:
+            KeyError: no such sample, or the run stores no maps.
+        """
+        row = self.row(sample) if isinstance(sample, str) else self._valid(sample)
+        if "maps" not in self._arrays:
+            raise KeyError(f"{self.path}: stores no maps; upsample run.cam() instead")
+        upsampled: np.ndarray = self.maps[row]
+        return upsampled
+
+    def class_index(self, class_: int | str) -> int:
+        """Return the index of a class given by index or name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if isinstance(class_, str) and class_ in self.class_names:
+            return self.class_names.index(class_)
+        if not isinstance(class_, str) and 0 <= operator.index(class_) < len(self.class_names):
+            return operator.index(class_)
+        raise KeyError(f"{self.path}: no class {class_!r}")
+
+    def chunks(self, *names: str, rows: int = 1024, mask: np.ndarray | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """Yield arrays in chunks of at most `rows` rows, so that a run of any size passes through little memory.
+
+        Args:
+            names: arrays of the schema.
+            rows: rows of a chunk.
+            mask: bool (n,), which rows; default: all.
+        """
+        chosen = np.arange(len(self)) if mask is None else np.flatnonzero(mask)
+        for start in range(0, len(chosen), rows):
+            part = chosen[start : start + rows]
+            yield {name: self._rows_of(self._arrays[name], part, ()) for name in names}
+
+    @property
+    def classifier(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weight (K, C) and bias (K,) of the last linear layer."""
+        file = self._file(self._paths()[0])
+        return file["classifier/weight"][...], file["classifier/bias"][...]
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return the columns with one value a sample as a DataFrame, indexed by `sample_index`; needs pandas."""
+        import pandas
+
+        columns = {name: getattr(self, name)[:] for name in SCALAR_COLUMNS}
+        names = np.array([*self.class_names, None], dtype=object)
+        for name in ("label", "prediction"):
+            columns[f"{name}_name"] = names[columns[name]]
+        return pandas.DataFrame(columns).set_index("sample_index")
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Return all arrays as an xarray Dataset with named dimensions, read at once; xarray is needed."""
+        import xarray
+
+        variables = {a.name: (a.dims, getattr(self, a.name)[:]) for a in self._arrays.values()}
+        weight, bias = self.classifier
+        variables["classifier_weight"] = (("class_name", "channel"), weight)
+        variables["classifier_bias"] = (("class_name",), bias)
+        return xarray.Dataset(variables, {"class_name": list(self.class_names)}, {"run_id": self.plan.run_id})
+
+    def _sample(self, row: int) -> Sample:
+        at = {name: self._row_of(array, row, ()) for name, array in self._arrays.items()}
+        names = [*self.class_names, None]  # -1: none
+        return Sample(
+            row=row,
+            index=int(at["sample_index"]),
+            id=at["sample_id"],
+            label=names[int(at["label"])],
+            prediction=names[int(at["prediction"])],
+            confidence=float(at["confidence"]),
+            logits=at["logits"],
+            cam_class=at["cam_class"],
+            cams=at["cams"],
+            map=at.get("maps"),
+            crop_box=tuple(at["crop_box"].tolist()),
+            image_size=tuple(at["image_size"].tolist()),
+            input_sha256=at["input_sha256"].tobytes().hex(),
+            identity_residual=float(at["identity_residual"]),
+            status=Status(int(at["status"])),
+            error=at["error"],
+        )
+
+    def _valid(self, row: int) -> int:
+        """Return `row` counted from the start.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        number = operator.index(row)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"{self.path}: row {number} of {len(self)}")
+        return number % len(self)
+
+    def _row_of(self, array: Array, row: int, rest: tuple[Any, ...]) -> Any:
+        row = self._valid(row)
+        shard = int(np.searchsorted(self._starts, row, "right")) - 1
+        value = self._dataset(array, shard)[(row - int(self._starts[shard]), *rest)]
+        return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+    def _rows_of(self, array: Array, rows: np.ndarray, rest: tuple[Any, ...]) -> np.ndarray:
+        """Return the rows in the order asked for, read shard by shard; text as str."""
+        if self.complete and is_copied(array, self.plan):
+            values = self._file(self.path / MASTER_FILE)[array.name][...][rows]
+        else:
+            values = self._gather(array, rows)
+        if array.dtype == "text":
+            return np.array(decode(values), dtype=object)
+        chosen: np.ndarray = values[(slice(None), *rest)] if rest else values
+        return chosen
+
+    def _gather(self, array: Array, rows: np.ndarray) -> np.ndarray:
+        width = (
+            1 if array.dtype != "text" else max(self._dataset(array, s).dtype.itemsize for s in range(len(self.shards)))
+        )
+        dtype = f"S{width}" if array.dtype == "text" else array.dtype
+        values = np.empty((len(rows), *array_shape(array, self.plan, 1)[1:]), dtype)
+        owners = np.searchsorted(self._starts, rows, "right") - 1
+        for shard in np.unique(owners):
+            places = np.flatnonzero(owners == shard)
+            wanted, back = np.unique(rows[places] - self._starts[shard], return_inverse=True)
+            dataset = self._dataset(array, int(shard))
+            whole = len(wanted) == wanted[-1] - wanted[0] + 1  # a slice reads quicker than a list of rows
+            block = dataset[wanted[0] : wanted[-1] + 1] if whole else dataset[wanted]
+            values[places] = block[back]
+        return values
+
+    def _dataset(self, array: Array, shard: int) -> h5py.Dataset:
+        return self._file(self._paths()[shard])[array.name]
+
+    def _paths(self) -> list[Path]:
+        return [self.path] if self._folder is None else [self._folder / s.file for s in self.shards]
+
+    def _file(self, path: Path) -> h5py.File:
+        """Return the open file at `path`; the least recently used one is closed when there are too many."""
+        if path in self._files:
+            self._files.move_to_end(path)
+            return self._files[path]
+        try:
+            file = open_hdf5(path)
+        except OSError as error:
+            raise RunError(f"{path}: HDF5 cannot read it: {error}; see batchcam verify") from error
+        self._files[path] = file
+        if len(self._files) > OPEN_FILES:
+            self._files.popitem(last=False)[1].close()
+        return file
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run directory, or a single shard, for reading.
+
+    Args:
+        path: run directory, complete or still being written, or a file `shard-NNNNN.h5`.
+
+    Raises:
+        RunError: it is neither, its plan or manifest is damaged, or nothing has landed yet.
+
+    Example:
+        >>> with batchcam.open_run("runs/monday") as run:
+        ...     print(run[0].prediction, run.cam(0, "cat").max())
+    """
+    path = Path(path)
+    if path.is_file():
+        return _open_shard(path)
+    try:
+        plan = read_plan(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunError(f"{path}: not a run directory: no {PLAN_FILE} in it") from error
+    try:
+        complete = bool(read_manifest(path, plan))
+    except FileNotFoundError:
+        complete = False
+    landed = landed_shards(path, plan)
+    shards = [s for s in plan.shards if s.index in landed]
+    if complete and len(shards) < len(plan.shards):
+        raise RunError(
+            f"{path}: {len(plan.shards) - len(shards)} shards are gone from a complete run; see batchcam verify"
+        )
+    if not shards:
+        raise RunError(f"{path}: no shard has landed yet")
+    return Run(path, plan, shards, complete, path / SHARD_FOLDER)
+
+
+def _open_shard(path: Path) -> Run:
+    try:
+        with open_hdf5(path) as file:
+            content = json.loads(file[CONFIG][()])
+            names = decode(file[CLASS_NAME.name][...])
+            first, count = int(file.attrs["first_sample"]), int(file.attrs["sample_count"])
+        plan = Plan.from_dict({**content, "class_names": names})
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: not a shard of batchcam: {error}") from error
+    index = first // plan.shard_size
+    return Run(path, plan, [Shard(index, first, count)], False, None)

@@ -1,0 +1,236 @@
+"""The reader: the same numbers as in the files, whatever is asked for and however far the run is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import batchcam
+from batchcam.errors import RunError
+from batchcam.rules import Status
+from batchcam.store import run as run_module
+from batchcam.store.plan import read_plan
+
+
+def stored(run: Path, name: str) -> np.ndarray:
+    """An array over all shards, by plain h5py."""
+    parts = []
+    for path in sorted(run.glob("shards/*.h5")):
+        with h5py.File(path) as file:
+            values = file[name][...]
+            parts.append(np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values)
+    return np.concatenate(parts)
+
+
+NAMES = ("sample_index", "sample_id", "label", "prediction", "confidence", "logits", "cam_class", "cams", "maps",
+         "map_range", "crop_box", "image_size", "identity_residual", "status", "error", "input_sha256")  # fmt: skip
+
+
+@pytest.fixture
+def run(sound_run):
+    with batchcam.open_run(sound_run) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_array_reads_as_plain_h5py_reads_the_shards(sound_run, run, name):
+    expected = stored(sound_run, name)
+    array = getattr(run, name)
+    assert array.shape == expected.shape
+    assert np.array_equal(np.asarray(array), expected, equal_nan=expected.dtype.kind == "f")
+
+
+@pytest.mark.parametrize("name", ["prediction", "cams", "sample_id", "status"])
+@pytest.mark.parametrize(
+    "index",
+    [0, -1, slice(2, 15), slice(None, None, -3), [5, 1, 1, 17], np.array([], int)],
+    ids=["first", "last", "across-shards", "backwards", "unsorted-with-repeats", "none"],
+)
+def test_indexing_is_that_of_numpy(sound_run, run, name, index):
+    expected = stored(sound_run, name)[index]
+    given = getattr(run, name)[index]
+    assert np.array_equal(given, expected, equal_nan=getattr(expected, "dtype", np.dtype(int)).kind == "f")
+
+
+def test_mask_and_further_axes_are_those_of_numpy(sound_run, run):
+    mask = run.prediction[:] != run.label[:]
+    assert 0 < mask.sum() < len(run)
+    np.testing.assert_array_equal(run.cams[mask, 1], stored(sound_run, "cams")[mask, 1])
+    np.testing.assert_array_equal(run.cams[4, 1, 2], stored(sound_run, "cams")[4, 1, 2])
+
+
+@pytest.mark.parametrize("row", [10_000, -10_000])
+def test_row_that_is_not_there_is_an_index_error(run, row):
+    with pytest.raises(IndexError, match=f"row {row} of {len(run)}"):
+        run[row]
+    with pytest.raises(IndexError):
+        run.cams[row]
+
+
+def test_sample_tells_everything_about_a_row(sound_run, run):
+    sample = run[7]
+    assert sample.id == stored(sound_run, "sample_id")[7]
+    assert sample.prediction == run.class_names[stored(sound_run, "prediction")[7]]
+    assert sample.input_sha256 == stored(sound_run, "input_sha256")[7].tobytes().hex()
+    np.testing.assert_array_equal(sample.cams, stored(sound_run, "cams")[7])
+    assert run.sample(sample.id).row == 7
+
+
+def test_unreadable_sample_says_why_and_has_no_prediction(run):
+    row = int(np.flatnonzero(run.status[:] == Status.UNREADABLE)[0])
+    sample = run[row]
+    assert sample.prediction is None
+    assert sample.error
+    assert sample.status == Status.UNREADABLE
+
+
+def test_cam_of_a_class_by_name_or_index_is_the_stored_one(sound_run, run):
+    cams = stored(sound_run, "cams")
+    for k, name in enumerate(run.class_names):
+        np.testing.assert_array_equal(run.cam(8, name), cams[8, k])
+        np.testing.assert_array_equal(run.cam(run[8].id, k), cams[8, k])
+    np.testing.assert_array_equal(run.cam(8), cams[8, stored(sound_run, "prediction")[8]])
+    np.testing.assert_array_equal(run.map(8), stored(sound_run, "maps")[8])
+
+
+@pytest.mark.parametrize("wanted", ["no such class", 99, -1])
+def test_class_that_is_not_there_is_a_key_error(run, wanted):
+    with pytest.raises(KeyError, match="class"):
+        run.cam(0, wanted)
+
+
+def test_sample_that_is_not_there_is_a_key_error(run):
+    with pytest.raises(KeyError, match="no sample 'elsewhere'"):
+        run.sample("elsewhere")
+
+
+def test_class_without_a_stored_map_is_a_key_error_that_says_what_is_stored(make_run):
+    with batchcam.open_run(make_run(cams="predicted", maps="none")) as run:
+        other = (int(run.prediction[0]) + 1) % len(run.class_names)
+        with pytest.raises(KeyError, match="'predicted'"):
+            run.cam(0, other)
+        with pytest.raises(KeyError, match="stores no maps"):
+            run.map(0)
+
+
+def test_run_in_progress_gives_the_shards_that_have_landed_and_says_so(finished_run):
+    expected = stored(finished_run, "sample_index")
+    (finished_run / "manifest.json").unlink()
+    gone = read_plan(finished_run).shards[1]
+    for path in finished_run.glob(f"shards/{gone.file}*"):
+        path.unlink()
+    with batchcam.open_run(finished_run) as run:
+        assert not run.complete
+        assert "2 of 3 shards" in repr(run)
+        kept = np.r_[expected[: gone.first], expected[gone.first + gone.count :]]
+        np.testing.assert_array_equal(run.sample_index[:], kept)
+        assert run[gone.first].index == gone.first + gone.count
+
+
+def test_complete_run_with_a_shard_gone_is_refused(finished_run):
+    next(finished_run.glob("shards/shard-00001.h5")).unlink()
+    with pytest.raises(RunError, match="1 shards are gone from a complete run; see batchcam verify"):
+        batchcam.open_run(finished_run)
+
+
+def test_single_shard_opens_alone(sound_run, tmp_path):
+    shutil.copy(sound_run / "shards" / "shard-00001.h5", tmp_path / "copy.h5")
+    with batchcam.open_run(tmp_path / "copy.h5") as run, h5py.File(tmp_path / "copy.h5") as file:
+        assert len(run) == file.attrs["sample_count"]
+        assert run[0].index == file.attrs["first_sample"]
+        assert run.class_names == tuple(file["class_name"].asstr()[:])
+
+
+@pytest.mark.parametrize("content", [b"", b"not hdf5"])
+def test_file_that_is_no_shard_is_refused(tmp_path, content):
+    (tmp_path / "a.h5").write_bytes(content)
+    with pytest.raises(RunError, match="not a shard"):
+        batchcam.open_run(tmp_path / "a.h5")
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="not a run directory"):
+        batchcam.open_run(tmp_path)
+
+
+def test_chunks_cover_the_mask_in_order(sound_run, run):
+    mask = np.arange(len(run)) % 3 == 1
+    chunks = list(run.chunks("sample_index", "cams", rows=4, mask=mask))
+    assert max(len(c["cams"]) for c in chunks) == 4
+    np.testing.assert_array_equal(np.concatenate([c["sample_index"] for c in chunks]), np.flatnonzero(mask))
+    np.testing.assert_array_equal(np.concatenate([c["cams"] for c in chunks]), stored(sound_run, "cams")[mask])
+
+
+def test_few_files_stay_open_however_many_shards(make_run, monkeypatch):
+    monkeypatch.setattr(run_module, "OPEN_FILES", 2)
+    with batchcam.open_run(make_run(shard_size=2)) as run:
+        assert len(run.shards) > 5
+        assert len(run.cams[:]) == len(run)
+        assert len(run._files) <= 2
+
+
+def test_close_leaves_no_file_open(sound_run):
+    before = len(os.listdir("/proc/self/fd"))
+    with batchcam.open_run(sound_run) as run:
+        run.cams[:]
+        assert len(os.listdir("/proc/self/fd")) > before
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_read_only_run_opens(finished_run):
+    for path in [*finished_run.rglob("*"), finished_run]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    with batchcam.open_run(finished_run) as run:
+        assert run[0].cams.size
+    for path in [finished_run, *finished_run.rglob("*")]:
+        path.chmod(0o755)
+
+
+def test_file_system_without_locks_is_read_without(sound_run, monkeypatch):
+    real = h5py.File
+
+    def without_locks(path, mode, locking=None):
+        if locking is None:
+            raise OSError(37, "No locks available")
+        return real(path, mode, locking=locking)
+
+    monkeypatch.setattr(h5py, "File", without_locks)
+    with batchcam.open_run(sound_run) as run:
+        assert run[0].cams.size
+    monkeypatch.setenv("HDF5_USE_FILE_LOCKING", "TRUE")
+    with batchcam.open_run(sound_run) as run, pytest.raises(RunError, match="No locks available"):
+        run.cams[0]
+
+
+def test_dataframe_has_a_row_per_sample_and_names_of_classes(sound_run, run):
+    pandas = pytest.importorskip("pandas")
+    frame = run.to_dataframe()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame.index.tolist() == stored(sound_run, "sample_index").tolist()
+    assert frame["prediction"].tolist() == stored(sound_run, "prediction").tolist()
+    known = frame[frame["label"] >= 0]
+    assert [run.class_names[k] for k in known["label"]] == known["label_name"].tolist()
+
+
+def test_xarray_has_named_dimensions_and_class_names(sound_run, run):
+    pytest.importorskip("xarray")
+    dataset = run.to_xarray()
+    assert dataset["cams"].dims == ("sample_index", "map_rank", "cam_y", "cam_x")
+    name = run.class_names[1]
+    np.testing.assert_array_equal(dataset["logits"].sel(class_name=name), stored(sound_run, "logits")[:, 1])
+
+
+def test_reader_needs_no_torch(sound_run):
+    code = (
+        f"import sys; sys.modules['torch'] = None; import batchcam; print(len(batchcam.open_run({str(sound_run)!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
