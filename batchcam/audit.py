@@ -197,7 +197,8 @@ def _maps(block: Block, readable: np.ndarray, sound: np.ndarray, facts: Facts) -
 
 def _off(maps: np.ndarray, upsampled: np.ndarray) -> np.ndarray:
     near = ROUNDING * np.abs(upsampled).max((1, 2))[:, None, None]
-    return ~(np.abs(maps - upsampled) <= near).all((1, 2))  # type: ignore[no-any-return]
+    close = np.abs(maps - upsampled) <= near
+    return ~np.asarray(close.all((1, 2)))
 
 
 def _off_grey(block: Block, upsampled: np.ndarray) -> np.ndarray:
@@ -205,4 +206,5 @@ def _off_grey(block: Block, upsampled: np.ndarray) -> np.ndarray:
     span = np.where(high > low, high - low, np.inf)
     # where the range is small against the values, their rounding alone is worth several grey levels
     near = GREY_LEVELS + 255 * INTERPOLATION_ROUNDING * np.maximum(np.abs(low), np.abs(high)) / span
-    return ~(np.abs(block["maps"] - 255 * (upsampled - low) / span) <= near).all((1, 2))  # type: ignore[no-any-return]
+    close = np.abs(block["maps"] - 255 * (upsampled - low) / span) <= near
+    return ~np.asarray(close.all((1, 2)))

@@ -43,11 +43,7 @@ def merge(run: Path) -> MergeSummary:
     collected = gather(run, plan)
     totals = count_totals(collected.columns)
     master = write_master(run, plan, collected)
-    findings = [
-        {"kind": flag_name(flag), "count": count}
-        for flag in NEEDS_A_LOOK
-        if (count := totals["status"][flag_name(flag)])
-    ]
+    findings = needs_a_look(totals)
     manifest = Manifest(
         run_id=plan.run_id,
         shards=collected.records,
@@ -88,6 +84,12 @@ def count_totals(columns: dict[str, np.ndarray]) -> dict[str, Any]:
         "status": {flag_name(flag): int(((status & flag) > 0).sum()) for flag in Status if flag},
         "largest_identity_residual": _largest(columns["identity_residual"]),
     }
+
+
+def needs_a_look(totals: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the manifest states as findings: how many samples of each kind a person should look at."""
+    counts = [(flag_name(flag), totals["status"][flag_name(flag)]) for flag in NEEDS_A_LOOK]
+    return [{"kind": name, "count": count} for name, count in counts if count]
 
 
 def flag_name(flag: Status) -> str:

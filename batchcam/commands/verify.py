@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,21 @@ from typing import Any
 import h5py
 import numpy as np
 
-from batchcam.audit import Facts, audit
-from batchcam.commands.merge import count_totals, open_plan
+from batchcam.audit import Facts, Wrong, audit
+from batchcam.commands.merge import count_totals, needs_a_look, open_plan
 from batchcam.config import VerifyConfig
 from batchcam.console import Progress, note
 from batchcam.errors import RunError
 from batchcam.store import check
 from batchcam.store.findings import Finding, Kind
+from batchcam.store.layout import array_shape
 from batchcam.store.manifest import FileRecord, Manifest
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import blocks, open_file
 from batchcam.store.schema import CLASSIFIER_ARRAYS, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, sample_arrays
 
 BLOCK_ROWS = 256
+BLOCK_BYTES = 64 * 2**20
 COLUMNS_FOR_TOTALS = ("label", "prediction", "status", "identity_residual", "sample_id")
 
 
@@ -104,6 +107,7 @@ class _Verification:
         self._names = tuple(a.name for a in sample_arrays(plan.maps))
         self._columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS_FOR_TOTALS}
         self._classifier: list[np.ndarray] | None = None
+        self._read: list[Shard] = []
 
     def findings(self) -> Iterator[Finding]:
         manifest, found = check.load_manifest(self._run, self._plan)
@@ -138,23 +142,32 @@ class _Verification:
         yield from check.check_classes(file, self._plan, name)
         classifier = [file[a.name][...] for a in CLASSIFIER_ARRAYS]
         self._classifier = self._classifier or classifier
-        if not all(map(np.array_equal, classifier, self._classifier)):
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(classifier, self._classifier, strict=True)):
             yield Finding(Kind.CLASSIFIER, name, "not the classifier of the first shard", array="classifier")
         facts = self._facts(classifier[1])
         wrong: dict[tuple[str, str, str], tuple[int, int]] = {}
-        for start, block in blocks(file, self._names, BLOCK_ROWS):
+        for start, block in blocks(file, self._names, self._block_rows()):
             expected = np.arange(shard.first + start, shard.first + start + len(block["status"]))
-            if not np.array_equal(block["sample_index"], expected):
-                yield Finding(Kind.COVERAGE, name, "not the samples that the plan says", array="sample_index")
-            for broken in audit(block, facts):
-                key = (broken.rule, broken.array, broken.message)
-                count, first = wrong.get(key, (0, shard.first + start + int(broken.rows.argmax())))
-                wrong[key] = (count + int(broken.rows.sum()), first)
+            displaced = Wrong(
+                "coverage", "sample_index", block["sample_index"] != expected, "not the sample that the plan says"
+            )
+            for broken in (displaced, *audit(block, facts)):
+                if broken.rows.any():
+                    key = (broken.rule, broken.array, broken.message)
+                    count, first = wrong.get(key, (0, shard.first + start + int(broken.rows.argmax())))
+                    wrong[key] = (count + int(broken.rows.sum()), first)
             for column in COLUMNS_FOR_TOTALS:
                 self._columns[column].append(block[column])
             self.samples += len(block["status"])
+        self._read.append(shard)
         for (rule, array, message), (count, first) in wrong.items():
             yield Finding(Kind(rule), name, f"{count} rows, first sample {first}: {message}", array, count, first)
+
+    def _block_rows(self) -> int:
+        """Return how many rows to read at once: BLOCK_ROWS, fewer where rows are large."""
+        shapes = [(a, array_shape(a, self._plan, 1)) for a in sample_arrays(self._plan.maps)]
+        row_bytes = sum(math.prod(s) * np.dtype(a.dtype).itemsize for a, s in shapes if a.dtype != "text")
+        return max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes))
 
     def _facts(self, bias: np.ndarray) -> Facts:
         plan = self._plan
@@ -167,9 +180,28 @@ class _Verification:
             self.bytes += manifest.master.bytes
             try:
                 with open_file(self._run / MASTER_FILE) as file:
-                    yield from check.check_master(file, self._plan, manifest, self._gathered())
+                    wrong = list(check.check_master(file, self._plan, manifest))
+                    yield from wrong or self._copies(file)
             except RunError as error:
                 yield Finding(Kind.FILE_UNREADABLE, MASTER_FILE, str(error).partition(": ")[2])
+
+    def _copies(self, master: h5py.File) -> Iterator[Finding]:
+        """Yield where run.h5 does not say what the shards say that were read."""
+        yield from check.check_classes(master, self._plan, MASTER_FILE)
+        if self._classifier is None:
+            return
+        for array, values in zip(CLASSIFIER_ARRAYS, self._classifier, strict=True):
+            if not np.array_equal(master[array.name][...], values, equal_nan=True):
+                yield Finding(Kind.CLASSIFIER, MASTER_FILE, "not that of the first shard", array=array.name)
+        wrong: dict[str, tuple[int, int]] = {}
+        for shard in self._read:
+            with open_file(self._run / SHARD_FOLDER / shard.file) as file:
+                for array_name, rows in check.check_copies(master, file, self._plan, shard).items():
+                    count, first = wrong.get(array_name, (0, shard.first + int(rows.argmax())))
+                    wrong[array_name] = (count + int(rows.sum()), first)
+        for name, (count, first) in wrong.items():
+            message = f"{count} rows, first sample {first}: not what the shards say"
+            yield Finding(Kind.SCHEMA, MASTER_FILE, message, name, count, first)
 
     def _gathered(self) -> dict[str, np.ndarray] | None:
         """Return the columns of all shards, None unless each was sound enough to be read."""
@@ -185,5 +217,7 @@ class _Verification:
             yield Finding(Kind.COVERAGE, SHARD_FOLDER, "a sample id stands twice in the run", array="sample_id")
         totals: dict[str, Any] = count_totals(columns)
         if totals != manifest.totals:
-            differing = [k for k in totals if totals[k] != manifest.totals.get(k)]
+            differing = sorted(k for k in {*totals, *manifest.totals} if totals.get(k) != manifest.totals.get(k))
             yield Finding(Kind.TOTALS, MANIFEST_FILE, f"{', '.join(differing)}: not what the shards give")
+        if needs_a_look(totals) != manifest.findings:
+            yield Finding(Kind.TOTALS, MANIFEST_FILE, "its findings are not what the shards give")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -13,7 +15,7 @@ from batchcam.errors import RunError
 from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.findings import Finding, Kind
-from batchcam.store.layout import array_shape
+from batchcam.store.layout import array_shape, scale_values
 from batchcam.store.manifest import FileRecord, Manifest, read_manifest
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.schema import (
@@ -21,7 +23,6 @@ from batchcam.store.schema import (
     CLASSIFIER_ARRAYS,
     CONFIG,
     DIGEST_SUFFIX,
-    LABELLED_DIMS,
     MANIFEST_FILE,
     MASTER_FILE,
     PLAN_FILE,
@@ -33,7 +34,13 @@ from batchcam.store.schema import (
     sample_arrays,
 )
 
-SCALES = {"map_rank", "channel", "sha256_byte", "cam_y", "cam_x", "y", "x", *LABELLED_DIMS}
+ATTRIBUTES_OF_PLAN = (
+    "schema_version",
+    "checkpoint_sha256",
+    "dataset_fingerprint",
+    "architecture",
+    "target_layer",
+)
 BUILT_IN_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 
 
@@ -83,6 +90,8 @@ def check_digest(run: Path, name: str, record: FileRecord | None) -> Iterator[Fi
         return
     if beside is None or beside != stated:
         yield Finding(Kind.DIGEST_FILE_DAMAGED, name + DIGEST_SUFFIX, "missing, damaged, or not the manifest's digest")
+    if stated is None:
+        return
     if record and path.stat().st_size != record.bytes:
         yield Finding(Kind.SIZE_MISMATCH, name, f"{path.stat().st_size} bytes, manifest says {record.bytes}")
         return
@@ -92,7 +101,7 @@ def check_digest(run: Path, name: str, record: FileRecord | None) -> Iterator[Fi
         yield Finding(Kind.FILE_UNREADABLE, name, f"cannot read: {error.strerror}")
         return
     if actual != stated:
-        yield Finding(Kind.DIGEST_MISMATCH, name, f"SHA-256 is {actual}, should be {stated or 'known'}")
+        yield Finding(Kind.DIGEST_MISMATCH, name, f"SHA-256 is {actual}, should be {stated}")
 
 
 def check_structure(file: h5py.File, plan: Plan, shard: Shard, name: str) -> Iterator[Finding]:
@@ -104,52 +113,51 @@ def check_structure(file: h5py.File, plan: Plan, shard: Shard, name: str) -> Ite
     if counts != (shard.first, shard.count):
         yield Finding(Kind.COVERAGE, name, f"first and count are {counts}, plan says {(shard.first, shard.count)}")
         return
-    arrays = (*sample_arrays(plan.maps), *CLASSIFIER_ARRAYS, CLASS_NAME)
-    for array in arrays:
+    for array in _arrays(plan):
         if problem := _array_problem(file, array, array_shape(array, plan, shard.count)):
             yield Finding(Kind.SCHEMA, name, problem, array=array.name)
-    known = {a.name.partition("/")[0] for a in arrays} | SCALES | {CONFIG, SHARD_TABLE}
-    for extra in sorted(set(file) - known):
-        yield Finding(Kind.SCHEMA, name, "not in the schema", array=extra)
-    if not (
-        CONFIG in file and isinstance(file[CONFIG], h5py.Dataset) and file[CONFIG][()] == plan.config_text().encode()
-    ):
-        yield Finding(Kind.SCHEMA, name, "is not the plan of run.json", array=CONFIG)
+    yield from _check_plan(file, plan, name)
+    yield from _check_names(file, {a.name for a in _arrays(plan)} | {*scale_values(plan), CONFIG}, name)
 
 
 def check_classes(file: h5py.File, plan: Plan, name: str) -> Iterator[Finding]:
-    """Yield a finding when the shard's class names are not the plan's."""
+    """Yield a finding when the class names in a shard or run.h5 are not the plan's."""
     if not np.array_equal(file[CLASS_NAME.name][...].astype("S"), encode_text(list(plan.class_names))):
         yield Finding(Kind.SCHEMA, name, "class names are not those of run.json", array=CLASS_NAME.name)
 
 
-def check_master(
-    file: h5py.File, plan: Plan, manifest: Manifest, columns: Mapping[str, np.ndarray] | None
-) -> Iterator[Finding]:
-    """Yield where run.h5 does not say what the shards say.
-
-    Args:
-        file: run.h5.
-        plan: of the run.
-        manifest: of the run.
-        columns: some arrays of all shards together, None when not all shards could be read.
-    """
+def check_master(file: h5py.File, plan: Plan, manifest: Manifest) -> Iterator[Finding]:
+    """Yield what is wrong with run.h5 by itself: attributes, arrays, references, its table of shards."""
     if _attribute(file, "run_id") != plan.run_id:
         yield Finding(Kind.OTHER_RUN, MASTER_FILE, "belongs to another run")
         return
-    sources = {f"{SHARD_FOLDER}/{s.file}" for s in plan.shards}
+    for array in _arrays(plan):
+        shape = array_shape(array, plan, plan.sample_count)
+        problem = _array_problem(file, array, shape, None if array in _arrays(plan, False) else plan)
+        if problem:
+            yield Finding(Kind.SCHEMA, MASTER_FILE, problem, array=array.name)
+    table = {f"{SHARD_TABLE}/{field.name}" for field in dataclasses.fields(FileRecord)}
+    yield from _check_plan(file, plan, MASTER_FILE)
+    yield from _check_names(file, {a.name for a in _arrays(plan)} | {*scale_values(plan), CONFIG, *table}, MASTER_FILE)
+    for column in sorted(table):
+        stated = [getattr(record, column.rpartition("/")[2]) for record in manifest.shards]
+        values = encode_text(stated) if column.endswith(("file", "sha256")) else np.array(stated)
+        if not _is_plain(file, column) or not np.array_equal(file[column][...], values):
+            yield Finding(Kind.SCHEMA, MASTER_FILE, "not what the manifest says of the shards", array=column)
+
+
+def check_copies(master: h5py.File, file: h5py.File, plan: Plan, shard: Shard) -> dict[str, np.ndarray]:
+    """Return which rows of run.h5's own arrays are not what the shard `file` says, by array; only arrays with some."""
+    wrong = {}
     for array in sample_arrays(plan.maps):
-        dataset = file.get(array.name)
-        if not isinstance(dataset, h5py.Dataset) or dataset.shape != array_shape(array, plan, plan.sample_count):
-            yield Finding(Kind.SCHEMA, MASTER_FILE, "missing, or not of the schema's shape", array=array.name)
-        elif dataset.is_virtual:
-            if {s.file_name for s in dataset.virtual_sources()} != sources:
-                yield Finding(Kind.SCHEMA, MASTER_FILE, "does not refer to the run's shards", array=array.name)
-        elif columns and array.name in columns and not _same(dataset[...], columns[array.name]):
-            yield Finding(Kind.SCHEMA, MASTER_FILE, "not what the shards say", array=array.name)
-    stated = [r.sha256 for r in manifest.shards]
-    if [d.decode() for d in file[f"{SHARD_TABLE}/sha256"][...]] != stated:
-        yield Finding(Kind.SCHEMA, MASTER_FILE, "digests are not those of the manifest", array=SHARD_TABLE)
+        dataset = master[array.name]
+        if not dataset.is_virtual:
+            there, here = dataset[shard.first : shard.first + shard.count], file[array.name][...]
+            same = (there == here) | ((there != there) & (here != here))  # NaN is the same as NaN
+            rows = ~same.reshape(shard.count, -1).all(1)
+            if rows.any():
+                wrong[array.name] = rows
+    return wrong
 
 
 def file_digest(path: Path) -> str:
@@ -161,21 +169,56 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _array_problem(file: h5py.File, array: Array, shape: tuple[int, ...]) -> str | None:
+def _arrays(plan: Plan, samples: bool = True) -> tuple[Array, ...]:
+    return (*(sample_arrays(plan.maps) if samples else ()), *CLASSIFIER_ARRAYS, CLASS_NAME)
+
+
+def _check_plan(file: h5py.File, plan: Plan, name: str) -> Iterator[Finding]:
+    """Yield where attributes, config or dimension scales are not what follows from the plan."""
+    for field in ATTRIBUTES_OF_PLAN:
+        if _attribute(file, field) != getattr(plan, field):
+            yield Finding(Kind.SCHEMA, name, f"attribute {field} is not that of run.json")
+    config = np.array(plan.config_text().encode())
+    for array, values in ({CONFIG: config} | scale_values(plan)).items():
+        if not _is_plain(file, array):
+            yield Finding(Kind.SCHEMA, name, "missing, or keeps its content elsewhere", array=array)
+        elif file[array].shape != values.shape or not np.array_equal(file[array][()], values):
+            yield Finding(Kind.SCHEMA, name, "not what follows from run.json", array=array)
+
+
+def _check_names(file: h5py.File, known: set[str], name: str) -> Iterator[Finding]:
+    groups = {each.partition("/")[0] for each in known if "/" in each}
+    names = set(file) - groups
+    for group in groups:
+        if isinstance(file.get(group, getlink=True), h5py.HardLink) and isinstance(file[group], h5py.Group):
+            names |= {f"{group}/{leaf}" for leaf in file[group]}
+    for extra in sorted(names - known):
+        yield Finding(Kind.SCHEMA, name, "not in the schema", array=extra)
+
+
+def _is_plain(file: h5py.File, name: str) -> bool:
+    """Return whether `name` is an array that keeps its content in this file, reached without following any link."""
+    here: h5py.Group = file
+    *groups, leaf = name.split("/")
+    for group in groups:
+        if not isinstance(here.get(group, getlink=True), h5py.HardLink) or not isinstance(here[group], h5py.Group):
+            return False
+        here = here[group]
     # a link or an external file could make the library read files outside of the run
-    group, _, leaf = array.name.rpartition("/")
-    if group and not isinstance(file.get(group, getlink=True), h5py.HardLink):
-        return "missing"
-    parent = file[group] if group else file
-    if not isinstance(parent, h5py.Group) or not isinstance(parent.get(leaf, getlink=True), h5py.HardLink):
-        return "missing"
-    dataset = parent[leaf]
-    if not isinstance(dataset, h5py.Dataset):
-        return "not an array"
-    if dataset.is_virtual or dataset.external:
-        return "keeps its content in other files"
+    if not isinstance(here.get(leaf, getlink=True), h5py.HardLink) or not isinstance(here[leaf], h5py.Dataset):
+        return False
+    return not here[leaf].external
+
+
+def _array_problem(file: h5py.File, array: Array, shape: tuple[int, ...], virtual: Plan | None = None) -> str | None:
+    """Return what is wrong with `array`, which may refer to the shards of the plan `virtual`."""
+    if not _is_plain(file, array.name):
+        return "missing, or keeps its content elsewhere"
+    dataset = file[array.name]
     if dataset.shape != shape:
         return f"shape {dataset.shape}, schema wants {shape}"
+    if dataset.is_virtual and (virtual is None or _references(dataset) != _wanted_references(array, virtual)):
+        return "keeps its content in other files than the run's shards" if virtual else "keeps its content elsewhere"
     filters = dataset.id.get_create_plist()
     if not {filters.get_filter(i)[0] for i in range(filters.get_nfilters())} <= BUILT_IN_FILTERS:
         return "needs a filter that is not built into HDF5"
@@ -185,15 +228,36 @@ def _array_problem(file: h5py.File, array: Array, shape: tuple[int, ...]) -> str
     return None if dataset.dtype == array.dtype else f"type {dataset.dtype}, schema wants {array.dtype}"
 
 
+def _references(dataset: h5py.Dataset) -> list[tuple[object, ...]]:
+    return [
+        # h5py names a whole source by H5S_ALL; any other selection is not ours
+        (
+            s.file_name,
+            s.dset_name,
+            s.vspace.get_select_bounds(),
+            s.vspace.get_select_npoints(),
+            s.src_space.get_select_type(),
+        )
+        for s in dataset.virtual_sources()
+    ]
+
+
+def _wanted_references(array: Array, plan: Plan) -> list[tuple[object, ...]]:
+    wanted: list[tuple[object, ...]] = []
+    for shard in plan.shards:
+        shape = array_shape(array, plan, shard.count)
+        bounds = (shard.first, *(0 for _ in shape[1:])), (shard.first + shard.count - 1, *(n - 1 for n in shape[1:]))
+        wanted.append((f"{SHARD_FOLDER}/{shard.file}", array.name, bounds, math.prod(shape), h5py.h5s.SEL_ALL))
+    return wanted
+
+
 def _attribute(file: h5py.File, name: str) -> object:
     value = file.attrs.get(name)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return int(value) if isinstance(value, np.integer) else value
-
-
-def _same(left: np.ndarray, right: np.ndarray) -> bool:
-    return np.array_equal(left, right, equal_nan=left.dtype.kind == "f")
+    if isinstance(value, np.integer):
+        return int(value)
+    return value if isinstance(value, str) else None
 
 
 def _check_task(path: Path) -> Iterator[Finding]:

@@ -13,11 +13,11 @@ from batchcam.rules import Status
 from batchcam.store.plan import Plan
 from batchcam.store.schema import (
     CLASS_NAME,
+    CLASSIFIER,
     CLASSIFIER_ARRAYS,
     CONFIG,
     IMAGE_ATTRIBUTES,
     LABELLED_DIMS,
-    LIBVER,
     ROOT_WORDS,
     Array,
     column_chunk_rows,
@@ -27,10 +27,26 @@ from batchcam.store.schema import (
 
 Columns = Mapping[str, np.ndarray]
 
+FILE_FORMAT = h5py.h5f.LIBVER_V110
+"""HDF5 1.10 file format: metadata with checksums; readers with HDF5 1.10 can't open newer formats."""
+
 
 def new_file(buffer: io.BytesIO) -> h5py.File:
     """Return a new HDF5 file inside `buffer`: HDF5 itself never touches a disk, whose errors it does not survive."""
-    return h5py.File(buffer, "w", libver=LIBVER)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_libver_bounds(FILE_FORMAT, FILE_FORMAT)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, buffer)
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)  # h5py.File before 3.15 puts the time into the root group
+    return h5py.File(h5py.h5f.create(b"memory", h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access))
+
+
+def create_group(file: h5py.File, name: str) -> None:
+    """Create a group without the time of its creation, which h5py before 3.15 always stores."""
+    creation = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    creation.set_obj_track_times(False)
+    h5py.h5g.create(file.id, name.encode(), gcpl=creation)
 
 
 def set_text(attributes: h5py.AttributeManager, name: str, text: str) -> None:
@@ -57,8 +73,8 @@ def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
     file.attrs["sample_count"] = np.int64(count)
 
 
-def write_scales(file: h5py.File, plan: Plan) -> None:
-    """Write the dimension scales that are no arrays of the schema: positions of cells, pixels, ranks and short axes."""
+def scale_values(plan: Plan) -> dict[str, np.ndarray]:
+    """Return the dimension scales that are no arrays of the schema: positions of cells, pixels, ranks, short axes."""
     positions = {
         "map_rank": np.arange(plan.maps_per_sample),
         "channel": np.arange(plan.channels),
@@ -67,14 +83,22 @@ def write_scales(file: h5py.File, plan: Plan) -> None:
     for name, length in zip(("cam_y", "cam_x", "y", "x"), plan.grid_size + plan.input_size, strict=True):
         if name.startswith("cam_") or plan.maps != "none":
             positions[name] = ((np.arange(length) + 0.5) / length).astype(np.float32)
-    for name, values in positions.items():
+    for name, labels in LABELLED_DIMS.items():
+        if name != "range_end" or plan.maps != "none":
+            positions[name] = encode_text(list(labels))
+    return positions
+
+
+def write_scales(file: h5py.File, plan: Plan) -> None:
+    """Write the dimension scales that are no arrays of the schema."""
+    for name, values in scale_values(plan).items():
+        if values.dtype.kind == "S":
+            write_text(file, name, values).make_scale(name)
+            continue
         scale = file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
         scale.make_scale(name)
         if values.dtype == np.float32:
             set_text(scale.attrs, "long_name", "centre of the cell or pixel, as a share of the network's input")
-    for name, labels in LABELLED_DIMS.items():
-        if name != "range_end" or plan.maps != "none":
-            write_text(file, name, encode_text(list(labels))).make_scale(name)
 
 
 def write_classes(file: h5py.File, plan: Plan, weight: np.ndarray, bias: np.ndarray) -> None:
@@ -82,6 +106,7 @@ def write_classes(file: h5py.File, plan: Plan, weight: np.ndarray, bias: np.ndar
     names = write_text(file, CLASS_NAME.name, encode_text(list(plan.class_names)))
     names.make_scale(CLASS_NAME.name)
     describe(names, CLASS_NAME)
+    create_group(file, CLASSIFIER)
     for array, values in zip(CLASSIFIER_ARRAYS, (weight, bias), strict=True):
         dataset = create(file, array, values.shape)
         dataset[...] = values

@@ -17,6 +17,7 @@ from batchcam.store.layout import (
     as_utf8,
     attach_scales,
     create,
+    create_group,
     describe,
     new_file,
     write_classes,
@@ -64,7 +65,8 @@ def collect(
     Raises:
         RunError: a shard is missing, unreadable, of another run, or holds other samples than the plan says.
     """
-    names = [a.name for a in sample_arrays(plan.maps) if is_copied(a, plan) or a.name == "status"]
+    arrays = [a for a in sample_arrays(plan.maps) if is_copied(a, plan) or a.name == "status"]
+    names = [a.name for a in arrays]
     for shard in plan.shards if shards is None else shards:
         path = run / SHARD_FOLDER / shard.file
         digest = landing.read_digest(path)
@@ -74,6 +76,9 @@ def collect(
             if _text(file.attrs["run_id"]) != plan.run_id:
                 raise RunError(f"{path}: belongs to another run; remove it and run explain again")
             columns = {name: file[name][...] for name in names}
+        for array in arrays:
+            if columns[array.name].shape != array_shape(array, plan, shard.count):
+                raise RunError(f"{path}: {array.name} is not of the schema's shape; remove it and run explain again")
         if not np.array_equal(columns["sample_index"], np.arange(shard.first, shard.first + shard.count)):
             raise RunError(f"{path}: does not hold samples {shard.first} to {shard.first + shard.count - 1}")
         yield shard, columns, FileRecord(shard.file, shard.first, shard.count, path.stat().st_size, digest)
@@ -122,7 +127,7 @@ def is_copied(array: Array, plan: Plan) -> bool:
     """Return whether run.h5 holds `array` itself instead of referring to the shards."""
     if array.name in VIRTUAL_IN_MASTER:
         return False
-    if array.storage == "text":
+    if len(array.dims) == 1:
         return True
     row_bytes = np.dtype(array.dtype).itemsize * int(np.prod(array_shape(array, plan, 1)))
     return row_bytes * plan.sample_count <= MASTER_COPY_LIMIT
@@ -130,16 +135,23 @@ def is_copied(array: Array, plan: Plan) -> bool:
 
 def _refer(file: h5py.File, plan: Plan, array: Array) -> None:
     """Create `array` as a virtual dataset over the shards; rows of a missing shard read as the fill value."""
-    layout = h5py.VirtualLayout(array_shape(array, plan, plan.sample_count), array.dtype)
+    name, dtype = array.name.encode(), np.dtype(array.dtype)
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_obj_track_times(False)  # create_virtual_dataset would put the time into the file
+    properties.set_fill_value(np.array(array.fill, dtype))
     for shard in plan.shards:
-        source = h5py.VirtualSource(f"{SHARD_FOLDER}/{shard.file}", array.name, array_shape(array, plan, shard.count))
-        layout[shard.first : shard.first + shard.count] = source
-    dataset = file.create_virtual_dataset(array.name, layout, fillvalue=array.fill)
+        shape = array_shape(array, plan, shard.count)
+        target = h5py.h5s.create_simple(array_shape(array, plan, plan.sample_count))
+        target.select_hyperslab((shard.first, *(0 for _ in shape[1:])), shape)
+        properties.set_virtual(target, f"{SHARD_FOLDER}/{shard.file}".encode(), name, h5py.h5s.create_simple(shape))
+    space = h5py.h5s.create_simple(array_shape(array, plan, plan.sample_count))
+    dataset = h5py.Dataset(h5py.h5d.create(file.id, name, h5py.h5t.py_create(dtype), space, properties))
     attach_scales(file, dataset, array)
     describe(dataset, array)
 
 
 def _write_shard_table(file: h5py.File, records: Sequence[FileRecord]) -> None:
+    create_group(file, SHARD_TABLE)
     write_text(file, f"{SHARD_TABLE}/file", encode_text([r.file for r in records]))
     write_text(file, f"{SHARD_TABLE}/sha256", encode_text([r.sha256 for r in records]))
     for name in ("first", "count", "bytes"):

@@ -132,7 +132,15 @@ class Plan:
     def _check(self) -> None:
         if type(self.schema_version) is not int or self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"schema {self.schema_version!r}; this batchcam reads schema {SCHEMA_VERSION}")
-        texts = ("checkpoint_sha256", "dataset_fingerprint", "target_layer", "precision", "architecture", "cams", "maps")
+        texts = (
+            "checkpoint_sha256",
+            "dataset_fingerprint",
+            "target_layer",
+            "precision",
+            "architecture",
+            "cams",
+            "maps",
+        )
         for name in texts:
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} of the plan is not text")

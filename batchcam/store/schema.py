@@ -20,9 +20,6 @@ DIGEST_SUFFIX: Final = ".sha256"
 TASK_PATTERN: Final = "task-*.json"
 PARTIAL_SUFFIX: Final = ".partial"
 
-LIBVER: Final = ("v110", "v110")
-"""HDF5 1.10 file format: metadata with checksums; readers with HDF5 1.10 can't open newer formats."""
-
 CAM_SELECTIONS: Final = ("all", "predicted", "predicted+label", "topk:N")
 MAP_KINDS: Final = ("uint8", "float32", "none")
 
@@ -137,6 +134,7 @@ SAMPLE_ARRAYS: Final = (
 )
 """Arrays with a row per sample, in the order in which they are created."""
 
+CLASSIFIER: Final = "classifier"
 CLASSIFIER_ARRAYS: Final = (
     Array("classifier/weight", ("class_name", "channel"), "float32", "checked", NAN, "weight of the last linear layer"),
     Array("classifier/bias", ("class_name",), "float32", "checked", NAN, "bias of the last linear layer", "logit"),
@@ -152,7 +150,8 @@ VIRTUAL_IN_MASTER: Final = ("cams", "maps", "status")
 """Arrays of run.h5 that stay in the shards, whatever their size."""
 
 MASTER_COPY_LIMIT: Final = 256 * 2**20
-"""Bytes above which run.h5 refers to an array in the shards instead of copying it (logits of many classes)."""
+"""Bytes above which run.h5 refers to an array in the shards instead of copying it (logits of many classes);
+a number or a text per sample is always copied."""
 
 LABELLED_DIMS: Final[Mapping[str, tuple[str, ...]]] = {
     "box_edge": ("x0", "y0", "x1", "y1"),

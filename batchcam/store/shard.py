@@ -119,7 +119,9 @@ class ShardBuilder:
         wanted = {a.name for a in self._arrays if a.storage != "text"}
         if set(columns) != wanted or set(texts) != set(self._texts):
             different = (set(columns) ^ wanted) | (set(texts) ^ set(self._texts))
-            raise ValueError(f"columns are not those of the schema; missing or too many: {', '.join(sorted(different))}")
+            raise ValueError(
+                f"columns are not those of the schema; missing or too many: {', '.join(sorted(different))}"
+            )
         rows = len(columns["sample_index"])
         for array in self._arrays:
             shape = array_shape(array, self.plan, rows)

@@ -1,0 +1,82 @@
+"""info tells what a run is, finished or in progress."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import damage
+import pytest
+
+from batchcam.commands.info import info
+from batchcam.errors import RunError
+from batchcam.store.manifest import write_task
+
+
+def test_info_of_a_finished_run_is_what_the_manifest_says(sound_run: Path) -> None:
+    about = info(sound_run)
+    manifest = json.loads((sound_run / "manifest.json").read_bytes())
+    assert about.complete
+    assert (about.shards_landed, about.shards, about.run_id) == (3, 3, manifest["run_id"])
+    assert about.totals == manifest["totals"]
+    assert sum(score.correct for score in about.classes) == manifest["totals"]["correct"]
+    assert sum(score.labelled for score in about.classes) == manifest["totals"]["labelled"]
+    assert [t["outcome"] for t in about.tasks] == ["done"]
+    assert about.notes == []
+
+
+def test_info_of_a_run_in_progress_counts_what_has_landed(tmp_path: Path, make_plan, make_rows, make_shards) -> None:
+    plan = make_plan()
+    rows = make_rows(plan)
+    make_shards(tmp_path, plan, rows, skip=(0,))
+    about = info(tmp_path)
+    assert not about.complete
+    assert (about.shards_landed, about.shards, about.totals["samples"]) == (2, 3, 13)
+    label, prediction = rows.columns["label"][8:], rows.columns["prediction"][8:]
+    assert about.totals["correct"] == int(((label == prediction) & (label >= 0)).sum())
+
+
+def test_info_of_a_run_that_has_only_its_plan_shows_zero_samples(
+    tmp_path: Path, make_plan, make_rows, make_shards, run_cli
+) -> None:
+    plan = make_plan()
+    make_shards(tmp_path, plan, make_rows(plan), skip=(0, 1, 2))
+    about = info(tmp_path)
+    assert (about.shards_landed, about.totals["samples"], about.totals["accuracy"]) == (0, 0, None)
+    code, stdout, stderr = run_cli("info", tmp_path)
+    assert (code, stderr) == (0, "")
+    assert "0 of 3 shards so far" in stdout
+
+
+def test_command_tells_checkpoint_dataset_network_and_classes(sound_run: Path, run_cli) -> None:
+    code, stdout, stderr = run_cli("info", sound_run, "--json")
+    assert (code, stderr) == (0, "")
+    for text in ("(complete)", "weights/modèle.pth", "c" * 64, "photos", "resnet18, layer4", "Käfer", "1 unreadable"):
+        assert text in stdout
+    assert json.loads(stdout.splitlines()[-1])["exit_code"] == 0
+
+
+def test_tasks_on_different_machines_are_a_note(finished_run: Path) -> None:
+    write_task(finished_run, 1, {"task": "1/2", "started": "b", "outcome": "done", "device": "cuda H100"})
+    (finished_run / "manifest.json").unlink()
+    assert any("device" in note for note in info(finished_run).notes)
+
+
+def test_tasks_that_stopped_early_are_a_note(finished_run: Path) -> None:
+    write_task(finished_run, 1, {"task": "1/2", "started": "b", "outcome": "stopped early"})
+    (finished_run / "manifest.json").unlink()
+    assert any("stopped early" in note for note in info(finished_run).notes)
+
+
+@pytest.mark.parametrize("break_it", [damage.manifest_edited, damage.plan_edited], ids=lambda f: f.__name__)
+def test_info_refuses_a_damaged_document(finished_run: Path, break_it, run_cli) -> None:
+    break_it(finished_run)
+    with pytest.raises(RunError, match="changed after it was written"):
+        info(finished_run)
+    assert run_cli("info", finished_run)[0] == 1
+
+
+def test_info_of_a_folder_without_a_plan_says_so(tmp_path: Path, run_cli) -> None:
+    code, stdout, stderr = run_cli("info", tmp_path)
+    assert (code, stdout) == (1, "")
+    assert "not a run directory" in stderr

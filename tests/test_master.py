@@ -1,0 +1,194 @@
+"""run.h5 says what the shards say, wherever the run is moved, and shows which rows are missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import damage
+import h5py
+import numpy as np
+import pytest
+
+from batchcam.commands.merge import merge
+from batchcam.errors import RunError
+from batchcam.store import landing, master
+from batchcam.store.schema import STATUS_MISSING, sample_arrays
+
+VIRTUAL = {"cams", "maps", "status"}
+
+
+def column(run: Path, name: str) -> np.ndarray:
+    parts = []
+    for path in sorted((run / "shards").glob("*.h5")):
+        with h5py.File(path) as file:
+            parts.append(file[name][...])
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("maps", ["uint8", "float32", "none"])
+@pytest.mark.parametrize("cams", ["all", "topk:2"])
+def test_every_array_of_run_h5_is_that_of_the_shards(make_run, cams: str, maps: str) -> None:
+    run = make_run(cams=cams, maps=maps)
+    with h5py.File(run / "run.h5") as file:
+        for array in sample_arrays(maps):
+            np.testing.assert_array_equal(file[array.name][...], column(run, array.name), err_msg=array.name)
+            assert file[array.name].is_virtual == (array.name in VIRTUAL), array.name
+
+
+def test_run_h5_holds_the_classifier_the_classes_and_the_table_of_shards(sound_run: Path) -> None:
+    manifest = json.loads((sound_run / "manifest.json").read_bytes())
+    with h5py.File(sound_run / "run.h5") as file, h5py.File(sound_run / damage.MIDDLE) as shard:
+        for name in ("classifier/weight", "classifier/bias", "class_name"):
+            np.testing.assert_array_equal(file[name][...], shard[name][...])
+        assert file["config"][()] == shard["config"][()]
+        assert [v.decode() for v in file["shards/sha256"][...]] == [r["sha256"] for r in manifest["shards"]]
+        assert file["shards/count"][...].tolist() == [8, 8, 5]
+        assert (file.attrs["first_sample"], file.attrs["sample_count"]) == (0, 21)
+
+
+@pytest.mark.parametrize("damaged", [damage.shard_missing, damage.shard_and_its_digest_missing])
+def test_rows_of_a_missing_shard_have_status_255(finished_run: Path, damaged) -> None:
+    damaged(finished_run)
+    with h5py.File(finished_run / "run.h5") as file:
+        missing = file["status"][...] == STATUS_MISSING
+        assert np.flatnonzero(missing).tolist() == list(range(8, 16))
+        assert np.isnan(file["cams"][8:16]).all()
+        assert (file["prediction"][8:16] >= 0).all()
+
+
+def test_run_h5_alone_shows_that_every_shard_is_missing(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copyfile(finished_run / "run.h5", tmp_path / "alone.h5")
+    with h5py.File(tmp_path / "alone.h5") as file:
+        assert (file["status"][...] == STATUS_MISSING).all()
+
+
+def test_a_run_that_is_moved_stays_whole(finished_run: Path, tmp_path: Path, monkeypatch) -> None:
+    expected = column(finished_run, "maps")
+    moved = finished_run.rename(tmp_path / "elsewhere é")
+    monkeypatch.chdir(tmp_path.parent)
+    with h5py.File(moved / "run.h5") as file:
+        np.testing.assert_array_equal(file["maps"][...], expected)
+        assert not (file["status"][...] == STATUS_MISSING).any()
+
+
+def test_logits_stay_in_the_shards_where_they_are_many(make_run, monkeypatch) -> None:
+    monkeypatch.setattr(master, "MASTER_COPY_LIMIT", 21 * 5 * 4 - 1)
+    run = make_run()
+    with h5py.File(run / "run.h5") as file:
+        assert file["logits"].is_virtual
+        assert not file["confidence"].is_virtual
+        np.testing.assert_array_equal(file["logits"][...], column(run, "logits"))
+    with h5py.File(run / "run.h5") as file:
+        assert file["input_sha256"].is_virtual  # 32 bytes a sample
+
+
+def test_verify_accepts_logits_that_stay_in_the_shards(make_run, run_cli, monkeypatch) -> None:
+    monkeypatch.setattr(master, "MASTER_COPY_LIMIT", 0)
+    assert run_cli("verify", make_run())[0] == 0
+
+
+def test_xarray_opens_run_h5_with_named_dimensions(sound_run: Path) -> None:
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    with xarray.open_dataset(sound_run / "run.h5", engine="h5netcdf") as dataset:
+        assert dataset["maps"].dims == ("sample_index", "y", "x")
+        assert dataset["cams"].dims == ("sample_index", "map_rank", "cam_y", "cam_x")
+        np.testing.assert_array_equal(dataset["cams"].values, column(sound_run, "cams"))
+
+
+def test_merging_again_gives_the_same_run_h5(finished_run: Path) -> None:
+    before = (finished_run / "run.h5").read_bytes()
+    time.sleep(1.1)  # a clock in the file would show
+    merge(finished_run)
+    assert (finished_run / "run.h5").read_bytes() == before
+
+
+def test_merging_again_replaces_a_damaged_run_h5(finished_run: Path, run_cli) -> None:
+    damage.run_h5_flipped(finished_run)
+    assert run_cli("verify", finished_run)[0] == 3
+    merge(finished_run)
+    assert run_cli("verify", finished_run)[0] == 0
+
+
+def test_merging_again_never_leaves_run_h5_without_a_digest(finished_run: Path, monkeypatch) -> None:
+    seen = []
+    real = landing.land
+
+    def watched(path: Path, data: object) -> None:
+        seen.append((finished_run / "run.h5.sha256").exists())
+        real(path, data)
+        seen.append((finished_run / "run.h5.sha256").exists())
+
+    monkeypatch.setattr(landing, "land", watched)
+    merge(finished_run)
+    assert len(seen) >= 6
+    assert all(seen)
+
+
+def test_merge_removes_what_dead_workers_left(finished_run: Path, run_cli) -> None:
+    damage.leftover_partial(finished_run)
+    (finished_run / ".run.h5.0123456789abcdef.partial").write_bytes(b"half")
+    merge(finished_run)
+    assert run_cli("verify", finished_run)[0] == 0
+
+
+def test_merge_names_the_shards_that_are_missing(tmp_path: Path, make_plan, make_rows, make_shards, run_cli) -> None:
+    plan = make_plan()
+    make_shards(tmp_path / "run", plan, make_rows(plan), skip=(0, 2))
+    with pytest.raises(RunError, match=r"2 of 3 shards are missing \(0, 2\); run explain again"):
+        merge(tmp_path / "run")
+    assert run_cli("merge", tmp_path / "run")[0] == 1
+    assert not (tmp_path / "run/manifest.json").exists()
+    assert not (tmp_path / "run/run.h5").exists()
+
+
+def test_merge_ends_with_3_when_samples_need_a_look(finished_run: Path, make_run, run_cli) -> None:
+    code, stdout, _ = run_cli("merge", finished_run, "--json")
+    summary = json.loads(stdout.splitlines()[-1])
+    assert (code, summary["findings"]) == (3, 2)
+    assert "1 unreadable, 1 non finite" in stdout.replace("; ", ", ")
+    assert run_cli("merge", make_run(sample_count=3))[0] == 0
+
+
+def change(run: Path, edit) -> None:
+    with h5py.File(run / damage.MIDDLE, "r+") as file:
+        edit(file)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda f: f.attrs.create("run_id", np.bytes_("0" * 64)), "belongs to another run"),
+        (lambda f: f["sample_index"].__setitem__(2, 9), "does not hold samples 8 to 15"),
+        (lambda f: f.__delitem__("label"), "HDF5 cannot read it"),
+        (lambda f: f.move("label", "labels"), "HDF5 cannot read it"),
+        (lambda f: (f.__delitem__("label"), f.create_dataset("label", data=np.zeros(7, int))), "label is not of"),
+    ],
+)
+def test_merge_refuses_a_shard_that_does_not_belong_and_leaves_the_manifest(finished_run: Path, edit, message) -> None:
+    before = (finished_run / "manifest.json").read_bytes()
+    change(finished_run, edit)
+    with pytest.raises(RunError, match=rf"shard-00001\.h5: .*{message}"):
+        merge(finished_run)
+    assert (finished_run / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5", b"\x89HDF\r\n\x1a\n"])
+def test_merge_refuses_what_is_no_hdf5_file(finished_run: Path, content: bytes) -> None:
+    (finished_run / damage.MIDDLE).write_bytes(content)
+    with pytest.raises(RunError, match=r"shard-00001\.h5: HDF5 cannot read it"):
+        merge(finished_run)
+
+
+def test_merge_refuses_a_shard_whose_digest_file_is_damaged(finished_run: Path) -> None:
+    damage.flip(finished_run / (damage.MIDDLE + ".sha256"), 70)
+    with pytest.raises(RunError, match="without its digest"):
+        merge(finished_run)
+
+
+def test_merge_of_a_folder_without_a_plan_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not a run directory"):
+        merge(tmp_path)
