@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
 from batchcam.errors import ConfigError
 from batchcam.rules import IDENTITY_TOLERANCE
 
+SEEDS = 2**32  # of which NumPy and torch take any
 PRECISIONS = tuple(IDENTITY_TOLERANCE)
+
+
+def _require_at_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+
+
+def _require_seed(seed: int) -> None:
+    if not 0 <= seed < SEEDS:
+        raise ConfigError(f"--seed {seed}: must be from 0 to {SEEDS - 1}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +75,7 @@ class Compute:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("workers", 0), ("threads", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+            _require_at_least(name, getattr(self, name), least)
         if self.precision not in (None, *PRECISIONS):
             raise ConfigError(f"--precision {self.precision}: choose one of {', '.join(PRECISIONS)}")
 
@@ -156,8 +166,11 @@ class TrainConfig:
             raise ConfigError("--epochs must be at least 1 and --batch-size at least 2 (batch normalisation needs two)")
         if not 0 <= self.val_fraction < 1:
             raise ConfigError(f"--val-fraction {self.val_fraction}: must be from 0 (no validation) to below 1")
-        if not (self.learning_rate > 0 and self.weight_decay >= 0):
-            raise ConfigError("--learning-rate must be above 0 and --weight-decay not below")
+        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
+            raise ConfigError("--learning-rate must be above 0 and --weight-decay not below, both finite")
+        _require_seed(self.seed)
+        _require_at_least("workers", self.workers, 0)
+        _require_at_least("threads", self.threads, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +210,7 @@ class VerifyConfig:
             raise ConfigError(f"--recompute {self.recompute}: must not be negative")
         if self.recompute and not (self.classifier and self.data):
             raise ConfigError("--recompute needs --checkpoint and --data")
+        _require_seed(self.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +222,10 @@ class DemoConfig:
     threads: int | None = None
     quiet: bool = False
 
+    def __post_init__(self) -> None:
+        _require_seed(self.seed)
+        _require_at_least("threads", self.threads, 1)
+
 
 def parse_size(text: str, option: str) -> tuple[int, ...]:
     """Return (n,) for "N" and (height, width) for "HxW".
@@ -215,8 +233,8 @@ def parse_size(text: str, option: str) -> tuple[int, ...]:
     Raises:
         ConfigError: it is neither.
     """
-    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
-    if not match or "0" in match.groups():
+    match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text)
+    if not match or any(int(g) == 0 for g in match.groups() if g):
         raise ConfigError(f"{option} {text!r}: expected N or HxW, such as 224 or 240x320")
     return tuple(int(g) for g in match.groups() if g)
 
@@ -233,7 +251,7 @@ def parse_triple(text: str, option: str) -> tuple[float, float, float]:
         numbers = []
     if len(numbers) == 1:
         numbers *= 3
-    if len(numbers) != 3:
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
         raise ConfigError(f"{option} {text!r}: expected three numbers, such as 0.485,0.456,0.406")
     return (numbers[0], numbers[1], numbers[2])
 
@@ -244,8 +262,8 @@ def parse_duration(text: str, option: str) -> float:
     Raises:
         ConfigError: it is none of them.
     """
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text):
+    if match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text):
         return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-    if match := re.fullmatch(r"(\d+):(\d\d):(\d\d)", text):
+    if match := re.fullmatch(r"([0-9]+):([0-5][0-9]):([0-5][0-9])", text):
         return int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3])
     raise ConfigError(f"{option} {text!r}: expected seconds, 90s, 15m, 2h or HH:MM:SS")

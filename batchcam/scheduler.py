@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import os
 import re
 import signal
@@ -46,7 +47,7 @@ def share(task: str | None, environment: Mapping[str, str] = os.environ) -> Shar
                 break
         else:
             return Share(0, 1)
-    match = re.fullmatch(r"(\d+)/(\d+)", task)
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", task)
     if not match or int(match[1]) >= int(match[2]):
         raise ConfigError(f"{source} {task}: expected i/n with i from 0 to n-1, such as 0/4")
     return Share(int(match[1]), int(match[2]))
@@ -96,10 +97,17 @@ def whereabouts(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "user": environment.get("USER", str(os.getuid())),
+        "user": _user(),
         "job": job,
-        "restarts": int(environment.get("SLURM_RESTART_COUNT", 0)),
+        "restarts": int(environment.get("SLURM_RESTART_COUNT") or 0),
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without an entry in passwd
+        return str(os.getuid())
 
 
 def available_cpus() -> int:

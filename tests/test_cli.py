@@ -181,7 +181,7 @@ def test_missing_dataset(capsys, checkpoint, tmp_path):
 
 def test_output_that_can_not_be_written(capsys, checkpoint, images, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    expect(capsys, explain_words(checkpoint, images, tmp_path / "file" / "run"), 1, "file/run", "Not a directory")
+    expect(capsys, explain_words(checkpoint, images, tmp_path / "file" / "run"), 2, "file/run", "not a folder")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

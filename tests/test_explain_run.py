@@ -116,8 +116,8 @@ def test_shards_are_byte_identical_when_tasks_share_the_work_and_the_last_one_me
 
 def command(checkpoint: Path, images: Path, run: Path, *more: str) -> list[str]:
     return [
-        sys.executable, "-m", "batchcam", "explain", str(checkpoint), str(images), "--out", str(run), "-b", "3", "-j", "1",
-        "--threads", "1", "--device", "cpu", "--shard-size", str(SHARD_SIZE), *more,
+        sys.executable, "-m", "batchcam", "explain", str(checkpoint), str(images), "--out", str(run), "-b", "3",
+        "-j", "1", "--threads", "1", "--device", "cpu", "--shard-size", str(SHARD_SIZE), *more,
     ]  # fmt: skip
 
 

@@ -40,16 +40,17 @@ def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple
     set_precision(plan.precision, device, available_cpus())
     assembly = assemble(config.classifier, config.data)
     _require_same_inputs(config, plan, assembly)
-    proved = prove(assembly.network.to(device), assembly.normalised_probe(device), plan.target_layer)
+    network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    proved = prove(network, assembly.normalised_probe(device), plan.target_layer)
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
-    rows = _draw(config, sound)
+    drawn = _draw(config, plan, sound)
     found: list[Finding] = []
     with Explainer(proved, assembly.preprocessing, request, device) as explainer:
-        for shard, indices in rows:
+        for shard, indices in drawn:
             batch = collate([assembly.dataset[i] for i in indices])
             explained = explainer(batch.pixels, assembly.labels[indices], batch.unreadable)
             found += _compare(config.run, plan, shard, batch, explained)
-    return sum(len(indices) for _, indices in rows), found
+    return sum(len(indices) for _, indices in drawn), found
 
 
 def _require_same_inputs(config: VerifyConfig, plan: Plan, assembly: Assembly) -> None:
@@ -59,17 +60,16 @@ def _require_same_inputs(config: VerifyConfig, plan: Plan, assembly: Assembly) -
         raise DatasetError(f"{config.data}: not the dataset of this run: its sample ids, labels or sizes differ")
 
 
-def _draw(config: VerifyConfig, sound: Sequence[Shard]) -> list[tuple[Shard, list[int]]]:
-    """Return dataset positions drawn without repetition, by shard."""
+def _draw(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> list[tuple[Shard, list[int]]]:
+    """Return dataset positions drawn without repetition, in batches of one shard each."""
     total = sum(s.count for s in sound)
     chosen = np.random.default_rng(config.seed).choice(total, min(config.recompute, total), replace=False)
     # `chosen` counts sound samples only
     starts = itertools.accumulate((s.count for s in sound), initial=0)
     drawn = []
     for shard, start in zip(sound, starts, strict=False):
-        own = np.sort(chosen[(chosen >= start) & (chosen < start + shard.count)])
-        if len(own):
-            drawn.append((shard, (own - start + shard.first).tolist()))
+        own = np.sort(chosen[(chosen >= start) & (chosen < start + shard.count)]) - start + shard.first
+        drawn += [(shard, own[i : i + plan.batch_size].tolist()) for i in range(0, len(own), plan.batch_size)]
     return drawn
 
 

@@ -19,9 +19,9 @@ from batchcam.engine.checkpoint import FORMAT_KEY, load_raw, pack_checkpoint
 from batchcam.engine.explainer import pick_device, set_precision
 from batchcam.engine.loader import BatchStream, SampleDataset
 from batchcam.engine.preprocessing import PRESETS, Preprocessing
-from batchcam.engine.sources import Source, match_classes, open_source
+from batchcam.engine.sources import match_classes, open_source
 from batchcam.engine.training import Score, initial_network, shuffled_batches, split_by_class, train_epoch, validate
-from batchcam.errors import CheckpointError, DatasetError
+from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.scheduler import Stop, available_cpus
 from batchcam.store import landing
 from batchcam.store.plan import dataset_fingerprint
@@ -78,14 +78,17 @@ def train(config: TrainConfig) -> TrainSummary:
     device = pick_device(config.device)
     set_precision("fp32", device, config.threads or available_cpus())
     preprocessing = _preprocessing(config)
-    source, names, training, validation = _data(config, preprocessing)
-    state = _State.start(config, names, preprocessing, source, training, validation, device)
+    names, training, validation = _data(config, preprocessing)
+    state = _State.start(config, names, preprocessing, training, validation, device)
     note(
         f"{config.arch}, {len(names)} classes, {len(training.positions)} images to learn from, "
         f"{len(validation.positions) if validation else 0} to validate on; {device}, "
         f"starting at epoch {len(state.history) + 1}",
         config.quiet,
     )
+    if config.out.is_dir():
+        raise ConfigError(f"--out {config.out}: a folder; give the checkpoint's file name")
+    landing.make_folder(config.out.parent)
     with Stop() as stop:
         for epoch in range(len(state.history) + 1, config.epochs + 1):
             batches = shuffled_batches(training.positions, config.batch_size, config.seed, epoch)
@@ -98,6 +101,9 @@ def train(config: TrainConfig) -> TrainSummary:
                     state.network, state.optimizer, preprocessing, training.labels,
                     stream, device, progress.advance, stop.reason,
                 )  # fmt: skip
+            if learned.unreadable == sum(map(len, batches)):
+                reason = training.dataset[int(training.positions[0])].error
+                raise DatasetError(f"{config.data}: no image to learn from could be read, such as the first: {reason}")
             validated = _validate(config, state.network, preprocessing, validation, device)
             state.finish_epoch(epoch, learned, validated)
     return state.summary()
@@ -120,16 +126,14 @@ class _State:
         config: TrainConfig,
         names: tuple[str, ...],
         preprocessing: Preprocessing,
-        source: Source,
         training: _Samples,
         validation: _Samples | None,
         device: torch.device,
     ) -> _State:
         """Return the state after the last whole epoch on disk, or a new one."""
         settings = {name: getattr(config, name) for name in SHAPING}
-        settings["dataset_fingerprint"] = dataset_fingerprint(
-            source.sample_ids, training.labels.tolist(), source.sizes.tolist()
-        )
+        settings["dataset_fingerprint"] = _fingerprint(training)
+        settings["validation_fingerprint"] = _fingerprint(validation) if validation else None
         settings["training_samples"] = len(training.positions)
         settings["validation_samples"] = len(validation.positions) if validation else 0
         settings["preprocessing"] = preprocessing.to_dict()
@@ -229,9 +233,7 @@ def _preprocessing(config: TrainConfig) -> Preprocessing:
     return asked or PRESETS["seed"]
 
 
-def _data(
-    config: TrainConfig, preprocessing: Preprocessing
-) -> tuple[Source, tuple[str, ...], _Samples, _Samples | None]:
+def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str, ...], _Samples, _Samples | None]:
     source = open_source(config.data)
     labels = source.labels
     if (labels < 0).any():
@@ -246,11 +248,19 @@ def _data(
     if config.val:
         other = open_source(config.val)
         samples = SampleDataset(other, preprocessing, preprocessing.image_size)
-        validation = _Samples(samples, match_classes(other.labels, other.class_names, names), np.arange(len(other)))
-        return source, names, _Samples(dataset, labels, everything), validation
+        known = match_classes(other.labels, other.class_names, names)
+        if (known < 0).all():
+            raise DatasetError(f"{config.val}: no sample has a label; validation needs labels")
+        validation = _Samples(samples, known, np.arange(len(other)))
+        return names, _Samples(dataset, labels, everything), validation
     learn, hold = split_by_class(labels, config.val_fraction, config.seed)
     validation_part = _Samples(dataset, labels, hold) if len(hold) else None
-    return source, names, _Samples(dataset, labels, learn), validation_part
+    return names, _Samples(dataset, labels, learn), validation_part
+
+
+def _fingerprint(samples: _Samples) -> str:
+    source = samples.dataset.source
+    return dataset_fingerprint(source.sample_ids, samples.labels.tolist(), source.sizes.tolist())
 
 
 def _stream(config: TrainConfig, samples: _Samples, batches: Sequence[list[int]]) -> BatchStream:

@@ -54,7 +54,7 @@ class Assembly:
     @property
     def dataset(self) -> SampleDataset:
         """The samples, decoded and preprocessed."""
-        return SampleDataset(self.source, self.preprocessing, self.input_size)
+        return SampleDataset(self.source, self.preprocessing, self.input_size, self.probe.shape[1])
 
     def normalised_probe(self, device: torch.device) -> Tensor:
         """Return the probe as the network takes it."""
@@ -92,9 +92,8 @@ def assemble(classifier: Classifier, data: str) -> Assembly:
 
 def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str, int]:
     where = str(checkpoint.path)
-    class_count = class_count_of(checkpoint.state)
     if classifier.model:
-        network = load_callable(classifier.model)()
+        network = _call(classifier.model)
         if not isinstance(network, nn.Module):
             raise ModelError(f"--model {classifier.model}: returned {type(network).__name__}, not a torch.nn.Module")
         architecture = classifier.model
@@ -107,9 +106,18 @@ def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module,
             raise ConfigError(
                 f"{where}: does not say its architecture; name it with --arch, such as resnet18, or --model"
             )
-        network = build_network(architecture, class_count)
+        network = build_network(architecture, class_count_of(checkpoint.state))
     load_state(network, checkpoint.state, where)
-    return network, architecture, class_count
+    # in the network's order: safetensors sorts its keys
+    return network, architecture, class_count_of(network.state_dict())
+
+
+def _call(model: str) -> object:
+    factory = load_callable(model)
+    try:
+        return factory()
+    except Exception as error:  # whatever the user's callable raises
+        raise ModelError(f"--model {model}: raised {type(error).__name__}: {error}") from error
 
 
 def _class_names(classifier: Classifier, checkpoint: Checkpoint, source: Source, class_count: int) -> tuple[str, ...]:
@@ -192,10 +200,12 @@ def _probe(source: Source, preprocessing: Preprocessing | None) -> Tensor:
             if preprocessing is None and not isinstance(image, Tensor):
                 raise ConfigError("the checkpoint does not say its preprocessing; say --preprocess imagenet or seed")
             pixels = prepare(image, preprocessing)[0]
+            if not torch.isfinite(pixels).all():
+                raise UnreadableImageError("NaN or infinite pixels")
         except UnreadableImageError as error:
             reason = str(error)
             continue
-        if not probe or pixels.shape == probe[0].shape:
+        if not probe or (pixels.shape, pixels.dtype) == (probe[0].shape, probe[0].dtype):
             probe.append(pixels)
         if len(probe) == PROBE_SAMPLES:
             break

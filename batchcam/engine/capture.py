@@ -27,6 +27,8 @@ class ActivationCapture:
         self._latest: Tensor | None = None
 
     def __enter__(self) -> ActivationCapture:
+        if self._handle:
+            raise RuntimeError("already listening to the layer")
         self._handle = self._layer.register_forward_hook(self._keep)
         return self
 

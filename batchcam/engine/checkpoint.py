@@ -8,6 +8,8 @@ import hashlib
 import io
 import json
 import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +25,8 @@ FORMAT_VERSION = 1
 STATE_KEYS = ("model", "state_dict", "model_ema")
 PREFIXES = ("module.", "_orig_mod.")
 AVERAGING_COUNTER = "n_averaged"  # torch.optim.swa_utils.AveragedModel keeps it beside the weights
+BYTEARRAY = re.compile(rb"c(__builtin__|builtins)\r?\nbytearray\r?\n")  # the opcode that loads it
+REASON_LENGTH = 200
 PICKLE_SLACK = 2**20  # a zip's directory and padding may make its content smaller than the file, never much larger
 
 
@@ -61,6 +65,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: cannot read the checkpoint: {error.strerror}") from error
     is_safetensors = path.suffix == ".safetensors"
     content, about = _read_safetensors(path, data) if is_safetensors else _read_torch(path, data)
+    _check_description(path, about)
     state = _clean_state(path, content)
     names = about.get("class_names")
     return Checkpoint(
@@ -80,17 +85,16 @@ def load_raw(path: Path, data: bytes) -> Any:
     Raises:
         CheckpointError: it is no checkpoint, or one that asks for code to be run; nothing ran.
     """
-    _refuse_zip_bomb(path, data)
+    _refuse_bombs(path, data)
     try:
         # torchvision's reference training stores its arguments as a Namespace: a plain record
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on foreign pickles, TorchScript and sparse tensors
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            raise CheckpointError(
-                f"{path}: refused: it holds more than tensors and plain values: {_reason(error)}"
-            ) from error
-        raise CheckpointError(f"{path}: not a checkpoint: {_reason(error)}") from error
+        reason = _reason(error)
+        kind = "refused: it holds more than tensors and plain values" if "GLOBAL" in reason else "not a checkpoint"
+        raise CheckpointError(f"{path}: {kind}: {reason}") from error
     except Exception as error:  # the unpickler raises anything on bytes that are no checkpoint
         raise CheckpointError(f"{path}: not a checkpoint, or a damaged one: {_reason(error)}") from error
 
@@ -130,8 +134,6 @@ def _read_torch(path: Path, data: bytes) -> tuple[Any, Mapping[str, Any]]:
     about = content.get(FORMAT_KEY, {}) if isinstance(content, Mapping) else {}
     if not isinstance(about, Mapping):
         about = {}
-    if about and about.get("version") != FORMAT_VERSION:
-        raise CheckpointError(f"{path}: checkpoint format {about.get('version')}; this batchcam reads {FORMAT_VERSION}")
     return content, about
 
 
@@ -147,33 +149,65 @@ def _read_safetensors(path: Path, data: bytes) -> tuple[Mapping[str, Tensor], Ma
     return state, about if isinstance(about, Mapping) else {}
 
 
-def _refuse_zip_bomb(path: Path, data: bytes) -> None:
-    """Refuse a zip whose content is larger than the file: torch stores tensors uncompressed."""
-    if not data.startswith(b"PK"):
-        return
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            total = sum(entry.file_size for entry in archive.infolist())
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one: {_reason(error)}") from error
-    if total > len(data) + PICKLE_SLACK:
-        raise CheckpointError(f"{path}: refused: unpacks to {total} bytes from a file of {len(data)}")
+def _check_description(path: Path, about: Mapping[str, Any]) -> None:
+    """Refuse a description of another version, or whose entries are of other types than ours."""
+    if about and about.get("version") != FORMAT_VERSION:
+        version = one_line(about.get("version"))[:REASON_LENGTH]
+        raise CheckpointError(f"{path}: checkpoint format {version}; this batchcam reads {FORMAT_VERSION}")
+    kinds: dict[str, Any] = {
+        "architecture": str,
+        "class_names": (list, tuple),
+        "preprocessing": Mapping,
+        "training": Mapping,
+    }
+    for name, kind in kinds.items():
+        value = about.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise CheckpointError(f"{path}: its {name} is a {type(value).__name__}: not a checkpoint of batchcam")
+
+
+def _refuse_bombs(path: Path, data: bytes) -> None:
+    """Refuse a file that a few bytes make grow: a compressed zip, since torch stores tensors as they are, or a pickle
+    that asks for a bytearray of any size, which torch counts among the plain values.
+    """
+    pickles = [data]
+    if data.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                total = sum(entry.file_size for entry in archive.infolist())
+                if total > len(data) + PICKLE_SLACK:
+                    raise CheckpointError(f"{path}: refused: unpacks to {total} bytes from a file of {len(data)}")
+                pickles = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
+        except CheckpointError:
+            raise
+        except Exception as error:  # BadZipFile, and whatever else zipfile raises on a damaged directory
+            raise CheckpointError(f"{path}: not a checkpoint, or a damaged one: {_reason(error)}") from error
+    if any(BYTEARRAY.search(pickled) for pickled in pickles):
+        raise CheckpointError(f"{path}: refused: it holds more than tensors and plain values: a bytearray")
 
 
 def _clean_state(path: Path, content: Any) -> dict[str, Tensor]:
     """Return the state dict inside `content`, without the prefixes of wrappers."""
     if isinstance(content, Mapping) and not _is_state(content):
-        content = next((content[k] for k in STATE_KEYS if isinstance(content.get(k), Mapping)), content)
-    if isinstance(content, Mapping):
-        content = {k: v for k, v in content.items() if k != AVERAGING_COUNTER}
-    if not _is_state(content):
+        content = next((content[k] for k in STATE_KEYS if _is_state(content.get(k))), None)
+    state = {k: v for k, v in content.items() if k != AVERAGING_COUNTER} if _is_state(content) else {}
+    if not state:
         raise CheckpointError(
             f"{path}: holds no state dict: expected tensors by name, at the top or under {', '.join(STATE_KEYS)}"
         )
-    state = dict(content)
+    for name, tensor in state.items():
+        if not _is_plain(tensor):
+            raise CheckpointError(f"{path}: tensor {one_line(name)[:REASON_LENGTH]} does not hold the values it claims")
     while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None):
         state = {k[len(prefix) :]: v for k, v in state.items()}
     return state
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Return whether every value of `tensor` is in the file: a few bytes could claim a network of any size."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _is_state(content: Any) -> bool:
@@ -185,9 +219,12 @@ def _is_state(content: Any) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first sentence of `error`, without torch's advice to load the file unsafely."""
-    text = str(error)
-    # torch: "Weights only load failed. <advice, including weights_only=False> WeightsUnpickler error: <what is wrong>"
-    text = text.rpartition("WeightsUnpickler error:")[2] if "WeightsUnpickler error:" in text else text
-    text = one_line(text.partition("Please use")[0].partition("Check the documentation")[0])
-    return (text or type(error).__name__)[:200]
+    """Return what is wrong, in one line, without torch's advice to load the file unsafely."""
+    # torch raises its advice from within the handler of the error that tells what is wrong
+    inner = error.__context__ if isinstance(error, pickle.UnpicklingError) and error.__context__ else error
+    text = str(inner)
+    if "TorchScript" in text:
+        return "a TorchScript archive, which is a program: save the network's state_dict() instead"
+    for advice in ("Please use", "Please file", "If you are seeing", "Check the documentation", "(call 'torch.jit"):
+        text = text.partition(advice)[0]
+    return (one_line(text) or type(inner).__name__)[:REASON_LENGTH]

@@ -161,9 +161,10 @@ class Explainer:
         return cam.selected_class_activation_maps(activations, self._proved.weight, classes)
 
     def _predicted_cams(self, cams: Tensor, classes: Tensor, prediction: Tensor) -> Tensor:
-        """Return the predicted class's CAM of each sample, (n, h, w)."""
+        """Return the predicted class's CAM of each sample, (n, h, w); NaN where no class is predicted."""
         rank = prediction.clamp(min=0) if self._request.cams == "all" else torch.zeros_like(prediction)
-        return cams[torch.arange(len(cams), device=cams.device), rank]
+        chosen = cams[torch.arange(len(cams), device=cams.device), rank]
+        return chosen.masked_fill((prediction < 0)[:, None, None], float("nan"))
 
     def _maps(self, predicted: Tensor, finite: Tensor, constant: Tensor) -> tuple[Tensor | None, Tensor | None]:
         if self._request.maps == "none":
@@ -231,7 +232,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.ones(1, device=device).cpu()  # a meta device holds no values
     except Exception as error:  # torch raises RuntimeError, AssertionError, NotImplementedError by device and build
         found = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         raise DeviceError(f"--device {name}: not on this machine; there are: {found}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
 import os
@@ -19,8 +20,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from batchcam.engine.images import UnreadableImageError
 from batchcam.engine.preprocessing import Preprocessing
 from batchcam.engine.sources import Source
+from batchcam.errors import BatchcamError
 
 NO_DIGEST = bytes(32)
+JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # what a scheduler sends to every process of a job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +75,14 @@ class SampleDataset(Dataset[Any]):
         source: the dataset.
         preprocessing: how an image becomes the network's input.
         input_size: (H, W) that every sample must have in the end.
+        channels: C that every sample must have in the end.
     """
 
-    def __init__(self, source: Source, preprocessing: Preprocessing | None, input_size: tuple[int, int]) -> None:
+    def __init__(
+        self, source: Source, preprocessing: Preprocessing | None, input_size: tuple[int, int], channels: int = 3
+    ) -> None:
         self.source, self.preprocessing, self.input_size = source, preprocessing, input_size
+        self._shape = (channels, *input_size)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -85,9 +92,12 @@ class SampleDataset(Dataset[Any]):
         try:
             stored = self.source.read(index)
             sha256 = stored.sha256
+            if isinstance(stored.image, Tensor) and self.preprocessing is not None:
+                # stacked with images it would make floats of their bytes, which would then count as normalised
+                raise UnreadableImageError("a preprocessed tensor in a dataset whose other samples are images")
             pixels, crop_box, size = prepare(stored.image, self.preprocessing)
-            if tuple(pixels.shape[1:]) != self.input_size:
-                raise UnreadableImageError(f"input of {tuple(pixels.shape[1:])}, the run's is {self.input_size}")
+            if tuple(pixels.shape) != self._shape:
+                raise UnreadableImageError(f"input of {tuple(pixels.shape)}, the run's is {self._shape}")
         except UnreadableImageError as error:
             digest = sha256 or getattr(error, "sha256", None) or NO_DIGEST
             return LoadedSample(index, None, digest, (float("nan"),) * 4, (-1, -1), str(error) or "unreadable")
@@ -163,7 +173,8 @@ class BatchStream:
     def __init__(
         self, dataset: SampleDataset, batches: Iterable[list[int]], processes: int, *, pin: bool = False
     ) -> None:
-        self._closing = torch.multiprocessing.get_context().Event()
+        # without a lock, unlike an Event: a signal's handler that is interrupted by a signal would wait for itself
+        self._closing = torch.multiprocessing.get_context().RawValue("b", 0)
         self._loader: DataLoader[LoadedBatch] = DataLoader(
             dataset,
             batch_sampler=batches,
@@ -175,14 +186,29 @@ class BatchStream:
         self._iterator: Iterator[LoadedBatch] | None = None
 
     def __enter__(self) -> BatchStream:
-        self._iterator = iter(self._loader)
+        # a block that is never left: multiprocessing's own clean-up sends SIGTERM and waits for ever
+        atexit.register(self._close)
+        self._closing.value = 0
+        # loader processes inherit the mask until they have their own handlers
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
+        try:
+            self._iterator = iter(self._loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
-        self._iterator = None  # the last reference: the DataLoader ends its processes
+        self._close()
+        atexit.unregister(self._close)
+        # dropping the iterator ends its processes too, but not while an exception's traceback holds it
+        if end := getattr(self._iterator, "_shutdown_workers", None):
+            end()
+        self._iterator = None
+
+    def _close(self) -> None:
+        self._closing.value = 1
 
     def __iter__(self) -> BatchStream:
         return self
@@ -190,7 +216,12 @@ class BatchStream:
     def __next__(self) -> LoadedBatch:
         if self._iterator is None:
             raise RuntimeError("a BatchStream gives batches inside its `with` block only")
-        return next(self._iterator)
+        try:
+            return next(self._iterator)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise BatchcamError(f"a loader process died: {error}; out of memory? try fewer --workers") from error
 
 
 def _leave_signals_to_parent(closing: Any, process: int) -> None:
@@ -200,9 +231,10 @@ def _leave_signals_to_parent(closing: Any, process: int) -> None:
     """
 
     def heard(number: int, frame: FrameType | None) -> None:
-        if closing.is_set():
+        if closing.value:
             os._exit(0)
 
     signal.signal(signal.SIGTERM, heard)
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)

@@ -84,7 +84,7 @@ def class_count_of(state: Mapping[str, Tensor]) -> int:
     Raises:
         CheckpointError: it has no matrix.
     """
-    matrices = [v for v in state.values() if v.ndim == 2]
+    matrices = [v for v in state.values() if v.ndim == 2 and v.numel()]
     if not matrices:
         raise CheckpointError("the checkpoint has no linear layer: which network is it? name it with --arch or --model")
     return int(matrices[-1].shape[0])
@@ -111,7 +111,11 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> N
     ]
     if problems:
         raise CheckpointError(f"{where}: its keys are not this network's: {'; '.join(problems)}; is --arch right?")
-    network.load_state_dict(dict(state))
+    try:
+        network.load_state_dict(dict(state))
+    except RuntimeError as error:  # tensors without data, or of a layout that can't be copied
+        reason = str(error).rpartition("occurred :")[2].strip() or "no reason given"
+        raise CheckpointError(f"{where}: its tensors cannot be copied into the network: {reason}") from error
 
 
 def prove(network: nn.Module, probe: Tensor, target_layer: str | None = None) -> ExplainableNetwork:
@@ -123,13 +127,13 @@ def prove(network: nn.Module, probe: Tensor, target_layer: str | None = None) ->
         target_layer: name of a layer to take instead of the one found; the identity is measured all the same.
 
     Raises:
-        ModelError: no last linear layer, no global average pooling before it, or no layer of that name.
+        ModelError: no last linear layer, no global average pooling before it, no layer of that name, or no finite
+            logits.
     """
-    trace = _trace(network, probe)
+    trace = _finite_trace(network, probe)
     name, classifier = _classifier(network, trace)
-    features = trace.inputs[name]
     if target_layer is None:
-        target_layer = _pooled_layer(trace, features, name)
+        target_layer = _pooled_layer(network, trace, name)
     activations = _activations(network, trace, target_layer)
     weight = classifier.weight.detach().float()
     bias = (
@@ -170,6 +174,15 @@ class _Trace:
     logits: Tensor
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+
+
+def _finite_trace(network: nn.Module, probe: Tensor) -> _Trace:
+    """Trace the network on the samples of the probe whose logits are finite."""
+    trace = _trace(network, probe)
+    finite = torch.isfinite(trace.logits).all(1)
+    if not finite.any():
+        raise ModelError("the network's logits are not finite for any sample of the probe: NaN or infinity in weights?")
+    return trace if finite.all() else _trace(network, probe[finite])
 
 
 def _trace(network: nn.Module, probe: Tensor) -> _Trace:
@@ -213,8 +226,9 @@ def _classifier(network: nn.Module, trace: _Trace) -> tuple[str, nn.Linear]:
     )
 
 
-def _pooled_layer(trace: _Trace, features: Tensor, classifier: str) -> str:
-    """Return the layer whose spatial mean is `features`: of several, the one with most cells, then the outermost."""
+def _pooled_layer(network: nn.Module, trace: _Trace, classifier: str) -> str:
+    """Return the layer whose mean `classifier` takes: of several, the one with most cells, then the outermost."""
+    features = trace.inputs[classifier]
     scale = features.float().abs().amax().clamp(min=1e-30)
     fitting = {
         name: output
@@ -223,12 +237,20 @@ def _pooled_layer(trace: _Trace, features: Tensor, classifier: str) -> str:
         and output.shape[:2] == features.shape
         and bool((output.float().mean((2, 3)) - features.float()).abs().amax() <= FEATURE_TOLERANCE * scale)
     }
-    if not fitting:
+    # the first one to run tells where the features come from: a pooling layer's single cell is its own mean
+    if not fitting or _pools_otherwise(network, trace, next(iter(fitting))):
         raise ModelError(
             f"no module's output, averaged over space, is what the last linear layer {classifier!r} takes: CAM needs "
-            "global average pooling right before it, which VGG, AlexNet and transformers do not have"
+            "global average pooling right before it, which VGG, AlexNet and most transformers do not have"
         )
     return min(fitting, key=lambda name: (-fitting[name][0, 0].numel(), name.count(".")))
+
+
+def _pools_otherwise(network: nn.Module, trace: _Trace, name: str) -> bool:
+    """Return whether layer `name`, such as a global maximum pooling, makes one cell of many without weights."""
+    before, after = trace.inputs[name], trace.outputs[name]
+    learned = any(True for _ in network.get_submodule(name).parameters())
+    return not learned and before.ndim == 4 and before[0, 0].numel() > 1 and after[0, 0].numel() == 1
 
 
 def _activations(network: nn.Module, trace: _Trace, target_layer: str) -> Tensor:

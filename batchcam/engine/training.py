@@ -34,6 +34,8 @@ class Score:
 def split_by_class(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return positions for training and for validation: of each class `fraction`, rounded, drawn by `seed`.
 
+    A class keeps at least one sample to learn from.
+
     Args:
         labels: int64 (n,).
         fraction: share of each class to validate on.
@@ -43,7 +45,8 @@ def split_by_class(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.n
     held_out = []
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
-        held_out.append(members[: round(fraction * len(members))])
+        # one at least to learn from
+        held_out.append(members[: min(round(fraction * len(members)), len(members) - 1)])
     validation = np.sort(np.concatenate(held_out))
     return np.setdiff1d(np.arange(len(labels)), validation), validation
 
@@ -108,7 +111,8 @@ def train_epoch(
         images, truth = _readable(batch, preprocessing, labels, device)
         if len(truth) > 1:
             optimizer.zero_grad()
-            logits = network(images)
+            output = network(images)
+            logits = output if isinstance(output, Tensor) else output.logits  # GoogLeNet and Inception have side exits
             loss = F.cross_entropy(logits, truth)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -101,7 +101,9 @@ def check_digest(run: Path, name: str, record: FileRecord | None) -> Iterator[Fi
         yield Finding(Kind.FILE_UNREADABLE, name, f"cannot read: {error.strerror}")
         return
     if actual != stated:
-        yield Finding(Kind.DIGEST_MISMATCH, name, f"SHA-256 is {actual}, should be {stated}")
+        yield Finding(
+            Kind.DIGEST_MISMATCH, name, f"SHA-256 is {actual}, should be {stated}; remove it and make it again"
+        )
 
 
 def check_structure(file: h5py.File, plan: Plan, shard: Shard, name: str) -> Iterator[Finding]:
