@@ -16,6 +16,7 @@ import pytest
 from batchcam.commands import demo as demo_module
 from batchcam.commands.demo import demo
 from batchcam.config import DemoConfig
+from batchcam.errors import BatchcamError
 
 
 def small_demo(out: Path, monkeypatch: pytest.MonkeyPatch):
@@ -51,6 +52,12 @@ def test_demo_run_again_goes_on_from_what_is_there(tmp_path, monkeypatch):
     before = digests(tmp_path / "demo")
     small_demo(tmp_path / "demo", monkeypatch)
     assert digests(tmp_path / "demo") == before
+
+
+def test_demo_that_can_not_write_says_where(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BatchcamError, match="file/images/train/.*: cannot write: Not a directory"):
+        demo(DemoConfig(tmp_path / "file", quiet=True))
 
 
 @pytest.mark.slow

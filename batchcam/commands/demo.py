@@ -65,8 +65,11 @@ def demo(config: DemoConfig) -> DemoSummary:
     start = time.perf_counter()
     out = config.out
     note(f"drawing images into {out}", config.quiet)
-    for split, per_class in (("train", TRAIN_PER_CLASS), ("test", TEST_PER_CLASS)):
-        shapes.generate(out, split, per_class, IMAGE_SIZE, config.seed)
+    try:
+        for split, per_class in (("train", TRAIN_PER_CLASS), ("test", TEST_PER_CLASS)):
+            shapes.generate(out, split, per_class, IMAGE_SIZE, config.seed)
+    except OSError as error:
+        raise landing.write_error(Path(error.filename or out), error) from error
     run = out / "run"
     _train_and_explain(config, out / "model.pth", run)
     verified = verify(VerifyConfig(run, quiet=config.quiet))
