@@ -17,7 +17,7 @@ import pytest
 from batchcam.cli import main
 from batchcam.commands.merge import merge
 from batchcam.store import landing
-from batchcam.store.manifest import write_task
+from batchcam.store.manifest import task_file, write_task
 from batchcam.store.plan import Plan, Shard, write_plan
 from batchcam.store.schema import SHARD_FOLDER
 from batchcam.store.shard import ShardBuilder
@@ -224,7 +224,7 @@ def synthetic_run(run: Path, seed: int = 0, **changes: Any) -> Plan:
     """Make a finished run of 21 samples in three shards, the last one short."""
     plan = synthetic_plan(**changes)
     land_shards(run, plan, synthetic_rows(plan, seed))
-    write_task(run, 0, {"task": "0/1", "started": "2026-01-02T03:04:05Z", "outcome": "done", "samples": 21})
+    write_task(run, task_file(0), {"task": "0/1", "started": "2026-01-02T03:04:05Z", "outcome": "done", "samples": 21})
     merge(run)
     return plan
 

@@ -56,7 +56,7 @@ def test_demo_run_again_goes_on_from_what_is_there(tmp_path, monkeypatch):
 
 def test_demo_that_can_not_write_says_where(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(BatchcamError, match="file/images/train/.*: cannot write: Not a directory"):
+    with pytest.raises(BatchcamError, match=r"file/images/train/.*: cannot write: Not a directory"):
         demo(DemoConfig(tmp_path / "file", quiet=True))
 
 

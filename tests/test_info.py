@@ -10,7 +10,7 @@ import pytest
 
 from batchcam.commands.info import info
 from batchcam.errors import RunError
-from batchcam.store.manifest import write_task
+from batchcam.store.manifest import task_file, write_task
 
 
 def test_info_of_a_finished_run_is_what_the_manifest_says(sound_run: Path) -> None:
@@ -57,13 +57,13 @@ def test_command_tells_checkpoint_dataset_network_and_classes(sound_run: Path, r
 
 
 def test_tasks_on_different_machines_are_a_note(finished_run: Path) -> None:
-    write_task(finished_run, 1, {"task": "1/2", "started": "b", "outcome": "done", "device": "cuda H100"})
+    write_task(finished_run, task_file(1), {"task": "1/2", "started": "b", "outcome": "done", "device": "cuda H100"})
     (finished_run / "manifest.json").unlink()
     assert any("device" in note for note in info(finished_run).notes)
 
 
 def test_tasks_that_stopped_early_are_a_note(finished_run: Path) -> None:
-    write_task(finished_run, 1, {"task": "1/2", "started": "b", "outcome": "stopped early"})
+    write_task(finished_run, task_file(1), {"task": "1/2", "started": "b", "outcome": "stopped early"})
     (finished_run / "manifest.json").unlink()
     assert any("stopped early" in note for note in info(finished_run).notes)
 

@@ -15,7 +15,7 @@ from batchcam import __version__
 from batchcam.commands.merge import merge
 from batchcam.errors import RunError
 from batchcam.store import landing
-from batchcam.store.manifest import read_manifest, read_tasks, write_task
+from batchcam.store.manifest import read_manifest, read_tasks, task_file, write_task
 from batchcam.store.plan import read_plan
 
 
@@ -118,13 +118,13 @@ def test_an_absent_manifest_is_told_apart_from_a_damaged_one(finished_run: Path)
 
 def test_tasks_are_read_by_their_start_and_each_has_its_own_file(tmp_path: Path) -> None:
     for number, started in ((0, "2026-01-01T02:00:00Z"), (0, "2026-01-01T01:00:00Z"), (1, "2026-01-01T03:00:00Z")):
-        write_task(tmp_path, number, {"task": f"{number}/2", "started": started})
+        write_task(tmp_path, task_file(number), {"task": f"{number}/2", "started": started})
     assert [t["started"][12] for t in read_tasks(tmp_path)] == ["1", "2", "3"]
     assert len(list(tmp_path.glob("task-0000[01]-*.json"))) == 3
 
 
 def test_damaged_task_records_are_left_out(tmp_path: Path) -> None:
-    write_task(tmp_path, 0, {"started": "a"})
+    write_task(tmp_path, task_file(0), {"started": "a"})
     (tmp_path / "task-00001-damaged.json").write_text("{")
     (tmp_path / "task-00002-folder.json").mkdir()
     assert read_tasks(tmp_path) == [{"started": "a"}]

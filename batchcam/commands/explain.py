@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import torch
 
@@ -15,12 +16,14 @@ from batchcam.engine.assembly import assemble
 from batchcam.engine.explainer import pick_device, set_precision
 from batchcam.engine.model import prove, require_identity
 from batchcam.errors import BatchcamError, StoppedEarlyError
-from batchcam.scheduler import Share, available_cpus, share, utc_now
+from batchcam.scheduler import Share, Stop, available_cpus, share, utc_now
 from batchcam.store import landing
-from batchcam.store.manifest import write_task
+from batchcam.store.manifest import task_file, write_task
 from batchcam.store.plan import Plan, require_same, write_plan
 from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
 from batchcam.store.shard import landed_shards
+
+TELL_EVERY_S = 10  # a task's record is one more file to sync: not for every small shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,11 @@ def explain(config: ExplainConfig) -> ExplainSummary:
         StoppedEarlyError: a signal, the time limit or a full disk; the same command goes on.
         BatchcamError: anything else that is wrong, before anything is written where possible.
     """
+    with Stop(config.time_limit_s) as stop:
+        return _explain(config, stop)
+
+
+def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
     mine = share(config.task)
     device = pick_device(config.compute.device)
     existing = existing_plan(config.out)
@@ -77,32 +85,44 @@ def explain(config: ExplainConfig) -> ExplainSummary:
     shards = [s for s in plan.shards if s.index not in landed and mine.takes(s.index)]
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
-        return _summary(config, plan, None, None)
+        return _summary(config, plan, None, 0.0, None)
     plan = write_plan(config.out, plan, origin(config))
     _clear_stale(config, plan, landed)
     work = Work(config, plan, assembly, proved, shards, device)
-    if shards:
-        _recorded(config, mine, device, work)
+    seconds = _recorded(config, mine, device, work, stop) if shards else 0.0
     complete = len(landed_shards(config.out, plan)) == len(plan.shards)
-    return _summary(config, plan, work, merge(config.out) if complete else None)
+    return _summary(config, plan, work, seconds, merge(config.out) if complete else None)
 
 
-def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work) -> None:
-    """Do the work, and leave a record of it however it ends."""
-    record = task_record(config, mine, device)
+def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work, stop: Stop) -> float:
+    """Do the work; record how far it is now and then, and how it ends; return the seconds that it took."""
+    record, name = task_record(config, mine, device), task_file(mine.index)
+    told = time.monotonic()
+
+    def write(outcome: str) -> None:
+        write_task(config.out, name, {**record, **work.record(), "outcome": outcome, "written": utc_now()})
+
+    def tell() -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL_EVERY_S:
+            told = time.monotonic()
+            write("running")
+
+    write("running")
     outcome = "failed"
     try:
-        work.run()
+        work.run(stop, tell)
         outcome = "done"
     except StoppedEarlyError:
         outcome = "stopped early"
         raise
     finally:
         try:
-            write_task(config.out, mine.index, {**record, **work.record(), "outcome": outcome, "ended": utc_now()})
+            write(outcome)
         except BatchcamError:
             if outcome == "done":  # else why the work failed is what matters
                 raise
+    return work.seconds
 
 
 def _clear_stale(config: ExplainConfig, plan: Plan, landed: set[int]) -> None:
@@ -115,7 +135,9 @@ def _clear_stale(config: ExplainConfig, plan: Plan, landed: set[int]) -> None:
             (config.out / name).unlink(missing_ok=True)
 
 
-def _summary(config: ExplainConfig, plan: Plan, work: Work | None, merged: MergeSummary | None) -> ExplainSummary:
+def _summary(
+    config: ExplainConfig, plan: Plan, work: Work | None, seconds: float, merged: MergeSummary | None
+) -> ExplainSummary:
     landed = work.landed if work else []
     return ExplainSummary(
         run=str(config.out),
@@ -123,7 +145,7 @@ def _summary(config: ExplainConfig, plan: Plan, work: Work | None, merged: Merge
         samples=sum(each.shard.count for each in landed),
         shards=len(landed),
         unreadable=work.unreadable if work else 0,
-        seconds=round(work.seconds, 3) if work else 0.0,
+        seconds=round(seconds, 3),
         complete=merged is not None,
         merged=merged,
     )

@@ -105,6 +105,8 @@ def _notes(tasks: list[dict[str, Any]]) -> list[str]:
         kinds = {str(t.get(key)) for t in tasks}
         if len(kinds) > 1:
             notes.append(f"tasks ran with different {key}: shards would not be byte-identical if made again elsewhere")
-    if any(t.get("outcome") != "done" for t in tasks):
-        notes.append("some tasks stopped early or failed; others finished their shards")
+    if any(t.get("outcome") == "running" for t in tasks):
+        notes.append("some tasks are running, or were killed without a last word")
+    if any(t.get("outcome") in ("stopped early", "failed") for t in tasks):
+        notes.append("some tasks stopped early or failed; whoever runs the same command again finishes their shards")
     return notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
@@ -40,29 +40,35 @@ class Work:
     ) -> None:
         self.landed: list[LandedShard] = []
         self.unreadable = 0
-        self.seconds = 0.0
+        self._start = time.perf_counter()
         self._landing_s = self._waiting_s = 0.0
         self._samples = 0
         self._config, self._plan, self._assembly, self._proved = config, plan, assembly, proved
         self._shards, self._device = shards, device
 
-    def run(self) -> None:
+    @property
+    def seconds(self) -> float:
+        """How long the loop over batches has been running."""
+        return time.perf_counter() - self._start
+
+    def run(self, stop: Stop, tell: Callable[[], None]) -> None:
         """Explain and land every shard of this worker.
 
+        Args:
+            stop: asked before every batch.
+            tell: called after every shard, to record how far the work is.
+
         Raises:
-            StoppedEarlyError: a signal came, or the time limit; the shard under way is given up.
+            StoppedEarlyError: `stop` gave a reason; the shard under way is given up.
         """
-        if not self._shards:
-            return
         plan, assembly, proved = self._plan, self._assembly, self._proved
         request = Request(plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity)
         weight, bias = proved.weight.cpu().numpy(), proved.bias.cpu().numpy()
         ranges = RangeBatches([(s.first, s.count) for s in self._shards], plan.batch_size)
         processes = loader_processes(self._config.compute.workers)
         total = sum(s.count for s in self._shards)
-        start = time.perf_counter()
+        self._start = time.perf_counter()
         with (
-            Stop(self._config.time_limit_s) as stop,
             # forks the loader processes, before any thread of the writer starts
             BatchStream(assembly.dataset, ranges, processes, pin=self._device.type == "cuda") as batches,
             Explainer(proved, assembly.preprocessing, request, self._device) as explainer,
@@ -70,13 +76,11 @@ class Work:
             ShardWriter(self._config.out, plan, weight, bias) as writer,
         ):
             self.landed = writer.landed  # also what lands after an error
-            try:
-                for shard in self._shards:
-                    self._fill(shard, batches, explainer, writer, stop, progress)
-                writer.wait()
-            finally:
-                self.seconds = time.perf_counter() - start
-        self._landing_s = writer.busy_s
+            for shard in self._shards:
+                self._fill(shard, batches, explainer, writer, stop, progress)
+                self._landing_s = writer.busy_s
+                tell()
+            writer.wait()
 
     def _fill(
         self,
@@ -119,12 +123,13 @@ class Work:
 
     def record(self) -> dict[str, Any]:
         """Return what the loop counted, for the task's record."""
+        seconds = self.seconds
         return {
             "shards": [landed.shard.file for landed in self.landed],
             "samples": self._samples,
             "unreadable": self.unreadable,
-            "seconds": round(self.seconds, 3),
-            "images_per_s": round(self._samples / self.seconds, 2) if self.seconds else None,
+            "seconds": round(seconds, 3),
+            "images_per_s": round(self._samples / seconds, 2),
             "seconds_waiting_for_images": round(self._waiting_s, 3),
             "seconds_landing": round(self._landing_s, 3),
         }

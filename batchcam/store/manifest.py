@@ -86,9 +86,13 @@ def read_manifest(run: Path, plan: Plan) -> Manifest:
     return manifest
 
 
-def write_task(run: Path, number: int, record: dict[str, Any]) -> None:
-    """Land task-NNNNN-*.json, what one task did; every process that works on the run has its own."""
-    name = TASK_PATTERN.replace("*", f"{number:05d}-{secrets.token_hex(4)}")
+def task_file(number: int) -> str:
+    """Return a new name task-NNNNN-*.json; every process that works on a run has its own."""
+    return TASK_PATTERN.replace("*", f"{number:05d}-{secrets.token_hex(4)}")
+
+
+def write_task(run: Path, name: str, record: dict[str, Any]) -> None:
+    """Land what a task did so far under the name that `task_file` gave it."""
     landing.land(run / name, seal(record))
 
 
