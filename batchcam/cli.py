@@ -302,8 +302,11 @@ def verify(
 
 @_command("batchcam info runs/monday", (0, 1, 2))
 @click.argument("run", type=FILE)
-def info(run: Path, quiet: bool, as_json: bool) -> int:
+@option("--watch", is_flag=True, help="Show a run in progress until it is complete.")
+def info(run: Path, watch: bool, quiet: bool, as_json: bool) -> int:
     """Tell what RUN explained, by which weights, how well, and what went wrong."""
+    if watch:
+        return _watch(run, as_json)
     from batchcam.commands.info import info as command
     from batchcam.printing import info_text
 
@@ -341,6 +344,21 @@ def _finish(summary: Any, text: Callable[[Any], str], as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(summary), "exit_code": code}, default=str))
     return code
+
+
+def _watch(run: Path, as_json: bool) -> int:
+    """Print looks at a run until it is complete: in place on a terminal, line by line elsewhere."""
+    from batchcam.commands.watch import watch
+    from batchcam.printing import watch_line, watch_text
+
+    in_place = sys.stdout.isatty()
+    for seen in watch(run, 2.0 if in_place else 30.0):
+        if in_place:
+            click.clear()
+        click.echo(watch_text(seen) if in_place else watch_line(seen))
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(seen), "exit_code": EXIT_DONE}))
+    return EXIT_DONE
 
 
 def _fail(message: str, code: int, words: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from batchcam.commands.merge import MergeSummary
     from batchcam.commands.train import TrainSummary
     from batchcam.commands.verify import VerifySummary
+    from batchcam.commands.watch import Watch
     from batchcam.metrics import ClassScore
 
 FINDINGS_SHOWN = 50
@@ -82,6 +84,27 @@ def info_text(run: RunInfo) -> str:
     lines += [f"{'task':<11} {one_line(_task(t))}" for t in run.tasks]
     lines += [f"{'note':<11} {one_line(n)}" for n in run.notes]
     return "\n".join([*lines, "", *class_table(run.classes)])
+
+
+def watch_text(seen: Watch) -> str:
+    """Return a look at a run in progress, with a line for each task."""
+    tasks = [f"{'task':<11} {one_line(_task(t))}" for t in seen.tasks]
+    return "\n".join([f"{one_line(seen.run)}", watch_line(seen), *tasks])
+
+
+def watch_line(seen: Watch) -> str:
+    """Return a look at a run in progress in one line."""
+    parts = [
+        f"{seen.shards_landed} of {seen.shards} shards, {seen.samples_landed} of {seen.samples} samples",
+        f"{seen.samples_per_s:.1f} samples/s" if seen.samples_per_s else "rate not known yet",
+    ]
+    if seen.complete:
+        parts.append("complete")
+    elif seen.seconds_left is not None:
+        parts.append(time.strftime("done at about %a %H:%M", time.localtime(time.time() + seen.seconds_left)))
+    if seen.unreadable:
+        parts.append(f"{seen.unreadable} unreadable so far")
+    return "; ".join(parts)
 
 
 def evaluate_text(summary: EvaluateSummary) -> str:
