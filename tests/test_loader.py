@@ -294,13 +294,13 @@ def test_loader_processes_end_when_a_signal_ends_their_parent(tmp_path):
 
 def test_killed_loader_process_is_an_error_and_no_hang(tmp_path):
     body = """
-        for process in children():
-            os.kill(process.pid, signal.SIGKILL)
+        os.kill(children()[0].pid, signal.SIGKILL)
         list(batches)
     """
     ended = subprocess.run(program(tmp_path, body), capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
-    assert "killed by signal: Killed" in ended.stderr
+    # torch's handler of SIGCHLD may raise at any line, also after the stream's own error
+    assert "a loader process died" in ended.stderr or "killed by signal: Killed" in ended.stderr
 
 
 def test_abandoned_stream_can_be_opened_again():

@@ -218,8 +218,9 @@ class BatchStream:
             raise RuntimeError("a BatchStream gives batches inside its `with` block only")
         try:
             return next(self._iterator)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # torch tells by RuntimeError, unless the loader died while it was handing over a batch
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise BatchcamError(f"a loader process died: {error}; out of memory? try fewer --workers") from error
 
