@@ -118,7 +118,7 @@ def write_master(run: Path, plan: Plan, collected: Collected) -> FileRecord:
             else:
                 _refer(file, plan, array)
         _write_shard_table(file, collected.records)
-    image = buffer.getbuffer()
+    image = buffer.getvalue()
     digest = landing.land_with_digest(run / MASTER_FILE, image, replace=True)
     return FileRecord(MASTER_FILE, 0, plan.sample_count, len(image), digest)
 

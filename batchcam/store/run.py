@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 OPEN_FILES = 64
 """Shards kept open at once; far below any limit of the system, however many shards a run has."""
 
+DENSE = 4
+"""Rows are read in one slice when at least every so-manieth is wanted."""
+
 SCALAR_COLUMNS = (
     "sample_index",
     "sample_id",
@@ -324,7 +327,7 @@ class Run:
     def _rows_of(self, array: Array, rows: np.ndarray, rest: tuple[Any, ...]) -> np.ndarray:
         """Return the rows in the order asked for, read shard by shard; text as str."""
         if self.complete and is_copied(array, self.plan):
-            values = self._file(self.path / MASTER_FILE)[array.name][...][rows]
+            values = _read_rows(self._file(self.path / MASTER_FILE)[array.name], rows)
         else:
             values = self._gather(array, rows)
         if array.dtype == "text":
@@ -341,11 +344,7 @@ class Run:
         owners = np.searchsorted(self._starts, rows, "right") - 1
         for shard in np.unique(owners):
             places = np.flatnonzero(owners == shard)
-            wanted, back = np.unique(rows[places] - self._starts[shard], return_inverse=True)
-            dataset = self._dataset(array, int(shard))
-            whole = len(wanted) == wanted[-1] - wanted[0] + 1  # a slice reads quicker than a list of rows
-            block = dataset[wanted[0] : wanted[-1] + 1] if whole else dataset[wanted]
-            values[places] = block[back]
+            values[places] = _read_rows(self._dataset(array, int(shard)), rows[places] - self._starts[shard])
         return values
 
     def _dataset(self, array: Array, shard: int) -> h5py.Dataset:
@@ -367,6 +366,19 @@ class Run:
         if len(self._files) > OPEN_FILES:
             self._files.popitem(last=False)[1].close()
         return file
+
+
+def _read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    """Return rows of an HDF5 dataset in the order asked for, which HDF5 itself can't."""
+    if not len(rows):
+        return np.empty((0, *dataset.shape[1:]), dataset.dtype)
+    wanted, back = np.unique(rows, return_inverse=True)
+    first, stop = int(wanted[0]), int(wanted[-1]) + 1
+    if stop - first <= DENSE * len(wanted):  # a slice reads quicker than a list of rows
+        block: np.ndarray = dataset[first:stop][wanted - first][back]
+        return block
+    scattered: np.ndarray = dataset[wanted][back]
+    return scattered
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:

@@ -96,7 +96,7 @@ class ShardBuilder:
                 self._columns[array.name][self.rows : stop] = columns[array.name]
         self.rows = stop
 
-    def image(self) -> memoryview:
+    def image(self) -> bytes:
         """Return the bytes of the finished shard.
 
         Raises:
@@ -113,7 +113,7 @@ class ShardBuilder:
             write_classes(file, self.plan, self._weight, self._bias)
             for array in self._arrays:
                 self._write_array(file, array)
-        return buffer.getbuffer()
+        return buffer.getvalue()
 
     def _require_fit(self, columns: Columns, texts: dict[str, list[str]]) -> None:
         wanted = {a.name for a in self._arrays if a.storage != "text"}
