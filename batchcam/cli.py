@@ -313,6 +313,49 @@ def info(run: Path, watch: bool, quiet: bool, as_json: bool) -> int:
     return _finish(command(run), info_text, as_json)
 
 
+@_command("batchcam render runs/monday --wrong --top 20 --out mistakes.png", (0, 1, 2, 3))
+@click.argument("run", type=FILE)
+@option("--out", type=FILE, required=True, help="FILE.png: one sheet; else a folder: one picture per sample.")
+@option("--sample", "sample_ids", multiple=True, metavar="ID", help="These samples; may be repeated.")
+@option("--class", "label", metavar="C", help="Samples of this class, by name or index.")
+@option("--wrong", is_flag=True, help="Samples predicted otherwise than labelled.")
+@option("--confusion", nargs=2, metavar="A B", help="Samples of class A predicted as B.")
+@option("--top", type=int, metavar="N", help="The N with the largest values of --by.")
+@option("--bottom", type=int, metavar="N", help="The N with the smallest values of --by.")
+@option("--by", default="confidence", show_default=True, help="confidence, entropy, margin, loss or identity_residual.")
+@option("--data", help="Where the original images are.  [default: where the run found them]")
+@option("--palette", default="viridis", show_default=True, help="viridis or jet.")
+@option("--cells", is_flag=True, help="Show the map's own cells instead of interpolating.")
+@option("--signed", is_flag=True, help="Raw values around zero: evidence for red, against blue.")
+@option("--contrast", nargs=2, metavar="A B", help="CAM of class A minus that of B; also 'predicted', 'label'.")
+def render(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
+    """Draw maps over the original images: one sheet (20 spread over the run by default) or a file for each."""
+    from batchcam.commands.render import RenderConfig
+    from batchcam.commands.render import render as command
+    from batchcam.printing import render_text
+    from batchcam.selection import Selection
+
+    selection = Selection(**_take(options, Selection))
+    return _finish(command(RenderConfig(run, selection=selection, quiet=quiet, **options)), render_text, as_json)
+
+
+@_command("batchcam export runs/monday --to csv --out monday-table", (0, 1, 2, 3))
+@click.argument("run", type=FILE)
+@option("--to", required=True, metavar="FORMAT", help="virelay, wsol, png, csv or parquet.")
+@option("--out", type=FILE, required=True, help="Folder; run again to go on.")
+@option("--data", help="Where the original images are, for virelay and png.  [default: where the run found them]")
+@option("--target", metavar="CLASS", help="Explained class: predicted or label.  [default: label for wsol]")
+@option("--size", metavar="HxW", help="Of the maps, or 'input', or for virelay 'grid'.  [default: 224x224 for wsol]")
+@option("--palette", help="For png: viridis or jet.  [default: viridis]")
+def export(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
+    """Hand a run over in another tool's format: ViRelAy, WSOL score maps, pictures, tables."""
+    from batchcam.commands.export import ExportConfig
+    from batchcam.commands.export import export as command
+    from batchcam.printing import export_text
+
+    return _finish(command(ExportConfig(run, quiet=quiet, **options)), export_text, as_json)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
     words = sys.argv[1:] if arguments is None else arguments

@@ -1,8 +1,10 @@
-"""Pure pictures of maps: upsample, normalise, colour, lay over the original image, set in a grid."""
+"""Pure pictures of maps: upsample, normalise, colour, lay over the original image, set in a grid with captions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import unicodedata
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import cv2
@@ -14,13 +16,28 @@ PALETTES: Final = {"viridis": cv2.COLORMAP_VIRIDIS, "jet": cv2.COLORMAP_JET}
 """Palette names and OpenCV's numbers for them; viridis is perceptually even, jet is the best known."""
 
 OUTSIDE_BRIGHTNESS: Final = 0.45  # of the grey that stands for what the network did not see
+GRID_LINE_SHARE: Final = 200  # of the shorter side of the network's view is a grid line's width
+SMALLEST_GRID_CELL: Final = 4  # pixels below which lines would hide the cells
+
+SIGNED_STEPS: Final = 127
+"""Colours on either side of zero."""
+
+SIGNED_STOPS: Final = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 165, 130), (178, 24, 43))
+"""RGB at -1, -1/2, 0, 1/2 and 1 of the limit: also people who confuse red and green can tell the sides apart."""
+
 WHITE: Final = 255
 LETTERBOX: Final = 240
 CAPTION_COLOUR: Final = (40, 40, 40)
-CAPTION_FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
-CAPTION_SCALE: Final = 0.4
-SMALLEST_CAPTION_SCALE: Final = 0.3
-CAPTION_LINE: Final = 15  # pixels from one line of a caption to the next
+FONT: Final = "uni"  # OpenCV's own with Korean, Chinese and Japanese; it borrows Hebrew and Arabic from "sans"
+FONT_SIZE: Final = 12
+SMALLEST_FONT_SIZE: Final = 10
+CAPTION_LINE: Final = 17  # pixels from one line of a caption to the next
+BASELINE: Final = 13  # of a caption's line, from its top
+UNBOUNDED: Final = 10**6  # pixels of a page on which no text meets an edge
+BAR_HEIGHT: Final = 16
+BAR_TICK: Final = 3
+
+Colour = tuple[int, int, int]
 
 
 def upsample(cams: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -91,12 +108,37 @@ def colour(normalised_map: np.ndarray, palette: str = "viridis") -> np.ndarray:
     return np.ascontiguousarray(cv2.applyColorMap(normalised_map, PALETTES[palette])[..., ::-1])
 
 
+def colour_signed(values: np.ndarray, limit: float) -> np.ndarray:
+    """Return the heatmap of raw values, RGB uint8 (H, W, 3): red above zero, blue below, near white at zero.
+
+    Args:
+        values: finite numbers (H, W).
+        limit: the value that has the darkest red, and as a negative one the darkest blue.
+
+    Raises:
+        ValueError: a value or the limit is not finite, or the limit is negative.
+    """
+    if not np.isfinite(values).all() or not 0 <= limit < np.inf:
+        raise ValueError(f"a signed palette wants finite values and a limit from 0, not {limit}")
+    steps = np.rint(np.asarray(values, np.float64) / (limit or 1) * SIGNED_STEPS).clip(-SIGNED_STEPS, SIGNED_STEPS)
+    return _signed_table()[steps.astype(np.intp) + SIGNED_STEPS]
+
+
+@functools.cache
+def _signed_table() -> np.ndarray:
+    stops = np.linspace(-SIGNED_STEPS, SIGNED_STEPS, len(SIGNED_STOPS))
+    steps = np.arange(-SIGNED_STEPS, SIGNED_STEPS + 1)
+    channels = [np.interp(steps, stops, channel) for channel in zip(*SIGNED_STOPS, strict=True)]
+    return np.rint(np.stack(channels, 1)).astype(np.uint8)
+
+
 def overlay(
     image: np.ndarray,
     normalised_map: np.ndarray,
     crop_box: Sequence[float] | np.ndarray,
     palette: str = "viridis",
     alpha: float = 0.5,
+    cells: bool = False,
 ) -> np.ndarray:
     """Return the original image with the heatmap over what the network saw, and the rest dimmed and grey.
 
@@ -107,6 +149,7 @@ def overlay(
             first pixel; what lies outside the image is left out.
         palette: one of `PALETTES`.
         alpha: share of the heatmap in the blend, 0 to 1.
+        cells: show the map's cells as they are, with lines between them, instead of interpolating.
 
     Returns:
         RGB uint8 (H0, W0, 3).
@@ -114,8 +157,55 @@ def overlay(
     Raises:
         ValueError: an argument has the wrong type or shape, or the box misses the image.
     """
-    _require_image(image)
     _require_map(normalised_map)
+
+    def paint(values: np.ndarray) -> np.ndarray:
+        return colour(np.rint(values).astype(np.uint8), palette)
+
+    return _lay(image, normalised_map, crop_box, paint, alpha, cells)
+
+
+def signed_overlay(
+    image: np.ndarray,
+    cam: np.ndarray,
+    crop_box: Sequence[float] | np.ndarray,
+    limit: float,
+    alpha: float = 0.6,
+    cells: bool = False,
+) -> np.ndarray:
+    """Return the original image in grey with a raw map's evidence over it: red for the class, blue against it.
+
+    Args:
+        image: the original, RGB uint8 (H0, W0, 3).
+        cam: raw map, finite, float32 (h, w).
+        crop_box: as for `overlay`.
+        limit: the value that has the darkest red, and as a negative one the darkest blue.
+        alpha: as for `overlay`.
+        cells: as for `overlay`.
+
+    Returns:
+        RGB uint8 (H0, W0, 3).
+
+    Raises:
+        ValueError: an argument has the wrong type or shape, the map is not finite, or the box misses the image.
+    """
+    _require_image(image)
+    if cam.ndim != 2 or cam.size == 0:
+        raise ValueError(f"want a raw map (h, w), not {cam.shape}")
+    # colours of the image would be taken for evidence
+    grey = _grey(image)
+    return _lay(grey, cam, crop_box, lambda values: colour_signed(values, limit), alpha, cells)
+
+
+def _lay(
+    image: np.ndarray,
+    values: np.ndarray,
+    crop_box: Sequence[float] | np.ndarray,
+    paint: Callable[[np.ndarray], np.ndarray],
+    alpha: float,
+    cells: bool,
+) -> np.ndarray:
+    _require_image(image)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}: want a share from 0 to 1")
     x0, y0, x1, y1 = (float(edge) for edge in crop_box)
@@ -123,12 +213,14 @@ def overlay(
     if rows.size == 0 or columns.size == 0:
         height, width = image.shape[:2]
         raise ValueError(f"crop box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) misses the {width}×{height} image")
-    values = _interpolate(normalised_map.astype(np.float32), (rows + 0.5 - y0) / (y1 - y0))
-    values = _interpolate(values.T, (columns + 0.5 - x0) / (x1 - x0)).T
-    heatmap = colour(np.rint(values).astype(np.uint8), palette)
+    down, across = (rows + 0.5 - y0) / (y1 - y0), (columns + 0.5 - x0) / (x1 - x0)
+    sampled = _nearest if cells else _interpolate
+    heatmap = paint(sampled(sampled(values.astype(np.float32), down).T, across).T)
     result = _dimmed(image)
     view = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     result[view] = np.rint(image[view] * (1 - alpha) + heatmap * alpha)
+    if cells:
+        _draw_grid(result[view], down * values.shape[0], across * values.shape[1])
     return result
 
 
@@ -147,9 +239,81 @@ def _interpolate(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.asarray(values[above] * (1 - share) + values[np.minimum(above + 1, last)] * share)
 
 
-def _dimmed(image: np.ndarray) -> np.ndarray:
+def _nearest(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return rows of `values` (h, w) at relative positions (0 to 1 from edge to edge), each as it is."""
+    cells = np.clip(np.floor(positions * len(values)), 0, len(values) - 1)
+    return np.asarray(values[cells.astype(np.intp)])
+
+
+def _draw_grid(view: np.ndarray, down: np.ndarray, across: np.ndarray) -> None:
+    """Whiten the pixels where a cell begins, given the position of each row and column of pixels in cells."""
+    width = max(1, round(min(view.shape[:2]) / GRID_LINE_SHARE))
+    for axis, positions in enumerate((down, across)):
+        begins = np.flatnonzero(np.diff(np.floor(positions))) + 1
+        if len(positions) < SMALLEST_GRID_CELL * (len(begins) + 1):
+            continue
+        for begin in begins.tolist():
+            line = slice(max(0, begin - width // 2), begin - width // 2 + width)
+            np.moveaxis(view, axis, 0)[line] = WHITE
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    return np.repeat(np.rint(grey[..., None] * OUTSIDE_BRIGHTNESS).astype(np.uint8), 3, axis=2)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _dimmed(image: np.ndarray) -> np.ndarray:
+    return np.rint(_grey(image) * OUTSIDE_BRIGHTNESS).astype(np.uint8)
+
+
+def fitted_size(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) of a picture of `size` once it is scaled to fit whole within `box`, its shape kept."""
+    scale = min(box[0] / size[0], box[1] / size[1])
+    height, width = (max(1, min(round(side * scale), most)) for side, most in zip(size, box, strict=True))
+    return height, width
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return an RGB picture at another (height, width): averaged when it shrinks, interpolated when it grows."""
+    _require_image(image)
+    method = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_LINEAR
+    # cv2 takes (width, height); every size of ours is (height, width)
+    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=method))
+
+
+def colour_bar(limit: float, width: int) -> np.ndarray:
+    """Return the signed palette from -limit to limit with these numbers, RGB uint8 (BAR_HEIGHT, width, 3)."""
+    strip = np.full((BAR_HEIGHT, width, 3), WHITE, np.uint8)
+    low, high = f"{-limit:.2g}", f"+{limit:.2g}"
+    start, stop = _text_width(low, SMALLEST_FONT_SIZE) + 4, width - _text_width(high, SMALLEST_FONT_SIZE) - 4
+    if stop - start < 2 * BAR_TICK:
+        return strip
+    ramp = colour_signed(np.linspace(-1, 1, stop - start)[None], 1)
+    strip[BAR_TICK:-BAR_TICK, start:stop] = ramp
+    strip[:, (start + stop) // 2] = CAPTION_COLOUR
+    _draw_text(strip, low, (0, BASELINE - 1), SMALLEST_FONT_SIZE)
+    _draw_text(strip, high, (stop + 4, BASELINE - 1), SMALLEST_FONT_SIZE)
+    return strip
+
+
+def message(text: str, size: tuple[int, int]) -> np.ndarray:
+    """Return text in lines on light grey, RGB uint8 (height, width, 3): what stands where there is no picture."""
+    tile = np.full((*size, 3), LETTERBOX, np.uint8)
+    pad = 6
+    lines = _wrapped(printable(text), max(1, size[1] - 2 * pad))[: max(1, (size[0] - pad) // CAPTION_LINE)]
+    for number, line in enumerate(lines):
+        _draw_text(tile, line, (pad, pad + number * CAPTION_LINE + BASELINE), FONT_SIZE)
+    return tile
+
+
+def with_banner(picture: np.ndarray, text: str, background: Colour) -> np.ndarray:
+    """Return a picture whose top says something in white on a colour."""
+    _require_image(picture)
+    marked = picture.copy()
+    marked[: CAPTION_LINE + 1] = background
+    line, size = _fitted(printable(text), picture.shape[1] - 4)
+    _draw_text(marked, line, (2, BASELINE), size, (WHITE, WHITE, WHITE))
+    return marked
 
 
 def sheet(
@@ -158,16 +322,18 @@ def sheet(
     columns: int = 10,
     tile_size: tuple[int, int] = (160, 160),
     margin: int = 6,
+    colours: Sequence[Colour] | None = None,
 ) -> np.ndarray:
     """Return pictures set in a grid on white, a caption beneath each.
 
     Args:
         tiles: RGB uint8 pictures of any sizes; each is scaled to fit its tile whole.
         captions: one for each tile; a newline starts a new line, lines that don't fit are cut in the middle, and
-            characters beyond ASCII are shown as escapes such as \\u00e9.
+            characters that the font lacks are shown as escapes (see `printable`).
         columns: tiles in a row, fewer where there are fewer tiles.
         tile_size: (height, width) of a tile in pixels.
         margin: pixels around each tile.
+        colours: RGB of each caption; default: CAPTION_COLOUR.
 
     Returns:
         RGB uint8 (H, W, 3).
@@ -175,7 +341,8 @@ def sheet(
     Raises:
         ValueError: there are no tiles, not one caption each, or a size is not positive.
     """
-    if not tiles or len(tiles) != len(captions):
+    colours = [CAPTION_COLOUR] * len(tiles) if colours is None else colours
+    if not tiles or len(tiles) != len(captions) or len(tiles) != len(colours):
         raise ValueError(f"a sheet wants one caption a tile: {len(tiles)} tiles, {len(captions)} captions")
     if columns < 1 or margin < 0 or min(tile_size) < 1:
         raise ValueError(f"a sheet wants positive sizes: columns {columns}, tile size {tile_size}, margin {margin}")
@@ -186,59 +353,102 @@ def sheet(
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     page = np.full((rows * step_y + margin, columns * step_x + margin, 3), WHITE, np.uint8)
-    for index, (tile, caption) in enumerate(zip(tiles, lines, strict=True)):
+    for index, (tile, caption, text_colour) in enumerate(zip(tiles, lines, colours, strict=True)):
         y, x = index // columns * step_y + margin, index % columns * step_x + margin
         page[y : y + height, x : x + width] = _letterboxed(tile, tile_size)
-        page[y + height : y + height + caption_height, x : x + width] = _caption(caption, (caption_height, width))
+        strip = _caption(caption, (caption_height, width), text_colour)
+        page[y + height : y + height + caption_height, x : x + width] = strip
     return page
 
 
+def _letterboxed(tile: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the picture scaled to fit within (height, width), centred on light grey."""
+    _require_image(tile)
+    height, width = fitted_size(tile.shape[:2], size)
+    box = np.full((*size, 3), LETTERBOX, np.uint8)
+    y, x = (size[0] - height) // 2, (size[1] - width) // 2
+    box[y : y + height, x : x + width] = resized(tile, (height, width))
+    return box
+
+
+def _caption(lines: list[str], size: tuple[int, int], text_colour: Colour) -> np.ndarray:
+    """Return lines of text on white, uint8 (height, width, 3)."""
+    strip = np.full((*size, 3), WHITE, np.uint8)
+    for number, line in enumerate(lines):
+        text, font_size = _fitted(line, size[1])
+        _draw_text(strip, text, (0, number * CAPTION_LINE + BASELINE), font_size, text_colour)
+    return strip
+
+
 def printable(text: str) -> str:
-    """Return `text` in printable ASCII: every other character as its \\uXXXX or \\UXXXXXXXX escape."""
-    return "".join(c if " " <= c <= "~" else _escape(ord(c)) for c in text)
+    """Return `text` as `sheet` can write it: what the font lacks, and what is no printed character, as an escape.
+
+    The font has Latin, Greek, Cyrillic, Hangul, kana and the usual Chinese characters; Hebrew and Arabic letters are
+    set from left to right and not joined. A character without a glyph shows as its \\uXXXX or \\UXXXXXXXX escape.
+    """
+    composed = unicodedata.normalize("NFC", text)  # file names from macOS hold letters and accents apart
+    return "".join(c if " " <= c <= "~" or _has_glyph(c) else _escape(ord(c)) for c in composed)
 
 
 def _escape(code: int) -> str:
     return rf"\u{code:04x}" if code < 0x10000 else rf"\U{code:08x}"
 
 
-def _letterboxed(tile: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the picture scaled to fit within (height, width), centred on light grey."""
-    _require_image(tile)
-    scale = min(size[0] / tile.shape[0], size[1] / tile.shape[1])
-    height, width = (max(1, round(side * scale)) for side in tile.shape[:2])
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    box = np.full((*size, 3), LETTERBOX, np.uint8)
-    y, x = (size[0] - height) // 2, (size[1] - width) // 2
-    box[y : y + height, x : x + width] = cv2.resize(tile, (width, height), interpolation=method)
-    return box
+@functools.lru_cache(maxsize=65536)
+def _has_glyph(character: str) -> bool:
+    # OpenCV draws "?" for what the font lacks; a lone surrogate, which is not printable, would end the process
+    return character.isprintable() and _pixels_of(character) not in (_pixels_of("?"), _pixels_of(" "))
 
 
-def _caption(lines: list[str], size: tuple[int, int]) -> np.ndarray:
-    """Return lines of text on white, uint8 (height, width, 3)."""
-    strip = np.full((*size, 3), WHITE, np.uint8)
-    for number, line in enumerate(lines):
-        text, scale = _fitted(line, size[1])
-        baseline = number * CAPTION_LINE + CAPTION_LINE - 4
-        cv2.putText(strip, text, (0, baseline), CAPTION_FONT, scale, CAPTION_COLOUR, 1, cv2.LINE_AA)
-    return strip
+def _pixels_of(character: str) -> bytes:
+    canvas = np.zeros((2 * FONT_SIZE, 3 * FONT_SIZE), np.uint8)
+    cv2.putText(canvas, character, (FONT_SIZE, BASELINE), (WHITE,), _font(), FONT_SIZE)
+    return canvas.tobytes()
 
 
-def _fitted(line: str, width: int) -> tuple[str, float]:
-    """Return a line that fits `width` pixels and the scale to write it at: smaller first, then cut in the middle."""
-    wanted = _text_width(line, CAPTION_SCALE)
-    if wanted <= width:
-        return line, CAPTION_SCALE
-    scale = max(SMALLEST_CAPTION_SCALE, CAPTION_SCALE * width / wanted)
-    kept, text = len(line), line
-    while kept > 0 and _text_width(text, scale) > width:
+@functools.cache
+def _font() -> cv2.FontFace:
+    return cv2.FontFace(FONT)
+
+
+def _draw_text(
+    picture: np.ndarray, text: str, start: tuple[int, int], size: int, text_colour: Colour = CAPTION_COLOUR
+) -> None:
+    """Write printable text into a picture; `start` is (x, y) of the first letter's left end on the baseline."""
+    cv2.putText(picture, text, start, text_colour, _font(), size)
+
+
+def _text_width(text: str, size: int) -> int:
+    return int(cv2.getTextSize((UNBOUNDED, UNBOUNDED), text, (0, 0), _font(), size)[2])
+
+
+def _fitted(line: str, width: int) -> tuple[str, int]:
+    """Return a line that fits `width` pixels and the size to write it at: smaller first, then cut in the middle."""
+    size = FONT_SIZE
+    while size > SMALLEST_FONT_SIZE and _text_width(line, size) > width:
+        size -= 1
+    kept, text = min(len(line), width), line  # no letter is narrower than a pixel
+    while kept > 0 and _text_width(text, size) > width:
         kept -= 1
-        text = line[: (kept + 1) // 2] + "..." + line[len(line) - kept // 2 :]
-    return text, scale
+        text = line[: (kept + 1) // 2] + "…" + line[len(line) - kept // 2 :]
+    return text, size
 
 
-def _text_width(text: str, scale: float) -> int:
-    return int(cv2.getTextSize(text, CAPTION_FONT, scale, 1)[0][0])
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return text in lines of at most `width` pixels, broken between words, or within a word that is too long."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if _text_width(joined, FONT_SIZE) <= width:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if lines[-1] and _text_width(lines[-1] + character, FONT_SIZE) > width:
+                lines.append("")
+            lines[-1] += character
+    return lines
 
 
 def write_png(image: np.ndarray) -> bytes:

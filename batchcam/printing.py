@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from batchcam.commands.demo import DemoSummary
     from batchcam.commands.evaluate import EvaluateSummary
     from batchcam.commands.explain import ExplainSummary
+    from batchcam.commands.export import ExportSummary
     from batchcam.commands.info import RunInfo
     from batchcam.commands.merge import MergeSummary
+    from batchcam.commands.render import RenderSummary
     from batchcam.commands.train import TrainSummary
     from batchcam.commands.verify import VerifySummary
     from batchcam.commands.watch import Watch
@@ -84,6 +86,31 @@ def info_text(run: RunInfo) -> str:
     lines += [f"{'task':<11} {one_line(_task(t))}" for t in run.tasks]
     lines += [f"{'note':<11} {one_line(n)}" for n in run.notes]
     return "\n".join([*lines, "", *class_table(run.classes)])
+
+
+def render_text(summary: RenderSummary) -> str:
+    """Return the result of `render`."""
+    counts = {
+        "unreadable when explained": summary.unreadable,
+        "without a map": summary.without_map,
+        "originals missing": summary.missing_originals,
+        "originals not readable here": summary.unread_originals,
+        "ORIGINALS CHANGED since they were explained": summary.changed_originals,
+    }
+    told = [f"{count} {what}" for what, count in counts.items() if count]
+    head = (
+        f"{one_line(summary.out)}: {summary.pictures} of {summary.selected} selected samples in {summary.files} files"
+    )
+    return "; ".join([head, *told])
+
+
+def export_text(summary: ExportSummary) -> str:
+    """Return the result of `export`."""
+    kept = f" ({summary.kept} of them were there already)" if summary.kept else ""
+    skipped = f", {summary.skipped} left out" if summary.skipped else ""
+    files = f"{summary.files} files{kept}"
+    head = f"{one_line(summary.out)}: {summary.samples} samples{skipped} as {summary.format} in {files}"
+    return "; ".join([head, *map(one_line, summary.notes)])
 
 
 def watch_text(seen: Watch) -> str:

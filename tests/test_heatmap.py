@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 
 import cv2
 import numpy as np
@@ -232,16 +233,178 @@ def test_sheet_refuses_nothing_and_a_caption_too_few() -> None:
             heatmap.sheet(tiles, captions)
 
 
-def test_printable_escapes_everything_beyond_ascii() -> None:
-    assert heatmap.printable("cat ~ é 고양이 😀\x1b[2J") == (
-        "cat ~ \\u00e9 \\uace0\\uc591\\uc774 \\U0001f600\\u001b[2J"
+def test_printable_keeps_what_the_font_has_and_escapes_the_rest() -> None:
+    assert (
+        heatmap.printable("cat ~ é 고양이 猫 ひらがな → … Łódź Ελλάς Юг")
+        == "cat ~ é 고양이 猫 ひらがな → … Łódź Ελλάς Юг"
     )
+    assert heatmap.printable("😀 हि\x1b[2J\n\u202e") == "\\U0001f600 \\u0939\\u093f\\u001b[2J\\u000a\\u202e"
+    assert heatmap.printable("really?") == "really?"
 
 
-def test_different_non_ascii_captions_look_different() -> None:
+def test_printable_composes_letters_that_a_file_system_took_apart() -> None:
+    apart = unicodedata.normalize("NFD", "고양이 é")
+    assert len(apart) > len("고양이 é")
+    assert heatmap.printable(apart) == "고양이 é"
+
+
+def test_a_lone_surrogate_is_escaped_before_it_can_end_the_process() -> None:
+    assert heatmap.printable("a\ud800b") == "a\\ud800b"
+    heatmap.sheet([np.zeros((10, 80, 3), np.uint8)], ["a\ud800b"], tile_size=(10, 80))
+
+
+def test_every_hangul_syllable_and_the_common_chinese_characters_have_a_glyph() -> None:
+    hangul = "".join(map(chr, range(0xAC00, 0xD7A4)))
+    # GB 2312, level 1: the 3755 most used characters
+    common = bytes(b for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF) for b in (row, cell))
+    chinese = common.decode("gb2312", "ignore")
+    assert len(chinese) >= 3755
+    assert heatmap.printable(hangul) == hangul
+    assert heatmap.printable(chinese) == unicodedata.normalize("NFC", chinese)
+
+
+def test_different_captions_look_different_in_korean_and_chinese() -> None:
     tile = np.zeros((10, 200, 3), np.uint8)
-    pages = [heatmap.sheet([tile], [caption], tile_size=(10, 200)) for caption in ("고양이", "강아지")]
-    assert (pages[0] != pages[1]).any()
+    captions = ("고양이", "강아지", "猫", "狗", "?", "???")
+    pages = {heatmap.sheet([tile], [caption], tile_size=(10, 200)).tobytes() for caption in captions}
+    assert len(pages) == len(captions)
+
+
+def test_a_long_korean_caption_stays_within_its_tile() -> None:
+    tile = np.full((30, 60, 3), 200, np.uint8)
+    page = heatmap.sheet([tile, tile], ["고양이" * 30, ""], tile_size=(30, 60), margin=10)
+    beneath = (page < 150).all(2)[40:]
+    assert beneath[:, 10:70].any()
+    assert not beneath[:, 71:].any()
+
+
+def test_a_caption_takes_the_colour_that_it_is_given() -> None:
+    tile = np.full((10, 60, 3), 200, np.uint8)
+    page = heatmap.sheet([tile, tile], ["██", "██"], tile_size=(10, 60), margin=0, colours=[(200, 0, 0), (0, 0, 200)])
+    text = page[10:]
+    assert text[:, :60].reshape(-1, 3).min(0).tolist() == [200, 0, 0]
+    assert text[:, 60:].reshape(-1, 3).min(0).tolist() == [0, 0, 200]
+
+
+@pytest.mark.parametrize("cells", [(3, 5), (4, 4), (1, 2)])
+def test_overlay_of_cells_shows_each_cell_evenly_in_its_place(rng: np.random.Generator, cells: tuple[int, int]) -> None:
+    normalised_map = rng.integers(0, 256, cells, dtype=np.uint8)
+    height, width = 20 * cells[0], 30 * cells[1]
+    image = np.zeros((height + 9, width + 7, 3), np.uint8)
+    drawn = heatmap.overlay(image, normalised_map, (7, 9, width + 7, height + 9), "jet", alpha=1, cells=True)
+    expected = cv2.applyColorMap(normalised_map, cv2.COLORMAP_JET)[..., ::-1]
+    for y, x in np.ndindex(cells):
+        inside = drawn[9 + 20 * y + 2 : 9 + 20 * y + 18, 7 + 30 * x + 2 : 7 + 30 * x + 28]
+        assert (inside == expected[y, x]).all()
+
+
+def test_overlay_of_cells_draws_white_lines_only_between_cells() -> None:
+    drawn = heatmap.overlay(
+        np.zeros((40, 60, 3), np.uint8), np.zeros((2, 3), np.uint8), (0, 0, 60, 40), alpha=1, cells=True
+    )
+    white = (drawn == 255).all(2)
+    assert np.flatnonzero(white.all(1)).tolist() == [20]
+    assert np.flatnonzero(white.all(0)).tolist() == [20, 40]
+    assert white.sum() == 60 + 2 * 40 - 2
+
+
+def test_overlay_of_cells_leaves_lines_out_where_they_would_hide_the_cells() -> None:
+    normalised_map = np.tile(np.array([0, 255], np.uint8), (8, 4))
+    drawn = heatmap.overlay(np.zeros((16, 16, 3), np.uint8), normalised_map, (0, 0, 16, 16), alpha=1, cells=True)
+    assert not (drawn == 255).all(2).any()
+
+
+def test_the_signed_palette_is_symmetric_about_a_neutral_zero() -> None:
+    values = np.array([[-2, -1, -0.01, 0, 0.01, 1, 2, 5]], np.float32)
+    red, green, blue = heatmap.colour_signed(values, 2)[0].astype(int).T
+    assert len({int(red[3]), int(green[3]), int(blue[3])}) == 1
+    assert red[3] > 240
+    assert (red[4:] >= blue[4:]).all()
+    assert (blue[:3] >= red[:3]).all()
+    assert red[6] - blue[6] > 100
+    assert blue[0] - red[0] > 100
+    assert (red[7], green[7], blue[7]) == (red[6], green[6], blue[6])
+
+
+def test_the_signed_palette_grows_darker_with_the_evidence_on_either_side() -> None:
+    ramp = heatmap.colour_signed(np.linspace(-1, 1, 101)[None], 1)
+    lightness = cv2.cvtColor(ramp, cv2.COLOR_RGB2LAB)[0, :, 0].astype(int)
+    assert (np.diff(lightness[:51]) >= 0).all()
+    assert (np.diff(lightness[50:]) <= 0).all()
+    np.testing.assert_allclose(lightness, lightness[::-1], atol=25)
+
+
+@pytest.mark.parametrize(("values", "limit"), [([[np.nan]], 1), ([[np.inf]], 1), ([[0]], -1), ([[0]], np.nan)])
+def test_the_signed_palette_refuses_what_has_no_colour(values: list[list[float]], limit: float) -> None:
+    with pytest.raises(ValueError, match="finite values"):
+        heatmap.colour_signed(np.array(values, np.float32), limit)
+
+
+def test_a_map_of_zeros_is_neutral_whatever_the_limit() -> None:
+    zeros = np.zeros((2, 3), np.float32)
+    np.testing.assert_array_equal(heatmap.colour_signed(zeros, 0), heatmap.colour_signed(zeros, 7))
+
+
+def test_signed_overlay_shows_positive_cells_red_and_negative_ones_blue_over_grey(rng: np.random.Generator) -> None:
+    image = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    cam = np.array([[4, 0, -4], [0, -1, 1]], np.float32)
+    drawn = heatmap.signed_overlay(image, cam, (0, 0, 60, 40), 4, alpha=0.5, cells=True).astype(int)
+    warmth = drawn[..., 0] - drawn[..., 2]
+    signs = [[np.sign(warmth[20 * y + 10, 20 * x + 10]) for x in range(3)] for y in range(2)]
+    assert signs == [[1, 0, -1], [0, -1, 1]]
+    grey = np.rint(image[:20, 21:40] @ [0.299, 0.587, 0.114])  # the cell at zero, without the line at its left
+    np.testing.assert_allclose(drawn[:19, 21:39, 0], (grey[:19, :18] + 247) / 2, atol=1.5)
+
+
+def test_signed_overlay_interpolates_raw_values_between_cell_centres() -> None:
+    cam = np.array([[-1, 1]], np.float32)
+    drawn = heatmap.signed_overlay(np.zeros((10, 80, 3), np.uint8), cam, (0, 0, 80, 10), 1, alpha=1)
+    expected = heatmap.colour_signed(np.interp(np.arange(80) + 0.5, [20, 60], [-1, 1])[None], 1)[0].astype(int)
+    assert np.abs(drawn[5] - expected).max() <= 2
+
+
+def test_the_colour_bar_runs_from_the_lowest_to_the_highest_colour_with_numbers_at_its_ends() -> None:
+    bar = heatmap.colour_bar(3.14159, 160)
+    assert bar.shape == (heatmap.BAR_HEIGHT, 160, 3)
+    row = bar[heatmap.BAR_HEIGHT // 2].astype(int)
+    warmth = row[:, 0] - row[:, 2]
+    assert warmth.argmin() < 80 < warmth.argmax()
+    coloured = np.flatnonzero(np.abs(warmth) > 100)
+    ends = bar[:, : coloured[0]], bar[:, coloured[-1] + 1 :]
+    assert all((end < 100).all(2).any() for end in ends)
+    assert (heatmap.colour_bar(2.5, 160) != bar).any()
+
+
+def test_a_colour_bar_without_room_is_blank() -> None:
+    assert (heatmap.colour_bar(123456, 20) == 255).all()
+
+
+def test_message_writes_several_lines_within_its_tile() -> None:
+    tile = heatmap.message("unreadable: " + "усечённый файл " * 3 + "x" * 60, (160, 160))
+    assert tile.shape == (160, 160, 3)
+    dark = (tile < 120).all(2)
+    assert dark.any(1).sum() > 3 * 8
+    assert not dark[:, -4:].any()
+    assert heatmap.message("x" * 5000, (30, 40)).shape == (30, 40, 3)
+
+
+def test_a_banner_covers_the_top_only_and_leaves_the_picture_as_it_was() -> None:
+    picture = np.full((60, 90, 3), 10, np.uint8)
+    marked = heatmap.with_banner(picture, "ORIGINAL CHANGED", (170, 20, 30))
+    assert (picture == 10).all()
+    assert (marked[30:] == 10).all()
+    assert marked[0, 0].tolist() == [170, 20, 30]
+    assert (marked[:18] > 200).all(2).any()
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "expected"),
+    [((10, 20), (40, 40), (20, 40)), ((400, 100), (40, 40), (40, 10)), ((1, 10000), (40, 40), (1, 40))],
+)
+def test_fitted_size_keeps_the_shape_and_at_least_a_pixel(
+    size: tuple[int, int], box: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert heatmap.fitted_size(size, box) == expected
 
 
 def test_write_png_is_read_back_pixel_by_pixel_by_another_library(rng: np.random.Generator) -> None:

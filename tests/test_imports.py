@@ -32,11 +32,14 @@ TABLE: dict[str, set[str]] = {
     "heatmap": {"numpy", "cv2"},
     "shapes": {"numpy", "cv2"},
     "audit": {"numpy", "heatmap"},
+    "pictures": {"numpy", "cv2", "store"},
+    "selection": {"numpy", "store"},
+    "exporters": {"numpy", "h5py", "cv2", "heatmap", "pictures", "store"},
     "store": {"numpy", "h5py", "isal", "__init__"},
     "engine": {"numpy", "PIL", "safetensors", "cam", "config", *TORCH},
     "commands": {
         *("numpy", "h5py", "cv2", "tqdm", "__init__", "engine", "store", "config", "console"),
-        *("scheduler", "metrics", "heatmap", "audit", "shapes", *TORCH),
+        *("scheduler", "metrics", "heatmap", "audit", "shapes", "pictures", "selection", "exporters", *TORCH),
     },
 }
 """What a module or folder may import besides the standard library, itself and FLOOR."""

@@ -1,0 +1,359 @@
+"""render: overlays of chosen samples on their original images, in one sheet or one file each. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import unicodedata
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from batchcam import heatmap
+from batchcam.console import Progress, note
+from batchcam.errors import ConfigError, RunError, one_line
+from batchcam.pictures import Original, Originals, State, open_originals
+from batchcam.rules import Status
+from batchcam.selection import Selection, class_index, select, spread
+from batchcam.store import landing
+from batchcam.store.run import Run, Sample, open_run
+
+SHEET_PICTURES: Final = 20
+"""Of a sheet for which no number was asked: the seed's two rows of ten, evenly spread over the selected samples."""
+
+MOST_SHEET_PICTURES: Final = 1000
+SHEET_TILE: Final = (160, 160)
+SINGLE_SIDE: Final = (320, 1200)
+"""Pixels between which the longer side of a picture in a folder is brought; smaller or larger ones are scaled."""
+
+OTHER_PICTURES: Final = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg")
+SLUG_BYTES: Final = 100
+GREY: Final = 128
+
+PREDICTED, LABEL = "predicted", "label"
+"""What --contrast calls the class of each sample itself, unless a class has this very name."""
+
+CHANGED_COLOUR: Final = (170, 20, 30)
+WRONG_COLOUR: Final = CHANGED_COLOUR
+REMARK_COLOUR: Final = (110, 110, 110)
+
+NOTHING_TO_SHOW: Final = {
+    Status.NON_FINITE: "not finite: no map",
+    Status.CONSTANT_MAP: "constant map",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderConfig:
+    """Everything that `render` is asked.
+
+    Attributes:
+        run: the run directory, or one of its shards.
+        out: a sheet, FILE.png, or a folder for one picture a sample.
+        selection: which samples.
+        data: where the original images are; None: where the run found them.
+        palette: of maps that are scaled to their own range, one of `heatmap.PALETTES`.
+        cells: show the map's cells instead of interpolating between them.
+        signed: show raw values, red above zero and blue below, instead of scaling to the map's own range.
+        contrast: two classes: show the CAM of the first minus the CAM of the second, signed. Names, indices, or
+            "predicted" and "label" for the sample's own.
+        quiet: no progress.
+    """
+
+    run: Path
+    out: Path
+    selection: Selection = dataclasses.field(default_factory=Selection)
+    data: str | None = None
+    palette: str = "viridis"
+    cells: bool = False
+    signed: bool = False
+    contrast: tuple[str, str] | None = None
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.palette not in heatmap.PALETTES:
+            choices = ", ".join(heatmap.PALETTES)
+            raise ConfigError(f"--palette {one_line(self.palette)}: choose one of {choices}")
+        if self.contrast and self.contrast[0] == self.contrast[1]:
+            raise ConfigError(f"--contrast {one_line(self.contrast[0])} twice: name two different classes")
+        if self.out.suffix.lower() in OTHER_PICTURES and not self.out.is_dir():
+            raise ConfigError(f"--out {one_line(self.out)}: pictures are PNG; name a FILE.png, or a folder")
+        asked = self.selection.top or self.selection.bottom or len(self.selection.sample_ids)
+        if self.is_sheet and asked > MOST_SHEET_PICTURES:
+            raise ConfigError(f"a sheet holds at most {MOST_SHEET_PICTURES} pictures; name a folder with --out")
+
+    @property
+    def is_sheet(self) -> bool:
+        """Whether all pictures go into one file."""
+        return self.out.suffix.lower() == ".png" and not self.out.is_dir()
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether zero has its own colour."""
+        return self.signed or self.contrast is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderSummary:
+    """What was drawn.
+
+    Attributes:
+        run: the run directory.
+        out: the sheet, or the folder.
+        files: written.
+        selected: samples that the selection picked.
+        pictures: of them drawn.
+        unreadable: of these: samples that the worker could not read, shown as their error.
+        missing_originals: drawn on grey because there is no image.
+        unread_originals: drawn on grey because OpenCV can't show the image as the worker saw it.
+        changed_originals: drawn on grey because the image is not the one that was explained; findings.
+        without_map: shown without a map: constant, not finite, or of a class whose CAM the run does not store.
+    """
+
+    run: str
+    out: str
+    files: int
+    selected: int
+    pictures: int
+    unreadable: int
+    missing_originals: int
+    unread_originals: int
+    changed_originals: int
+    without_map: int
+
+    @property
+    def findings(self) -> int:
+        """How many originals are not the images that were explained."""
+        return self.changed_originals
+
+
+def render(config: RenderConfig) -> RenderSummary:
+    """Draw the maps of a run's chosen samples over their original images.
+
+    Raises:
+        ConfigError: the run has no such sample or class, or the pictures would go into the run.
+        RunError: not a run, or the selection is empty.
+    """
+    _require_outside(config)
+    with open_run(config.run) as run:
+        rows = select(run, config.selection)
+        if not len(rows):
+            raise RunError(f"{config.run}: no sample fits this selection; nothing was drawn")
+        drawing = _Drawing(run, config)
+        drawn = _drawn_rows(rows, config)
+        with Progress("render", len(drawn), "pictures", config.quiet) as progress:
+            if config.is_sheet:
+                files = _write_sheet(drawing, drawn, config, progress)
+            else:
+                files = _write_each(drawing, drawn, config, progress)
+    if drawing.first_missing:
+        note(f"{drawing.counts[State.MISSING]} originals are missing: {drawing.first_missing}", config.quiet)
+    return RenderSummary(
+        run=str(config.run),
+        out=str(config.out),
+        files=files,
+        selected=len(rows),
+        pictures=len(drawn),
+        unreadable=drawing.unreadable,
+        missing_originals=drawing.counts[State.MISSING],
+        unread_originals=drawing.counts[State.UNREADABLE],
+        changed_originals=drawing.counts[State.CHANGED],
+        without_map=drawing.without_map,
+    )
+
+
+def picture_name(index: int, sample_id: str) -> str:
+    """Return the file name of a sample's picture: its position in the dataset, and its id as far as names can hold it.
+
+    Letters and digits of any script, dots, hyphens and underscores stay; runs of anything else become one underscore;
+    the id's own extension goes. The position makes it unique, also where a file system knows no difference of case.
+    """
+    stem = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", unicodedata.normalize("NFC", sample_id))
+    kept = re.sub(r"[^\w.-]+", "_", stem)
+    slug = kept.encode("utf-8", "replace")[-SLUG_BYTES:].decode("utf-8", "ignore").strip("._- ")
+    return f"{index:07d}-{slug}.png" if slug else f"{index:07d}.png"
+
+
+def _require_outside(config: RenderConfig) -> None:
+    folder = config.run if config.run.is_dir() else config.run.parent
+    if config.out.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(f"--out {one_line(config.out)}: lies in the run, where verify would report it; go elsewhere")
+
+
+def _drawn_rows(rows: np.ndarray, config: RenderConfig) -> np.ndarray:
+    chosen = config.selection
+    asked = bool(chosen.top or chosen.bottom or chosen.sample_ids)
+    return rows if asked or not config.is_sheet else spread(rows, SHEET_PICTURES)
+
+
+def _write_sheet(drawing: _Drawing, rows: np.ndarray, config: RenderConfig, progress: Progress) -> int:
+    drawn = []
+    for row in rows.tolist():
+        drawn.append(drawing.draw(row, SHEET_TILE, SHEET_TILE))
+        progress.advance(1)
+    page = heatmap.sheet(
+        [d.tile for d in drawn], [d.caption for d in drawn], tile_size=SHEET_TILE, colours=[d.colour for d in drawn]
+    )
+    landing.make_folder(config.out.parent)
+    landing.land(config.out, heatmap.write_png(page))
+    return 1
+
+
+def _write_each(drawing: _Drawing, rows: np.ndarray, config: RenderConfig, progress: Progress) -> int:
+    landing.make_folder(config.out)
+    smallest, largest = ((side, side) for side in SINGLE_SIDE)
+    for row in rows.tolist():
+        drawn = drawing.draw(row, smallest, largest)
+        height, width = drawn.tile.shape[:2]
+        # a caption beneath a narrow picture would have no room
+        page = heatmap.sheet([drawn.tile], [drawn.caption], 1, (height, max(width, SINGLE_SIDE[0])), 8, [drawn.colour])
+        landing.land(config.out / picture_name(drawn.index, drawn.sample_id), heatmap.write_png(page))
+        progress.advance(1)
+    return len(rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    index: int
+    sample_id: str
+    tile: np.ndarray
+    caption: str
+    colour: heatmap.Colour
+
+
+class _NoMapError(Exception):
+    """A sample has no map to show; the message says why."""
+
+
+class _Drawing:
+    """Draws samples of one run and counts what was not as it should be."""
+
+    def __init__(self, run: Run, config: RenderConfig) -> None:
+        self.counts = dict.fromkeys(State, 0)
+        self.unreadable = 0
+        self.without_map = 0
+        self.first_missing = ""
+        self._run, self._config = run, config
+        self._originals: Originals = open_originals(run, config.data)
+        self._contrast = tuple(self._class_named(name) for name in config.contrast or ())
+        if config.contrast and run.plan.maps_per_sample < 2:
+            raise ConfigError(f"--contrast: the run stores CAMs of {run.plan.cams!r} only; explain with --cams all")
+
+    def draw(self, row: int, smallest: tuple[int, int], largest: tuple[int, int]) -> _Drawn:
+        """Return a sample's tile and caption.
+
+        Args:
+            row: of the run.
+            smallest: (height, width) that a smaller picture is scaled up to fit.
+            largest: (height, width) that a larger picture is scaled down to fit.
+        """
+        sample = self._run[row]
+        if sample.status & Status.UNREADABLE:
+            self.unreadable += 1
+            tile = heatmap.message(f"unreadable: {sample.error}", smallest)
+        else:
+            original = self._originals.read(sample)
+            self.counts[original.state] += 1
+            if original.state is State.MISSING:
+                self.first_missing = self.first_missing or original.reason
+            tile = self._picture(sample, original, smallest, largest)
+        wrong = None not in (sample.label, sample.prediction) and sample.label != sample.prediction
+        return _Drawn(
+            index=sample.index,
+            sample_id=sample.id,
+            tile=tile,
+            caption=self._caption(sample),
+            colour=WRONG_COLOUR if wrong else heatmap.CAPTION_COLOUR,
+        )
+
+    def _picture(
+        self, sample: Sample, original: Original, smallest: tuple[int, int], largest: tuple[int, int]
+    ) -> np.ndarray:
+        height, width = sample.image_size
+        if min(height, width) < 1 or not np.isfinite(sample.crop_box).all():
+            self.without_map += 1
+            return heatmap.message("the run does not say what the network saw", smallest)
+        bar = heatmap.BAR_HEIGHT if self._config.is_signed else 0
+        size = _scaled((height, width), (smallest[0] - bar, smallest[1]), (largest[0] - bar, largest[1]))
+        if original.image is None:
+            canvas = np.full((*size, 3), GREY, np.uint8)
+        else:
+            canvas = heatmap.resized(original.image, size)
+        scale_y, scale_x = size[0] / height, size[1] / width
+        box = np.array(sample.crop_box) * (scale_x, scale_y, scale_x, scale_y)
+        remarks = [_remark(original)] if original.image is None else []
+        if sample.status & Status.NO_POSITIVE_EVIDENCE and not self._config.is_signed:
+            remarks.append("no positive evidence")
+        try:
+            picture = self._overlay(sample, canvas, box)
+        except _NoMapError as error:
+            self.without_map += 1
+            picture, remarks = canvas, [*remarks, str(error)]
+        background = CHANGED_COLOUR if original.state is State.CHANGED else REMARK_COLOUR
+        return heatmap.with_banner(picture, ", ".join(remarks), background) if remarks else picture
+
+    def _overlay(self, sample: Sample, canvas: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """Return the canvas under the map that was asked for, with a colour bar beneath it where zero has a colour."""
+        cam = self._evidence(sample)
+        cells = self._config.cells
+        try:
+            if self._config.is_signed:
+                limit = float(np.abs(cam).max())
+                picture = heatmap.signed_overlay(canvas, cam, box, limit, cells=cells)
+                return np.concatenate([picture, heatmap.colour_bar(limit, picture.shape[1])])
+            values = cam[None] if cells else heatmap.upsample(cam[None], self._run.plan.input_size)
+            return heatmap.overlay(canvas, heatmap.normalise(values)[0][0], box, self._config.palette, cells=cells)
+        except ValueError as error:
+            raise _NoMapError("what the network saw lies outside of the image") from error
+
+    def _evidence(self, sample: Sample) -> np.ndarray:
+        """Return the raw map to show, finite, (h, w)."""
+        for flag, reason in NOTHING_TO_SHOW.items():
+            if sample.status & flag and not (self._config.is_signed and flag == Status.CONSTANT_MAP):
+                raise _NoMapError(reason)
+        if self._contrast:
+            first, second = (self._cam(sample, wanted) for wanted in self._contrast)
+            with np.errstate(over="ignore"):
+                cam: np.ndarray = first - second
+        else:
+            cam = self._cam(sample, PREDICTED)
+        if not np.isfinite(cam).all():
+            raise _NoMapError(NOTHING_TO_SHOW[Status.NON_FINITE])
+        return cam
+
+    def _cam(self, sample: Sample, wanted: int | str) -> np.ndarray:
+        column = {PREDICTED: "prediction", LABEL: "label"}
+        chosen = wanted if isinstance(wanted, int) else int(getattr(self._run, column[wanted])[sample.row])
+        (ranks,) = np.nonzero(sample.cam_class == chosen)
+        if chosen < 0:
+            raise _NoMapError("no label" if wanted == LABEL else "no prediction")
+        if not len(ranks):
+            raise _NoMapError(f"no CAM of {self._run.class_names[chosen]} stored")
+        return np.asarray(sample.cams[int(ranks[0])])
+
+    def _class_named(self, name: str) -> int | str:
+        if name in (PREDICTED, LABEL) and name not in self._run.class_names:
+            return name
+        return class_index(self._run, name, "--contrast")
+
+    def _caption(self, sample: Sample) -> str:
+        label = "unlabelled" if sample.label is None else sample.label
+        outcome = "no prediction" if sample.prediction is None else f"{sample.prediction} {sample.confidence:.2f}"
+        lines = [sample.id, f"{label} → {outcome}"]
+        if self._config.contrast:
+            lines.append(" − ".join(self._config.contrast))
+        return "\n".join(heatmap.printable(line) for line in lines)
+
+
+def _remark(original: Original) -> str:
+    plain = {State.CHANGED: "ORIGINAL CHANGED", State.MISSING: "original missing"}
+    return plain.get(original.state, original.reason)
+
+
+def _scaled(size: tuple[int, int], smallest: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:
+    """Return the size (height, width) that a picture is brought to: within one box, and no smaller than another."""
+    grown, shrunk = heatmap.fitted_size(size, smallest), heatmap.fitted_size(size, largest)
+    if max(size) < max(grown):
+        return grown
+    return shrunk if max(size) > max(shrunk) else size

@@ -1,0 +1,149 @@
+"""Score maps as the protocol for weakly supervised localisation reads them (Choe et al. 2020, arXiv 2001.07437)."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from batchcam.exporters.folder import ExportFolder
+from batchcam.exporters.rows import (
+    Advance,
+    Choice,
+    Outcome,
+    Target,
+    batches,
+    choose,
+    file_names,
+    says_nothing,
+    target_cams,
+)
+from batchcam.store.run import Run
+
+MAP_FOLDER: Final = "scoremaps"
+METADATA_FOLDER: Final = "metadata"
+NAMES_FILE: Final = "names.csv"
+ENDING: Final = ".npy"
+PROTOCOL_SIZE: Final = (224, 224)
+CUBIC: Final = -0.75  # the coefficient of OpenCV's INTER_CUBIC, which the protocol's code uses
+
+
+def write(run: Run, folder: ExportFolder, target: Target, size: tuple[int, int], advance: Advance) -> Outcome:
+    """Write a score map for each sample, float64 in [0, 1], and the metadata files that list them.
+
+    The frame of a score map is the whole original image resized to `size`, as the protocol's boxes and masks are;
+    pixels outside the network's view score 0. A map that is constant or not finite is all zeros, and counted.
+
+    Args:
+        run: an open run.
+        folder: where to.
+        target: class explained: the protocol's is the label (GT-known).
+        size: (H, W) of the score maps.
+        advance: told of each batch.
+    """
+    choice = choose(run, target, finite=False)
+    names = file_names(run, choice.rows, ENDING, folder.folds_case)
+    zeros = outside = 0
+    for part in batches(run, len(names), 8 * size[0] * size[1]):
+        rows = choice.rows[part]
+        cams = target_cams(run, rows, choice.classes[part])
+        boxes = _relative_boxes(run.crop_box[rows], run.image_size[rows])
+        nothing = says_nothing(cams)
+        zeros += int(nothing.sum())
+        outside += int(((boxes[:, :2] > 0) | (boxes[:, 2:] < 1)).any(1).sum())
+        for name, cam, box, empty in zip(names[part], cams, boxes, nothing, strict=True):
+            file = f"{MAP_FOLDER}/{name}{ENDING}"
+            if not folder.has(file):
+                folder.write(file, _npy(np.zeros(size) if empty else score_map(cam, box, size)))
+        advance(len(rows))
+    _write_metadata(run, folder, choice, names)
+    notes = [f"{zeros} score maps are zero: CAM constant or not finite"] if zeros else []
+    if outside:
+        notes.append(f"{outside} images lie partly outside the network's view: they score 0 there")
+    return choice.outcome(*notes)
+
+
+def score_map(cam: np.ndarray, box: Sequence[float], size: tuple[int, int]) -> np.ndarray:
+    """Return one score map: bicubic (OpenCV's), then min-max to [0, 1] over what the network saw, 0 elsewhere.
+
+    Args:
+        cam: raw CAM, finite (h, w).
+        box: x0, y0, x1, y1 of the network's view, as shares of the image.
+        size: (H, W).
+
+    Returns:
+        float64 (H, W); zeros where no pixel lies in the view, or all that do are equal.
+    """
+    x0, y0, x1, y1 = (float(edge) for edge in box)
+    rows, row_weights = _weights(size[0], y0, y1, cam.shape[0])
+    columns, column_weights = _weights(size[1], x0, x1, cam.shape[1])
+    scores = np.zeros(size)
+    values = row_weights @ cam.astype(np.float64) @ column_weights.T
+    if values.size and values.max() > values.min():
+        low, high = values.min(), values.max()
+        scores[np.ix_(rows, columns)] = np.clip((values - low) / (high - low), 0, 1)
+    return scores
+
+
+@functools.lru_cache(maxsize=256)
+def _weights(count: int, low: float, high: float, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of `count` pixels lie in a view, and how much each cell weighs in each: (n,), float64 (n, cells).
+
+    Args:
+        count: pixels of the frame's side.
+        low: where the view starts, as a share of the side.
+        high: where it ends.
+        cells: cells of the map over the view.
+    """
+    centres = (np.arange(count) + 0.5) / count
+    pixels = np.flatnonzero((centres >= low) & (centres < high))
+    place = (centres[pixels] - low) / (high - low) * cells - 0.5
+    first = np.floor(place)
+    share = place - first
+    weights = np.zeros((len(pixels), cells))
+    for tap in (-1, 0, 1, 2):
+        cell = np.clip(first + tap, 0, cells - 1).astype(np.intp)  # edges extended
+        np.add.at(weights, (np.arange(len(pixels)), cell), _keys(share - tap))
+    return pixels, weights
+
+
+def _keys(distance: np.ndarray) -> np.ndarray:
+    """Return the weight of a sample at a distance in cells: Keys 1981, eq. 12."""
+    x, a = np.abs(distance), CUBIC
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+def _relative_boxes(boxes: np.ndarray, image_sizes: np.ndarray) -> np.ndarray:
+    """Return crop boxes as shares of their image, float64 (n, 4); the whole image where a box is none."""
+    scale = image_sizes[:, [1, 0, 1, 0]].astype(np.float64)
+    with np.errstate(all="ignore"):
+        # float32 holds the edges of a large image to a hundredth of a pixel
+        shares = np.round(boxes.astype(np.float64) / scale, 6)
+        sound = np.isfinite(shares).all(1) & (shares[:, :2] < shares[:, 2:]).all(1)
+    shares[~sound] = (0, 0, 1, 1)
+    return shares
+
+
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _write_metadata(run: Run, folder: ExportFolder, choice: Choice, names: list[str]) -> None:
+    """Write the protocol's files, image_ids.txt last: it says that the export is whole."""
+    labels, sizes = run.label[choice.rows].tolist(), run.image_size[choice.rows].tolist()
+    ids, index = run.sample_id[choice.rows], run.sample_index[choice.rows].tolist()
+    folder.write_table(NAMES_FILE, ("sample_index", "sample_id", "image_id"), zip(index, ids, names, strict=True))
+    lines = {
+        "class_labels": [f"{name},{label}" for name, label in zip(names, labels, strict=True)],
+        "image_sizes": [f"{name},{width},{height}" for name, (height, width) in zip(names, sizes, strict=True)],
+        "image_ids": names,
+    }
+    for name, content in lines.items():
+        folder.write(f"{METADATA_FOLDER}/{name}.txt", "".join(f"{line}\n" for line in content).encode())

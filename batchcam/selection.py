@@ -1,0 +1,178 @@
+"""Which samples of a run to look at: chosen by id, class, error and rank, from columns alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from batchcam.errors import ConfigError, one_line
+from batchcam.store.run import Run
+
+BLOCK_BYTES: Final = 64 * 2**20  # of logits read at once
+NAMED_CLASSES: Final = 10  # that an error lists
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Which samples, every condition narrowing the others; without any, all of them.
+
+    Attributes:
+        sample_ids: these samples, in this order.
+        label: class by name or index that the dataset gives them; where it gives none, that is predicted.
+        wrong: only those predicted otherwise than labelled.
+        confusion: label and predicted class, by name or index.
+        top: only so many, those with the largest values of `by`, largest first.
+        bottom: only so many, those with the smallest values of `by`, smallest first.
+        by: one of `RANKINGS`.
+    """
+
+    sample_ids: tuple[str, ...] = ()
+    label: str | None = None
+    wrong: bool = False
+    confusion: tuple[str, str] | None = None
+    top: int | None = None
+    bottom: int | None = None
+    by: str = "confidence"
+
+    def __post_init__(self) -> None:
+        if self.top is not None and self.bottom is not None:
+            raise ConfigError("--top and --bottom exclude each other: ask for one, then for the other")
+        for name in ("top", "bottom"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ConfigError(f"--{name} {count}: must be at least 1")
+        if self.by not in RANKINGS:
+            raise ConfigError(f"--by {one_line(self.by)}: choose one of {', '.join(RANKINGS)}")
+
+
+def select(run: Run, selection: Selection) -> np.ndarray:
+    """Return the rows of a run that a selection picks, int64 (m,): by rank, or as asked for, or in the run's order.
+
+    Only columns of one value a sample are read, and logits where the rank needs them, a block at a time. Samples
+    without a value to rank by (unreadable ones; unlabelled ones by loss) are in no `top` and no `bottom`.
+
+    Raises:
+        ConfigError: the run has no such sample or class.
+    """
+    rows: np.ndarray = _matching(run, selection)
+    count = selection.top or selection.bottom
+    if count is None:
+        return rows
+    values = RANKINGS[selection.by](run, rows)
+    rows, values = rows[~np.isnan(values)], values[~np.isnan(values)]
+    order = np.argsort(-values if selection.top else values, kind="stable")
+    return np.asarray(rows[order[:count]])
+
+
+def spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """Return at most `count` of `rows`, evenly spread from the first to the last."""
+    if len(rows) <= count:
+        return rows
+    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
+    return chosen
+
+
+def class_index(run: Run, name: str, option: str) -> int:
+    """Return the index of a class given by name, or by index where no class has such a name.
+
+    Raises:
+        ConfigError: there is none; the message names the option.
+    """
+    try:
+        return run.class_index(int(name) if name not in run.class_names and name.isdecimal() else name)
+    except KeyError as error:
+        known = ", ".join(map(one_line, run.class_names[:NAMED_CLASSES]))
+        more = f" and {len(run.class_names) - NAMED_CLASSES} more" if len(run.class_names) > NAMED_CLASSES else ""
+        raise ConfigError(f"{option} {one_line(name)}: no such class; the run has {known}{more}") from error
+
+
+def _matching(run: Run, selection: Selection) -> np.ndarray:
+    wanted = np.ones(len(run), bool)
+    if selection.label is not None or selection.wrong or selection.confusion:
+        label, prediction = run.label[:], run.prediction[:]
+        if selection.label is not None:
+            known = np.where(label >= 0, label, prediction)
+            wanted &= known == class_index(run, selection.label, "--class")
+        if selection.wrong:
+            wanted &= (label >= 0) & (prediction >= 0) & (label != prediction)
+        if selection.confusion:
+            true, predicted = (class_index(run, name, "--confusion") for name in selection.confusion)
+            wanted &= (label == true) & (prediction == predicted)
+    rows = _named(run, selection.sample_ids) if selection.sample_ids else np.arange(len(run))
+    return rows[wanted[rows]]
+
+
+def _named(run: Run, sample_ids: tuple[str, ...]) -> np.ndarray:
+    rows: dict[int, None] = {}
+    for sample_id in sample_ids:
+        try:
+            rows[run.row(sample_id)] = None
+        except KeyError as error:
+            raise ConfigError(f"--sample {one_line(sample_id)}: no such sample among {len(run)}") from error
+    return np.array(list(rows), np.int64)
+
+
+def _column(name: str) -> Callable[[Run, np.ndarray], np.ndarray]:
+    def values(run: Run, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(getattr(run, name)[:][rows], np.float64)
+
+    return values
+
+
+def _of_logits(
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> Callable[[Run, np.ndarray], np.ndarray]:
+    """Return a ranking by a function of log probabilities (b, K) and labels (b,)."""
+
+    def values(run: Run, rows: np.ndarray) -> np.ndarray:
+        ranked = np.full(len(run), np.nan)
+        mask = np.zeros(len(run), bool)
+        mask[rows] = True
+        block_rows = max(1, BLOCK_BYTES // (4 * len(run.class_names)))
+        labels, places, start = run.label[:], np.flatnonzero(mask), 0
+        for block in run.chunks("logits", rows=block_rows, mask=mask):
+            part = places[start : start + len(block["logits"])]
+            start += len(part)
+            with np.errstate(all="ignore"):  # NaN is data here
+                ranked[part] = function(_log_softmax(block["logits"].astype(np.float64)), labels[part])
+        return np.asarray(ranked[rows])
+
+    return values
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
+
+
+def _entropy(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    probabilities = np.exp(log_probabilities)
+    # a probability of zero adds nothing, but zero times minus infinity is NaN
+    terms = np.where(probabilities == 0, 0, probabilities * log_probabilities)
+    return np.asarray(-terms.sum(1))
+
+
+def _margin(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    probabilities = np.exp(log_probabilities)
+    ranked = np.sort(np.pad(probabilities, ((0, 0), (1, 0))), 1)  # a lone class is ahead of nothing
+    margin = ranked[:, -1] - ranked[:, -2]
+    return np.where(np.isnan(probabilities).any(1), np.nan, margin)
+
+
+def _loss(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    chosen = np.take_along_axis(log_probabilities, np.maximum(labels, 0)[:, None], 1)[:, 0]
+    return np.where(labels < 0, np.nan, -chosen)
+
+
+RANKINGS: Final[dict[str, Callable[[Run, np.ndarray], np.ndarray]]] = {
+    "confidence": _column("confidence"),
+    "entropy": _of_logits(_entropy),
+    "margin": _of_logits(_margin),
+    "loss": _of_logits(_loss),
+    "identity_residual": _column("identity_residual"),
+}
+"""What samples can be ranked by: softmax at the predicted class; entropy of the softmax in nats; lead of the predicted
+class's probability over the next; cross-entropy against the label; how far mean of CAM + bias is from the logit."""
