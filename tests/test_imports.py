@@ -30,6 +30,7 @@ TABLE: dict[str, set[str]] = {
     "cam": {"torch"},
     "metrics": {"numpy"},
     "heatmap": {"numpy", "cv2"},
+    "sheet": {"numpy", "cv2", "heatmap"},
     "shapes": {"numpy", "cv2"},
     "audit": {"numpy", "heatmap"},
     "pictures": {"numpy", "cv2", "store"},
@@ -39,7 +40,7 @@ TABLE: dict[str, set[str]] = {
     "engine": {"numpy", "PIL", "safetensors", "cam", "config", *TORCH},
     "commands": {
         *("numpy", "h5py", "cv2", "tqdm", "__init__", "engine", "store", "config", "console"),
-        *("scheduler", "metrics", "heatmap", "audit", "shapes", "pictures", "selection", "exporters", *TORCH),
+        *("scheduler", "metrics", "heatmap", "audit", "shapes", "pictures", "selection", "sheet", "exporters", *TORCH),
     },
 }
 """What a module or folder may import besides the standard library, itself and FLOOR."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from batchcam import heatmap, metrics, shapes
+from batchcam import heatmap, metrics, shapes, sheet
 from batchcam.audit import predicted_cams
 from batchcam.commands.explain import explain
 from batchcam.commands.train import train
@@ -126,7 +126,7 @@ def _sheet(folder: Path, run: Run) -> np.ndarray:
         tiles.append(heatmap.overlay(image, run.map(row), sample.crop_box, "jet"))
         wrong = "" if sample.prediction == sample.label else f", is {sample.label}"
         captions.append(f"{sample.prediction} {sample.confidence:.2f}{wrong}")
-    return heatmap.sheet(tiles, captions)
+    return sheet.sheet(tiles, captions)
 
 
 def _image(path: Path, mode: int) -> np.ndarray:

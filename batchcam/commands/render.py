@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from batchcam import heatmap
+from batchcam import heatmap, sheet
 from batchcam.console import Progress, note
 from batchcam.errors import ConfigError, RunError, one_line
 from batchcam.pictures import Original, Originals, State, open_originals
@@ -192,7 +192,7 @@ def _write_sheet(drawing: _Drawing, rows: np.ndarray, config: RenderConfig, prog
     for row in rows.tolist():
         drawn.append(drawing.draw(row, SHEET_TILE, SHEET_TILE))
         progress.advance(1)
-    page = heatmap.sheet(
+    page = sheet.sheet(
         [d.tile for d in drawn], [d.caption for d in drawn], tile_size=SHEET_TILE, colours=[d.colour for d in drawn]
     )
     landing.make_folder(config.out.parent)
@@ -207,7 +207,7 @@ def _write_each(drawing: _Drawing, rows: np.ndarray, config: RenderConfig, progr
         drawn = drawing.draw(row, smallest, largest)
         height, width = drawn.tile.shape[:2]
         # a caption beneath a narrow picture would have no room
-        page = heatmap.sheet([drawn.tile], [drawn.caption], 1, (height, max(width, SINGLE_SIDE[0])), 8, [drawn.colour])
+        page = sheet.sheet([drawn.tile], [drawn.caption], 1, (height, max(width, SINGLE_SIDE[0])), 8, [drawn.colour])
         landing.land(config.out / picture_name(drawn.index, drawn.sample_id), heatmap.write_png(page))
         progress.advance(1)
     return len(rows)
@@ -219,7 +219,7 @@ class _Drawn:
     sample_id: str
     tile: np.ndarray
     caption: str
-    colour: heatmap.Colour
+    colour: sheet.Colour
 
 
 class _NoMapError(Exception):
@@ -251,7 +251,7 @@ class _Drawing:
         sample = self._run[row]
         if sample.status & Status.UNREADABLE:
             self.unreadable += 1
-            tile = heatmap.message(f"unreadable: {sample.error}", smallest)
+            tile = sheet.message(f"unreadable: {sample.error}", smallest)
         else:
             original = self._originals.read(sample)
             self.counts[original.state] += 1
@@ -264,7 +264,7 @@ class _Drawing:
             sample_id=sample.id,
             tile=tile,
             caption=self._caption(sample),
-            colour=WRONG_COLOUR if wrong else heatmap.CAPTION_COLOUR,
+            colour=WRONG_COLOUR if wrong else sheet.CAPTION_COLOUR,
         )
 
     def _picture(
@@ -273,13 +273,11 @@ class _Drawing:
         height, width = sample.image_size
         if min(height, width) < 1 or not np.isfinite(sample.crop_box).all():
             self.without_map += 1
-            return heatmap.message("the run does not say what the network saw", smallest)
-        bar = heatmap.BAR_HEIGHT if self._config.is_signed else 0
+            return sheet.message("the run does not say what the network saw", smallest)
+        bar = sheet.BAR_HEIGHT if self._config.is_signed else 0
         size = _scaled((height, width), (smallest[0] - bar, smallest[1]), (largest[0] - bar, largest[1]))
-        if original.image is None:
-            canvas = np.full((*size, 3), GREY, np.uint8)
-        else:
-            canvas = heatmap.resized(original.image, size)
+        found = original.image
+        canvas = np.full((*size, 3), GREY, np.uint8) if found is None else sheet.resized(found, size)
         scale_y, scale_x = size[0] / height, size[1] / width
         box = np.array(sample.crop_box) * (scale_x, scale_y, scale_x, scale_y)
         remarks = [_remark(original)] if original.image is None else []
@@ -291,7 +289,7 @@ class _Drawing:
             self.without_map += 1
             picture, remarks = canvas, [*remarks, str(error)]
         background = CHANGED_COLOUR if original.state is State.CHANGED else REMARK_COLOUR
-        return heatmap.with_banner(picture, ", ".join(remarks), background) if remarks else picture
+        return sheet.with_banner(picture, ", ".join(remarks), background) if remarks else picture
 
     def _overlay(self, sample: Sample, canvas: np.ndarray, box: np.ndarray) -> np.ndarray:
         """Return the canvas under the map that was asked for, with a colour bar beneath it where zero has a colour."""
@@ -301,7 +299,7 @@ class _Drawing:
             if self._config.is_signed:
                 limit = float(np.abs(cam).max())
                 picture = heatmap.signed_overlay(canvas, cam, box, limit, cells=cells)
-                return np.concatenate([picture, heatmap.colour_bar(limit, picture.shape[1])])
+                return np.concatenate([picture, sheet.colour_bar(limit, picture.shape[1])])
             values = cam[None] if cells else heatmap.upsample(cam[None], self._run.plan.input_size)
             return heatmap.overlay(canvas, heatmap.normalise(values)[0][0], box, self._config.palette, cells=cells)
         except ValueError as error:
@@ -343,7 +341,7 @@ class _Drawing:
         lines = [sample.id, f"{label} → {outcome}"]
         if self._config.contrast:
             lines.append(" − ".join(self._config.contrast))
-        return "\n".join(heatmap.printable(line) for line in lines)
+        return "\n".join(sheet.printable(line) for line in lines)
 
 
 def _remark(original: Original) -> str:
@@ -353,7 +351,7 @@ def _remark(original: Original) -> str:
 
 def _scaled(size: tuple[int, int], smallest: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:
     """Return the size (height, width) that a picture is brought to: within one box, and no smaller than another."""
-    grown, shrunk = heatmap.fitted_size(size, smallest), heatmap.fitted_size(size, largest)
+    grown, shrunk = sheet.fitted_size(size, smallest), sheet.fitted_size(size, largest)
     if max(size) < max(grown):
         return grown
     return shrunk if max(size) > max(shrunk) else size
