@@ -339,6 +339,20 @@ def render(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     return _finish(command(RenderConfig(run, selection=selection, quiet=quiet, **options)), render_text, as_json)
 
 
+@_command("batchcam report runs/monday --out monday.html", (0, 1, 2, 3))
+@click.argument("run", type=FILE)
+@option("--out", type=FILE, required=True, help="FILE.html: one file that needs nothing else.")
+@option("--data", help="Where the original images are.  [default: where the run found them]")
+@option("--top", type=int, default=24, show_default=True, help="Most pictures of each kind.")
+def report(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
+    """Write one HTML file about RUN: provenance, accuracy, calibration, where the evidence sits, what looks odd."""
+    from batchcam.commands.report import ReportConfig
+    from batchcam.commands.report import report as command
+    from batchcam.printing import report_text
+
+    return _finish(command(ReportConfig(run, quiet=quiet, **options)), report_text, as_json)
+
+
 @_command("batchcam export runs/monday --to csv --out monday-table", (0, 1, 2, 3))
 @click.argument("run", type=FILE)
 @option("--to", required=True, metavar="FORMAT", help="virelay, wsol, png, csv or parquet.")

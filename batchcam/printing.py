@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from batchcam.commands.info import RunInfo
     from batchcam.commands.merge import MergeSummary
     from batchcam.commands.render import RenderSummary
+    from batchcam.commands.report import ReportSummary
     from batchcam.commands.train import TrainSummary
     from batchcam.commands.verify import VerifySummary
     from batchcam.commands.watch import Watch
@@ -102,6 +103,18 @@ def render_text(summary: RenderSummary) -> str:
         f"{one_line(summary.out)}: {summary.pictures} of {summary.selected} selected samples in {summary.files} files"
     )
     return "; ".join([head, *told])
+
+
+def report_text(summary: ReportSummary) -> str:
+    """Return the result of `report`."""
+    counts = {
+        "without their image": summary.without_image,
+        "IMAGES CHANGED since they were explained": summary.changed,
+    }
+    told = [f"{count} {what}" for what, count in counts.items() if count]
+    state = "" if summary.complete else ", of a run that is not complete"
+    head = f"{one_line(summary.out)}: {summary.samples} samples{state}, {summary.pictures} pictures"
+    return "; ".join([f"{head}, {readable_size(summary.bytes)}", *told])
 
 
 def export_text(summary: ExportSummary) -> str:

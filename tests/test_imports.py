@@ -22,7 +22,7 @@ TABLE: dict[str, set[str]] = {
     "__main__": {"cli"},
     "errors": set(),
     "rules": set(),
-    "cli": {"click", "config", "commands", "printing", "__init__", "tomllib", "tomli"},
+    "cli": {"click", "config", "commands", "printing", "selection", "__init__", "tomllib", "tomli"},
     "config": set(),
     "scheduler": set(),
     "console": {"tqdm"},
@@ -33,6 +33,11 @@ TABLE: dict[str, set[str]] = {
     "sheet": {"numpy", "cv2", "heatmap"},
     "shapes": {"numpy", "cv2"},
     "audit": {"numpy", "heatmap"},
+    "html": set(),
+    "stylesheet": set(),
+    "evidence": {"numpy"},
+    "calibration": {"numpy"},
+    "charts": {"numpy", "cv2", "calibration", "heatmap", "html"},
     "pictures": {"numpy", "cv2", "store"},
     "selection": {"numpy", "store"},
     "exporters": {"numpy", "h5py", "cv2", "heatmap", "pictures", "store"},
@@ -41,6 +46,7 @@ TABLE: dict[str, set[str]] = {
     "commands": {
         *("numpy", "h5py", "cv2", "tqdm", "__init__", "engine", "store", "config", "console"),
         *("scheduler", "metrics", "heatmap", "audit", "shapes", "pictures", "selection", "sheet", "exporters", *TORCH),
+        *("html", "stylesheet", "charts", "evidence", "calibration"),
     },
 }
 """What a module or folder may import besides the standard library, itself and FLOOR."""

@@ -1,0 +1,67 @@
+"""Pure numbers about where in a map its evidence sits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def cell_shares(cams: np.ndarray) -> np.ndarray:
+    """Return each cell's share of its map's positive evidence, max(M, 0) / sum of max(M, 0).
+
+    Args:
+        cams: raw CAMs, (n, h, w).
+
+    Returns:
+        float64 (n, h, w); NaN for a map that is not finite or has no cell above zero.
+
+    Raises:
+        ValueError: the maps are not (n, h, w) with at least one cell.
+    """
+    if cams.ndim != 3 or min(cams.shape[1:]) < 1:
+        raise ValueError(f"want maps (n, h, w) of at least one cell, not {cams.shape}")
+    positive = np.maximum(cams.astype(np.float64), 0)  # a NaN stays NaN
+    totals = positive.sum((1, 2))
+    usable = np.isfinite(cams).all((1, 2)) & (totals > 0)
+    shares = np.full(cams.shape, np.nan)
+    shares[usable] = positive[usable] / totals[usable, None, None]
+    return shares
+
+
+def border(grid_size: tuple[int, int]) -> np.ndarray:
+    """Return which cells of a grid (h, w) are its outermost ring, bool (h, w)."""
+    height, width = grid_size
+    ring = np.ones((height, width), bool)
+    ring[1:-1, 1:-1] = False
+    return ring
+
+
+def border_share(shares: np.ndarray) -> np.ndarray:
+    """Return the share of positive evidence in the outermost ring of cells, float64 (n,), 0 to 1.
+
+    Exactly 1 where no cell inside of the ring is above zero. Evidence spread evenly gives `border(grid).mean()`.
+
+    Args:
+        shares: from `cell_shares`, (n, h, w).
+    """
+    inside = shares[:, 1:-1, 1:-1].sum((1, 2))
+    share: np.ndarray = np.where(np.isfinite(shares[:, 0, 0]), 1 - np.clip(inside, 0, 1), np.nan)
+    return share
+
+
+def entropy(shares: np.ndarray) -> np.ndarray:
+    """Return how widely positive evidence is spread: its Shannon entropy over the cells, relative to the largest one.
+
+    H = -sum p log p / log(h w), where p is a cell's share: 0 when one cell holds all, 1 when all cells hold the same.
+
+    Args:
+        shares: from `cell_shares`, (n, h, w).
+
+    Returns:
+        float64 (n,); NaN where shares are, and for a grid of a single cell.
+    """
+    cells = shares.shape[1] * shares.shape[2]
+    if cells == 1:
+        return np.full(len(shares), np.nan)
+    logs = np.log(np.where(shares > 0, shares, 1))  # p log p goes to 0 with p
+    spread: np.ndarray = np.clip(-(shares * logs).sum((1, 2)) / np.log(cells), 0, 1)
+    return spread
