@@ -157,7 +157,7 @@ def _stated(about: RunInfo, *keys: str) -> str:
 
 
 def _tasks(about: RunInfo) -> Markup:
-    head = ("task", "host", "started", "ended", "device", "threads", "samples", "outcome")
+    head = ("task", "host", "started", "written", "device", "threads", "samples", "outcome")
     rows = [[stated(t.get("task")), *(stated_cell(t.get(key)) for key in head[1:])] for t in about.tasks[:MOST_TASKS]]
     if not rows:
         return element("p", "No task left a record.")
