@@ -1,4 +1,4 @@
-"""Benchmark of reading: `python tests/bench_reader.py` builds runs in a temporary folder and prints how long looks take.
+"""Benchmark of reading: `python tests/bench_reader.py` builds runs and prints how long a look takes.
 
 Not a test: times depend on the machine. Medians of several rounds, files in the page cache.
 """
