@@ -227,6 +227,16 @@ class DemoConfig:
         _require_at_least("threads", self.threads, 1)
 
 
+def require_outside(out: Path, run: Path) -> None:
+    """Refuse to write into a run, which never changes and whose verification would report the file.
+
+    Raises:
+        ConfigError: `out` lies in `run`, or is it.
+    """
+    if out.resolve().is_relative_to(run.resolve()):
+        raise ConfigError(f"--out {out}: lies in the run, which never changes; choose another place")
+
+
 def parse_size(text: str, option: str) -> tuple[int, ...]:
     """Return (n,) for "N" and (height, width) for "HxW".
 

@@ -390,13 +390,18 @@ def test_a_report_must_be_named_as_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("top", [-1, 201])
 def test_a_number_of_samples_that_can_not_be_meant_is_refused(tmp_path: Path, top: int) -> None:
     with pytest.raises(ConfigError, match="--top"):
-        ReportConfig(tmp_path, tmp_path / "r.html", top=top)
+        ReportConfig(tmp_path / "run", tmp_path / "r.html", top=top)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a run directory"):
-        write(tmp_path, tmp_path / "r.html")
+        write(tmp_path / "run", tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_report_never_goes_into_the_run(sound_run: Path) -> None:
+    with pytest.raises(ConfigError, match="lies in the run"):
+        ReportConfig(sound_run, sound_run / "r.html")
 
 
 def test_data_that_is_not_there_is_refused(sound_run: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from batchcam import heatmap
+from batchcam.config import require_outside
 from batchcam.console import Progress
 from batchcam.errors import ConfigError
 from batchcam.exporters import png, table, virelay, wsol
@@ -70,8 +71,7 @@ class ExportConfig:
             _require_one_of("--palette", self.palette, tuple(heatmap.PALETTES))
         if self.size not in (None, "input") and (self.size, self.to) != ("grid", "virelay"):
             _sides(str(self.size))
-        if self.out.resolve().is_relative_to(self.run.resolve()):
-            raise ConfigError(f"--out {self.out}: lies in the run, which never changes; choose another folder")
+        require_outside(self.out, self.run)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from batchcam import heatmap, sheet
+from batchcam.config import require_outside
 from batchcam.console import Progress, note
 from batchcam.errors import ConfigError, RunError, one_line
 from batchcam.pictures import Original, Originals, State, open_originals
@@ -77,6 +78,7 @@ class RenderConfig:
             raise ConfigError(f"--palette {one_line(self.palette)}: choose one of {choices}")
         if self.contrast and self.contrast[0] == self.contrast[1]:
             raise ConfigError(f"--contrast {one_line(self.contrast[0])} twice: name two different classes")
+        require_outside(self.out, self.run)
         if self.out.suffix.lower() in OTHER_PICTURES and not self.out.is_dir():
             raise ConfigError(f"--out {one_line(self.out)}: pictures are PNG; name a FILE.png, or a folder")
         asked = self.selection.top or self.selection.bottom or len(self.selection.sample_ids)
@@ -135,7 +137,6 @@ def render(config: RenderConfig) -> RenderSummary:
         ConfigError: the run has no such sample or class, or the pictures would go into the run.
         RunError: not a run, or the selection is empty.
     """
-    _require_outside(config)
     with open_run(config.run) as run:
         rows = select(run, config.selection)
         if not len(rows):
@@ -173,12 +174,6 @@ def picture_name(index: int, sample_id: str) -> str:
     kept = re.sub(r"[^\w.-]+", "_", stem)
     slug = kept.encode("utf-8", "replace")[-SLUG_BYTES:].decode("utf-8", "ignore").strip("._- ")
     return f"{index:07d}-{slug}.png" if slug else f"{index:07d}.png"
-
-
-def _require_outside(config: RenderConfig) -> None:
-    folder = config.run if config.run.is_dir() else config.run.parent
-    if config.out.resolve().is_relative_to(folder.resolve()):
-        raise ConfigError(f"--out {one_line(config.out)}: lies in the run, where verify would report it; go elsewhere")
 
 
 def _drawn_rows(rows: np.ndarray, config: RenderConfig) -> np.ndarray:

@@ -13,6 +13,7 @@ from batchcam.commands.report_content import Content
 from batchcam.commands.report_facts import Facts, gather
 from batchcam.commands.report_page import write_page
 from batchcam.commands.report_pictures import Picture, draw
+from batchcam.config import require_outside
 from batchcam.console import Progress, note
 from batchcam.errors import ConfigError
 from batchcam.pictures import Originals, State, open_originals
@@ -47,6 +48,7 @@ class ReportConfig:
     def __post_init__(self) -> None:
         if self.out.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"--out {self.out}: want a name that ends in .html")
+        require_outside(self.out, self.run)
         if not 0 <= self.top <= MOST_TOP:
             raise ConfigError(f"--top {self.top}: must be from 0 to {MOST_TOP}")
 
