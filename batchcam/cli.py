@@ -33,6 +33,7 @@ from batchcam.errors import (
     ConfigError,
     one_line,
 )
+from batchcam.scheduler import Stop
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,16 +80,30 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"--config {path}: cannot read: {getattr(error, 'strerror', None) or error}") from error
     command = str(context.info_name)
-    shared = {k: v for k, v in content.items() if not isinstance(v, dict)}
-    values = {k.replace("-", "_"): v for k, v in {**shared, **content.get(command, {})}.items()}
-    known = {p.name for p in context.command.params if p.name} - {"config", "version"}
-    elsewhere = {p.name for c in cli.commands.values() for p in c.params}
-    for name in values:
-        if name not in known and not (name in shared and name in elsewhere):
-            raise ConfigError(
-                f"--config {path}: no option {name!r} in {command}; there are: {', '.join(sorted(known))}"
-            )
-    context.default_map = {k: v for k, v in values.items() if k in known}
+    for name, value in content.items():
+        if isinstance(value, dict) != (name in cli.commands):
+            raise ConfigError(f"--config {path}: {name!r}: tables are for commands: {', '.join(sorted(cli.commands))}")
+    shared = {k: v for k, v in content.items() if k not in cli.commands}
+    known = _option_names(context.command)
+    elsewhere = {name for each in cli.commands.values() for name in _option_names(each)}
+    defaults = {}
+    for key, value in {**shared, **content.get(command, {})}.items():
+        name = key.replace("_", "-")
+        if name in known:
+            triple = isinstance(value, list) and name in ("mean", "std")
+            defaults[known[name]] = ",".join(map(str, value)) if triple else value
+        elif key not in shared or name not in elsewhere:
+            raise ConfigError(f"--config {path}: no option {key!r} in {command}; there are: {', '.join(sorted(known))}")
+    context.default_map = defaults
+
+
+def _option_names(command: click.Command) -> dict[str, str]:
+    """Return click's name of each option that a file may set, by the long name that people write."""
+    names = {}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name not in ("config", "version", "debug"):
+            names[max(parameter.opts, key=len).lstrip("-")] = str(parameter.name)
+    return names
 
 
 common_options = _options(
@@ -247,9 +262,6 @@ def explain(
     DATA is a folder of class folders, a CSV manifest (path[,label][,id]), stl10:ROOT[:split],
     torchvision:NAME:ROOT[:split] or python:module:callable. Run again to go on; several workers may share a run.
     """
-    from batchcam.commands.explain import explain as run
-    from batchcam.printing import explain_text
-
     config = ExplainConfig(
         classifier=_classifier(ckpt, options),
         data=data,
@@ -260,7 +272,11 @@ def explain(
         quiet=quiet,
         **options,
     )
-    return _finish(run(config), explain_text, as_json)
+    with Stop(config.time_limit_s) as stop:  # before torch is imported, which takes seconds
+        from batchcam.commands.explain import explain as run
+        from batchcam.printing import explain_text
+
+        return _finish(run(config, stop), explain_text, as_json)
 
 
 @_command("batchcam merge runs/monday", (0, 1, 2, 3))
@@ -370,11 +386,33 @@ def export(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     return _finish(command(ExportConfig(run, quiet=quiet, **options)), export_text, as_json)
 
 
+@_command("batchcam compare runs/monday runs/tuesday --max-flips 2 --min-cam-similarity 0.8", (0, 1, 2, 3))
+@click.argument("old", type=FILE)
+@click.argument("new", type=FILE)
+@option("--max-flips", type=float, metavar="P", help="Gate: percent of compared samples whose prediction changed.")
+@option("--max-accuracy-drop", type=float, metavar="P", help="Gate: percentage points, on samples labelled in both.")
+@option("--min-cam-similarity", type=float, metavar="S", help="Gate: mean rank correlation of the CAMs.")
+@option("--out", type=FILE, help="Folder for compare.h5, compare.json and movers.csv.")
+@option("--shared-classes", is_flag=True, help="Compare the classes that both runs name, and leave out the others.")
+@option("--target", default="old", show_default=True, help="Whose class's CAMs to compare: old, new or label.")
+@option("--top", type=int, default=50, show_default=True, help="Movers to list of each kind.")
+def compare(old: Path, new: Path, quiet: bool, as_json: bool, **options: Any) -> int:
+    """Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts."""
+    from batchcam.commands.compare import CompareConfig, compare_text
+    from batchcam.commands.compare import compare as command
+
+    return _finish(command(CompareConfig(old, new, quiet=quiet, **options)), compare_text, as_json)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
+    _open_missing_streams()
     words = sys.argv[1:] if arguments is None else arguments
     try:
         code = cli.main(words, prog_name="batchcam", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message())
+        code = error.exit_code
     except click.exceptions.Exit as error:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -386,12 +424,22 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(str(error), error.exit_code, words)
     except ModuleNotFoundError as error:
         _debug(words)
-        advice = "this command needs more than the auditor's side: pip install 'batchcam[worker]'"
+        advice = "this command needs more than the auditor's side: pip install '.[worker]' in batchcam's folder"
         code = _fail(f"no module {error.name}; {advice}", EXIT_FAILED, words)
     except Exception as error:
         _debug(words)
         code = _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", EXIT_FAILED, words)
     sys.exit(code if isinstance(code, int) else EXIT_DONE)
+
+
+def _open_missing_streams() -> None:
+    """Open what a scheduler closed: else the next file that is opened becomes stdout or stderr."""
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def _finish(summary: Any, text: Callable[[Any], str], as_json: bool) -> int:
@@ -420,7 +468,7 @@ def _watch(run: Path, as_json: bool) -> int:
 
 def _fail(message: str, code: int, words: list[str]) -> int:
     click.echo(f"batchcam: error: {one_line(message)}", err=True)
-    if "--json" in words:
+    if "--json" in words or os.environ.get("BATCHCAM_JSON"):
         click.echo(json.dumps({"error": one_line(message), "exit_code": code}))
     return code
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -284,7 +285,42 @@ def test_options_come_from_a_file_and_the_command_line_wins(capsys, checkpoint, 
 def test_unknown_key_in_a_file_is_an_error_that_lists_the_known_ones(capsys, checkpoint, images, tmp_path):
     (tmp_path / "c.toml").write_text("[explain]\nshard-sise = 2\n")
     words = [*explain_words(checkpoint, images, tmp_path / "run"), "--config", tmp_path / "c.toml"]
-    expect(capsys, words, 2, "shard_sise", "shard_size")
+    expect(capsys, words, 2, "shard-sise", "shard-size")
+
+
+@pytest.mark.parametrize(
+    ("content", "phrase"),
+    [("[explian]\nquiet = true\n", "explian"), ("explain = 3\n", "explain"), ("json = [\n", "cannot read")],
+)
+def test_file_of_another_shape_is_a_usage_error(capsys, checkpoint, images, tmp_path, content, phrase):
+    (tmp_path / "c.toml").write_text(content)
+    words = [*explain_words(checkpoint, images, tmp_path / "run"), "--config", tmp_path / "c.toml"]
+    expect(capsys, words, 2, phrase)
+
+
+def test_json_can_be_asked_for_by_file_and_variable(capsys, checkpoint, images, tmp_path, monkeypatch):
+    (tmp_path / "c.toml").write_text("json = true\nquiet = true\n")
+    _, out, _ = run(capsys, *explain_words(checkpoint, images, tmp_path / "run"), "--config", tmp_path / "c.toml")
+    assert json.loads(out.splitlines()[-1])["samples"] == 6
+    monkeypatch.setenv("BATCHCAM_JSON", "1")
+    _, out, _ = run(capsys, "info", tmp_path / "none")
+    assert "not a run directory" in json.loads(out.splitlines()[-1])["error"]
+
+
+def test_command_works_with_streams_that_a_scheduler_closed(checkpoint, images, tmp_path):
+    words = [sys.executable, "-m", "batchcam", *map(str, explain_words(checkpoint, images, tmp_path / "run"))]
+    closed = subprocess.run(f"{shlex.join(words)} 2>&- <&-", shell=True, stdout=subprocess.PIPE, text=True)
+    assert closed.returncode == 0
+    assert len(closed.stdout.splitlines()) == 1
+    checked = [sys.executable, "-m", "batchcam", "verify", str(tmp_path / "run")]
+    assert subprocess.run(f"{shlex.join(checked)} 2>&-", shell=True, stdout=subprocess.PIPE).returncode == 0
+
+
+def test_batchcam_alone_prints_its_help(capsys):
+    code, out, _ = run(capsys)
+    assert code == 2
+    assert "explain" in out
+    assert len(out.splitlines()) > 10
 
 
 def test_info_tells_what_was_explained(capsys, checkpoint, images, tmp_path):

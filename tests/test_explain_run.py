@@ -155,6 +155,18 @@ def test_sigterm_stops_within_a_batch_with_exit_75_and_the_rerun_gives_the_same_
     assert digests(run) == digests(reference)
 
 
+def test_sigterm_while_torch_is_being_imported_ends_with_exit_75(checkpoint, images, tmp_path):
+    worker = subprocess.Popen(command(checkpoint, images, tmp_path / "run"), stderr=subprocess.PIPE)
+    maps = Path(f"/proc/{worker.pid}/maps")
+    deadline = time.monotonic() + 60
+    while "libtorch" not in maps.read_text() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    worker.send_signal(signal.SIGTERM)
+    _, stderr = worker.communicate(timeout=60)
+    assert worker.returncode == EXIT_STOPPED_EARLY, stderr
+    assert not list((tmp_path / "run").glob("shards/*.h5"))
+
+
 def test_time_limit_stops_early_and_leaves_what_landed(checkpoint, images, tmp_path):
     with pytest.raises(StoppedEarlyError, match="time limit"):
         explain(config(checkpoint, images, tmp_path / "run", time_limit_s=0))
@@ -184,10 +196,10 @@ def test_full_disk_ends_with_exit_75_and_the_rerun_gives_the_same_bytes(
 
 
 def test_complete_run_is_left_alone_by_a_rerun(reference, checkpoint, images):
-    before = digests(reference)
+    before = {p: p.read_bytes() for p in reference.rglob("*") if p.is_file()}
     summary = explain(config(checkpoint, images, reference))
     assert (summary.samples, summary.complete) == (0, True)
-    assert digests(reference) == before
+    assert {p: p.read_bytes() for p in reference.rglob("*") if p.is_file()} == before
 
 
 def test_shard_that_was_removed_for_repair_is_made_again_with_the_same_bytes(reference, checkpoint, images, tmp_path):

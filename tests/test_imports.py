@@ -22,7 +22,7 @@ TABLE: dict[str, set[str]] = {
     "__main__": {"cli"},
     "errors": set(),
     "rules": set(),
-    "cli": {"click", "config", "commands", "printing", "selection", "__init__", "tomllib", "tomli"},
+    "cli": {"click", "config", "commands", "printing", "selection", "scheduler", "__init__", "tomllib", "tomli"},
     "config": set(),
     "scheduler": set(),
     "console": {"tqdm"},
@@ -36,6 +36,8 @@ TABLE: dict[str, set[str]] = {
     "html": set(),
     "stylesheet": set(),
     "evidence": {"numpy"},
+    "similarity": {"numpy"},
+    "comparison": {"numpy"},
     "calibration": {"numpy"},
     "charts": {"numpy", "cv2", "calibration", "heatmap", "html"},
     "pictures": {"numpy", "cv2", "store"},
@@ -46,7 +48,7 @@ TABLE: dict[str, set[str]] = {
     "commands": {
         *("numpy", "h5py", "cv2", "tqdm", "__init__", "engine", "store", "config", "console"),
         *("scheduler", "metrics", "heatmap", "audit", "shapes", "pictures", "selection", "sheet", "exporters", *TORCH),
-        *("html", "stylesheet", "charts", "evidence", "calibration"),
+        *("html", "stylesheet", "charts", "evidence", "calibration", "similarity", "comparison"),
     },
 }
 """What a module or folder may import besides the standard library, itself and FLOOR."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -15,6 +16,7 @@ import pytest
 from batchcam.commands.merge import merge
 from batchcam.errors import RunError
 from batchcam.store import landing, master
+from batchcam.store.reader import open_file
 from batchcam.store.schema import STATUS_MISSING, sample_arrays
 
 VIRTUAL = {"cams", "maps", "status"}
@@ -154,8 +156,24 @@ def test_merge_ends_with_3_when_samples_need_a_look(finished_run: Path, make_run
 
 
 def change(run: Path, edit) -> None:
-    with h5py.File(run / damage.MIDDLE, "r+") as file:
+    """Edit the middle shard behind a digest made right."""
+    path = run / damage.MIDDLE
+    with h5py.File(path, "r+") as file:
         edit(file)
+    line = landing.digest_line(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+    landing.digest_path(path).write_text(line)
+
+
+def test_merge_refuses_a_shard_that_was_changed_before_it_is_parsed(finished_run: Path, monkeypatch) -> None:
+    path = finished_run / damage.MIDDLE
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    opened = []
+    monkeypatch.setattr(master, "open_file", lambda each: opened.append(each) or open_file(each))
+    with pytest.raises(RunError, match=r"shard-00001\.h5: changed after it was written: remove it"):
+        merge(finished_run)
+    assert path not in opened
 
 
 @pytest.mark.parametrize(
@@ -179,7 +197,7 @@ def test_merge_refuses_a_shard_that_does_not_belong_and_leaves_the_manifest(fini
 @pytest.mark.parametrize("content", [b"", b"not HDF5", b"\x89HDF\r\n\x1a\n"])
 def test_merge_refuses_what_is_no_hdf5_file(finished_run: Path, content: bytes) -> None:
     (finished_run / damage.MIDDLE).write_bytes(content)
-    with pytest.raises(RunError, match=r"shard-00001\.h5: HDF5 cannot read it"):
+    with pytest.raises(RunError, match=r"shard-00001\.h5: changed after it was written"):
         merge(finished_run)
 
 

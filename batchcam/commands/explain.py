@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from batchcam.commands.merge import MergeSummary, merge
+from batchcam.commands.merge import MergeSummary, complete_run
 from batchcam.commands.planning import existing_plan, make_plan, origin, preflight
 from batchcam.commands.work import Work, task_record
 from batchcam.config import ExplainConfig
@@ -56,15 +56,21 @@ class ExplainSummary:
         return self.merged.findings if self.merged else self.unreadable
 
 
-def explain(config: ExplainConfig) -> ExplainSummary:
+def explain(config: ExplainConfig, stop: Stop | None = None) -> ExplainSummary:
     """Explain all samples of the missing shards that are this worker's, and merge when nothing is missing any more.
+
+    Args:
+        config: what to do.
+        stop: listens for signals already; None: only from now on.
 
     Raises:
         StoppedEarlyError: a signal, the time limit or a full disk; the same command goes on.
         BatchcamError: anything else that is wrong, before anything is written where possible.
     """
-    with Stop(config.time_limit_s) as stop:
+    if stop:
         return _explain(config, stop)
+    with Stop(config.time_limit_s) as listening:
+        return _explain(config, listening)
 
 
 def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
@@ -91,7 +97,7 @@ def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
     work = Work(config, plan, assembly, proved, shards, device)
     seconds = _recorded(config, mine, device, work, stop) if shards else 0.0
     complete = len(landed_shards(config.out, plan)) == len(plan.shards)
-    return _summary(config, plan, work, seconds, merge(config.out) if complete else None)
+    return _summary(config, plan, work, seconds, complete_run(config.out) if complete else None)
 
 
 def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work, stop: Stop) -> float:

@@ -81,7 +81,7 @@ def info(run: Path) -> RunInfo:
         totals=totals,
         classes=metrics.class_scores(columns["label"], columns["prediction"], plan.class_names),
         tasks=tasks,
-        notes=_notes(tasks),
+        notes=_notes(tasks, manifest is not None),
     )
 
 
@@ -93,20 +93,22 @@ def _columns_of_master(run: Path) -> dict[str, np.ndarray]:
 
 def _columns_of_shards(run: Path, plan: Plan, landed: set[int]) -> dict[str, np.ndarray]:
     """Return the columns that totals are counted from, over the shards that have landed."""
-    parts = [columns for _, columns, _ in collect(run, plan, [s for s in plan.shards if s.index in landed])]
+    parts = [
+        columns for _, columns, _ in collect(run, plan, [s for s in plan.shards if s.index in landed], prove=False)
+    ]
     empty = {"label": np.int64, "prediction": np.int64, "status": np.uint8, "identity_residual": np.float32}
     return {name: np.concatenate([np.empty(0, kind), *(p[name] for p in parts)]) for name, kind in empty.items()}
 
 
-def _notes(tasks: list[dict[str, Any]]) -> list[str]:
+def _notes(tasks: list[dict[str, Any]], complete: bool) -> list[str]:
     """Return where tasks differ in what promise 5 depends on: kind of machine, threads, library versions."""
     notes = []
     for key in COMPARED:
         kinds = {str(t.get(key)) for t in tasks}
         if len(kinds) > 1:
             notes.append(f"tasks ran with different {key}: shards would not be byte-identical if made again elsewhere")
-    if any(t.get("outcome") == "running" for t in tasks):
+    if not complete and any(t.get("outcome") == "running" for t in tasks):
         notes.append("some tasks are running, or were killed without a last word")
-    if any(t.get("outcome") in ("stopped early", "failed") for t in tasks):
+    if not complete and any(t.get("outcome") in ("stopped early", "failed") for t in tasks):
         notes.append("some tasks stopped early or failed; whoever runs the same command again finishes their shards")
     return notes

@@ -13,7 +13,7 @@ from batchcam.errors import RunError
 from batchcam.rules import Status
 from batchcam.scheduler import utc_now, whereabouts
 from batchcam.store import landing
-from batchcam.store.manifest import Manifest, read_tasks, write_manifest
+from batchcam.store.manifest import Manifest, read_manifest, read_tasks, write_manifest
 from batchcam.store.master import gather, write_master
 from batchcam.store.plan import Plan, read_plan
 from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
@@ -58,6 +58,29 @@ def merge(run: Path) -> MergeSummary:
     landing.remove_stale_partials(run, (PLAN_FILE, MASTER_FILE, MANIFEST_FILE))
     size = master.bytes + sum(r.bytes for r in collected.records)
     return MergeSummary(totals, sum(f["count"] for f in findings), len(plan.shards), size)
+
+
+def complete_run(run: Path) -> MergeSummary:
+    """Return what the manifest of a complete run says; merge first if there is none, or it is not about these files.
+
+    A manifest that still holds stays as it is, so that its digest, once noted down, stays true.
+
+    Raises:
+        RunError: as `merge`.
+    """
+    plan = open_plan(run)
+    try:
+        manifest = read_manifest(run, plan)
+    except (FileNotFoundError, RunError):
+        return merge(run)
+    records = (*((SHARD_FOLDER, r) for r in manifest.shards), ("", manifest.master))
+    for folder, record in records:
+        path = run / folder / record.file
+        if not path.is_file() or path.stat().st_size != record.bytes or landing.read_digest(path) != record.sha256:
+            return merge(run)
+    size = manifest.master.bytes + sum(r.bytes for r in manifest.shards)
+    findings = sum(f["count"] for f in manifest.findings)
+    return MergeSummary(manifest.totals, findings, len(manifest.shards), size)
 
 
 def open_plan(run: Path) -> Plan:

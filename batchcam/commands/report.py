@@ -18,7 +18,7 @@ from batchcam.console import Progress, note
 from batchcam.errors import ConfigError
 from batchcam.pictures import Originals, State, open_originals
 from batchcam.rules import Status
-from batchcam.store import check, landing
+from batchcam.store import landing
 from batchcam.store.run import Run, open_run
 from batchcam.store.schema import MANIFEST_FILE
 
@@ -116,7 +116,7 @@ def report(config: ReportConfig) -> ReportSummary:
         content = Content(
             about=about,
             facts=facts,
-            manifest_sha256=check.file_digest(manifest) if run.complete else None,
+            manifest_sha256=landing.file_digest(manifest) if run.complete else None,
             mistakes=[pictures[row] for row in choice.mistakes.tolist()],
             hits=[pictures[row] for row in choice.hits.tolist()],
             odd={kind: [pictures[row] for row in rows.tolist()] for kind, rows in choice.odd.items()},

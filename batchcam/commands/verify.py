@@ -16,7 +16,7 @@ from batchcam.commands.merge import count_totals, needs_a_look, open_plan
 from batchcam.config import VerifyConfig
 from batchcam.console import Progress, note
 from batchcam.errors import RunError
-from batchcam.store import check
+from batchcam.store import check, landing
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.layout import array_shape
 from batchcam.store.manifest import FileRecord, Manifest
@@ -83,7 +83,7 @@ def verify(config: VerifyConfig) -> VerifySummary:
         note(f"explaining {config.recompute} samples again", config.quiet)
         recomputed, more = recompute(config, plan, sound)
         found += more
-    digest = check.file_digest(run / MANIFEST_FILE) if (run / MANIFEST_FILE).is_file() else None
+    digest = landing.file_digest(run / MANIFEST_FILE) if (run / MANIFEST_FILE).is_file() else None
     return VerifySummary(
         run=str(run),
         run_id=plan.run_id,

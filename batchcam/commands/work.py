@@ -126,7 +126,7 @@ class Work:
         seconds = self.seconds
         return {
             "shards": [landed.shard.file for landed in self.landed],
-            "samples": self._samples,
+            "samples": sum(landed.shard.count for landed in self.landed),
             "unreadable": self.unreadable,
             "seconds": round(seconds, 3),
             "images_per_s": round(self._samples / seconds, 2),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import ctypes
 import dataclasses
 import functools
 import os
@@ -23,6 +25,7 @@ from batchcam.engine.sources import Source
 from batchcam.errors import BatchcamError
 
 NO_DIGEST = bytes(32)
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # what a scheduler sends to every process of a job
 
 
@@ -174,14 +177,15 @@ class BatchStream:
         self, dataset: SampleDataset, batches: Iterable[list[int]], processes: int, *, pin: bool = False
     ) -> None:
         # without a lock, unlike an Event: a signal's handler that is interrupted by a signal would wait for itself
-        self._closing = torch.multiprocessing.get_context().RawValue("b", 0)
+        # only where there are processes: it lives in shared memory, which `-j 0` does without
+        self._closing = torch.multiprocessing.get_context().RawValue("b", 0) if processes else _Closing()
         self._loader: DataLoader[LoadedBatch] = DataLoader(
             dataset,
             batch_sampler=batches,
             num_workers=processes,
             collate_fn=collate,
             pin_memory=pin,
-            worker_init_fn=functools.partial(_leave_signals_to_parent, self._closing),
+            worker_init_fn=functools.partial(_leave_signals_to_parent, self._closing, os.getpid()),
         )
         self._iterator: Iterator[LoadedBatch] | None = None
 
@@ -225,17 +229,33 @@ class BatchStream:
             raise BatchcamError(f"a loader process died: {error}; out of memory? try fewer --workers") from error
 
 
-def _leave_signals_to_parent(closing: Any, process: int) -> None:
-    """Make a loader process deaf to what a scheduler sends to the whole job.
+class _Closing:
+    """What a RawValue is to loader processes, where there are none."""
+
+    value = 0
+
+
+def _leave_signals_to_parent(closing: Any, parent: int, process: int) -> None:
+    """Make a loader process deaf to what a scheduler sends to the whole job, as long as its parent lives.
 
     The parent finishes its batch first, and needs its loaders for that; when it is done, SIGTERM counts again.
     """
 
     def heard(number: int, frame: FrameType | None) -> None:
-        if closing.value:
+        if closing.value or os.getppid() != parent:
             os._exit(0)
+
+    _die_with_parent(parent)
 
     signal.signal(signal.SIGTERM, heard)
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)
+
+
+def _die_with_parent(parent: int) -> None:
+    """End this process when `parent` ends, also by SIGKILL: torch looks every five seconds, and not from the start."""
+    with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux, torch's own watch has to do
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)

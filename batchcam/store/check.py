@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,7 +95,7 @@ def check_digest(run: Path, name: str, record: FileRecord | None) -> Iterator[Fi
         yield Finding(Kind.SIZE_MISMATCH, name, f"{path.stat().st_size} bytes, manifest says {record.bytes}")
         return
     try:
-        actual = file_digest(path)
+        actual = landing.file_digest(path)
     except OSError as error:
         yield Finding(Kind.FILE_UNREADABLE, name, f"cannot read: {error.strerror}")
         return
@@ -160,15 +159,6 @@ def check_copies(master: h5py.File, file: h5py.File, plan: Plan, shard: Shard) -
             if rows.any():
                 wrong[array.name] = rows
     return wrong
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of the file at `path`, hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _arrays(plan: Plan, samples: bool = True) -> tuple[Array, ...]:

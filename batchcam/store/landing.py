@@ -81,6 +81,15 @@ def land_with_digest(path: Path, data: Buffer, replace: bool = False) -> str:
     return digest
 
 
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of the file at `path`, hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def digest_path(path: Path) -> Path:
     """Return the companion file of `path` that holds its SHA-256."""
     return path.with_name(path.name + DIGEST_SUFFIX)

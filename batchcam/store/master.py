@@ -58,12 +58,18 @@ class Collected:
 
 
 def collect(
-    run: Path, plan: Plan, shards: Sequence[Shard] | None = None
+    run: Path, plan: Plan, shards: Sequence[Shard] | None = None, *, prove: bool = True
 ) -> Iterator[tuple[Shard, dict[str, np.ndarray], FileRecord]]:
     """Yield each shard with its small columns and its record, and prove on the way that it holds its own samples.
 
+    Args:
+        run: the run directory.
+        plan: of the run.
+        shards: which of its shards; None: all.
+        prove: compare each shard's SHA-256 before it is parsed.
+
     Raises:
-        RunError: a shard is missing, unreadable, of another run, or holds other samples than the plan says.
+        RunError: a shard is missing, changed, unreadable, of another run, or holds other samples than the plan says.
     """
     arrays = [a for a in sample_arrays(plan.maps) if is_copied(a, plan) or a.name == "status"]
     names = [a.name for a in arrays]
@@ -72,6 +78,8 @@ def collect(
         digest = landing.read_digest(path)
         if digest is None:
             raise RunError(f"{path}: missing, or without its digest; run explain again")
+        if prove and landing.file_digest(path) != digest:
+            raise RunError(f"{path}: changed after it was written: remove it and its digest, and run explain again")
         with open_file(path) as file:
             if _text(file.attrs["run_id"]) != plan.run_id:
                 raise RunError(f"{path}: belongs to another run; remove it and run explain again")

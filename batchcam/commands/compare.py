@@ -1,0 +1,405 @@
+"""compare: what moved in predictions and reasons between two runs of the same samples; a gate for scripts. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from batchcam.commands.compare_files import DOCUMENT_FILE, table_columns, write_files
+from batchcam.commands.compare_reading import Side, keep, match, measure, read_side, stated_labels
+from batchcam.comparison import (
+    Apart,
+    Classes,
+    ClassMovement,
+    Flip,
+    Gate,
+    Matching,
+    Pairs,
+    Totals,
+    Transition,
+    by_class,
+    judge_gates,
+    match_classes,
+    movers,
+    total,
+    transitions,
+    words,
+)
+from batchcam.config import require_outside
+from batchcam.errors import ConfigError, RunError, one_line
+from batchcam.store.reader import decode
+from batchcam.store.run import Run, open_run
+
+TARGETS: Final = ("old", "new", "label")
+MOST_MOVERS: Final = 10_000
+LISTED: Final = 1000
+"""Ids of each reason that compare.json lists; compare.h5 has all of them."""
+TRANSITIONS: Final = 20
+
+RULES: Final = {
+    "samples": "matched by sample id; compared where input_sha256 is the same and both rows have finite numbers",
+    "classes": "matched by name",
+    "label": "counts where both runs state the same one",
+    "flip": "another predicted class: fixed wrong to right, broken right to wrong, changed anything else",
+    "maps": "raw CAMs of one class on one input, where the crop boxes agree to a pixel on every edge",
+    "grids": "different ones: bilinear, half-pixel centres, edges extended, to the larger height and width",
+    "constant": "a map with max - min <= 1e-6 * max(abs(max), abs(min)) has no similarity and is in no mean",
+    "spearman": "rank correlation over cells, equal values share the mean of their ranks",
+    "cosine": "of the signed maps",
+    "top_iou": "strongest fifth of the cells, rounded up, and all cells that equal the last of them",
+    "peak_shift": "Euclidean distance in cells between the largest cells; of equal ones the first, row by row",
+}
+"""What the numbers mean, for readers of compare.json."""
+
+DIFFERING: Final = ("architecture", "target_layer", "preprocessing", "precision", "identity", "grid_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """Everything that `compare` is asked.
+
+    Attributes:
+        old, new: run directories.
+        max_flips: largest share of compared samples whose predicted class may change, in per cent; None: any.
+        max_accuracy_drop: most percentage points of accuracy that may be lost; None: any.
+        min_cam_similarity: smallest mean Spearman correlation of the maps; None: any.
+        out: folder for compare.h5, movers.csv and compare.json; None: write nothing.
+        shared_classes: go on where a run has classes that the other has not.
+        target: whose class's maps are compared: the one that the `old` or the `new` run predicts, or the `label`.
+        top: samples of each kind of movers.
+        quiet: no progress.
+    """
+
+    old: Path
+    new: Path
+    max_flips: float | None = None
+    max_accuracy_drop: float | None = None
+    min_cam_similarity: float | None = None
+    out: Path | None = None
+    shared_classes: bool = False
+    target: str = "old"
+    top: int = 50
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant.
+
+        Raises:
+            ConfigError: a limit out of range, an unknown target, or an output folder inside of a run.
+        """
+        for name, low in (("max_flips", 0), ("max_accuracy_drop", 0), ("min_cam_similarity", -1)):
+            value, high = getattr(self, name), 100 if low == 0 else 1
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
+        if self.target not in TARGETS:
+            raise ConfigError(f"--target {one_line(self.target)}: choose one of {', '.join(TARGETS)}")
+        if not 0 <= self.top <= MOST_MOVERS:
+            raise ConfigError(f"--top {self.top}: must be from 0 to {MOST_MOVERS}")
+        if self.out is not None:
+            for run in (self.old, self.new):
+                require_outside(self.out, run.parent if run.is_file() else run)
+
+    @property
+    def is_gate(self) -> bool:
+        """Whether a limit was asked for."""
+        return any(v is not None for v in (self.max_flips, self.max_accuracy_drop, self.min_cam_similarity))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mover:
+    """A sample that moved far.
+
+    Attributes:
+        reason: broken, similarity or confidence.
+        sample_id: of the sample.
+        label: class that both runs state, None where they do not.
+        old_prediction, new_prediction: predicted classes.
+        flip: what became of the prediction.
+        old_confidence, new_confidence, confidence_change: at the class that each run predicts.
+        map_class: class whose logits and maps are compared, None without one.
+        logit_change, spearman, cosine, top_iou, peak_shift: None where there is nothing to compare.
+    """
+
+    reason: str
+    sample_id: str
+    label: str | None
+    old_prediction: str
+    new_prediction: str
+    flip: str
+    old_confidence: float | None
+    new_confidence: float | None
+    confidence_change: float | None
+    map_class: str | None
+    logit_change: float | None
+    spearman: float | None
+    cosine: float | None
+    top_iou: float | None
+    peak_shift: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareSummary:
+    """What moved between two runs.
+
+    Attributes:
+        old, new: the run directories.
+        old_run_id, new_run_id: of their plans.
+        old_samples, new_samples: rows read.
+        apart: ids of either run that are not compared, by reason.
+        relabelled: compared samples that the runs label as different classes.
+        totals: over all compared samples.
+        classes: one a class, the old run's classes first.
+        transitions: the most frequent flips.
+        movers: samples that moved most, broken ones first.
+        gates: the limits that were asked for.
+        findings: of them, how many are exceeded.
+        notes: what a reader should know, a line each.
+        out: folder of the files, None where none were asked for.
+    """
+
+    old: str
+    new: str
+    old_run_id: str
+    new_run_id: str
+    old_samples: int
+    new_samples: int
+    apart: dict[str, int]
+    relabelled: int
+    totals: Totals
+    classes: list[ClassMovement]
+    transitions: list[Transition]
+    movers: list[Mover]
+    gates: tuple[Gate, ...]
+    findings: int
+    notes: tuple[str, ...]
+    out: str | None
+
+
+def compare(config: CompareConfig) -> CompareSummary:
+    """Tell what moved between two runs, and write it down where that is asked for.
+
+    Raises:
+        ConfigError: the runs' classes differ.
+        RunError: not a run, runs of other samples, or an incomplete run where a gate was asked for.
+    """
+    with open_run(config.old) as old_run, open_run(config.new) as new_run:
+        if config.is_gate:
+            for run in (old_run, new_run):
+                _require_complete(run)
+        classes = match_classes(old_run.class_names, new_run.class_names, config.shared_classes)
+        old, new = read_side(old_run), read_side(new_run)
+        found, reasons = match(old, new)
+        if not len(found.old):
+            raise RunError(f"{config.old}, {config.new}: no sample id is in both; they explain other datasets")
+        rows = keep(found, reasons)
+        label, relabelled = stated_labels(old, new, rows, classes)
+        pairs = measure(old, new, rows, classes, label, config.target, config.quiet)
+        apart_ids, apart_reasons = _apart(old, new, found, reasons)
+        summary = _summary(config, old, new, rows, classes, pairs, apart_reasons, int(relabelled.sum()))
+        if config.out is not None:
+            columns = table_columns(
+                pairs,
+                old.ids[rows.old],
+                old.index[rows.old],
+                new.index[rows.new],
+                {"apart_id": apart_ids, "apart_reason": apart_reasons},
+            )
+            _write(config.out, config, summary, columns, classes)
+    return summary
+
+
+def _require_complete(run: Run) -> None:
+    if not run.complete:
+        done, planned = len(run.shards), len(run.plan.shards)
+        raise RunError(f"{run.path}: {done} of {planned} shards: a gate judges complete runs; run explain again")
+
+
+def _apart(old: Side, new: Side, found: Matching, reasons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids that are not compared, each with its reason: pairs, then removed, then added ones."""
+    pairs = reasons != Apart.COMPARED
+    ids = (old.ids[found.old[pairs]], old.ids[found.removed], new.ids[found.added])
+    kinds = (
+        reasons[pairs],
+        np.full(len(found.removed), Apart.REMOVED, np.uint8),
+        np.full(len(found.added), Apart.ADDED, np.uint8),
+    )
+    return np.concatenate(ids), np.concatenate(kinds)
+
+
+def _summary(
+    config: CompareConfig,
+    old: Side,
+    new: Side,
+    rows: Matching,
+    classes: Classes,
+    pairs: Pairs,
+    apart: np.ndarray,
+    relabelled: int,
+) -> CompareSummary:
+    totals = total(pairs)
+    gates = judge_gates(totals, config.max_flips, config.max_accuracy_drop, config.min_cam_similarity)
+    counts = np.bincount(apart, minlength=len(Apart)).tolist()
+    return CompareSummary(
+        old=str(config.old),
+        new=str(config.new),
+        old_run_id=old.run.plan.run_id,
+        new_run_id=new.run.plan.run_id,
+        old_samples=len(old.run),
+        new_samples=len(new.run),
+        apart={words(reason): counts[reason] for reason in Apart if counts[reason]},
+        relabelled=relabelled,
+        totals=totals,
+        classes=by_class(pairs, classes.names),
+        transitions=transitions(pairs, classes.names, TRANSITIONS),
+        movers=[
+            _mover(row, reason, pairs, classes.names, old.ids[rows.old[row]])
+            for row, reason in movers(pairs, config.top)
+        ],
+        gates=gates,
+        findings=sum(not gate.passed for gate in gates),
+        notes=tuple(_notes(old.run, new.run, classes, relabelled)),
+        out=None if config.out is None else str(config.out),
+    )
+
+
+def _mover(row: int, reason: str, pairs: Pairs, names: tuple[str, ...], sample_id: np.bytes_) -> Mover:
+    classes = ("label", "old_prediction", "new_prediction", "map_class")
+    numbers = ("old_confidence", "new_confidence", "confidence_change", "logit_change")
+    measures = ("spearman", "cosine", "top_iou", "peak_shift")
+    known: dict[str, Any] = {name: (*names, None)[getattr(pairs, name)[row]] for name in classes}
+    values: dict[str, Any] = {name: _number(getattr(pairs, name)[row]) for name in numbers + measures}
+    (decoded,) = decode(np.array([sample_id]))
+    return Mover(reason=reason, sample_id=decoded, flip=words(Flip(pairs.flip[row])), **known, **values)
+
+
+def _number(value: np.floating[Any]) -> float | None:
+    return float(f"{value:.7g}") if np.isfinite(value) else None
+
+
+def _notes(old: Run, new: Run, classes: Classes, relabelled: int) -> Iterator[str]:
+    for side, run in (("OLD", old), ("NEW", new)):
+        if not run.complete:
+            yield f"{side} is not complete: {len(run.shards)} of {len(run.plan.shards)} shards"
+        if not run.plan.identity:
+            yield f"{side} waived the identity: its maps do not explain its logits"
+    if old.plan.run_id == new.plan.run_id:
+        yield "both are the same run: the same checkpoint, dataset and preprocessing"
+    elif old.plan.checkpoint_sha256 == new.plan.checkpoint_sha256:
+        yield "both runs explain the same checkpoint"
+    differing = [n.replace("_", " ") for n in DIFFERING if getattr(old.plan, n) != getattr(new.plan, n)]
+    if differing:
+        yield f"the runs differ in {', '.join(differing)}"
+    for side, names in (("OLD", classes.only_old), ("NEW", classes.only_new)):
+        if names:
+            yield f"{len(names)} classes are only in {side}"
+    if relabelled:
+        yield f"{relabelled} samples are labelled as different classes; their flips can't be judged as fixed or broken"
+
+
+def _write(
+    out: Path, config: CompareConfig, summary: CompareSummary, columns: dict[str, np.ndarray], classes: Classes
+) -> None:
+    content = dataclasses.asdict(summary)
+    del content["out"]  # the same runs give the same bytes, wherever they are written
+    listed = {
+        words(reason): decode(columns["apart_id"][columns["apart_reason"] == reason][:LISTED])
+        for reason in Apart
+        if words(reason) in summary.apart
+    }
+    content |= {
+        "apart_listed": listed,
+        "rules": {**RULES, "target": config.target},
+        "only_old": list(classes.only_old),
+        "only_new": list(classes.only_new),
+    }
+    run_ids = {"old_run_id": summary.old_run_id, "new_run_id": summary.new_run_id}
+    write_files(out, columns, classes.names, run_ids, content["movers"], content)
+
+
+CLASSES_SHOWN: Final = 40
+MOVERS_SHOWN: Final = 10
+TRANSITIONS_SHOWN: Final = 5
+
+
+def compare_text(summary: CompareSummary) -> str:
+    """Return the result of `compare`: what moved, the classes and samples that moved most, and the gates."""
+    t = summary.totals
+    apart = [f"{count} {one_line(reason)}" for reason, count in summary.apart.items()]
+    head = [
+        ("old", f"{summary.old} ({summary.old_samples} samples)"),
+        ("new", f"{summary.new} ({summary.new_samples} samples)"),
+        ("compared", "; ".join([f"{t.compared} samples", *apart])),
+        ("flips", f"{t.flips} ({_shown(t.flips_percent)} %): {t.fixed} fixed, {t.broken} broken, {t.changed} changed"),
+        ("accuracy", _accuracy(t)),
+        ("confidence", f"mean {_shown(t.old_confidence)} → {_shown(t.new_confidence)}"),
+        ("maps", _maps(t)),
+    ]
+    if summary.transitions:
+        most = summary.transitions[:TRANSITIONS_SHOWN]
+        head.append(("moved", ", ".join(f"{m.count} {m.old} → {m.new}" for m in most)))
+    head += [("note", note) for note in summary.notes]
+    head += [("gate", gate.reason) for gate in summary.gates]
+    if summary.out is not None:
+        head.append(("written", f"{summary.out}/{DOCUMENT_FILE} and the files it names"))
+    lines = [f"{name:<11} {one_line(value)}" for name, value in head]
+    return "\n".join([*lines, "", *_class_table(summary.classes), *_mover_table(summary.movers)])
+
+
+def _accuracy(t: Totals) -> str:
+    if t.accuracy_drop is None:
+        return "- no sample is labelled in both"
+    shares = f"{_shown(t.old_accuracy)} → {_shown(t.new_accuracy)}"
+    return f"{shares} ({0 - t.accuracy_drop:+.2f} points) on {t.labelled} labelled in both"
+
+
+def _maps(t: Totals) -> str:
+    without = "".join(f"; {count} without: {reason}" for reason, count in t.without_maps.items())
+    if t.spearman is None:
+        return f"{t.maps} pairs{without}"
+    spread = f"median {_shown(t.spearman_median)}, a tenth below {_shown(t.spearman_p10)}"
+    others = f"cosine {_shown(t.cosine)}, IoU {_shown(t.top_iou)}, peak shift {_shown(t.peak_shift)} cells"
+    return f"{t.maps} pairs: mean Spearman {_shown(t.spearman)} ({spread}), {others}{without}"
+
+
+def _class_table(classes: list[ClassMovement]) -> list[str]:
+    """Return a table of classes, the largest loss of accuracy first, then the least alike maps."""
+    ranked = sorted(
+        classes, key=lambda c: (-(c.accuracy_drop or 0), math.inf if c.spearman is None else c.spearman, c.name)
+    )
+    shown = ranked[:CLASSES_SHOWN]
+    width = max([5, *(len(one_line(c.name)) for c in shown)])
+    rows = [f"{'class':<{width}}  labelled  points  fixed  broken  predicted        left  spearman  peak shift"]
+    rows += [f"{one_line(c.name):<{width}}  {_class_line(c)}" for c in shown]
+    return rows + ([f"… and {len(ranked) - len(shown)} more"] if len(ranked) > len(shown) else [])
+
+
+def _class_line(c: ClassMovement) -> str:
+    return (
+        f"{c.labelled:>8}  {_points(c):>6}  {c.fixed:>5}  {c.broken:>6}  {f'{c.old_predicted}→{c.new_predicted}':<13}"
+        f"  {c.left:>6}  {_shown(c.spearman):>8}  {_shown(c.peak_shift):>10}"
+    )
+
+
+def _points(movement: ClassMovement) -> str:
+    return "-" if movement.accuracy_drop is None else f"{0 - movement.accuracy_drop:+.1f}"
+
+
+def _mover_table(moved: list[Mover]) -> list[str]:
+    rows = [
+        f"{m.reason:<10}  {_shown(m.spearman):>6}  {_shown(m.confidence_change):>6}  {one_line(m.sample_id)}: "
+        f"{one_line(m.old_prediction)} → {one_line(m.new_prediction)}, label {one_line(m.label or '-')}"
+        for m in moved[:MOVERS_SHOWN]
+    ]
+    if not rows:
+        return []
+    more = [f"… and {len(moved) - MOVERS_SHOWN} more movers"] if len(moved) > MOVERS_SHOWN else []
+    return ["", "moved most  alike   confidence change, sample", *rows, *more]
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
