@@ -86,6 +86,9 @@ def info_text(run: RunInfo) -> str:
     lines = [f"{name:<11} {one_line(value)}" for name, value in head]
     lines += [f"{'task':<11} {one_line(_task(t))}" for t in run.tasks]
     lines += [f"{'note':<11} {one_line(n)}" for n in run.notes]
+    lines += [f"{'unreadable':<11} {one_line(u)}" for u in run.unreadable]
+    if (count := totals["status"]["unreadable"]) > len(run.unreadable):
+        lines.append(f"{'unreadable':<11} … and {count - len(run.unreadable)} more: status and error in run.h5")
     return "\n".join([*lines, "", *class_table(run.classes)])
 
 

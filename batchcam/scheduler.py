@@ -93,13 +93,14 @@ class Stop:
 
 def whereabouts(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return where this process runs, for the record: host, process, job, restarts."""
+    restarts = environment.get("SLURM_RESTART_COUNT", "")
     job = environment.get("SLURM_ARRAY_JOB_ID") or environment.get("SLURM_JOB_ID")
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "user": _user(),
         "job": job,
-        "restarts": int(environment.get("SLURM_RESTART_COUNT") or 0),
+        "restarts": int(restarts) if restarts.isdecimal() else 0,
     }
 
 

@@ -261,6 +261,7 @@ def test_findings_end_with_exit_code_3(capsys, checkpoint, images, tmp_path):
     code, out, _ = run(capsys, *explain_words(checkpoint, tmp_path / "data", tmp_path / "run"), "-q")
     assert code == 3
     assert "1 unreadable" in out
+    assert "unreadable  bee/1.png: " in run(capsys, "info", tmp_path / "run")[1]
     assert run(capsys, "verify", tmp_path / "run", "-q")[0] == 0
     (tmp_path / "run" / "stray").write_text("")
     assert run(capsys, "verify", tmp_path / "run", "-q")[0] == 3

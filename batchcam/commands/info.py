@@ -14,10 +14,11 @@ from batchcam.store.document import read_document
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks
 from batchcam.store.master import collect
 from batchcam.store.plan import Plan
-from batchcam.store.reader import open_file
+from batchcam.store.reader import decode, open_file
 from batchcam.store.schema import MASTER_FILE, PLAN_FILE
 from batchcam.store.shard import landed_shards
 
+UNREADABLE_SHOWN = 10
 COMPARED = ("device", "threads", "versions")
 
 
@@ -37,6 +38,7 @@ class RunInfo:
         classes: score of each class, over the landed shards.
         tasks: what each task recorded of itself.
         notes: what a reader should know, such as tasks on different machines.
+        unreadable: the first unreadable samples, each with the reason.
     """
 
     run: str
@@ -50,6 +52,7 @@ class RunInfo:
     classes: list[metrics.ClassScore]
     tasks: list[dict[str, Any]]
     notes: list[str]
+    unreadable: list[str]
 
 
 def info(run: Path) -> RunInfo:
@@ -82,22 +85,32 @@ def info(run: Path) -> RunInfo:
         classes=metrics.class_scores(columns["label"], columns["prediction"], plan.class_names),
         tasks=tasks,
         notes=_notes(tasks, manifest is not None),
+        unreadable=_unreadable(columns),
     )
 
 
 def _columns_of_master(run: Path) -> dict[str, np.ndarray]:
-    """Return labels and predictions of a complete run: copies in one file, however many shards."""
+    """Return small columns of a complete run: copies in one file, however many shards."""
     with open_file(run / MASTER_FILE) as file:
-        return {name: file[name][...] for name in ("label", "prediction")}
+        return {name: file[name][...] for name in ("label", "prediction", "sample_id", "error")}
 
 
 def _columns_of_shards(run: Path, plan: Plan, landed: set[int]) -> dict[str, np.ndarray]:
     """Return the columns that totals are counted from, over the shards that have landed."""
-    parts = [
-        columns for _, columns, _ in collect(run, plan, [s for s in plan.shards if s.index in landed], prove=False)
-    ]
-    empty = {"label": np.int64, "prediction": np.int64, "status": np.uint8, "identity_residual": np.float32}
+    shards = [s for s in plan.shards if s.index in landed]
+    parts = [columns for _, columns, _ in collect(run, plan, shards, prove=False)]
+    empty: dict[str, Any] = {
+        "label": np.int64, "prediction": np.int64, "status": np.uint8, "identity_residual": np.float32,
+        "sample_id": "S1", "error": "S1",
+    }  # fmt: skip
     return {name: np.concatenate([np.empty(0, kind), *(p[name] for p in parts)]) for name, kind in empty.items()}
+
+
+def _unreadable(columns: dict[str, np.ndarray]) -> list[str]:
+    """Return the first unreadable samples, each with the reason."""
+    rows = np.flatnonzero(columns["error"] != b"")[:UNREADABLE_SHOWN]
+    pairs = zip(decode(columns["sample_id"][rows]), decode(columns["error"][rows]), strict=True)
+    return [f"{sample_id}: {error}" for sample_id, error in pairs]
 
 
 def _notes(tasks: list[dict[str, Any]], complete: bool) -> list[str]:
