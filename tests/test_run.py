@@ -140,6 +140,22 @@ def test_complete_run_with_a_shard_gone_is_refused(finished_run):
         batchcam.open_run(finished_run)
 
 
+def test_swapped_shards_are_refused_by_name_and_not_read_as_data(finished_run):
+    one, other = (finished_run / "shards" / f"shard-0000{i}.h5" for i in (0, 1))
+    kept = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(kept)
+    with batchcam.open_run(finished_run) as run, pytest.raises(RunError, match=r"shard-00000.h5: not this run's file"):
+        run.cams[0]
+
+
+def test_truncated_shard_is_refused_by_name(finished_run):
+    path = finished_run / "shards" / "shard-00001.h5"
+    path.write_bytes(path.read_bytes()[:-100])
+    with batchcam.open_run(finished_run) as run, pytest.raises(RunError, match=r"shard-00001.h5"):
+        run.cams[:]
+
+
 def test_single_shard_opens_alone(sound_run, tmp_path):
     shutil.copy(sound_run / "shards" / "shard-00001.h5", tmp_path / "copy.h5")
     with batchcam.open_run(tmp_path / "copy.h5") as run, h5py.File(tmp_path / "copy.h5") as file:

@@ -262,7 +262,7 @@ class Run:
     @property
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
         """Weight (K, C) and bias (K,) of the last linear layer."""
-        file = self._file(self._paths()[0])
+        file = self._shard_file(0)
         return file["classifier/weight"][...], file["classifier/bias"][...]
 
     def to_dataframe(self) -> pandas.DataFrame:
@@ -327,7 +327,7 @@ class Run:
     def _rows_of(self, array: Array, rows: np.ndarray, rest: tuple[Any, ...]) -> np.ndarray:
         """Return the rows in the order asked for, read shard by shard; text as str."""
         if self.complete and is_copied(array, self.plan):
-            values = _read_rows(self._file(self.path / MASTER_FILE)[array.name], rows)
+            values = _read_rows(self._file(self.path / MASTER_FILE, 0, len(self))[array.name], rows)
         else:
             values = self._gather(array, rows)
         if array.dtype == "text":
@@ -348,13 +348,18 @@ class Run:
         return values
 
     def _dataset(self, array: Array, shard: int) -> h5py.Dataset:
-        return self._file(self._paths()[shard])[array.name]
+        return self._shard_file(shard)[array.name]
 
-    def _paths(self) -> list[Path]:
-        return [self.path] if self._folder is None else [self._folder / s.file for s in self.shards]
+    def _shard_file(self, shard: int) -> h5py.File:
+        each = self.shards[shard]
+        return self._file(self.path if self._folder is None else self._folder / each.file, each.first, each.count)
 
-    def _file(self, path: Path) -> h5py.File:
-        """Return the open file at `path`; the least recently used one is closed when there are too many."""
+    def _file(self, path: Path, first: int, count: int) -> h5py.File:
+        """Return the open file at `path`; the least recently used one is closed when there are too many.
+
+        Raises:
+            RunError: it can't be read, or is not this run's file of samples [first, first + count).
+        """
         if path in self._files:
             self._files.move_to_end(path)
             return self._files[path]
@@ -362,6 +367,12 @@ class Run:
             file = open_hdf5(path)
         except OSError as error:
             raise RunError(f"{path}: HDF5 cannot read it: {error}; see batchcam verify") from error
+        stated = [file.attrs.get(name) for name in ("run_id", "first_sample", "sample_count")]
+        if stated != [self.plan.run_id.encode(), first, count] and stated != [self.plan.run_id, first, count]:
+            file.close()
+            raise RunError(
+                f"{path}: not this run's file of samples {first} to {first + count - 1}; see batchcam verify"
+            )
         self._files[path] = file
         if len(self._files) > OPEN_FILES:
             self._files.popitem(last=False)[1].close()
