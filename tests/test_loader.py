@@ -320,3 +320,15 @@ def test_pinned_batch_has_the_same_pixels():
     batch = collate([sample(torch.ones(3, 2, 2, dtype=torch.uint8))])
     assert batch.pin_memory().pixels.is_pinned()
     assert torch.equal(batch.pin_memory().pixels, batch.pixels)
+
+
+def test_loader_whose_parent_is_gone_before_it_starts_ends_itself():
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    code = (
+        "from batchcam.engine.loader import _leave_signals_to_parent\n"
+        f"_leave_signals_to_parent(None, {gone.pid}, 0)\n"
+        "raise SystemExit('went on without its parent')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -256,6 +256,6 @@ def _leave_signals_to_parent(closing: Any, parent: int, process: int) -> None:
 def _die_with_parent(parent: int) -> None:
     """End this process when `parent` ends, also by SIGKILL: torch looks every five seconds, and not from the start."""
     with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux, torch's own watch has to do
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(0)
