@@ -245,3 +245,10 @@ def test_a_plan_of_another_schema_is_refused_by_its_number(tmp_path: Path, make_
 def test_config_of_a_shard_holds_the_plan_but_for_the_class_names(make_plan) -> None:
     content = json.loads(make_plan().config_text())
     assert content == {k: v for k, v in json.loads(json.dumps(make_plan().to_dict())).items() if k != "class_names"}
+
+
+def test_other_preprocessing_is_told_by_the_entries_that_differ(tmp_path: Path, make_plan) -> None:
+    one = make_plan(preprocessing={"resize": [128], "mean": [0.5] * 3, "std": [0.5] * 3})
+    other = make_plan(preprocessing={"std": [0.5] * 3, "mean": [0.5] * 3, "resize": [256]})
+    with pytest.raises(RunError, match=r"preprocessing \(resize \[128\] there, \[256\] here\); choose another"):
+        require_same(tmp_path, one, other)

@@ -80,7 +80,8 @@ def verify(config: VerifyConfig) -> VerifySummary:
         from batchcam.commands.recompute import recompute  # needs torch
 
         sound = [s for s in plan.shards if s.index in verification.sound]
-        note(f"explaining {config.recompute} samples again", config.quiet)
+        count = min(config.recompute, sum(s.count for s in sound))
+        note(f"explaining {count} samples again", config.quiet)
         recomputed, more = recompute(config, plan, sound)
         found += more
     digest = landing.file_digest(run / MANIFEST_FILE) if (run / MANIFEST_FILE).is_file() else None

@@ -238,10 +238,18 @@ def require_same(run: Path, existing: Plan, ours: Plan) -> None:
     differing = [f for f in mine if canonical(theirs[f]) != canonical(mine[f])]
     if not differing:
         return
-    told = ", ".join(f"{f.replace('_', ' ')} ({_short(theirs[f])} there, {_short(mine[f])} here)" for f in differing)
+    told = ", ".join(f"{f.replace('_', ' ')} ({_difference(theirs[f], mine[f])})" for f in differing)
     if set(differing) & set(IDENTITY_FIELDS):
         raise RunError(f"{run}: belongs to another run: {told}; choose another --out")
     raise RunError(f"{run}: was planned otherwise: {told}; leave the option out, or choose another --out")
+
+
+def _difference(there: object, here: object) -> str:
+    """Return two values as people read them; of two tables the entries that differ."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        names = [n for n in {**there, **here} if canonical(there.get(n)) != canonical(here.get(n))]
+        return ", ".join(f"{n} {_short(there.get(n))} there, {_short(here.get(n))} here" for n in names)
+    return f"{_short(there)} there, {_short(here)} here"
 
 
 def _short(value: object) -> str:
