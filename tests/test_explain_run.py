@@ -256,6 +256,14 @@ def test_seeds_layer_is_explained_when_the_identity_is_waived_and_the_record_say
     assert verify(VerifyConfig(run, quiet=True)).found == []
 
 
+def test_target_layer_that_is_left_out_is_that_of_the_run(checkpoint, images, tmp_path):
+    run = tmp_path / "run"
+    explain(config(checkpoint, images, run, target_layer="layer4.1.bn2", identity=False))
+    assert explain(config(checkpoint, images, run, identity=False)).complete
+    with pytest.raises(ModelError, match=r"'layer4.1.bn2' is not what the classifier pools"):
+        explain(config(checkpoint, images, run))
+
+
 def test_dry_run_writes_nothing(checkpoint, images, tmp_path, capsys):
     summary = explain(config(checkpoint, images, tmp_path / "run", dry_run=True, quiet=False))
     assert not (tmp_path / "run").exists()

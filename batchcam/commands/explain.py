@@ -81,7 +81,9 @@ def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
     set_precision(precision, device, config.compute.threads or available_cpus())
     assembly = assemble(config.classifier, config.data)
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    proved = prove(network, assembly.normalised_probe(device), config.target_layer)
+    same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
+    target_layer = config.target_layer or (same_weights.target_layer if same_weights else None)
+    proved = prove(network, assembly.normalised_probe(device), target_layer)
     if config.identity:
         require_identity(proved, "fp32")
     plan = make_plan(config, existing, assembly, proved, precision)
