@@ -40,7 +40,9 @@ def rows(plan: Plan, shard: Shard, rng: np.random.Generator) -> tuple[dict[str, 
         "status": np.zeros(n, np.uint8),
     }
     if plan.maps == "uint8":
-        columns["maps"] = np.repeat(rng.integers(0, 256, (n, 1, plan.input_size[1]), np.uint8), plan.input_size[0], 1)
+        height, width = plan.input_size
+        noise = rng.integers(0, 256, (n, height // 2, width), np.uint8)
+        columns["maps"] = noise.repeat(2, axis=1)  # deflates to half, as a typical map does
         columns["map_range"] = np.zeros((n, 2), np.float32)
     return columns, {"sample_id": [f"{i:09d}" for i in columns["sample_index"]], "error": [""] * n}
 
@@ -71,6 +73,11 @@ def median_ms(action: Callable[[], object], rounds: int) -> float:
     return statistics.median(times)
 
 
+def first_look(path: Path) -> None:
+    with batchcam.open_run(path) as run:
+        run.cam(0, 1), run.map(0)
+
+
 def main() -> None:
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -78,10 +85,15 @@ def main() -> None:
         with batchcam.open_run(hundred) as run:
             look = median_ms(lambda: (run.cam(i := int(rng.integers(len(run))), 1), run.map(i)), 200)
         print(f"one sample's CAM and map out of 100 shards, run open: {look:.2f} ms (wanted: under 10)")
+        large = build(Path(folder) / "large", 1, 3600, "uint8")
+        size = (large / "shards" / "shard-00000.h5").stat().st_size / 2**20
+        first = median_ms(lambda: first_look(large), 5)
+        print(f"the first look into a shard of {size:.0f} MiB, its SHA-256 included: {first:.0f} ms")
         million = build(Path(folder) / "million", 100, 10_000, "none")
         with batchcam.open_run(million) as run:
+            proven = median_ms(lambda: run.prediction[:], 1)
             read = median_ms(lambda: run.prediction[:], 5)
-        print(f"predictions of 1,000,000 samples: {read:.0f} ms (wanted: under 1000)")
+        print(f"predictions of 1,000,000 samples: {read:.0f} ms, the first time {proven:.0f} ms (wanted: under 1000)")
         thousand = build(Path(folder) / "thousand", 1000, 4, "none")
         opened = median_ms(lambda: batchcam.open_run(thousand).close(), 5)
         print(f"opening a run of 1,000 shards: {opened:.0f} ms (wanted: under 500)")

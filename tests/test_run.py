@@ -140,19 +140,105 @@ def test_complete_run_with_a_shard_gone_is_refused(finished_run):
         batchcam.open_run(finished_run)
 
 
-def test_swapped_shards_are_refused_by_name_and_not_read_as_data(finished_run):
-    one, other = (finished_run / "shards" / f"shard-0000{i}.h5" for i in (0, 1))
+def swap_shards(run: Path) -> None:
+    one, other = (run / "shards" / f"shard-0000{i}.h5" for i in (0, 1))
     kept = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(kept)
-    with batchcam.open_run(finished_run) as run, pytest.raises(RunError, match=r"shard-00000.h5: not this run's file"):
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def edit(path: Path) -> None:
+    """Change one number with an HDF5 library, which renews every checksum inside the file."""
+    with h5py.File(path, "r+") as file:
+        file["cams"][2, 0, 1, 1] += 1
+
+
+@pytest.mark.parametrize(("prove", "reason"), [(True, "its SHA-256 is another"), (False, "not this run's file")])
+def test_swapped_shards_are_refused_by_name_and_not_read_as_data(finished_run, prove, reason):
+    swap_shards(finished_run)
+    with (
+        batchcam.open_run(finished_run, prove=prove) as run,
+        pytest.raises(RunError, match=f"shard-00000.h5: .*{reason}"),
+    ):
         run.cams[0]
 
 
-def test_truncated_shard_is_refused_by_name(finished_run):
+@pytest.mark.parametrize("prove", [True, False])
+def test_truncated_shard_is_refused_by_name(finished_run, prove):
+    truncate(finished_run / "shards" / "shard-00001.h5")
+    with batchcam.open_run(finished_run, prove=prove) as run, pytest.raises(RunError, match=r"shard-00001.h5"):
+        run.cams[:]
+
+
+@pytest.mark.parametrize("state", ["complete", "in progress", "one shard"])
+def test_edited_shard_is_refused_by_name_and_read_only_when_asked_not_to_prove(finished_run, state):
     path = finished_run / "shards" / "shard-00001.h5"
-    path.write_bytes(path.read_bytes()[:-100])
-    with batchcam.open_run(finished_run) as run, pytest.raises(RunError, match=r"shard-00001.h5"):
+    row = read_plan(finished_run).shards[1].first
+    edit(path)
+    opened = path if state == "one shard" else finished_run
+    row = 0 if state == "one shard" else row
+    if state == "in progress":
+        (finished_run / "manifest.json").unlink()
+    with pytest.raises(RunError, match=r"shard-00001.h5: changed after it was written"):
+        batchcam.open_run(opened).cams[row]
+    with batchcam.open_run(opened, prove=False) as run:
+        assert run.cams[row].size
+
+
+def test_edited_run_h5_is_refused_where_its_copies_are_read(finished_run):
+    with h5py.File(finished_run / "run.h5", "r+") as file:
+        file["label"][0] += 1
+    with batchcam.open_run(finished_run) as run, pytest.raises(RunError, match=r"run.h5: changed after"):
+        run.label[:]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, truncate, edit], ids=["gone", "truncated", "edited"])
+@pytest.mark.parametrize("complete", [True, False])
+def test_partial_reading_marks_the_rows_of_a_damaged_shard_and_reads_the_others(finished_run, damage, complete):
+    whole = {name: stored(finished_run, name) for name in NAMES}
+    shard = read_plan(finished_run).shards[1]
+    lost = np.zeros(len(whole["label"]), bool)
+    lost[shard.first : shard.first + shard.count] = True
+    damage(finished_run / "shards" / shard.file)
+    if not complete:
+        (finished_run / "manifest.json").unlink()
+    with batchcam.open_run(finished_run, partial=True) as run:
+        np.testing.assert_array_equal(run.missing, lost)
+        assert "2 of 3 shards" in repr(run)
+        for name, values in whole.items():
+            given = np.asarray(getattr(run, name))
+            assert np.array_equal(given[~lost], values[~lost], equal_nan=values.dtype.kind == "f"), name
+        assert np.isnan(run.cams[lost]).all()
+        assert (run.status[lost] == 255).all()
+        sample = run[shard.first]
+        assert (sample.prediction, sample.label, sample.id, int(sample.status)) == (None, None, "", 255)
+        assert run.sample(whole["sample_id"][-1]).row == len(lost) - 1
+        with pytest.raises(KeyError):
+            run.sample(whole["sample_id"][shard.first])
+
+
+def test_partial_reading_of_a_sound_run_misses_nothing(sound_run):
+    with batchcam.open_run(sound_run, partial=True) as run:
+        assert not run.missing.any()
+        np.testing.assert_array_equal(run.prediction[:], stored(sound_run, "prediction"))
+
+
+def test_run_without_one_sound_shard_is_refused_even_partially(finished_run):
+    for path in finished_run.glob("shards/*.h5"):
+        truncate(path)
+    with pytest.raises(RunError, match=r"shard-00000.h5: changed"):
+        batchcam.open_run(finished_run, partial=True)
+
+
+def test_pipe_in_place_of_a_shard_is_refused_without_waiting(finished_run):
+    path = finished_run / "shards" / "shard-00001.h5"
+    path.unlink()
+    os.mkfifo(path)
+    with batchcam.open_run(finished_run) as run, pytest.raises(RunError, match="not a file"):
         run.cams[:]
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,9 @@ import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.rules import Status
+from batchcam.store import landing
 from batchcam.store.layout import array_shape
-from batchcam.store.manifest import read_manifest
+from batchcam.store.manifest import Manifest, read_manifest
 from batchcam.store.master import is_copied
 from batchcam.store.plan import Plan, Shard, read_plan
 from batchcam.store.reader import decode, open_hdf5
@@ -45,6 +46,9 @@ SCALAR_COLUMNS = (
     "status",
     "error",
 )
+
+Proof = Callable[[Path], str | None]
+"""The SHA-256 that a file of the run must have, hex; None where nothing is known to prove it by."""
 
 Rows = int | np.integer[Any] | slice | Sequence[int] | np.ndarray
 
@@ -127,20 +131,33 @@ class Run:
     """A run directory, or one of its shards, opened for reading; close it, or use it with `with`.
 
     A complete run is read from run.h5 and its shards; of a run that is still being written the shards that have
-    landed. Files are opened read-only and never locked, unless HDF5_USE_FILE_LOCKING says otherwise.
+    landed. Files are opened read-only and never locked, unless HDF5_USE_FILE_LOCKING says otherwise. Before the HDF5
+    library sees a file for the first time, its SHA-256 is compared with the one that was written with it.
 
     Attributes:
         path: the run directory or shard.
         plan: what the run is.
         complete: whether the manifest is there; False also for a single shard.
-        shards: those that can be read.
+        shards: those whose rows the run has, absent ones of a partial run included.
+        absent: indices of the shards whose rows read as fill values; empty unless opened with `partial`.
         class_names: K names.
     """
 
-    def __init__(self, path: Path, plan: Plan, shards: Sequence[Shard], complete: bool, folder: Path | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        plan: Plan,
+        shards: Sequence[Shard],
+        complete: bool,
+        folder: Path | None,
+        proof: Proof | None = None,
+        absent: frozenset[int] = frozenset(),
+    ) -> None:
         self.path, self.plan, self.shards, self.complete = path, plan, tuple(shards), complete
         self.class_names = plan.class_names
-        self._folder = folder
+        self.absent = absent
+        self._folder, self._proof = folder, proof
+        self._proven: set[Path] = set()
         self._starts = np.cumsum([0, *(s.count for s in self.shards)])
         self._files: collections.OrderedDict[Path, h5py.File] = collections.OrderedDict()
         self._arrays = {a.name: a for a in sample_arrays(plan.maps)}
@@ -158,7 +175,8 @@ class Run:
         return int(self._starts[-1])
 
     def __repr__(self) -> str:
-        state = "complete" if self.complete else f"{len(self.shards)} of {len(self.plan.shards)} shards"
+        readable = len(self.shards) - len(self.absent)
+        state = "complete" if self.complete and not self.absent else f"{readable} of {len(self.plan.shards)} shards"
         return f"<batchcam run {self.path}: {len(self)} samples, {len(self.class_names)} classes, {state}>"
 
     def close(self) -> None:
@@ -198,7 +216,8 @@ class Run:
             KeyError: there is none.
         """
         if self._rows_by_id is None:
-            self._rows_by_id = {each: row for row, each in enumerate(self.sample_id[:])}
+            present = np.flatnonzero(~self.missing)
+            self._rows_by_id = dict(zip(self.sample_id[present], present.tolist(), strict=True))
         try:
             return self._rows_by_id[sample_id]
         except KeyError:
@@ -260,9 +279,15 @@ class Run:
             yield {name: self._rows_of(self._arrays[name], part, ()) for name in names}
 
     @property
+    def missing(self) -> np.ndarray:
+        """Rows of absent shards, bool (n,): their values are fill values. All False unless opened with `partial`."""
+        absent = [shard.index in self.absent for shard in self.shards]
+        return np.repeat(absent, np.diff(self._starts))
+
+    @property
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
         """Weight (K, C) and bias (K,) of the last linear layer."""
-        file = self._shard_file(0)
+        file = self._shard_file(self._readable()[0])
         return file["classifier/weight"][...], file["classifier/bias"][...]
 
     def to_dataframe(self) -> pandas.DataFrame:
@@ -321,12 +346,14 @@ class Run:
     def _row_of(self, array: Array, row: int, rest: tuple[Any, ...]) -> Any:
         row = self._valid(row)
         shard = int(np.searchsorted(self._starts, row, "right")) - 1
+        if self.shards[shard].index in self.absent:
+            return self._rows_of(array, np.array([row]), rest)[0]
         value = self._dataset(array, shard)[(row - int(self._starts[shard]), *rest)]
         return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
     def _rows_of(self, array: Array, rows: np.ndarray, rest: tuple[Any, ...]) -> np.ndarray:
         """Return the rows in the order asked for, read shard by shard; text as str."""
-        if self.complete and is_copied(array, self.plan):
+        if self.complete and not self.absent and is_copied(array, self.plan):
             values = _read_rows(self._file(self.path / MASTER_FILE, 0, len(self))[array.name], rows)
         else:
             values = self._gather(array, rows)
@@ -336,16 +363,20 @@ class Run:
         return chosen
 
     def _gather(self, array: Array, rows: np.ndarray) -> np.ndarray:
-        width = (
-            1 if array.dtype != "text" else max(self._dataset(array, s).dtype.itemsize for s in range(len(self.shards)))
-        )
-        dtype = f"S{width}" if array.dtype == "text" else array.dtype
-        values = np.empty((len(rows), *array_shape(array, self.plan, 1)[1:]), dtype)
+        """Return the rows from the shards; those of absent ones hold the array's fill value."""
         owners = np.searchsorted(self._starts, rows, "right") - 1
-        for shard in np.unique(owners):
+        wanted = [s for s in np.unique(owners).tolist() if self.shards[s].index not in self.absent]
+        dtype: str | np.dtype[Any] = array.dtype
+        if array.dtype == "text":
+            dtype = f"S{max((self._dataset(array, s).dtype.itemsize for s in wanted), default=1)}"
+        values = np.full((len(rows), *array_shape(array, self.plan, 1)[1:]), array.fill, dtype)
+        for shard in wanted:
             places = np.flatnonzero(owners == shard)
-            values[places] = _read_rows(self._dataset(array, int(shard)), rows[places] - self._starts[shard])
+            values[places] = _read_rows(self._dataset(array, shard), rows[places] - self._starts[shard])
         return values
+
+    def _readable(self) -> list[int]:
+        return [place for place, shard in enumerate(self.shards) if shard.index not in self.absent]
 
     def _dataset(self, array: Array, shard: int) -> h5py.Dataset:
         return self._shard_file(shard)[array.name]
@@ -363,6 +394,7 @@ class Run:
         if path in self._files:
             self._files.move_to_end(path)
             return self._files[path]
+        self._prove(path)
         try:
             file = open_hdf5(path)
         except OSError as error:
@@ -378,6 +410,17 @@ class Run:
             self._files.popitem(last=False)[1].close()
         return file
 
+    def _prove(self, path: Path) -> None:
+        """Compare the file's SHA-256 with the one that was written with it, the first time it is opened.
+
+        Raises:
+            RunError: they differ, or the file can't be read.
+        """
+        if path in self._proven or self._proof is None or (digest := self._proof(path)) is None:
+            return
+        _require_digest(path, digest)
+        self._proven.add(path)
+
 
 def _read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
     """Return rows of an HDF5 dataset in the order asked for, which HDF5 itself can't."""
@@ -392,14 +435,30 @@ def _read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
     return scattered
 
 
-def open_run(path: str | os.PathLike[str]) -> Run:
+def _require_digest(path: Path, digest: str) -> None:
+    if not path.is_file():  # nor wait for a pipe
+        raise RunError(f"{path}: gone, or not a file; see batchcam verify")
+    try:
+        actual = landing.file_digest(path)
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}; see batchcam verify") from error
+    if actual != digest:
+        raise RunError(f"{path}: changed after it was written, its SHA-256 is another; see batchcam verify")
+
+
+def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool = False) -> Run:
     """Open a run directory, or a single shard, for reading.
 
     Args:
         path: run directory, complete or still being written, or a file `shard-NNNNN.h5`.
+        prove: compare the SHA-256 of each file with the recorded one before it is read for the first time: about
+            20 ms for a shard of 30 MiB. Without, a shard that was edited with an HDF5 library is read as it is.
+        partial: give every sample of the plan its row, whatever is left of the run: `Run.missing` tells which rows
+            hold fill values because their shard is absent or, if `prove`, damaged. All shards are proven at once.
 
     Raises:
-        RunError: it is neither, its plan or manifest is damaged, or nothing has landed yet.
+        RunError: it is neither, its plan or manifest is damaged, a shard is gone from a complete run (unless
+            `partial`), or nothing has landed yet. Reading raises it for a file that is damaged or another run's.
 
     Example:
         >>> with batchcam.open_run("runs/monday") as run:
@@ -407,27 +466,57 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     """
     path = Path(path)
     if path.is_file():
-        return _open_shard(path)
+        return _open_shard(path, landing.read_digest if prove else None)
     try:
         plan = read_plan(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(f"{path}: not a run directory: no {PLAN_FILE} in it") from error
     try:
-        complete = bool(read_manifest(path, plan))
+        manifest = read_manifest(path, plan)
     except FileNotFoundError:
-        complete = False
+        manifest = None
     landed = landed_shards(path, plan)
-    shards = [s for s in plan.shards if s.index in landed]
-    if complete and len(shards) < len(plan.shards):
-        raise RunError(
-            f"{path}: {len(plan.shards) - len(shards)} shards are gone from a complete run; see batchcam verify"
-        )
-    if not shards:
+    gone = frozenset(s.index for s in plan.shards if s.index not in landed)
+    if manifest and gone and not partial:
+        raise RunError(f"{path}: {len(gone)} shards are gone from a complete run; see batchcam verify")
+    if len(gone) == len(plan.shards):
         raise RunError(f"{path}: no shard has landed yet")
-    return Run(path, plan, shards, complete, path / SHARD_FOLDER)
+    proof = (_stated_by(manifest, path) if manifest else landing.read_digest) if prove else None
+    if partial:
+        return _open_partial(Run(path, plan, plan.shards, bool(manifest), path / SHARD_FOLDER, proof, gone))
+    shards = [s for s in plan.shards if s.index in landed]
+    return Run(path, plan, shards, bool(manifest), path / SHARD_FOLDER, proof)
 
 
-def _open_shard(path: Path) -> Run:
+def _stated_by(manifest: Manifest, run: Path) -> Proof:
+    digests = {run / SHARD_FOLDER / record.file: record.sha256 for record in manifest.shards}
+    digests[run / MASTER_FILE] = manifest.master.sha256
+    return digests.get
+
+
+def _open_partial(run: Run) -> Run:
+    """Return `run` with the shards that can't be opened among the absent ones.
+
+    Raises:
+        RunError: none can be opened.
+    """
+    damaged: dict[int, RunError] = {}
+    for place in run._readable():
+        try:
+            run._shard_file(place)
+        except RunError as error:
+            damaged[run.shards[place].index] = error
+    run.absent |= damaged.keys()
+    if len(run.absent) == len(run.shards):
+        run.close()
+        raise next(iter(damaged.values()))
+    return run
+
+
+def _open_shard(path: Path, proof: Proof | None) -> Run:
+    digest = proof(path) if proof else None
+    if digest:
+        _require_digest(path, digest)
     try:
         with open_hdf5(path) as file:
             content = json.loads(file[CONFIG][()])
@@ -436,5 +525,4 @@ def _open_shard(path: Path) -> Run:
         plan = Plan.from_dict({**content, "class_names": names})
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: not a shard of batchcam: {error}") from error
-    index = first // plan.shard_size
-    return Run(path, plan, [Shard(index, first, count)], False, None)
+    return Run(path, plan, [Shard(first // plan.shard_size, first, count)], False, None)
