@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
 torch.set_num_threads(1)
@@ -70,6 +71,61 @@ class FunctionalReluNetwork(GapNetwork):
         return self.head(self.body(self.stem(images)).relu().mean((2, 3)))
 
 
+class ConvolutionalHeadNetwork(nn.Module):
+    """SqueezeNet's end: the last convolution gives a map per class, and what is pooled is the logit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, CHANNELS, 3, stride=4, padding=1)
+        self.head = nn.Sequential(
+            nn.Conv2d(CHANNELS, CLASSES, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.stem(images))
+
+
+class TwoLinearNetwork(GapNetwork):
+    """Two linear layers in a row, which are one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(CHANNELS, 7), nn.Identity(), nn.Linear(7, CLASSES))
+
+
+class NormedNetwork(GapNetwork):
+    """ConvNeXt's end: a layer norm between pooling and the linear layer."""
+
+    def __init__(self, affine: bool = True) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(CHANNELS, eps=1e-2, elementwise_affine=affine)
+        if affine:
+            nn.init.normal_(self.norm.weight)
+            nn.init.normal_(self.norm.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.norm(self.pool(self.body(self.stem(images))).flatten(1)))
+
+
+class NormBetweenNetwork(NormedNetwork):
+    """A linear layer, a layer norm, a linear layer: no linear map of the pooled features with a constant bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(CHANNELS, CHANNELS)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.norm(self.first(self.pool(self.body(self.stem(images))).flatten(1))))
+
+
+class TwoLayerNetwork(GapNetwork):
+    """MobileNetV3's end: an activation between two linear layers, for which CAM does not hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(CHANNELS, 7), nn.ReLU(), nn.Linear(7, CLASSES))
+
+
 class FailingNetwork(GapNetwork):
     """Raises after its target layer ran."""
 
@@ -105,6 +161,14 @@ def seeded(factory: type[nn.Module], seed: int = 0) -> nn.Module:
     """Return `factory()` with weights that `seed` decides, in evaluation mode."""
     torch.manual_seed(seed)
     return randomised(factory(), seed)
+
+
+def torchvision_network(name: str, class_count: int = 4) -> nn.Module:
+    """Return torchvision's network of that name with random weights, in evaluation mode."""
+    torch.manual_seed(1)
+    extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    network = torchvision.models.get_model(name, weights=None, num_classes=class_count, **extra)
+    return randomised(network)
 
 
 def random_images(count: int, height: int, width: int, seed: int = 0) -> Tensor:

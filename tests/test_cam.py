@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from batchcam import cam
 from batchcam.engine.capture import ActivationCapture
 from batchcam.engine.explainer import Explainer, Request
-from batchcam.engine.model import prove
+from batchcam.engine.proof import prove
 
 CLASS_COUNT = 5
 DEPTHS = ("resnet18", "resnet34", "resnet50")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import cv2
 import h5py
+import networks
 import numpy as np
 import pytest
 import torch
 import torchvision
+from networks import seeded
 
 from batchcam.commands.explain import explain
 from batchcam.commands.verify import verify
@@ -343,3 +346,26 @@ def test_verify_finds_an_image_that_was_replaced_by_one_of_the_same_size(checkpo
     cv2.imwrite(str(data / "bee" / "0.bmp"), rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
     summary = verify(VerifyConfig(tmp_path / "run", 3, Classifier(checkpoint), str(data), device="cpu", quiet=True))
     assert [(f.kind.value, f.first_sample) for f in summary.found] == [("input-changed", 1)]
+
+
+@pytest.mark.parametrize(
+    "name", ["FunctionalReluNetwork", "TwoLinearNetwork", "NormedNetwork", "ConvolutionalHeadNetwork"]
+)
+def test_every_kind_of_exact_head_is_explained_rerun_and_verified(name, images, tmp_path):
+    checkpoint, run = tmp_path / "m.pth", tmp_path / "run"
+    torch.save(seeded(getattr(networks, name)).state_dict(), checkpoint)
+    classifier = Classifier(checkpoint, model=f"networks:{name}", preprocess="seed", image_size="32")
+    explain(dataclasses.replace(config(checkpoint, images, run), classifier=classifier))
+    next(run.glob("shards/*.h5")).unlink()
+    explain(dataclasses.replace(config(checkpoint, images, run), classifier=classifier))
+    summary = verify(VerifyConfig(run, 5, classifier, str(images), device="cpu", quiet=True))
+    assert (summary.recomputed, summary.found) == (5, [])
+
+
+def test_verify_takes_from_the_run_what_a_bare_state_dict_does_not_say(images, tmp_path):
+    checkpoint, run = tmp_path / "bare.pth", tmp_path / "run"
+    torch.save(networks.torchvision_network("resnet18", len(CLASSES)).state_dict(), checkpoint)
+    said = Classifier(checkpoint, arch="resnet18", image_size="32", mean="0.4", std="0.3")
+    explain(dataclasses.replace(config(checkpoint, images, run), classifier=said))
+    summary = verify(VerifyConfig(run, 5, Classifier(checkpoint), str(images), device="cpu", quiet=True))
+    assert (summary.recomputed, summary.found) == (5, [])

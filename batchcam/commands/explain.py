@@ -14,7 +14,7 @@ from batchcam.config import ExplainConfig
 from batchcam.console import note
 from batchcam.engine.assembly import assemble
 from batchcam.engine.explainer import pick_device, set_precision
-from batchcam.engine.model import prove, require_identity
+from batchcam.engine.proof import prove, require_identity
 from batchcam.errors import BatchcamError, StoppedEarlyError
 from batchcam.scheduler import Share, Stop, available_cpus, share, utc_now
 from batchcam.store import landing

@@ -14,7 +14,7 @@ import torch
 from batchcam.config import ExplainConfig
 from batchcam.console import note, readable_size
 from batchcam.engine.assembly import Assembly
-from batchcam.engine.model import ExplainableNetwork
+from batchcam.engine.proof import ExplainableNetwork
 from batchcam.errors import ConfigError
 from batchcam.scheduler import Share, utc_now, whereabouts
 from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 import torch
 
 from batchcam.commands.planning import fingerprint
-from batchcam.config import VerifyConfig
+from batchcam.config import Classifier, VerifyConfig
 from batchcam.engine.assembly import Assembly, assemble
 from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, pick_device, set_precision
 from batchcam.engine.loader import LoadedBatch, collate
-from batchcam.engine.model import prove
+from batchcam.engine.preprocessing import Preprocessing
+from batchcam.engine.proof import prove
 from batchcam.errors import CheckpointError, DatasetError
 from batchcam.rules import Status
 from batchcam.scheduler import available_cpus
@@ -38,7 +40,7 @@ def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple
         raise ValueError("recompute needs a classifier and data")
     device = pick_device(config.device)
     set_precision(plan.precision, device, available_cpus())
-    assembly = assemble(config.classifier, config.data)
+    assembly = assemble(_as_in(plan, config.classifier), config.data, _preprocessing_of(plan))
     _require_same_inputs(config, plan, assembly)
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     proved = prove(network, assembly.normalised_probe(device), plan.target_layer)
@@ -51,6 +53,18 @@ def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple
             explained = explainer(batch.pixels, assembly.labels[indices], batch.unreadable)
             found += _compare(config.run, plan, shard, batch, explained)
     return sum(len(indices) for _, indices in drawn), found
+
+
+def _as_in(plan: Plan, classifier: Classifier) -> Classifier:
+    """Return `classifier` with the run's architecture where the options name none; never code that a run names."""
+    if classifier.arch or classifier.model or ":" in plan.architecture:
+        return classifier
+    return dataclasses.replace(classifier, arch=plan.architecture)
+
+
+def _preprocessing_of(plan: Plan) -> Preprocessing | None:
+    """Return the run's preprocessing, None where its dataset gave preprocessed tensors."""
+    return Preprocessing.from_dict(plan.preprocessing) if "image_size" in plan.preprocessing else None
 
 
 def _require_same_inputs(config: VerifyConfig, plan: Plan, assembly: Assembly) -> None:

@@ -18,7 +18,7 @@ from batchcam.console import Progress
 from batchcam.engine.assembly import Assembly
 from batchcam.engine.explainer import Explainer, Request
 from batchcam.engine.loader import BatchStream, LoadedBatch, RangeBatches
-from batchcam.engine.model import ExplainableNetwork
+from batchcam.engine.proof import ExplainableNetwork
 from batchcam.errors import StoppedEarlyError
 from batchcam.scheduler import Share, Stop, available_cpus, utc_now, whereabouts
 from batchcam.store.compression import COMPRESSOR

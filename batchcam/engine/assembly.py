@@ -13,7 +13,7 @@ from batchcam.config import Classifier, parse_size, parse_triple
 from batchcam.engine.checkpoint import Checkpoint, load_checkpoint
 from batchcam.engine.images import UnreadableImageError
 from batchcam.engine.loader import SampleDataset, prepare
-from batchcam.engine.model import build_network, class_count_of, load_callable, load_state
+from batchcam.engine.model import class_count_of, load_callable, load_state, network_for
 from batchcam.engine.preprocessing import PRESETS, Preprocessing
 from batchcam.engine.sources import Source, match_classes, open_source
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError
@@ -64,8 +64,13 @@ class Assembly:
         )
 
 
-def assemble(classifier: Classifier, data: str) -> Assembly:
+def assemble(classifier: Classifier, data: str, fallback: Preprocessing | None = None) -> Assembly:
     """Load the checkpoint, list the dataset, and check that they fit.
+
+    Args:
+        classifier: the network, as the options say.
+        data: the dataset, as given.
+        fallback: the preprocessing where neither the checkpoint nor an option says one.
 
     Raises:
         CheckpointError: it can't be read, or its keys are not the network's.
@@ -76,7 +81,7 @@ def assemble(classifier: Classifier, data: str) -> Assembly:
     network, architecture, class_count = _network(classifier, checkpoint)
     source = open_source(data)
     names = _class_names(classifier, checkpoint, source, class_count)
-    preprocessing = _preprocessing(classifier, checkpoint)
+    preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe = _probe(source, preprocessing)
     return Assembly(
         checkpoint=checkpoint,
@@ -106,7 +111,7 @@ def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module,
             raise ConfigError(
                 f"{where}: does not say its architecture; name it with --arch, such as resnet18, or --model"
             )
-        network = build_network(architecture, class_count_of(checkpoint.state))
+        network = network_for(architecture, checkpoint.state)
     load_state(network, checkpoint.state, where)
     # in the network's order: safetensors sorts its keys
     return network, architecture, class_count_of(network.state_dict())

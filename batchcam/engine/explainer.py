@@ -13,8 +13,8 @@ from torch import Tensor
 
 from batchcam import cam
 from batchcam.engine.capture import ActivationCapture
-from batchcam.engine.model import ExplainableNetwork
 from batchcam.engine.preprocessing import Preprocessing
+from batchcam.engine.proof import ExplainableNetwork
 from batchcam.errors import DeviceError, ModelError
 from batchcam.rules import IDENTITY_TOLERANCE, Status
 
@@ -73,7 +73,7 @@ class Explainer:
         self, proved: ExplainableNetwork, preprocessing: Preprocessing | None, request: Request, device: torch.device
     ) -> None:
         self._proved, self._preprocessing, self._request, self._device = proved, preprocessing, request, device
-        self._capture = ActivationCapture(proved.network.get_submodule(proved.target_layer))
+        self._capture = ActivationCapture(proved.network.get_submodule(proved.module_name))
 
     def __enter__(self) -> Explainer:
         self._capture.__enter__()
@@ -137,7 +137,7 @@ class Explainer:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with self._autocast():
             logits = self._proved.network(pixels)
-        return logits.float(), self._capture.take().float()
+        return logits.float(), self._proved.activations(self._capture.take())
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         dtype = AUTOCAST_TYPES.get(self._request.precision)
