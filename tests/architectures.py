@@ -32,8 +32,8 @@ HEADER = f"""# Architectures
 
 `batchcam explain` finds the layer of whose spatial mean the logits are an exact linear map, and measures the identity
 mean(CAM) + bias = logit, before it writes anything. Of torchvision's classifiers these have such a layer.
-`relu(features)` means the layer's output, rectified by a function behind it; `layer_norm(features)` the output divided by
-the deviation that the layer norm behind the pooling divides by (its other parts are linear, and part of
+`relu(features)` means the layer's output, rectified by a function behind it; `layer_norm(features)` the output divided
+by the deviation that the layer norm behind the pooling divides by (its other parts are linear, and part of
 `classifier/weight` and `/bias`). SqueezeNet averages one map per class: its `classifier/weight` is the unit matrix.
 
 Grid: cells of a map for an input of {INPUT_SIZE} px. Residual: largest abs(mean(CAM) + bias − logit), relative to

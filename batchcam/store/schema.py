@@ -136,8 +136,15 @@ SAMPLE_ARRAYS: Final = (
 
 CLASSIFIER: Final = "classifier"
 CLASSIFIER_ARRAYS: Final = (
-    Array("classifier/weight", ("class_name", "channel"), "float32", "checked", NAN, "weight of the last linear layer"),
-    Array("classifier/bias", ("class_name",), "float32", "checked", NAN, "bias of the last linear layer", "logit"),
+    Array(
+        "classifier/weight",
+        ("class_name", "channel"),
+        "float32",
+        "checked",
+        NAN,
+        "W of the linear map from the pooled target layer to the logits",
+    ),
+    Array("classifier/bias", ("class_name",), "float32", "checked", NAN, "b of that map", "logit"),
 )
 
 CLASS_NAME: Final = Array("class_name", ("class_name",), "text", "text", b"", "names of the classes, by index")
