@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from batchcam import heatmap
-from batchcam.rules import CONSTANT_RELATIVE_RANGE, IDENTITY_TOLERANCE, Status
+from batchcam.rules import CONSTANT_RELATIVE_RANGE, EXACT, IDENTITY_TOLERANCE, Status
 
 Block = Mapping[str, np.ndarray]
 
@@ -36,6 +36,7 @@ class Facts:
         precision: of the network's arithmetic.
         identity: False when the identity was waived.
         bias: classifier bias (K,).
+        method: how maps are made.
     """
 
     class_count: int
@@ -45,6 +46,7 @@ class Facts:
     precision: str
     identity: bool
     bias: np.ndarray
+    method: str = EXACT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,21 +128,28 @@ def _cams(block: Block, readable: np.ndarray, facts: Facts) -> Iterator[Wrong]:
     )
     unknown = readable & (~known & ~np.isnan(cams).all((2, 3))).any(1)
     yield Wrong("cam-class", "cams", unknown, "numbers in a CAM that has no class")
-    safe = np.clip(classes, 0, facts.class_count - 1)
-    chosen = np.take_along_axis(logits, safe, 1)
-    sums = cams.astype(np.float64).mean((2, 3)) + facts.bias[safe]
-    residual = np.where(known, np.abs(sums - chosen), 0).max(1)
     finite = np.isfinite(logits).all(1) & (np.isfinite(cams) | ~known[..., None, None]).all((1, 2, 3))
     sound = readable & finite
-    scale = np.maximum(1, np.abs(np.nan_to_num(logits)).max(1))
+    if facts.method == EXACT:
+        safe = np.clip(classes, 0, facts.class_count - 1)
+        sums = cams.astype(np.float64).mean((2, 3)) + facts.bias[safe]
+        residual = np.where(known, np.abs(sums - np.take_along_axis(logits, safe, 1)), 0).max(1)
+        yield from _identity(block, residual, sound, facts)
+    else:
+        claimed = ~np.isnan(block["identity_residual"])
+        yield Wrong("identity", "identity_residual", claimed, f"a residual, where {facts.method} has no identity")
+    flagged = (block["status"] & Status.NON_FINITE) > 0
+    yield Wrong("status", "status", readable & (flagged == finite), "non-finite numbers and status do not agree")
+    yield from _maps(block, readable, sound, facts)
+
+
+def _identity(block: Block, residual: np.ndarray, sound: np.ndarray, facts: Facts) -> Iterator[Wrong]:
+    scale = np.maximum(1, np.abs(np.nan_to_num(block["logits"])).max(1))
     off = ~(np.abs(block["identity_residual"] - residual) <= ROUNDING * np.maximum(scale, residual))
     yield Wrong("identity", "identity_residual", sound & off, "not what CAMs, bias and logits give")
     if facts.identity:
         beyond = residual > IDENTITY_TOLERANCE[facts.precision] * scale
         yield Wrong("identity", "cams", sound & beyond, "mean of a CAM + bias is not the class's logit")
-    flagged = (block["status"] & Status.NON_FINITE) > 0
-    yield Wrong("status", "status", readable & (flagged == finite), "non-finite numbers and status do not agree")
-    yield from _maps(block, readable, sound, facts)
 
 
 def _wrong_classes(block: Block, facts: Facts) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -33,6 +34,7 @@ from batchcam.errors import (
     ConfigError,
     one_line,
 )
+from batchcam.rules import CONTROLS, METHODS
 from batchcam.scheduler import Stop
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -236,6 +238,16 @@ def evaluate(ckpt: Path, data: str, quiet: bool, as_json: bool, **options: Any) 
 @option("--target-layer", help="Layer to explain.  [default: the one that the classifier pools]")
 @option("--no-identity", is_flag=True, help="Explain --target-layer although its CAMs do not add up to the logits.")
 @option(
+    "--method",
+    type=click.Choice(METHODS),
+    help="cam adds up to the logits; the others are gradient methods, for networks without it.  [default: cam]",
+)
+@option(
+    "--control",
+    type=click.Choice(CONTROLS),
+    help="Random weights first, in the last layer or in all: maps that stay the same do not depend on them.",
+)
+@option(
     "--cams", metavar="SELECTION", help="Classes to store: all, predicted, predicted+label, topk:N.  [default: all]"
 )
 @option(
@@ -359,6 +371,7 @@ def render(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @click.argument("run", type=FILE)
 @option("--out", type=FILE, required=True, help="FILE.html: one file that needs nothing else.")
 @option("--data", help="Where the original images are.  [default: where the run found them]")
+@option("--against", type=FILE, metavar="OLD", help="An older run of the same samples: tell what moved since.")
 @option("--top", type=int, default=24, show_default=True, help="Most pictures of each kind.")
 def report(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Write one HTML file about RUN: provenance, accuracy, calibration, where the evidence sits, what looks odd."""
@@ -367,6 +380,24 @@ def report(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     from batchcam.printing import report_text
 
     return _finish(command(ReportConfig(run, quiet=quiet, **options)), report_text, as_json)
+
+
+@_command("batchcam localize runs/monday --annotations photos/annotations.csv --out scores", (0, 1, 2, 3))
+@click.argument("run", type=FILE)
+@option("--annotations", type=FILE, required=True, help="CSV file, folder of masks, or WSOL's localization.txt.")
+@option("--target", default="label", show_default=True, help="Whose CAM: label or predicted.")
+@option("--frame", default="view", show_default=True, help="view: what the network saw; image: WSOL's 224x224.")
+@option("--tolerance", type=float, metavar="PX", help="Of the pointing game, in pixels.  [default: 15 at 224]")
+@option("--mask-root", type=FILE, help="Folder of the masks.  [default: where the annotations lie]")
+@option("--prefix", help="What stands before the sample ids in the annotations.  [default: found by itself]")
+@option("--out", type=FILE, help="Folder for localize.json, localize.csv and curves.csv.")
+@option("-j", "--workers", type=int, help="Threads.  [default: all CPUs, at most 8]")
+def localize(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
+    """Tell whether the maps find annotated objects: MaxBoxAccV2, PxAP, pointing game, energy inside."""
+    from batchcam.commands.localize import LocalizeConfig, localize_text
+    from batchcam.commands.localize import localize as command
+
+    return _finish(command(LocalizeConfig(run, quiet=quiet, **options)), localize_text, as_json)
 
 
 @_command("batchcam export runs/monday --to csv --out monday-table", (0, 1, 2, 3))
@@ -407,6 +438,7 @@ def compare(old: Path, new: Path, quiet: bool, as_json: bool, **options: Any) ->
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
     _open_missing_streams()
+    _escape_what_streams_lack()
     words = sys.argv[1:] if arguments is None else arguments
     try:
         code = cli.main(words, prog_name="batchcam", standalone_mode=False)
@@ -440,6 +472,13 @@ def _open_missing_streams() -> None:
             if descriptor != number:
                 os.dup2(descriptor, number)
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
+def _escape_what_streams_lack() -> None:
+    """Print characters that the terminal's encoding lacks as escapes, instead of failing after the work is done."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _finish(summary: Any, text: Callable[[Any], str], as_json: bool) -> int:

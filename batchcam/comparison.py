@@ -16,6 +16,9 @@ NAMED_CLASSES: Final = 10  # that an error lists
 PIXEL: Final = 1.0
 """Views of the network whose edges differ by no more are one."""
 
+CLASS_MAPS: Final = 10
+"""Pairs of maps below which the mean of a class is not judged."""
+
 SLACK: Final = 1e-9  # a gate is exceeded by more than the rounding of its percentage
 
 
@@ -454,6 +457,38 @@ def movers(pairs: Pairs, most: int) -> Iterator[tuple[int, str]]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mover:
+    """A sample that moved far.
+
+    Attributes:
+        reason: broken, similarity or confidence.
+        sample_id: of the sample.
+        label: class that both runs state, None where they do not.
+        old_prediction, new_prediction: predicted classes.
+        flip: what became of the prediction.
+        old_confidence, new_confidence, confidence_change: at the class that each run predicts.
+        map_class: class whose logits and maps are compared, None without one.
+        logit_change, spearman, cosine, top_iou, peak_shift: None where there is nothing to compare.
+    """
+
+    reason: str
+    sample_id: str
+    label: str | None
+    old_prediction: str
+    new_prediction: str
+    flip: str
+    old_confidence: float | None
+    new_confidence: float | None
+    confidence_change: float | None
+    map_class: str | None
+    logit_change: float | None
+    spearman: float | None
+    cosine: float | None
+    top_iou: float | None
+    peak_shift: float | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Gate:
     """A limit that was asked for.
 
@@ -473,15 +508,22 @@ class Gate:
 
 
 def judge_gates(
-    totals: Totals, max_flips: float | None, max_accuracy_drop: float | None, min_cam_similarity: float | None
+    totals: Totals,
+    classes: Sequence[ClassMovement],
+    max_flips: float | None = None,
+    max_accuracy_drop: float | None = None,
+    min_cam_similarity: float | None = None,
+    min_class_similarity: float | None = None,
 ) -> tuple[Gate, ...]:
     """Return the gates that were asked for.
 
     Args:
         totals: what moved.
+        classes: what moved for each class.
         max_flips: per cent of the compared samples, None: any.
         max_accuracy_drop: percentage points on the samples labelled in both, None: any.
         min_cam_similarity: mean Spearman correlation of the maps, None: any.
+        min_class_similarity: the same of each class that has `CLASS_MAPS` pairs of maps or more, None: any.
     """
     t = totals
     flips = (t.flips_percent, 1, f"{{:.9g}} % of {t.compared} compared samples flipped", "compared")
@@ -491,8 +533,19 @@ def judge_gates(
         ("--max-flips", max_flips, flips),
         ("--max-accuracy-drop", max_accuracy_drop, drop),
         ("--min-cam-similarity", min_cam_similarity, alike),
+        ("--min-class-similarity", min_class_similarity, _least_alike(classes)),
     )
     return tuple(_judge_gate(option, limit, *found) for option, limit, found in asked if limit is not None)
+
+
+def _least_alike(classes: Sequence[ClassMovement]) -> tuple[float | None, int, str, str]:
+    """Return what a gate says of the class whose maps moved most."""
+    found = [(c.spearman, c.name, c.maps) for c in classes if c.spearman is not None and c.maps >= CLASS_MAPS]
+    if not found:
+        return None, -1, "", f"of a class with {CLASS_MAPS} pairs of maps"
+    value, name, maps = min(found)
+    escaped = name.replace("{", "{{").replace("}", "}}")
+    return value, -1, f"mean Spearman {{:.9g}} over {maps} pairs of maps of {escaped}", ""
 
 
 def _judge_gate(option: str, limit: float, value: float | None, sign: int, told: str, needed: str) -> Gate:

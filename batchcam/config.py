@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from batchcam.errors import ConfigError
-from batchcam.rules import IDENTITY_TOLERANCE
+from batchcam.rules import CONTROLS, IDENTITY_TOLERANCE, METHODS
 
 SEEDS = 2**32  # of which NumPy and torch take any
 PRECISIONS = tuple(IDENTITY_TOLERANCE)
@@ -93,6 +93,8 @@ class ExplainConfig:
         shard_size: samples of a shard.
         target_layer: name of the layer to explain instead of the one found.
         identity: False waives the proof that the maps add up to the logits.
+        method: how to make maps, one of rules.METHODS; None: the exact CAM.
+        control: weights to replace by random ones first, one of rules.CONTROLS.
         cams: which classes' CAMs to store.
         maps: kind of upsampled map to store.
         time_limit_s: stop before this many seconds have passed.
@@ -108,6 +110,8 @@ class ExplainConfig:
     shard_size: int | None = None
     target_layer: str | None = None
     identity: bool = True
+    method: str | None = None
+    control: str | None = None
     cams: str | None = None
     maps: str | None = None
     time_limit_s: float | None = None
@@ -117,6 +121,9 @@ class ExplainConfig:
     def __post_init__(self) -> None:
         if self.shard_size is not None and self.shard_size < 1:
             raise ConfigError(f"--shard-size {self.shard_size}: must be at least 1")
+        for option, value, known in (("method", self.method, METHODS), ("control", self.control, CONTROLS)):
+            if value not in (None, *known):
+                raise ConfigError(f"--{option} {value}: choose one of {', '.join(known)}")
 
 
 @dataclasses.dataclass(frozen=True)

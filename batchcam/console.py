@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -14,9 +15,10 @@ LINE_EVERY_S = 30  # in a log file, where a bar can't move
 
 
 def note(text: str, quiet: bool) -> None:
-    """Print one line for people on stderr."""
+    """Print one line for people on stderr; where its file system is full, the work goes on without."""
     if not quiet:
-        tqdm.write(f"batchcam: {one_line(text)}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            tqdm.write(f"batchcam: {one_line(text)}", file=sys.stderr)
 
 
 def readable_size(size: int) -> str:
@@ -70,8 +72,6 @@ class Progress:
         self._printed = time.monotonic()
         rate = self._done / max(1e-9, self._printed - self._start)
         end = time.strftime("%H:%M", time.localtime(time.time() + (self._total - self._done) / rate)) if rate else "?"
-        print(
-            f"batchcam: {self._what}: {self._done} of {self._total} {self._unit}, {rate:.1f} a second, done at {end}",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"batchcam: {self._what}: {self._done} of {self._total} {self._unit}, {rate:.1f} a second, done at {end}"
+        with contextlib.suppress(OSError):  # as in note
+            print(line, file=sys.stderr, flush=True)

@@ -52,5 +52,14 @@ class StorageFullError(StoppedEarlyError):
 
 
 def one_line(text: object) -> str:
-    """Return `text` on one line without control characters, so that it can't forge lines of a log or a terminal."""
-    return "".join(c if c.isprintable() else " " for c in " ".join(str(text).split()))
+    r"""Return `text` on one line, so that it can't forge lines of a log, or steer a terminal.
+
+    White space becomes single spaces; other characters that do not print show as escapes such as \x1b and \u202e.
+    """
+    line = " ".join(str(text).split())
+    return line if line.isprintable() else "".join(c if c.isprintable() else escaped(c) for c in line)
+
+
+def escaped(character: str) -> str:
+    r"""Return a character as Python writes it in a string: \n, \x1b, \u202e, \U000e0001, \\."""
+    return character.encode("unicode_escape").decode("ascii")

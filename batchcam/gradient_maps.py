@@ -78,14 +78,18 @@ def eigen_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     cells = activations.flatten(2).transpose(1, 2)
     centred = cells - cells.mean(1, keepdim=True)
     # few cells, many channels: the small matrix of products has the same first component
-    sizes, vectors = torch.linalg.eigh(centred @ centred.transpose(1, 2))
+    products = centred @ centred.transpose(1, 2)
+    sizes, vectors = torch.linalg.eigh(products.nan_to_num(0, 0, 0))  # which refuses the whole batch for one NaN
     component = vectors[:, :, -1] * sizes[:, -1:].clamp(min=0).sqrt()
     agreement = (component * centred.mean(2)).sum(1, keepdim=True)
-    return (component * torch.where(agreement < 0, -1, 1)).view(len(cells), *activations.shape[2:])
+    signs = torch.where(agreement < 0, -1, 1)
+    maps: Tensor = (component * signs).view(len(cells), *activations.shape[2:])
+    return maps.masked_fill(~torch.isfinite(products).all((1, 2))[:, None, None], torch.nan)
 
 
 def _weighted(weights: Tensor, activations: Tensor) -> Tensor:
-    return torch.einsum("nc,nchw->nhw", weights, activations)
+    maps: Tensor = torch.einsum("nc,nchw->nhw", weights, activations)
+    return maps
 
 
 METHODS: Final[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = {

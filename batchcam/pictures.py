@@ -32,7 +32,8 @@ STL10_SPLITS: Final = ("train", "test", "unlabeled")
 WITHOUT_FILES: Final = ("torchvision", "python")
 """Kinds of dataset whose digests are of arrays in memory: no file could be told to be the one explained."""
 
-_ESCAPED_BYTE: Final = re.compile(rb"\\x([0-9a-f]{2})")
+_ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
+"""Only bytes that are not UTF-8 are escaped: never a slash, a dot or a NUL."""
 
 _JPEG: Final = b"\xff\xd8"
 _TIFF_ORDERS: Final = {b"II*\0": "<", b"MM\0*": ">"}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchcam.console import readable_size
 from batchcam.errors import one_line
+from batchcam.rules import CONTROLS, EXACT
 
 if TYPE_CHECKING:
     from batchcam.commands.demo import DemoSummary
@@ -73,6 +74,7 @@ def info_text(run: RunInfo) -> str:
             "network",
             f"{plan['architecture']}, {plan['target_layer']}, grid {_size(plan['grid_size'])}, {plan['precision']}",
         ),
+        ("maps", plan["method"] if plan["control"] == CONTROLS[0] else f"{plan['method']}, control {plan['control']}"),
         ("identity", _identity(plan, totals)),
         ("dataset", f"{run.origin['options']['data']} fingerprint {plan['dataset_fingerprint'][:16]}…"),
         ("input", f"{_size(plan['input_size'])}, {_preprocessing(plan['preprocessing'])}"),
@@ -115,6 +117,8 @@ def report_text(summary: ReportSummary) -> str:
         "IMAGES CHANGED since they were explained": summary.changed,
     }
     told = [f"{count} {what}" for what, count in counts.items() if count]
+    if summary.flips is not None:
+        told.insert(0, f"{summary.flips} predictions are another class than in the older run")
     state = "" if summary.complete else ", of a run that is not complete"
     head = f"{one_line(summary.out)}: {summary.samples} samples{state}, {summary.pictures} pictures"
     return "; ".join([f"{head}, {readable_size(summary.bytes)}", *told])
@@ -202,6 +206,8 @@ def _task(task: dict[str, Any]) -> str:
 
 def _identity(plan: dict[str, Any], totals: dict[str, Any]) -> str:
     largest = totals["largest_identity_residual"]
+    if plan["method"] != EXACT:
+        return f"none: maps by {plan['method']} do not add up to the logits"
     state = "holds" if plan["identity"] else "WAIVED: these maps do not explain the logits"
     return f"{state}; largest residual {largest:.2g}" if largest is not None else state
 

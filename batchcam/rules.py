@@ -19,6 +19,14 @@ class Status(enum.IntFlag):
 STATUS_MISSING: Final = 255
 """Fill value of the status: the row's shard is missing from the run."""
 
+EXACT: Final = "cam"
+"""The method whose maps add up to the logits; no identity covers the others."""
+
+METHODS: Final = (EXACT, "gradcam", "gradcam++", "layercam", "hirescam", "xgradcam", "eigencam")
+
+CONTROLS: Final = ("none", "head", "weights")
+"""What was replaced by random weights before explaining, to see whether maps care: nothing, the head, everything."""
+
 CONSTANT_RELATIVE_RANGE: Final = 1e-6
 """A CAM is constant when max - min <= this * max(abs(max), abs(min)): float32 rounding, not evidence."""
 

@@ -53,6 +53,14 @@ def share(task: str | None, environment: Mapping[str, str] = os.environ) -> Shar
     return Share(int(match[1]), int(match[2]))
 
 
+def local_rank(environment: Mapping[str, str] = os.environ) -> int:
+    """Return which of this machine's workers this one is, from torchrun's or srun's variables; 0 where it is alone."""
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        if environment.get(name, "").isdecimal():
+            return int(environment[name])
+    return 0
+
+
 class Stop:
     """Knows whether the work should stop; use it with `with`, which listens for the signals meanwhile.
 

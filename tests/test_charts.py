@@ -8,7 +8,15 @@ import pytest
 from wellformed import Page
 
 from batchcam.calibration import reliability
-from batchcam.charts import MOST_CELLS, histogram, nice_ticks, reliability_diagram, shade, signed_map, signed_ramp
+from batchcam.reporting.charts import (
+    MOST_CELLS,
+    histogram,
+    nice_ticks,
+    reliability_diagram,
+    shade,
+    signed_map,
+    signed_ramp,
+)
 
 
 def bars(source: str) -> list[dict[str, str | None]]:
@@ -42,7 +50,7 @@ def test_a_chart_says_its_summary_and_each_bar_its_numbers() -> None:
     source = histogram([3], 0, 1, "x", "right", "<three>")
     parsed = Page(source)
     assert parsed.attributes[0][1]["aria-label"] == "<three>"
-    assert "0.00 to 1.00: 3" in parsed.text
+    assert "0 to 1: 3" in parsed.text
 
 
 def test_bars_of_a_reliability_diagram_stand_at_their_bin_and_dots_on_their_mean() -> None:

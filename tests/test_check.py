@@ -134,7 +134,7 @@ def tiny_run(make_run) -> Path:
 
 def found(run: Path) -> Expected:
     """What verify reports, checked for repetitions: kind, file, array."""
-    findings = verify(VerifyConfig(run, quiet=True)).found
+    findings = verify(VerifyConfig(run, quiet=True), confine=False).found
     listed = [(f.kind.value, "task" if f.file.startswith("task-") else f.file, f.array) for f in findings]
     assert len(listed) == len(set(listed)), findings
     return set(listed)
@@ -155,7 +155,7 @@ def snapshot(run: Path) -> dict[str, tuple[int, int, str]]:
 @pytest.mark.parametrize("maps", ["uint8", "float32", "none"])
 @pytest.mark.parametrize("cams", ["all", "predicted", "predicted+label", "topk:2"])
 def test_verify_finds_nothing_in_a_sound_run(make_run, cams: str, maps: str) -> None:
-    summary = verify(VerifyConfig(make_run(cams=cams, maps=maps), quiet=True))
+    summary = verify(VerifyConfig(make_run(cams=cams, maps=maps), quiet=True), confine=False)
     assert summary.found == []
     assert (summary.samples, summary.shards) == (21, 3)
 
@@ -227,7 +227,7 @@ def test_verify_still_compares_run_h5_with_the_other_shards_when_one_is_missing(
 def test_verify_tells_how_many_rows_are_wrong_and_which_is_the_first(run: Path) -> None:
     with damage.edited(run) as file:
         file["label"][[2, 5, 6]] = 99
-    (finding,) = verify(VerifyConfig(run, quiet=True)).found
+    (finding,) = verify(VerifyConfig(run, quiet=True), confine=False).found
     assert (finding.rows, finding.first_sample) == (3, damage.MIDDLE_FIRST + 2)
     assert "3 rows" in finding.message
 
@@ -295,7 +295,7 @@ def test_verify_changes_nothing(run: Path, break_it) -> None:
     if break_it:
         break_it(run)
     before = snapshot(run)
-    verify(VerifyConfig(run, quiet=True))
+    verify(VerifyConfig(run, quiet=True), confine=False)
     assert snapshot(run) == before
 
 
@@ -367,4 +367,4 @@ def test_verify_of_a_damaged_plan_does_not_pass_it_by(run: Path) -> None:
 def test_verify_raises_when_there_is_no_plan(run: Path) -> None:
     (run / "run.json").unlink()
     with pytest.raises(RunError, match=r"not a run directory: no run\.json"):
-        verify(VerifyConfig(run, quiet=True))
+        verify(VerifyConfig(run, quiet=True), confine=False)

@@ -23,73 +23,20 @@ from conftest import (
     NON_FINITE,
     UNLABELLED,
     UNREADABLE,
-    Rows,
     bilinear,
     land_shards,
-    synthetic_plan,
-    synthetic_rows,
 )
+from run_pairs import COUNT, SPECIAL, make_rows, permute_classes, permute_samples, plain_spearman, predict, write
 
 from batchcam.commands import compare_reading
 from batchcam.commands.compare import CompareConfig, CompareSummary, compare, compare_text
 from batchcam.commands.compare_files import APART_ARRAYS, ARRAYS, MOVER_COLUMNS
-from batchcam.commands.merge import merge
 from batchcam.comparison import Apart, Pairing
 from batchcam.errors import EXIT_USAGE, ConfigError, RunError
 from batchcam.store.document import read_document
-from batchcam.store.plan import Plan
 from batchcam.store.run import open_run
 
-COUNT = 21
-SPECIAL = (UNREADABLE, NON_FINITE, CONSTANT)
 BOX = (0, 0, 80, 48)
-
-
-def make_rows(seed: int, sample_ids: list[str] | None = None, **changes: Any) -> tuple[Plan, Rows]:
-    """Numbers of one checkpoint on the same 21 images: labels and digests do not depend on `seed`."""
-    sample_ids = sample_ids or [f"蝶/фото {i:05d}.png" for i in range(COUNT)]
-    width = max(len(i.encode()) for i in sample_ids)
-    plan = synthetic_plan(**{"checkpoint_sha256": f"{seed:064x}", "sample_id_bytes": width, **changes})
-    rows = synthetic_rows(plan, seed)
-    rows.texts["sample_id"][:] = sample_ids
-    for row in range(COUNT):
-        if row != UNREADABLE:
-            digest = hashlib.sha256(f"image {row}".encode()).digest()
-            rows.columns["input_sha256"][row] = np.frombuffer(digest, np.uint8)
-    rows.columns["label"] = np.arange(COUNT) % 5
-    rows.columns["label"][UNLABELLED] = -1
-    return plan, rows
-
-
-def write(folder: Path, plan: Plan, rows: Rows) -> Path:
-    land_shards(folder, plan, rows)
-    merge(folder)
-    return folder
-
-
-def predict(rows: Rows, row: int, class_: int, confidence: float) -> None:
-    """Make `class_` the predicted class of a row, with the logits that say so."""
-    others = (1 - confidence) / (rows.columns["logits"].shape[1] - 1)
-    rows.columns["logits"][row] = np.log(others)
-    rows.columns["logits"][row, class_] = np.log(confidence)
-    rows.columns["prediction"][row], rows.columns["confidence"][row] = class_, confidence
-
-
-def permute_samples(rows: Rows, order: np.ndarray) -> Rows:
-    columns = {name: values[order] for name, values in rows.columns.items() if name != "sample_index"}
-    texts = {name: [values[i] for i in order] for name, values in rows.texts.items()}
-    return Rows({**columns, "sample_index": np.arange(COUNT)}, texts, rows.weight, rows.bias)
-
-
-def permute_classes(rows: Rows, order: list[int]) -> Rows:
-    """Number the classes otherwise: class `order[k]` becomes class k."""
-    columns = dict(rows.columns)
-    back = np.append(np.argsort(order), -1)
-    for name in ("label", "prediction"):
-        columns[name] = back[columns[name]]
-    for name in ("logits", "cams"):
-        columns[name] = columns[name][:, order]
-    return Rows(columns, rows.texts, rows.weight[order], rows.bias[order])
 
 
 @pytest.fixture
@@ -105,13 +52,6 @@ def of(old: Path, new: Path, **options: Any) -> CompareSummary:
 def read_table(out: Path) -> dict[str, np.ndarray]:
     with h5py.File(out / "compare.h5") as file:
         return {name: dataset[...] for name, dataset in file.items()}
-
-
-def plain_spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation of maps without equal cells, from the sum of squared rank differences."""
-    ranked = [np.array([sum(w < v for w in m.ravel()) for v in m.ravel()]) for m in (a, b)]
-    n = a.size
-    return 1 - 6 * int(((ranked[0] - ranked[1]) ** 2).sum()) / (n * (n * n - 1))
 
 
 def test_a_run_compared_with_itself_has_no_flips_and_similarity_1_and_passes_any_gate(
@@ -549,6 +489,23 @@ def test_a_damaged_shard_is_an_error_in_one_line(run_pair: tuple[Path, Path], tm
         of(run_pair[0], broken)
 
 
+def test_a_shard_that_was_edited_is_not_compared(run_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    edited = Path(shutil.copytree(run_pair[1], tmp_path / "edited"))
+    with h5py.File(edited / "shards" / "shard-00001.h5", "r+") as file:
+        file["cams"][0] = 0
+    with pytest.raises(RunError, match=r"shard-00001\.h5: changed after it was written"):
+        of(run_pair[0], edited)
+
+
+def test_shards_that_took_one_anothers_names_are_not_compared(run_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    edited = Path(shutil.copytree(run_pair[1], tmp_path / "edited"))
+    first, second, aside = (edited / "shards" / name for name in ("shard-00000.h5", "shard-00001.h5", "aside"))
+    for source, target in ((first, aside), (second, first), (aside, second)):
+        source.rename(target)
+    with pytest.raises(RunError, match=r"shard-00000\.h5: changed after it was written"):
+        of(run_pair[0], edited)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -556,6 +513,7 @@ def test_a_damaged_shard_is_an_error_in_one_line(run_pair: tuple[Path, Path], tm
         ({"max_flips": math.nan}, "--max-flips nan"),
         ({"max_accuracy_drop": 101}, "--max-accuracy-drop 101"),
         ({"min_cam_similarity": 1.1}, "--min-cam-similarity 1.1: must be from -1 to 1"),
+        ({"min_class_similarity": -1.1}, "--min-class-similarity -1.1: must be from -1 to 1"),
         ({"target": "both"}, "--target both: choose one of old, new, label"),
         ({"top": -1}, "--top -1"),
     ],

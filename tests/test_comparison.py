@@ -233,8 +233,7 @@ def test_movers_are_broken_ones_then_the_least_alike_then_the_largest_losses_eac
 
 
 def gates_of(pairs: Pairs, **limits: Any) -> tuple[bool, ...]:
-    asked = {"max_flips": None, "max_accuracy_drop": None, "min_cam_similarity": None, **limits}
-    return tuple(g.passed for g in judge_gates(total(pairs), **asked))
+    return tuple(g.passed for g in judge_gates(total(pairs), by_class(pairs, NAMES), **limits))
 
 
 def test_gates_pass_at_their_limit_and_not_beyond() -> None:
@@ -251,7 +250,7 @@ def test_gates_pass_at_their_limit_and_not_beyond() -> None:
     assert gates_of(pairs, max_flips=2.9, max_accuracy_drop=2.9, min_cam_similarity=0.3) == (True, True, True)
     assert gates_of(pairs, max_flips=2.89, max_accuracy_drop=2.89, min_cam_similarity=0.301) == (False, False, False)
     assert gates_of(pairs) == ()
-    (gate,) = judge_gates(total(pairs), 2.5, None, None)
+    (gate,) = judge_gates(total(pairs), [], max_flips=2.5)
     assert gate.reason == "--max-flips 2.5: exceeded: 2.9 % of 1000 compared samples flipped"
     assert (gate.option, gate.limit, gate.value) == ("--max-flips", 2.5, 2.9)
 
@@ -260,7 +259,7 @@ def test_a_gate_with_nothing_to_judge_by_does_not_pass() -> None:
     nothing = random_pairs(0)
     assert gates_of(nothing, max_flips=100, max_accuracy_drop=100, min_cam_similarity=-1) == (False, False, False)
     unlabelled = dataclasses.replace(random_pairs(9), label=np.full(9, -1))
-    (gate,) = judge_gates(total(unlabelled), None, 100, None)
+    (gate,) = judge_gates(total(unlabelled), [], max_accuracy_drop=100)
     assert gate.value is None
     assert "no sample is labelled in both" in gate.reason
 
@@ -269,3 +268,20 @@ def test_a_gain_in_accuracy_passes() -> None:
     label, old = np.zeros(4, np.int64), np.ones(4, np.int64)
     pairs = dataclasses.replace(random_pairs(4), label=label, old_prediction=old, new_prediction=label)
     assert gates_of(pairs, max_accuracy_drop=0) == (True,)
+
+
+def test_the_class_whose_maps_moved_most_is_judged_alone_if_it_has_ten_pairs() -> None:
+    names = ("ant", "{bee}", "cat")
+    map_class = np.repeat([0, 1, 2], [50, 10, 9])
+    alike = np.array([0.9, 0.1, -0.5])[map_class]
+    measured = np.full(len(alike), Pairing.MEASURED, np.uint8)
+    pairs = dataclasses.replace(random_pairs(len(alike)), map_class=map_class, spearman=alike, pairing=measured)
+    for limit, passed in ((0.1, True), (0.2, False)):
+        (gate,) = judge_gates(total(pairs), by_class(pairs, names), min_class_similarity=limit)
+        assert gate.passed == passed
+        assert gate.value == pytest.approx(0.1)
+    assert gate.reason == "--min-class-similarity 0.2: exceeded: mean Spearman 0.1 over 10 pairs of maps of {bee}"
+    few = [c for c in by_class(pairs, names) if c.name == "cat"]
+    (gate,) = judge_gates(total(pairs), few, min_class_similarity=-1)
+    assert (gate.value, gate.passed) == (None, False)
+    assert "no sample is of a class with 10 pairs of maps" in gate.reason

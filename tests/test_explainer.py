@@ -19,8 +19,8 @@ from networks import (
 from torch import Tensor, nn
 
 from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, pick_device, set_precision
-from batchcam.engine.proof import ExplainableNetwork, prove
 from batchcam.engine.preprocessing import Preprocessing
+from batchcam.engine.proof import ExplainableNetwork, prove
 from batchcam.errors import DeviceError, ModelError
 from batchcam.rules import IDENTITY_TOLERANCE, Status
 

@@ -78,7 +78,7 @@ def test_a_cell_starts_no_formula(text: str) -> None:
 
 
 def test_a_cell_shows_what_is_not_printable_as_escapes() -> None:
-    assert cell("a\nb\x1b[31m\u2028é 🦓\ud800") == "a\\nb\\x1b[31m\\u2028é 🦓\\ud800"
+    assert cell("a\nb\x1b[31m\u2028é 🦓\ud800") == "'a\\nb\\x1b[31m\\u2028é 🦓\\ud800"
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/../x", "a//x", "", "a/\0", "."])

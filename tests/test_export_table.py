@@ -61,7 +61,7 @@ def test_texts_that_are_formulas_or_hold_newlines_stay_texts_on_one_line(tmp_pat
     cells = [line[name] for line in lines for name in ("sample_id", "label_name", "prediction_name", "error")]
     assert not any(each.startswith(("=", "+", "-", "@", "\t", "\r")) for each in cells)
     assert [line["sample_id"] for line in lines][:2] == ["'=cmd|' /C calc'!A0", "'+1"]
-    assert lines[4]["sample_id"] == "a\\nb"
+    assert lines[4]["sample_id"] == "'a\\nb"
     assert lines[8]["sample_id"] == "normal"
 
 

@@ -79,6 +79,16 @@ def test_no_map_of_dead_activations_is_nan():
         assert torch.equal(method(zeros, zeros), torch.zeros(2, HEIGHT, WIDTH))
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_image_that_is_not_finite_spoils_no_other(name):
+    activations, gradients = random(6, True), random(7, False)
+    expected = METHODS[name](activations, gradients)
+    activations[1, 0, 0, 0] = math.nan
+    maps = METHODS[name](activations, gradients)
+    assert not torch.isfinite(maps[1]).all()
+    torch.testing.assert_close(maps[[0, 2]], expected[[0, 2]])
+
+
 def test_hires_cam_behind_average_pooling_is_the_cam_divided_by_the_number_of_cells():
     activations = random(4, True).requires_grad_()
     weight = random(5, False)[0, :, 0, 0]

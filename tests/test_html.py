@@ -7,7 +7,7 @@ import html
 import pytest
 from wellformed import Page
 
-from batchcam.html import (
+from batchcam.reporting.html import (
     Markup,
     data_uri,
     details,

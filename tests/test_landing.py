@@ -146,6 +146,24 @@ def test_land_accepts_that_another_worker_landed_the_file_and_cleaned_up(tmp_pat
     assert path.read_bytes() == CONTENT
 
 
+def test_land_writes_again_when_another_worker_removes_what_is_under_way(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    real, removed = os.replace, []
+
+    def robbed(source, target) -> None:
+        if not removed:
+            removed.append(source)
+            landing.remove_stale_partials(tmp_path, ["file"])
+        real(source, target)
+
+    monkeypatch.setattr(landing.os, "replace", robbed)
+    landing.land(path, CONTENT)
+    assert len(removed) == 1
+    assert path.read_bytes() == CONTENT
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_land_first_leaves_what_is_there(tmp_path: Path) -> None:
     path = tmp_path / "file"
     assert landing.land_first(path, b"first")
@@ -275,6 +293,30 @@ def test_make_folder_tells_what_is_in_the_way(tmp_path: Path) -> None:
     landing.make_folder(tmp_path / "a" / "b")
     landing.make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_make_folder_syncs_the_folders_that_hold_new_ones(tmp_path: Path, monkeypatch) -> None:
+    synced = []
+    monkeypatch.setattr(
+        landing.os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    )
+    landing.make_folder(tmp_path / "a" / "b")
+    assert synced == [str(tmp_path / "a"), str(tmp_path)]
+    landing.make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 2
+
+
+def test_land_works_where_folders_know_no_sync(tmp_path: Path, monkeypatch) -> None:
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real(descriptor)
+
+    monkeypatch.setattr(landing.os, "fsync", fsync)
+    landing.land(tmp_path / "file", CONTENT)
+    assert (tmp_path / "file").read_bytes() == CONTENT
 
 
 def test_land_into_a_folder_that_is_not_there_says_so(tmp_path: Path) -> None:

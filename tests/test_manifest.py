@@ -91,8 +91,8 @@ def test_manifest_survives_reading(sound_run: Path) -> None:
     ("changes", "message"),
     [
         ({"run_id": "0" * 64}, "belongs to run 000000000000"),
-        ({"run_id": 7}, "belongs to run 7"),
-        ({"run_id": None}, "belongs to run None"),
+        ({"run_id": 7}, "run_id is missing or of the wrong type"),
+        ({"run_id": None}, "run_id is missing or of the wrong type"),
         ({"schema_version": 2}, "schema 2; this batchcam reads schema 1"),
         ({"shards": []}, r"not those of run\.json"),
         ({"shards": None}, "not a manifest"),

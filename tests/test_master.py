@@ -16,7 +16,7 @@ import pytest
 from batchcam.commands.merge import merge
 from batchcam.errors import RunError
 from batchcam.store import landing, master
-from batchcam.store.reader import open_file
+from batchcam.store.reader import open_checked
 from batchcam.store.schema import STATUS_MISSING, sample_arrays
 
 VIRTUAL = {"cams", "maps", "status"}
@@ -170,7 +170,7 @@ def test_merge_refuses_a_shard_that_was_changed_before_it_is_parsed(finished_run
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     opened = []
-    monkeypatch.setattr(master, "open_file", lambda each: opened.append(each) or open_file(each))
+    monkeypatch.setattr(master, "open_checked", lambda *each: opened.append(each[0]) or open_checked(*each))
     with pytest.raises(RunError, match=r"shard-00001\.h5: changed after it was written: remove it"):
         merge(finished_run)
     assert path not in opened
@@ -181,9 +181,9 @@ def test_merge_refuses_a_shard_that_was_changed_before_it_is_parsed(finished_run
     [
         (lambda f: f.attrs.create("run_id", np.bytes_("0" * 64)), "belongs to another run"),
         (lambda f: f["sample_index"].__setitem__(2, 9), "does not hold samples 8 to 15"),
-        (lambda f: f.__delitem__("label"), "HDF5 cannot read it"),
-        (lambda f: f.move("label", "labels"), "HDF5 cannot read it"),
-        (lambda f: (f.__delitem__("label"), f.create_dataset("label", data=np.zeros(7, int))), "label is not of"),
+        (lambda f: f.__delitem__("label"), "label: missing"),
+        (lambda f: f.move("label", "labels"), "label: missing"),
+        (lambda f: (f.__delitem__("label"), f.create_dataset("label", data=np.zeros(7, int))), "label: shape"),
     ],
 )
 def test_merge_refuses_a_shard_that_does_not_belong_and_leaves_the_manifest(finished_run: Path, edit, message) -> None:

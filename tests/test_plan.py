@@ -30,6 +30,8 @@ CHANGES = {
     "target_layer": "layer3",
     "preprocessing": {"resize": [48, 81]},
     "precision": "bf16",
+    "method": "gradcam",
+    "control": "head",
     "architecture": "resnet50",
     "identity": False,
     "sample_count": 22,
@@ -57,7 +59,15 @@ def test_run_id_changes_with_what_a_run_is_and_with_nothing_else(make_plan, fiel
 
 def test_run_id_is_the_digest_of_the_identity_as_json(make_plan) -> None:
     content = make_plan().to_dict()
-    fields = ("checkpoint_sha256", "class_names", "dataset_fingerprint", "precision", "preprocessing")
+    fields = (
+        "checkpoint_sha256",
+        "class_names",
+        "control",
+        "dataset_fingerprint",
+        "method",
+        "precision",
+        "preprocessing",
+    )
     identity = {f: content[f] for f in (*fields, "schema_version", "target_layer")}
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert make_plan().run_id == hashlib.sha256(text.encode()).hexdigest()

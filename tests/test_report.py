@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import binascii
 import dataclasses
 import hashlib
 import html
 import json
 import re
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,29 +16,26 @@ import cv2
 import numpy as np
 import pytest
 from conftest import CLASS_NAMES, Rows
+from report_pages import (
+    HOSTILE_IDS,
+    browse,
+    console,
+    decoded,
+    needs_chromium,
+    probe,
+    table_of,
+    write,
+)
 from wellformed import Page
 
-from batchcam.commands import report_facts
 from batchcam.commands.merge import merge
-from batchcam.commands.report import ReportConfig, ReportSummary, report
-from batchcam.commands.report_facts import Facts, count_confusions, gather
-from batchcam.commands.report_pictures import fitted
+from batchcam.commands.report import ReportConfig, ReportSummary
 from batchcam.errors import BatchcamError, ConfigError, RunError
+from batchcam.reporting import facts as report_facts
+from batchcam.reporting.drawing import fitted
+from batchcam.reporting.facts import Facts, count_confusions, gather
 from batchcam.store.plan import Plan
 from batchcam.store.run import open_run
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-HOSTILE_IDS = [
-    "<script>document.title='owned'</script>.png",
-    '"><img src=x onerror=alert(1)>.png',
-    "../../../etc/passwd",
-    "/etc/passwd",
-    "a\u202egnp.exe",
-    "line\nbreak\x1b[2Jand\x07bell.png",
-    "x" * 900 + ".png",
-    "שלום/תמונה.png",
-]
 
 MakeRun = Callable[..., Path]
 MakeShards = Callable[..., None]
@@ -53,21 +47,9 @@ def written(sound_run: Path, tmp_path: Path) -> tuple[ReportSummary, str]:
     return write(sound_run, tmp_path / "report.html")
 
 
-def write(run: Path, out: Path, **options: Any) -> tuple[ReportSummary, str]:
-    summary = report(ReportConfig(run, out, quiet=True, **options))
-    return summary, out.read_text(encoding="utf-8")
-
-
 def facts_of(run: Path) -> Facts:
     with open_run(run) as opened:
         return gather(opened, quiet=True)
-
-
-def table_of(source: str, caption: str) -> list[list[str]]:
-    """The cells of the table with a caption that starts like this, as text."""
-    (table,) = (t for t in re.findall(r"<table.*?</table>", source, re.S) if f"<caption>{caption}" in t)
-    rows = re.findall(r"<tr>.*?</tr>", table, re.S)
-    return [[Page(c).text for c in re.findall(r"<t[hd].*?</t[hd]>", row, re.S)] for row in rows]
 
 
 # what it says
@@ -214,6 +196,24 @@ def test_a_waived_identity_is_said_at_the_top(make_run: MakeRun, tmp_path: Path)
     assert text.index("The identity was waived") < text.index("Summary Provenance")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "gradcam"}, "made by gradcam, not exact: they do not add up to the logits"),
+        ({"control": "head"}, "A control: the last layer had random weights"),
+        ({"control": "weights"}, "A control: the whole network had random weights"),
+    ],
+)
+def test_what_is_special_about_maps_is_said_at_the_top(
+    make_run: MakeRun, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    _, source = write(make_run(**{"identity": "method" not in changes, **changes}), tmp_path / "r.html")
+    text = Page(source).text
+    assert text.index(said) < text.index("Summary Provenance")
+    assert "waived" not in text.partition("Summary Provenance")[0]
+    assert ("logit per cell" in text) == ("method" not in changes)
+
+
 def test_a_run_without_labels_has_a_report(
     make_plan: Callable[..., Plan], make_rows: Callable[..., Rows], make_shards: MakeShards, tmp_path: Path
 ) -> None:
@@ -281,10 +281,6 @@ def shown(source: str, sample: int) -> np.ndarray:
     """The picture of a sample in the report, RGB."""
     (figure, *_) = (f for f in re.findall(r"<figure>.*?</figure>", source, re.S) if f"фото {sample:05d}.png" in f)
     return decoded(re.findall(r"base64,([^\"]*)", figure)[0])
-
-
-def decoded(base64: str) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(binascii.a2b_base64(base64), np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
 
 
 def test_the_original_stands_beside_its_overlay(pictured: tuple[Path, Path], tmp_path: Path) -> None:
@@ -434,54 +430,6 @@ def test_ten_thousand_samples_take_seconds_and_a_file_that_mail_carries(make_run
 
 
 # in a browser
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-
-PROBE = """<script>
-addEventListener("load", () => {
-  const images = [...document.images];
-  const found = {
-    images: images.length,
-    broken: images.filter(i => !(i.complete && i.naturalWidth > 0)).length,
-    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-    background: getComputedStyle(document.body).backgroundColor,
-    reachable: document.querySelectorAll("a[href], summary, [tabindex='0']").length,
-    first: document.querySelector("a[href]").textContent,
-  };
-  document.body.textContent = "probe:" + JSON.stringify(found) + ":probe";
-});
-</script>"""
-"""What the page can't say of itself, since it runs no script; stands in a copy for the test, without the policy."""
-
-
-def browse(page: Path, *options: str, height: int = 1200, width: int = 1280) -> subprocess.CompletedProcess[str]:
-    profile = page.parent / f"profile-{time.monotonic_ns()}"
-    return subprocess.run(
-        [
-            str(CHROMIUM),
-            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-            *("--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"),
-            *("--disable-dev-shm-usage", f"--user-data-dir={profile}", f"--window-size={width},{height}", *options),
-            page.absolute().as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-
-
-def console(done: subprocess.CompletedProcess[str]) -> list[str]:
-    return [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-
-
-def probe(source: str, folder: Path, *options: str, width: int = 1280) -> dict[str, Any]:
-    copy = folder / "probe.html"
-    unlocked = re.sub(r"<meta http-equiv[^>]*>", "", source).replace("</body>", PROBE + "</body>")
-    copy.write_text(unlocked, encoding="utf-8")
-    done = browse(copy, "--dump-dom", *options, width=width)
-    (found,) = re.findall(r"probe:(\{.*?\}):probe", html.unescape(done.stdout))
-    return dict(json.loads(found))
 
 
 @needs_chromium

@@ -238,7 +238,7 @@ def test_pipe_in_place_of_a_shard_is_refused_without_waiting(finished_run):
     path = finished_run / "shards" / "shard-00001.h5"
     path.unlink()
     os.mkfifo(path)
-    with batchcam.open_run(finished_run) as run, pytest.raises(RunError, match="not a file"):
+    with batchcam.open_run(finished_run) as run, pytest.raises(RunError, match="not a file of its own"):
         run.cams[:]
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from batchcam.commands.compare_classes import Exchange, find_exchanges
 from batchcam.commands.compare_files import DOCUMENT_FILE, table_columns, write_files
 from batchcam.commands.compare_reading import Side, keep, match, measure, read_side, stated_labels
 from batchcam.comparison import (
@@ -19,6 +20,7 @@ from batchcam.comparison import (
     Flip,
     Gate,
     Matching,
+    Mover,
     Pairs,
     Totals,
     Transition,
@@ -36,6 +38,7 @@ from batchcam.store.reader import decode
 from batchcam.store.run import Run, open_run
 
 TARGETS: Final = ("old", "new", "label")
+LIMITS: Final = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity")
 MOST_MOVERS: Final = 10_000
 LISTED: Final = 1000
 """Ids of each reason that compare.json lists; compare.h5 has all of them."""
@@ -53,10 +56,20 @@ RULES: Final = {
     "cosine": "of the signed maps",
     "top_iou": "strongest fifth of the cells, rounded up, and all cells that equal the last of them",
     "peak_shift": "Euclidean distance in cells between the largest cells; of equal ones the first, row by row",
+    "exchanges": "cycles of classes whose samples (clearly more than half), or last layer's rows (exactly), moved on",
 }
 """What the numbers mean, for readers of compare.json."""
 
-DIFFERING: Final = ("architecture", "target_layer", "preprocessing", "precision", "identity", "grid_size")
+DIFFERING: Final = (
+    "architecture",
+    "target_layer",
+    "method",
+    "control",
+    "preprocessing",
+    "precision",
+    "identity",
+    "grid_size",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +81,7 @@ class CompareConfig:
         max_flips: largest share of compared samples whose predicted class may change, in per cent; None: any.
         max_accuracy_drop: most percentage points of accuracy that may be lost; None: any.
         min_cam_similarity: smallest mean Spearman correlation of the maps; None: any.
+        min_class_similarity: the same of each class that has ten pairs of maps or more; None: any.
         out: folder for compare.h5, movers.csv and compare.json; None: write nothing.
         shared_classes: go on where a run has classes that the other has not.
         target: whose class's maps are compared: the one that the `old` or the `new` run predicts, or the `label`.
@@ -80,6 +94,7 @@ class CompareConfig:
     max_flips: float | None = None
     max_accuracy_drop: float | None = None
     min_cam_similarity: float | None = None
+    min_class_similarity: float | None = None
     out: Path | None = None
     shared_classes: bool = False
     target: str = "old"
@@ -92,8 +107,8 @@ class CompareConfig:
         Raises:
             ConfigError: a limit out of range, an unknown target, or an output folder inside of a run.
         """
-        for name, low in (("max_flips", 0), ("max_accuracy_drop", 0), ("min_cam_similarity", -1)):
-            value, high = getattr(self, name), 100 if low == 0 else 1
+        for name, value in self.limits.items():
+            low, high = (0, 100) if name.startswith("max") else (-1, 1)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
         if self.target not in TARGETS:
@@ -105,41 +120,38 @@ class CompareConfig:
                 require_outside(self.out, run.parent if run.is_file() else run)
 
     @property
+    def limits(self) -> dict[str, float | None]:
+        """The gates' limits by name, None where none was asked for."""
+        return {name: getattr(self, name) for name in LIMITS}
+
+    @property
     def is_gate(self) -> bool:
         """Whether a limit was asked for."""
-        return any(v is not None for v in (self.max_flips, self.max_accuracy_drop, self.min_cam_similarity))
+        return any(value is not None for value in self.limits.values())
 
 
 @dataclasses.dataclass(frozen=True)
-class Mover:
-    """A sample that moved far.
+class Comparison:
+    """Two runs side by side, sample by sample.
 
     Attributes:
-        reason: broken, similarity or confidence.
-        sample_id: of the sample.
-        label: class that both runs state, None where they do not.
-        old_prediction, new_prediction: predicted classes.
-        flip: what became of the prediction.
-        old_confidence, new_confidence, confidence_change: at the class that each run predicts.
-        map_class: class whose logits and maps are compared, None without one.
-        logit_change, spearman, cosine, top_iou, peak_shift: None where there is nothing to compare.
+        old, new: their columns.
+        classes: of both runs.
+        rows: the compared pairs of rows.
+        pairs: what moved, one row for each of these pairs.
+        relabelled: how many of these pairs the runs label as different classes.
+        apart_ids: encoded ids of either run that are not compared.
+        apart_reasons: why (`Apart`).
     """
 
-    reason: str
-    sample_id: str
-    label: str | None
-    old_prediction: str
-    new_prediction: str
-    flip: str
-    old_confidence: float | None
-    new_confidence: float | None
-    confidence_change: float | None
-    map_class: str | None
-    logit_change: float | None
-    spearman: float | None
-    cosine: float | None
-    top_iou: float | None
-    peak_shift: float | None
+    old: Side
+    new: Side
+    classes: Classes
+    rows: Matching
+    pairs: Pairs
+    relabelled: int
+    apart_ids: np.ndarray
+    apart_reasons: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +167,7 @@ class CompareSummary:
         totals: over all compared samples.
         classes: one a class, the old run's classes first.
         transitions: the most frequent flips.
+        exchanges: classes that look like one another of the old run, such as two whose names were swapped.
         movers: samples that moved most, broken ones first.
         gates: the limits that were asked for.
         findings: of them, how many are exceeded.
@@ -173,6 +186,7 @@ class CompareSummary:
     totals: Totals
     classes: list[ClassMovement]
     transitions: list[Transition]
+    exchanges: list[Exchange]
     movers: list[Mover]
     gates: tuple[Gate, ...]
     findings: int
@@ -191,26 +205,37 @@ def compare(config: CompareConfig) -> CompareSummary:
         if config.is_gate:
             for run in (old_run, new_run):
                 _require_complete(run)
-        classes = match_classes(old_run.class_names, new_run.class_names, config.shared_classes)
-        old, new = read_side(old_run), read_side(new_run)
-        found, reasons = match(old, new)
-        if not len(found.old):
-            raise RunError(f"{config.old}, {config.new}: no sample id is in both; they explain other datasets")
-        rows = keep(found, reasons)
-        label, relabelled = stated_labels(old, new, rows, classes)
-        pairs = measure(old, new, rows, classes, label, config.target, config.quiet)
-        apart_ids, apart_reasons = _apart(old, new, found, reasons)
-        summary = _summary(config, old, new, rows, classes, pairs, apart_reasons, int(relabelled.sum()))
+        found = set_side_by_side(config, old_run, new_run)
+        summary = summarise(config, found)
         if config.out is not None:
             columns = table_columns(
-                pairs,
-                old.ids[rows.old],
-                old.index[rows.old],
-                new.index[rows.new],
-                {"apart_id": apart_ids, "apart_reason": apart_reasons},
+                found.pairs,
+                found.old.ids[found.rows.old],
+                found.old.index[found.rows.old],
+                found.new.index[found.rows.new],
+                {"apart_id": found.apart_ids, "apart_reason": found.apart_reasons},
             )
-            _write(config.out, config, summary, columns, classes)
+            _write(config.out, config, summary, columns, found.classes)
     return summary
+
+
+def set_side_by_side(config: CompareConfig, old_run: Run, new_run: Run) -> Comparison:
+    """Return what moved between two open runs, sample by sample.
+
+    Raises:
+        ConfigError: the runs' classes differ.
+        RunError: the runs have no sample in common, or one of them is damaged.
+    """
+    classes = match_classes(old_run.class_names, new_run.class_names, config.shared_classes)
+    old, new = read_side(old_run), read_side(new_run)
+    found, reasons = match(old, new)
+    if not len(found.old):
+        raise RunError(f"{config.old}, {config.new}: no sample id is in both; they explain other datasets")
+    rows = keep(found, reasons)
+    label, relabelled = stated_labels(old, new, rows, classes)
+    pairs = measure(old, new, rows, classes, label, config.target, config.quiet)
+    apart_ids, apart_reasons = _apart(old, new, found, reasons)
+    return Comparison(old, new, classes, rows, pairs, int(relabelled.sum()), apart_ids, apart_reasons)
 
 
 def _require_complete(run: Run) -> None:
@@ -231,19 +256,13 @@ def _apart(old: Side, new: Side, found: Matching, reasons: np.ndarray) -> tuple[
     return np.concatenate(ids), np.concatenate(kinds)
 
 
-def _summary(
-    config: CompareConfig,
-    old: Side,
-    new: Side,
-    rows: Matching,
-    classes: Classes,
-    pairs: Pairs,
-    apart: np.ndarray,
-    relabelled: int,
-) -> CompareSummary:
+def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
+    """Return what moved in totals, by class, and the samples that moved most."""
+    old, new, pairs, names = found.old, found.new, found.pairs, found.classes.names
     totals = total(pairs)
-    gates = judge_gates(totals, config.max_flips, config.max_accuracy_drop, config.min_cam_similarity)
-    counts = np.bincount(apart, minlength=len(Apart)).tolist()
+    moved = by_class(pairs, names)
+    gates = judge_gates(totals, moved, **config.limits)
+    counts = np.bincount(found.apart_reasons, minlength=len(Apart)).tolist()
     return CompareSummary(
         old=str(config.old),
         new=str(config.new),
@@ -252,17 +271,17 @@ def _summary(
         old_samples=len(old.run),
         new_samples=len(new.run),
         apart={words(reason): counts[reason] for reason in Apart if counts[reason]},
-        relabelled=relabelled,
+        relabelled=found.relabelled,
         totals=totals,
-        classes=by_class(pairs, classes.names),
-        transitions=transitions(pairs, classes.names, TRANSITIONS),
+        classes=moved,
+        transitions=transitions(pairs, names, TRANSITIONS),
+        exchanges=find_exchanges(old, new, found.rows, found.classes, pairs),
         movers=[
-            _mover(row, reason, pairs, classes.names, old.ids[rows.old[row]])
-            for row, reason in movers(pairs, config.top)
+            _mover(row, reason, pairs, names, old.ids[found.rows.old[row]]) for row, reason in movers(pairs, config.top)
         ],
         gates=gates,
         findings=sum(not gate.passed for gate in gates),
-        notes=tuple(_notes(old.run, new.run, classes, relabelled)),
+        notes=tuple(_notes(old.run, new.run, found.classes, found.relabelled)),
         out=None if config.out is None else str(config.out),
     )
 
@@ -324,6 +343,7 @@ def _write(
 CLASSES_SHOWN: Final = 40
 MOVERS_SHOWN: Final = 10
 TRANSITIONS_SHOWN: Final = 5
+CYCLE_SHOWN: Final = 6
 
 
 def compare_text(summary: CompareSummary) -> str:
@@ -342,6 +362,7 @@ def compare_text(summary: CompareSummary) -> str:
     if summary.transitions:
         most = summary.transitions[:TRANSITIONS_SHOWN]
         head.append(("moved", ", ".join(f"{m.count} {m.old} → {m.new}" for m in most)))
+    head += [("exchanged", exchange_text(exchange)) for exchange in summary.exchanges]
     head += [("note", note) for note in summary.notes]
     head += [("gate", gate.reason) for gate in summary.gates]
     if summary.out is not None:
@@ -366,11 +387,30 @@ def _maps(t: Totals) -> str:
     return f"{t.maps} pairs: mean Spearman {_shown(t.spearman)} ({spread}), {others}{without}"
 
 
-def _class_table(classes: list[ClassMovement]) -> list[str]:
-    """Return a table of classes, the largest loss of accuracy first, then the least alike maps."""
-    ranked = sorted(
+def exchange_text(e: Exchange) -> str:
+    """Return which classes look exchanged, and what speaks for it, in one line."""
+    shown = e.classes[:CYCLE_SHOWN]
+    if len(e.classes) == 2:
+        named = f"{shown[0]} and {shown[1]} look swapped"
+    else:
+        more = ("…",) if len(shown) < len(e.classes) else ()
+        named = f"{len(e.classes)} classes look permuted, {' → '.join((*shown, *more, shown[0]))}"
+    weights = "; the last layer's rows are the old ones in the other order" if e.same_weights else ""
+    return (
+        f"{named}: {e.followed} of {e.samples} samples followed; mean Spearman {_shown(e.spearman)} "
+        f"between maps of the exchanged names, {_shown(e.spearman_as_named)} of the same names{weights}"
+    )
+
+
+def ranked_classes(classes: list[ClassMovement]) -> list[ClassMovement]:
+    """Return classes, the largest loss of accuracy first, then the least alike maps."""
+    return sorted(
         classes, key=lambda c: (-(c.accuracy_drop or 0), math.inf if c.spearman is None else c.spearman, c.name)
     )
+
+
+def _class_table(classes: list[ClassMovement]) -> list[str]:
+    ranked = ranked_classes(classes)
     shown = ranked[:CLASSES_SHOWN]
     width = max([5, *(len(one_line(c.name)) for c in shown)])
     rows = [f"{'class':<{width}}  labelled  points  fixed  broken  predicted        left  spearman  peak shift"]

@@ -14,7 +14,8 @@ from batchcam.console import Progress
 from batchcam.errors import RunError
 from batchcam.similarity import FUNCTIONS, compare_maps, is_constant
 from batchcam.store.layout import array_shape
-from batchcam.store.reader import Block, open_file
+from batchcam.store.plan import Shard
+from batchcam.store.reader import Block, open_checked
 from batchcam.store.run import Run
 from batchcam.store.schema import MASTER_FILE, SHARD_FOLDER, sample_arrays
 
@@ -66,10 +67,12 @@ def read_side(run: Run) -> Side:
 
 def _encoded_ids(run: Run) -> np.ndarray:
     """Return the sample ids as they are stored: bytes in one block, no objects."""
-    paths = [run.path / MASTER_FILE] if run.complete else [path for path, _, _ in _shards(run)]
+    files: list[tuple[Path, Shard | None]] = [(run.path / MASTER_FILE, None)]
+    if not run.complete:
+        files = [(path, shard) for path, _, shard in _shards(run)]
     parts = []
-    for path in paths:
-        with open_file(path) as file:
+    for path, shard in files:
+        with open_checked(path, run.plan, shard) as file:
             parts.append(file["sample_id"][...].astype("S"))
     ids = np.concatenate(parts)
     if len(ids) != len(run):
@@ -77,11 +80,11 @@ def _encoded_ids(run: Run) -> np.ndarray:
     return ids
 
 
-def _shards(run: Run) -> Iterator[tuple[Path, int, int]]:
-    """Yield each shard's file, its first row in the opened run, and its rows."""
+def _shards(run: Run) -> Iterator[tuple[Path, int, Shard]]:
+    """Yield each shard's file, its first row in the opened run, and the shard."""
     first = 0
     for shard in run.shards:
-        yield (run.path if run.path.is_file() else run.path / SHARD_FOLDER / shard.file), first, shard.count
+        yield (run.path if run.path.is_file() else run.path / SHARD_FOLDER / shard.file), first, shard
         first += shard.count
 
 
@@ -237,19 +240,18 @@ def _blocks(run: Run, rows: np.ndarray, names: tuple[str, ...]) -> Iterator[tupl
     arrays = {a.name: a for a in sample_arrays(run.plan.maps) if a.name in names}
     row_bytes = sum(math.prod(array_shape(a, run.plan, 1)) * np.dtype(a.dtype).itemsize for a in arrays.values())
     size = max(1, READ_BYTES // row_bytes)
-    for path, first, count in _shards(run):
-        low, high = np.searchsorted(rows, (first, first + count)).tolist()
+    for path, first, shard in _shards(run):
+        low, high = np.searchsorted(rows, (first, first + shard.count)).tolist()
         if low == high:
             continue
-        with open_file(path) as file:
+        run.status[first]  # the run proves a shard before it reads from it
+        with open_checked(path, run.plan, shard) as file:
             while low < high:
                 stop = low + int(np.searchsorted(rows[low:high], rows[low] + size))
                 begin, end = int(rows[low]) - first, int(rows[stop - 1]) - first + 1
                 block = {}
-                for name, array in arrays.items():
+                for name in arrays:
                     values = file[name][begin:end]
-                    if values.shape != array_shape(array, run.plan, end - begin):
-                        raise RunError(f"{path}: {name} is not of the schema's shape; see batchcam verify")
                     block[name] = values if stop - low == end - begin else values[rows[low:stop] - first - begin]
                 yield slice(low, stop), block
                 low = stop

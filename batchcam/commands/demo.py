@@ -79,6 +79,7 @@ def demo(config: DemoConfig) -> DemoSummary:
     with open_run(run) as opened:
         rows = {name: getattr(opened, name)[:] for name in NAMES}
         landing.land(picture, heatmap.write_png(_sheet(out / "images" / "test", opened)))
+    landing.remove_stale_partials(out, [picture.name])
     masks = np.stack([_image(out / "masks" / "test" / i, cv2.IMREAD_GRAYSCALE) > 0 for i in rows["sample_id"]])
     cams = heatmap.upsample(predicted_cams(rows), masks.shape[1:])
     return DemoSummary(
@@ -130,7 +131,8 @@ def _sheet(folder: Path, run: Run) -> np.ndarray:
 
 
 def _image(path: Path, mode: int) -> np.ndarray:
-    image = cv2.imread(str(path), mode)
+    # imread crashes on a path that is no UTF-8
+    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), mode)
     if image is None:
         raise RunError(f"{path}: cannot read this image; remove the demo's folder and run it again")
     return image

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import time
+from collections.abc import Sequence
 
 import torch
 
 from batchcam.commands.merge import MergeSummary, complete_run
-from batchcam.commands.planning import existing_plan, make_plan, origin, preflight
+from batchcam.commands.planning import control_of, existing_plan, make_plan, method_of, origin, preflight
 from batchcam.commands.work import Work, task_record
 from batchcam.config import ExplainConfig
 from batchcam.console import note
 from batchcam.engine.assembly import assemble
 from batchcam.engine.explainer import pick_device, set_precision
-from batchcam.engine.proof import prove, require_identity
+from batchcam.engine.preparation import prepare
+from batchcam.engine.proof import require_identity
 from batchcam.errors import BatchcamError, StoppedEarlyError
-from batchcam.scheduler import Share, Stop, available_cpus, share, utc_now
+from batchcam.rules import EXACT
+from batchcam.scheduler import Share, Stop, available_cpus, local_rank, share, utc_now
 from batchcam.store import landing
 from batchcam.store.manifest import task_file, write_task
-from batchcam.store.plan import Plan, require_same, write_plan
+from batchcam.store.plan import Plan, Shard, require_same, write_plan
 from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
 from batchcam.store.shard import landed_shards
 
@@ -75,16 +79,16 @@ def explain(config: ExplainConfig, stop: Stop | None = None) -> ExplainSummary:
 
 def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
     mine = share(config.task)
-    device = pick_device(config.compute.device)
+    device = pick_device(config.compute.device, local_rank())
     existing = existing_plan(config.out)
     precision = config.compute.precision or (existing.precision if existing else "fp32")
     set_precision(precision, device, config.compute.threads or available_cpus())
     assembly = assemble(config.classifier, config.data)
-    network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method, control = method_of(config, existing), control_of(config, existing)
     same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
     target_layer = config.target_layer or (same_weights.target_layer if same_weights else None)
-    proved = prove(network, assembly.normalised_probe(device), target_layer)
-    if config.identity:
+    proved = prepare(assembly, device, method, control, target_layer)
+    if config.identity and method == EXACT:
         require_identity(proved, "fp32")
     plan = make_plan(config, existing, assembly, proved, precision)
     if existing:
@@ -94,12 +98,14 @@ def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
         return _summary(config, plan, None, 0.0, None)
-    plan = write_plan(config.out, plan, origin(config))
-    _clear_stale(config, plan, landed)
-    work = Work(config, plan, assembly, proved, shards, device)
+    agreed = write_plan(config.out, plan, origin(config))
+    if agreed is not plan:
+        shards = _shuffled(shards)
+    _clear_stale(config, agreed, landed)
+    work = Work(config, agreed, assembly, proved, shards, device)
     seconds = _recorded(config, mine, device, work, stop) if shards else 0.0
-    complete = len(landed_shards(config.out, plan)) == len(plan.shards)
-    return _summary(config, plan, work, seconds, complete_run(config.out) if complete else None)
+    complete = len(landed_shards(config.out, agreed)) == len(agreed.shards)
+    return _summary(config, agreed, work, seconds, complete_run(config.out) if complete else None)
 
 
 def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work, stop: Stop) -> float:
@@ -133,11 +139,17 @@ def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Wo
     return work.seconds
 
 
+def _shuffled(shards: Sequence[Shard]) -> list[Shard]:
+    """Return the shards in an order of this worker's own: others may be at work on the same, and both would do all."""
+    return random.Random().sample(shards, len(shards))  # not the shared generator, which the network may have seeded
+
+
 def _clear_stale(config: ExplainConfig, plan: Plan, landed: set[int]) -> None:
     """Remove what no longer holds: temporary files of dead workers, and the manifest of a run that has gaps again."""
     landing.remove_stale_partials(config.out / SHARD_FOLDER, (s.file for s in plan.shards if s.index in landed))
     landing.remove_stale_partials(config.out, [PLAN_FILE])
-    if len(landed) < len(plan.shards) and (config.out / MANIFEST_FILE).exists():
+    # in this order: another worker may land the last shard and merge just now
+    if (config.out / MANIFEST_FILE).exists() and len(landed_shards(config.out, plan)) < len(plan.shards):
         note("shards are missing from a complete run: making them again", config.quiet)
         for name in (MANIFEST_FILE, MASTER_FILE, MASTER_FILE + DIGEST_SUFFIX):
             (config.out / name).unlink(missing_ok=True)

@@ -10,16 +10,24 @@ import numpy as np
 
 from batchcam import metrics
 from batchcam.commands.merge import count_totals, open_plan
+from batchcam.errors import RunError
 from batchcam.store.document import read_document
+from batchcam.store.form import mismatch
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks
 from batchcam.store.master import collect
 from batchcam.store.plan import Plan
-from batchcam.store.reader import decode, open_file
+from batchcam.store.reader import decode, open_checked, require_digest
 from batchcam.store.schema import MASTER_FILE, PLAN_FILE
 from batchcam.store.shard import landed_shards
 
 UNREADABLE_SHOWN = 10
 COMPARED = ("device", "threads", "versions")
+ORIGIN_FORM = {
+    "options": {"classifier": {"checkpoint": str}, "data": str},
+    "created": str,
+    "user": str,
+    "host": str,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,14 +79,14 @@ def info(run: Path) -> RunInfo:
         columns = _columns_of_shards(run, plan, landed)
         totals, tasks = count_totals(columns), read_tasks(run)
     else:
-        columns = _columns_of_master(run)
+        columns = _columns_of_master(run, plan, manifest)
         totals, tasks = manifest.totals, manifest.tasks
     return RunInfo(
         run=str(run),
         complete=manifest is not None,
         plan=plan.to_dict(),
         run_id=plan.run_id,
-        origin=read_document(run / PLAN_FILE)["origin"],
+        origin=_origin(run),
         shards_landed=len(landed),
         shards=len(plan.shards),
         totals=totals,
@@ -89,9 +97,17 @@ def info(run: Path) -> RunInfo:
     )
 
 
-def _columns_of_master(run: Path) -> dict[str, np.ndarray]:
+def _origin(run: Path) -> dict[str, Any]:
+    origin: dict[str, Any] = read_document(run / PLAN_FILE)["origin"]
+    if (where := mismatch(origin, ORIGIN_FORM)) is not None:
+        raise RunError(f"{run / PLAN_FILE}: origin: {where} is missing or of the wrong type")
+    return origin
+
+
+def _columns_of_master(run: Path, plan: Plan, manifest: Manifest) -> dict[str, np.ndarray]:
     """Return small columns of a complete run: copies in one file, however many shards."""
-    with open_file(run / MASTER_FILE) as file:
+    require_digest(run / MASTER_FILE, manifest.master.sha256)
+    with open_checked(run / MASTER_FILE, plan, None) as file:
         return {name: file[name][...] for name in ("label", "prediction", "sample_id", "error")}
 
 

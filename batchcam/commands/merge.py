@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from batchcam.store import landing
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks, write_manifest
 from batchcam.store.master import gather, write_master
 from batchcam.store.plan import Plan, read_plan
-from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
+from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
 from batchcam.store.shard import landed_shards
 
 NEEDS_A_LOOK = (Status.UNREADABLE, Status.NON_FINITE)
@@ -54,8 +55,7 @@ def merge(run: Path) -> MergeSummary:
         made={"when": utc_now(), **whereabouts()},
     )
     write_manifest(run, manifest)
-    landing.remove_stale_partials(run / SHARD_FOLDER, (s.file for s in plan.shards))
-    landing.remove_stale_partials(run, (PLAN_FILE, MASTER_FILE, MANIFEST_FILE))
+    _remove_leftovers(run, plan)
     size = master.bytes + sum(r.bytes for r in collected.records)
     return MergeSummary(totals, sum(f["count"] for f in findings), len(plan.shards), size)
 
@@ -78,9 +78,17 @@ def complete_run(run: Path) -> MergeSummary:
         path = run / folder / record.file
         if not path.is_file() or path.stat().st_size != record.bytes or landing.read_digest(path) != record.sha256:
             return merge(run)
+    _remove_leftovers(run, plan)
     size = manifest.master.bytes + sum(r.bytes for r in manifest.shards)
     findings = sum(f["count"] for f in manifest.findings)
     return MergeSummary(manifest.totals, findings, len(manifest.shards), size)
+
+
+def _remove_leftovers(run: Path, plan: Plan) -> None:
+    """Remove the temporary files of workers that died: in a complete run nobody needs them."""
+    landing.remove_stale_partials(run / SHARD_FOLDER, (s.file for s in plan.shards))
+    tasks = [final for _, final in landing.partials(run) if fnmatch.fnmatch(final, TASK_PATTERN)]
+    landing.remove_stale_partials(run, (PLAN_FILE, MASTER_FILE, MANIFEST_FILE, *tasks))
 
 
 def open_plan(run: Path) -> Plan:

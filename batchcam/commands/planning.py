@@ -16,12 +16,14 @@ from batchcam.console import note, readable_size
 from batchcam.engine.assembly import Assembly
 from batchcam.engine.proof import ExplainableNetwork
 from batchcam.errors import ConfigError
+from batchcam.rules import CONTROLS, EXACT
 from batchcam.scheduler import Share, utc_now, whereabouts
 from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
 from batchcam.store.schema import cams_per_sample
 
 DEFAULT_BATCH_SIZE = 64
 SHARD_BYTES = 64 * 2**20
+CONTROL_WORDS = {"head": "the last layer", "weights": "every layer"}
 ROW_BYTES = 160  # the columns of one number, and texts
 
 
@@ -59,12 +61,14 @@ def make_plan(
         ),
         precision=precision,
         architecture=assembly.architecture,
-        identity=config.identity,
+        identity=config.identity and proved.method == EXACT,
+        method=proved.method,
+        control=control_of(config, existing),
         sample_count=len(source),
         sample_id_bytes=max(len(i.encode()) for i in source.sample_ids),
         batch_size=config.compute.batch_size or (existing.batch_size if existing else DEFAULT_BATCH_SIZE),
         shard_size=config.shard_size or (existing.shard_size if existing else 1),
-        cams=config.cams or (existing.cams if existing else "all"),
+        cams=config.cams or (existing.cams if existing else "all" if proved.method == EXACT else "predicted"),
         maps=config.maps or (existing.maps if existing else "uint8"),
         channels=proved.weight.shape[1],
         grid_size=proved.grid_size,
@@ -74,9 +78,24 @@ def make_plan(
         cams_per_sample(plan.cams, len(plan.class_names))
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
+    if plan.cams == "all" and plan.method != EXACT:
+        raise ConfigError(
+            f"--cams all: --method {plan.method} takes a backward pass for each class; choose predicted, "
+            "predicted+label or topk:N"
+        )
     if config.shard_size or existing:
         return plan
     return dataclasses.replace(plan, shard_size=default_shard_size(plan))
+
+
+def method_of(config: ExplainConfig, existing: Plan | None) -> str:
+    """Return the method that the options or the existing run say; the default is the exact one."""
+    return config.method or (existing.method if existing else EXACT)
+
+
+def control_of(config: ExplainConfig, existing: Plan | None) -> str:
+    """Return which weights become random ones first; the default is none."""
+    return config.control or (existing.control if existing else CONTROLS[0])
 
 
 def fingerprint(assembly: Assembly) -> str:
@@ -110,12 +129,14 @@ def preflight(
     parts = [
         f"{plan.sample_count} samples in {len(plan.shards)} shards, {len(shards)} to do{whose}",
         f"at most {readable_size(size)}, {readable_size(free)} free",
-        f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}",
+        f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}, {plan.method}",
         f"{len(plan.class_names)} classes",
         f"{device} {plan.precision}, batch {plan.batch_size}",
         "input " + ", ".join(f"{k} {v}" for k, v in plan.preprocessing.items()),
     ]
     note("; ".join(parts), config.quiet)
+    if plan.control != CONTROLS[0]:
+        note(f"control: the weights of {CONTROL_WORDS[plan.control]} are random", quiet=False)
     for remark in assembly.source.notes:
         note(remark, config.quiet)
     if size > free:

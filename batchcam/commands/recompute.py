@@ -15,14 +15,14 @@ from batchcam.config import Classifier, VerifyConfig
 from batchcam.engine.assembly import Assembly, assemble
 from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, pick_device, set_precision
 from batchcam.engine.loader import LoadedBatch, collate
+from batchcam.engine.preparation import prepare
 from batchcam.engine.preprocessing import Preprocessing
-from batchcam.engine.proof import prove
 from batchcam.errors import CheckpointError, DatasetError
 from batchcam.rules import Status
 from batchcam.scheduler import available_cpus
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import Plan, Shard
-from batchcam.store.reader import open_file
+from batchcam.store.reader import open_checked
 from batchcam.store.schema import SHARD_FOLDER
 
 TOLERANCE = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 1e-1, "fp16": 2e-2}
@@ -42,8 +42,7 @@ def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple
     set_precision(plan.precision, device, available_cpus())
     assembly = assemble(_as_in(plan, config.classifier), config.data, _preprocessing_of(plan))
     _require_same_inputs(config, plan, assembly)
-    network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    proved = prove(network, assembly.normalised_probe(device), plan.target_layer)
+    proved = prepare(assembly, device, plan.method, plan.control, plan.target_layer)
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
     drawn = _draw(config, plan, sound)
     found: list[Finding] = []
@@ -90,7 +89,7 @@ def _draw(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> list[tupl
 def _compare(run: Path, plan: Plan, shard: Shard, batch: LoadedBatch, explained: ExplainedBatch) -> Iterator[Finding]:
     name = f"{SHARD_FOLDER}/{shard.file}"
     rows = batch.indices.numpy() - shard.first
-    with open_file(run / name) as file:
+    with open_checked(run / name, plan, shard) as file:
         stored = {n: file[n][rows] for n in ("input_sha256", "status", "logits", "cams", "cam_class")}
     same_input = (stored["input_sha256"] == batch.sha256.numpy()).all(1)
     yield from _finding(

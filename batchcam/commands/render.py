@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -192,6 +193,7 @@ def _write_sheet(drawing: _Drawing, rows: np.ndarray, config: RenderConfig, prog
     )
     landing.make_folder(config.out.parent)
     landing.land(config.out, heatmap.write_png(page))
+    landing.remove_stale_partials(config.out.parent, [config.out.name])
     return 1
 
 
@@ -205,6 +207,7 @@ def _write_each(drawing: _Drawing, rows: np.ndarray, config: RenderConfig, progr
         page = sheet.sheet([drawn.tile], [drawn.caption], 1, (height, max(width, SINGLE_SIDE[0])), 8, [drawn.colour])
         landing.land(config.out / picture_name(drawn.index, drawn.sample_id), heatmap.write_png(page))
         progress.advance(1)
+    landing.remove_stale_partials(config.out, os.listdir(config.out))
     return len(rows)
 
 
@@ -232,6 +235,8 @@ class _Drawing:
         self._run, self._config = run, config
         self._originals: Originals = open_originals(run, config.data)
         self._contrast = tuple(self._class_named(name) for name in config.contrast or ())
+        if config.contrast and len(run.class_names) < 2:
+            raise ConfigError("--contrast: the run has one class, and nothing to contrast it with")
         if config.contrast and run.plan.maps_per_sample < 2:
             raise ConfigError(f"--contrast: the run stores CAMs of {run.plan.cams!r} only; explain with --cams all")
 

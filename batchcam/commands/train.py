@@ -79,6 +79,8 @@ def train(config: TrainConfig) -> TrainSummary:
     set_precision("fp32", device, config.threads or available_cpus())
     preprocessing = _preprocessing(config)
     names, training, validation = _data(config, preprocessing)
+    if len(training.positions) < 2:
+        raise DatasetError(f"{config.data}: has one image to learn from; training needs two")
     state = _State.start(config, names, preprocessing, training, validation, device)
     note(
         f"{config.arch}, {len(names)} classes, {len(training.positions)} images to learn from, "
@@ -101,11 +103,11 @@ def train(config: TrainConfig) -> TrainSummary:
                     state.network, state.optimizer, preprocessing, training.labels,
                     stream, device, progress.advance, stop.reason,
                 )  # fmt: skip
-            if learned.unreadable == sum(map(len, batches)):
-                reason = training.dataset[int(training.positions[0])].error
-                raise DatasetError(f"{config.data}: no image to learn from could be read, such as the first: {reason}")
+            if learned.unreadable >= sum(map(len, batches)) - 1:  # no step was taken
+                raise DatasetError(_too_few_readable(config, training))
             validated = _validate(config, state.network, preprocessing, validation, device)
             state.finish_epoch(epoch, learned, validated)
+    landing.remove_stale_partials(config.out.parent, [config.out.name, _last_path(config.out).name])
     return state.summary()
 
 
@@ -256,6 +258,13 @@ def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str,
     learn, hold = split_by_class(labels, config.val_fraction, config.seed)
     validation_part = _Samples(dataset, labels, hold) if len(hold) else None
     return names, _Samples(dataset, labels, learn), validation_part
+
+
+def _too_few_readable(config: TrainConfig, training: _Samples) -> str:
+    errors = [training.dataset[position].error for position in training.positions.tolist()]
+    reasons = [error for error in errors if error]
+    count = "only one" if len(reasons) < len(errors) else "no"
+    return f"{config.data}: {count} image to learn from could be read; one that could not: {reasons[0]}"
 
 
 def _fingerprint(samples: _Samples) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -14,7 +15,7 @@ import torchvision
 
 from batchcam import __version__
 from batchcam.config import ExplainConfig
-from batchcam.console import Progress
+from batchcam.console import Progress, note
 from batchcam.engine.assembly import Assembly
 from batchcam.engine.explainer import Explainer, Request
 from batchcam.engine.loader import BatchStream, LoadedBatch, RangeBatches
@@ -23,7 +24,7 @@ from batchcam.errors import StoppedEarlyError
 from batchcam.scheduler import Share, Stop, available_cpus, utc_now, whereabouts
 from batchcam.store.compression import COMPRESSOR
 from batchcam.store.plan import Plan, Shard
-from batchcam.store.shard import LandedShard, ShardWriter
+from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter, has_landed
 
 
 class Work:
@@ -45,6 +46,7 @@ class Work:
         self._samples = 0
         self._config, self._plan, self._assembly, self._proved = config, plan, assembly, proved
         self._shards, self._device = shards, device
+        self._begun: collections.deque[Shard] = collections.deque()
 
     @property
     def seconds(self) -> float:
@@ -64,47 +66,59 @@ class Work:
         plan, assembly, proved = self._plan, self._assembly, self._proved
         request = Request(plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity)
         weight, bias = proved.weight.cpu().numpy(), proved.bias.cpu().numpy()
-        ranges = RangeBatches([(s.first, s.count) for s in self._shards], plan.batch_size)
         processes = loader_processes(self._config.compute.workers)
         total = sum(s.count for s in self._shards)
         self._start = time.perf_counter()
         with (
             # forks the loader processes, before any thread of the writer starts
-            BatchStream(assembly.dataset, ranges, processes, pin=self._device.type == "cuda") as batches,
+            BatchStream(assembly.dataset, self._index_lists(), processes, pin=self._device.type == "cuda") as batches,
             Explainer(proved, assembly.preprocessing, request, self._device) as explainer,
             Progress("explain", total, "images", self._config.quiet) as progress,
             ShardWriter(self._config.out, plan, weight, bias) as writer,
         ):
             self.landed = writer.landed  # also what lands after an error
-            for shard in self._shards:
-                self._fill(shard, batches, explainer, writer, stop, progress)
-                self._landing_s = writer.busy_s
-                tell()
+            builder: ShardBuilder | None = None
+            for batch in self._timed(batches):
+                if reason := stop.reason():
+                    raise StoppedEarlyError(f"stopped by {reason}; run the same command again to go on")
+                builder = builder or writer.builder(self._begun.popleft())
+                self._append(builder, batch, explainer)
+                progress.advance(len(batch.indices))
+                if builder.rows == builder.shard.count:
+                    writer.submit(builder)
+                    builder = None
+                    self._landing_s = writer.busy_s
+                    tell()
             writer.wait()
 
-    def _fill(
-        self,
-        shard: Shard,
-        batches: BatchStream,
-        explainer: Explainer,
-        writer: ShardWriter,
-        stop: Stop,
-        progress: Progress,
-    ) -> None:
-        builder = writer.builder(shard)
-        while builder.rows < shard.count:
-            if reason := stop.reason():
-                raise StoppedEarlyError(f"stopped by {reason}; run the same command again to go on")
+    def _index_lists(self) -> Iterator[list[int]]:
+        """Yield the batches of each shard when its turn comes, unless another worker has landed it meanwhile."""
+        skipped = 0
+        for shard in self._shards:
+            if has_landed(self._config.out, shard):
+                skipped += 1
+                continue
+            self._begun.append(shard)
+            yield from RangeBatches([(shard.first, shard.count)], self._plan.batch_size)
+        if skipped:
+            note(f"{skipped} of the shards to do were done by other workers meanwhile", self._config.quiet)
+
+    def _timed(self, batches: BatchStream) -> Iterator[LoadedBatch]:
+        """Yield all batches; count the time that the loop waits for them."""
+        while True:
             asked = time.perf_counter()
-            batch = next(batches)
+            batch = next(batches, None)
             self._waiting_s += time.perf_counter() - asked
-            labels = self._assembly.labels[batch.indices.numpy()]
-            explained = explainer(batch.pixels, labels, batch.unreadable)
-            builder.append(*self._rows(batch, labels, explained.columns()))
-            self._samples += len(labels)
-            self.unreadable += int(batch.unreadable.sum())
-            progress.advance(len(labels))
-        writer.submit(builder)
+            if batch is None:
+                return
+            yield batch
+
+    def _append(self, builder: ShardBuilder, batch: LoadedBatch, explainer: Explainer) -> None:
+        labels = self._assembly.labels[batch.indices.numpy()]
+        explained = explainer(batch.pixels, labels, batch.unreadable)
+        builder.append(*self._rows(batch, labels, explained.columns()))
+        self._samples += len(labels)
+        self.unreadable += int(batch.unreadable.sum())
 
     def _rows(
         self, batch: LoadedBatch, labels: np.ndarray, explained: dict[str, np.ndarray]

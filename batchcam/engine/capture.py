@@ -14,6 +14,7 @@ class ActivationCapture:
 
     Args:
         layer: the module to listen to.
+        differentiable: keep a leaf of autograd's graph, from which the rest of the network goes on.
 
     Example:
         >>> with ActivationCapture(network.layer4) as capture:
@@ -21,8 +22,8 @@ class ActivationCapture:
         ...     activations = capture.take()
     """
 
-    def __init__(self, layer: nn.Module) -> None:
-        self._layer = layer
+    def __init__(self, layer: nn.Module, differentiable: bool = False) -> None:
+        self._layer, self._differentiable = layer, differentiable
         self._handle: RemovableHandle | None = None
         self._latest: Tensor | None = None
 
@@ -50,6 +51,10 @@ class ActivationCapture:
         latest, self._latest = self._latest, None
         return latest
 
-    def _keep(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def _keep(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor | None:
         # copied: later in-place operations (ResNet's `out += identity`, ReLU) would change it under our hands
         self._latest = output.clone()
+        if not self._differentiable:
+            return None
+        self._latest = self._latest.detach().requires_grad_()
+        return self._latest.clone()

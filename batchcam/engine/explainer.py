@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from batchcam import cam
-from batchcam.engine.capture import ActivationCapture
+from batchcam.engine.exact import ExactMaps
+from batchcam.engine.gradients import GradientMaps
 from batchcam.engine.preprocessing import Preprocessing
 from batchcam.engine.proof import ExplainableNetwork
 from batchcam.errors import DeviceError, ModelError
-from batchcam.rules import IDENTITY_TOLERANCE, Status
+from batchcam.rules import EXACT, IDENTITY_TOLERANCE, Status
 
 AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -63,7 +64,7 @@ class Explainer:
     """A network with its one hook, ready to explain batches; use it with `with`.
 
     Args:
-        proved: the network and its target layer.
+        proved: the network, its target layer, and the method.
         preprocessing: how to normalise uint8 pixels; None when the dataset gives normalised tensors.
         request: what to compute.
         device: where.
@@ -73,18 +74,18 @@ class Explainer:
         self, proved: ExplainableNetwork, preprocessing: Preprocessing | None, request: Request, device: torch.device
     ) -> None:
         self._proved, self._preprocessing, self._request, self._device = proved, preprocessing, request, device
-        self._capture = ActivationCapture(proved.network.get_submodule(proved.module_name))
+        self._exact = proved.method == EXACT
+        self._method: ExactMaps | GradientMaps = ExactMaps(proved) if self._exact else GradientMaps(proved)
 
     def __enter__(self) -> Explainer:
-        self._capture.__enter__()
+        self._method.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._capture.__exit__(kind, error, trace)
+        self._method.__exit__(kind, error, trace)
 
-    @torch.inference_mode()
     def __call__(self, pixels: Tensor, labels: np.ndarray, unreadable: np.ndarray) -> ExplainedBatch:
         """Explain one batch.
 
@@ -98,12 +99,23 @@ class Explainer:
         """
         if not len(pixels):
             return self._blank(len(labels))
-        logits, activations = self._forward(pixels)
+        # inference mode is quicker, and nothing in it can ever have a gradient
+        with torch.inference_mode() if self._exact else torch.no_grad():
+            batch = self._explain(pixels, labels)
+        self._blank_rows(batch, unreadable)
+        self._require_identity(batch)
+        return batch
+
+    def _explain(self, pixels: Tensor, labels: np.ndarray) -> ExplainedBatch:
+        logits = self._forward(pixels)
         finite = torch.isfinite(logits).all(1)
         prediction = cam.first_argmax(logits).masked_fill(~finite, -1)
         classes = self._classes(logits, prediction, labels)
-        cams = self._cams(activations, classes)
-        residual = cam.identity_residual(cams, classes, self._proved.bias, logits)
+        if isinstance(self._method, ExactMaps) and self._request.cams == "all":
+            cams = self._method.all_cams()
+        else:
+            cams = self._method.cams(classes)
+        residual = cam.identity_residual(cams, classes, self._proved.bias, logits)  # NaN without an identity
         known = (classes >= 0)[:, :, None, None]
         finite &= (torch.isfinite(cams) | ~known).flatten(1).all(1)
         predicted = self._predicted_cams(cams, classes, prediction)
@@ -112,7 +124,7 @@ class Explainer:
         flags = ((Status.NON_FINITE, ~finite), (Status.CONSTANT_MAP, constant), (Status.NO_POSITIVE_EVIDENCE, negative))
         status = torch.stack([int(flag) * rows for flag, rows in flags]).sum(0)
         maps, ranges = self._maps(predicted, finite, constant)
-        batch = ExplainedBatch(
+        return ExplainedBatch(
             prediction=_host(prediction),
             confidence=_host(torch.softmax(logits, 1).amax(1)),
             logits=_host(logits),
@@ -123,12 +135,9 @@ class Explainer:
             maps=_host(maps),
             map_range=_host(ranges),
         )
-        self._blank_rows(batch, unreadable)
-        self._require_identity(batch)
-        return batch
 
-    def _forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (n, K) and the target layer's activations (n, C, h, w), both float32."""
+    def _forward(self, pixels: Tensor) -> Tensor:
+        """Return logits (n, K), float32."""
         pixels = pixels.to(self._device, non_blocking=True)
         if pixels.dtype == torch.uint8:
             if self._preprocessing is None:
@@ -136,8 +145,7 @@ class Explainer:
             pixels = self._preprocessing.normalise(pixels)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with self._autocast():
-            logits = self._proved.network(pixels)
-        return logits.float(), self._proved.activations(self._capture.take())
+            return self._method.forward(pixels)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         dtype = AUTOCAST_TYPES.get(self._request.precision)
@@ -154,11 +162,6 @@ class Explainer:
         if selection == "predicted":
             return prediction[:, None]
         return torch.stack([prediction, torch.from_numpy(labels).to(prediction.device)], 1)
-
-    def _cams(self, activations: Tensor, classes: Tensor) -> Tensor:
-        if self._request.cams == "all":
-            return cam.class_activation_maps(activations, self._proved.weight)
-        return cam.selected_class_activation_maps(activations, self._proved.weight, classes)
 
     def _predicted_cams(self, cams: Tensor, classes: Tensor, prediction: Tensor) -> Tensor:
         """Return the predicted class's CAM of each sample, (n, h, w); NaN where no class is predicted."""
@@ -222,14 +225,20 @@ class Explainer:
             )
 
 
-def pick_device(name: str) -> torch.device:
-    """Return the device called `name`; `auto` is the first CUDA device, or the CPU.
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """Return the device called `name`; `auto` is a CUDA device, or the CPU.
+
+    Args:
+        name: torch's name of a device, or auto.
+        local_rank: which of the workers on this machine asks; several CUDA devices are shared out among them.
 
     Raises:
         DeviceError: there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
     try:
         device = torch.device(name)
         torch.ones(1, device=device).cpu()  # a meta device holds no values

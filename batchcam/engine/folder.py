@@ -75,8 +75,12 @@ class _Listing:
             else:
                 images += _is_image(entry.name)
         if not folders:
-            found = f"{_count(images, 'image')} but no class folders" if images else "no class folders"
-            raise DatasetError(f"{one_line(self.root)}: {found}: name images and labels in a CSV manifest instead")
+            found = (
+                f"{_count(images, 'image')} but no class folders: name images and labels in a CSV manifest instead"
+                if images
+                else "no class folders in it, and no images: check the path"
+            )
+            raise DatasetError(f"{one_line(self.root)}: {found}")
         if images:
             self.notes.append(f"{_count(images, 'image')} ignored that lie outside the class folders")
         return sorted(folders)

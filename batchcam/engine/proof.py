@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import difflib
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from batchcam import cam
+from batchcam.engine.tracing import Trace, finite_trace, grid_output
 from batchcam.errors import ModelError
-from batchcam.rules import IDENTITY_TOLERANCE
+from batchcam.rules import EXACT, IDENTITY_TOLERANCE
 
 FEATURE_TOLERANCE = 1e-5
 """A layer is what is pooled when its spatial mean is the pooled vector up to this share of its size."""
+
+WAY_OUT = "--method gradcam explains such networks, without an identity"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class ExplainableNetwork:
-    """A network in evaluation mode with its proved target layer.
+    """A network in evaluation mode with its target layer.
 
     Attributes:
         network: images (N, C, H, W) to logits (N, K).
@@ -104,6 +104,7 @@ class ExplainableNetwork:
         grid_size: (h, w) of the activations.
         residual: largest abs(mean(CAM) + bias - logit) on the probe, relative to max(1, largest abs(logit)).
         norm_eps: eps of the layer norm, None where there is none.
+        method: `cam`, or the gradient method; then no identity holds, and weight, bias and residual are NaN.
     """
 
     network: nn.Module
@@ -113,6 +114,7 @@ class ExplainableNetwork:
     grid_size: tuple[int, int]
     residual: float
     norm_eps: float | None = None
+    method: str = EXACT
 
     @property
     def module_name(self) -> str:
@@ -135,12 +137,12 @@ def prove(network: nn.Module, probe: Tensor, target_layer: str | None = None) ->
     Raises:
         ModelError: there is no such layer, none of that name, or no finite logits.
     """
-    trace = _finite_trace(network, probe)
+    trace = finite_trace(network, probe)
     heads = list(_heads(network, trace))
     if target_layer is None:
         return _measured(network, trace, *_pooled_layer(network, trace, heads))
     layer = TargetLayer.parse(target_layer)
-    channels = _named_output(network, trace, layer).shape[1]
+    channels = grid_output(network, trace, layer.name).shape[1]
     # the logits themselves are what is pooled only where no linear layer gives them
     fitting = [head for _, head in heads[1:] or heads if head.weight.shape[1] == channels]
     if not fitting:
@@ -163,55 +165,7 @@ def require_identity(proved: ExplainableNetwork, precision: str) -> None:
         )
 
 
-@dataclasses.dataclass
-class _Trace:
-    """What one forward pass went through: each module's latest first input and output, in order of execution."""
-
-    logits: Tensor
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
-
-
-def _finite_trace(network: nn.Module, probe: Tensor) -> _Trace:
-    """Trace the network on the samples of the probe whose logits are finite."""
-    trace = _trace(network, probe)
-    finite = torch.isfinite(trace.logits).all(1)
-    if not finite.any():
-        raise ModelError("the network's logits are not finite for any sample of the probe: NaN or infinity in weights?")
-    return trace if finite.all() else _trace(network, probe[finite])
-
-
-def _trace(network: nn.Module, probe: Tensor) -> _Trace:
-    inputs: dict[str, Tensor] = {}
-    outputs: dict[str, Tensor] = {}
-
-    def listen(name: str) -> Callable[..., None]:
-        def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-                outputs.pop(name, None)  # a module that runs again moves to the end
-                # copied: ResNet's blocks change the output of bn2 in place into their own
-                inputs[name], outputs[name] = args[0].clone(), output.clone()
-
-        return keep
-
-    with _hooks(network, listen), torch.inference_mode():
-        logits = network(probe)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise ModelError("the network does not return logits of shape (N, K); wrap it with --model module:callable")
-    return _Trace(logits, inputs, outputs)
-
-
-@contextlib.contextmanager
-def _hooks(network: nn.Module, listen: Callable[[str], Callable[..., None]]) -> Iterator[None]:
-    handles = [m.register_forward_hook(listen(name)) for name, m in network.named_modules() if name]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _heads(network: nn.Module, trace: _Trace) -> Iterator[tuple[Tensor, Head]]:
+def _heads(network: nn.Module, trace: Trace) -> Iterator[tuple[Tensor, Head]]:
     """Yield vectors (N, C) that the logits are an exact linear map of, with the map, from the logits backwards."""
     class_count = trace.logits.shape[1]
     head = Head(
@@ -237,7 +191,7 @@ def _heads(network: nn.Module, trace: _Trace) -> Iterator[tuple[Tensor, Head]]:
             return  # what lies before it is divided by a number that depends on more than the pooled vector
 
 
-def _pooled_layer(network: nn.Module, trace: _Trace, heads: list[tuple[Tensor, Head]]) -> tuple[TargetLayer, Head]:
+def _pooled_layer(network: nn.Module, trace: Trace, heads: list[tuple[Tensor, Head]]) -> tuple[TargetLayer, Head]:
     """Return the layer whose mean is one of the vectors, and that vector's head: of several, the one with most cells.
 
     Raises:
@@ -254,15 +208,16 @@ def _pooled_layer(network: nn.Module, trace: _Trace, heads: list[tuple[Tensor, H
     if len(heads) == 1:
         raise ModelError(
             "no linear layer gives the network's output: CAM needs global average pooling and one linear layer at the "
-            "end"
+            f"end; {WAY_OUT}"
         )
     raise ModelError(
         f"no module's output, averaged over space, is what the last linear layer {heads[1][1].layer!r} takes: CAM "
-        "needs global average pooling right before it, which VGG, AlexNet and most transformers do not have"
+        "needs global average pooling right before it, which VGG, AlexNet and most transformers do not have; "
+        f"{WAY_OUT}"
     )
 
 
-def _layer_with_mean(network: nn.Module, trace: _Trace, vector: Tensor, rectified: bool) -> str | None:
+def _layer_with_mean(network: nn.Module, trace: Trace, vector: Tensor, rectified: bool) -> str | None:
     """Return the layer whose spatial mean `vector` is: of several, the one with most cells, then the outermost."""
     scale = vector.float().abs().amax().clamp(min=1e-30)
 
@@ -279,27 +234,14 @@ def _layer_with_mean(network: nn.Module, trace: _Trace, vector: Tensor, rectifie
     return min(fitting, key=lambda name: (-fitting[name][0, 0].numel(), name.count(".")))
 
 
-def _pools_otherwise(network: nn.Module, trace: _Trace, name: str) -> bool:
+def _pools_otherwise(network: nn.Module, trace: Trace, name: str) -> bool:
     """Return whether layer `name`, such as a global maximum pooling, makes one cell of many without weights."""
     before, after = trace.inputs[name], trace.outputs[name]
     learned = any(True for _ in network.get_submodule(name).parameters())
     return not learned and before.ndim == 4 and before[0, 0].numel() > 1 and after[0, 0].numel() == 1
 
 
-def _named_output(network: nn.Module, trace: _Trace, layer: TargetLayer) -> Tensor:
-    modules = [name for name, _ in network.named_modules() if name]
-    if layer.name not in modules:
-        close = ", ".join(difflib.get_close_matches(layer.name, modules, 3)) or ", ".join(
-            n for n, _ in network.named_children()
-        )
-        raise ModelError(f"target layer {str(layer)!r}: the network has no such module; did you mean: {close}")
-    output = trace.outputs.get(layer.name)
-    if output is None or output.ndim != 4:
-        raise ModelError(f"target layer {str(layer)!r} does not give activations of shape (N, C, h, w)")
-    return output
-
-
-def _measured(network: nn.Module, trace: _Trace, layer: TargetLayer, head: Head) -> ExplainableNetwork:
+def _measured(network: nn.Module, trace: Trace, layer: TargetLayer, head: Head) -> ExplainableNetwork:
     output = trace.outputs[layer.name]
     weight, bias = head.weight.float(), head.bias.float()
     activations = layer.activations(output.float(), head.norm_eps)

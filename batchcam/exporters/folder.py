@@ -75,7 +75,7 @@ class ExportFolder:
         landing.land(path, data)
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Land a CSV file: UTF-8, a header line; texts made harmless for spreadsheets, None an empty cell."""
+        """Land a CSV file: UTF-8, a header line; texts as `names.cell` has them, None an empty cell."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(header)

@@ -7,6 +7,8 @@ import re
 import unicodedata
 from typing import Final
 
+from batchcam.errors import escaped
+
 COMPONENT_BYTES: Final = 180  # of the 255 that file systems allow; the rest is for endings and temporary names
 PATH_BYTES: Final = 900
 DEPTH: Final = 8
@@ -14,7 +16,17 @@ STEM_BYTES: Final = 80
 FORBIDDEN: Final = frozenset('\\:*?"<>|,~')
 """What file systems, shells or the metadata files take for something else; ~ marks replaced names."""
 
-FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+DEVICES: Final = frozenset(
+    ("con", "prn", "aux", "nul", "conin$", "conout$", *(p + n for p in ("com", "lpt") for n in "0123456789¹²³"))
+)
+"""Names that Windows keeps for devices, whatever ending follows."""
+
+FORMULA: Final = re.compile(r"\s*[=+\-@＝＋－＠]")
+HIDDEN_FORMULA: Final = re.compile(rf';(?=[\s"]*{FORMULA.pattern})')
+"""A formula where a spreadsheet is set to take a semicolon for the end of a cell."""
+
+MARK: Final = "'"
+"""Starts a cell that is not the text itself but holds escapes; spreadsheets take what follows for text."""
 
 
 def safe_name(sample_id: str, ending: str, folds_case: bool = False) -> str:
@@ -37,8 +49,9 @@ def safe_name(sample_id: str, ending: str, folds_case: bool = False) -> str:
     if plain:
         return sample_id
     stem = re.sub(r"[^\w.-]+", "_", sample_id).encode(errors="replace")[:STEM_BYTES].decode(errors="ignore")
+    stem = stem.strip("._-") or "sample"
     digest = hashlib.sha256(sample_id.encode(errors="surrogatepass")).hexdigest()[:32]
-    return f"{stem.strip('._-') or 'sample'}~{digest}"
+    return f"{'_' if _is_device(stem) else ''}{stem}~{digest}"
 
 
 def _is_plain(part: str) -> bool:
@@ -49,14 +62,23 @@ def _is_plain(part: str) -> bool:
         and not part.startswith((".", "-", " "))
         and not part.endswith((".", " "))
         and len(part.encode()) <= COMPONENT_BYTES
+        and not _is_device(part)
     )
 
 
-def cell(text: str) -> str:
-    r"""Return a text as a cell that no spreadsheet runs as a formula, on one line.
+def _is_device(name: str) -> bool:
+    return name.partition(".")[0].rstrip().casefold() in DEVICES
 
-    Characters that are not printable show as escapes such as \n and \x1b; an apostrophe goes before a text that
-    starts with =, +, -, @, a tab or a carriage return.
+
+def cell(text: str) -> str:
+    r"""Return a text as a cell that no spreadsheet runs as a formula, on one line, from which the text comes back.
+
+    Most texts stay as they are. One that starts like a formula or with an apostrophe, holds a character that does not
+    print, or a semicolon before what would be a formula, becomes an apostrophe and the text with escapes as in a
+    Python string: \n, \x1b, \u202e, \\ for a backslash, \x3b for such a semicolon.
     """
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return f"'{safe}" if text.startswith(FORMULA_STARTS) else safe
+    exact = text.isprintable() and not (text.startswith(MARK) or FORMULA.match(text) or HIDDEN_FORMULA.search(text))
+    if exact:
+        return text
+    safe = "".join(c if c.isprintable() and c != "\\" else escaped(c) for c in text)
+    return MARK + HIDDEN_FORMULA.sub(r"\\x3b", safe)

@@ -50,7 +50,7 @@ def write(run: Run, folder: ExportFolder, target: Target, size: tuple[int, int],
     for part in batches(run, len(names), 8 * size[0] * size[1]):
         rows = choice.rows[part]
         cams = target_cams(run, rows, choice.classes[part])
-        boxes = _relative_boxes(run.crop_box[rows], run.image_size[rows])
+        boxes = relative_boxes(run.crop_box[rows], run.image_size[rows])
         nothing = says_nothing(cams)
         zeros += int(nothing.sum())
         outside += int(((boxes[:, :2] > 0) | (boxes[:, 2:] < 1)).any(1).sum())
@@ -77,15 +77,31 @@ def score_map(cam: np.ndarray, box: Sequence[float], size: tuple[int, int]) -> n
     Returns:
         float64 (H, W); zeros where no pixel lies in the view, or all that do are equal.
     """
+    values, window = view_values(cam, box, size)
+    scores = np.zeros(size)
+    if values.size and values.max() > values.min():
+        low, high = values.min(), values.max()
+        scores[window] = np.clip((values - low) / (high - low), 0, 1)
+    return scores
+
+
+def view_values(
+    cam: np.ndarray, box: Sequence[float], size: tuple[int, int]
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Return raw values at the pixels of a whole image's frame that the network saw, and the index of these pixels.
+
+    Args:
+        cam: raw CAM, finite (h, w).
+        box: x0, y0, x1, y1 of the network's view, as shares of the image.
+        size: (H, W) of the frame.
+
+    Returns:
+        float64, OpenCV's bicubic; and what indexes an array (H, W).
+    """
     x0, y0, x1, y1 = (float(edge) for edge in box)
     rows, row_weights = _weights(size[0], y0, y1, cam.shape[0])
     columns, column_weights = _weights(size[1], x0, x1, cam.shape[1])
-    scores = np.zeros(size)
-    values = row_weights @ cam.astype(np.float64) @ column_weights.T
-    if values.size and values.max() > values.min():
-        low, high = values.min(), values.max()
-        scores[np.ix_(rows, columns)] = np.clip((values - low) / (high - low), 0, 1)
-    return scores
+    return row_weights @ cam.astype(np.float64) @ column_weights.T, np.ix_(rows, columns)
 
 
 @functools.lru_cache(maxsize=256)
@@ -118,7 +134,7 @@ def _keys(distance: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-def _relative_boxes(boxes: np.ndarray, image_sizes: np.ndarray) -> np.ndarray:
+def relative_boxes(boxes: np.ndarray, image_sizes: np.ndarray) -> np.ndarray:
     """Return crop boxes as shares of their image, float64 (n, 4); the whole image where a box is none."""
     scale = image_sizes[:, [1, 0, 1, 0]].astype(np.float64)
     with np.errstate(all="ignore"):

@@ -13,8 +13,8 @@ from batchcam.errors import RunError
 DIGEST_KEY = "document_sha256"
 """SHA-256 of the document's text without this key."""
 
-SIZE_LIMIT = 2**30
-"""A larger document is not one of ours: 10,000 shards take 2 MiB."""
+SIZE_LIMIT = 2**26
+"""A larger document is not one of ours: 10,000 shards take 2 MiB. JSON takes up to thirty times its size in memory."""
 
 
 def canonical(value: object) -> str:
@@ -35,8 +35,8 @@ def read_document(path: Path) -> dict[str, Any]:
         RunError: it can't be read, is not JSON, or was changed after it was written.
     """
     try:
-        status = path.stat()
-        # a pipe would be waited for, a device read forever
+        status = path.lstat()
+        # a pipe would be waited for, a device read forever, a link may lead out of the run
         if not stat.S_ISREG(status.st_mode) or status.st_size > SIZE_LIMIT:
             raise RunError(f"{path}: not a file of at most {SIZE_LIMIT} bytes; not a document of batchcam")
         raw = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What verify can find, each kind by name."""
+"""What verify can find, each kind by name, and what it saw in all."""
 
 from __future__ import annotations
 
@@ -67,3 +67,34 @@ class Finding:
     def __str__(self) -> str:
         where = f"{self.file}:{self.array}" if self.array else self.file
         return f"{self.kind.value}: {where}: {self.message}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What was seen of a run.
+
+    Attributes:
+        run_id: of the plan, None when it can't be read.
+        shards: of the plan.
+        samples: rows checked.
+        bytes: of the files whose digest was computed.
+        sound: indices of the shards that nothing was found wrong with.
+        found: all findings.
+    """
+
+    run_id: str | None
+    shards: int
+    samples: int
+    bytes: int
+    sound: list[int]
+    found: list[Finding]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the inspection as JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Inspection:
+        """Return the inspection that `to_dict` gave."""
+        found = [Finding(**{**each, "kind": Kind(each["kind"])}) for each in content["found"]]
+        return cls(**{**content, "found": found})

@@ -17,6 +17,8 @@ from batchcam.store.schema import DIGEST_SUFFIX, PARTIAL_SUFFIX
 Buffer = bytes | bytearray | memoryview
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+TRIES = 3
+"""How often a file is written, when others remove what is under way."""
 
 
 def write_error(path: Path, error: OSError) -> BatchcamError:
@@ -27,9 +29,12 @@ def write_error(path: Path, error: OSError) -> BatchcamError:
 
 
 def make_folder(path: Path) -> None:
-    """Create folder `path` and its parents if they are not there."""
+    """Create folder `path` and its parents if they are not there; a power cut does not take them away again."""
     try:
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in new:
+            _sync_folder(folder.parent)
     except OSError as error:
         raise write_error(path, error) from error
 
@@ -40,12 +45,14 @@ def land(path: Path, data: Buffer) -> None:
     Unique temporary name in the same folder, write, fsync, rename, fsync of the folder: after a power cut
     the file is the old one or the new one, never an empty one.
     """
-    with _partial(path, data) as partial:
-        try:
-            os.replace(partial, path)
-        except FileNotFoundError:
-            if not path.exists():  # else another worker landed the same file and cleaned up after us
-                raise
+    for left in reversed(range(TRIES)):
+        with _partial(path, data) as partial:
+            try:
+                os.replace(partial, path)
+                return
+            except FileNotFoundError:  # another worker took ours for a dead one's, and cleaned up
+                if not left and not path.exists():
+                    raise
 
 
 def land_first(path: Path, data: Buffer) -> bool:
@@ -90,6 +97,15 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_own_file(run: Path, name: str) -> bool:
+    """Return whether `name` is a plain file inside the run directory, and no link that may lead out of it."""
+    try:
+        links = any((run / folder).is_symlink() for folder in Path(name).parents)
+        return not links and stat.S_ISREG((run / name).lstat().st_mode)
+    except OSError:
+        return False
+
+
 def digest_path(path: Path) -> Path:
     """Return the companion file of `path` that holds its SHA-256."""
     return path.with_name(path.name + DIGEST_SUFFIX)
@@ -104,7 +120,7 @@ def read_digest(path: Path) -> str | None:
     """Return the SHA-256 that lies beside `path`, None when there is none or it is not `sha256sum`'s line for it."""
     beside = digest_path(path)
     try:
-        status = beside.stat()
+        status = beside.lstat()
         # neither wait for a pipe nor read a file that can't be that one line
         if not stat.S_ISREG(status.st_mode) or status.st_size != len(os.fsencode(digest_line(path.name, "0" * 64))):
             return None
@@ -162,5 +178,8 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems know no sync of folders
+            raise
     finally:
         os.close(descriptor)

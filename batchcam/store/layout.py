@@ -9,13 +9,14 @@ import h5py
 import numpy as np
 
 from batchcam import __version__
-from batchcam.rules import Status
+from batchcam.rules import EXACT, Status
 from batchcam.store.plan import Plan
 from batchcam.store.schema import (
     CLASS_NAME,
     CLASSIFIER,
     CLASSIFIER_ARRAYS,
     CONFIG,
+    GRADIENT_WORDS,
     IMAGE_ATTRIBUTES,
     LABELLED_DIMS,
     ROOT_WORDS,
@@ -64,7 +65,9 @@ def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
         "dataset_fingerprint": plan.dataset_fingerprint,
         "architecture": plan.architecture,
         "target_layer": plan.target_layer,
-        **ROOT_WORDS,
+        "method": plan.method,
+        "control": plan.control,
+        **(ROOT_WORDS if plan.method == EXACT else GRADIENT_WORDS),
     }
     for name, text in texts.items():
         set_text(file.attrs, name, text)

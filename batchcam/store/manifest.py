@@ -10,10 +10,34 @@ from typing import Any
 
 from batchcam import __version__
 from batchcam.errors import RunError
+from batchcam.rules import Status
 from batchcam.store import landing
 from batchcam.store.document import read_document, seal
+from batchcam.store.form import mismatch
 from batchcam.store.plan import Plan
-from batchcam.store.schema import MANIFEST_FILE, SCHEMA_VERSION, TASK_PATTERN
+from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, SCHEMA_VERSION, TASK_PATTERN
+
+_RECORD = {"file": str, "first": int, "count": int, "bytes": int, "sha256": str}
+TASK_FORM = {"samples?": int, "unreadable?": int, "started?": str, "outcome?": str, "versions?": {"*": (str, None)}}
+"""What readers compute with; the rest of a task's record is only shown."""
+
+MANIFEST_FORM = {
+    "schema_version": int,
+    "run_id": str,
+    "shards": [_RECORD],
+    "master": _RECORD,
+    "totals": {
+        "samples": int,
+        "labelled": int,
+        "correct": int,
+        "accuracy": (float, None),
+        "status": {str(flag.name).lower().replace("_", " "): int for flag in Status if flag} | {"*": int},
+        "largest_identity_residual": (float, None),
+    },
+    "findings": [{"kind": str, "count": int}],
+    "tasks": [TASK_FORM],
+    "made": {},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,24 +89,28 @@ def read_manifest(run: Path, plan: Plan) -> Manifest:
     """
     path = run / MANIFEST_FILE
     content = read_document(path)
-    try:
-        manifest = Manifest(
-            run_id=str(content["run_id"]),
-            shards=tuple(FileRecord(**s) for s in content["shards"]),
-            master=FileRecord(**content["master"]),
-            totals=dict(content["totals"]),
-            findings=list(content["findings"]),
-            tasks=list(content["tasks"]),
-            made=dict(content["made"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path}: not a manifest of this version: {error}") from error
     if content.get("schema_version") != SCHEMA_VERSION:
         raise RunError(f"{path}: schema {content.get('schema_version')!r}; this batchcam reads schema {SCHEMA_VERSION}")
+    if (where := mismatch(content, MANIFEST_FORM)) is not None:
+        raise RunError(f"{path}: not a manifest of this version: {where} is missing or of the wrong type")
+    try:
+        manifest = Manifest(
+            run_id=content["run_id"],
+            shards=tuple(FileRecord(**s) for s in content["shards"]),
+            master=FileRecord(**content["master"]),
+            totals=content["totals"],
+            findings=content["findings"],
+            tasks=content["tasks"],
+            made=content["made"],
+        )
+    except TypeError as error:  # a record with more fields
+        raise RunError(f"{path}: not a manifest of this version: {error}") from error
     if manifest.run_id != plan.run_id:
         raise RunError(f"{path}: belongs to run {manifest.run_id[:12]}, run.json to run {plan.run_id[:12]}")
     if [(r.file, r.first, r.count) for r in manifest.shards] != [(s.file, s.first, s.count) for s in plan.shards]:
         raise RunError(f"{path}: its shards are not those of run.json")
+    if (manifest.master.file, manifest.master.first, manifest.master.count) != (MASTER_FILE, 0, plan.sample_count):
+        raise RunError(f"{path}: tells of another file than {MASTER_FILE} over all samples")
     return manifest
 
 
@@ -102,8 +130,21 @@ def read_tasks(run: Path) -> list[dict[str, Any]]:
     return sorted(tasks, key=lambda t: str(t.get("started")))
 
 
+def read_task(path: Path) -> dict[str, Any]:
+    """Return what a task recorded.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RunError: it is damaged, or no record of a task.
+    """
+    content = read_document(path)
+    if (where := mismatch(content, TASK_FORM)) is not None:
+        raise RunError(f"{path}: not a task's record: {where} is of the wrong type")
+    return content
+
+
 def _task(path: Path) -> dict[str, Any] | None:
     try:
-        return read_document(path)
+        return read_task(path)
     except (FileNotFoundError, RunError):
         return None

@@ -27,7 +27,7 @@ from batchcam.store.layout import (
 )
 from batchcam.store.manifest import FileRecord
 from batchcam.store.plan import Plan, Shard
-from batchcam.store.reader import open_file
+from batchcam.store.reader import open_checked
 from batchcam.store.schema import (
     MASTER_COPY_LIMIT,
     MASTER_FILE,
@@ -80,13 +80,8 @@ def collect(
             raise RunError(f"{path}: missing, or without its digest; run explain again")
         if prove and landing.file_digest(path) != digest:
             raise RunError(f"{path}: changed after it was written: remove it and its digest, and run explain again")
-        with open_file(path) as file:
-            if _text(file.attrs["run_id"]) != plan.run_id:
-                raise RunError(f"{path}: belongs to another run; remove it and run explain again")
+        with open_checked(path, plan, shard) as file:
             columns = {name: file[name][...] for name in names}
-        for array in arrays:
-            if columns[array.name].shape != array_shape(array, plan, shard.count):
-                raise RunError(f"{path}: {array.name} is not of the schema's shape; remove it and run explain again")
         if not np.array_equal(columns["sample_index"], np.arange(shard.first, shard.first + shard.count)):
             raise RunError(f"{path}: does not hold samples {shard.first} to {shard.first + shard.count - 1}")
         yield shard, columns, FileRecord(shard.file, shard.first, shard.count, path.stat().st_size, digest)
@@ -107,7 +102,7 @@ def gather(run: Path, plan: Plan) -> Collected:
                 columns[name] = np.empty((plan.sample_count, *values.shape[1:]), values.dtype)
             columns[name][shard.first : shard.first + shard.count] = values
     columns.update({name: np.concatenate(parts) for name, parts in texts.items()})
-    with open_file(run / SHARD_FOLDER / plan.shards[0].file) as file:
+    with open_checked(run / SHARD_FOLDER / plan.shards[0].file, plan, plan.shards[0]) as file:
         return Collected(columns, file["classifier/weight"][...], file["classifier/bias"][...], tuple(records))
 
 
@@ -118,7 +113,7 @@ def write_master(run: Path, plan: Plan, collected: Collected) -> FileRecord:
         write_header(file, plan, 0, plan.sample_count)
         write_scales(file, plan)
         write_classes(file, plan, collected.weight, collected.bias)
-        for array in sample_arrays(plan.maps):
+        for array in sample_arrays(plan.maps, plan.method):
             if is_copied(array, plan):
                 values = collected.columns[array.name]
                 values = as_utf8(values) if array.storage == "text" else values
@@ -165,7 +160,3 @@ def _write_shard_table(file: h5py.File, records: Sequence[FileRecord]) -> None:
     for name in ("first", "count", "bytes"):
         values = np.array([getattr(r, name) for r in records], np.int64)
         file.create_dataset(f"{SHARD_TABLE}/{name}", data=values, chunks=(min(len(values), 4096),), fletcher32=True)
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from batchcam import __version__
 from batchcam.errors import RunError
-from batchcam.rules import IDENTITY_TOLERANCE
+from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, METHODS
 from batchcam.store import landing
 from batchcam.store.document import canonical, read_document, seal
 from batchcam.store.schema import MAP_KINDS, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, cams_per_sample, shard_file
+
+PIXEL_LIMIT = 2**30
+"""Of the network's input; maps are upsampled to it, whether they are stored or not."""
 
 IDENTITY_FIELDS = (
     "schema_version",
@@ -23,6 +27,8 @@ IDENTITY_FIELDS = (
     "target_layer",
     "preprocessing",
     "precision",
+    "method",
+    "control",
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
 
@@ -63,6 +69,8 @@ class Plan:
         channels: C, features that the classifier takes.
         grid_size: (h, w) of the target layer's output.
         input_size: (H, W) of the network's input.
+        method: how maps are made, one of rules.METHODS.
+        control: which weights were replaced by random ones first, one of rules.CONTROLS.
     """
 
     checkpoint_sha256: str
@@ -82,6 +90,8 @@ class Plan:
     channels: int
     grid_size: tuple[int, int]
     input_size: tuple[int, int]
+    method: str = EXACT
+    control: str = CONTROLS[0]
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -140,6 +150,8 @@ class Plan:
             "architecture",
             "cams",
             "maps",
+            "method",
+            "control",
         )
         for name in texts:
             if not isinstance(getattr(self, name), str):
@@ -153,8 +165,14 @@ class Plan:
             size = getattr(self, name)
             if not _is_tuple(size, int) or len(size) != 2 or not all(map(_is_size, size)):
                 raise ValueError(f"{name} of the plan is not a height and a width")
-        if self.precision not in IDENTITY_TOLERANCE or self.maps not in MAP_KINDS:
-            raise ValueError("precision or maps of the plan is not one that this batchcam knows")
+        if math.prod(self.input_size) > PIXEL_LIMIT:
+            raise ValueError(f"input_size of the plan has more than {PIXEL_LIMIT} pixels")
+        known = {"precision": IDENTITY_TOLERANCE, "maps": MAP_KINDS, "method": METHODS, "control": CONTROLS}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} of the plan is not one that this batchcam knows")
+        if self.identity is True and self.method != EXACT:
+            raise ValueError("the plan claims an identity for maps that have none")
         if type(self.identity) is not bool or not isinstance(self.preprocessing, dict):
             raise ValueError("identity of the plan is not true or false, or preprocessing no table")
         cams_per_sample(self.cams, len(self.class_names))
@@ -197,6 +215,8 @@ def read_plan(run: Path) -> Plan:
     follows = isinstance(table, list) and len(table) == shard_count and table == shard_table(plan)
     if not follows or content.get("run_id") != plan.run_id:
         raise RunError(f"{run / PLAN_FILE}: run id or shard table does not follow from the plan")
+    if not isinstance(content.get("origin"), dict):
+        raise RunError(f"{run / PLAN_FILE}: does not tell where the run comes from")
     return plan
 
 

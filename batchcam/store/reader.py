@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 
 from batchcam.errors import RunError
+from batchcam.store import landing, structure
+from batchcam.store.plan import Plan, Shard
 
 Block = Mapping[str, np.ndarray]
 
@@ -34,16 +36,58 @@ def open_hdf5(path: Path) -> h5py.File:
 
 @contextlib.contextmanager
 def open_file(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file of a run for reading.
+    """Open an HDF5 file whose structure is still to be checked; `open_checked` is for those who read from it.
 
     Raises:
-        RunError: the HDF5 library can't read it, now or while it is in use.
+        RunError: the HDF5 library can't read it, now or while it is in use, or it needs more memory than there is.
     """
     try:
         with open_hdf5(path) as file:
             yield file
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise RunError(f"{path}: HDF5 cannot read it: {error}") from error
+    except MemoryError as error:
+        raise RunError(f"{path}: needs more memory than there is") from error
+
+
+def open_structured(path: Path, plan: Plan, shard: Shard | None) -> h5py.File:
+    """Return a shard, or run.h5 (None), open for reading, after its structure has been checked.
+
+    Raises:
+        RunError: it is not this run's, not built as the schema says, or the HDF5 library can't read it.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_hdf5(path))
+            structure.require(file, plan, shard, path)
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise RunError(f"{path}: HDF5 cannot read it: {error}; see batchcam verify") from error
+        stack.pop_all()
+    return file
+
+
+@contextlib.contextmanager
+def open_checked(path: Path, plan: Plan, shard: Shard | None) -> Iterator[h5py.File]:
+    """Open a shard, or run.h5 (None), for reading, after its structure has been checked.
+
+    Raises:
+        RunError: as `open_structured`, and when the library can't read it later.
+    """
+    with open_file(path) as file:
+        structure.require(file, plan, shard, path)
+        yield file
+
+
+def require_digest(path: Path, digest: str) -> None:
+    """Raise RunError unless the file at `path` has this SHA-256."""
+    if not path.is_file():  # nor wait for a pipe
+        raise RunError(f"{path}: gone, or not a file; see batchcam verify")
+    try:
+        actual = landing.file_digest(path)
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}; see batchcam verify") from error
+    if actual != digest:
+        raise RunError(f"{path}: changed after it was written, its SHA-256 is another; see batchcam verify")
 
 
 def decode(values: np.ndarray) -> list[str]:

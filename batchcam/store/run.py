@@ -17,13 +17,12 @@ import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.rules import Status
-from batchcam.store import landing
+from batchcam.store import landing, structure
 from batchcam.store.layout import array_shape
 from batchcam.store.manifest import Manifest, read_manifest
-from batchcam.store.master import is_copied
 from batchcam.store.plan import Plan, Shard, read_plan
-from batchcam.store.reader import decode, open_hdf5
-from batchcam.store.schema import CLASS_NAME, CONFIG, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, Array, sample_arrays
+from batchcam.store.reader import decode, open_hdf5, open_structured, require_digest
+from batchcam.store.schema import MASTER_FILE, PLAN_FILE, SHARD_FOLDER, VIRTUAL_IN_MASTER, Array, sample_arrays
 from batchcam.store.shard import landed_shards
 
 if TYPE_CHECKING:
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
 
 OPEN_FILES = 64
 """Shards kept open at once; far below any limit of the system, however many shards a run has."""
+
+ROWS_PER_BYTE = 64
+"""A run that claims more samples for its bytes on disk is refused; honest rows take more than 100 bytes each."""
 
 DENSE = 4
 """Rows are read in one slice when at least every so-manieth is wanted."""
@@ -348,19 +350,25 @@ class Run:
         shard = int(np.searchsorted(self._starts, row, "right")) - 1
         if self.shards[shard].index in self.absent:
             return self._rows_of(array, np.array([row]), rest)[0]
-        value = self._dataset(array, shard)[(row - int(self._starts[shard]), *rest)]
+        value = _read(self._dataset(array, shard), (row - int(self._starts[shard]), *rest))
         return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
     def _rows_of(self, array: Array, rows: np.ndarray, rest: tuple[Any, ...]) -> np.ndarray:
         """Return the rows in the order asked for, read shard by shard; text as str."""
-        if self.complete and not self.absent and is_copied(array, self.plan):
-            values = _read_rows(self._file(self.path / MASTER_FILE, 0, len(self))[array.name], rows)
+        if self.complete and not self.absent and self._is_copied(array):
+            values = _read_rows(self._file(self.path / MASTER_FILE, None)[array.name], rows)
         else:
             values = self._gather(array, rows)
         if array.dtype == "text":
             return np.array(decode(values), dtype=object)
         chosen: np.ndarray = values[(slice(None), *rest)] if rest else values
         return chosen
+
+    def _is_copied(self, array: Array) -> bool:
+        """Return whether run.h5 holds `array` itself: HDF5 would follow a reference to whatever file it names."""
+        if array.name in VIRTUAL_IN_MASTER:
+            return False
+        return not structure.lies_in_shards(self._file(self.path / MASTER_FILE, None), array)
 
     def _gather(self, array: Array, rows: np.ndarray) -> np.ndarray:
         """Return the rows from the shards; those of absent ones hold the array's fill value."""
@@ -383,29 +391,21 @@ class Run:
 
     def _shard_file(self, shard: int) -> h5py.File:
         each = self.shards[shard]
-        return self._file(self.path if self._folder is None else self._folder / each.file, each.first, each.count)
+        return self._file(self.path if self._folder is None else self._folder / each.file, each)
 
-    def _file(self, path: Path, first: int, count: int) -> h5py.File:
-        """Return the open file at `path`; the least recently used one is closed when there are too many.
+    def _file(self, path: Path, shard: Shard | None) -> h5py.File:
+        """Return the open file of `shard`, or run.h5 (None); the least recently used one is closed when too many are.
 
         Raises:
-            RunError: it can't be read, or is not this run's file of samples [first, first + count).
+            RunError: it can't be read, is not this run's, or not built as the schema says.
         """
         if path in self._files:
             self._files.move_to_end(path)
             return self._files[path]
+        if self._folder is not None and not landing.is_own_file(self.path, path.relative_to(self.path).as_posix()):
+            raise RunError(f"{path}: gone, or not a file of its own; see batchcam verify")
         self._prove(path)
-        try:
-            file = open_hdf5(path)
-        except OSError as error:
-            raise RunError(f"{path}: HDF5 cannot read it: {error}; see batchcam verify") from error
-        stated = [file.attrs.get(name) for name in ("run_id", "first_sample", "sample_count")]
-        if stated != [self.plan.run_id.encode(), first, count] and stated != [self.plan.run_id, first, count]:
-            file.close()
-            raise RunError(
-                f"{path}: not this run's file of samples {first} to {first + count - 1}; see batchcam verify"
-            )
-        self._files[path] = file
+        self._files[path] = file = open_structured(path, self.plan, shard)
         if len(self._files) > OPEN_FILES:
             self._files.popitem(last=False)[1].close()
         return file
@@ -418,7 +418,7 @@ class Run:
         """
         if path in self._proven or self._proof is None or (digest := self._proof(path)) is None:
             return
-        _require_digest(path, digest)
+        require_digest(path, digest)
         self._proven.add(path)
 
 
@@ -429,21 +429,18 @@ def _read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
     wanted, back = np.unique(rows, return_inverse=True)
     first, stop = int(wanted[0]), int(wanted[-1]) + 1
     if stop - first <= DENSE * len(wanted):  # a slice reads quicker than a list of rows
-        block: np.ndarray = dataset[first:stop][wanted - first][back]
+        block: np.ndarray = _read(dataset, slice(first, stop))[wanted - first][back]
         return block
-    scattered: np.ndarray = dataset[wanted][back]
+    scattered: np.ndarray = _read(dataset, wanted)[back]
     return scattered
 
 
-def _require_digest(path: Path, digest: str) -> None:
-    if not path.is_file():  # nor wait for a pipe
-        raise RunError(f"{path}: gone, or not a file; see batchcam verify")
+def _read(dataset: h5py.Dataset, selection: Any) -> Any:
     try:
-        actual = landing.file_digest(path)
-    except OSError as error:
-        raise RunError(f"{path}: {error.strerror}; see batchcam verify") from error
-    if actual != digest:
-        raise RunError(f"{path}: changed after it was written, its SHA-256 is another; see batchcam verify")
+        return dataset[selection]
+    except (OSError, RuntimeError, MemoryError) as error:
+        name = dataset.name.lstrip("/")
+        raise RunError(f"{dataset.file.filename}: {name}: cannot read: {error}; see batchcam verify") from error
 
 
 def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool = False) -> Run:
@@ -480,12 +477,20 @@ def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool 
     if manifest and gone and not partial:
         raise RunError(f"{path}: {len(gone)} shards are gone from a complete run; see batchcam verify")
     if len(gone) == len(plan.shards):
-        raise RunError(f"{path}: no shard has landed yet")
+        raise RunError(f"{path}: no shard has landed yet; run explain")
     proof = (_stated_by(manifest, path) if manifest else landing.read_digest) if prove else None
+    _require_plausible(path, plan.sample_count, _size(path, plan, landed))
     if partial:
         return _open_partial(Run(path, plan, plan.shards, bool(manifest), path / SHARD_FOLDER, proof, gone))
     shards = [s for s in plan.shards if s.index in landed]
     return Run(path, plan, shards, bool(manifest), path / SHARD_FOLDER, proof)
+
+
+def _size(run: Path, plan: Plan, landed: set[int]) -> int:
+    """Return the bytes of run.h5, or of the landed shards while there is none."""
+    names = [MASTER_FILE, *(f"{SHARD_FOLDER}/{s.file}" for s in plan.shards if s.index in landed)]
+    sizes = ((run / name).stat().st_size for name in names if landing.is_own_file(run, name))
+    return next(sizes, 0) if landing.is_own_file(run, MASTER_FILE) else sum(sizes)
 
 
 def _stated_by(manifest: Manifest, run: Path) -> Proof:
@@ -516,13 +521,22 @@ def _open_partial(run: Run) -> Run:
 def _open_shard(path: Path, proof: Proof | None) -> Run:
     digest = proof(path) if proof else None
     if digest:
-        _require_digest(path, digest)
+        require_digest(path, digest)
     try:
         with open_hdf5(path) as file:
-            content = json.loads(file[CONFIG][()])
-            names = decode(file[CLASS_NAME.name][...])
-            first, count = int(file.attrs["first_sample"]), int(file.attrs["sample_count"])
+            content = json.loads(structure.config_text(file))
+            names = decode(structure.class_names(file))
+            _, first, count = structure.identity(file)
         plan = Plan.from_dict({**content, "class_names": names})
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        if not isinstance(first, int) or not isinstance(count, int) or not 0 <= first < first + count:
+            raise ValueError("its samples are not told")
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise RunError(f"{path}: not a shard of batchcam: {error}") from error
+    _require_plausible(path, count, path.stat().st_size)
     return Run(path, plan, [Shard(first // plan.shard_size, first, count)], False, None)
+
+
+def _require_plausible(path: Path, rows: int, size: int) -> None:
+    """Raise RunError for more rows than `size` bytes could hold even if most shards are gone: rows take memory."""
+    if rows > ROWS_PER_BYTE * size:
+        raise RunError(f"{path}: tells of {rows} samples, with {size} bytes to show for them; see batchcam verify")

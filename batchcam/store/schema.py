@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from batchcam.rules import STATUS_MISSING
+from batchcam.rules import EXACT, STATUS_MISSING
 
 SCHEMA_VERSION: Final = 1
 
@@ -57,6 +57,7 @@ class Array:
 
 
 NAN: Final = float("nan")
+LOGIT_PER_CELL: Final = "logit per cell"
 
 SAMPLE_ARRAYS: Final = (
     Array("sample_index", ("sample_index",), "int64", "checked", -1, "position in the dataset"),
@@ -83,7 +84,7 @@ SAMPLE_ARRAYS: Final = (
         "checked",
         NAN,
         "raw class activation maps, signed, unscaled, without bias; mean over cells + bias = logit",
-        "logit per cell",
+        LOGIT_PER_CELL,
     ),
     Array(
         "maps",
@@ -100,7 +101,7 @@ SAMPLE_ARRAYS: Final = (
         "checked",
         NAN,
         "smallest and largest value of the upsampled map: what 0 and 255 of maps stand for",
-        "logit per cell",
+        LOGIT_PER_CELL,
     ),
     Array(
         "crop_box",
@@ -174,6 +175,16 @@ ROOT_WORDS: Final[Mapping[str, str]] = {
     "references": "Zhou et al. 2016, https://arxiv.org/abs/1512.04150",
 }
 
+GRADIENT_WORDS: Final[Mapping[str, str]] = {
+    "title": "Maps of every sample of a dataset by a gradient method, with the predictions that they are about",
+    "units": "cams: units of the method; no identity connects them with the logits, and classifier is NaN",
+    "sign": "positive: for the class, by the method's rule; negative: against it",
+    "references": "see batchcam's README, Methods",
+}
+"""ROOT_WORDS of a run whose maps do not add up to the logits."""
+
+GRADIENT_CAMS_MEANING: Final = "raw maps of a gradient method, signed, unscaled; no identity connects them with logits"
+
 IMAGE_ATTRIBUTES: Final[Mapping[str, str]] = {
     "CLASS": "IMAGE",
     "IMAGE_VERSION": "1.2",
@@ -193,14 +204,24 @@ def column_chunk_rows(rows: int, row_bytes: int) -> int:
     return max(1, min(rows, 262144 // max(1, row_bytes)))
 
 
-def sample_arrays(maps: str) -> tuple[Array, ...]:
-    """Return the arrays with a row per sample for a plan's choice of `maps` (see MAP_KINDS)."""
+def sample_arrays(maps: str, method: str = EXACT) -> tuple[Array, ...]:
+    """Return the arrays with a row per sample for a plan's choice of `maps` (see MAP_KINDS).
+
+    Another `method` than the exact one has the same arrays, in other words and units.
+    """
+    if method != EXACT:
+        return tuple(_without_identity(a) for a in sample_arrays(maps))
     if maps == "uint8":
         return SAMPLE_ARRAYS
     if maps == "float32":
-        raw = {"dtype": "float32", "fill": NAN, "meaning": FLOAT_MAPS_MEANING, "units": "logit per cell"}
+        raw = {"dtype": "float32", "fill": NAN, "meaning": FLOAT_MAPS_MEANING, "units": LOGIT_PER_CELL}
         return tuple(dataclasses.replace(a, **raw) if a.name == "maps" else a for a in SAMPLE_ARRAYS)  # type: ignore[arg-type]
     return tuple(a for a in SAMPLE_ARRAYS if a.name not in ("maps", "map_range"))
+
+
+def _without_identity(array: Array) -> Array:
+    meaning = {"cams": GRADIENT_CAMS_MEANING, "identity_residual": "NaN: no identity"}.get(array.name, array.meaning)
+    return dataclasses.replace(array, meaning=meaning, units="1" if array.units == LOGIT_PER_CELL else array.units)
 
 
 def cams_per_sample(selection: str, class_count: int) -> int:

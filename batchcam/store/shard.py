@@ -60,7 +60,7 @@ class ShardBuilder:
         self.rows = 0
         self._weight, self._bias = weight, bias
         self._compressors = compressors
-        self._arrays = sample_arrays(plan.maps)
+        self._arrays = sample_arrays(plan.maps, plan.method)
         self._columns: dict[str, np.ndarray] = {}
         self._texts: dict[str, list[str]] = {}
         for array in self._arrays:
@@ -226,8 +226,14 @@ class ShardWriter:
         return LandedShard(builder.shard, len(image), digest)
 
 
+def has_landed(run: Path, shard: Shard) -> bool:
+    """Return whether `shard` lies in `run` with its digest."""
+    path = run / SHARD_FOLDER / shard.file
+    return path.exists() and landing.digest_path(path).exists()
+
+
 def landed_shards(run: Path, plan: Plan) -> set[int]:
     """Return the indices of the shards that lie in `run` with their digest; one listing, however many shards."""
     folder = run / SHARD_FOLDER
-    names = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+    names = {p.name for p in folder.iterdir()} if folder.is_dir() and not folder.is_symlink() else set()
     return {s.index for s in plan.shards if s.file in names and s.file + DIGEST_SUFFIX in names}

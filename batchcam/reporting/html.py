@@ -28,7 +28,7 @@ class Markup(str):
 def visible(text: object) -> str:
     """Return `text` with each character that does not print, such as a mark that turns text around, as \\uXXXX.
 
-    The same rule as `errors.one_line`, which replaces them; here they are evidence.
+    The same rule as `errors.one_line`.
     """
     plain = str(text)
     if plain.isprintable():

@@ -14,7 +14,7 @@ import numpy as np
 
 from batchcam.calibration import Bin
 from batchcam.heatmap import colour_signed, write_png
-from batchcam.html import Markup, element
+from batchcam.reporting.html import Markup, element
 
 WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 12, 40
@@ -47,7 +47,7 @@ def histogram(counts: Sequence[int], low: float, high: float, axis: str, kind: s
         height = max(1.0, count * scale) if count else 0.0
         bar = element(
             "rect",
-            element("title", f"{edges[0]:.2f} to {edges[1]:.2f}: {count}"),
+            element("title", f"{_plain(edges[0])} to {_plain(edges[1])}: {count}"),
             x=_number(LEFT + index * step + BAR_GAP / 2),
             y=_number(base - height),
             width=_number(max(0.5, step - BAR_GAP)),
@@ -57,7 +57,7 @@ def histogram(counts: Sequence[int], low: float, high: float, axis: str, kind: s
         bars.append(bar if count else None)
     grid = [_horizontal(base - tick * scale, f"{tick:,}", LEFT, WIDTH - RIGHT) for tick in ticks]
     labels = [
-        _label(LEFT + (WIDTH - LEFT - RIGHT) * i / TICKS, base + 16, f"{low + (high - low) * i / TICKS:g}")
+        _label(LEFT + (WIDTH - LEFT - RIGHT) * i / TICKS, base + 16, _plain(low + (high - low) * i / TICKS))
         for i in range(TICKS + 1)
     ]
     return _svg((HEIGHT, WIDTH), summary, *grid, *bars, *labels, _axis_name(WIDTH, HEIGHT, axis))
@@ -127,6 +127,10 @@ def _label(x: float, y: float, text: str) -> Markup:
 
 def _axis_name(width: int, height: int, text: str) -> Markup:
     return element("text", text, x=(LEFT + width - RIGHT) / 2, y=height - 6, text_anchor="middle", class_="axis")
+
+
+def _plain(value: float) -> str:
+    return f"{round(value, 6) or 0:.4g}".replace("-", "−")
 
 
 def _number(value: float) -> str:

@@ -35,6 +35,7 @@ body {
 h1 { font-size: 1.8rem; line-height: 1.2; margin: .5rem 0 }
 h2 { font-size: 1.35rem; margin: 2.25rem 0 .75rem; padding-top: 1rem; border-top: 1px solid var(--line) }
 h3 { font-size: 1.05rem; margin: 1.5rem 0 .5rem }
+h4 { font-size: 1rem; margin: 1.25rem 0 .5rem }
 p { max-width: 48rem; margin: .5rem 0 }
 a { color: var(--link) }
 a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 3px solid var(--link); outline-offset: 2px }
@@ -106,6 +107,13 @@ svg .axis { fill: var(--ink); font-size: 12px }
 .gallery figure { margin: 0; background: var(--panel); border-radius: .4rem; padding: .75rem; height: 100% }
 .gallery figcaption { margin-top: .5rem }
 .gallery p { margin: 0 }
+.gallery.wide { grid-template-columns: repeat(auto-fill, minmax(24rem, 1fr)) }
+.gallery.wide img { width: 100%; height: auto }
+.tiles { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; color: var(--soft) }
+.tiles span { text-align: center }
+.ids { max-height: 20rem; overflow-y: auto; margin: .25rem 0 }
+.pair td.text { min-width: 11rem }
+.pair td.differs { font-weight: 600; color: var(--alarm); white-space: nowrap; min-width: 0 }
 .wrong-text { color: var(--alarm) }
 summary { cursor: pointer; padding: .25rem 0; color: var(--link) }
 """
@@ -113,7 +121,7 @@ summary { cursor: pointer; padding: .25rem 0; color: var(--link) }
     + """
 @media (max-width: 40rem) {
   .facts div { grid-template-columns: 1fr; gap: 0 }
-  .gallery { grid-template-columns: 1fr }
+  .gallery, .gallery.wide { grid-template-columns: 1fr }
 }
 @page { margin: 14mm }
 @media print {
@@ -125,9 +133,11 @@ summary { cursor: pointer; padding: .25rem 0; color: var(--link) }
   .matrix th, .matrix td { font-size: 7pt; padding: .1rem .15rem; min-width: 0 }
   thead { display: table-header-group }
   tr, figure, .numbers div, .facts div { break-inside: avoid }
-  h2, h3, caption { break-after: avoid }
+  h2, h3, h4, caption { break-after: avoid }
   .gallery { display: block }
   .gallery li { display: inline-block; width: 31.5%; margin: 0 1.5% 3mm 0; vertical-align: top; font-size: 8pt }
+  .gallery.wide li { width: 48% }
+  .ids { max-height: none; overflow: visible }
   .charts figure { width: 46% }
   .charts svg { width: 100% }
   .bar, .meter, .meter span, .matrix td, .ramp, img, .state {
@@ -135,7 +145,9 @@ summary { cursor: pointer; padding: .25rem 0; color: var(--link) }
   }
   a { color: inherit; text-decoration: none }
   details::details-content { content-visibility: visible; display: block; height: auto; block-size: auto }
-  tbody th, td.text { min-width: 0 }
+  tbody th, td.text, .pair td.text { min-width: 0 }
+  tbody th bdi { overflow-wrap: break-word }
+  p:has(+ .gallery) { break-after: avoid }
 }
 """
 )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
 from batchcam import metrics
 from batchcam.audit import predicted_cams
 from batchcam.calibration import Bin, expected_calibration_error, reliability
-from batchcam.commands.merge import count_totals
 from batchcam.console import Progress
 from batchcam.errors import RunError
 from batchcam.evidence import border, border_share, cell_shares, entropy
@@ -62,7 +60,6 @@ class Facts:
 
     Attributes:
         columns: label, prediction, confidence, status and identity_residual, (n,) each.
-        totals: as the manifest states them.
         scores: one per class.
         confusions: pairs of label and prediction that occur, right ones too.
         bins: reliability of the labelled predictions.
@@ -70,7 +67,6 @@ class Facts:
     """
 
     columns: dict[str, np.ndarray]
-    totals: dict[str, Any]
     scores: list[metrics.ClassScore]
     confusions: list[Confusion]
     bins: list[Bin]
@@ -130,7 +126,6 @@ def gather(run: Run, quiet: bool) -> Facts:
         raise RunError(f"{run.path}: confidences that are not from 0 to 1; see batchcam verify")
     return Facts(
         columns=columns,
-        totals=count_totals(columns),
         scores=metrics.class_scores(label, prediction, run.class_names),
         confusions=count_confusions(label[judged], prediction[judged], len(run.class_names)),
         bins=reliability(confidence[judged], (label == prediction)[judged]),

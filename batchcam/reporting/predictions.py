@@ -7,12 +7,14 @@ from typing import Final
 
 import numpy as np
 
-from batchcam import charts
 from batchcam.calibration import BINS
-from batchcam.commands.report_content import NONE, Content, groups, histogram, share
-from batchcam.commands.report_facts import Facts
-from batchcam.html import Markup, details, element, foreign, image, join, table
 from batchcam.metrics import ClassScore
+from batchcam.reporting import charts
+from batchcam.reporting.content import Content
+from batchcam.reporting.facts import Facts
+from batchcam.reporting.html import Markup, details, element, foreign, image, join, table
+from batchcam.reporting.writing import NONE, groups, histogram, share
+from batchcam.rules import EXACT
 
 MATRIX_CLASSES: Final = 30
 """Classes above which the largest confusions are listed instead of a matrix."""
@@ -30,7 +32,7 @@ SMALLEST_MAP, LARGEST_MAP = 40, 84  # CSS pixels of a class's mean map, at its l
 
 def confusions(content: Content) -> Markup:
     """Return which classes are taken for which: a matrix, or the largest confusions of many classes."""
-    facts, names = content.facts, content.about.plan["class_names"]
+    facts, names = content.facts, content.about.plan.class_names
     if not facts.judged.any():
         return element("p", "No sample has both a label and a prediction.")
     intro = element("p", f"Over the {int(facts.judged.sum()):,} samples that have a label and a prediction.")
@@ -138,7 +140,7 @@ def classes(content: Content) -> Markup:
         *("class", "accuracy", "labelled", "right", "predicted"),
         *("mean confidence", "mean border share", "mean spread", "mean map"),
     )
-    return join((intro, _legend(limit), table(caption, head, rows)))
+    return join((intro, _legend(limit, _unit(content)), table(caption, head, rows)))
 
 
 def _per_sample(facts: Facts) -> dict[str, np.ndarray]:
@@ -165,7 +167,7 @@ def _class_row(
         f"{score.correct:,}",
         f"{score.predicted:,}",
         *(share(float(values[index])) for values in means.values()),
-        element("td", _class_map(cam, limit, score.name)),
+        element("td", _class_map(cam, limit, score.name, _unit(content))),
     ]
 
 
@@ -176,12 +178,12 @@ def _meter(share: float | None) -> Markup | None:
     return element("span", bar, class_="meter", aria_hidden="true")
 
 
-def _class_map(cam: np.ndarray, limit: float, name: str) -> Markup | str:
+def _class_map(cam: np.ndarray, limit: float, name: str, unit: str) -> Markup | str:
     if not np.isfinite(cam).all() or not limit:
         return NONE
     y, x = np.unravel_index(int(cam.argmax()), cam.shape)
     alt = (
-        f"Mean map of {name}: from {cam.min():.3g} to {cam.max():.3g} logit per cell, "
+        f"Mean map of {name}: from {cam.min():.3g} to {cam.max():.3g}{unit}, "
         f"strongest in row {y + 1}, column {x + 1} of {cam.shape[0]}×{cam.shape[1]}"
     )
     return image(charts.signed_map(cam, limit), "image/png", alt, _map_size(cam.shape), "cells")
@@ -199,9 +201,13 @@ def _largest(cams: np.ndarray) -> float:
     return float(finite.max()) if len(finite) else 0.0
 
 
-def _legend(limit: float) -> Markup | None:
+def _unit(content: Content) -> str:
+    return " logit per cell" if content.about.plan.method == EXACT else ""
+
+
+def _legend(limit: float, unit: str) -> Markup | None:
     if not limit:
         return None
     ramp = image(charts.signed_ramp(), "image/png", "blue over white to red", (12, 160), "ramp")
-    left, right = f"−{limit:.3g} against the class", f"+{limit:.3g} logit per cell for it"
+    left, right = f"−{limit:.3g} against the class", f"+{limit:.3g}{unit} for it"
     return element("div", element("span", left), ramp, element("span", right), class_="legend")

@@ -1,0 +1,166 @@
+"""What annotation files state: an entry for each object, under the name that the file has for its image."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from batchcam.errors import DatasetError, one_line
+
+ID_COLUMNS: Final = ("id", "sample_id", "path", "image")
+"""Columns of a CSV file that can name the sample, the first that it has."""
+
+BOX_COLUMNS: Final = (("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax"))
+SIZE_COLUMNS: Final = ("height", "width")
+MASK_COLUMN: Final = "mask"
+IGNORE_COLUMN: Final = "ignore"
+
+LOCALIZATION_FILE: Final = "localization.txt"
+SIZES_FILE: Final = "image_sizes.txt"
+LABELS_FILE: Final = "class_labels.txt"
+IDS_FILE: Final = "image_ids.txt"
+
+MASK_ENDINGS: Final = frozenset((".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"))
+
+
+class Entry(NamedTuple):
+    """One object as a file states it; `where` tells people which line."""
+
+    where: str
+    name: str
+    box: tuple[float, float, float, float] | None = None
+    mask: str = ""
+    ignored: str = ""
+    size: tuple[int, int] | None = None
+
+
+def csv_entries(file: Path) -> Iterator[Entry]:
+    """Yield what a CSV file with a header states.
+
+    Raises:
+        DatasetError: it can't be read, or a line can't be understood.
+    """
+    lines = _csv_lines(file)
+    _, header = next(lines, (0, []))
+    columns = {name.strip().lower(): i for i, name in reversed(list(enumerate(header)))}
+    key = next((columns[c] for c in ID_COLUMNS if c in columns), None)
+    box = next(([columns[c] for c in names] for names in BOX_COLUMNS if set(names) <= set(columns)), None)
+    mask, ignored = columns.get(MASK_COLUMN), columns.get(IGNORE_COLUMN)
+    size = [columns[c] for c in SIZE_COLUMNS] if set(SIZE_COLUMNS) <= set(columns) else None
+    if key is None or (box is None and mask is None):
+        wanted = f"a column {', '.join(ID_COLUMNS)}, and x0, y0, x1, y1 or mask"
+        raise DatasetError(f"{file}: its first line has to name {wanted}; it names {one_line(', '.join(header))}")
+    for number, cells in lines:
+        where = f"{file}:{number}"
+        if len(cells) != len(header):
+            raise DatasetError(f"{where}: {len(cells)} cells under {len(header)} columns")
+        numbers = [cells[i].strip() for i in box] if box else []
+        entry = Entry(
+            where,
+            cells[key],
+            _box(numbers, where) if any(numbers) else None,
+            cells[mask].strip() if mask is not None else "",
+            cells[ignored].strip() if ignored is not None else "",
+            _size([cells[i] for i in size], where) if size and all(cells[i].strip() for i in size) else None,
+        )
+        if entry.box is None and not entry.mask:
+            raise DatasetError(f"{where}: neither a box nor a mask for {one_line(entry.name)}")
+        yield entry
+
+
+def _csv_lines(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of each line that is not empty."""
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            for cells in reader:
+                if cells:
+                    yield reader.line_num, cells
+    except OSError as error:
+        raise DatasetError(f"{file}: cannot read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{file}: not a CSV file in UTF-8: {error}") from error
+
+
+def wsol_entries(folder: Path) -> Iterator[Entry]:
+    """Yield what `localization.txt` states, of the images in `image_ids.txt` if there is one.
+
+    Raises:
+        DatasetError: a file can't be read, or a line can't be understood.
+    """
+    sizes = {name: _size([height, width], where) for where, (name, width, height) in fields(folder / SIZES_FILE, (3,))}
+    listed = {name for _, (name,) in fields(folder / IDS_FILE, (1,))}
+    for where, (name, *rest) in fields(folder / LOCALIZATION_FILE, (3, 5)):
+        if listed and name not in listed:
+            continue
+        if len(rest) == 4:
+            yield Entry(where, name, _box(rest, where), size=sizes.get(name))
+        else:
+            yield Entry(where, name, mask=rest[0], ignored=rest[1])
+
+
+def fields(file: Path, counts: tuple[int, ...]) -> Iterator[tuple[str, list[str]]]:
+    """Yield where each line of one of WSOL's text files stands and its fields; nothing where there is no file."""
+    try:
+        with open(file, encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                fields = line.rstrip("\r\n").split(",")
+                if fields == [""]:
+                    continue
+                if len(fields) not in counts or not fields[0]:
+                    raise DatasetError(
+                        f"{file}:{number}: {len(fields)} fields instead of {' or '.join(map(str, counts))}"
+                    )
+                yield f"{file}:{number}", fields
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DatasetError(f"{file}: cannot read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{file}: not UTF-8: {error}") from error
+
+
+def mask_entries(folder: Path, sample_ids: Sequence[str]) -> Iterator[Entry]:
+    """Yield each mask of a folder under the id of the sample whose name it has, up to the ending."""
+    stems: dict[str, str] = {}
+    for each in sample_ids:
+        stem = os.path.splitext(each)[0]
+        stems[stem] = "" if stem in stems else each  # "": two samples differ in their endings alone
+    ids = frozenset(sample_ids)
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        yield Entry(str(path), name if name in ids else _named(name, stems), mask=name)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        yield from (Path(parent, f) for f in sorted(files) if os.path.splitext(f)[1].lower() in MASK_ENDINGS)
+
+
+def _named(name: str, stems: dict[str, str]) -> str:
+    """Return the name of a mask's image: the mask's own up to the ending, which is that of the sample."""
+    stem = os.path.splitext(name)[0]
+    starts = (0, *(i + 1 for i, c in enumerate(stem) if c == "/"))
+    return next((stem[:i] + stems[stem[i:]] for i in starts if stems.get(stem[i:])), name)
+
+
+def _box(cells: Sequence[str], where: str) -> tuple[float, float, float, float]:
+    try:
+        x0, y0, x1, y1 = map(float, cells)
+    except ValueError as error:
+        raise DatasetError(f"{where}: {one_line(', '.join(cells))} is no box: want x0, y0, x1, y1") from error
+    if not all(map(math.isfinite, (x0, y0, x1, y1))) or not (0 <= x0 <= x1 and 0 <= y0 <= y1):
+        raise DatasetError(f"{where}: {one_line(', '.join(cells))} is no box: want 0 <= x0 <= x1 and 0 <= y0 <= y1")
+    return x0, y0, x1, y1
+
+
+def _size(cells: Sequence[str], where: str) -> tuple[int, int]:
+    height, width = (each.strip() for each in cells)
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise DatasetError(f"{where}: {one_line(width)}, {one_line(height)} is no width and height in pixels")
+    return int(height), int(width)

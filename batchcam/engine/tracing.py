@@ -1,0 +1,88 @@
+"""One forward pass, written down: what went into and came out of every module."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from batchcam.errors import ModelError
+
+
+@dataclasses.dataclass
+class Trace:
+    """What one forward pass went through: each module's latest first input and output, in order of execution."""
+
+    logits: Tensor
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+
+def finite_trace(network: nn.Module, probe: Tensor) -> Trace:
+    """Trace the network on the samples of the probe whose logits are finite.
+
+    Args:
+        network: in evaluation mode, on the probe's device.
+        probe: normalised images, (N, C, H, W).
+
+    Raises:
+        ModelError: it returns no logits (N, K), or no sample has finite ones.
+    """
+    trace = _trace(network, probe)
+    finite = torch.isfinite(trace.logits).all(1)
+    if not finite.any():
+        raise ModelError("the network's logits are not finite for any sample of the probe: NaN or infinity in weights?")
+    return trace if finite.all() else _trace(network, probe[finite])
+
+
+def _trace(network: nn.Module, probe: Tensor) -> Trace:
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+
+    def listen(name: str) -> Callable[..., None]:
+        def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
+                outputs.pop(name, None)  # a module that runs again moves to the end
+                # copied: ResNet's blocks change the output of bn2 in place into their own
+                inputs[name], outputs[name] = args[0].clone(), output.clone()
+
+        return keep
+
+    with _hooks(network, listen), torch.inference_mode():
+        logits = network(probe)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise ModelError("the network does not return logits of shape (N, K); wrap it with --model module:callable")
+    return Trace(logits, inputs, outputs)
+
+
+@contextlib.contextmanager
+def _hooks(network: nn.Module, listen: Callable[[str], Callable[..., None]]) -> Iterator[None]:
+    handles = [m.register_forward_hook(listen(name)) for name, m in network.named_modules() if name]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def grid_output(network: nn.Module, trace: Trace, name: str) -> Tensor:
+    """Return what module `name` gave, (N, C, h, w).
+
+    Raises:
+        ModelError: there is no such module, or it gives no grid.
+    """
+    modules = [name for name, _ in network.named_modules() if name]
+    if name not in modules:
+        close = ", ".join(difflib.get_close_matches(name, modules, 3)) or ", ".join(
+            n for n, _ in network.named_children()
+        )
+        raise ModelError(f"target layer {name!r}: the network has no such module; did you mean: {close}")
+    output = trace.outputs.get(name)
+    if output is None or output.ndim != 4:
+        raise ModelError(f"target layer {name!r} does not give activations of shape (N, C, h, w)")
+    return output
