@@ -1,0 +1,50 @@
+# shellcheck shell=bash
+# What nightly.sh and retrain.sh have in common; they read it, nobody runs it.
+set -euo pipefail
+
+child='' stopped=''
+
+# The script was asked to stop. SIGUSR1 ends every command of batchcam, and lets those that can land their work first;
+# a second SIGTERM, where the whole process group has got one, would cut that short.
+stop() {
+    stopped=1
+    [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null || true
+}
+trap stop TERM INT
+
+# attend COMMAND...: return its exit code, or 75 if the script was asked to stop.
+# In the background, as bash would run the trap only after the command otherwise.
+attend() {
+    local code=0
+    [ -z "$stopped" ] || return 75
+    "$@" &
+    child=$!
+    [ -z "$stopped" ] || stop
+    wait "$child" || true
+    while kill -0 "$child" 2>/dev/null; do # a trap ends `wait` too
+        wait "$child" || true
+    done
+    wait "$child" || code=$?
+    child=''
+    [ -z "$stopped" ] || code=75
+    return "$code"
+}
+
+# lock FOLDER: keep others out for as long as this script lives, or a batchcam that it started and could not end.
+lock() {
+    local refused=0
+    exec 9>>"$1/.lock"
+    flock --nonblock --conflict-exit-code 75 9 || refused=$?
+    if [ "$refused" -ne 0 ]; then
+        echo "${0##*/}: not started: $(cat "$1/.lock") is at work in $1" >&2
+        exit "$refused"
+    fi
+    printf 'process %s on %s, since %(%F %T)T,\n' $$ "$HOSTNAME" -1 >"$1/.lock"
+}
+
+# point LINK NAME: at every moment LINK points to something, and in the end to NAME beside it.
+point() {
+    local new
+    new=$(dirname "$1")/.new-$(basename "$1")
+    ln -sfnT -- "$2" "$new" && mv -fT -- "$new" "$1"
+}
