@@ -160,7 +160,7 @@ def test_an_escape_that_another_file_spells_out_is_refused(tmp_path: Path) -> No
     ("names", "message"),
     [
         (["1.png", "2.png"], "2 images but no class folders: .* CSV manifest"),
-        ([], "no class folders"),
+        ([], "no class folders in it, and no images: check the path"),
         (["a/readme.txt"], "no images in its class folders: looked for .jpg"),
     ],
 )

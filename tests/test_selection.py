@@ -161,7 +161,7 @@ def test_what_cannot_be_meant_is_refused_when_it_is_said(changes: dict, message:
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
-        (Selection(label="cat\x1b"), r"--class cat : no such class; the run has ant, Käfer, 蝶"),
+        (Selection(label="cat\x1b"), r"--class cat\\x1b: no such class; the run has ant, Käfer, 蝶"),
         (Selection(label="5"), "--class 5: no such class"),
         (Selection(confusion=("ant", "-1")), "--confusion -1: no such class"),
         (Selection(sample_ids=("nobody.png",)), "--sample nobody.png: no such sample among 21"),

@@ -294,7 +294,7 @@ def test_dataset_without_a_readable_image_is_refused_with_the_first_reason(image
     shutil.copytree(images, root)
     for path in root.rglob("*.png"):
         path.write_bytes(b"torn")
-    with pytest.raises(DatasetError, match="no image to learn from could be read, such as the first: "):
+    with pytest.raises(DatasetError, match="no image to learn from could be read; one that could not: not an image"):
         train(config(root, tmp_path / "best.pth"))
     assert not (tmp_path / "best.pth").exists()
 
