@@ -417,12 +417,13 @@ def export(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     return _finish(command(ExportConfig(run, quiet=quiet, **options)), export_text, as_json)
 
 
-@_command("batchcam compare runs/monday runs/tuesday --max-flips 2 --min-cam-similarity 0.8", (0, 1, 2, 3))
+@_command("batchcam compare runs/monday runs/tuesday --max-accuracy-drop 1 --min-cam-similarity 0.5", (0, 1, 2, 3))
 @click.argument("old", type=FILE)
 @click.argument("new", type=FILE)
 @option("--max-flips", type=float, metavar="P", help="Gate: percent of compared samples whose prediction changed.")
 @option("--max-accuracy-drop", type=float, metavar="P", help="Gate: percentage points, on samples labelled in both.")
 @option("--min-cam-similarity", type=float, metavar="S", help="Gate: mean rank correlation of the CAMs.")
+@option("--min-class-similarity", type=float, metavar="S", help="Gate: the same of each class with ten pairs of CAMs.")
 @option("--out", type=FILE, help="Folder for compare.h5, compare.json and movers.csv.")
 @option("--shared-classes", is_flag=True, help="Compare the classes that both runs name, and leave out the others.")
 @option("--target", default="old", show_default=True, help="Whose class's CAMs to compare: old, new or label.")

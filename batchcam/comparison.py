@@ -527,7 +527,7 @@ def judge_gates(
     """
     t = totals
     flips = (t.flips_percent, 1, f"{{:.9g}} % of {t.compared} compared samples flipped", "compared")
-    drop = (t.accuracy_drop, 1, f"{{:.9g}} points lower on {t.labelled} labelled samples", "labelled in both")
+    drop = (t.accuracy_drop, 1, f"a drop of {{:.9g}} points on {t.labelled} labelled samples", "labelled in both")
     alike = (t.spearman, -1, f"mean Spearman {{:.9g}} over {t.maps} pairs of maps", "with a map in both")
     asked = (
         ("--max-flips", max_flips, flips),

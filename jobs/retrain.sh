@@ -3,7 +3,7 @@
 # Run the same command again after any interruption: training and explaining go on where they were.
 #
 #   jobs/retrain.sh photos/train photos/test models/first --weights DEFAULT
-#   jobs/retrain.sh --max-flips 5 --min-cam-similarity 0.7 photos/train photos/test models/second --epochs 40
+#   jobs/retrain.sh --max-flips 5 --min-cam-similarity 0.5 photos/train photos/test models/second --epochs 40
 #
 #   models/second/model.pth    the checkpoint (and model.last.pth, to go on from)
 #   models/second/run/         its explanation of TEST
@@ -25,6 +25,7 @@ usage: retrain.sh [gate]... TRAIN TEST VERSION [option of batchcam train]...
   --max-flips P            refuse if more per cent of the predictions changed
   --max-accuracy-drop P    refuse if accuracy fell by more percentage points (1, unless another gate is given)
   --min-cam-similarity S   refuse if the mean rank correlation of the CAMs is smaller
+  --min-class-similarity S refuse if that of any class is smaller
   --shared-classes         compare the classes that both versions have
 END
 }
@@ -55,7 +56,7 @@ step() {
 gates=() shared=()
 while [ $# -gt 0 ]; do
     case $1 in
-    --max-flips | --max-accuracy-drop | --min-cam-similarity)
+    --max-flips | --max-accuracy-drop | --min-cam-similarity | --min-class-similarity)
         [ $# -ge 2 ] || refuse_usage "$1 needs a value"
         gates+=("$1" "$2") && shift
         ;;
