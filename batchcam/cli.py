@@ -79,7 +79,7 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
         import tomli as tomllib
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # besides TOMLDecodeError an integer of too many digits
         raise ConfigError(f"--config {path}: cannot read: {getattr(error, 'strerror', None) or error}") from error
     command = str(context.info_name)
     for name, value in content.items():
@@ -92,20 +92,43 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     for key, value in {**shared, **content.get(command, {})}.items():
         name = key.replace("_", "-")
         if name in known:
-            triple = isinstance(value, list) and name in ("mean", "std")
-            defaults[known[name]] = ",".join(map(str, value)) if triple else value
+            defaults[str(known[name].name)] = _as_written(known[name], value, f"--config {path}: {key}")
         elif key not in shared or name not in elsewhere:
             raise ConfigError(f"--config {path}: no option {key!r} in {command}; there are: {', '.join(sorted(known))}")
     context.default_map = defaults
 
 
-def _option_names(command: click.Command) -> dict[str, str]:
-    """Return click's name of each option that a file may set, by the long name that people write."""
+def _option_names(command: click.Command) -> dict[str, click.Option]:
+    """Return each option that a file may set, by the long name that people write."""
     names = {}
     for parameter in command.params:
         if isinstance(parameter, click.Option) and parameter.name not in ("config", "version", "debug"):
-            names[max(parameter.opts, key=len).lstrip("-")] = str(parameter.name)
+            names[max(parameter.opts, key=len).lstrip("-")] = parameter
     return names
+
+
+def _as_written(option: click.Option, value: object, where: str) -> Any:
+    """Return a value of a TOML file as the command line has it: click turns a 1.5 into 1, but refuses a "1.5".
+
+    Raises:
+        ConfigError: the option takes no such value.
+    """
+    if option.is_flag:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{where}: expected true or false")
+        return value
+    several = option.multiple or option.nargs > 1 or option.name in ("mean", "std")
+    items = value if isinstance(value, list) and several else [value]
+    for item in items:
+        too_long = isinstance(item, int) and item.bit_length() > 64  # TOML has no such integer, nor can str write all
+        if type(item) not in (str, int, float) or too_long or "\0" in str(item):
+            raise ConfigError(f"{where}: expected text or a number{', or a list of them' if several else ''}")
+    texts = [str(item) for item in items]
+    if option.name in ("mean", "std"):
+        return ",".join(texts)
+    if option.nargs > 1 and len(texts) != option.nargs:
+        raise ConfigError(f"{where}: expected a list of {option.nargs}")
+    return texts if several else texts[0]
 
 
 common_options = _options(
@@ -118,6 +141,11 @@ common_options = _options(
     click.option("--debug", is_flag=True, expose_value=False, envvar="BATCHCAM_DEBUG", help="Traceback on failure."),
     click.version_option(__version__, prog_name="batchcam"),
 )  # fmt: skip
+
+
+def _sample_timeout(context: click.Context, parameter: click.Parameter, text: str) -> float:
+    return parse_duration(text, "--sample-timeout")
+
 
 preprocessing_options = _options(
     option(
@@ -144,7 +172,11 @@ device_options = _options(
     option("-j", "--workers", type=int, help="Processes that decode images.  [default: a quarter of the CPUs]"),
     option("--threads", type=int, help="CPU threads of the network.  [default: all CPUs]"),
     option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto."),
-)
+    option(
+        "--sample-timeout", metavar="TIME", default="5m", show_default=True, callback=_sample_timeout,
+        help="Give up an image that takes longer to read: it counts as unreadable. 0: never.",
+    ),
+)  # fmt: skip
 
 compute_options = _options(
     option("-b", "--batch-size", type=int, help="Images of one forward pass.  [default: 64]"),

@@ -12,6 +12,7 @@ from batchcam.rules import CONTROLS, IDENTITY_TOLERANCE, METHODS
 
 SEEDS = 2**32  # of which NumPy and torch take any
 PRECISIONS = tuple(IDENTITY_TOLERANCE)
+SAMPLE_TIMEOUT_S = 300.0  # longer than a file server's restart, shorter than a night
 
 
 def _require_at_least(name: str, value: int | None, least: int) -> None:
@@ -65,6 +66,7 @@ class Compute:
         threads: CPU threads of the network; None: all CPUs that this process may use.
         device: cpu, cuda, cuda:N, or auto.
         precision: of the forward pass; None: the run's, or fp32.
+        sample_timeout: seconds after which reading a sample is given up; 0: never.
     """
 
     batch_size: int | None = None
@@ -72,6 +74,7 @@ class Compute:
     threads: int | None = None
     device: str = "auto"
     precision: str | None = None
+    sample_timeout: float = SAMPLE_TIMEOUT_S
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("workers", 0), ("threads", 1)):
@@ -143,7 +146,7 @@ class TrainConfig:
         weight_decay: of Adam.
         seed: of the split, the initial weights and the order of samples.
         preprocess, image_size, resize, mean, std: see Classifier.
-        workers, threads, device: see Compute.
+        workers, threads, device, sample_timeout: see Compute.
         quiet: no progress.
     """
 
@@ -166,6 +169,7 @@ class TrainConfig:
     workers: int | None = None
     threads: int | None = None
     device: str = "auto"
+    sample_timeout: float = SAMPLE_TIMEOUT_S
     quiet: bool = False
 
     def __post_init__(self) -> None:
@@ -279,8 +283,8 @@ def parse_duration(text: str, option: str) -> float:
     Raises:
         ConfigError: it is none of them.
     """
-    if match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", text):
+    if match := re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", text):
         return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-    if match := re.fullmatch(r"([0-9]+):([0-5][0-9]):([0-5][0-9])", text):
+    if match := re.fullmatch(r"([0-9]{1,9}):([0-5][0-9]):([0-5][0-9])", text):
         return int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3])
     raise ConfigError(f"{option} {text!r}: expected seconds, 90s, 15m, 2h or HH:MM:SS")

@@ -291,7 +291,21 @@ def test_unknown_key_in_a_file_is_an_error_that_lists_the_known_ones(capsys, che
 
 @pytest.mark.parametrize(
     ("content", "phrase"),
-    [("[explian]\nquiet = true\n", "explian"), ("explain = 3\n", "explain"), ("json = [\n", "cannot read")],
+    [
+        ("[explian]\nquiet = true\n", "explian"),
+        ("explain = 3\n", "explain"),
+        ("json = [\n", "cannot read"),
+        ("json = 0\n", "true or false"),
+        ('quiet = "yes"\n', "true or false"),
+        ("shard-size = 2.5\n", "2.5"),
+        ("shard-size = true\n", "text or a number"),
+        ("shard-size = 2026-01-02\n", "text or a number"),
+        (f"shard-size = 0x{'f' * 5000}\n", "text or a number"),
+        (f"shard-size = {'9' * 5000}\n", "cannot read"),
+        (f"arch = {'[' * 5000}\n", "cannot read"),
+        ('class-names = "a\\u0000b"\n', "text or a number"),
+        ('cams = ["all", "predicted"]\n', "text or a number"),
+    ],
 )
 def test_file_of_another_shape_is_a_usage_error(capsys, checkpoint, images, tmp_path, content, phrase):
     (tmp_path / "c.toml").write_text(content)

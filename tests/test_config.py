@@ -139,7 +139,9 @@ def test_duration_is_read_as_schedulers_write_it(text, seconds):
     assert parse_duration(text, "--time-limit") == seconds
 
 
-@pytest.mark.parametrize("text", ["", "1d", "-5", "5 m", "1:30", "1:2:3", "h", "1e3", "5m\n", "00:75:00"])
+@pytest.mark.parametrize(
+    "text", ["", "1d", "-5", "5 m", "1:30", "1:2:3", "h", "1e3", "5m\n", "00:75:00", "9" * 5000 + ":00:00"]
+)
 def test_duration_that_is_none_is_refused_with_the_option(text):
     with pytest.raises(ConfigError, match=r"--time-limit .*expected seconds"):
         parse_duration(text, "--time-limit")

@@ -303,6 +303,24 @@ def test_killed_loader_process_is_an_error_and_no_hang(tmp_path):
     assert "a loader process died" in ended.stderr or "killed by signal: Killed" in ended.stderr
 
 
+def test_batch_that_cannot_be_handed_over_is_an_error_and_no_hang(tmp_path):
+    body = """
+        from batchcam.engine import loader
+
+        class Batch:
+            def __reduce__(self):
+                raise RuntimeError("unable to allocate shared memory: No space left on device")
+
+        loader.collate = lambda samples: Batch()
+        with stream(1) as lost:
+            next(lost)
+    """
+    ended = subprocess.run(program(tmp_path, body), capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert "can't hand over a batch: unable to allocate shared memory: No space left on device\n" in ended.stderr
+    assert "a loader process died" in ended.stderr or "exited unexpectedly" in ended.stderr
+
+
 def test_abandoned_stream_can_be_opened_again():
     batches = stream(2)
     for _ in range(2):

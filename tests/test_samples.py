@@ -115,7 +115,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def fail(*_: object) -> int:
         raise OSError(number, os.strerror(number), "/somewhere/a.png")
 
-    monkeypatch.setattr("batchcam.engine.samples.os.open", fail)
+    monkeypatch.setattr("batchcam.engine.files.os.open", fail)
 
 
 def test_a_forbidden_file_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,9 +124,14 @@ def test_a_forbidden_file_is_unreadable(tmp_path: Path, monkeypatch: pytest.Monk
         source(tmp_path, "a.png").read(0)
 
 
-def test_running_out_of_open_files_is_not_blamed_on_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse(monkeypatch, errno.EMFILE)
-    with pytest.raises(OSError, match="Too many open files"):
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN], ids=errno.errorcode.get
+)
+def test_machine_in_trouble_is_not_blamed_on_the_image(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, number)
+    with pytest.raises(OSError, match=os.strerror(number)):
         source(tmp_path, "a.png").read(0)
 
 

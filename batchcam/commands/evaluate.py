@@ -52,7 +52,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     device = pick_device(config.compute.device)
     precision = config.compute.precision or "fp32"
     set_precision(precision, device, config.compute.threads or available_cpus())
-    assembly = assemble(config.classifier, config.data)
+    assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     samples = len(assembly.source)
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)

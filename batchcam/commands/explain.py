@@ -83,7 +83,7 @@ def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
     existing = existing_plan(config.out)
     precision = config.compute.precision or (existing.precision if existing else "fp32")
     set_precision(precision, device, config.compute.threads or available_cpus())
-    assembly = assemble(config.classifier, config.data)
+    assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
     method, control = method_of(config, existing), control_of(config, existing)
     same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
     target_layer = config.target_layer or (same_weights.target_layer if same_weights else None)

@@ -20,6 +20,7 @@ from batchcam.engine.explainer import pick_device, set_precision
 from batchcam.engine.loader import BatchStream, SampleDataset
 from batchcam.engine.preprocessing import PRESETS, Preprocessing
 from batchcam.engine.sources import match_classes, open_source
+from batchcam.engine.timed_source import timed
 from batchcam.engine.training import Score, initial_network, shuffled_batches, split_by_class, train_epoch, validate
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.scheduler import Stop, available_cpus
@@ -236,7 +237,7 @@ def _preprocessing(config: TrainConfig) -> Preprocessing:
 
 
 def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str, ...], _Samples, _Samples | None]:
-    source = open_source(config.data)
+    source = timed(open_source(config.data), config.sample_timeout)
     labels = source.labels
     if (labels < 0).any():
         raise DatasetError(
@@ -248,7 +249,7 @@ def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str,
     dataset = SampleDataset(source, preprocessing, preprocessing.image_size)
     everything = np.arange(len(source))
     if config.val:
-        other = open_source(config.val)
+        other = timed(open_source(config.val), config.sample_timeout)
         samples = SampleDataset(other, preprocessing, preprocessing.image_size)
         known = match_classes(other.labels, other.class_names, names)
         if (known < 0).all():

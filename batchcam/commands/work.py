@@ -18,13 +18,16 @@ from batchcam.config import ExplainConfig
 from batchcam.console import Progress, note
 from batchcam.engine.assembly import Assembly
 from batchcam.engine.explainer import Explainer, Request
-from batchcam.engine.loader import BatchStream, LoadedBatch, RangeBatches
+from batchcam.engine.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
 from batchcam.engine.proof import ExplainableNetwork
 from batchcam.errors import StoppedEarlyError
 from batchcam.scheduler import Share, Stop, available_cpus, utc_now, whereabouts
 from batchcam.store.compression import COMPRESSOR
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter, has_landed
+
+RESTARTS = 3
+"""Of the loader processes, when one dies."""
 
 
 class Work:
@@ -47,6 +50,8 @@ class Work:
         self._config, self._plan, self._assembly, self._proved = config, plan, assembly, proved
         self._shards, self._device = shards, device
         self._begun: collections.deque[Shard] = collections.deque()
+        self._before: list[LandedShard] = []
+        self._unreadable_under_way = 0
 
     @property
     def seconds(self) -> float:
@@ -62,13 +67,38 @@ class Work:
 
         Raises:
             StoppedEarlyError: `stop` gave a reason; the shard under way is given up.
+            LoaderDiedError: a loader process died, and again after every restart.
         """
+        self._start = time.perf_counter()
+        processes = loader_processes(self._config.compute.workers)
+        for restart in range(RESTARTS + 1):
+            try:
+                self._explain(stop, tell, processes)
+                return
+            except Exception as error:
+                if not is_loader_death(error):
+                    raise
+                died = loader_died(error)
+                if restart == RESTARTS:
+                    raise died from error
+            # the usual reason is that the memory was not enough for all of them
+            processes = max(1, processes // 2)
+            note(f"{died}; restart {restart + 1} of {RESTARTS}, with --workers {processes}", self._config.quiet)
+            self._forget_shard_under_way()
+
+    def _forget_shard_under_way(self) -> None:
+        """Go back to what has landed."""
+        self._begun.clear()
+        self._before = self.landed
+        done = {landed.shard.index for landed in self.landed}
+        self._shards = [shard for shard in self._shards if shard.index not in done]
+        self._unreadable_under_way = 0
+
+    def _explain(self, stop: Stop, tell: Callable[[], None], processes: int) -> None:
         plan, assembly, proved = self._plan, self._assembly, self._proved
         request = Request(plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity)
         weight, bias = proved.weight.cpu().numpy(), proved.bias.cpu().numpy()
-        processes = loader_processes(self._config.compute.workers)
         total = sum(s.count for s in self._shards)
-        self._start = time.perf_counter()
         with (
             # forks the loader processes, before any thread of the writer starts
             BatchStream(assembly.dataset, self._index_lists(), processes, pin=self._device.type == "cuda") as batches,
@@ -76,6 +106,7 @@ class Work:
             Progress("explain", total, "images", self._config.quiet) as progress,
             ShardWriter(self._config.out, plan, weight, bias) as writer,
         ):
+            writer.landed[:0] = self._before
             self.landed = writer.landed  # also what lands after an error
             builder: ShardBuilder | None = None
             for batch in self._timed(batches):
@@ -85,6 +116,8 @@ class Work:
                 self._append(builder, batch, explainer)
                 progress.advance(len(batch.indices))
                 if builder.rows == builder.shard.count:
+                    self.unreadable += self._unreadable_under_way
+                    self._unreadable_under_way = 0
                     writer.submit(builder)
                     builder = None
                     self._landing_s = writer.busy_s
@@ -118,7 +151,7 @@ class Work:
         explained = explainer(batch.pixels, labels, batch.unreadable)
         builder.append(*self._rows(batch, labels, explained.columns()))
         self._samples += len(labels)
-        self.unreadable += int(batch.unreadable.sum())
+        self._unreadable_under_way += int(batch.unreadable.sum())
 
     def _rows(
         self, batch: LoadedBatch, labels: np.ndarray, explained: dict[str, np.ndarray]

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from batchcam.config import Classifier, parse_size, parse_triple
+from batchcam.config import SAMPLE_TIMEOUT_S, Classifier, parse_size, parse_triple
 from batchcam.engine.checkpoint import Checkpoint, load_checkpoint
 from batchcam.engine.images import UnreadableImageError
 from batchcam.engine.loader import SampleDataset, prepare
 from batchcam.engine.model import class_count_of, load_callable, load_state, network_for
 from batchcam.engine.preprocessing import PRESETS, Preprocessing
 from batchcam.engine.sources import Source, match_classes, open_source
+from batchcam.engine.timed_source import rest, timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError
 
 PROBE_SAMPLES = 4
@@ -64,13 +65,16 @@ class Assembly:
         )
 
 
-def assemble(classifier: Classifier, data: str, fallback: Preprocessing | None = None) -> Assembly:
+def assemble(
+    classifier: Classifier, data: str, fallback: Preprocessing | None = None, sample_timeout: float = SAMPLE_TIMEOUT_S
+) -> Assembly:
     """Load the checkpoint, list the dataset, and check that they fit.
 
     Args:
         classifier: the network, as the options say.
         data: the dataset, as given.
         fallback: the preprocessing where neither the checkpoint nor an option says one.
+        sample_timeout: seconds after which reading a sample is given up; 0: never.
 
     Raises:
         CheckpointError: it can't be read, or its keys are not the network's.
@@ -79,10 +83,11 @@ def assemble(classifier: Classifier, data: str, fallback: Preprocessing | None =
     """
     checkpoint = load_checkpoint(classifier.checkpoint)
     network, architecture, class_count = _network(classifier, checkpoint)
-    source = open_source(data)
+    source = timed(open_source(data), sample_timeout)
     names = _class_names(classifier, checkpoint, source, class_count)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe = _probe(source, preprocessing)
+    rest(source)
     return Assembly(
         checkpoint=checkpoint,
         network=network.eval(),

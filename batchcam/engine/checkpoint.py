@@ -8,16 +8,17 @@ import hashlib
 import io
 import json
 import pickle
-import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from batchcam.engine.files import NotRegularError, read_regular_file
+from batchcam.engine.pickles import UnwantedPickleError, require_plain
 from batchcam.errors import CheckpointError, one_line
 
 FORMAT_KEY = "batchcam"
@@ -25,9 +26,10 @@ FORMAT_VERSION = 1
 STATE_KEYS = ("model", "state_dict", "model_ema")
 PREFIXES = ("module.", "_orig_mod.")
 AVERAGING_COUNTER = "n_averaged"  # torch.optim.swa_utils.AveragedModel keeps it beside the weights
-BYTEARRAY = re.compile(rb"c(__builtin__|builtins)\r?\nbytearray\r?\n")  # the opcode that loads it
 REASON_LENGTH = 200
-PICKLE_SLACK = 2**20  # a zip's directory and padding may make its content smaller than the file, never much larger
+TORCHSCRIPT = "a TorchScript archive, which is a program: save the network's state_dict() instead"
+DEEPEST = 16  # of a description: batchcam writes four levels
+MOST_VALUES = 4_000_000  # of a description: a million class names, and a history
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +61,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: no such file, not a checkpoint, or one that asks for code to be run.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot read the checkpoint: {error.strerror}") from error
+    data = _read(path)
     is_safetensors = path.suffix == ".safetensors"
     content, about = _read_safetensors(path, data) if is_safetensors else _read_torch(path, data)
     _check_description(path, about)
-    state = _clean_state(path, content)
+    state = _clean_state(path, content, len(data))
     names = about.get("class_names")
     return Checkpoint(
         path=path,
@@ -85,18 +84,29 @@ def load_raw(path: Path, data: bytes) -> Any:
     Raises:
         CheckpointError: it is no checkpoint, or one that asks for code to be run; nothing ran.
     """
-    _refuse_bombs(path, data)
     try:
+        if data.startswith(b"PK"):
+            _vet_zip(path, data)
+        else:
+            require_plain(data, legacy=True)
         # torchvision's reference training stores its arguments as a Namespace: a plain record
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on foreign pickles, TorchScript and sparse tensors
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except UnwantedPickleError as error:
+        name = one_line(error)[:REASON_LENGTH]
+        raise CheckpointError(f"{path}: refused: it holds more than tensors and plain values: {name}") from error
     except pickle.UnpicklingError as error:
         reason = _reason(error)
         kind = "refused: it holds more than tensors and plain values" if "GLOBAL" in reason else "not a checkpoint"
         raise CheckpointError(f"{path}: {kind}: {reason}") from error
     except Exception as error:  # the unpickler raises anything on bytes that are no checkpoint
         raise CheckpointError(f"{path}: not a checkpoint, or a damaged one: {_reason(error)}") from error
+    if isinstance(content, Mapping) and not _is_modest(content.get(FORMAT_KEY)):
+        raise CheckpointError(f"{path}: refused: what it says of itself nests too deeply or is too long")
+    return content
 
 
 def pack_checkpoint(
@@ -127,6 +137,18 @@ def pack_checkpoint(
     buffer = io.BytesIO()
     torch.save({FORMAT_KEY: about, "model": dict(state), **more}, buffer)
     return buffer.getvalue()
+
+
+def _read(path: Path) -> bytes:
+    where = f"{path}: cannot read the checkpoint"
+    try:
+        return read_regular_file(path)
+    except OSError as error:
+        raise CheckpointError(f"{where}: {error.strerror}") from error
+    except NotRegularError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    except MemoryError as error:
+        raise CheckpointError(f"{where}: larger than the memory") from error
 
 
 def _read_torch(path: Path, data: bytes) -> tuple[Any, Mapping[str, Any]]:
@@ -164,29 +186,51 @@ def _check_description(path: Path, about: Mapping[str, Any]) -> None:
         value = about.get(name)
         if value is not None and not isinstance(value, kind):
             raise CheckpointError(f"{path}: its {name} is a {type(value).__name__}: not a checkpoint of batchcam")
+    if len(about.get("architecture") or "") > REASON_LENGTH:
+        raise CheckpointError(f"{path}: its architecture's name is too long: not a checkpoint of batchcam")
+    if wrong := [n for n in about.get("class_names") or () if not isinstance(n, (str, int))]:
+        raise CheckpointError(f"{path}: a class name is a {type(wrong[0]).__name__}: not a checkpoint of batchcam")
 
 
-def _refuse_bombs(path: Path, data: bytes) -> None:
-    """Refuse a file that a few bytes make grow: a compressed zip, since torch stores tensors as they are, or a pickle
-    that asks for a bytearray of any size, which torch counts among the plain values.
-    """
-    pickles = [data]
-    if data.startswith(b"PK"):
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                total = sum(entry.file_size for entry in archive.infolist())
-                if total > len(data) + PICKLE_SLACK:
-                    raise CheckpointError(f"{path}: refused: unpacks to {total} bytes from a file of {len(data)}")
-                pickles = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
-        except CheckpointError:
-            raise
-        except Exception as error:  # BadZipFile, and whatever else zipfile raises on a damaged directory
-            raise CheckpointError(f"{path}: not a checkpoint, or a damaged one: {_reason(error)}") from error
-    if any(BYTEARRAY.search(pickled) for pickled in pickles):
-        raise CheckpointError(f"{path}: refused: it holds more than tensors and plain values: a bytearray")
+def _is_modest(value: object) -> bool:
+    """Return whether `value`, written out, is of a size to compare and to print: references can make it endless."""
+    level: list[object] = [value]
+    seen = 0
+    for _ in range(DEEPEST):
+        inner: list[object] = []
+        for each in level:
+            children = [*each.keys(), *each.values()] if isinstance(each, Mapping) else each
+            if isinstance(children, (list, tuple, set)):
+                seen += len(children)
+                if seen > MOST_VALUES:
+                    return False
+                inner.extend(children)
+        if not inner:
+            return True
+        level = inner
+    return False
 
 
-def _clean_state(path: Path, content: Any) -> dict[str, Tensor]:
+def _vet_zip(path: Path, data: bytes) -> None:
+    """Refuse a zip that torch.save did not write: of members that grow, that come twice, that lead elsewhere."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+        names = [entry.filename for entry in entries]
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise CheckpointError(f"{path}: not a checkpoint: {TORCHSCRIPT}")
+        total = sum(entry.file_size for entry in entries)
+        if total > len(data):
+            raise CheckpointError(f"{path}: refused: unpacks to {total} bytes from a file of {len(data)}")
+        if any(e.compress_type != zipfile.ZIP_STORED or e.compress_size != e.file_size for e in entries):
+            raise CheckpointError(f"{path}: refused: its members are compressed, which torch.save never does")
+        if len(set(names)) < len(names) or any(".." in name.split("/") or name.startswith("/") for name in names):
+            raise CheckpointError(f"{path}: refused: its members come twice or lead out of it")
+        for name in names:
+            if name.endswith(".pkl"):
+                require_plain(archive.read(name))
+
+
+def _clean_state(path: Path, content: Any, file_size: int) -> dict[str, Tensor]:
     """Return the state dict inside `content`, without the prefixes of wrappers."""
     if isinstance(content, Mapping) and not _is_state(content):
         content = next((content[k] for k in STATE_KEYS if _is_state(content.get(k))), None)
@@ -198,6 +242,8 @@ def _clean_state(path: Path, content: Any) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if not _is_plain(tensor):
             raise CheckpointError(f"{path}: tensor {one_line(name)[:REASON_LENGTH]} does not hold the values it claims")
+    if _stored_bytes(state.values()) > file_size:  # torch lets a tensor that reaches beyond its values grow them
+        raise CheckpointError(f"{path}: refused: its tensors claim more bytes than the file of {file_size} has")
     while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None):
         state = {k[len(prefix) :]: v for k, v in state.items()}
     return state
@@ -208,6 +254,12 @@ def _is_plain(tensor: Tensor) -> bool:
     if tensor.layout != torch.strided or tensor.device.type != "cpu":
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _stored_bytes(tensors: Iterable[Tensor]) -> int:
+    """Return how many bytes `tensors` take, shared ones once."""
+    storages = {s.data_ptr(): s.nbytes() for s in (tensor.untyped_storage() for tensor in tensors)}
+    return sum(storages.values())
 
 
 def _is_state(content: Any) -> bool:
@@ -224,7 +276,7 @@ def _reason(error: BaseException) -> str:
     inner = error.__context__ if isinstance(error, pickle.UnpicklingError) and error.__context__ else error
     text = str(inner)
     if "TorchScript" in text:
-        return "a TorchScript archive, which is a program: save the network's state_dict() instead"
+        return TORCHSCRIPT
     for advice in ("Please use", "Please file", "If you are seeing", "Check the documentation", "(call 'torch.jit"):
         text = text.partition(advice)[0]
     return (one_line(text) or type(inner).__name__)[:REASON_LENGTH]

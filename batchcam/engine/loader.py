@@ -7,8 +7,10 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import multiprocessing.queues
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any
@@ -22,11 +24,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from batchcam.engine.images import UnreadableImageError
 from batchcam.engine.preprocessing import Preprocessing
 from batchcam.engine.sources import Source
-from batchcam.errors import BatchcamError
+from batchcam.engine.timed_source import HungStorageError
+from batchcam.errors import BatchcamError, one_line
 
 NO_DIGEST = bytes(32)
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # what a scheduler sends to every process of a job
+
+
+class LoaderDiedError(BatchcamError):
+    """A loader process is gone, and with it the batches it was to make."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,11 +229,27 @@ class BatchStream:
             raise RuntimeError("a BatchStream gives batches inside its `with` block only")
         try:
             return next(self._iterator)
+        except HungStorageError:
+            raise HungStorageError from None  # without the loader's traceback, which torch puts into the message
         except (RuntimeError, ConnectionError, EOFError) as error:
             # torch tells by RuntimeError, unless the loader died while it was handing over a batch
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            if isinstance(error, RuntimeError) and not is_loader_death(error):
                 raise
-            raise BatchcamError(f"a loader process died: {error}; out of memory? try fewer --workers") from error
+            raise loader_died(error) from error
+
+
+def is_loader_death(error: BaseException) -> bool:
+    """Return whether `error` tells that a loader process died: torch raises it from wherever the news arrives."""
+    # "DataLoader worker process 0" would be an exception in a living one
+    return isinstance(error, LoaderDiedError) or "DataLoader worker (pid" in str(error)
+
+
+def loader_died(error: BaseException) -> LoaderDiedError:
+    """Return what to tell about the death of a loader process."""
+    if isinstance(error, LoaderDiedError):
+        return error
+    advice = "out of memory, or of shared memory (/dev/shm)? try fewer --workers"
+    return LoaderDiedError(f"a loader process died: {one_line(error)}; {advice}")
 
 
 class _Closing:
@@ -246,11 +269,19 @@ def _leave_signals_to_parent(closing: Any, parent: int, process: int) -> None:
             os._exit(0)
 
     _die_with_parent(parent)
+    # the hook's own answer is a traceback, and a batch that is waited for without end
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_without_batch)  # type: ignore[attr-defined]
 
     signal.signal(signal.SIGTERM, heard)
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)
+
+
+def _end_without_batch(error: BaseException, batch: object) -> None:
+    """End this process: it can't hand over a batch, such as for want of shared memory (/dev/shm)."""
+    print(f"batchcam: a loader process can't hand over a batch: {one_line(error)}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _die_with_parent(parent: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from batchcam.errors import CheckpointError, ModelError
 
+MANY_CLASSES = 100_000  # from here on a network is built for what the checkpoint's other tensors prove, not claim
 WITH_AUXILIARY = ("googlenet", "inception_v3")  # they warn unless told how to initialise
 
 
@@ -57,10 +58,22 @@ def network_for(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
         ModelError: torchvision has no classifier of that name.
     """
     guess = class_count_of(state)
+    if guess > MANY_CLASSES:
+        _require_layers(build_network(architecture, 2), state)
     network = build_network(architecture, guess)
     # in the network's order: safetensors sorts its keys
     class_count = class_count_of({k: state[k] for k in network.state_dict() if k in state} or state)
     return network if class_count == guess else build_network(architecture, class_count)
+
+
+def _require_layers(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse a state dict whose tensors differ from the network's in more than the number of classes.
+
+    Only then is a network for as many classes no larger than the file that claims them.
+    """
+    for name, own in network.state_dict().items():
+        if name not in state or state[name].shape[1:] != own.shape[1:]:
+            raise CheckpointError(f"the checkpoint's {name} is not this network's: is --arch right?")
 
 
 def class_count_of(state: Mapping[str, Tensor]) -> int:

@@ -15,11 +15,17 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from batchcam.engine.images import UnreadableImageError
-from batchcam.errors import ConfigError
+from batchcam.errors import ConfigError, one_line
 
 INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
 _CHANNELS: Final = 3
+
+_SHOWN: Final = 100
+"""Characters of a wrong value that a message shows."""
+
+_MOST_PIXELS: Final = 2**25
+"""Of a resized image: about 5800x5800, 100 MB; a checkpoint could ask for any number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +54,10 @@ class Preprocessing:
             ConfigError: a field has the wrong length, type or range, or the crop is larger than the resized image.
         """
         _check_lengths("image_size", self.image_size, (2,))
+        _check_pixels("image_size", self.image_size)
         if self.resize is not None:
             _check_lengths("resize", self.resize, (1, 2))
+            _check_pixels("resize", self.resize)
             guaranteed = self.resize * 2 if len(self.resize) == 1 else self.resize
             if any(crop > side for crop, side in zip(self.image_size, guaranteed, strict=True)):
                 raise ConfigError(
@@ -61,7 +69,7 @@ class Preprocessing:
         if any(value <= 0 for value in self.std):
             raise ConfigError(f"std: {list(self.std)}: every value must be above 0")
         if self.interpolation not in INTERPOLATIONS:
-            raise ConfigError(f"interpolation: {self.interpolation!r}: choose from {', '.join(INTERPOLATIONS)}")
+            raise ConfigError(f"interpolation: {_shown(self.interpolation)!r}: choose from {', '.join(INTERPOLATIONS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; `from_dict` reads them back."""
@@ -82,9 +90,9 @@ class Preprocessing:
         """
         known = [field.name for field in dataclasses.fields(cls)]
         required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
-        unknown = [str(key) for key in values if key not in known]
+        unknown = [_shown(key) for key in values if key not in known]
         if unknown:
-            raise ConfigError(f"preprocessing: unknown key {', '.join(unknown)}: known are {', '.join(known)}")
+            raise ConfigError(f"preprocessing: unknown key {_shown(', '.join(unknown))}: known are {', '.join(known)}")
         missing = [key for key in required if key not in values]
         if missing:
             raise ConfigError(f"preprocessing: missing key {', '.join(missing)}")
@@ -164,17 +172,27 @@ def _by(size: tuple[int, ...]) -> str:
     return "x".join(str(side) for side in size)
 
 
+def _shown(value: object) -> str:
+    text = one_line(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
 def _check_lengths(field: str, sides: object, allowed: tuple[int, ...]) -> None:
     names = " or ".join({1: "(shorter side,)", 2: "(height, width)"}[count] for count in allowed)
     if not isinstance(sides, tuple) or len(sides) not in allowed:
-        raise ConfigError(f"{field}: {sides!r}: expected {names}")
+        raise ConfigError(f"{field}: {_shown(sides)}: expected {names}")
     if not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides):
-        raise ConfigError(f"{field}: {list(sides)}: sides are whole numbers of pixels from 1")
+        raise ConfigError(f"{field}: {_shown(list(sides))}: sides are whole numbers of pixels from 1")
+
+
+def _check_pixels(field: str, sides: tuple[int, ...]) -> None:
+    if sides[0] * sides[-1] > _MOST_PIXELS:
+        raise ConfigError(f"{field}: {_by(sides)}: more than {_MOST_PIXELS} pixels")
 
 
 def _check_numbers(field: str, values: object) -> None:
     if not isinstance(values, tuple) or len(values) != _CHANNELS:
-        raise ConfigError(f"{field}: {values!r}: expected {_CHANNELS} numbers, one for each channel")
+        raise ConfigError(f"{field}: {_shown(values)}: expected {_CHANNELS} numbers, one for each channel")
     if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         raise ConfigError(f"{field}: {list(values)}: expected numbers")
     if not all(math.isfinite(value) for value in values):

@@ -7,7 +7,6 @@ import dataclasses
 import errno
 import hashlib
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, overload
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from batchcam.engine.files import NotRegularError, TooLargeError, read_regular_file
 from batchcam.engine.images import UnreadableImageError, decode_image
 from batchcam.errors import DatasetError, one_line
 
@@ -24,8 +24,13 @@ UNKNOWN_LABEL: Final = -1
 UNKNOWN_SIZE: Final = -1
 """Size of a file that does not exist, or of an image whose stored bytes a dataset keeps to itself."""
 
+MOST_BYTES: Final = 2**30
+"""Of a stored image: the most pixels that are decoded take less, with 16 bits for each of four channels, unpacked."""
+
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""System errors that say nothing about the file: the process has too many files open or no memory left."""
+_SERVER_GONE: Final = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH})
+_NOT_OF_THE_FILE: Final = _OUT_OF_RESOURCES | _SERVER_GONE
+"""System errors that say nothing about the file: no memory or descriptor left, or the file server does not answer."""
 
 
 class PackedText(Sequence[str]):
@@ -153,7 +158,7 @@ class FileSource(Source):
 
     def read(self, index: int) -> StoredSample:
         """Read and decode one file."""
-        data = _read_regular_file(os.path.join(self._folder, self._paths.raw(index)))
+        data = _read(os.path.join(self._folder, self._paths.raw(index)))
         digest = hashlib.sha256(data).digest()
         try:
             return StoredSample(digest, decode_image(data))
@@ -190,9 +195,9 @@ def unreadable(error: OSError) -> UnreadableImageError:
     """Return the reason why a file can't be read, without its path.
 
     Raises:
-        OSError: the process is out of files or memory, which says nothing about the file.
+        OSError: it says nothing about the file; a rerun may read it.
     """
-    if error.errno is None or error.errno in _OUT_OF_RESOURCES:
+    if error.errno is None or error.errno in _NOT_OF_THE_FILE:
         raise error
     return UnreadableImageError(os.strerror(error.errno))
 
@@ -201,15 +206,12 @@ def _readable(text: bytes) -> str:
     return text.decode("utf-8", "backslashreplace")
 
 
-def _read_regular_file(path: bytes) -> bytes:
-    """Return the content of the file at `path`; a pipe or device is refused, because reading it may never end."""
+def _read(path: bytes) -> bytes:
     try:
-        # without O_NONBLOCK, opening a pipe waits for its other end
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UnreadableImageError("not a regular file")
-            return file.read()
+        return read_regular_file(path, MOST_BYTES)
     except OSError as error:
         raise unreadable(error) from error
+    except (NotRegularError, TooLargeError) as error:
+        raise UnreadableImageError(str(error)) from error
     except MemoryError as error:
         raise UnreadableImageError("not enough memory to read it") from error

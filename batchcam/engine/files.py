@@ -1,0 +1,42 @@
+"""Files that someone else provides: read whole, or refused."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+
+class NotRegularError(Exception):
+    """A pipe, socket or device: reading it may never end."""
+
+
+class TooLargeError(Exception):
+    """A file of more bytes than are worth reading."""
+
+
+def read_regular_file(path: str | bytes | os.PathLike[str], most: int | None = None) -> bytes:
+    """Return the content of the regular file at `path`.
+
+    Args:
+        path: of the file, or a link to it.
+        most: bytes.
+
+    Raises:
+        NotRegularError: it is something else than a file or folder.
+        TooLargeError: it has more than `most` bytes.
+        OSError: it can't be read, or is a folder.
+        MemoryError: it does not fit.
+    """
+    # without O_NONBLOCK, opening a pipe waits for its other end
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise NotRegularError("not a regular file")
+        if most is not None and status.st_size > most:
+            raise TooLargeError(f"more than {most} bytes")
+        os.set_blocking(descriptor, True)  # a file system may otherwise answer that nothing is there yet
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
