@@ -432,6 +432,28 @@ def localize(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     return _finish(command(LocalizeConfig(run, quiet=quiet, **options)), localize_text, as_json)
 
 
+@_command("batchcam faithfulness runs/monday --checkpoint model.pth --data photos/test --out scores", (0, 1, 2, 3))
+@click.argument("run", type=FILE)
+@option("--checkpoint", "ckpt", type=FILE, required=True, help="The run's checkpoint.")
+@option("--data", required=True, help="The run's dataset.")
+@option("--samples", type=int, default=50, show_default=True, help="How many to draw at random.")
+@option("--steps", type=int, default=20, show_default=True, help="Of each curve.")
+@option("--seed", type=int, default=0, show_default=True, help="Of the draw, the random orders and the noise.")
+@option("--deletion-to", default="mean", show_default=True, help="What deleted pixels become: mean, zero or blur.")
+@option("--insertion-from", default="blur", show_default=True, help="What pixels go into: blur, mean or zero.")
+@option("--out", type=FILE, help="Folder for faithfulness.json, faithfulness.csv and curves.csv.")
+@option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
+@option("--threads", type=int, help="CPU threads of the network.  [default: all CPUs]")
+@classifier_options
+def faithfulness(run: Path, ckpt: Path, data: str, quiet: bool, as_json: bool, **options: Any) -> int:
+    """Tell whether the network uses what the maps point to: deletion, insertion and ROAD, beside baselines."""
+    from batchcam.commands.faithfulness import FaithfulnessConfig, faithfulness_text
+    from batchcam.commands.faithfulness import faithfulness as command
+
+    config = FaithfulnessConfig(run, _classifier(ckpt, options), data, quiet=quiet, **options)
+    return _finish(command(config), faithfulness_text, as_json)
+
+
 @_command("batchcam export runs/monday --to csv --out monday-table", (0, 1, 2, 3))
 @click.argument("run", type=FILE)
 @option("--to", required=True, metavar="FORMAT", help="virelay, wsol, png, csv or parquet.")

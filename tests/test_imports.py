@@ -30,6 +30,7 @@ TABLE: dict[str, set[str]] = {
     "printing": {"commands", "console", "metrics"},
     "cam": {"torch"},
     "gradient_maps": {"torch"},
+    "faithfulness": {"torch"},
     "annotation_files": set(),
     "annotations": {"numpy", "cv2", "annotation_files"},
     "contours": {"numpy", "cv2"},
@@ -57,11 +58,15 @@ TABLE: dict[str, set[str]] = {
         *("numpy", "h5py", "cv2", "tqdm", "__init__", "engine", "store", "config", "confined", "console"),
         *("scheduler", "metrics", "heatmap", "audit", "shapes", "pictures", "selection", "sheet", "exporters", *TORCH),
         *("reporting", "similarity", "comparison", "annotations", "contours", "frames", "localization"),
+        *("cam", "faithfulness"),
     },
 }
 """What a module or folder may import besides the standard library, itself and FLOOR."""
 
-WORKER = {"demo", "evaluate", "explain", "planning", "recompute", "train", "work"}
+WORKER = {
+    *("demo", "evaluate", "explain", "faithfulness", "faithfulness_curves", "faithfulness_files", "planning"),
+    *("reassembly", "recompute", "train", "work"),
+}
 """Modules of commands that need the network."""
 
 AUDITOR = sorted({p.stem for p in (PACKAGE / "commands").glob("*.py")} - WORKER - {"__init__"})

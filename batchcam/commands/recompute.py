@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,14 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from batchcam.commands.planning import fingerprint
-from batchcam.config import Classifier, VerifyConfig
-from batchcam.engine.assembly import Assembly, assemble
+from batchcam.commands.reassembly import reassemble
+from batchcam.config import VerifyConfig
 from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, pick_device, set_precision
 from batchcam.engine.loader import LoadedBatch, collate
 from batchcam.engine.preparation import prepare
-from batchcam.engine.preprocessing import Preprocessing
-from batchcam.errors import CheckpointError, DatasetError
 from batchcam.rules import Status
 from batchcam.scheduler import available_cpus
 from batchcam.store.findings import Finding, Kind
@@ -35,13 +31,13 @@ def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple
     Raises:
         CheckpointError: the checkpoint is not the run's.
         DatasetError: the dataset is not the run's.
+        ConfigError: the preprocessing is not the run's.
     """
     if config.classifier is None or config.data is None:
         raise ValueError("recompute needs a classifier and data")
     device = pick_device(config.device)
     set_precision(plan.precision, device, available_cpus())
-    assembly = assemble(_as_in(plan, config.classifier), config.data, _preprocessing_of(plan))
-    _require_same_inputs(config, plan, assembly)
+    assembly = reassemble(plan, config.classifier, config.data)
     proved = prepare(assembly, device, plan.method, plan.control, plan.target_layer)
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
     drawn = _draw(config, plan, sound)
@@ -52,25 +48,6 @@ def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple
             explained = explainer(batch.pixels, assembly.labels[indices], batch.unreadable)
             found += _compare(config.run, plan, shard, batch, explained)
     return sum(len(indices) for _, indices in drawn), found
-
-
-def _as_in(plan: Plan, classifier: Classifier) -> Classifier:
-    """Return `classifier` with the run's architecture where the options name none; never code that a run names."""
-    if classifier.arch or classifier.model or ":" in plan.architecture:
-        return classifier
-    return dataclasses.replace(classifier, arch=plan.architecture)
-
-
-def _preprocessing_of(plan: Plan) -> Preprocessing | None:
-    """Return the run's preprocessing, None where its dataset gave preprocessed tensors."""
-    return Preprocessing.from_dict(plan.preprocessing) if "image_size" in plan.preprocessing else None
-
-
-def _require_same_inputs(config: VerifyConfig, plan: Plan, assembly: Assembly) -> None:
-    if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
-        raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
-    if fingerprint(assembly) != plan.dataset_fingerprint:
-        raise DatasetError(f"{config.data}: not the dataset of this run: its sample ids, labels or sizes differ")
 
 
 def _draw(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> list[tuple[Shard, list[int]]]:
