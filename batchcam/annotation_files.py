@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,6 +24,9 @@ LOCALIZATION_FILE: Final = "localization.txt"
 SIZES_FILE: Final = "image_sizes.txt"
 LABELS_FILE: Final = "class_labels.txt"
 IDS_FILE: Final = "image_ids.txt"
+
+WHOLE: Final = re.compile("[0-9]{1,9}")
+"""A number of pixels, or a class index: more digits would not fit where they are kept."""
 
 MASK_ENDINGS: Final = frozenset((".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp"))
 
@@ -161,6 +165,6 @@ def _box(cells: Sequence[str], where: str) -> tuple[float, float, float, float]:
 
 def _size(cells: Sequence[str], where: str) -> tuple[int, int]:
     height, width = (each.strip() for each in cells)
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+    if not all(WHOLE.fullmatch(each) and int(each) for each in (height, width)):
         raise DatasetError(f"{where}: {one_line(width)}, {one_line(height)} is no width and height in pixels")
     return int(height), int(width)

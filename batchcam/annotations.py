@@ -15,6 +15,7 @@ import numpy as np
 from batchcam.annotation_files import (
     LABELS_FILE,
     LOCALIZATION_FILE,
+    WHOLE,
     Entry,
     csv_entries,
     fields,
@@ -148,6 +149,8 @@ def read_mask(path: Path) -> np.ndarray:
         grey = cv2.imdecode(stored, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH) if len(stored) else None
     except OSError as error:
         raise DatasetError(f"{path}: cannot read this mask: {error.strerror}") from error
+    except ValueError as error:  # a NUL
+        raise DatasetError(f"{one_line(path)}: cannot read this mask: no file has such a name") from error
     except cv2.error as error:
         raise DatasetError(f"{path}: cannot read this mask: OpenCV refuses it") from error
     if grey is None:
@@ -257,7 +260,7 @@ def _grouped(rows: array.array[int], count: int) -> tuple[np.ndarray, np.ndarray
 
 def _read_labels(file: Path, names: _Names, labels: np.ndarray) -> None:
     for where, (name, label) in fields(file, (2,)):
-        if not label.isdecimal():
+        if not WHOLE.fullmatch(label):
             raise DatasetError(f"{where}: {one_line(label)} is no class index")
         if (row := names.row(name)) >= 0:
             labels[row] = int(label)

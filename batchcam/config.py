@@ -14,10 +14,18 @@ SEEDS = 2**32  # of which NumPy and torch take any
 PRECISIONS = tuple(IDENTITY_TOLERANCE)
 SAMPLE_TIMEOUT_S = 300.0  # longer than a file server's restart, shorter than a night
 
+MOST = {"workers": 1024, "threads": 1024, "batch_size": 2**31 - 1, "shard_size": 2**31 - 1}
+"""More does not fit into torch's integers or a run's plan, or would start so many processes."""
 
-def _require_at_least(name: str, value: int | None, least: int) -> None:
+LONGEST_S = 1e9
+"""Thirty years; Python's timers refuse three hundred."""
+
+
+def _require_count(name: str, value: int | None, least: int) -> None:
     if value is not None and value < least:
         raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+    if value is not None and value > MOST[name]:
+        raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at most {MOST[name]}")
 
 
 def _require_seed(seed: int) -> None:
@@ -78,7 +86,7 @@ class Compute:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("workers", 0), ("threads", 1)):
-            _require_at_least(name, getattr(self, name), least)
+            _require_count(name, getattr(self, name), least)
         if self.precision not in (None, *PRECISIONS):
             raise ConfigError(f"--precision {self.precision}: choose one of {', '.join(PRECISIONS)}")
 
@@ -122,8 +130,7 @@ class ExplainConfig:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if self.shard_size is not None and self.shard_size < 1:
-            raise ConfigError(f"--shard-size {self.shard_size}: must be at least 1")
+        _require_count("shard_size", self.shard_size, 1)
         for option, value, known in (("method", self.method, METHODS), ("control", self.control, CONTROLS)):
             if value not in (None, *known):
                 raise ConfigError(f"--{option} {value}: choose one of {', '.join(known)}")
@@ -180,8 +187,9 @@ class TrainConfig:
         if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
             raise ConfigError("--learning-rate must be above 0 and --weight-decay not below, both finite")
         _require_seed(self.seed)
-        _require_at_least("workers", self.workers, 0)
-        _require_at_least("threads", self.threads, 1)
+        _require_count("batch_size", self.batch_size, 2)
+        _require_count("workers", self.workers, 0)
+        _require_count("threads", self.threads, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +243,7 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         _require_seed(self.seed)
-        _require_at_least("threads", self.threads, 1)
+        _require_count("threads", self.threads, 1)
 
 
 def require_outside(out: Path, run: Path) -> None:
@@ -284,7 +292,7 @@ def parse_duration(text: str, option: str) -> float:
         ConfigError: it is none of them.
     """
     if match := re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", text):
-        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+        return min(LONGEST_S, float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]])
     if match := re.fullmatch(r"([0-9]{1,9}):([0-5][0-9]):([0-5][0-9])", text):
-        return int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3])
+        return min(LONGEST_S, int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3]))
     raise ConfigError(f"{option} {text!r}: expected seconds, 90s, 15m, 2h or HH:MM:SS")

@@ -107,6 +107,8 @@ def test_an_image_with_several_objects_that_is_not_in_the_run_counts_once(tmp_pa
         ("id,x0,y0,x1,y1\nbee/0.png,,,,\n", r":2: neither a box nor a mask for bee/0.png"),
         ("id,mask,ignore\nant/0.png,a,i\nant/0.png,b,j\n", r":3: a second mask of ignored pixels for ant/0.png"),
         ("id,x0,y0,x1,y1,width,height\nbee/0.png,1,2,3,4,0,9\n", "0, 9 is no width and height"),
+        (f"id,x0,y0,x1,y1,width,height\nbee/0.png,1,2,3,4,5,{10**30}\n", f"5, {10**30} is no width and height"),
+        (f"id,x0,y0,x1,y1,width,height\nbee/0.png,1,2,3,4,{'9' * 5000},5\n", "9, 5 is no width and height"),
         ("id,x0,y0,x1,y1\ncow/0.png,1,2,3,4\n", "its first name is cow/0.png, the run's first is ant/0.png"),
         ("id,x0,y0,x1,y1\n", "it names no image"),
         ('id,x0,y0,x1,y1\n"bee/0.png,1,2,3,4\n', "not a CSV file"),
@@ -172,6 +174,10 @@ def test_only_the_images_that_wsol_lists_are_taken(tmp_path: Path) -> None:
         ({"localization": "ant/0.png,1,2,3,x\n"}, r"localization\.txt:1: 1, 2, 3, x is no box"),
         ({"localization": "ant/0.png,1,2,3,4\n", "image_sizes": "ant/0.png,1\n"}, r"image_sizes\.txt:1: 2 fields"),
         ({"localization": "ant/0.png,1,2,3,4\n", "class_labels": "ant/0.png,-1\n"}, "-1 is no class index"),
+        (
+            {"localization": "ant/0.png,1,2,3,4\n", "class_labels": f"ant/0.png,{10**30}\n"},
+            f"{10**30} is no class index",
+        ),
     ],
 )
 def test_text_files_that_cannot_be_meant_are_refused(tmp_path: Path, texts: dict[str, str], match: str) -> None:
@@ -227,6 +233,11 @@ def test_a_mask_that_cannot_be_read_is_an_error_with_its_name(
         (tmp_path / "m.png").write_bytes(content)
     with pytest.raises(DatasetError, match=rf"m\.png: cannot read this mask: {match}"):
         read_mask(tmp_path / "m.png")
+
+
+def test_a_mask_of_a_name_that_no_file_has_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"a\\x00b\.png: cannot read this mask: no file has such a name"):
+        read_mask(tmp_path / "a\0b.png")
 
 
 def test_a_pipe_is_no_mask_and_is_not_waited_for(tmp_path: Path) -> None:

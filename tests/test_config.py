@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,22 @@ def test_triple_that_is_neither_is_refused_with_the_option(text):
 )
 def test_duration_is_read_as_schedulers_write_it(text, seconds):
     assert parse_duration(text, "--time-limit") == seconds
+
+
+@pytest.mark.parametrize("text", ["999999999h", "999999999:00:00"])
+def test_duration_of_an_eternity_is_one_that_timers_take(text):
+    assert parse_duration(text, "--time-limit") < threading.TIMEOUT_MAX
+
+
+@pytest.mark.parametrize("option", ["threads", "workers", "batch_size"])
+def test_counts_beyond_what_torch_takes_are_refused(option):
+    with pytest.raises(ConfigError, match=rf"--{option.replace('_', '-')} 1000000000000: must be at most"):
+        Compute(**{option: 10**12})
+
+
+def test_shards_larger_than_a_plan_takes_are_refused():
+    with pytest.raises(ConfigError, match="--shard-size 1000000000000: must be at most"):
+        ExplainConfig(Classifier(CHECKPOINT), "data", OUT, shard_size=10**12)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,17 @@ def test_errors_name_file_and_line(tmp_path: Path, text: str | bytes, message: s
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("label", [str(2**31), "9" * 30, "9" * 5000, "-1", "-" + "9" * 5000])
+def test_numbers_that_no_class_has_are_refused(tmp_path: Path, label: str) -> None:
+    with pytest.raises(DatasetError, match=r"line 2: label [-0-9]{1,40}: class indices start at 0"):
+        manifest(tmp_path, f"path,label\n1.png,{label}\n")
+
+
+def test_zeros_before_a_class_index_do_not_count(tmp_path: Path) -> None:
+    source = manifest(tmp_path, f"path,label\n1.png,{'0' * 5000}7\n2.png,+07\n3.png,-0\n")
+    assert list(source.labels) == [7, 7, 0]
+
+
 def test_nul_characters_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="line 2"):
         manifest(tmp_path, "path\na\0.png\n")

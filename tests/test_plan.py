@@ -164,6 +164,13 @@ def test_plan_is_read_as_it_was_written(tmp_path: Path, make_plan) -> None:
     assert content["shards"] == [{"file": s.file, "first": s.first, "count": s.count} for s in plan.shards]
 
 
+@pytest.mark.parametrize("field", ["shard_size", "sample_count", "channels"])
+def test_a_plan_that_could_not_be_read_is_not_written(tmp_path: Path, make_plan, field: str) -> None:
+    with pytest.raises(RunError, match=f"cannot be planned: {field} of the plan"):
+        write_plan(tmp_path, make_plan(**{field: 2**40}), {})
+    assert not (tmp_path / "run.json").exists()
+
+
 @pytest.mark.parametrize("field", sorted(set(CHANGES) - {"schema_version"}))
 def test_another_plan_is_refused_by_the_name_of_the_field(tmp_path: Path, make_plan, field: str) -> None:
     write_plan(tmp_path, make_plan(), {})
@@ -234,6 +241,18 @@ def test_a_sealed_plan_that_contradicts_itself_is_refused(tmp_path: Path, make_p
     write_plan(tmp_path, make_plan(), {})
     edit_document(tmp_path / "run.json", **change)
     with pytest.raises(RunError, match=r"run\.json"):
+        read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"target_layer": "\udcff"}, {"class_names": ["\ud800", *"bcde"]}, {"preprocessing": {"a": ["\udfff"]}}],
+    ids=["target_layer", "class_names", "preprocessing"],
+)
+def test_half_a_character_which_json_can_spell_is_refused(tmp_path: Path, make_plan, change: dict) -> None:
+    write_plan(tmp_path, make_plan(), {})
+    edit_document(tmp_path / "run.json", plan={**make_plan().to_dict(), **change})
+    with pytest.raises(RunError, match=r"run\.json: a text of the plan is no Unicode text"):
         read_plan(tmp_path)
 
 

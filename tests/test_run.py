@@ -189,6 +189,19 @@ def test_edited_shard_is_refused_by_name_and_read_only_when_asked_not_to_prove(f
         assert run.cams[row].size
 
 
+@pytest.mark.parametrize("number", [2**63 - 1, -2])
+@pytest.mark.parametrize("array", ["label", "prediction"])
+def test_number_that_is_no_class_is_refused_and_names_no_other_class(finished_run, array, number):
+    path = finished_run / "shards" / "shard-00000.h5"
+    with h5py.File(path, "r+") as file:
+        file[array][1] = number
+    with (
+        batchcam.open_run(finished_run, prove=False) as run,
+        pytest.raises(RunError, match=f"row 1: {array} {number} is no class"),
+    ):
+        run[1]
+
+
 def test_edited_run_h5_is_refused_where_its_copies_are_read(finished_run):
     with h5py.File(finished_run / "run.h5", "r+") as file:
         file["label"][0] += 1

@@ -124,18 +124,25 @@ def _class_indices(file: str, rows: _Rows) -> tuple[NDArray[np.int64], tuple[str
     given = {label for label in labels if label}
     if all(_INTEGER.fullmatch(label) for label in given):
         for label, line in zip(labels, rows.lines, strict=True):
-            if label and not 0 <= int(label) <= _LARGEST_LABEL:
+            if label and not 0 <= _whole(label) <= _LARGEST_LABEL:
                 raise DatasetError(
-                    f"{one_line(file)}: line {line}: label {label}: class indices start at 0; "
+                    f"{one_line(file)}: line {line}: label {label:.40}: class indices start at 0; "
                     "leave the field empty when the label is not known"
                 )
-        values = {label: int(label) for label in given}
+        values = {label: _whole(label) for label in given}
         names = None
     else:
         names = tuple(sorted(given))
         values = {name: index for index, name in enumerate(names)}
     values[""] = UNKNOWN_LABEL
     return np.fromiter((values[label] for label in labels), np.int64, len(labels)), names
+
+
+def _whole(label: str) -> int:
+    """Return a label that is a whole number; of more digits than a class index has, one that is too large."""
+    digits = label.lstrip("+-").lstrip("0") or "0"
+    number = int(digits) if len(digits) <= len(str(_LARGEST_LABEL)) else _LARGEST_LABEL + 1
+    return -number if label.startswith("-") else number
 
 
 def _packed(texts: list[str]) -> PackedText:

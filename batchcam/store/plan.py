@@ -176,6 +176,10 @@ class Plan:
         if type(self.identity) is not bool or not isinstance(self.preprocessing, dict):
             raise ValueError("identity of the plan is not true or false, or preprocessing no table")
         cams_per_sample(self.cams, len(self.class_names))
+        try:
+            canonical(self.to_dict()).encode()
+        except UnicodeEncodeError as error:  # JSON can spell half a character
+            raise ValueError("a text of the plan is no Unicode text") from error
 
 
 def _is_tuple(value: object, kind: type) -> bool:
@@ -234,8 +238,14 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any]) -> Plan:
         origin: where it comes from (paths, command line, time); recorded, and no part of the run's identity.
 
     Raises:
-        RunError: the directory belongs to another run; the message names the fields that differ.
+        RunError: the directory belongs to another run; the message names the fields that differ. Or `plan` is one that
+            `read_plan` refuses.
     """
+    if not (run / PLAN_FILE).exists():
+        try:
+            plan._check()
+        except ValueError as error:
+            raise RunError(f"{run}: cannot be planned: {error}") from error
     landing.make_folder(run / SHARD_FOLDER)
     content = {
         "batchcam_version": __version__,

@@ -314,13 +314,12 @@ class Run:
 
     def _sample(self, row: int) -> Sample:
         at = {name: self._row_of(array, row, ()) for name, array in self._arrays.items()}
-        names = [*self.class_names, None]  # -1: none
         return Sample(
             row=row,
             index=int(at["sample_index"]),
             id=at["sample_id"],
-            label=names[int(at["label"])],
-            prediction=names[int(at["prediction"])],
+            label=self._class_name(row, "label", int(at["label"])),
+            prediction=self._class_name(row, "prediction", int(at["prediction"])),
             confidence=float(at["confidence"]),
             logits=at["logits"],
             cam_class=at["cam_class"],
@@ -333,6 +332,11 @@ class Run:
             status=Status(int(at["status"])),
             error=at["error"],
         )
+
+    def _class_name(self, row: int, array: str, number: int) -> str | None:
+        if not -1 <= number < len(self.class_names):
+            raise RunError(f"{self.path}: row {row}: {array} {number} is no class; see batchcam verify")
+        return None if number == -1 else self.class_names[number]
 
     def _valid(self, row: int) -> int:
         """Return `row` counted from the start.
@@ -377,6 +381,8 @@ class Run:
         dtype: str | np.dtype[Any] = array.dtype
         if array.dtype == "text":
             dtype = f"S{max((self._dataset(array, s).dtype.itemsize for s in wanted), default=1)}"
+        elif wanted:
+            self._dataset(array, wanted[0])  # a shard proves that rows are as large as the plan says
         values = np.full((len(rows), *array_shape(array, self.plan, 1)[1:]), array.fill, dtype)
         for shard in wanted:
             places = np.flatnonzero(owners == shard)
