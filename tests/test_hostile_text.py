@@ -69,20 +69,11 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classifier = {"classifier": {"checkpoint": EVIL}, "data": EVIL}
     write_plan(run, plan, {**ORIGIN, "options": classifier, "command": [EVIL], "user": EVIL, "host": EVIL})
     land_shards(run, plan, rows)
-    fields = (
-        "task",
-        "host",
-        "device",
-        "outcome",
-        "samples",
-        "seconds",
-        "images_per_s",
-        "restarts",
-        "threads",
-        "versions",
-    )
-    write_task(run, task_file(0), {"started": "2026-01-02T03:04:05Z", **dict.fromkeys(fields, EVIL)})
-    write_task(run, task_file(1), {"started": EVIL, **dict.fromkeys(fields, 0)})
+    texts = ("task", "host", "device", "outcome", "note", "job")
+    numbers = ("samples", "seconds", "images_per_s", "restarts", "threads")
+    told = {**dict.fromkeys(texts, EVIL), **dict.fromkeys(numbers, 0), "versions": {EVIL: EVIL}}
+    write_task(run, task_file(0), {"started": "2026-01-02T03:04:05Z", **told})
+    write_task(run, task_file(1), {"started": EVIL, **told})
     merge(run)
     return run
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import multiprocessing.synchronize
 import os
 import signal
 import subprocess
@@ -29,6 +31,7 @@ from batchcam.engine.loader import (
     prepare,
 )
 from batchcam.engine.preprocessing import Preprocessing
+from batchcam.errors import BatchcamError
 
 PREPROCESSING = Preprocessing((8,), (8, 8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -319,6 +322,15 @@ def test_batch_that_cannot_be_handed_over_is_an_error_and_no_hang(tmp_path):
     assert ended.returncode == 1
     assert "can't hand over a batch: unable to allocate shared memory: No space left on device\n" in ended.stderr
     assert "a loader process died" in ended.stderr or "exited unexpectedly" in ended.stderr
+
+
+def test_loader_processes_that_cannot_start_are_an_error_that_says_what_to_do(monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", full)
+    with pytest.raises(BatchcamError, match="cannot start loader processes: No space left on device; try --workers 0"):
+        stream(1).__enter__()
 
 
 def test_abandoned_stream_can_be_opened_again():

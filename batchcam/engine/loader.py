@@ -204,6 +204,10 @@ class BatchStream:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
         try:
             self._iterator = iter(self._loader)
+        except OSError as error:  # no room for semaphores in /dev/shm, no process left
+            # the iterator that came to nothing would look for this when it is dropped, and complain
+            torch.utils.data.dataloader._MultiProcessingDataLoaderIter._shutdown = True
+            raise BatchcamError(f"cannot start loader processes: {error.strerror or error}; try --workers 0") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self
