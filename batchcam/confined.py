@@ -30,8 +30,8 @@ MEMORY_SHARE = 0.5
 
 LEAST_MEMORY = 4 * 2**30
 
-CPU_SECONDS = 300
-"""Computing time between two signs of life; a block of rows takes about one second."""
+CPU_SECONDS = 120
+"""Computing time between two signs of life; a block of rows takes about one second, the digest of 1 GB two."""
 
 STDERR_LIMIT = 4096
 

@@ -24,7 +24,7 @@ from networks import GapNetwork, seeded
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from batchcam.engine.checkpoint import load_checkpoint, pack_checkpoint
+from batchcam.engine.checkpoint import load_checkpoint, load_raw, pack_checkpoint
 from batchcam.errors import CheckpointError
 
 PREPROCESSING = {"resize": [32], "image_size": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -123,6 +123,17 @@ def test_own_checkpoint_says_everything_and_loads_with_weights_only(tmp_path, st
 def test_same_content_is_packed_into_the_same_bytes(state):
     arguments = (state, "resnet18", ("ant", "bee"), PREPROCESSING, {"epoch": 1})
     assert pack_checkpoint(*arguments) == pack_checkpoint(*arguments)
+
+
+def test_bytes_are_the_same_when_part_of_the_content_was_read_from_a_checkpoint() -> None:
+    epochs = [{"epoch": number, "train_loss": 0.5, "note": "good"} for number in (1, 2)]
+    about = ("resnet18", ("ant", "bee"), PREPROCESSING)
+    once = pack_checkpoint({"weight": torch.ones(2)}, *about, {"history": epochs}, optimizer={"groups": [{"lr": 0.1}]})
+    read = load_raw(Path("model.pth"), once)
+    again = pack_checkpoint(read["model"], *about, read["batchcam"]["training"], optimizer=read["optimizer"])
+    assert again == once
+    resumed = [read["batchcam"]["training"]["history"][0], epochs[1]]
+    assert pack_checkpoint(read["model"], *about, {"history": resumed}, optimizer=read["optimizer"]) == once
 
 
 def test_safetensors_without_metadata_is_loaded(tmp_path, state):

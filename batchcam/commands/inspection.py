@@ -20,7 +20,7 @@ from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.layout import array_shape
 from batchcam.store.manifest import FileRecord, Manifest
 from batchcam.store.plan import Plan, Shard
-from batchcam.store.reader import blocks, open_file
+from batchcam.store.reader import UNREADABLE, blocks, open_file, open_hdf5
 from batchcam.store.schema import CLASSIFIER_ARRAYS, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, sample_arrays
 
 BLOCK_ROWS = 256
@@ -55,10 +55,10 @@ def inspect(run: Path, witness: Witness, deadly: Deadly) -> Inspection:
     Raises:
         RunError: the directory holds no run at all.
     """
+    if PLAN_FILE in deadly:
+        return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, deadly[PLAN_FILE])])
     witness.tell(reading=PLAN_FILE)
     try:
-        if PLAN_FILE in deadly:
-            raise RunError(f"{PLAN_FILE}: {deadly[PLAN_FILE]}")
         plan = open_plan(run)
     except RunError as error:
         if not (run / PLAN_FILE).exists():
@@ -121,6 +121,7 @@ class _Inspector:
             return
         damaged = list(check.check_digest(self._run, name, record))
         yield from damaged
+        self._witness.alive()
         if not damaged:
             self.bytes += (self._run / name).stat().st_size
 
@@ -169,7 +170,7 @@ class _Inspector:
         try:
             for array, rows in check.differing_rows(self._copies, block, first):
                 _count(self._differing, array, rows, first)
-        except (OSError, RuntimeError) as error:
+        except (*UNREADABLE, MemoryError) as error:
             self._copies = {}
             yield Finding(Kind.FILE_UNREADABLE, MASTER_FILE, f"HDF5 cannot read it: {error}")
         self._witness.tell(reading=name)
@@ -181,18 +182,17 @@ class _Inspector:
         if damaged:
             return
         try:
-            with contextlib.ExitStack() as opening:
-                file = opening.enter_context(open_file(self._run / MASTER_FILE))
-                wrong = list(check.check_master(file, self._plan, manifest))
-                yield from wrong
-                if not wrong:
-                    yield from check.check_classes(file, self._plan, MASTER_FILE)
-                    stack.push(opening.pop_all())
-                    self._classifier_of_master = [file[a.name][...] for a in CLASSIFIER_ARRAYS]
-                    arrays = sample_arrays(self._plan.maps)
-                    self._copies = {a.name: file[a.name] for a in arrays if not structure.lies_in_shards(file, a)}
-        except RunError as error:
-            yield Finding(Kind.FILE_UNREADABLE, MASTER_FILE, _reason(error))
+            file = open_hdf5(self._run / MASTER_FILE)
+            stack.callback(_close, file)
+            wrong = list(check.check_master(file, self._plan, manifest))
+            yield from wrong
+            if not wrong:
+                yield from check.check_classes(file, self._plan, MASTER_FILE)
+                self._classifier_of_master = [file[a.name][...] for a in CLASSIFIER_ARRAYS]
+                arrays = sample_arrays(self._plan.maps)
+                self._copies = {a.name: file[a.name] for a in arrays if not structure.lies_in_shards(file, a)}
+        except (*UNREADABLE, MemoryError) as error:
+            yield Finding(Kind.FILE_UNREADABLE, MASTER_FILE, f"HDF5 cannot read it: {error}")
 
     def _compare_with_shards(self) -> Iterator[Finding]:
         """Yield where run.h5 does not say what the shards say that were read."""
@@ -253,3 +253,8 @@ def _count(counted: dict[Key, tuple[int, int]], key: Key, rows: np.ndarray, firs
 
 def _reason(error: RunError) -> str:
     return str(error).partition(": ")[2] or str(error)
+
+
+def _close(file: h5py.File) -> None:
+    with contextlib.suppress(*UNREADABLE):  # of what it read, nothing depends on how it is left
+        file.close()

@@ -10,7 +10,7 @@ from batchcam.config import VerifyConfig
 from batchcam.confined import DiedError, ask
 from batchcam.console import Progress, note
 from batchcam.store.findings import Finding, Inspection, Kind
-from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE
+from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, SHARD_FOLDER
 
 DEATHS = 10
 """So many files may end the process that reads them, then verify gives up."""
@@ -84,7 +84,7 @@ def _inspect_here(run: Path, bar: _Bar) -> Inspection:
 def _survive(run: Path, bar: _Bar) -> Inspection:
     """Return what a confined process sees; whenever one ends before its time, another leaves out the file at fault."""
     deadly: dict[str, str] = {}
-    while len(deadly) < DEATHS:
+    for _ in range(DEATHS):
         try:
             for message in ask("batchcam.commands.inspection", run, deadly=deadly):
                 if "seen" in message:
@@ -94,8 +94,8 @@ def _survive(run: Path, bar: _Bar) -> Inspection:
         except DiedError as error:
             deadly[bar.reading] = str(error)
     found = [Finding(Kind.FILE_UNREADABLE, file, message) for file, message in deadly.items()]
-    more = Finding(Kind.FILE_UNREADABLE, bar.reading, "the rest of the run is not checked: too many such files")
-    return Inspection(None, 0, 0, 0, [], [*found, more])
+    rest = Finding(Kind.FILE_UNREADABLE, SHARD_FOLDER, "the rest of the run is not checked: too many such files")
+    return Inspection(None, 0, 0, 0, [], [*found, rest])
 
 
 class _Bar:

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import pickle
+import sys
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -119,6 +120,8 @@ def pack_checkpoint(
 ) -> bytes:
     """Return the bytes of a checkpoint that says everything; it loads with `weights_only=True`.
 
+    Equal content gives equal bytes, also when part of it has been read from a checkpoint before.
+
     Args:
         state: the network's state dict.
         architecture: torchvision's name of the network.
@@ -135,8 +138,20 @@ def pack_checkpoint(
         "training": dict(training),
     }
     buffer = io.BytesIO()
-    torch.save({FORMAT_KEY: about, "model": dict(state), **more}, buffer)
+    torch.save(_rebuilt({FORMAT_KEY: about, "model": dict(state), **more}), buffer)
     return buffer.getvalue()
+
+
+def _rebuilt(value: Any) -> Any:
+    """Return equal containers in which equal texts are one object, and no container comes twice.
+
+    Pickle writes an object that comes again as a reference, so its bytes tell which equal objects are the same one.
+    """
+    if isinstance(value, dict):
+        return {_rebuilt(k): _rebuilt(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_rebuilt, value))
+    return sys.intern(value) if type(value) is str else value
 
 
 def _read(path: Path) -> bytes:

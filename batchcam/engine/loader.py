@@ -11,6 +11,7 @@ import multiprocessing.queues
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any
@@ -205,8 +206,7 @@ class BatchStream:
         try:
             self._iterator = iter(self._loader)
         except OSError as error:  # no room for semaphores in /dev/shm, no process left
-            # the iterator that came to nothing would look for this when it is dropped, and complain
-            torch.utils.data.dataloader._MultiProcessingDataLoaderIter._shutdown = True
+            _forget_unbuilt_iterator(error)
             raise BatchcamError(f"cannot start loader processes: {error.strerror or error}; try --workers 0") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -254,6 +254,14 @@ def loader_died(error: BaseException) -> LoaderDiedError:
         return error
     advice = "out of memory, or of shared memory (/dev/shm)? try fewer --workers"
     return LoaderDiedError(f"a loader process died: {one_line(error)}; {advice}")
+
+
+def _forget_unbuilt_iterator(error: BaseException) -> None:
+    """Tell an iterator of torch whose construction failed to have no processes: dropped, it looks for them in vain."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        iterator: Any = frame.f_locals.get("self")
+        if type(iterator).__name__ == "_MultiProcessingDataLoaderIter" and not hasattr(iterator, "_workers"):
+            iterator._shutdown = True
 
 
 class _Closing:

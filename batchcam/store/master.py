@@ -76,8 +76,8 @@ def collect(
     for shard in plan.shards if shards is None else shards:
         path = run / SHARD_FOLDER / shard.file
         digest = landing.read_digest(path)
-        if digest is None:
-            raise RunError(f"{path}: missing, or without its digest; run explain again")
+        if digest is None or not landing.is_own_file(run, f"{SHARD_FOLDER}/{shard.file}"):
+            raise RunError(f"{path}: missing, a link, or without its digest; run explain again")
         if prove and landing.file_digest(path) != digest:
             raise RunError(f"{path}: changed after it was written: remove it and its digest, and run explain again")
         with open_checked(path, plan, shard) as file:

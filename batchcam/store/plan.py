@@ -16,7 +16,7 @@ from batchcam.store import landing
 from batchcam.store.document import canonical, read_document, seal
 from batchcam.store.schema import MAP_KINDS, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, cams_per_sample, shard_file
 
-PIXEL_LIMIT = 2**30
+PIXEL_LIMIT = 2**28
 """Of the network's input; maps are upsampled to it, whether they are stored or not."""
 
 IDENTITY_FIELDS = (

@@ -16,6 +16,9 @@ from batchcam.store.plan import Plan, Shard
 
 Block = Mapping[str, np.ndarray]
 
+UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+"""What h5py raises over a file that it can't make sense of."""
+
 
 def open_hdf5(path: Path) -> h5py.File:
     """Open `path` read-only, with HDF5's lock where the file system has one and without where it has not.
@@ -44,7 +47,7 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     try:
         with open_hdf5(path) as file:
             yield file
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except UNREADABLE as error:
         raise RunError(f"{path}: HDF5 cannot read it: {error}") from error
     except MemoryError as error:
         raise RunError(f"{path}: needs more memory than there is") from error
@@ -60,7 +63,7 @@ def open_structured(path: Path, plan: Plan, shard: Shard | None) -> h5py.File:
         try:
             file = stack.enter_context(open_hdf5(path))
             structure.require(file, plan, shard, path)
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+        except UNREADABLE as error:
             raise RunError(f"{path}: HDF5 cannot read it: {error}; see batchcam verify") from error
         stack.pop_all()
     return file

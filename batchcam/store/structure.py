@@ -37,7 +37,7 @@ TEXT_BYTES = 2**16
 """Bytes of one text; the longest that a run holds is a sample id, and paths end at 4096."""
 
 PIECE_BYTES = 2**30
-"""Bytes of a row or a chunk, which are read as a whole; a uint8 map of 32768 x 32768."""
+"""Bytes of a compressed row or chunk, which are unfolded as a whole: a float32 map of plan.PIXEL_LIMIT pixels."""
 
 DEFLATE_RATIO = 1032
 """Deflate makes nothing smaller than this, so that a file's size bounds what it can unfold to."""
@@ -238,7 +238,8 @@ def _problem(dataset: _Dataset, array: Array, shape: tuple[int, ...], plan: Plan
     longest = plan.sample_id_bytes if array.name == "sample_id" else TEXT_BYTES
     if array.dtype == "text" and dataset.item_bytes > min(longest, TEXT_BYTES):
         return f"texts of {dataset.item_bytes} bytes"
-    if (row_bytes := math.prod(shape[1:]) * dataset.item_bytes) > PIECE_BYTES:
+    row_bytes = math.prod(shape[1:]) * dataset.item_bytes
+    if array.storage != "checked" and row_bytes > PIECE_BYTES:
         return f"rows of {row_bytes} bytes: more than this batchcam reads"
     return _storage_problem(dataset, array.storage, shape)
 
@@ -251,7 +252,7 @@ def _storage_problem(dataset: _Dataset, storage: str, shape: tuple[int, ...]) ->
     if made.get_layout() == h5d.CHUNKED:
         chunk = made.get_chunk()
         larger = any(c > max(1, n) for c, n in zip(chunk, shape, strict=True))
-        if larger or math.prod(chunk) * dataset.item_bytes > PIECE_BYTES:
+        if larger or (storage != "checked" and math.prod(chunk) * dataset.item_bytes > PIECE_BYTES):
             return f"chunks of shape {chunk}"
     return None
 
