@@ -98,6 +98,14 @@ def target_names() -> list[str]:
     return list(importlib.import_module("fuzz_targets").TARGETS)
 
 
+def shown(value: Any) -> str:
+    """Return the beginning of what `value` looks like in code."""
+    try:
+        return repr(value)[:1000]
+    except ValueError:  # an integer of more digits than Python prints
+        return f"a {type(value).__name__} with too many digits to show"
+
+
 class Counting:
     """Counts inputs and notes how each kind of failure came about; several inputs that fail alike are one failure.
 
@@ -123,7 +131,7 @@ class Counting:
         try:
             self.targets.try_input(self.name, value)
         except Exception as error:
-            failure = (place_of(error), f"{type(error).__name__}: {error}"[:1000] + f"\n    from {value!r:.1000}")
+            failure = (place_of(error), f"{type(error).__name__}: {error}"[:1000] + f"\n    from {shown(value)}")
         result.cases += 1
         result.seconds = time.monotonic() - self.start
         result.end_mb = self.targets.resident_bytes() / 1e6

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import random
 import signal
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -20,7 +23,7 @@ from .inject import PROCEED, Call, Verdict
 from .material import Job, Watcher, told_interrupted, whole, write_checkpoint, write_images
 from .registry import Bench, Outcome, fault_class
 from .supervision import watched
-from .warm import Ended, Running
+from .warm import ONE_THREAD, ROOT, Ended, Running
 
 SHARD_SIZE = 100
 DIFFERENT = 100  # images; the others are hard links to them
@@ -97,14 +100,24 @@ def _command(job: Job, run: Path) -> list[object]:
     return job.explain(run, "-b", 50, "-j", 1)
 
 
-def _undisturbed(bench: Bench, job: Job) -> list[str]:
-    """Make the reference run; return what grew meanwhile."""
+def _undisturbed(bench: Bench, job: Job) -> Usage:
+    """Make the reference run; return what it used."""
     running = bench.warm.start(_command(job, job.reference))
     with Usage(running.pid) as usage:
         ended = bench.warm.wait(running)
     assert ended.code == EXIT_DONE, ended
-    bench.note = str(usage)
-    return usage.growth()
+    return usage
+
+
+def read_all(run: str) -> None:
+    """Read every row of a run again and again; print as JSON what grew in this process, and what it used."""
+    own = Usage(os.getpid())
+    with open_run(run) as opened:
+        for times in range(4):
+            for sample in opened:
+                if times and sample.row % 200 == 0:  # the first time fills caches
+                    own.take()
+    print(json.dumps([own.growth(), str(own)]))
 
 
 @fault_class("20,000 images, 200 shards: memory and descriptors of one worker, and of a reader of it all")
@@ -114,15 +127,14 @@ def flat(bench: Bench) -> Outcome:
         "no growth of more than 8 MiB, and of no descriptor, from the second to the last quarter of the time"
     )
     job = _long_job(bench)
-    outcome.case("worker", _undisturbed(bench, job))
-    own = Usage(os.getpid())
-    with open_run(job.reference) as run:
-        for times in range(4):
-            for sample in run:
-                if times and sample.row % 200 == 0:  # the first time fills caches
-                    own.take()
-    outcome.case("reader", own.growth())
-    outcome.note = f"worker {bench.note}; reader {own}"
+    worker = _undisturbed(bench, job)
+    outcome.case("worker", worker.growth())
+    program = "import sys; from tests.faults.soak import read_all; read_all(sys.argv[1])"
+    command = [sys.executable, "-c", program, str(job.reference)]
+    ended = subprocess.run(command, cwd=ROOT, env={**os.environ, **ONE_THREAD}, check=True, stdout=subprocess.PIPE)
+    growth, reader = json.loads(ended.stdout)
+    outcome.case("reader", growth)
+    outcome.note = f"worker {worker}; reader {reader}"
     return outcome
 
 
