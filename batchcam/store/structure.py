@@ -77,7 +77,7 @@ def problems(file: h5py.File, plan: Plan, shard: Shard | None) -> Iterator[Probl
     lie in the shards are left to `virtual_problem`: nobody reads them through run.h5.
     """
     _, count = _samples(plan, shard)
-    plain = packed = 0
+    sizes: dict[str, dict[str, int]] = {storage: {} for storage in FILTERS}
     for array in (*sample_arrays(plan.maps), *CLASSIFIER_ARRAYS, CLASS_NAME):
         if shard is None and lies_in_shards(file, array):
             continue
@@ -87,13 +87,13 @@ def problems(file: h5py.File, plan: Plan, shard: Shard | None) -> Iterator[Probl
         if problem:
             yield array.name, problem
         elif dataset:
-            size = math.prod(shape) * dataset.item_bytes
-            plain, packed = (plain + size, packed) if array.storage == "checked" else (plain, packed + size)
+            sizes[array.storage][array.name] = math.prod(shape) * dataset.item_bytes
     if problem := _config_problem(file):
         yield CONFIG, problem
-    size = file.id.get_filesize()
-    if plain > size or packed > DEFLATE_RATIO * size:
-        yield "cams", f"arrays of {plain + packed} bytes can't come from a file of {size} bytes"
+    for storage, each in sizes.items():
+        most = file.id.get_filesize() * (1 if storage == "checked" else DEFLATE_RATIO)
+        if sum(each.values()) > most:
+            yield max(each, key=each.__getitem__), f"{sum(each.values())} bytes, of which the file can hold {most}"
 
 
 def lies_in_shards(file: h5py.File, array: Array) -> bool:
