@@ -200,8 +200,18 @@ def _task(task: dict[str, Any]) -> str:
     rate = f", {task['images_per_s']} images/s" if task.get("images_per_s") else ""
     return (
         f"{task.get('task')} on {task.get('host')} ({task.get('device')}): {task.get('outcome')}, "
-        f"{task.get('samples')} samples in {task.get('seconds')} s{rate}, restarts {task.get('restarts')}"
+        f"{task.get('samples')} samples in {task.get('seconds')} s{rate}{_stages(task)}, "
+        f"restarts {task.get('restarts')}"
     )
+
+
+def _stages(task: dict[str, Any]) -> str:
+    """Return where a task's time went, such as " (91% explaining, 2% waiting for images, 1% storing)"."""
+    seconds, names = task.get("seconds"), ("explaining", "waiting_for_images", "storing")
+    spent = {name.replace("_", " "): task.get(f"seconds_{name}") for name in names}
+    if not seconds or not all(isinstance(each, float) for each in (seconds, *spent.values())):
+        return ""
+    return " (" + ", ".join(f"{each / seconds:.0%} {name}" for name, each in spent.items()) + ")"
 
 
 def _identity(plan: dict[str, Any], totals: dict[str, Any]) -> str:

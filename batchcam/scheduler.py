@@ -119,11 +119,6 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def available_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def utc_now() -> str:
     """Return the time in UTC, ISO 8601, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

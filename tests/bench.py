@@ -36,10 +36,10 @@ from torchvision import transforms
 from batchcam.commands.explain import explain
 from batchcam.commands.work import loader_processes
 from batchcam.config import Classifier, Compute, ExplainConfig
+from batchcam.cpus import available_cpus
 from batchcam.engine.assembly import Assembly, assemble
 from batchcam.engine.checkpoint import pack_checkpoint
 from batchcam.engine.loader import BatchStream, RangeBatches
-from batchcam.scheduler import available_cpus
 
 BATCH = 64
 CLASSES = tuple(f"class {k}" for k in range(10))

@@ -138,6 +138,15 @@ def test_shards_are_byte_identical_after_sigkill_in_the_middle_and_a_rerun(refer
     assert not list(run.rglob(".*.partial"))
 
 
+def test_the_record_of_a_task_says_where_its_time_went(reference):
+    (task,) = reference.glob("task-*.json")
+    record = json.loads(task.read_text())
+    spent = [record[f"seconds_{stage}"] for stage in ("waiting_for_images", "explaining", "storing")]
+    assert min(spent) > 0
+    assert record["seconds_landing"] > 0
+    assert sum(spent) <= record["seconds"]
+
+
 def test_sigterm_stops_within_a_batch_with_exit_75_and_the_rerun_gives_the_same_bytes(
     reference, checkpoint, images, tmp_path
 ):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import damage
 import pytest
+from outputs import run_json
 
 from batchcam.commands.info import info
 from batchcam.errors import RunError
@@ -80,3 +81,11 @@ def test_info_of_a_folder_without_a_plan_says_so(tmp_path: Path, run_cli) -> Non
     code, stdout, stderr = run_cli("info", tmp_path)
     assert (code, stdout) == (1, "")
     assert "not a run directory" in stderr
+
+
+def test_info_tells_where_a_tasks_time_went(sound_run: Path) -> None:
+    (sound_run / "manifest.json").unlink()  # a run in progress: its tasks' records are read
+    spent = {"seconds_explaining": 8.0, "seconds_waiting_for_images": 1.5, "seconds_storing": 0.25}
+    write_task(sound_run, task_file(0), {"task": "0/1", "started": "a", "seconds": 10.0, "samples": 21, **spent})
+    said = run_json("info", sound_run).out
+    assert "21 samples in 10.0 s (80% explaining, 15% waiting for images, 2% storing)" in said

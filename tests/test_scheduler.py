@@ -11,7 +11,7 @@ import time
 import pytest
 
 from batchcam.errors import ConfigError
-from batchcam.scheduler import Share, Stop, available_cpus, share, utc_now, whereabouts
+from batchcam.scheduler import Share, Stop, share, utc_now, whereabouts
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,3 @@ def test_restart_count_that_is_no_number_stops_no_job():
 def test_time_is_utc_to_the_second(monkeypatch):
     monkeypatch.setattr(time, "gmtime", lambda: time.struct_time((2026, 1, 2, 3, 4, 5, 4, 2, 0)))
     assert utc_now() == "2026-01-02T03:04:05Z"
-
-
-def test_at_least_one_cpu_is_available():
-    assert 1 <= available_cpus() <= (os.cpu_count() or 1)

@@ -16,7 +16,6 @@ from batchcam.engine.assembly import assemble
 from batchcam.engine.explainer import pick_device, set_precision
 from batchcam.engine.loader import BatchStream, RangeBatches
 from batchcam.engine.training import predict
-from batchcam.scheduler import available_cpus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +50,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     """
     device = pick_device(config.compute.device)
     precision = config.compute.precision or "fp32"
-    set_precision(precision, device, config.compute.threads or available_cpus())
+    set_precision(precision, device, config.compute.threads)
     assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     samples = len(assembly.source)

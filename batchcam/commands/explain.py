@@ -20,7 +20,7 @@ from batchcam.engine.preparation import prepare
 from batchcam.engine.proof import require_identity
 from batchcam.errors import BatchcamError, StoppedEarlyError
 from batchcam.rules import EXACT
-from batchcam.scheduler import Share, Stop, available_cpus, local_rank, share, utc_now
+from batchcam.scheduler import Share, Stop, local_rank, share, utc_now
 from batchcam.store import landing
 from batchcam.store.manifest import task_file, write_task
 from batchcam.store.plan import Plan, Shard, require_same, write_plan
@@ -82,7 +82,7 @@ def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
     device = pick_device(config.compute.device, local_rank())
     existing = existing_plan(config.out)
     precision = config.compute.precision or (existing.precision if existing else "fp32")
-    set_precision(precision, device, config.compute.threads or available_cpus())
+    set_precision(precision, device, config.compute.threads)
     assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
     method, control = method_of(config, existing), control_of(config, existing)
     same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None

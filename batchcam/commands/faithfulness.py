@@ -21,7 +21,6 @@ from batchcam.engine.preparation import prepare
 from batchcam.errors import ConfigError, RunError, one_line
 from batchcam.faithfulness import SUBSTRATES
 from batchcam.rules import CONTROLS, EXACT
-from batchcam.scheduler import available_cpus
 from batchcam.store.run import Run, open_run
 
 MOST_STEPS: Final = 1000
@@ -156,7 +155,7 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
         if config.steps > math.prod(plan.input_size):
             raise ConfigError(f"--steps {config.steps}: the network's input has {math.prod(plan.input_size)} pixels")
         device = pick_device(config.device)
-        set_precision(plan.precision, device, config.threads or available_cpus())
+        set_precision(plan.precision, device, config.threads)
         assembly = reassemble(plan, config.classifier, config.data)
         network = prepare(assembly, device, plan.method, plan.control, plan.target_layer).network
         substrates = (SUBSTRATES[config.deletion_to], SUBSTRATES[config.insertion_from])

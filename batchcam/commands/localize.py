@@ -26,11 +26,11 @@ from batchcam.commands.localize_reading import (
 from batchcam.commands.localize_scores import SCORES, ClassScores, Score, percent, score
 from batchcam.config import require_outside
 from batchcam.console import Progress
+from batchcam.cpus import available_cpus
 from batchcam.errors import BatchcamError, ConfigError, RunError, one_line
 from batchcam.exporters.wsol import PROTOCOL_SIZE
 from batchcam.localization import IOU_LEVELS, STRICT, TOLERANCE, mean
 from batchcam.rules import CONTROLS, EXACT
-from batchcam.scheduler import available_cpus
 from batchcam.store.document import read_document
 from batchcam.store.run import Run, open_run
 from batchcam.store.schema import PLAN_FILE

@@ -15,7 +15,6 @@ from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, pick_d
 from batchcam.engine.loader import LoadedBatch, collate
 from batchcam.engine.preparation import prepare
 from batchcam.rules import Status
-from batchcam.scheduler import available_cpus
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import open_checked
@@ -36,7 +35,7 @@ def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple
     if config.classifier is None or config.data is None:
         raise ValueError("recompute needs a classifier and data")
     device = pick_device(config.device)
-    set_precision(plan.precision, device, available_cpus())
+    set_precision(plan.precision, device)
     assembly = reassemble(plan, config.classifier, config.data)
     proved = prepare(assembly, device, plan.method, plan.control, plan.target_layer)
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)

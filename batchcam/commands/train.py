@@ -23,7 +23,7 @@ from batchcam.engine.sources import match_classes, open_source
 from batchcam.engine.timed_source import timed
 from batchcam.engine.training import Score, initial_network, shuffled_batches, split_by_class, train_epoch, validate
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
-from batchcam.scheduler import Stop, available_cpus
+from batchcam.scheduler import Stop
 from batchcam.store import landing
 from batchcam.store.plan import dataset_fingerprint
 
@@ -77,7 +77,7 @@ def train(config: TrainConfig) -> TrainSummary:
         DatasetError: no labels, or the validation dataset has other classes.
     """
     device = pick_device(config.device)
-    set_precision("fp32", device, config.threads or available_cpus())
+    set_precision("fp32", device, config.threads)
     preprocessing = _preprocessing(config)
     names, training, validation = _data(config, preprocessing)
     if len(training.positions) < 2:

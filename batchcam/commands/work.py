@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,18 +17,22 @@ import torchvision
 from batchcam import __version__
 from batchcam.config import ExplainConfig
 from batchcam.console import Progress, note
+from batchcam.cpus import available_cpus
 from batchcam.engine.assembly import Assembly
 from batchcam.engine.explainer import Explainer, Request
 from batchcam.engine.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
 from batchcam.engine.proof import ExplainableNetwork
 from batchcam.errors import StoppedEarlyError
-from batchcam.scheduler import Share, Stop, available_cpus, utc_now, whereabouts
+from batchcam.scheduler import Share, Stop, utc_now, whereabouts
 from batchcam.store.compression import COMPRESSOR
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter, has_landed
 
 RESTARTS = 3
 """Of the loader processes, when one dies."""
+
+STAGES = ("waiting_for_images", "explaining", "storing")
+"""What the loop over batches spends its time on; landing goes on in the background."""
 
 
 class Work:
@@ -45,7 +50,8 @@ class Work:
         self.landed: list[LandedShard] = []
         self.unreadable = 0
         self._start = time.perf_counter()
-        self._landing_s = self._waiting_s = 0.0
+        self._stages = dict.fromkeys(STAGES, 0.0)
+        self._landing_s = 0.0
         self._samples = 0
         self._config, self._plan, self._assembly, self._proved = config, plan, assembly, proved
         self._shards, self._device = shards, device
@@ -109,7 +115,7 @@ class Work:
             writer.landed[:0] = self._before
             self.landed = writer.landed  # also what lands after an error
             builder: ShardBuilder | None = None
-            for batch in self._timed(batches):
+            while batch := self._next(batches):
                 if reason := stop.reason():
                     raise StoppedEarlyError(f"stopped by {reason}; run the same command again to go on")
                 builder = builder or writer.builder(self._begun.popleft())
@@ -118,11 +124,14 @@ class Work:
                 if builder.rows == builder.shard.count:
                     self.unreadable += self._unreadable_under_way
                     self._unreadable_under_way = 0
-                    writer.submit(builder)
+                    with self._counted("storing"):
+                        writer.submit(builder)
                     builder = None
                     self._landing_s = writer.busy_s
                     tell()
-            writer.wait()
+            with self._counted("storing"):
+                writer.wait()
+            self._landing_s = writer.busy_s
 
     def _index_lists(self) -> Iterator[list[int]]:
         """Yield the batches of each shard when its turn comes, unless another worker has landed it meanwhile."""
@@ -136,20 +145,22 @@ class Work:
         if skipped:
             note(f"{skipped} of the shards to do were done by other workers meanwhile", self._config.quiet)
 
-    def _timed(self, batches: BatchStream) -> Iterator[LoadedBatch]:
-        """Yield all batches; count the time that the loop waits for them."""
-        while True:
-            asked = time.perf_counter()
-            batch = next(batches, None)
-            self._waiting_s += time.perf_counter() - asked
-            if batch is None:
-                return
-            yield batch
+    @contextlib.contextmanager
+    def _counted(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._stages[stage] += time.perf_counter() - start
+
+    def _next(self, batches: BatchStream) -> LoadedBatch | None:
+        with self._counted("waiting_for_images"):
+            return next(batches, None)
 
     def _append(self, builder: ShardBuilder, batch: LoadedBatch, explainer: Explainer) -> None:
         labels = self._assembly.labels[batch.indices.numpy()]
-        explained = explainer(batch.pixels, labels, batch.unreadable)
-        builder.append(*self._rows(batch, labels, explained.columns()))
+        with self._counted("explaining"):
+            explained = explainer(batch.pixels, labels, batch.unreadable)
+        with self._counted("storing"):
+            builder.append(*self._rows(batch, labels, explained.columns()))
         self._samples += len(labels)
         self._unreadable_under_way += int(batch.unreadable.sum())
 
@@ -177,7 +188,7 @@ class Work:
             "unreadable": self.unreadable,
             "seconds": round(seconds, 3),
             "images_per_s": round(self._samples / seconds, 2),
-            "seconds_waiting_for_images": round(self._waiting_s, 3),
+            **{f"seconds_{stage}": round(spent, 3) for stage, spent in self._stages.items()},
             "seconds_landing": round(self._landing_s, 3),
         }
 
