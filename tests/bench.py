@@ -399,7 +399,8 @@ def chart(jobs: dict[str, list[dict[str, Any]]]) -> str:
             y += 22
         y += 14
     style = 'font-family="sans-serif" font-size="12"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" width="680" height="{y}" {style}>{"".join(parts)}</svg>\n'
+    paper = '<rect width="100%" height="100%" fill="white"/>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" width="680" height="{y}" {style}>{paper}{"".join(parts)}</svg>\n'
 
 
 def main() -> None:
