@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -274,6 +275,19 @@ def test_target_layer_that_is_left_out_is_that_of_the_run(checkpoint, images, tm
     assert explain(config(checkpoint, images, run, identity=False)).complete
     with pytest.raises(ModelError, match=r"'layer4.1.bn2' is not what the classifier pools"):
         explain(config(checkpoint, images, run))
+
+
+def test_a_disk_too_small_for_the_run_is_told_before_it_starts(checkpoint, images, tmp_path, capsys, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    explain(config(checkpoint, images, tmp_path / "run", dry_run=True))
+    assert "warning: " + str(tmp_path) + " may be too small: 1 kB free for up to" in capsys.readouterr().err
+
+
+def test_fp16_on_a_cpu_is_warned_of(checkpoint, images, tmp_path, capsys):
+    compute = Compute(precision="fp16", device="cpu")
+    explain(config(checkpoint, images, tmp_path / "run", dry_run=True, compute=compute))
+    assert "warning: fp16 on a CPU is many times slower than fp32" in capsys.readouterr().err
 
 
 def test_dry_run_writes_nothing(checkpoint, images, tmp_path, capsys):

@@ -137,6 +137,8 @@ def preflight(
     note("; ".join(parts), config.quiet)
     if plan.control != CONTROLS[0]:
         note(f"control: the weights of {CONTROL_WORDS[plan.control]} are random", quiet=False)
+    if plan.precision == "fp16" and device.type == "cpu":
+        note("warning: fp16 on a CPU is many times slower than fp32; bf16 is made for it", quiet=False)
     for remark in assembly.source.notes:
         note(remark, config.quiet)
     if size > free:
