@@ -1,21 +1,27 @@
-"""The command line: options to a config, a config to one command, an error to an exit code."""
+"""The commands: options to a config, a config to one function, what it returns to text."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from batchcam import __version__
+from batchcam.cli.options import (
+    FILE,
+    classifier_options,
+    common_options,
+    compute_options,
+    device_options,
+    option,
+    preprocessing_options,
+)
 from batchcam.config import (
-    PRECISIONS,
     Classifier,
     Compute,
     DemoConfig,
@@ -25,19 +31,9 @@ from batchcam.config import (
     VerifyConfig,
     parse_duration,
 )
-from batchcam.errors import (
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_FINDINGS,
-    EXIT_STOPPED_EARLY,
-    BatchcamError,
-    ConfigError,
-    one_line,
-)
+from batchcam.errors import EXIT_DONE, EXIT_FINDINGS
 from batchcam.rules import CONTROLS, METHODS
 from batchcam.scheduler import Stop
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_CODES = {
     0: "done",
@@ -48,143 +44,6 @@ EXIT_CODES = {
 }
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-FILE = click.Path(path_type=Path)
-
-
-def option(*names: str, **settings: Any) -> Callable[[F], F]:
-    """Return a click option that can also come from BATCHCAM_<its long name>."""
-    longest = max((n.partition("/")[0] for n in names), key=len).lstrip("-")
-    settings.setdefault("envvar", "BATCHCAM_" + longest.upper().replace("-", "_"))
-    return click.option(*names, **settings)
-
-
-def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Return one decorator that applies `decorators` in the order in which help should list them."""
-
-    def apply(function: F) -> F:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return apply
-
-
-def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
-    """Make the values of a TOML file the defaults of this command's options."""
-    if path is None:
-        return
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # besides TOMLDecodeError an integer of too many digits
-        raise ConfigError(f"--config {path}: cannot read: {getattr(error, 'strerror', None) or error}") from error
-    command = str(context.info_name)
-    for name, value in content.items():
-        if isinstance(value, dict) != (name in cli.commands):
-            raise ConfigError(f"--config {path}: {name!r}: tables are for commands: {', '.join(sorted(cli.commands))}")
-    shared = {k: v for k, v in content.items() if k not in cli.commands}
-    known = _option_names(context.command)
-    elsewhere = {name for each in cli.commands.values() for name in _option_names(each)}
-    defaults = {}
-    for key, value in {**shared, **content.get(command, {})}.items():
-        name = key.replace("_", "-")
-        if name in known:
-            defaults[str(known[name].name)] = _as_written(known[name], value, f"--config {path}: {key}")
-        elif key not in shared or name not in elsewhere:
-            raise ConfigError(f"--config {path}: no option {key!r} in {command}; there are: {', '.join(sorted(known))}")
-    context.default_map = defaults
-
-
-def _option_names(command: click.Command) -> dict[str, click.Option]:
-    """Return each option that a file may set, by the long name that people write."""
-    names = {}
-    for parameter in command.params:
-        if isinstance(parameter, click.Option) and parameter.name not in ("config", "version", "debug"):
-            names[max(parameter.opts, key=len).lstrip("-")] = parameter
-    return names
-
-
-def _as_written(option: click.Option, value: object, where: str) -> Any:
-    """Return a value of a TOML file as the command line has it: click turns a 1.5 into 1, but refuses a "1.5".
-
-    Raises:
-        ConfigError: the option takes no such value.
-    """
-    if option.is_flag:
-        if not isinstance(value, bool):
-            raise ConfigError(f"{where}: expected true or false")
-        return value
-    several = option.multiple or option.nargs > 1 or option.name in ("mean", "std")
-    items = value if isinstance(value, list) and several else [value]
-    for item in items:
-        too_long = isinstance(item, int) and item.bit_length() > 64  # TOML has no such integer, nor can str write all
-        if type(item) not in (str, int, float) or too_long or "\0" in str(item):
-            raise ConfigError(f"{where}: expected text or a number{', or a list of them' if several else ''}")
-    texts = [str(item) for item in items]
-    if option.name in ("mean", "std"):
-        return ",".join(texts)
-    if option.nargs > 1 and len(texts) != option.nargs:
-        raise ConfigError(f"{where}: expected a list of {option.nargs}")
-    return texts if several else texts[0]
-
-
-common_options = _options(
-    option("-q", "--quiet", is_flag=True, help="No progress and no notes."),
-    option("--json", "as_json", is_flag=True, help="End stdout with one line: a JSON object."),
-    click.option(
-        "--config", type=FILE, callback=_read_config, expose_value=False, is_eager=True, envvar="BATCHCAM_CONFIG",
-        help="TOML file with options of this command, at its top level or under [COMMAND].",
-    ),
-    click.option("--debug", is_flag=True, expose_value=False, envvar="BATCHCAM_DEBUG", help="Traceback on failure."),
-    click.version_option(__version__, prog_name="batchcam"),
-)  # fmt: skip
-
-
-def _sample_timeout(context: click.Context, parameter: click.Parameter, text: str) -> float:
-    return parse_duration(text, "--sample-timeout")
-
-
-preprocessing_options = _options(
-    option(
-        "--preprocess",
-        metavar="imagenet|seed",
-        help="Preset: imagenet (256, crop 224) or seed (128, mean and std 0.5).",
-    ),
-    option("--image-size", metavar="N|HxW", help="The network's input, cropped from the centre."),
-    option(
-        "--resize", metavar="N|HxW", help="Before the crop: shorter side to N, or exactly HxW.  [default: --image-size]"
-    ),
-    option("--mean", metavar="R,G,B", help="Mean of the channels, in units of 0…1."),
-    option("--std", metavar="R,G,B", help="Standard deviation of the channels."),
-)
-
-classifier_options = _options(
-    option("--arch", help="torchvision's name of the network, where the checkpoint does not say."),
-    option("--model", metavar="MODULE:CALLABLE", help="Your own function that returns the network."),
-    option("--class-names", type=FILE, help="File with one class name a line, where the checkpoint does not say."),
-    preprocessing_options,
-)
-
-device_options = _options(
-    option("-j", "--workers", type=int, help="Processes that decode images.  [default: a quarter of the CPUs]"),
-    option("--threads", type=int, help="CPU threads of the network.  [default: all CPUs]"),
-    option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto."),
-    option(
-        "--sample-timeout", metavar="TIME", default="5m", show_default=True, callback=_sample_timeout,
-        help="Give up an image that takes longer to read: it counts as unreadable. 0: never.",
-    ),
-)  # fmt: skip
-
-compute_options = _options(
-    option("-b", "--batch-size", type=int, help="Images of one forward pass.  [default: 64]"),
-    device_options,
-    option(
-        "--precision", type=click.Choice(PRECISIONS), help="Of the forward pass; CAMs are float32.  [default: fp32]"
-    ),
-)
 
 
 def _command(example: str, codes: tuple[int, ...]) -> Callable[[Callable[..., Any]], click.Command]:
@@ -490,62 +349,6 @@ def compare(old: Path, new: Path, quiet: bool, as_json: bool, **options: Any) ->
     return _finish(command(CompareConfig(old, new, quiet=quiet, **options)), compare_text, as_json)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and end the process with its exit code."""
-    _open_missing_streams()
-    _escape_what_streams_lack()
-    _let_threads_sleep()
-    words = sys.argv[1:] if arguments is None else arguments
-    try:
-        code = cli.main(words, prog_name="batchcam", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else error.format_message())
-        code = error.exit_code
-    except click.exceptions.Exit as error:
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = _fail("interrupted; run the same command again to go on", EXIT_STOPPED_EARLY, words)
-    except click.ClickException as error:
-        code = _fail(error.format_message(), error.exit_code, words)
-    except BatchcamError as error:
-        _debug(words)
-        code = _fail(str(error), error.exit_code, words)
-    except ModuleNotFoundError as error:
-        _debug(words)
-        advice = "this command needs more than the auditor's side: pip install '.[worker]' in batchcam's folder"
-        code = _fail(f"no module {error.name}; {advice}", EXIT_FAILED, words)
-    except Exception as error:
-        _debug(words)
-        code = _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", EXIT_FAILED, words)
-    sys.exit(code if isinstance(code, int) else EXIT_DONE)
-
-
-def _let_threads_sleep() -> None:
-    """Make torch's idle threads sleep; spinning, they take the CPU from what they wait for on a machine that is busy.
-
-    Before torch is imported: OpenMP reads it once. Beside one busy program, two threads on two CPUs explain a third
-    faster so, and as fast as ever on a quiet machine.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def _open_missing_streams() -> None:
-    """Open what a scheduler closed: else the next file that is opened becomes stdout or stderr."""
-    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
-        if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, os.O_RDWR)
-            if descriptor != number:
-                os.dup2(descriptor, number)
-            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
-
-
-def _escape_what_streams_lack() -> None:
-    """Print characters that the terminal's encoding lacks as escapes, instead of failing after the work is done."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def _finish(summary: Any, text: Callable[[Any], str], as_json: bool) -> int:
     """Print what a command returned; return the exit code."""
     code = EXIT_FINDINGS if getattr(summary, "findings", 0) else EXIT_DONE
@@ -568,20 +371,6 @@ def _watch(run: Path, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(seen), "exit_code": EXIT_DONE}))
     return EXIT_DONE
-
-
-def _fail(message: str, code: int, words: list[str]) -> int:
-    click.echo(f"batchcam: error: {one_line(message)}", err=True)
-    if "--json" in words or os.environ.get("BATCHCAM_JSON"):
-        click.echo(json.dumps({"error": one_line(message), "exit_code": code}))
-    return code
-
-
-def _debug(words: list[str]) -> None:
-    if "--debug" in words or os.environ.get("BATCHCAM_DEBUG"):
-        import traceback
-
-        traceback.print_exc()
 
 
 def _take(options: dict[str, Any], kind: type) -> dict[str, Any]:
