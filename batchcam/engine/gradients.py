@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import TracebackType
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from batchcam.engine.capture import ActivationCapture
 from batchcam.engine.proof import ExplainableNetwork
+from batchcam.engine.target_layer import TargetLayer
 from batchcam.engine.tracing import Trace, finite_trace, grid_output
 from batchcam.errors import ModelError
 from batchcam.gradient_maps import METHODS
@@ -29,15 +31,15 @@ def with_gradients(
         ModelError: there is no such layer, or the logits do not depend on it differentiably.
     """
     trace = finite_trace(network, probe)
-    name = target_layer or _last_grid(network, trace)
-    output = grid_output(network, trace, name)
-    class_count, channels = trace.logits.shape[1], output.shape[1]
+    layer = _named_grid(network, trace, target_layer) if target_layer else _last_grid(network, trace)
+    grid = layer.grid(trace.outputs[layer.name])
+    class_count, channels = trace.logits.shape[1], grid.shape[1]
     explainable = ExplainableNetwork(
         network=network.requires_grad_(False),
-        target_layer=name,
-        weight=torch.full((class_count, channels), torch.nan, device=output.device),
-        bias=torch.full((class_count,), torch.nan, device=output.device),
-        grid_size=(output.shape[2], output.shape[3]),
+        target_layer=str(layer),
+        weight=torch.full((class_count, channels), torch.nan, device=grid.device),
+        bias=torch.full((class_count,), torch.nan, device=grid.device),
+        grid_size=(grid.shape[2], grid.shape[3]),
         residual=float("nan"),
         method=method,
     )
@@ -47,19 +49,64 @@ def with_gradients(
     return explainable
 
 
-def _last_grid(network: nn.Module, trace: Trace) -> str:
+def _named_grid(network: nn.Module, trace: Trace, text: str) -> TargetLayer:
+    layer = TargetLayer.parse(text)
+    if layer.rectified or layer.normed:
+        layer = TargetLayer(text)  # gradients are those of a module's output, which no module of this name has
+    output = grid_output(network, trace, layer.name)
+    return layer if layer.channels_last else _as_grid(network, trace, layer.name, output)
+
+
+def _last_grid(network: nn.Module, trace: Trace) -> TargetLayer:
     """Return the last layer to run that has weights and gives several cells; of several at once, the outermost."""
-    grids = [
-        name
-        for name, output in trace.outputs.items()
-        if output.ndim == 4 and output[0, 0].numel() > 1 and any(True for _ in network.get_submodule(name).parameters())
-    ]
-    if not grids:
+    learned = [name for name in trace.outputs if any(True for _ in network.get_submodule(name).parameters())]
+    layers = list(_grids(network, trace, learned))
+    if not layers or _tokens_follow(trace, learned, layers[-1].name):
         raise ModelError(
             "no layer gives activations of shape (N, C, h, w) with several cells; transformers of tokens, such as ViT, "
-            "have none"
+            "have none but the patches' embedding"
         )
-    return grids[-1]
+    return layers[-1]
+
+
+def _grids(network: nn.Module, trace: Trace, learned: list[str]) -> Iterator[TargetLayer]:
+    """Yield the layers that give several cells, without attention's (N, heads, L, L) and the like.
+
+    Of the three signs of those, a grid may have one: channels last, other proportions than the image, and more cells
+    than an earlier grid.
+    """
+    image_height, image_width = trace.image_size
+    fewest = image_height * image_width
+    for name in learned:
+        output = trace.outputs[name]
+        if output.ndim != 4 or len(output) != len(trace.logits):
+            continue
+        layer = _as_grid(network, trace, name, output)
+        height, width = layer.grid(output).shape[2:]
+        distorted = abs(height * image_width / image_height - width) > max(1, image_width / image_height)
+        if height * width > 1 and layer.channels_last + distorted + (height * width > fewest) < 2:
+            fewest = min(fewest, height * width)
+            yield layer
+
+
+def _tokens_follow(trace: Trace, learned: list[str], name: str) -> bool:
+    """Return whether most of the network lies behind layer `name` and gives tokens (N, L, C), which are no grid."""
+    place = learned.index(name) + 1
+    return sum(trace.outputs[later].ndim == 3 for later in learned[place:]) > place
+
+
+def _as_grid(network: nn.Module, trace: Trace, name: str, output: Tensor) -> TargetLayer:
+    """Return layer `name` with the order of its axes, which its last linear layer, layer norm or convolution tells."""
+    channels_last = False
+    for inner, values in trace.outputs.items():
+        if values.shape == output.shape and (inner == name or inner.startswith(f"{name}.")):
+            module = network.get_submodule(inner)
+            if isinstance(module, nn.LayerNorm):
+                # ConvNeXt's turns (N, C, h, w) to (N, h, w, C) and back
+                channels_last = module.normalized_shape == output.shape[3:] and output.shape[1] != output.shape[3]
+            elif isinstance(module, (nn.Linear, nn.Conv2d)):
+                channels_last = isinstance(module, nn.Linear)
+    return TargetLayer(name, channels_last=channels_last)
 
 
 class GradientMaps:
@@ -71,7 +118,7 @@ class GradientMaps:
 
     def __init__(self, explainable: ExplainableNetwork) -> None:
         self._explainable = explainable
-        layer = explainable.network.get_submodule(explainable.target_layer)
+        layer = explainable.network.get_submodule(explainable.module_name)
         self._capture = ActivationCapture(layer, differentiable=True)
         self._pass: tuple[Tensor, Tensor] | None = None
 
@@ -105,11 +152,11 @@ class GradientMaps:
         if self._pass is None:
             raise RuntimeError("no forward pass to explain")
         (logits, activations), self._pass = self._pass, None
-        method = METHODS[self._explainable.method]
+        method, layer = METHODS[self._explainable.method], TargetLayer.parse(self._explainable.target_layer)
         maps = []
         for column in classes.T:
             gradients = self._gradients(logits, activations, column)
-            maps.append(method(activations.detach().float(), gradients.float()))
+            maps.append(method(layer.grid(activations.detach().float()), layer.grid(gradients.float())))
         return torch.stack(maps, 1).masked_fill((classes < 0)[:, :, None, None], torch.nan)
 
     def _gradients(self, logits: Tensor, activations: Tensor, column: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from batchcam.errors import ModelError
 class Trace:
     """What one forward pass went through: each module's latest first input and output, in order of execution."""
 
+    image_size: tuple[int, int]
     logits: Tensor
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
@@ -57,7 +58,7 @@ def _trace(network: nn.Module, probe: Tensor) -> Trace:
         logits = network(probe)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise ModelError("the network does not return logits of shape (N, K); wrap it with --model module:callable")
-    return Trace(logits, inputs, outputs)
+    return Trace((probe.shape[2], probe.shape[3]), logits, inputs, outputs)
 
 
 @contextlib.contextmanager
