@@ -1,7 +1,7 @@
 """Benchmark of size: `python tests/bench_scale.py` writes runs of growing size and prints what they cost.
 
-Synthetic rows, so that the store alone is measured: cells of ResNet18 at 128 px, landing, merging, memory. Each size
-runs in a process of its own. The largest takes 15 GB of disk for a moment, and minutes.
+Synthetic rows, so that the store alone is measured: cells of ResNet18 at 128 px, landing, merging, memory. Landing and
+merging of each size run in processes of their own. The largest takes 15 GB of disk for a moment, and minutes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import argparse
 import json
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,12 +21,25 @@ from bench_reader import ORIGIN
 from bench_reader import rows as plausible_rows
 from conftest import synthetic_plan
 
-from batchcam.commands.merge import merge
 from batchcam.commands.planning import sample_bytes
 from batchcam.store.plan import Plan, Shard, write_plan
 from batchcam.store.shard import ShardWriter
 
 Measured = dict[str, float]
+
+
+MERGE = """
+import json, re, sys, time
+from pathlib import Path
+from batchcam.commands.merge import merge
+
+start = time.perf_counter()
+merge(Path(sys.argv[1]))
+seconds = time.perf_counter() - start
+peak_kb = re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]
+print(json.dumps({"merge_s": seconds, "merging_peak_mb": int(peak_kb) / 1024}))
+"""
+"""VmHWM and not getrusage's maximum, which counts the process that started this one."""
 
 
 def build(folder: Path, plan: Plan) -> Measured:
@@ -44,23 +59,22 @@ def build(folder: Path, plan: Plan) -> Measured:
             builder.append(columns, texts)
             writer.submit(builder)
         writer.wait()
-    landed = time.perf_counter()
-    writing_peak = peak_mb()
-    merge(run)
-    merged = time.perf_counter()
+    seconds = time.perf_counter() - start
     size = sum(p.stat().st_size for p in (run / "shards").glob("*.h5"))
     return {
-        "write_s": landed - start,
-        "merge_s": merged - landed,
+        "write_s": seconds,
         "bytes_per_sample": size / plan.sample_count,
         "most_bytes_per_sample": sample_bytes(plan),
-        "writing_peak_mb": writing_peak,
-        "peak_mb": peak_mb(),
+        "writing_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **merged(run),
     }
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def merged(run: Path) -> Measured:
+    """Merge in a fresh process, whose memory is that of merging alone; return seconds and memory."""
+    ended = subprocess.run([sys.executable, "-c", MERGE, run], stdout=subprocess.PIPE, check=True)
+    measured: Measured = json.loads(ended.stdout)
+    return measured
 
 
 def apart(plan: Plan) -> Measured:
@@ -91,7 +105,7 @@ def line(name: str, plan: Plan) -> None:
     print(
         f"| {name} | {found['write_s']:.1f} s, {1e6 * found['write_s'] / count:.0f} µs a sample "
         f"| {found['merge_s']:.1f} s, {1000 * found['merge_s'] / len(plan.shards):.1f} ms a shard "
-        f"| {found['bytes_per_sample']:,.0f} | {found['writing_peak_mb']:.0f}, {found['peak_mb']:.0f} |",
+        f"| {found['bytes_per_sample']:,.0f} | {found['writing_peak_mb']:.0f}, {found['merging_peak_mb']:.0f} |",
         flush=True,
     )
 
@@ -99,12 +113,16 @@ def line(name: str, plan: Plan) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--most", type=int, default=1_000_000, help="Largest number of samples.")
+    parser.add_argument("--most-without-maps", type=int, default=4_000_000, help="The same, of runs without maps.")
     parser.add_argument("--most-shards", type=int, default=10_000)
     asked = parser.parse_args()
     print("| run | landing | merging | bytes a sample | peak MB landing, merging |\n|---|---|---|---|---|")
     for samples in (1_000, 10_000, 100_000, 1_000_000):
         if samples <= asked.most:
             line(f"{samples:,} samples in shards of 1,000", plan_of(samples, 1000))
+    for samples in (1_000_000, 4_000_000):
+        if samples <= asked.most_without_maps:
+            line(f"{samples:,} samples in shards of 10,000, no maps", plan_of(samples, 10_000, maps="none"))
     for shards in (1, 100, 1_000, 10_000):
         if shards <= asked.most_shards:
             line(f"{shards:,} shards of 4 samples, no maps", plan_of(4 * shards, 4, maps="none"))

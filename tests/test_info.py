@@ -83,9 +83,9 @@ def test_info_of_a_folder_without_a_plan_says_so(tmp_path: Path, run_cli) -> Non
     assert "not a run directory" in stderr
 
 
-def test_info_tells_where_a_tasks_time_went(sound_run: Path) -> None:
-    (sound_run / "manifest.json").unlink()  # a run in progress: its tasks' records are read
+def test_info_tells_where_a_tasks_time_went(finished_run: Path) -> None:
+    (finished_run / "manifest.json").unlink()  # a run in progress: its tasks' records are read
     spent = {"seconds_explaining": 8.0, "seconds_waiting_for_images": 1.5, "seconds_storing": 0.25}
-    write_task(sound_run, task_file(0), {"task": "0/1", "started": "a", "seconds": 10.0, "samples": 21, **spent})
-    said = run_json("info", sound_run).out
+    write_task(finished_run, task_file(0), {"task": "0/1", "started": "a", "seconds": 10.0, "samples": 21, **spent})
+    said = run_json("info", finished_run).out
     assert "21 samples in 10.0 s (80% explaining, 15% waiting for images, 2% storing)" in said

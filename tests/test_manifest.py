@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import h5py
@@ -75,8 +76,8 @@ def test_manifest_tells_versions_tasks_and_who_made_it(sound_run: Path) -> None:
 
 def test_manifest_lands_last(finished_run: Path, monkeypatch) -> None:
     landed = []
-    real = landing.land
-    monkeypatch.setattr(landing, "land", lambda path, data: (landed.append(path.name), real(path, data)))
+    real = os.replace
+    monkeypatch.setattr(landing.os, "replace", lambda source, path: (landed.append(path.name), real(source, path)))
     merge(finished_run)
     assert landed == ["run.h5.sha256", "run.h5", "manifest.json"]
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -13,9 +16,9 @@ import h5py
 import numpy as np
 import pytest
 
-from batchcam.commands.merge import merge
+from batchcam.commands.merge import count_totals, merge
 from batchcam.errors import RunError
-from batchcam.store import landing, master
+from batchcam.store import landing, layout, master
 from batchcam.store.reader import open_checked
 from batchcam.store.schema import STATUS_MISSING, sample_arrays
 
@@ -38,6 +41,37 @@ def test_every_array_of_run_h5_is_that_of_the_shards(make_run, cams: str, maps: 
         for array in sample_arrays(maps):
             np.testing.assert_array_equal(file[array.name][...], column(run, array.name), err_msg=array.name)
             assert file[array.name].is_virtual == (array.name in VIRTUAL), array.name
+
+
+def test_columns_longer_than_a_chunk_are_those_that_were_explained(
+    tmp_path: Path, make_plan, make_rows, make_shards, monkeypatch
+) -> None:
+    monkeypatch.setattr(layout, "column_chunk_rows", lambda rows, row_bytes: min(rows, 1000))
+    plan = make_plan(sample_count=9000, shard_size=1777, maps="none", grid_size=(1, 2), channels=5)
+    rows = make_rows(plan)
+    for row, error in ((0, "x"), (4095, "ä" * 50), (4096, "y"), (8000, "z" * 80), (8999, "last")):
+        rows.texts["error"][row] = error
+    make_shards(tmp_path / "run", plan, rows)
+    merge(tmp_path / "run")
+    with h5py.File(tmp_path / "run/run.h5") as file:
+        for name in {a.name for a in sample_arrays("none")} - VIRTUAL:
+            values = file[name][...]
+            assert len(values) > file[name].chunks[0], name  # else this shows nothing
+            expected = rows.columns.get(name)
+            if expected is None:
+                values, expected = [v.decode() for v in values.tolist()], rows.texts[name]
+            np.testing.assert_array_equal(values, expected, err_msg=name)
+        assert file["error"].dtype.itemsize == 100
+
+
+def test_chunks_of_run_h5_are_written_once(tmp_path: Path, make_plan, make_rows, make_shards, monkeypatch) -> None:
+    plan = make_plan(sample_count=9000, shard_size=1777, maps="none", grid_size=(1, 2), channels=5)
+    make_shards(tmp_path / "run", plan, make_rows(plan))
+    merge(tmp_path / "run")
+    with h5py.File(tmp_path / "run/run.h5") as file:
+        stored = [file[a.name].id.get_storage_size() for a in sample_arrays("none") if a.name not in VIRTUAL]
+        # a chunk that is written again with another size leaves its first place unused
+        assert sum(stored) + 100_000 > (tmp_path / "run/run.h5").stat().st_size
 
 
 def test_run_h5_holds_the_classifier_the_classes_and_the_table_of_shards(sound_run: Path) -> None:
@@ -115,19 +149,77 @@ def test_merging_again_replaces_a_damaged_run_h5(finished_run: Path, run_cli) ->
     assert run_cli("verify", finished_run)[0] == 0
 
 
-def test_merging_again_never_leaves_run_h5_without_a_digest(finished_run: Path, monkeypatch) -> None:
+def test_merging_again_never_leaves_run_h5_without_its_digest(finished_run: Path, monkeypatch) -> None:
     seen = []
-    real = landing.land
+    for name in ("open", "write", "fsync", "close", "replace", "unlink"):
+        real = getattr(os, name)
 
-    def watched(path: Path, data: object) -> None:
-        seen.append((finished_run / "run.h5.sha256").exists())
-        real(path, data)
-        seen.append((finished_run / "run.h5.sha256").exists())
+        def watched(*arguments, real=real, name=name, **options):
+            seen.append((name, landing.read_digest(finished_run / "run.h5")))
+            return real(*arguments, **options)
 
-    monkeypatch.setattr(landing, "land", watched)
+        monkeypatch.setattr(landing.os, name, watched)
     merge(finished_run)
-    assert len(seen) >= 6
-    assert all(seen)
+    digest = hashlib.sha256((finished_run / "run.h5").read_bytes()).hexdigest()
+    assert {each for _, each in seen} == {digest}
+    assert [name for name, _ in seen].count("replace") == 3  # digest, run.h5, manifest
+
+
+def test_totals_do_not_depend_on_how_samples_come_in_shards(make_run) -> None:
+    totals = [
+        json.loads((make_run(f"by {n}", shard_size=n) / "manifest.json").read_bytes())["totals"] for n in (1, 8, 21)
+    ]
+    assert totals[0] == totals[1] == totals[2]
+
+
+def test_totals_are_those_of_all_samples(tmp_path: Path, make_plan, make_rows, make_shards) -> None:
+    plan = make_plan()
+    rows = make_rows(plan)
+    make_shards(tmp_path / "run", plan, rows)
+    merge(tmp_path / "run")
+    pairs = [
+        (a, b) for a, b in zip(rows.columns["label"], rows.columns["prediction"], strict=True) if a >= 0 and b >= 0
+    ]
+    status = rows.columns["status"].tolist()
+    assert json.loads((tmp_path / "run/manifest.json").read_bytes())["totals"] == {
+        "samples": 21,
+        "labelled": len(pairs),
+        "correct": sum(a == b for a, b in pairs),
+        "accuracy": sum(a == b for a, b in pairs) / len(pairs),
+        "status": {
+            "unreadable": sum(s & 1 for s in status),
+            "non finite": sum(s >> 1 & 1 for s in status),
+            "constant map": sum(s >> 2 & 1 for s in status),
+            "no positive evidence": sum(s >> 3 & 1 for s in status),
+        },
+        "largest_identity_residual": float(np.nanmax(rows.columns["identity_residual"])),
+    }
+
+
+def test_a_run_without_residuals_has_no_largest(make_run) -> None:
+    none = {"label": [0], "prediction": [1], "status": np.zeros(1, np.uint8), "identity_residual": [np.nan]}
+    totals = count_totals({name: np.array(values) for name, values in none.items()})
+    assert (totals["largest_identity_residual"], totals["accuracy"]) == (None, 0)
+
+
+def test_an_interrupt_ends_merging_at_the_next_shard(finished_run: Path, monkeypatch) -> None:
+    before, real, read = (finished_run / "run.h5").read_bytes(), master.collect, []
+
+    def interrupted(*arguments):
+        for each in real(*arguments):
+            read.append(each[0].index)
+            if each[0].index == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.3)
+            yield each
+
+    monkeypatch.setattr(master, "collect", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        merge(finished_run)
+    assert read == [0, 1]
+    assert (finished_run / "run.h5").read_bytes() == before
+    assert not list(finished_run.glob(".*"))
+    assert not [t for t in threading.enumerate() if t.name.startswith("merge")]
 
 
 def test_merge_removes_what_dead_workers_left(finished_run: Path, run_cli) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from batchcam import metrics
 from batchcam.errors import RunError
 from batchcam.rules import Status
 from batchcam.scheduler import utc_now, whereabouts
 from batchcam.store import landing
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks, write_manifest
-from batchcam.store.master import gather, write_master
+from batchcam.store.master import write_master
 from batchcam.store.plan import Plan, read_plan
 from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
 from batchcam.store.shard import landed_shards
@@ -41,13 +42,13 @@ def merge(run: Path) -> MergeSummary:
     """
     plan = open_plan(run)
     _require_all(run, plan)
-    collected = gather(run, plan)
-    totals = count_totals(collected.columns)
-    master = write_master(run, plan, collected)
+    counted = Totals()
+    master, shards = write_master(run, plan, counted.add)
+    totals = counted.stated()
     findings = needs_a_look(totals)
     manifest = Manifest(
         run_id=plan.run_id,
-        shards=collected.records,
+        shards=shards,
         master=master,
         totals=totals,
         findings=findings,
@@ -56,7 +57,7 @@ def merge(run: Path) -> MergeSummary:
     )
     write_manifest(run, manifest)
     _remove_leftovers(run, plan)
-    size = master.bytes + sum(r.bytes for r in collected.records)
+    size = master.bytes + sum(r.bytes for r in shards)
     return MergeSummary(totals, sum(f["count"] for f in findings), len(plan.shards), size)
 
 
@@ -103,18 +104,43 @@ def open_plan(run: Path) -> Plan:
         raise RunError(f"{run}: not a run directory: no {PLAN_FILE} in it") from error
 
 
-def count_totals(columns: dict[str, np.ndarray]) -> dict[str, Any]:
+class Totals:
+    """Totals as the manifest states them, counted part by part."""
+
+    def __init__(self) -> None:
+        self._samples = self._labelled = self._correct = 0
+        self._by_status = np.zeros(256, np.int64)
+        self._largest_residual = -math.inf
+
+    def add(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Count labels, predictions, statuses (uint8) and residuals of some samples."""
+        labels, predictions, residuals = columns["label"], columns["prediction"], columns["identity_residual"]
+        known = (labels >= 0) & (predictions >= 0)
+        self._samples += len(labels)
+        self._labelled += int(np.count_nonzero(known))
+        self._correct += int(np.count_nonzero(known & (labels == predictions)))
+        self._by_status += np.bincount(columns["status"], minlength=256)
+        finite = residuals[np.isfinite(residuals)]
+        self._largest_residual = max(self._largest_residual, float(finite.max(initial=-np.inf)))
+
+    def stated(self) -> dict[str, Any]:
+        """Return what was counted."""
+        values = np.arange(256)
+        return {
+            "samples": self._samples,
+            "labelled": self._labelled,
+            "correct": self._correct,
+            "accuracy": self._correct / self._labelled if self._labelled else None,
+            "status": {flag_name(f): int(self._by_status[(values & f) > 0].sum()) for f in Status if f},
+            "largest_identity_residual": self._largest_residual if self._largest_residual > -math.inf else None,
+        }
+
+
+def count_totals(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return totals as the manifest states them, from labels, predictions, statuses and residuals of samples."""
-    labels, predictions, status = columns["label"], columns["prediction"], columns["status"]
-    known = (labels >= 0) & (predictions >= 0)
-    return {
-        "samples": len(labels),
-        "labelled": int(known.sum()),
-        "correct": int((labels == predictions)[known].sum()),
-        "accuracy": metrics.accuracy(labels, predictions),
-        "status": {flag_name(flag): int(((status & flag) > 0).sum()) for flag in Status if flag},
-        "largest_identity_residual": _largest(columns["identity_residual"]),
-    }
+    totals = Totals()
+    totals.add(columns)
+    return totals.stated()
 
 
 def needs_a_look(totals: dict[str, Any]) -> list[dict[str, Any]]:
@@ -126,11 +152,6 @@ def needs_a_look(totals: dict[str, Any]) -> list[dict[str, Any]]:
 def flag_name(flag: Status) -> str:
     """Return a status flag's name as people read it."""
     return str(flag.name).lower().replace("_", " ")
-
-
-def _largest(values: np.ndarray) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(finite.max()) if len(finite) else None
 
 
 def _require_all(run: Path, plan: Plan) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import mmap
 import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from batchcam.errors import BatchcamError, StorageFullError
 from batchcam.store.schema import DIGEST_SUFFIX, PARTIAL_SUFFIX
+from batchcam.store.sink import Sink
 
 Buffer = bytes | bytearray | memoryview
 
@@ -46,7 +49,8 @@ def land(path: Path, data: Buffer) -> None:
     the file is the old one or the new one, never an empty one.
     """
     for left in reversed(range(TRIES)):
-        with _partial(path, data) as partial:
+        with _partial(path) as partial:
+            _write_synced(partial, data)
             try:
                 os.replace(partial, path)
                 return
@@ -57,7 +61,8 @@ def land(path: Path, data: Buffer) -> None:
 
 def land_first(path: Path, data: Buffer) -> bool:
     """Make `data` appear under `path` unless something is there already; return whether it was we who did."""
-    with _partial(path, data) as partial:
+    with _partial(path) as partial:
+        _write_synced(partial, data)
         try:
             os.link(partial, path)
         except FileExistsError:
@@ -88,13 +93,34 @@ def land_with_digest(path: Path, data: Buffer, replace: bool = False) -> str:
     return digest
 
 
+@contextlib.contextmanager
+def stream(path: Path) -> Iterator[Sink]:
+    """Give out a file object for HDF5, however large; on a clean exit its content lands under `path` with its digest.
+
+    A file that is there is replaced; it stays as it was on an exception, or when the disk failed meanwhile, which is
+    raised instead of whatever followed from it. Afterwards `size` and `sha256` of the object are those of the file.
+    """
+    with _partial(path) as partial, contextlib.ExitStack() as opened:
+        with _created(partial) as descriptor:
+            content = opened.enter_context(partial.open("rb"))
+            sink = Sink(descriptor)
+            try:
+                yield sink
+            finally:
+                sink.require_sound()
+            sink.finish()
+        sink.sha256 = _digest(content)
+        land(digest_path(path), digest_line(path.name, sink.sha256).encode())
+        try:
+            os.replace(partial, path)
+        except FileNotFoundError:  # another worker took ours for a dead one's, and cleaned up
+            land(path, memoryview(mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)))
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of the file at `path`, hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    with path.open("rb") as content:
+        return _digest(content)
 
 
 def is_own_file(run: Path, name: str) -> bool:
@@ -149,12 +175,11 @@ def remove_stale_partials(folder: Path, landed: Iterable[str]) -> None:
 
 
 @contextlib.contextmanager
-def _partial(path: Path, data: Buffer) -> Iterator[Path]:
-    """Write and sync `data` under a temporary name, hand it out to be renamed, then sync the folder and clean up."""
+def _partial(path: Path) -> Iterator[Path]:
+    """Hand out a temporary name, for a file to be written, synced and renamed; then sync the folder and clean up."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
     try:
         try:
-            _write_synced(partial, data)
             yield partial
             _sync_folder(path.parent)
         finally:
@@ -163,15 +188,29 @@ def _partial(path: Path, data: Buffer) -> Iterator[Path]:
         raise write_error(path, error) from error
 
 
-def _write_synced(path: Path, data: Buffer) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+@contextlib.contextmanager
+def _created(path: Path) -> Iterator[int]:
+    """Hand out the descriptor of a new file, for writing, and for reading what was written."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_synced(path: Path, data: Buffer) -> None:
+    with _created(path) as descriptor:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+
+
+def _digest(content: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := content.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -25,6 +25,7 @@ from batchcam.store.schema import (
     encode_text,
     map_chunk_rows,
 )
+from batchcam.store.sink import Sink
 
 Columns = Mapping[str, np.ndarray]
 
@@ -32,7 +33,7 @@ FILE_FORMAT = h5py.h5f.LIBVER_V110
 """HDF5 1.10 file format: metadata with checksums; readers with HDF5 1.10 can't open newer formats."""
 
 
-def new_file(buffer: io.BytesIO) -> h5py.File:
+def new_file(buffer: io.BytesIO | Sink) -> h5py.File:
     """Return a new HDF5 file inside `buffer`: HDF5 itself never touches a disk, whose errors it does not survive."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)

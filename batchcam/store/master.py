@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
-from collections.abc import Iterator, Sequence
+import functools
+import itertools
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from batchcam.errors import RunError
-from batchcam.store import landing
+from batchcam.store import landing, structure
 from batchcam.store.layout import (
+    Columns,
     array_shape,
     as_utf8,
     attach_scales,
@@ -39,22 +44,8 @@ from batchcam.store.schema import (
     sample_arrays,
 )
 
-
-@dataclasses.dataclass(frozen=True)
-class Collected:
-    """What merging read out of the shards.
-
-    Attributes:
-        columns: arrays that run.h5 holds itself, and status, by name, one row per sample of the run.
-        weight: classifier weight (K, C).
-        bias: classifier bias (K,).
-        records: one per shard.
-    """
-
-    columns: dict[str, np.ndarray]
-    weight: np.ndarray
-    bias: np.ndarray
-    records: tuple[FileRecord, ...]
+TEXT_ROWS = 4096
+"""Of a text column, kept together while they wait for their place in run.h5; as many as its chunks have."""
 
 
 def collect(
@@ -78,52 +69,66 @@ def collect(
         digest = landing.read_digest(path)
         if digest is None or not landing.is_own_file(run, f"{SHARD_FOLDER}/{shard.file}"):
             raise RunError(f"{path}: missing, a link, or without its digest; run explain again")
-        if prove and landing.file_digest(path) != digest:
+        try:
+            size, actual = path.stat().st_size, landing.file_digest(path) if prove else digest
+        except OSError as error:
+            raise RunError(f"{path}: cannot read: {error.strerror}; see batchcam verify") from error
+        if actual != digest:
             raise RunError(f"{path}: changed after it was written: remove it and its digest, and run explain again")
         with open_checked(path, plan, shard) as file:
             columns = {name: file[name][...] for name in names}
         if not np.array_equal(columns["sample_index"], np.arange(shard.first, shard.first + shard.count)):
             raise RunError(f"{path}: does not hold samples {shard.first} to {shard.first + shard.count - 1}")
-        yield shard, columns, FileRecord(shard.file, shard.first, shard.count, path.stat().st_size, digest)
+        yield shard, columns, FileRecord(shard.file, shard.first, shard.count, size, digest)
 
 
-def gather(run: Path, plan: Plan) -> Collected:
-    """Read the small columns of all shards into memory: the proof that each sample is there exactly once."""
-    columns: dict[str, np.ndarray] = {}
-    texts: dict[str, list[np.ndarray]] = {}
-    records = []
-    for shard, part, record in collect(run, plan):
-        records.append(record)
-        for name, values in part.items():
-            if values.dtype.kind in "SO":
-                texts.setdefault(name, []).append(values.astype("S"))
-                continue
-            if name not in columns:
-                columns[name] = np.empty((plan.sample_count, *values.shape[1:]), values.dtype)
-            columns[name][shard.first : shard.first + shard.count] = values
-    columns.update({name: np.concatenate(parts) for name, parts in texts.items()})
-    with open_checked(run / SHARD_FOLDER / plan.shards[0].file, plan, plan.shards[0]) as file:
-        return Collected(columns, file["classifier/weight"][...], file["classifier/bias"][...], tuple(records))
+def write_master(run: Path, plan: Plan, seen: Callable[[Columns], None]) -> tuple[FileRecord, tuple[FileRecord, ...]]:
+    """Land run.h5 with its digest over all shards, which pass through memory one by one; an older one is replaced.
+
+    Args:
+        run: the run directory.
+        plan: of the run.
+        seen: told the small columns of each shard, in their order.
+
+    Returns:
+        Record of run.h5, and one per shard.
+
+    Raises:
+        RunError: as `collect`, which proves that each sample is there exactly once.
+    """
+    given_up = threading.Event()
+    # where no signal's exception can strike between HDF5 and its file object: HDF5 does not survive it either
+    with ThreadPoolExecutor(1, thread_name_prefix="merge") as apart:
+        writing = apart.submit(_write_master, run, plan, seen, given_up)
+        try:
+            return writing.result()
+        except BaseException:
+            given_up.set()
+            raise
 
 
-def write_master(run: Path, plan: Plan, collected: Collected) -> FileRecord:
-    """Land run.h5 with its digest and return its record; an older one is replaced."""
-    buffer = io.BytesIO()
-    with new_file(buffer) as file:
+def _write_master(
+    run: Path, plan: Plan, seen: Callable[[Columns], None], given_up: threading.Event
+) -> tuple[FileRecord, tuple[FileRecord, ...]]:
+    shards, records = collect(run, plan), []
+    first = next(shards)  # proven, so that its classifier can be read
+    with open_checked(run / SHARD_FOLDER / first[0].file, plan, first[0]) as file:
+        weight, bias = file["classifier/weight"][...], file["classifier/bias"][...]
+    with landing.stream(run / MASTER_FILE) as sink, new_file(sink) as file:
         write_header(file, plan, 0, plan.sample_count)
         write_scales(file, plan)
-        write_classes(file, plan, collected.weight, collected.bias)
-        for array in sample_arrays(plan.maps, plan.method):
-            if is_copied(array, plan):
-                values = collected.columns[array.name]
-                values = as_utf8(values) if array.storage == "text" else values
-                create(file, array, array_shape(array, plan, plan.sample_count), values.dtype.itemsize)[...] = values
-            else:
-                _refer(file, plan, array)
-        _write_shard_table(file, collected.records)
-    image = buffer.getvalue()
-    digest = landing.land_with_digest(run / MASTER_FILE, image, replace=True)
-    return FileRecord(MASTER_FILE, 0, plan.sample_count, len(image), digest)
+        write_classes(file, plan, weight, bias)
+        copies = _Copies(file, plan)
+        for _, columns, record in itertools.chain([first], shards):
+            if given_up.is_set():
+                raise RunError(f"{run / MASTER_FILE}: given up")
+            seen(columns)
+            copies.append(columns)
+            sink.require_sound()
+            records.append(record)
+        copies.finish()
+        _write_shard_table(file, records)
+    return FileRecord(MASTER_FILE, 0, plan.sample_count, sink.size, sink.sha256), tuple(records)
 
 
 def is_copied(array: Array, plan: Plan) -> bool:
@@ -134,6 +139,95 @@ def is_copied(array: Array, plan: Plan) -> bool:
         return True
     row_bytes = np.dtype(array.dtype).itemsize * int(np.prod(array_shape(array, plan, 1)))
     return row_bytes * plan.sample_count <= MASTER_COPY_LIMIT
+
+
+class _Copies:
+    """The arrays that run.h5 holds itself, created in full size and filled with the rows of shard after shard."""
+
+    def __init__(self, file: h5py.File, plan: Plan) -> None:
+        self._columns: dict[str, _Column] = {}
+        self._late: list[_LateTexts] = []
+        for array in sample_arrays(plan.maps, plan.method):
+            if not is_copied(array, plan):
+                _refer(file, plan, array)
+            elif array.storage == "text" and array.name != "sample_id":
+                late = _LateTexts(file, plan, array)
+                self._late.append(late)
+                self._columns[array.name] = _Column(late.keep, TEXT_ROWS)
+            else:
+                width = min(plan.sample_id_bytes, structure.TEXT_BYTES)
+                dataset = _create(file, plan, array, width)
+                self._columns[array.name] = _Column(_Filling(dataset).write, dataset.chunks[0])
+
+    def append(self, columns: Columns) -> None:
+        for name, column in self._columns.items():
+            column.append(columns[name])
+
+    def finish(self) -> None:
+        for column in self._columns.values():
+            column.flush()
+        for late in self._late:
+            late.write()
+
+
+class _Column:
+    """Cuts rows, which come in any number, into chunks of `chunk_rows` for `write`; each is written once, and whole."""
+
+    def __init__(self, write: Callable[[np.ndarray], None], chunk_rows: int) -> None:
+        self._write, self._chunk_rows = write, chunk_rows
+        self._parts: list[np.ndarray] = []
+        self._count = 0
+
+    def append(self, rows: np.ndarray) -> None:
+        while len(rows):
+            part = rows[: self._chunk_rows - self._count]
+            rows = rows[len(part) :]
+            self._parts.append(part)
+            self._count += len(part)
+            if self._count == self._chunk_rows:
+                self.flush()
+
+    def flush(self) -> None:
+        if self._parts:
+            self._write(np.concatenate(self._parts))
+        self._parts, self._count = [], 0
+
+
+class _Filling:
+    """Writes rows into a dataset, each call below the last."""
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self._dataset, self._row = dataset, 0
+
+    def write(self, rows: np.ndarray) -> None:
+        stop = self._row + len(rows)
+        self._dataset[self._row : stop] = as_utf8(rows) if rows.dtype.kind == "S" else rows
+        self._row = stop
+
+
+class _LateTexts:
+    """Texts as wide as the longest of all: they wait, compressed, until that is known; most are empty."""
+
+    def __init__(self, file: h5py.File, plan: Plan, array: Array) -> None:
+        self._create = functools.partial(_create, file, plan, array)
+        self._waiting: list[tuple[np.dtype[Any], bytes]] = []
+
+    def keep(self, rows: np.ndarray) -> None:
+        self._waiting.append((rows.dtype, zlib.compress(rows.tobytes(), 1)))
+
+    def write(self) -> None:
+        width = max(dtype.itemsize for dtype, _ in self._waiting)
+        filling = _Filling(self._create(width))
+        for dtype, texts in self._waiting:
+            filling.write(np.frombuffer(zlib.decompress(texts), dtype).astype(f"S{width}"))
+
+
+def _create(file: h5py.File, plan: Plan, array: Array, text_width: int) -> h5py.Dataset:
+    """Create `array` for all samples; return it without the cache (8 MiB since HDF5 2.0) that collects its chunks."""
+    create(file, array, array_shape(array, plan, plan.sample_count), text_width)
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_chunk_cache(0, 0, 1.0)
+    return h5py.Dataset(h5py.h5d.open(file.id, array.name.encode(), access))
 
 
 def _refer(file: h5py.File, plan: Plan, array: Array) -> None:
