@@ -76,10 +76,18 @@ def collect(
         if actual != digest:
             raise RunError(f"{path}: changed after it was written: remove it and its digest, and run explain again")
         with open_checked(path, plan, shard) as file:
-            columns = {name: file[name][...] for name in names}
+            columns = {name: _whole(file, name) for name in names}
         if not np.array_equal(columns["sample_index"], np.arange(shard.first, shard.first + shard.count)):
             raise RunError(f"{path}: does not hold samples {shard.first} to {shard.first + shard.count - 1}")
         yield shard, columns, FileRecord(shard.file, shard.first, shard.count, size, digest)
+
+
+def _whole(file: h5py.File, name: str) -> np.ndarray:
+    """Return an array whose structure is proven; h5py's `file[name][...]` takes three times as long for a small one."""
+    dataset = h5py.h5d.open(file.id, name.encode())
+    values = np.empty(dataset.shape, dataset.dtype)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    return values
 
 
 def write_master(run: Path, plan: Plan, seen: Callable[[Columns], None]) -> tuple[FileRecord, tuple[FileRecord, ...]]:
