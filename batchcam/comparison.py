@@ -16,11 +16,6 @@ NAMED_CLASSES: Final = 10  # that an error lists
 PIXEL: Final = 1.0
 """Views of the network whose edges differ by no more are one."""
 
-CLASS_MAPS: Final = 10
-"""Pairs of maps below which the mean of a class is not judged."""
-
-SLACK: Final = 1e-9  # a gate is exceeded by more than the rounding of its percentage
-
 
 class Apart(enum.IntEnum):
     """Why a sample id of either run is not compared."""
@@ -486,73 +481,3 @@ class Mover:
     cosine: float | None
     top_iou: float | None
     peak_shift: float | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Gate:
-    """A limit that was asked for.
-
-    Attributes:
-        option: that set it.
-        limit: the largest, or smallest, value that passes.
-        value: what was found; None: there is nothing to judge by, which does not pass.
-        passed: whether the new run may go on.
-        reason: why or why not, in one line.
-    """
-
-    option: str
-    limit: float
-    value: float | None
-    passed: bool
-    reason: str
-
-
-def judge_gates(
-    totals: Totals,
-    classes: Sequence[ClassMovement],
-    max_flips: float | None = None,
-    max_accuracy_drop: float | None = None,
-    min_cam_similarity: float | None = None,
-    min_class_similarity: float | None = None,
-) -> tuple[Gate, ...]:
-    """Return the gates that were asked for.
-
-    Args:
-        totals: what moved.
-        classes: what moved for each class.
-        max_flips: per cent of the compared samples, None: any.
-        max_accuracy_drop: percentage points on the samples labelled in both, None: any.
-        min_cam_similarity: mean Spearman correlation of the maps, None: any.
-        min_class_similarity: the same of each class that has `CLASS_MAPS` pairs of maps or more, None: any.
-    """
-    t = totals
-    flips = (t.flips_percent, 1, f"{{:.9g}} % of {t.compared} compared samples flipped", "compared")
-    drop = (t.accuracy_drop, 1, f"a drop of {{:.9g}} points on {t.labelled} labelled samples", "labelled in both")
-    alike = (t.spearman, -1, f"mean Spearman {{:.9g}} over {t.maps} pairs of maps", "with a map in both")
-    asked = (
-        ("--max-flips", max_flips, flips),
-        ("--max-accuracy-drop", max_accuracy_drop, drop),
-        ("--min-cam-similarity", min_cam_similarity, alike),
-        ("--min-class-similarity", min_class_similarity, _least_alike(classes)),
-    )
-    return tuple(_judge_gate(option, limit, *found) for option, limit, found in asked if limit is not None)
-
-
-def _least_alike(classes: Sequence[ClassMovement]) -> tuple[float | None, int, str, str]:
-    """Return what a gate says of the class whose maps moved most."""
-    found = [(c.spearman, c.name, c.maps) for c in classes if c.spearman is not None and c.maps >= CLASS_MAPS]
-    if not found:
-        return None, -1, "", f"of a class with {CLASS_MAPS} pairs of maps"
-    value, name, maps = min(found)
-    escaped = name.replace("{", "{{").replace("}", "}}")
-    return value, -1, f"mean Spearman {{:.9g}} over {maps} pairs of maps of {escaped}", ""
-
-
-def _judge_gate(option: str, limit: float, value: float | None, sign: int, told: str, needed: str) -> Gate:
-    """Return one gate; `sign` is 1 where the limit is the largest value that passes, -1 where the smallest."""
-    if value is None:
-        reason = f"{option} {limit:g}: exceeded: no sample is {needed}, so that nothing can be judged"
-        return Gate(option, limit, None, False, reason)
-    passed = sign * value <= sign * limit + SLACK
-    verdict = "passed" if passed else "exceeded"
-    return Gate(option, limit, value, passed, f"{option} {limit:g}: {verdict}: {told.format(value)}")

@@ -23,18 +23,17 @@ class ClassScore:
 
 
 def class_scores(labels: np.ndarray, predictions: np.ndarray, class_names: tuple[str, ...]) -> list[ClassScore]:
-    """Return one score per class, over the samples that have a label and a prediction.
+    """Return one score per class; accuracy is over samples with a label and a prediction, predictions are all counted.
 
     Args:
         labels: int64 (n,), -1 where not known.
         predictions: int64 (n,), -1 where there is none.
         class_names: K names.
     """
-    known = (labels >= 0) & (predictions >= 0)
-    labels, predictions, count = labels[known], predictions[known], len(class_names)
-    labelled = np.bincount(labels, minlength=count)
-    correct = np.bincount(labels[labels == predictions], minlength=count)
-    predicted = np.bincount(predictions, minlength=count)
+    known, count = (labels >= 0) & (predictions >= 0), len(class_names)
+    labelled = np.bincount(labels[known], minlength=count)
+    correct = np.bincount(labels[known & (labels == predictions)], minlength=count)
+    predicted = np.bincount(predictions[predictions >= 0], minlength=count)
     return [
         ClassScore(*row)
         for row in zip(class_names, labelled.tolist(), correct.tolist(), predicted.tolist(), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,14 +30,23 @@ FINDINGS_SHOWN = 50
 
 def explain_text(summary: ExplainSummary) -> str:
     """Return the result of `explain`."""
+    run = one_line(summary.run)
+    if summary.dry_run:
+        size = readable_size(summary.to_do_bytes)
+        return (
+            f"{run}: would explain {summary.to_do_samples} samples in {summary.to_do_shards} shards, at most {size}; "
+            "nothing written"
+        )
     if summary.merged:
         state = f"complete: {merge_text(summary.merged)}"
+        if not summary.to_do_shards:
+            state += f"; finished shards were not checked: batchcam verify {shlex.quote(run)}"
     elif summary.samples:
         state = "not complete yet"
     else:
         state = "nothing written"
     rate = f", {summary.samples / summary.seconds:.1f} images/s" if summary.samples and summary.seconds else ""
-    return f"{one_line(summary.run)}: {summary.samples} samples in {summary.shards} shards explained{rate}; {state}"
+    return f"{run}: {summary.samples} samples in {summary.shards} shards explained{rate}; {state}"
 
 
 def merge_text(summary: MergeSummary) -> str:
@@ -49,13 +59,16 @@ def merge_text(summary: MergeSummary) -> str:
 
 def verify_text(summary: VerifySummary) -> str:
     """Return the result of `verify`: every finding, then a summary."""
-    lines = [one_line(f) for f in summary.found[:FINDINGS_SHOWN]]
-    if len(summary.found) > FINDINGS_SHOWN:
-        lines.append(f"… and {len(summary.found) - FINDINGS_SHOWN} more; --json lists all")
+    found = summary.told
+    lines = [one_line(f) for f in found[:FINDINGS_SHOWN]]
+    if len(found) > FINDINGS_SHOWN:
+        lines.append(f"… and {len(found) - FINDINGS_SHOWN} more; --json lists all")
+    unreadable = f" ({summary.unreadable} unreadable, as recorded)" if summary.unreadable else ""
     again = f", {summary.recomputed} explained again" if summary.recomputed else ""
     lines.append(
         f"{one_line(summary.run)}: {'no' if not summary.found else len(summary.found)} findings; "
-        f"{summary.samples} samples in {summary.shards} shards, {readable_size(summary.bytes)} checked{again}"
+        f"{summary.samples} samples{unreadable} in {summary.shards} shards, "
+        f"{readable_size(summary.bytes)} checked{again}"
     )
     if summary.manifest_sha256:
         lines.append(f"manifest.json SHA-256 {summary.manifest_sha256}")
@@ -99,11 +112,18 @@ def render_text(summary: RenderSummary) -> str:
     counts = {
         "unreadable when explained": summary.unreadable,
         "without a map": summary.without_map,
-        "originals missing": summary.missing_originals,
+        "originals missing": summary.missing_originals - summary.misplaced,
         "originals not readable here": summary.unread_originals,
         "ORIGINALS CHANGED since they were explained": summary.changed_originals,
     }
+    if not summary.selected:
+        return f"{one_line(summary.run)}: no sample fits this selection; nothing was drawn"
     told = [f"{count} {what}" for what, count in counts.items() if count]
+    if summary.misplaced:
+        told.append(
+            f"{summary.misplaced} of {summary.misplaced} originals are not in {one_line(summary.data)}: "
+            "is --data right?"
+        )
     head = (
         f"{one_line(summary.out)}: {summary.pictures} of {summary.selected} selected samples in {summary.files} files"
     )
@@ -157,7 +177,10 @@ def watch_line(seen: Watch) -> str:
 def evaluate_text(summary: EvaluateSummary) -> str:
     """Return the result of `evaluate`."""
     bad = f", {summary.unreadable} unreadable" if summary.unreadable else ""
-    head = f"accuracy {_share(summary.accuracy)} on {summary.labelled} labelled of {summary.samples} samples{bad}"
+    if summary.labelled or summary.unreadable == summary.samples:
+        head = f"accuracy {_share(summary.accuracy)} on {summary.labelled} labelled of {summary.samples} samples{bad}"
+    else:
+        head = f"no labels; {summary.samples} samples{bad}"
     return "\n".join([head, "", *class_table(summary.classes)])
 
 
@@ -185,8 +208,8 @@ def demo_text(summary: DemoSummary) -> str:
 
 
 def class_table(scores: Sequence[ClassScore], shown: int = 40) -> list[str]:
-    """Return a table of classes, the least accurate first."""
-    ranked = sorted(scores, key=lambda s: (s.accuracy is None, s.accuracy))
+    """Return a table of classes, the least accurate first, and those without labels by how often they are predicted."""
+    ranked = sorted(scores, key=lambda s: (s.accuracy is None, s.accuracy or 0, 0 if s.labelled else -s.predicted))
     width = max((len(one_line(s.name)) for s in ranked[:shown]), default=5)
     rows = [f"{'class':<{width}}  accuracy  labelled  predicted"]
     rows += [
@@ -223,6 +246,8 @@ def _identity(plan: dict[str, Any], totals: dict[str, Any]) -> str:
 
 
 def _accuracy(totals: dict[str, Any]) -> str:
+    if not totals["labelled"] and totals["status"]["unreadable"] < totals["samples"]:
+        return "no labels"
     return f"accuracy {_share(totals['accuracy'])} of {totals['labelled']} labelled"
 
 

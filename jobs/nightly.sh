@@ -14,7 +14,8 @@
 # A run that was interrupted (a signal, a time limit, the power) is finished by the next start, on the same day or later,
 # before that begins its own: what one night is too short for, the next goes on with. Only if model, data or options have
 # changed meanwhile it stays as it is, since it can't be finished any more.
-# A second start on the day of a finished run does nothing. One while another is at work ends at once, with 75.
+# A second start on the day of a finished run does nothing, and fails if it names another checkpoint. One while another
+# is at work ends at once, with 75.
 #
 # With --keep N, when a night has ended well, all runs go that are older than the N-th newest complete one, except
 # `latest`. Only dated directories that hold a run.json are ever removed, each with its report and its log.
@@ -151,7 +152,11 @@ mkdir -p -- "$runs"
 lock "$runs"
 today=$runs/$(date +%F)
 if [ "$runs/latest" -ef "$today" ] && [ -e "$today.html" ]; then
-    exit 0
+    [ -f "$checkpoint" ] || exit 0
+    digest=$(sha256sum <"$checkpoint")
+    grep -qF "${digest%% *}" "$today/run.json" && exit 0
+    echo "nightly.sh: $today is finished, but explains another checkpoint: move it away to explain today's" >&2
+    exit 1
 fi
 
 ended=0

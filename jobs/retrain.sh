@@ -26,6 +26,7 @@ usage: retrain.sh [gate]... TRAIN TEST VERSION [option of batchcam train]...
   --max-accuracy-drop P    refuse if accuracy fell by more percentage points (1, unless another gate is given)
   --min-cam-similarity S   refuse if the mean rank correlation of the CAMs is smaller
   --min-class-similarity S refuse if that of any class is smaller
+  --min-compared P         refuse if less per cent of the promoted version's samples could be compared (95; 0: never)
   --shared-classes         compare the classes that both versions have
 END
 }
@@ -53,12 +54,16 @@ step() {
     esac
 }
 
-gates=() shared=()
+gates=() shared=() evidence=()
 while [ $# -gt 0 ]; do
     case $1 in
     --max-flips | --max-accuracy-drop | --min-cam-similarity | --min-class-similarity)
         [ $# -ge 2 ] || refuse_usage "$1 needs a value"
         gates+=("$1" "$2") && shift
+        ;;
+    --min-compared)
+        [ $# -ge 2 ] || refuse_usage "$1 needs a value"
+        evidence=("$1" "$2") && shift
         ;;
     --shared-classes) shared=("$1") ;;
     -h | --help)
@@ -96,7 +101,8 @@ step verify "$version/run" --recompute 16 --checkpoint "$version/model.pth" --da
 [ "$code" -eq 0 ] || end "refused: the record of its explanation is not true, see above"
 if [ -L "$promoted" ]; then
     old=$(readlink -f "$promoted")
-    step compare "$old/run" "$version/run" --out "$version/compare" "${gates[@]}" "${shared[@]}" >"$version/compare.txt"
+    step compare "$old/run" "$version/run" --out "$version/compare" "${gates[@]}" "${evidence[@]}" "${shared[@]}" \
+        >"$version/compare.txt"
     cat "$version/compare.txt"
     [ "$code" -eq 0 ] || end "refused: $(sed -n '/: exceeded/ s/^gate *//p' "$version/compare.txt" | paste -sd ';')"
 fi

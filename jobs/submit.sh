@@ -18,7 +18,7 @@ usage: submit.sh [option]... CKPT DATA RUN [option of batchcam explain]...
   --sbatch OPTION    an option of sbatch for the array, such as --time=08:00:00; may be repeated
   --against OLD      an older run to compare with, and gates that end the last job with exit code 3:
                      --max-flips P, --max-accuracy-drop P, --min-cam-similarity S,
-                     --min-class-similarity S; or --shared-classes
+                     --min-class-similarity S, --min-compared P; or --shared-classes
   --wait             return when the last job has ended, with its exit code
   --dry-run          print the lines for sbatch, submit nothing
 EOF
@@ -33,7 +33,8 @@ refuse() {
 tasks=8 at_once='' old='' wait='' dry_run='' stage='' array=() gates=()
 while [ $# -gt 0 ]; do
     case $1 in
-    --tasks | --at-once | --sbatch | --against | --max-flips | --max-accuracy-drop | --min-cam-similarity | --min-class-similarity)
+    --tasks | --at-once | --sbatch | --against | --max-flips | --max-accuracy-drop | --min-cam-similarity | \
+        --min-class-similarity | --min-compared)
         [ $# -ge 2 ] || refuse "$1 needs a value"
         ;;&
     --tasks | --at-once) [[ $2 =~ ^[1-9][0-9]*$ ]] || refuse "$1 $2: not a number of tasks" ;;&

@@ -11,6 +11,7 @@ from pathlib import Path
 import damage
 import numpy as np
 import pytest
+from conftest import Rows
 
 from batchcam.commands.verify import verify
 from batchcam.config import VerifyConfig
@@ -279,7 +280,44 @@ def test_command_ends_with_1_where_there_is_no_run(tmp_path: Path, run_cli, make
     make(tmp_path / "run")
     code, stdout, stderr = run_cli("verify", tmp_path / "run")
     assert (code, stdout, len(stderr.splitlines())) == (1, "", 1)
-    assert "not a run directory" in stderr
+    assert ("not a run directory" if (tmp_path / "run").exists() else "no such folder") in stderr
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        ((1, 2), "file-missing: 2 of 3 shards (00001 to 00002): "),
+        ((0, 2), "file-missing: 2 of 3 shards (00000, 00002): "),
+        ((0, 1, 2), "file-missing: 3 of 3 shards (00000 to 00002): "),
+    ],
+)
+def test_missing_shards_are_told_in_one_line_and_listed_one_by_one(
+    tmp_path: Path, make_plan, make_rows, make_shards, run_cli, lost: tuple[int, ...], told: str
+) -> None:
+    plan = make_plan()
+    make_shards(tmp_path / "run", plan, make_rows(plan), skip=lost)
+    code, stdout, _ = run_cli("verify", tmp_path / "run", "--json", "--quiet")
+    lines = [line for line in stdout.splitlines() if line.startswith("file-missing")]
+    assert (code, lines) == (
+        3,
+        [told + "the run is not finished, or shards were lost; run explain again"],
+    )
+    listed = [f["file"] for f in json.loads(stdout.splitlines()[-1])["found"] if f["kind"] == "file-missing"]
+    assert listed == [f"shards/shard-{index:05d}.h5" for index in lost]
+
+
+def test_a_run_that_is_whole_may_hold_unreadable_samples_and_says_how_many(
+    tmp_path: Path, run: Path, make_plan, make_rows, make_shards, run_cli
+) -> None:
+    code, stdout, _ = run_cli("verify", run, "--quiet")
+    assert (code, "no findings; 21 samples (1 unreadable, as recorded) in 3 shards" in stdout) == (0, True)
+    rows = make_rows(make_plan())
+    plan = make_plan(sample_count=3)
+    readable = Rows(
+        *({k: v[:3] for k, v in part.items()} for part in (rows.columns, rows.texts)), rows.weight, rows.bias
+    )
+    make_shards(tmp_path / "readable", plan, readable)
+    assert "findings; 3 samples in 1 shards" in run_cli("verify", tmp_path / "readable", "--quiet")[1]
 
 
 def test_verify_escapes_names_that_would_forge_lines(run: Path, run_cli) -> None:

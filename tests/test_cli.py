@@ -17,10 +17,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from networks import GapNetwork, seeded
 
-from batchcam import __version__
+from batchcam import __version__, heatmap, selection
 from batchcam.cli import cli, main
+from batchcam.commands import compare, export, localize_reading
 from batchcam.engine.checkpoint import pack_checkpoint
+from batchcam.faithfulness import SUBSTRATES
 
 CLASSES = ("ant", "bee", "cat")
 PREPROCESSING = {
@@ -227,6 +230,14 @@ def test_run_directory_of_another_run(capsys, checkpoint, images, tmp_path):
 def test_folder_that_is_no_run(capsys, tmp_path):
     for name in ("verify", "info", "merge"):
         expect(capsys, [name, tmp_path], 1, "not a run directory")
+        expect(capsys, [name, tmp_path / "none"], 1, "none: no such folder")
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "merge"])
+def test_part_of_a_run_is_told_which_folder_to_name(capsys, sound_run, command):
+    for name in ("run.h5", "shards/shard-00000.h5"):
+        expect(capsys, [command, sound_run / name], 1, f"a file of a run: name the folder {sound_run}")
+    expect(capsys, [command, sound_run / "shards"], 1, f"a folder of a run: name the folder {sound_run}")
 
 
 def test_unknown_option_and_bad_values_are_usage_errors(capsys, checkpoint, images, tmp_path):
@@ -252,7 +263,7 @@ def test_json_ends_stdout_with_one_object_also_on_failure(capsys, checkpoint, im
     code, out, _ = run(capsys, "verify", tmp_path / "none", "--json")
     said = json.loads(out.splitlines()[-1])
     assert (code, said["exit_code"]) == (1, 1)
-    assert "not a run directory" in said["error"]
+    assert "no such folder" in said["error"]
 
 
 def test_findings_end_with_exit_code_3(capsys, checkpoint, images, tmp_path):
@@ -319,7 +330,7 @@ def test_json_can_be_asked_for_by_file_and_variable(capsys, checkpoint, images, 
     assert json.loads(out.splitlines()[-1])["samples"] == 6
     monkeypatch.setenv("BATCHCAM_JSON", "1")
     _, out, _ = run(capsys, "info", tmp_path / "none")
-    assert "not a run directory" in json.loads(out.splitlines()[-1])["error"]
+    assert "no such folder" in json.loads(out.splitlines()[-1])["error"]
 
 
 def test_command_works_with_streams_that_a_scheduler_closed(checkpoint, images, tmp_path):
@@ -358,3 +369,112 @@ def test_evaluate_counts_what_a_plain_loop_counts(capsys, checkpoint, images):
     words = ["evaluate", checkpoint, images, "-j", 0, "--threads", 1, "--device", "cpu", "--json", "-q"]
     _, out, _ = run(capsys, *words)
     assert json.loads(out.splitlines()[-1])["accuracy"] == pytest.approx(correct / 6)
+
+
+def test_evaluate_of_images_without_labels_counts_predictions(capsys, tmp_path, checkpoint, images):
+    ids = [f"{path.relative_to(images)}" for path in sorted(images.glob("*/*"))]
+    (images / "samples.csv").write_text("path\n" + "\n".join(ids) + "\n")
+    words = ["evaluate", checkpoint, images / "samples.csv", "-j", 0, "--threads", 1, "--device", "cpu", "--json", "-q"]
+    code, out, _ = run(capsys, *words)
+    assert (code, out.splitlines()[0]) == (0, "no labels; 6 samples")
+    assert sum(c["predicted"] for c in json.loads(out.splitlines()[-1])["classes"]) == 6
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize("out", ["data", "data/run", "data/ant/deep/run", "link", "link/run"])
+def test_a_run_among_its_own_class_folders_is_refused(capsys, checkpoint, images, tmp_path, out, more):
+    shutil.copytree(images, tmp_path / "data")
+    (tmp_path / "link").symlink_to("data")
+    before = sorted(tmp_path.rglob("*"))
+    words = [*explain_words(checkpoint, tmp_path / "data", tmp_path / out), *more]
+    expect(capsys, words, 2, f"{out}: is, or lies in, the dataset: ", "choose another --out")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_beside_the_class_folders_or_the_images_of_a_manifest_is_taken(capsys, checkpoint, images, tmp_path):
+    shutil.copytree(images, tmp_path / "data")
+    (tmp_path / "data" / "list.csv").write_text("path,label\nant/0.png,ant\n")
+    for data, out in (("data", "data and run"), ("data/list.csv", "data/run")):
+        words = [*explain_words(checkpoint, tmp_path / data, tmp_path / out), "--dry-run", "-q"]
+        assert run(capsys, *words)[0] == 0
+
+
+def test_a_checkpoint_in_a_class_folder_is_refused(capsys, images, tmp_path):
+    shutil.copytree(images, tmp_path / "data")
+    before = sorted(tmp_path.rglob("*"))
+    words = ["train", tmp_path / "data", "--out", tmp_path / "data/models/model.pth"]
+    expect(capsys, words, 2, "data/models/model.pth: its folder is, or becomes, a class of ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_dry_run_says_what_there_is_to_do(capsys, checkpoint, images, tmp_path):
+    words = [*explain_words(checkpoint, images, tmp_path / "run"), "--shard-size", 4, "--dry-run", "--json", "-q"]
+    code, out, _ = run(capsys, *words)
+    line, said = out.splitlines()[0], json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert line.startswith(f"{tmp_path}/run: would explain 6 samples in 2 shards, at most ")
+    assert line.endswith("kB; nothing written")
+    assert (said["dry_run"], said["to_do_samples"], said["to_do_shards"], said["samples"]) == (True, 6, 2, 0)
+    assert 6 * 32 * 32 < said["to_do_bytes"] < 6 * 32 * 32 * 2  # maps of 32 x 32, and small columns
+    assert not (tmp_path / "run").exists()
+    code, out, _ = run(capsys, *words, "--task", "1/2")
+    assert "would explain 2 samples in 1 shards" in out
+
+
+def test_a_complete_run_says_that_its_shards_were_not_checked_and_a_new_one_does_not(
+    capsys, checkpoint, images, tmp_path
+):
+    words = explain_words(checkpoint, images, tmp_path / "a run")
+    first, again = (run(capsys, *words, "-q")[1] for _ in range(2))
+    assert "not checked" not in first
+    assert f"; finished shards were not checked: batchcam verify '{tmp_path}/a run'\n" in again
+
+
+def test_class_names_of_the_dataset_are_told_where_the_checkpoint_has_none(capsys, checkpoint, images, tmp_path):
+    told = "class names: the dataset's, in its order; the checkpoint has none"
+    more = plain_checkpoint(tmp_path / "a.pth", resnet18().state_dict())
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES))
+    words = [*explain_words(tmp_path / "a.pth", images, tmp_path / "run"), *more, "--dry-run"]
+    assert told in run(capsys, *words)[2]
+    assert told not in run(capsys, *words, "--class-names", tmp_path / "names.txt")[2]
+    assert told not in run(capsys, *explain_words(checkpoint, images, tmp_path / "run"), "--dry-run")[2]
+
+
+def test_a_model_named_by_its_file_is_told_how_to_name_it(capsys, images, tmp_path):
+    more = plain_checkpoint(tmp_path / "a.pth", resnet18().state_dict())[2:]
+    words = [*explain_words(tmp_path / "a.pth", images, tmp_path / "run"), *more, "--model", "mynet.py:make"]
+    expect(capsys, words, 1, "write mynet:make")
+
+
+def test_what_runs_a_network_again_asks_for_the_runs_own_model(capsys, images, tmp_path):
+    weights = tmp_path / "a.pth"
+    torch.save(seeded(GapNetwork).state_dict(), weights)
+    words = [*explain_words(weights, images, tmp_path / "run"), "--preprocess", "seed", "-q"]
+    assert run(capsys, *words, "--model", "networks:GapNetwork")[0] == 0
+    again = ["--checkpoint", weights, "--data", images, "--device", "cpu"]
+    for command in (["verify", tmp_path / "run", "--recompute", 1], ["faithfulness", tmp_path / "run"]):
+        expect(capsys, [*command, *again], 2, "this run was made with --model networks:GapNetwork: give it again")
+
+
+@pytest.mark.parametrize("name", sorted(n for n, c in cli.commands.items() if "75  stopped" in str(c.epilog)))
+def test_the_time_limit_is_told_of_by_commands_that_have_one(capsys, name):
+    _, out, _ = run(capsys, name, "-h")
+    assert ("--time-limit" in out.split("Exit codes:")[1]) == ("--time-limit TIME" in out)
+
+
+def test_help_shows_the_choices_that_commands_take():
+    taken = {
+        ("render", "by"): selection.RANKINGS,
+        ("render", "palette"): heatmap.PALETTES,
+        ("export", "palette"): heatmap.PALETTES,
+        ("export", "to"): export.FORMATS,
+        ("export", "target"): export.TARGETS,
+        ("localize", "target"): localize_reading.TARGETS,
+        ("localize", "frame"): localize_reading.FRAMES,
+        ("compare", "target"): compare.TARGETS,
+        ("faithfulness", "deletion_to"): SUBSTRATES,
+        ("faithfulness", "insertion_from"): SUBSTRATES,
+    }
+    shown = {(name, p.name): p.metavar.split("|") for name, c in cli.commands.items() for p in c.params if p.metavar}
+    for key, choices in taken.items():
+        assert sorted(shown[key]) == sorted(choices), key

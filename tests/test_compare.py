@@ -31,6 +31,7 @@ from run_pairs import COUNT, SPECIAL, make_rows, permute_classes, permute_sample
 from batchcam.commands import compare_reading
 from batchcam.commands.compare import CompareConfig, CompareSummary, compare, compare_text
 from batchcam.commands.compare_files import APART_ARRAYS, ARRAYS, MOVER_COLUMNS
+from batchcam.commands.merge import merge
 from batchcam.comparison import Apart, Pairing
 from batchcam.errors import EXIT_USAGE, ConfigError, RunError
 from batchcam.store.document import read_document
@@ -57,12 +58,12 @@ def read_table(out: Path) -> dict[str, np.ndarray]:
 def test_a_run_compared_with_itself_has_no_flips_and_similarity_1_and_passes_any_gate(
     sound_run: Path, tmp_path: Path
 ) -> None:
-    limits = {"max_flips": 0, "max_accuracy_drop": 0, "min_cam_similarity": 1}
+    limits = {"max_flips": 0, "max_accuracy_drop": 0, "min_cam_similarity": 1, "min_compared": 85}
     summary = of(sound_run, sound_run, out=tmp_path / "out", **limits)
     t = summary.totals
     assert (t.compared, t.flips, t.flips_percent, t.accuracy_drop) == (19, 0, 0, 0)
     assert (t.spearman, t.cosine, t.top_iou, t.peak_shift, t.maps) == (1, 1, 1, 0, 18)
-    assert (summary.findings, [g.passed for g in summary.gates], summary.movers) == (0, [True] * 3, [])
+    assert (summary.findings, [g.passed for g in summary.gates], summary.movers) == (0, [True] * 5, [])
     assert summary.apart == {"unreadable in both": 1, "not finite in both": 1}
     assert t.without_maps == {"constant in both": 1}
     assert (read_table(tmp_path / "out")["flip"] == 0).all()
@@ -116,7 +117,7 @@ def test_known_flips_are_counted_by_kind_and_blocked_by_gates(tmp_path: Path) ->
     predict(new, 11, 1, 0.5)  # same class, less sure of it
     run_old = write(tmp_path / "old", plan, old)
     run_new = write(tmp_path / "new", dataclasses.replace(plan, checkpoint_sha256="e" * 64), new)
-    limits = {"max_flips": 30, "max_accuracy_drop": 15, "min_cam_similarity": 0.5}
+    limits = {"max_flips": 30, "max_accuracy_drop": 15, "min_cam_similarity": 0.5, "min_compared": 0}
     summary = of(run_old, run_new, **limits)
     t = summary.totals
     assert (t.compared, t.labelled, t.flips, t.fixed, t.broken, t.changed) == (19, 18, 6, 1, 3, 2)
@@ -135,8 +136,80 @@ def test_known_flips_are_counted_by_kind_and_blocked_by_gates(tmp_path: Path) ->
         ("broken", "00000"),
         ("confidence", "00011"),
     ]
-    assert of(run_old, run_new, max_accuracy_drop=11).findings == 1
+    assert of(run_old, run_new, max_accuracy_drop=11, min_compared=0).findings == 1
     assert {(c.old, c.new): c.count for c in summary.transitions}[CLASS_NAMES[0], CLASS_NAMES[1]] == 2
+
+
+def nearly_unreadable(tmp_path: Path) -> tuple[Path, Path]:
+    """A run, and the same one in which nothing but its last sample could be read."""
+    plan, rows = make_rows(1)
+    old = write(tmp_path / "readable", plan, copy.deepcopy(rows))
+    rows.columns["status"][:-1] = 1
+    rows.columns["prediction"][:-1] = -1
+    rows.texts["error"][:-1] = ["no image"] * (COUNT - 1)
+    return old, write(tmp_path / "unreadable", plan, rows)
+
+
+def test_a_gate_needs_most_of_the_samples_to_be_compared(tmp_path: Path) -> None:
+    pair = nearly_unreadable(tmp_path)
+    summary = of(*pair, max_flips=5, min_cam_similarity=0.5)
+    assert [(g.option, g.limit, g.passed) for g in summary.gates] == [
+        ("--max-flips", 5, True),
+        ("--min-cam-similarity", 0.5, True),
+        ("--min-compared", 95, False),
+        ("--min-compared", 95, False),
+    ]
+    assert (summary.findings, summary.gates[2].value) == (2, pytest.approx(100 / 21))
+    assert [g.reason for g in summary.gates[2:]] == [
+        "--min-compared 95: exceeded: 1 of 21 samples could be compared (1 unreadable in both, 19 unreadable in NEW)",
+        "--min-compared 95: exceeded: 1 of 21 samples have a pair of maps",
+    ]
+    assert len(of(*pair, max_accuracy_drop=100).gates) == 2
+    assert of(*pair, max_flips=5, min_cam_similarity=0.5, min_compared=4.7).findings == 0
+    assert [g.option for g in of(*pair, max_flips=5, min_compared=0).gates] == ["--max-flips"]
+    assert of(*pair, min_compared=50).findings == 1
+
+
+def test_without_a_gate_a_note_tells_that_little_was_compared(tmp_path: Path) -> None:
+    old, new = nearly_unreadable(tmp_path)
+    note = "only 1 of 21 samples could be compared (1 unreadable in both, 19 unreadable in NEW)"
+    assert (of(old, new).findings, of(old, new).gates) == (0, ())
+    assert note in of(old, new).notes
+    assert note in of(old, new, max_flips=5, min_compared=0).notes
+    assert not any("could be compared" in each for each in of(old, new, max_flips=5).notes)
+
+
+def test_maps_that_are_not_stored_are_missed_where_a_similarity_is_judged(
+    run_pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    few = write(tmp_path / "few", *make_rows(2, cams="predicted"))
+    summary = of(run_pair[0], few, min_class_similarity=-1, min_compared=85)
+    compared, mapped = summary.gates[1:]
+    assert (compared.passed, mapped.passed) == (True, False)
+    stored = summary.totals.maps
+    assert mapped.reason.startswith(f"--min-compared 85: exceeded: {stored} of 21 samples have a pair of maps (")
+    assert f"{summary.totals.without_maps['not stored']} not stored" in mapped.reason
+
+
+def test_samples_that_new_alone_has_are_no_lack_of_evidence(tmp_path: Path) -> None:
+    plan, rows = make_rows(1)
+    old = tmp_path / "old"
+    land_shards(old, plan, rows)
+    merge(old)
+    one = old / "shards" / "shard-00000.h5"
+    assert "added" in of(one, old).apart
+    assert not any("added" in note for note in of(one, old).notes)
+
+
+def test_another_method_is_told_and_taken_for_no_waiver(run_pair: tuple[Path, Path], tmp_path: Path) -> None:
+    plan, rows = make_rows(2)
+    by_gradient = write(tmp_path / "gradcam", dataclasses.replace(plan, method="gradcam", identity=False), rows)
+    assert "maps by gradcam in NEW, by cam in OLD: their similarity says little" in of(run_pair[0], by_gradient).notes
+    assert "maps by cam in NEW, by gradcam in OLD: their similarity says little" in of(by_gradient, run_pair[0]).notes
+    for pair in ((run_pair[0], by_gradient), (by_gradient, by_gradient)):
+        assert not any("waived" in note or "identity" in note for note in of(*pair).notes)
+    waived = write(tmp_path / "waived", dataclasses.replace(plan, identity=False), rows)
+    assert "NEW waived the identity: its maps do not explain its logits" in of(run_pair[0], waived).notes
 
 
 def test_the_order_of_samples_does_not_matter(run_pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -342,7 +415,7 @@ def test_no_more_than_a_block_is_read_at_once(sound_run: Path, monkeypatch: pyte
 
 
 def test_a_summary_is_json_without_nan(run_pair: tuple[Path, Path]) -> None:
-    summary = of(*run_pair, max_flips=1)
+    summary = of(*run_pair, max_flips=1, min_compared=0)
     text = json.dumps(dataclasses.asdict(summary), allow_nan=False)
     assert json.loads(text)["findings"] == 1
 
@@ -416,7 +489,7 @@ def test_a_comparison_of_nothing_still_writes_its_files(tmp_path: Path) -> None:
     other.columns["input_sha256"][:, 0] ^= 1
     new = write(tmp_path / "new", dataclasses.replace(plan, checkpoint_sha256="e" * 64), other)
     summary = of(old, new, out=tmp_path / "out", max_flips=100)
-    assert (summary.totals.compared, summary.findings) == (0, 1)
+    assert (summary.totals.compared, summary.findings) == (0, 2)
     assert read_table(tmp_path / "out")["sample_id"].shape == (0,)
     assert read_document(tmp_path / "out" / "compare.json")["totals"]["spearman"] is None
     assert "no sample is compared" in compare_text(summary)
@@ -514,6 +587,8 @@ def test_shards_that_took_one_anothers_names_are_not_compared(run_pair: tuple[Pa
         ({"max_accuracy_drop": 101}, "--max-accuracy-drop 101"),
         ({"min_cam_similarity": 1.1}, "--min-cam-similarity 1.1: must be from -1 to 1"),
         ({"min_class_similarity": -1.1}, "--min-class-similarity -1.1: must be from -1 to 1"),
+        ({"min_compared": 101}, "--min-compared 101: must be from 0 to 100"),
+        ({"min_compared": math.nan}, "--min-compared nan"),
         ({"target": "both"}, "--target both: choose one of old, new, label"),
         ({"top": -1}, "--top -1"),
     ],

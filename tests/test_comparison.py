@@ -16,7 +16,6 @@ from batchcam.comparison import (
     Pairs,
     by_class,
     judge,
-    judge_gates,
     match_classes,
     match_ids,
     movers,
@@ -26,6 +25,7 @@ from batchcam.comparison import (
     why_apart,
 )
 from batchcam.errors import ConfigError
+from batchcam.gates import judge_gates
 
 NAMES = ("ant", "bee", "cat")
 

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
+from batchcam import shapes
 from batchcam.commands import demo as demo_module
 from batchcam.commands.demo import demo
 from batchcam.config import DemoConfig
-from batchcam.errors import BatchcamError
+from batchcam.errors import BatchcamError, ConfigError
 
 
 def small_demo(out: Path, monkeypatch: pytest.MonkeyPatch):
@@ -51,6 +52,23 @@ def test_demo_run_again_goes_on_from_what_is_there(tmp_path, monkeypatch):
     before = digests(tmp_path / "demo")
     small_demo(tmp_path / "demo", monkeypatch)
     assert digests(tmp_path / "demo") == before
+
+
+def test_demo_goes_on_where_it_was_stopped_at_its_first_image(tmp_path, monkeypatch):
+    with monkeypatch.context() as stopped:
+        stopped.setattr(shapes, "draw", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            small_demo(tmp_path / "demo", stopped)
+    small_demo(tmp_path / "demo", monkeypatch)
+    assert (tmp_path / "demo" / "cam.png").exists()
+
+
+def test_demo_never_mixes_with_other_files(tmp_path):
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match="data: holds other files; name a new folder"):
+        demo(DemoConfig(tmp_path / "data", quiet=True))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_demo_that_can_not_write_says_where(tmp_path):

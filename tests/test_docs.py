@@ -46,7 +46,8 @@ def test_every_exit_code_is_in_the_readme():
         assert re.search(rf"^\| {code} \|", README, re.MULTILINE)
 
 
-def test_the_readmes_python_examples_run_on_a_real_run(tmp_path):
+@pytest.mark.parametrize("options", [{}, {"method": "gradcam", "cams": "topk:3"}], ids=["cam", "gradcam"])
+def test_the_readmes_python_examples_run_on_a_real_run(tmp_path, options):
     from test_explain_run import config, write_checkpoint
 
     from batchcam.commands.explain import explain
@@ -59,7 +60,7 @@ def test_the_readmes_python_examples_run_on_a_real_run(tmp_path):
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(4):
             cv2.imwrite(str(tmp_path / "data" / name / f"{number}.png"), rng.integers(0, 255, (32, 32, 3), np.uint8))
-    explain(config(write_checkpoint(tmp_path / "m.pth", 0), tmp_path / "data", tmp_path / "RUN"))
+    explain(config(write_checkpoint(tmp_path / "m.pth", 0), tmp_path / "data", tmp_path / "RUN", **options))
     examples = [b for b in blocks("python") if "RUN" in b]
     for example, says in zip(examples, ("cells for and against", "but looks like"), strict=True):
         ran = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)

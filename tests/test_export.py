@@ -37,6 +37,14 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path: Path, options: dict[
     assert str(raised.value).startswith(message)
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.PARQUET"])
+def test_a_folder_named_like_a_file_is_refused_unless_it_is_one(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--out .*/{name}: a folder is made: name it without the ending"):
+        ExportConfig(tmp_path / "run", "csv", tmp_path / name)
+    (tmp_path / name).mkdir()
+    ExportConfig(tmp_path / "run", "csv", tmp_path / name)
+
+
 def test_data_that_is_not_there_is_refused(sound_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--data /no/such: no such folder"):
         export(ExportConfig(sound_run, "png", tmp_path / "out", data="/no/such", quiet=True))

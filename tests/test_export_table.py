@@ -82,6 +82,7 @@ def test_parquet_says_what_to_install(sound_run: Path, tmp_path: Path, monkeypat
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(BatchcamError, match=r"^Parquet needs pyarrow: pip install pyarrow$") as raised:
         export(ExportConfig(sound_run, "parquet", tmp_path / "out", quiet=True))
+    assert not (tmp_path / "out").exists()
     assert raised.value.exit_code == 1
     # and leaves nothing that stands in another format's way
     export(ExportConfig(sound_run, "csv", tmp_path / "out", quiet=True))

@@ -57,6 +57,29 @@ def test_command_tells_checkpoint_dataset_network_and_classes(sound_run: Path, r
     assert json.loads(stdout.splitlines()[-1])["exit_code"] == 0
 
 
+def test_without_labels_predictions_are_counted_and_the_most_frequent_class_comes_first(
+    tmp_path: Path, make_plan, make_rows, make_shards, run_cli
+) -> None:
+    plan = make_plan()
+    rows = make_rows(plan)
+    rows.columns["label"][:] = -1
+    make_shards(tmp_path, plan, rows)
+    predictions = rows.columns["prediction"].tolist()
+    for _ in ("in progress", "complete"):
+        code, stdout, _ = run_cli("info", tmp_path, "--json")
+        assert code == 0
+        assert {c["name"]: c["predicted"] for c in json.loads(stdout.splitlines()[-1])["classes"]} == {
+            name: predictions.count(index) for index, name in enumerate(plan.class_names)
+        }
+        table = stdout.partition("predicted\n")[2].splitlines()[: len(plan.class_names)]
+        counts = [int(line.split()[-1]) for line in table]
+        assert counts == sorted(counts, reverse=True)
+        assert sum(counts) == sum(p >= 0 for p in predictions) > 0
+        assert "samples     21; no labels; " in stdout
+        merged = run_cli("merge", tmp_path)[1]
+    assert "bytes each; no labels; " in merged
+
+
 def test_tasks_on_different_machines_are_a_note(finished_run: Path) -> None:
     write_task(finished_run, task_file(1), {"task": "1/2", "started": "b", "outcome": "done", "device": "cuda H100"})
     (finished_run / "manifest.json").unlink()

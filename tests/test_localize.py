@@ -317,7 +317,12 @@ def test_a_class_whose_map_the_run_does_not_store_is_left_out(tmp_path: Path) ->
     summary = of(run, annotations)
     assert summary.judged == stored.sum()
     assert summary.left_out["no CAM of the class in the run"] == COUNT - 2 - stored.sum()
-    assert of(run, annotations, target="predicted").judged == COUNT - 2
+    helps = "; explain with --cams predicted+label, or use --target predicted"
+    judged = next(line for line in localize_text(summary).splitlines() if line.startswith("judged"))
+    assert judged.endswith(f"{COUNT - 2 - stored.sum()} no CAM of the class in the run{helps}")
+    other = of(run, annotations, target="predicted")
+    assert other.judged == COUNT - 2
+    assert helps not in localize_text(other)
 
 
 def test_a_run_without_a_sample_to_judge_is_refused_with_the_reasons(tmp_path: Path) -> None:

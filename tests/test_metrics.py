@@ -24,7 +24,7 @@ def test_class_scores_count_what_loops_count():
         rows = [(t, p) for t, p in zip(labels, predictions, strict=True) if t >= 0 and p >= 0]
         assert score.labelled == sum(t == k for t, _ in rows)
         assert score.correct == sum(t == p == k for t, p in rows)
-        assert score.predicted == sum(p == k for _, p in rows)
+        assert score.predicted == sum(p == k for p in predictions)
 
 
 def test_class_without_samples_has_no_accuracy():

@@ -111,6 +111,20 @@ def test_a_second_start_on_the_same_day_does_nothing(fake, runs):
     assert contents(runs) == before
 
 
+def test_a_second_start_with_another_checkpoint_says_that_the_day_is_taken(fake, runs, tmp_path):
+    weights = tmp_path / "my model.pth"
+    weights.write_bytes(b"monday")
+    words = ["nightly.sh", weights, "my photos", runs]
+    assert fake.run(*words) == (0, "", "")
+    assert fake.run(*words) == (0, "", "")
+    before = contents(runs)
+    fake.calls()
+    weights.write_bytes(b"tuesday")
+    told = f"nightly.sh: {runs}/{NIGHT} is finished, but explains another checkpoint: move it away to explain today's\n"
+    assert fake.run(*words) == (1, "", told)
+    assert (fake.calls(), contents(runs)) == ([], before)
+
+
 def test_each_night_has_its_own_run(fake, runs):
     night(fake, runs)
     first = contents(runs / NIGHT)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from batchcam.commands.merge import merge
 from batchcam.commands.render import RenderConfig, RenderSummary, picture_name, render
-from batchcam.errors import ConfigError, RunError
+from batchcam.errors import ConfigError
 from batchcam.selection import Selection
 from batchcam.store.run import Run
 
@@ -235,7 +235,7 @@ def test_a_missing_original_leaves_the_map_alone_on_grey(make_photos, capsys: py
     photos = make_photos(lambda rows: set_cam(rows, 0, PEAK))
     photos.path(0).unlink()
     tile, summary = show(0, photos, cells=True)
-    assert (summary.missing_originals, summary.findings) == (1, 0)
+    assert (summary.missing_originals, summary.findings) == (1, 1)  # nothing at all is where --data says
     np.testing.assert_allclose(tile[48, 112], blended(255, cv2.COLORMAP_VIRIDIS, 128), atol=1)
     np.testing.assert_allclose(tile[90, 10], blended(0, cv2.COLORMAP_VIRIDIS, 128), atol=1)
     assert (tile[:18] == 110).all(2).any()  # the banner that says so
@@ -425,8 +425,23 @@ def test_pictures_never_go_into_the_run(make_photos) -> None:
             render(RenderConfig(photos.run, out))
 
 
-def test_a_selection_that_nothing_fits_is_an_error_and_writes_nothing(make_photos) -> None:
+@pytest.mark.parametrize("out", ["sheet.png", "folder"])
+def test_a_selection_that_nothing_fits_is_told_and_writes_nothing(make_photos, run_cli, out: str) -> None:
     photos = make_photos(lambda rows: rows.columns["label"].fill(0))
-    with pytest.raises(RunError, match="no sample fits this selection"):
-        draw(photos, confusion=("蝶", "ant"))
+    code, said, _ = run_cli("render", photos.run, "--confusion", "蝶", "ant", "--out", photos.out / out)
+    assert (code, said) == (0, f"{photos.run}: no sample fits this selection; nothing was drawn\n")
     assert not photos.out.exists()
+
+
+def test_originals_that_are_all_elsewhere_than_data_says_are_a_finding(make_photos, tmp_path, run_cli) -> None:
+    photos = make_photos()
+    (tmp_path / "big").mkdir()
+    words = ["render", photos.run, "--out", photos.out / "sheet.png"]
+    code, said, _ = run_cli(*words, "--data", tmp_path / "big")
+    assert code == 3
+    assert f"19 of 19 originals are not in {tmp_path}/big: is --data right?" in said  # 20, one of them unreadable
+    assert run_cli(*words)[0] == 0  # the run's own dataset may be gone
+    (tmp_path / "big" / photos.rows.texts["sample_id"][0]).parent.mkdir()
+    photos.path(0).rename(tmp_path / "big" / photos.rows.texts["sample_id"][0])
+    code, said, _ = run_cli(*words, "--data", tmp_path / "big")
+    assert (code, "18 originals missing" in said) == (0, True)

@@ -214,18 +214,59 @@ def test_what_is_special_about_maps_is_said_at_the_top(
     assert ("logit per cell" in text) == ("method" not in changes)
 
 
-def test_a_run_without_labels_has_a_report(
+@pytest.fixture
+def unlabelled(
     make_plan: Callable[..., Plan], make_rows: Callable[..., Rows], make_shards: MakeShards, tmp_path: Path
-) -> None:
+) -> Path:
+    """A finished run of samples without labels."""
     plan = make_plan()
     rows = make_rows(plan)
     rows.columns["label"][:] = -1
-    make_shards(tmp_path / "run", plan, rows)
-    merge(tmp_path / "run")
-    summary, source = write(tmp_path / "run", tmp_path / "r.html")
+    make_shards(tmp_path / "unlabelled", plan, rows)
+    merge(tmp_path / "unlabelled")
+    return tmp_path / "unlabelled"
+
+
+def test_a_run_without_labels_has_a_report_that_judges_nothing(unlabelled: Path, tmp_path: Path) -> None:
+    summary, source = write(unlabelled, tmp_path / "r.html")
     assert summary.accuracy is None
     assert Page(source).wrong == []
     assert "without a label" in source.lower()
+    assert "<dt>wrong predictions</dt><dd>–</dd>" in source
+    sections = re.findall(r'<section id="([^"]*)"', source)
+    assert re.findall(r'<li><a href="#([^"]*)"', source)[: len(sections)] == sections
+    assert not {"confusions", "mistakes", "hits"} & set(sections)
+    head, *rows = table_of(source, "Classes, most often predicted first")
+    with open_run(unlabelled) as run:
+        predictions = run.prediction[:].tolist()
+    assert head[:2] == ["class", "predicted"]
+    assert {row[0]: int(row[1]) for row in rows} == {n: predictions.count(i) for i, n in enumerate(CLASS_NAMES)}
+    assert [int(row[1]) for row in rows] == sorted((int(row[1]) for row in rows), reverse=True)
+
+
+def test_without_labels_the_least_confident_samples_and_some_from_all_over_the_run_are_shown(
+    unlabelled: Path, tmp_path: Path
+) -> None:
+    with open_run(unlabelled) as run:
+        confidence = {s.row: s.confidence for s in run if s.prediction is not None}
+    rows = sorted(confidence)
+    expected = {
+        "unsure": sorted(rows, key=lambda row: confidence[row])[:4],
+        "across": [rows[0], rows[6], rows[12], rows[18]],
+    }
+    assert len(rows) == 19
+    summary, source = write(unlabelled, tmp_path / "r.html", top=4)
+    for anchor, samples in expected.items():
+        part = source.partition(f'<section id="{anchor}"')[2].partition("</section>")[0]
+        assert list(map(int, re.findall(r"фото (\d+)\.png</", part))) == samples
+        assert "4 of 19 shown" in part
+    assert summary.pictures >= len({*expected["unsure"], *expected["across"]})
+
+
+def test_a_run_with_some_labels_is_judged_by_them(written: tuple[ReportSummary, str]) -> None:
+    sections = re.findall(r'<section id="([^"]*)"', written[1])
+    assert {"confusions", "mistakes", "hits"} <= set(sections)
+    assert not {"unsure", "across"} & set(sections)
 
 
 @pytest.mark.parametrize(
@@ -390,6 +431,7 @@ def test_a_number_of_samples_that_can_not_be_meant_is_refused(tmp_path: Path, to
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
     with pytest.raises(RunError, match="not a run directory"):
         write(tmp_path / "run", tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()

@@ -75,6 +75,7 @@ def test_the_second_version_is_compared_with_the_promoted_one(fake, models, firs
     [
         ([], ["--max-accuracy-drop", "1"]),
         (["--min-cam-similarity", "0.7"], ["--min-cam-similarity", "0.7"]),
+        (["--min-compared", "90"], ["--max-accuracy-drop", "1", "--min-compared", "90"]),
         (["--max-accuracy-drop", "0", "--max-flips", "5"], ["--max-accuracy-drop", "0", "--max-flips", "5"]),
     ],
 )
@@ -161,7 +162,15 @@ def test_what_is_no_link_is_not_replaced(fake, models):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["train", "test"], ["--max-flips"], ["--max-flip", "2", "t", "t", "v"], ["t", "t", "models/promoted"]]
+    "words",
+    [
+        [],
+        ["train", "test"],
+        ["--max-flips"],
+        ["--min-compared"],
+        ["--max-flip", "2", "t", "t", "v"],
+        ["t", "t", "models/promoted"],
+    ],
 )
 def test_usage_is_told(fake, words):
     code, _, stderr = fake.run("retrain.sh", *words)

@@ -273,6 +273,8 @@ def test_file_that_is_no_shard_is_refused(tmp_path, content):
 def test_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="not a run directory"):
         batchcam.open_run(tmp_path)
+    with pytest.raises(RunError, match="none: no such folder"):
+        batchcam.open_run(tmp_path / "none")
 
 
 def test_chunks_cover_the_mask_in_order(sound_run, run):

@@ -156,7 +156,7 @@ def test_dry_run_prints_the_lines_for_sbatch_and_submits_nothing(tmp_path):
     (tmp_path / "my photos").mkdir()
     words = [
         JOBS / "submit.sh", "--dry-run", "--tasks", "6", "--at-once", "2", "--gpus", "--stage", "--sbatch", "--time=60",
-        "--against", "old", "--max-flips", "2", "m.pth", "my photos", "run", "-b", "8",
+        "--against", "old", "--max-flips", "2", "--min-compared", "90", "m.pth", "my photos", "run", "-b", "8",
     ]  # fmt: skip
     said = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
     explained, finished = map(shlex.split, said)
@@ -166,7 +166,7 @@ def test_dry_run_prints_the_lines_for_sbatch_and_submits_nothing(tmp_path):
     ]  # fmt: skip
     assert finished == [
         "sbatch", "--parsable", "--kill-on-invalid-dep=yes", "--dependency=afterok:EXPLAIN",
-        str(JOBS / "finish.sbatch"), "my photos", "run", "old", "--max-flips", "2",
+        str(JOBS / "finish.sbatch"), "my photos", "run", "old", "--max-flips", "2", "--min-compared", "90",
     ]  # fmt: skip
     assert not (tmp_path / "logs").exists()
 

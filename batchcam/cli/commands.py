@@ -48,11 +48,15 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 def _command(example: str, codes: tuple[int, ...]) -> Callable[[Callable[..., Any]], click.Command]:
     """Return a decorator that makes a command whose help ends with an example and its exit codes."""
-    lines = "\n".join(f"  {code:<3} {EXIT_CODES[code]}" for code in codes)
-    epilog = f"\b\nExample:\n  {example}\n\n\b\nExit codes:\n{lines}"
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        own = len(getattr(function, "__click_params__", ()))
+        own = len(parameters := getattr(function, "__click_params__", []))
+        limited = any(p.name == "time_limit" for p in parameters)
+        meanings = {
+            code: EXIT_CODES[code] if limited else EXIT_CODES[code].replace(", --time-limit", "") for code in codes
+        }
+        lines = "\n".join(f"  {code:<3} {meaning}" for code, meaning in meanings.items())
+        epilog = f"\b\nExample:\n  {example}\n\n\b\nExit codes:\n{lines}"
         command = cli.command(epilog=epilog, context_settings=CONTEXT)(common_options(function))
         command.params = command.params[-own:] + command.params[:-own]  # what all commands share comes last
         return command
@@ -241,9 +245,15 @@ def info(run: Path, watch: bool, quiet: bool, as_json: bool) -> int:
 @option("--confusion", nargs=2, metavar="A B", help="Samples of class A predicted as B.")
 @option("--top", type=int, metavar="N", help="The N with the largest values of --by.")
 @option("--bottom", type=int, metavar="N", help="The N with the smallest values of --by.")
-@option("--by", default="confidence", show_default=True, help="confidence, entropy, margin, loss or identity_residual.")
+@option(
+    "--by",
+    metavar="confidence|entropy|margin|loss|identity_residual",
+    default="confidence",
+    show_default=True,
+    help="What --top and --bottom rank by.",
+)
 @option("--data", help="Where the original images are.  [default: where the run found them]")
-@option("--palette", default="viridis", show_default=True, help="viridis or jet.")
+@option("--palette", metavar="viridis|jet", default="viridis", show_default=True, help="Of the maps.")
 @option("--cells", is_flag=True, help="Show the map's own cells instead of interpolating.")
 @option("--signed", is_flag=True, help="Raw values around zero: evidence for red, against blue.")
 @option("--contrast", nargs=2, metavar="A B", help="CAM of class A minus that of B; also 'predicted', 'label'.")
@@ -276,8 +286,14 @@ def report(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @_command("batchcam localize runs/monday --annotations photos/annotations.csv --out scores", (0, 1, 2, 3))
 @click.argument("run", type=FILE)
 @option("--annotations", type=FILE, required=True, help="CSV file, folder of masks, or WSOL's localization.txt.")
-@option("--target", default="label", show_default=True, help="Whose CAM: label or predicted.")
-@option("--frame", default="view", show_default=True, help="view: what the network saw; image: WSOL's 224x224.")
+@option("--target", metavar="label|predicted", default="label", show_default=True, help="Whose CAM.")
+@option(
+    "--frame",
+    metavar="view|image",
+    default="view",
+    show_default=True,
+    help="view: what the network saw; image: WSOL's 224x224.",
+)
 @option("--tolerance", type=float, metavar="PX", help="Of the pointing game, in pixels.  [default: 15 at 224]")
 @option("--mask-root", type=FILE, help="Folder of the masks.  [default: where the annotations lie]")
 @option("--prefix", help="What stands before the sample ids in the annotations.  [default: found by itself]")
@@ -298,8 +314,10 @@ def localize(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @option("--samples", type=int, default=50, show_default=True, help="How many to draw at random.")
 @option("--steps", type=int, default=20, show_default=True, help="Of each curve.")
 @option("--seed", type=int, default=0, show_default=True, help="Of the draw, the random orders and the noise.")
-@option("--deletion-to", default="mean", show_default=True, help="What deleted pixels become: mean, zero or blur.")
-@option("--insertion-from", default="blur", show_default=True, help="What pixels go into: blur, mean or zero.")
+@option(
+    "--deletion-to", metavar="mean|zero|blur", default="mean", show_default=True, help="What deleted pixels become."
+)
+@option("--insertion-from", metavar="mean|zero|blur", default="blur", show_default=True, help="What pixels go into.")
 @option("--out", type=FILE, help="Folder for faithfulness.json, faithfulness.csv and curves.csv.")
 @option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
 @option("--threads", type=int, help="CPU threads of the network.  [default: all CPUs]")
@@ -315,12 +333,12 @@ def faithfulness(run: Path, ckpt: Path, data: str, quiet: bool, as_json: bool, *
 
 @_command("batchcam export runs/monday --to csv --out monday-table", (0, 1, 2, 3))
 @click.argument("run", type=FILE)
-@option("--to", required=True, metavar="FORMAT", help="virelay, wsol, png, csv or parquet.")
+@option("--to", required=True, metavar="virelay|wsol|png|csv|parquet", help="parquet: pip install pyarrow first.")
 @option("--out", type=FILE, required=True, help="Folder; run again to go on.")
 @option("--data", help="Where the original images are, for virelay and png.  [default: where the run found them]")
-@option("--target", metavar="CLASS", help="Explained class: predicted or label.  [default: label for wsol]")
+@option("--target", metavar="predicted|label", help="Explained class.  [default: predicted; label for wsol]")
 @option("--size", metavar="HxW", help="Of the maps, or 'input', or for virelay 'grid'.  [default: 224x224 for wsol]")
-@option("--palette", help="For png: viridis or jet.  [default: viridis]")
+@option("--palette", metavar="viridis|jet", help="For png.  [default: viridis]")
 def export(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Hand a run over in another tool's format: ViRelAy, WSOL score maps, pictures, tables."""
     from batchcam.commands.export import ExportConfig
@@ -337,9 +355,12 @@ def export(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @option("--max-accuracy-drop", type=float, metavar="P", help="Gate: percentage points, on samples labelled in both.")
 @option("--min-cam-similarity", type=float, metavar="S", help="Gate: mean rank correlation of the CAMs.")
 @option("--min-class-similarity", type=float, metavar="S", help="Gate: the same of each class with ten pairs of CAMs.")
+@option(
+    "--min-compared", type=float, metavar="P", help="Gate: percent of OLD compared.  [default: 95 with a gate; 0: off]"
+)
 @option("--out", type=FILE, help="Folder for compare.h5, compare.json and movers.csv.")
 @option("--shared-classes", is_flag=True, help="Compare the classes that both runs name, and leave out the others.")
-@option("--target", default="old", show_default=True, help="Whose class's CAMs to compare: old, new or label.")
+@option("--target", metavar="old|new|label", default="old", show_default=True, help="Whose class's CAMs to compare.")
 @option("--top", type=int, default=50, show_default=True, help="Movers to list of each kind.")
 def compare(old: Path, new: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts."""

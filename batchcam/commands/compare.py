@@ -18,14 +18,12 @@ from batchcam.comparison import (
     Classes,
     ClassMovement,
     Flip,
-    Gate,
     Matching,
     Mover,
     Pairs,
     Totals,
     Transition,
     by_class,
-    judge_gates,
     match_classes,
     movers,
     total,
@@ -34,11 +32,15 @@ from batchcam.comparison import (
 )
 from batchcam.config import require_outside
 from batchcam.errors import ConfigError, RunError, one_line
+from batchcam.gates import Gate, judge_evidence, judge_gates, told_compared
+from batchcam.rules import EXACT
 from batchcam.store.reader import decode
 from batchcam.store.run import Run, open_run
 
 TARGETS: Final = ("old", "new", "label")
 LIMITS: Final = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity")
+MIN_COMPARED: Final = 95.0
+"""Per cent of OLD's samples below which what is compared says little of the runs."""
 MOST_MOVERS: Final = 10_000
 LISTED: Final = 1000
 """Ids of each reason that compare.json lists; compare.h5 has all of them."""
@@ -82,6 +84,8 @@ class CompareConfig:
         max_accuracy_drop: most percentage points of accuracy that may be lost; None: any.
         min_cam_similarity: smallest mean Spearman correlation of the maps; None: any.
         min_class_similarity: the same of each class that has ten pairs of maps or more; None: any.
+        min_compared: smallest share of OLD's samples that are compared, in per cent, and that have a pair of maps where
+            a similarity is judged; 0: any; None: `MIN_COMPARED` where another limit was asked for.
         out: folder for compare.h5, movers.csv and compare.json; None: write nothing.
         shared_classes: go on where a run has classes that the other has not.
         target: whose class's maps are compared: the one that the `old` or the `new` run predicts, or the `label`.
@@ -95,6 +99,7 @@ class CompareConfig:
     max_accuracy_drop: float | None = None
     min_cam_similarity: float | None = None
     min_class_similarity: float | None = None
+    min_compared: float | None = None
     out: Path | None = None
     shared_classes: bool = False
     target: str = "old"
@@ -107,8 +112,8 @@ class CompareConfig:
         Raises:
             ConfigError: a limit out of range, an unknown target, or an output folder inside of a run.
         """
-        for name, value in self.limits.items():
-            low, high = (0, 100) if name.startswith("max") else (-1, 1)
+        for name, value in {**self.limits, "min_compared": self.min_compared}.items():
+            low, high = (-1, 1) if name.endswith("similarity") else (0, 100)
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
         if self.target not in TARGETS:
@@ -125,9 +130,21 @@ class CompareConfig:
         return {name: getattr(self, name) for name in LIMITS}
 
     @property
+    def evidence(self) -> float:
+        """Per cent of OLD's samples that have to be compared, 0 where nothing depends on it."""
+        if self.min_compared is not None:
+            return self.min_compared
+        return MIN_COMPARED if any(value is not None for value in self.limits.values()) else 0
+
+    @property
     def is_gate(self) -> bool:
         """Whether a limit was asked for."""
-        return any(value is not None for value in self.limits.values())
+        return self.evidence > 0 or any(value is not None for value in self.limits.values())
+
+    @property
+    def judges_maps(self) -> bool:
+        """Whether a limit of similarity was asked for."""
+        return any(value is not None for name, value in self.limits.items() if name.endswith("similarity"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,8 +278,14 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     old, new, pairs, names = found.old, found.new, found.pairs, found.classes.names
     totals = total(pairs)
     moved = by_class(pairs, names)
-    gates = judge_gates(totals, moved, **config.limits)
     counts = np.bincount(found.apart_reasons, minlength=len(Apart)).tolist()
+    apart = {reason: counts[reason] for reason in Apart if counts[reason]}
+    gates = judge_gates(totals, moved, **config.limits)
+    notes = list(_notes(old.run, new.run, found.classes, found.relabelled))
+    if config.evidence:
+        gates += judge_evidence(config.evidence, totals, len(old.run), apart, config.judges_maps)
+    elif totals.compared < MIN_COMPARED / 100 * len(old.run):
+        notes.append(f"only {told_compared(totals, len(old.run), apart)}")
     return CompareSummary(
         old=str(config.old),
         new=str(config.new),
@@ -270,7 +293,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         new_run_id=new.run.plan.run_id,
         old_samples=len(old.run),
         new_samples=len(new.run),
-        apart={words(reason): counts[reason] for reason in Apart if counts[reason]},
+        apart={words(reason): count for reason, count in apart.items()},
         relabelled=found.relabelled,
         totals=totals,
         classes=moved,
@@ -281,7 +304,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         ],
         gates=gates,
         findings=sum(not gate.passed for gate in gates),
-        notes=tuple(_notes(old.run, new.run, found.classes, found.relabelled)),
+        notes=tuple(notes),
         out=None if config.out is None else str(config.out),
     )
 
@@ -304,13 +327,19 @@ def _notes(old: Run, new: Run, classes: Classes, relabelled: int) -> Iterator[st
     for side, run in (("OLD", old), ("NEW", new)):
         if not run.complete:
             yield f"{side} is not complete: {len(run.shards)} of {len(run.plan.shards)} shards"
-        if not run.plan.identity:
+        if not run.plan.identity and run.plan.method == EXACT:
             yield f"{side} waived the identity: its maps do not explain its logits"
+    if old.plan.method != new.plan.method:
+        yield f"maps by {new.plan.method} in NEW, by {old.plan.method} in OLD: their similarity says little"
     if old.plan.run_id == new.plan.run_id:
         yield "both are the same run: the same checkpoint, dataset and preprocessing"
     elif old.plan.checkpoint_sha256 == new.plan.checkpoint_sha256:
         yield "both runs explain the same checkpoint"
-    differing = [n.replace("_", " ") for n in DIFFERING if getattr(old.plan, n) != getattr(new.plan, n)]
+    # another method has a line of its own, and no identity to keep
+    told = {"method", "identity"} if old.plan.method != new.plan.method else set()
+    differing = [
+        n.replace("_", " ") for n in DIFFERING if n not in told and getattr(old.plan, n) != getattr(new.plan, n)
+    ]
     if differing:
         yield f"the runs differ in {', '.join(differing)}"
     for side, names in (("OLD", classes.only_old), ("NEW", classes.only_new)):

@@ -16,7 +16,7 @@ from batchcam.commands.train import train
 from batchcam.commands.verify import verify
 from batchcam.config import Classifier, Compute, DemoConfig, ExplainConfig, TrainConfig, VerifyConfig
 from batchcam.console import note
-from batchcam.errors import RunError
+from batchcam.errors import ConfigError, RunError
 from batchcam.store import landing
 from batchcam.store.run import Run, open_run
 
@@ -60,10 +60,13 @@ def demo(config: DemoConfig) -> DemoSummary:
     """Generate images, train, explain, verify, and draw; run again after an interruption to go on.
 
     Raises:
+        ConfigError: the folder holds other files than a demo's.
         RunError: verify found something, or an image is gone.
     """
     start = time.perf_counter()
     out = config.out
+    if out.is_dir() and any(out.iterdir()) and not (out / "masks" / "train" / shapes.CLASSES[0]).is_dir():
+        raise ConfigError(f"--out {out}: holds other files; name a new folder")
     note(f"drawing images into {out}", config.quiet)
     try:
         for split, per_class in (("train", TRAIN_PER_CLASS), ("test", TEST_PER_CLASS)):

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 import torch
 
 from batchcam.commands.merge import MergeSummary, complete_run
-from batchcam.commands.planning import control_of, existing_plan, make_plan, method_of, origin, preflight
+from batchcam.commands.planning import (
+    bytes_of,
+    control_of,
+    existing_plan,
+    make_plan,
+    method_of,
+    origin,
+    preflight,
+    require_outside_dataset,
+)
 from batchcam.commands.work import Work, task_record
 from batchcam.config import ExplainConfig
 from batchcam.console import note
@@ -43,6 +52,10 @@ class ExplainSummary:
         seconds: of the loop over batches.
         complete: whether the run is complete now.
         merged: totals and findings of the complete run.
+        dry_run: whether this call only told what there is to do.
+        to_do_samples: of the shards that were missing, and this worker's, when this call began.
+        to_do_shards: that many shards.
+        to_do_bytes: at most, on disk.
     """
 
     run: str
@@ -53,6 +66,10 @@ class ExplainSummary:
     seconds: float
     complete: bool
     merged: MergeSummary | None
+    dry_run: bool
+    to_do_samples: int
+    to_do_shards: int
+    to_do_bytes: int
 
     @property
     def findings(self) -> int:
@@ -78,6 +95,7 @@ def explain(config: ExplainConfig, stop: Stop | None = None) -> ExplainSummary:
 
 
 def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
+    require_outside_dataset(config.out, config.data)
     mine = share(config.task)
     device = pick_device(config.compute.device, local_rank())
     existing = existing_plan(config.out)
@@ -97,7 +115,7 @@ def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
     shards = [s for s in plan.shards if s.index not in landed and mine.takes(s.index)]
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
-        return _summary(config, plan, None, 0.0, None)
+        return _summary(config, plan, shards, None, 0.0, None)
     agreed = write_plan(config.out, plan, origin(config))
     if agreed is not plan:
         shards = _shuffled(shards)
@@ -105,7 +123,7 @@ def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
     work = Work(config, agreed, assembly, proved, shards, device)
     seconds = _recorded(config, mine, device, work, stop) if shards else 0.0
     complete = len(landed_shards(config.out, agreed)) == len(agreed.shards)
-    return _summary(config, agreed, work, seconds, complete_run(config.out) if complete else None)
+    return _summary(config, agreed, shards, work, seconds, complete_run(config.out) if complete else None)
 
 
 def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work, stop: Stop) -> float:
@@ -156,7 +174,12 @@ def _clear_stale(config: ExplainConfig, plan: Plan, landed: set[int]) -> None:
 
 
 def _summary(
-    config: ExplainConfig, plan: Plan, work: Work | None, seconds: float, merged: MergeSummary | None
+    config: ExplainConfig,
+    plan: Plan,
+    to_do: Sequence[Shard],
+    work: Work | None,
+    seconds: float,
+    merged: MergeSummary | None,
 ) -> ExplainSummary:
     landed = work.landed if work else []
     return ExplainSummary(
@@ -168,4 +191,8 @@ def _summary(
         seconds=round(seconds, 3),
         complete=merged is not None,
         merged=merged,
+        dry_run=config.dry_run,
+        to_do_samples=sum(s.count for s in to_do),
+        to_do_shards=len(to_do),
+        to_do_bytes=bytes_of(plan, to_do),
     )

@@ -27,6 +27,7 @@ TAKES: Final = {
 }
 """Which formats an option is for."""
 
+FILE_ENDINGS: Final = (".csv", ".parquet")
 LARGEST_SIDE: Final = 4096
 
 
@@ -59,7 +60,7 @@ class ExportConfig:
         """Refuse what can't be meant.
 
         Raises:
-            ConfigError: an option is unknown, or not one of this format.
+            ConfigError: an option is unknown, or not one of this format, or the folder is named like a file.
         """
         _require_one_of("--to", self.to, FORMATS)
         for name, formats in TAKES.items():
@@ -71,6 +72,8 @@ class ExportConfig:
             _require_one_of("--palette", self.palette, tuple(heatmap.PALETTES))
         if self.size not in (None, "input") and (self.size, self.to) != ("grid", "virelay"):
             _sides(str(self.size))
+        if self.out.suffix.lower() in FILE_ENDINGS and not self.out.is_dir():
+            raise ConfigError(f"--out {self.out}: a folder is made: name it without the ending")
         require_outside(self.out, self.run)
 
 
@@ -106,6 +109,8 @@ def export(config: ExportConfig) -> ExportSummary:
         RunError: not a run, nothing in it to export, or something else lies in the folder.
         BatchcamError: a file can't be written, or a package that the format needs is not installed.
     """
+    if config.to == "parquet":
+        table.import_pyarrow()  # before anything is written
     with open_run(config.run) as run:
         options: dict[str, Any] = {
             "target": _target(config) if config.to in TAKES["target"] else None,

@@ -15,6 +15,7 @@ from batchcam.audit import Facts, Wrong, audit
 from batchcam.commands.merge import count_totals, needs_a_look, open_plan
 from batchcam.confined import Parent
 from batchcam.errors import RunError
+from batchcam.rules import Status
 from batchcam.store import check, structure
 from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.layout import array_shape
@@ -66,7 +67,15 @@ def inspect(run: Path, witness: Witness, deadly: Deadly) -> Inspection:
         return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, _reason(error))])
     inspector = _Inspector(run, plan, witness, deadly)
     found = list(inspector.findings())
-    return Inspection(plan.run_id, len(plan.shards), inspector.samples, inspector.bytes, sorted(inspector.sound), found)
+    return Inspection(
+        plan.run_id,
+        len(plan.shards),
+        inspector.samples,
+        inspector.bytes,
+        sorted(inspector.sound),
+        found,
+        inspector.unreadable,
+    )
 
 
 class _Inspector:
@@ -75,6 +84,7 @@ class _Inspector:
     def __init__(self, run: Path, plan: Plan, witness: Witness, deadly: Deadly) -> None:
         self.samples = 0
         self.bytes = 0
+        self.unreadable = 0
         self.sound: set[int] = set()
         self._run, self._plan, self._witness, self._deadly = run, plan, witness, deadly
         self._names = tuple(a.name for a in sample_arrays(plan.maps))
@@ -157,6 +167,7 @@ class _Inspector:
             for column in COLUMNS_FOR_TOTALS:
                 self._columns[column].append(block[column])
             self.samples += len(block["status"])
+            self.unreadable += int(((block["status"] & Status.UNREADABLE) > 0).sum())
             yield from self._compare_copies(block, first, name)
             self._witness.alive()
         for (rule, array, message), (count, first) in wrong.items():

@@ -157,7 +157,9 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
         with Progress("localize", rows * (2 if config.out else 1), "maps", config.quiet) as progress:
             measure(run, annotations, judged, method, workers, progress.advance)
             if not len(judged.rows):
-                raise RunError(f"{config.run}: no sample of {len(run)} can be judged: {_told(_left_out(judged))}")
+                raise RunError(
+                    f"{config.run}: no sample of {len(run)} can be judged: {_told(_left_out(judged), method.target)}"
+                )
             summary = _summary(config, run, annotations, judged, method)
             if config.out is not None:
                 threshold = summary.scores[f"max_box_acc_v2_iou_{IOU_LEVELS[STRICT]}"].threshold
@@ -214,8 +216,12 @@ def _left_out(judged: Judged) -> dict[str, int]:
     return {WORDS[reason]: counts[reason] for reason in WORDS if counts[reason]}
 
 
-def _told(left_out: dict[str, int]) -> str:
-    return "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+def _told(left_out: dict[str, int], target: str) -> str:
+    """Return what is left out and why, and what helps where the labels' CAMs are not stored."""
+    told = [f"{count} {reason}" for reason, count in left_out.items()]
+    if target == "label" and WORDS[Reason.NOT_STORED] in left_out:
+        told.append("explain with --cams predicted+label, or use --target predicted")
+    return "; ".join(told)
 
 
 def _notes(run: Run, annotations: Annotations, judged: Judged) -> Iterator[str]:
@@ -258,7 +264,7 @@ def localize_text(summary: LocalizeSummary) -> str:
         ("annotations", s.annotations + (f"; {s.strangers} images are not in the run" if s.strangers else "")),
         ("maps", f"{maps} of the {'label' if s.target == 'label' else 'predicted class'}, {frame}"),
         ("pointing", f"game won within {s.tolerance:.3g} pixels of the object"),
-        ("judged", "; ".join([f"{s.judged} samples", *filter(None, [_told(s.left_out)])])),
+        ("judged", "; ".join([f"{s.judged} samples", *filter(None, [_told(s.left_out, s.target)])])),
     ]
     if s.cropped:
         outside = f"{s.cropped} objects lie partly outside of the network's view"

@@ -17,7 +17,7 @@ from batchcam.scheduler import utc_now, whereabouts
 from batchcam.store import landing
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks, write_manifest
 from batchcam.store.master import write_master
-from batchcam.store.plan import Plan, read_plan
+from batchcam.store.plan import Plan, not_a_run, read_plan
 from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
 from batchcam.store.shard import landed_shards
 
@@ -101,7 +101,7 @@ def open_plan(run: Path) -> Plan:
     try:
         return read_plan(run)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunError(f"{run}: not a run directory: no {PLAN_FILE} in it") from error
+        raise not_a_run(run) from error
 
 
 class Totals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from batchcam.config import ExplainConfig
 from batchcam.console import note, readable_size
 from batchcam.engine.assembly import Assembly
 from batchcam.engine.proof import ExplainableNetwork
+from batchcam.engine.sources import dataset_folder
 from batchcam.errors import ConfigError
 from batchcam.rules import CONTROLS, EXACT
 from batchcam.scheduler import Share, utc_now, whereabouts
@@ -25,6 +27,19 @@ DEFAULT_BATCH_SIZE = 64
 SHARD_BYTES = 64 * 2**20
 CONTROL_WORDS = {"head": "the last layer", "weights": "every layer"}
 ROW_BYTES = 160  # the columns of one number, and texts
+
+
+def require_outside_dataset(out: Path, data: str) -> None:
+    """Refuse a run among the class folders of its own dataset, which would then have another class for ever.
+
+    Raises:
+        ConfigError: `out` is the folder of class folders that `data` names, or lies in it.
+    """
+    folder = dataset_folder(data)
+    if folder is not None and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder)):
+        raise ConfigError(
+            f"--out {out}: is, or lies in, the dataset: the run would become one of its classes; choose another --out"
+        )
 
 
 def existing_plan(run: Path) -> Plan | None:
@@ -118,11 +133,16 @@ def default_shard_size(plan: Plan) -> int:
     return max(1, SHARD_BYTES // sample_bytes(plan) // plan.batch_size) * plan.batch_size
 
 
+def bytes_of(plan: Plan, shards: Sequence[Shard]) -> int:
+    """Return about how many bytes the rows of `shards` take, before compression."""
+    return sample_bytes(plan) * sum(s.count for s in shards)
+
+
 def preflight(
     config: ExplainConfig, plan: Plan, assembly: Assembly, mine: Share, shards: Sequence[Shard], device: torch.device
 ) -> None:
     """Tell on stderr what is going to happen: samples, shards, bytes, free disk, and how images become input."""
-    size = sample_bytes(plan) * sum(s.count for s in shards)
+    size = bytes_of(plan, shards)
     folder = next(p for p in (config.out.absolute(), *config.out.absolute().parents) if p.exists())
     free = shutil.disk_usage(folder).free
     whose = f" by task {mine}" if mine.count > 1 else ""
@@ -139,6 +159,8 @@ def preflight(
         note(f"control: the weights of {CONTROL_WORDS[plan.control]} are random", quiet=False)
     if plan.precision == "fp16" and device.type == "cpu":
         note("warning: fp16 on a CPU is many times slower than fp32; bf16 is made for it", quiet=False)
+    if assembly.names_from_dataset:
+        note("class names: the dataset's, in its order; the checkpoint has none", config.quiet)
     for remark in assembly.source.notes:
         note(remark, config.quiet)
     if size > free:

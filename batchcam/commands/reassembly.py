@@ -23,10 +23,11 @@ def reassemble(plan: Plan, classifier: Classifier, data: str) -> Assembly:
     Raises:
         CheckpointError: the checkpoint is not the run's.
         DatasetError: the dataset is not the run's.
-        ConfigError: the preprocessing is not the run's.
+        ConfigError: the preprocessing is not the run's, or its --model is not given again.
     """
-    # never code that a run names
-    if not (classifier.arch or classifier.model or ":" in plan.architecture):
+    if not (classifier.arch or classifier.model):
+        if ":" in plan.architecture:  # never code that a run names
+            raise ConfigError(f"this run was made with --model {plan.architecture}: give it again")
         classifier = dataclasses.replace(classifier, arch=plan.architecture)
     # a run over preprocessed tensors has none
     told = Preprocessing.from_dict(plan.preprocessing) if "image_size" in plan.preprocessing else None

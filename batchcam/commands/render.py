@@ -14,7 +14,7 @@ import numpy as np
 from batchcam import heatmap, sheet
 from batchcam.config import require_outside
 from batchcam.console import Progress, note
-from batchcam.errors import ConfigError, RunError, one_line
+from batchcam.errors import ConfigError, one_line
 from batchcam.pictures import Original, Originals, State, open_originals
 from batchcam.rules import Status
 from batchcam.selection import Selection, class_index, select, spread
@@ -112,6 +112,7 @@ class RenderSummary:
         unread_originals: drawn on grey because OpenCV can't show the image as the worker saw it.
         changed_originals: drawn on grey because the image is not the one that was explained; findings.
         without_map: shown without a map: constant, not finite, or of a class whose CAM the run does not store.
+        data: where --data says that the originals are; None: where the run found them.
     """
 
     run: str
@@ -124,11 +125,18 @@ class RenderSummary:
     unread_originals: int
     changed_originals: int
     without_map: int
+    data: str | None = None
+
+    @property
+    def misplaced(self) -> int:
+        """How many originals are not where --data says that they are, if not one of those looked for is there."""
+        looked_for = self.pictures - self.unreadable
+        return self.missing_originals if self.data is not None and self.missing_originals == looked_for else 0
 
     @property
     def findings(self) -> int:
-        """How many originals are not the images that were explained."""
-        return self.changed_originals
+        """How many originals are not the images that were explained, or all that were looked for in vain."""
+        return self.changed_originals + self.misplaced
 
 
 def render(config: RenderConfig) -> RenderSummary:
@@ -136,13 +144,13 @@ def render(config: RenderConfig) -> RenderSummary:
 
     Raises:
         ConfigError: the run has no such sample or class, or the pictures would go into the run.
-        RunError: not a run, or the selection is empty.
+        RunError: not a run.
     """
     with open_run(config.run) as run:
         rows = select(run, config.selection)
-        if not len(rows):
-            raise RunError(f"{config.run}: no sample fits this selection; nothing was drawn")
         drawing = _Drawing(run, config)
+        if not len(rows):
+            return _summary(config, drawing, 0, 0, 0)
         drawn = _drawn_rows(rows, config)
         with Progress("render", len(drawn), "pictures", config.quiet) as progress:
             if config.is_sheet:
@@ -151,17 +159,22 @@ def render(config: RenderConfig) -> RenderSummary:
                 files = _write_each(drawing, drawn, config, progress)
     if drawing.first_missing:
         note(f"{drawing.counts[State.MISSING]} originals are missing: {drawing.first_missing}", config.quiet)
+    return _summary(config, drawing, files, len(rows), len(drawn))
+
+
+def _summary(config: RenderConfig, drawing: _Drawing, files: int, selected: int, pictures: int) -> RenderSummary:
     return RenderSummary(
         run=str(config.run),
         out=str(config.out),
         files=files,
-        selected=len(rows),
-        pictures=len(drawn),
+        selected=selected,
+        pictures=pictures,
         unreadable=drawing.unreadable,
         missing_originals=drawing.counts[State.MISSING],
         unread_originals=drawing.counts[State.UNREADABLE],
         changed_originals=drawing.counts[State.CHANGED],
         without_map=drawing.without_map,
+        data=config.data,
     )
 
 

@@ -39,13 +39,15 @@ class Choice:
 
     mistakes: np.ndarray
     hits: np.ndarray
+    unsure: np.ndarray
+    across: np.ndarray
     odd: dict[str, np.ndarray]
     counts: dict[str, int]
 
     @property
     def rows(self) -> list[int]:
         """All of them, each once, in order."""
-        kinds = (self.mistakes, self.hits, *self.odd.values())
+        kinds = (self.mistakes, self.hits, self.unsure, self.across, *self.odd.values())
         return sorted({int(row) for rows in kinds for row in rows})
 
 
@@ -73,6 +75,8 @@ def read_content(run: Run, old: Run | None, originals: Originals, top: int, quie
         totals=count_totals(facts.columns),
         mistakes=[pictures[row] for row in choice.mistakes.tolist()],
         hits=[pictures[row] for row in choice.hits.tolist()],
+        unsure=[pictures[row] for row in choice.unsure.tolist()],
+        across=[pictures[row] for row in choice.across.tolist()],
         odd={kind: [pictures[row] for row in rows.tolist()] for kind, rows in choice.odd.items()},
         counts=choice.counts,
         unreadable=_unreadable(run, facts),
@@ -103,18 +107,21 @@ def choose(facts: Facts, top: int) -> Choice:
     confidence = facts.columns["confidence"]
     rows = np.arange(len(confidence))
     mistakes, hits = rows[facts.wrong], rows[facts.right]
+    unjudged = rows[facts.predicted & ~facts.judged.any()]
     odd = {
         "non-finite": rows[facts.having(Status.NON_FINITE)],
         "constant": rows[facts.having(Status.CONSTANT_MAP)],
         "no-positive": rows[facts.having(Status.NO_POSITIVE_EVIDENCE)],
         "border-only": rows[facts.on_border_only],
     }
-    counts = {"mistakes": len(mistakes), "hits": len(hits), **{kind: len(found) for kind, found in odd.items()}}
+    counts = {"mistakes": len(mistakes), "hits": len(hits), "unjudged": len(unjudged)}
     return Choice(
         mistakes=mistakes[np.argsort(-confidence[mistakes], kind="stable")][:top],
         hits=hits[np.argsort(confidence[hits], kind="stable")][:top],
+        unsure=unjudged[np.argsort(confidence[unjudged], kind="stable")][:top],
+        across=unjudged[np.linspace(0, max(0, len(unjudged) - 1), min(top, len(unjudged))).round().astype(int)],
         odd={kind: found[:top] for kind, found in odd.items()},
-        counts=counts,
+        counts=counts | {kind: len(found) for kind, found in odd.items()},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from batchcam.engine.checkpoint import FORMAT_KEY, load_raw, pack_checkpoint
 from batchcam.engine.explainer import pick_device, set_precision
 from batchcam.engine.loader import BatchStream, SampleDataset
 from batchcam.engine.preprocessing import PRESETS, Preprocessing
-from batchcam.engine.sources import match_classes, open_source
+from batchcam.engine.sources import dataset_folder, match_classes, open_source
 from batchcam.engine.timed_source import timed
 from batchcam.engine.training import Score, initial_network, shuffled_batches, split_by_class, train_epoch, validate
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
@@ -73,9 +74,11 @@ def train(config: TrainConfig) -> TrainSummary:
 
     Raises:
         StoppedEarlyError: a signal came; the same command resumes after the last whole epoch.
+        ConfigError: the checkpoint's folder would be one of the dataset's class folders.
         CheckpointError: the checkpoint beside `out` was trained otherwise; the message names what differs.
         DatasetError: no labels, or the validation dataset has other classes.
     """
+    _require_outside_classes(config)
     device = pick_device(config.device)
     set_precision("fp32", device, config.threads)
     preprocessing = _preprocessing(config)
@@ -229,6 +232,13 @@ class _State:
             {**training, **history},
             **more,
         )
+
+
+def _require_outside_classes(config: TrainConfig) -> None:
+    for data in filter(None, (config.data, config.val)):
+        folder = dataset_folder(data)
+        if folder is not None and Path(os.path.realpath(folder)) in Path(os.path.realpath(config.out)).parent.parents:
+            raise ConfigError(f"--out {config.out}: its folder is, or becomes, a class of {data}; choose another --out")
 
 
 def _preprocessing(config: TrainConfig) -> Preprocessing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +13,7 @@ from batchcam.console import Progress, note
 from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, SHARD_FOLDER
 
+RANGES_SHOWN = 8
 DEATHS = 10
 """So many files may end the process that reads them, then verify gives up."""
 
@@ -25,6 +27,7 @@ class VerifySummary:
         run_id: of the plan, None when it can't be read.
         shards: checked.
         samples: rows checked.
+        unreadable: of them, how many say that their image could not be read.
         bytes: of the files whose digest was computed.
         recomputed: samples explained again.
         manifest_sha256: digest of manifest.json, to be compared with one noted down when the run was made.
@@ -35,6 +38,7 @@ class VerifySummary:
     run_id: str | None
     shards: int
     samples: int
+    unreadable: int
     bytes: int
     recomputed: int
     manifest_sha256: str | None
@@ -44,6 +48,20 @@ class VerifySummary:
     def findings(self) -> int:
         """How many findings there are."""
         return len(self.found)
+
+    @property
+    def told(self) -> list[str]:
+        """The findings, a line each; those of several missing shards are one line, where the first of them stood."""
+        missing = [f for f in self.found if f.kind is Kind.FILE_MISSING and f.file.startswith(f"{SHARD_FOLDER}/")]
+        if len(missing) < 2:
+            return list(map(str, self.found))
+        numbers = [int(f.file.removesuffix(".h5").rpartition("-")[2]) for f in missing]
+        line = (
+            f"{Kind.FILE_MISSING.value}: {len(missing)} of {self.shards} shards ({_ranges(numbers)}): "
+            "the run is not finished, or shards were lost; run explain again"
+        )
+        others = set(map(id, missing[1:]))
+        return [line if f is missing[0] else str(f) for f in self.found if id(f) not in others]
 
 
 def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
@@ -68,11 +86,20 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
         run_id=seen.run_id,
         shards=seen.shards,
         samples=seen.samples,
+        unreadable=seen.unreadable,
         bytes=seen.bytes,
         recomputed=recomputed,
         manifest_sha256=_digest(config.run) if seen.run_id else None,
         found=found,
     )
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return ascending numbers of shards as text, such as "00001 to 00003, 00007"."""
+    edges = [i for i, n in enumerate(numbers) if i == 0 or n != numbers[i - 1] + 1]
+    parts = [(numbers[a], numbers[b - 1]) for a, b in zip(edges, [*edges[1:], len(numbers)], strict=True)]
+    told = [f"{a:05d}" if a == b else f"{a:05d} to {b:05d}" for a, b in parts[:RANGES_SHOWN]]
+    return ", ".join([*told, *(["…"] if len(parts) > RANGES_SHOWN else [])])
 
 
 def _inspect_here(run: Path, bar: _Bar) -> Inspection:

@@ -36,6 +36,7 @@ class Assembly:
         labels: the dataset's labels as indices into `class_names`, -1 unknown, int64 (n,).
         preprocessing: None when the dataset gives preprocessed tensors.
         probe: the first readable samples as the loader gives them: uint8 (m, 3, H, W) or float (m, C, H, W).
+        names_from_dataset: whether only the dataset names the classes.
     """
 
     checkpoint: Checkpoint
@@ -46,6 +47,7 @@ class Assembly:
     labels: np.ndarray
     preprocessing: Preprocessing | None
     probe: Tensor
+    names_from_dataset: bool = False
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -97,6 +99,7 @@ def assemble(
         labels=match_classes(source.labels, source.class_names, names),
         preprocessing=preprocessing if probe.dtype == torch.uint8 else None,
         probe=probe,
+        names_from_dataset=not (checkpoint.class_names or classifier.class_names) and source.class_names is not None,
     )
 
 

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torchvision
@@ -42,6 +43,8 @@ def load_callable(spec: str) -> Any:
     module_name, _, name = spec.partition(":")
     if not module_name or not name:
         raise ModelError(f"{spec!r}: expected module:callable")
+    if module_name.endswith(".py"):
+        raise ModelError(f"{spec!r}: a module is named without its ending: write {Path(module_name).stem}:{name}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

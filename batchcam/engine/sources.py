@@ -17,7 +17,7 @@ from batchcam.engine.samples import UNKNOWN_LABEL, Source, StoredSample
 from batchcam.engine.stl10 import open_stl10
 from batchcam.errors import DatasetError, one_line
 
-__all__ = ["KINDS", "Source", "StoredSample", "match_classes", "open_source"]
+__all__ = ["KINDS", "Source", "StoredSample", "dataset_folder", "match_classes", "open_source"]
 
 _PREFIXES: Final[dict[str, Callable[[str, str], Source]]] = {
     "stl10": open_stl10,
@@ -43,9 +43,9 @@ def open_source(spec: str) -> Source:
     prefix, colon, rest = spec.partition(":")
     if colon and prefix in _PREFIXES:
         return _PREFIXES[prefix](spec, rest)
+    if (folder := dataset_folder(spec)) is not None:
+        return open_folder(spec, folder)
     path = os.path.expanduser(spec)
-    if os.path.isdir(path):
-        return open_folder(spec, path)
     if os.path.exists(path):
         if path.lower().endswith(".csv"):
             return open_csv(spec, path)
@@ -53,6 +53,13 @@ def open_source(spec: str) -> Source:
     if colon and "/" not in prefix:
         raise DatasetError(f"{one_line(spec)}: unknown kind of dataset {one_line(prefix)!r}: expected {KINDS}")
     raise DatasetError(f"{one_line(spec)}: no such file or folder: expected {KINDS}")
+
+
+def dataset_folder(spec: str) -> str | None:
+    """Return the folder of class folders that `spec` names; None: it names another kind of dataset, or nothing."""
+    prefix, colon, _ = spec.partition(":")
+    path = os.path.expanduser(spec)
+    return path if not (colon and prefix in _PREFIXES) and os.path.isdir(path) else None
 
 
 def match_classes(

@@ -35,16 +35,24 @@ def write_parquet(run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
     Raises:
         BatchcamError: pyarrow is not installed.
     """
-    try:
-        arrow: Any = importlib.import_module("pyarrow")
-        parquet: Any = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise BatchcamError("Parquet needs pyarrow: pip install pyarrow") from error
+    arrow, parquet = import_pyarrow()
     buffer = io.BytesIO()
     parquet.write_table(arrow.table(_columns(run)), buffer)
     folder.write(PARQUET_FILE, buffer.getvalue())
     advance(len(run))
     return Outcome(len(run))
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """Return pyarrow and its module for Parquet, which batchcam does not install.
+
+    Raises:
+        BatchcamError: it is not installed.
+    """
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise BatchcamError("Parquet needs pyarrow: pip install pyarrow") from error
 
 
 def _columns(run: Run) -> dict[str, Any]:

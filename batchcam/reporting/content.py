@@ -144,8 +144,11 @@ class Content:
         totals: as the manifest states them.
         mistakes: wrong predictions, the most confident first.
         hits: right predictions, the least confident first.
+        unsure: where no prediction has a label to judge it by: the least confident ones.
+        across: there too: predictions at even distances over the run.
         odd: samples by kind of odd map, keys of ODD.
-        counts: how many samples there are of each kind, under the names of `odd`, "mistakes" and "hits".
+        counts: how many samples there are of each kind, under the names of `odd`, "mistakes", "hits"
+            and "unjudged".
         unreadable: id, label and error of each unreadable sample.
         moved: what moved against an older run, None where there is none to compare with.
     """
@@ -155,6 +158,8 @@ class Content:
     totals: dict[str, Any]
     mistakes: Sequence[Picture]
     hits: Sequence[Picture]
+    unsure: Sequence[Picture]
+    across: Sequence[Picture]
     odd: dict[str, Sequence[Picture]]
     counts: dict[str, int]
     unreadable: Sequence[tuple[str, str, str]]
@@ -164,5 +169,6 @@ class Content:
     def states(self) -> dict[int, State]:
         """Whether the original of each sample that the report shows is shown, by row."""
         movers = [moved.picture for moved in self.moved.movers] if self.moved else []
-        kinds: tuple[Sequence[Picture | PairPicture], ...] = (self.mistakes, self.hits, *self.odd.values(), movers)
+        chosen = (self.mistakes, self.hits, self.unsure, self.across)
+        kinds: tuple[Sequence[Picture | PairPicture], ...] = (*chosen, *self.odd.values(), movers)
         return {picture.sample.row: picture.state for pictures in kinds for picture in pictures}

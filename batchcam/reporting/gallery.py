@@ -1,4 +1,4 @@
-"""The report's sections that show samples: mistakes, hits and odd maps."""
+"""The report's sections that show samples: mistakes and hits, or without labels unsure and other ones; odd maps."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ def hits(content: Content) -> Markup:
     """Return the right predictions, the least confident first."""
     words = "Right predictions, the least confident first."
     return _gallery(content, content.hits, content.counts["hits"], words, "No labelled sample was predicted right.")
+
+
+def unsure(content: Content) -> Markup:
+    """Return the least confident predictions of a run without labels."""
+    words = "No prediction has a label to judge it by. The least confident ones first."
+    return _gallery(content, content.unsure, content.counts["unjudged"], words, "")
+
+
+def across(content: Content) -> Markup:
+    """Return predictions from all over a run without labels."""
+    words = "Predictions at even distances over the run, in the order of the dataset."
+    return _gallery(content, content.across, content.counts["unjudged"], words, "")
 
 
 def odd(content: Content) -> Markup:

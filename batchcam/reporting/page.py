@@ -8,7 +8,7 @@ from typing import Final
 from batchcam.reporting.content import ODD, WITHOUT_ORIGINAL, Content
 from batchcam.reporting.evidence import evidence
 from batchcam.reporting.facts import Facts
-from batchcam.reporting.gallery import hits, mistakes, odd
+from batchcam.reporting.gallery import across, hits, mistakes, odd, unsure
 from batchcam.reporting.html import Markup, definitions, element, foreign, join, page, section, table
 from batchcam.reporting.movement import movement
 from batchcam.reporting.predictions import classes, confidence, confusions
@@ -25,16 +25,16 @@ def write_page(content: Content) -> str:
     """Return the report as the text of one HTML file."""
     about = content.about
     moved = content.moved
+    judged = content.facts.judged.any()
     parts = [
         ("summary", "Summary", _summary(content)),
         *([("moved", "What moved against OLD", movement(about, moved))] if moved else []),
         ("provenance", "Provenance", provenance(about)),
-        ("confusions", "Confusions", confusions(content)),
+        *([("confusions", "Confusions", confusions(content))] if judged else []),
         ("confidence", "Confidence", confidence(content.facts)),
         ("classes", "Classes", classes(content)),
         ("evidence", "Where the evidence sits", evidence(content.facts)),
-        ("mistakes", "Most confident mistakes", mistakes(content)),
-        ("hits", "Least confident hits", hits(content)),
+        *_galleries(content),
         ("odd", "Odd maps", odd(content)),
         ("unreadable", "Unreadable samples", _unreadable(content.unreadable)),
     ]
@@ -49,6 +49,16 @@ def write_page(content: Content) -> str:
     skip = element("a", "Skip to the content", href="#content", class_="skip")
     main = element("main", *(section(*part) for part in parts), id="content", tabindex=-1)
     return page(f"batchcam report {about.plan.run_id[:12]}", STYLE, skip, head, main)
+
+
+def _galleries(content: Content) -> Iterable[tuple[str, str, Markup]]:
+    """Yield the sections that show predictions: right and wrong ones, or where nothing is labelled others."""
+    if content.facts.judged.any():
+        yield "mistakes", "Most confident mistakes", mistakes(content)
+        yield "hits", "Least confident hits", hits(content)
+    elif content.counts["unjudged"]:
+        yield "unsure", "Least confident predictions", unsure(content)
+        yield "across", "Across the run", across(content)
 
 
 def _states(content: Content) -> Iterable[Markup]:
@@ -88,7 +98,7 @@ def _summary(content: Content) -> Markup:
         ("with a label", f"{totals['labelled']:,}"),
         ("accuracy", share(totals["accuracy"])),
         ("expected calibration error", share(facts.calibration_error)),
-        ("wrong predictions", f"{content.counts['mistakes']:,}"),
+        ("wrong predictions", f"{content.counts['mistakes']:,}" if totals["labelled"] else NONE),
         ("unreadable samples", f"{len(content.unreadable):,}"),
         ("odd maps", f"{_odd_count(content.facts):,}"),
         ("largest identity residual", small(totals["largest_identity_residual"])),

@@ -122,8 +122,10 @@ def _reliability(facts: Facts) -> Markup:
 
 
 def classes(content: Content) -> Markup:
-    """Return a table of classes, the least accurate first."""
+    """Return a table of classes, the least accurate first; without labels the most often predicted first."""
     facts = content.facts
+    if not facts.judged.any():
+        return _unlabelled_classes(facts)
     ranked = sorted(enumerate(facts.scores), key=lambda s: (s[1].accuracy is None, s[1].accuracy or 0, s[0]))
     limit = _largest(facts.maps.class_cams)
     means = {name: _class_means(facts, values) for name, values in _per_sample(facts).items()}
@@ -141,6 +143,24 @@ def classes(content: Content) -> Markup:
         *("mean confidence", "mean border share", "mean spread", "mean map"),
     )
     return join((intro, _legend(limit, _unit(content)), table(caption, head, rows)))
+
+
+def _unlabelled_classes(facts: Facts) -> Markup:
+    ranked = sorted(enumerate(facts.scores), key=lambda s: (-s[1].predicted, s[0]))
+    means = [_class_means(facts, values) for values in _per_sample(facts).values()]
+    rows = [
+        (foreign(score.name), f"{score.predicted:,}", *(share(float(values[index])) for values in means))
+        for index, score in ranked[:MOST_CLASSES]
+    ]
+    words = (
+        "Most often predicted first; no prediction has a label to judge it by. Means are over all samples predicted as "
+        "the class; border share and spread are defined under "
+    )
+    intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")
+    more = len(ranked) - len(rows)
+    caption = "Classes, most often predicted first" + (f"; {more:,} others left out" if more else "")
+    head = ("class", "predicted", "mean confidence", "mean border share", "mean spread")
+    return join((intro, table(caption, head, rows)))
 
 
 def _per_sample(facts: Facts) -> dict[str, np.ndarray]:

@@ -80,6 +80,7 @@ class Inspection:
         bytes: of the files whose digest was computed.
         sound: indices of the shards that nothing was found wrong with.
         found: all findings.
+        unreadable: of the rows checked, how many say that their image could not be read.
     """
 
     run_id: str | None
@@ -88,6 +89,7 @@ class Inspection:
     bytes: int
     sound: list[int]
     found: list[Finding]
+    unreadable: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the inspection as JSON types."""

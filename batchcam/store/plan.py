@@ -224,6 +224,16 @@ def read_plan(run: Path) -> Plan:
     return plan
 
 
+def not_a_run(path: Path) -> RunError:
+    """Return the error that says why there is no plan in `path`, and which folder is meant if it is part of a run."""
+    if not path.exists():
+        return RunError(f"{path}: no such folder")
+    for folder in (path.parent, path.parent.parent):
+        if (folder / PLAN_FILE).is_file():
+            return RunError(f"{path}: a {'folder' if path.is_dir() else 'file'} of a run: name the folder {folder}")
+    return RunError(f"{path}: not a run directory: no {PLAN_FILE} in it")
+
+
 def shard_table(plan: Plan) -> list[dict[str, Any]]:
     """Return the plan's shards as run.json lists them."""
     return [{"file": s.file, "first": s.first, "count": s.count} for s in plan.shards]

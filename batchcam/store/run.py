@@ -20,9 +20,9 @@ from batchcam.rules import Status
 from batchcam.store import landing, structure
 from batchcam.store.layout import array_shape
 from batchcam.store.manifest import Manifest, read_manifest
-from batchcam.store.plan import Plan, Shard, read_plan
+from batchcam.store.plan import Plan, Shard, not_a_run, read_plan
 from batchcam.store.reader import decode, open_hdf5, open_structured, require_digest
-from batchcam.store.schema import MASTER_FILE, PLAN_FILE, SHARD_FOLDER, VIRTUAL_IN_MASTER, Array, sample_arrays
+from batchcam.store.schema import MASTER_FILE, SHARD_FOLDER, VIRTUAL_IN_MASTER, Array, sample_arrays
 from batchcam.store.shard import landed_shards
 
 if TYPE_CHECKING:
@@ -473,7 +473,7 @@ def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool 
     try:
         plan = read_plan(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunError(f"{path}: not a run directory: no {PLAN_FILE} in it") from error
+        raise not_a_run(path) from error
     try:
         manifest = read_manifest(path, plan)
     except FileNotFoundError:
