@@ -18,7 +18,7 @@ from networks import (
 )
 from torch import Tensor, nn
 
-import batchcam.engine.explainer as explainer_module
+from batchcam.engine import parts
 from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, pick_device, set_precision
 from batchcam.engine.preprocessing import Preprocessing
 from batchcam.engine.proof import ExplainableNetwork, prove
@@ -76,15 +76,15 @@ def assert_same(one: ExplainedBatch, other: ExplainedBatch, rows: object = slice
 @pytest.mark.parametrize("cams", SELECTIONS)
 def test_a_batch_in_parts_for_the_cache_gives_what_a_whole_one_gives(network, images, monkeypatch, cams, maps):
     whole = explain(network, images, cams=cams, maps=maps, labels=LABELS, unreadable=(4,))
-    monkeypatch.setattr(explainer_module, "PIXELS_AT_ONCE", 4 * SIZE[0] * SIZE[1])
+    monkeypatch.setattr(parts, "PIXELS_AT_ONCE", 4 * SIZE[0] * SIZE[1])
     sizes = []
     hook = network.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-    parts = explain(network, images, cams=cams, maps=maps, labels=LABELS, unreadable=(4,))
+    joined = explain(network, images, cams=cams, maps=maps, labels=LABELS, unreadable=(4,))
     hook.remove()
     assert sizes[-2:] == [4, COUNT - 4]
     for name, values in whole.columns().items():
         rounding = 1 if values.dtype == np.uint8 else 1e-5
-        np.testing.assert_allclose(parts.columns()[name].astype(float), values, atol=rounding, err_msg=name)
+        np.testing.assert_allclose(joined.columns()[name].astype(float), values, atol=rounding, err_msg=name)
 
 
 def test_arrays_have_the_schemas_types_and_shapes(network, images):

@@ -14,6 +14,7 @@ from batchcam.config import EvaluateConfig
 from batchcam.console import Progress
 from batchcam.engine.assembly import assemble
 from batchcam.engine.explainer import pick_device, set_precision
+from batchcam.engine.folding import fold_batch_norms
 from batchcam.engine.loader import BatchStream, RangeBatches
 from batchcam.engine.training import predict
 
@@ -53,6 +54,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     set_precision(precision, device, config.compute.threads)
     assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fold_batch_norms(network, assembly.normalised_probe(device))  # as explain does: the same numbers
     samples = len(assembly.source)
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
     stream = BatchStream(assembly.dataset, batches, loader_processes(config.compute.workers), pin=device.type == "cuda")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from types import TracebackType
 from typing import Any
 
@@ -16,18 +15,13 @@ from batchcam import cam
 from batchcam.cpus import available_cpus
 from batchcam.engine.exact import ExactMaps
 from batchcam.engine.gradients import GradientMaps
+from batchcam.engine.parts import parts
 from batchcam.engine.preprocessing import Preprocessing
 from batchcam.engine.proof import ExplainableNetwork
 from batchcam.errors import DeviceError, ModelError
 from batchcam.rules import EXACT, IDENTITY_TOLERANCE, Status
 
 AUTOCAST_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-PIXELS_AT_ONCE = 8 * 224 * 224
-"""Of a batch, on a CPU: few enough that one layer's activations are still in its cache when the next layer wants them.
-
-A constant, and not measured on the machine: results are equal to the last bit only for equal parts.
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,17 +103,10 @@ class Explainer:
             return self._blank(len(labels))
         # inference mode is quicker, and nothing in it can ever have a gradient
         with torch.inference_mode() if self._exact else torch.no_grad():
-            batch = self._explain_in_parts(pixels, labels)
+            batch = _joined([self._explain(pixels[part], labels[part]) for part in parts(pixels, self._device)])
         self._blank_rows(batch, unreadable)
         self._require_identity(batch)
         return batch
-
-    def _explain_in_parts(self, pixels: Tensor, labels: np.ndarray) -> ExplainedBatch:
-        if self._device.type != "cpu":
-            return self._explain(pixels, labels)
-        size = max(1, PIXELS_AT_ONCE // math.prod(pixels.shape[2:]))
-        starts = range(0, len(pixels), size)
-        return _joined([self._explain(pixels[i : i + size], labels[i : i + size]) for i in starts])
 
     def _explain(self, pixels: Tensor, labels: np.ndarray) -> ExplainedBatch:
         logits = self._forward(pixels)
@@ -271,8 +258,8 @@ def set_precision(precision: str, device: torch.device, threads: int | None = No
     torch.backends.cudnn.deterministic = True
 
 
-def _joined(parts: list[ExplainedBatch]) -> ExplainedBatch:
-    columns: dict[str, Any] = {name: [vars(part)[name] for part in parts] for name in vars(parts[0])}
+def _joined(batches: list[ExplainedBatch]) -> ExplainedBatch:
+    columns: dict[str, Any] = {name: [vars(batch)[name] for batch in batches] for name in vars(batches[0])}
     joined: dict[str, Any] = {k: None if v[0] is None else np.concatenate(v) for k, v in columns.items()}
     return ExplainedBatch(**joined)
 

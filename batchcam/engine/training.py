@@ -18,6 +18,7 @@ from batchcam.engine.checkpoint import load_checkpoint
 from batchcam.engine.explainer import AUTOCAST_TYPES
 from batchcam.engine.loader import LoadedBatch
 from batchcam.engine.model import build_network, class_count_of, load_state
+from batchcam.engine.parts import parts
 from batchcam.engine.preprocessing import Preprocessing
 from batchcam.errors import BatchcamError, CheckpointError, ModelError, StoppedEarlyError
 
@@ -152,7 +153,8 @@ def predict(
         return predictions
     dtype = AUTOCAST_TYPES.get(precision)
     with torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext():
-        logits = network(_images(batch.pixels, preprocessing, device)).float()
+        each = [network(_images(batch.pixels[part], preprocessing, device)) for part in parts(batch.pixels, device)]
+    logits = torch.cat(each).float()
     chosen = cam.first_argmax(logits).masked_fill(~torch.isfinite(logits).all(1), -1).cpu().numpy()
     return np.where(batch.unreadable, predictions, chosen)
 
