@@ -111,6 +111,14 @@ def test_a_sealed_manifest_that_is_not_the_plans_is_refused(finished_run: Path, 
         read_manifest(finished_run, read_plan(finished_run))
 
 
+@pytest.mark.parametrize("field", ["a\nb", "\x1b[31m", "\U000fd953", "\u202e"])
+def test_a_record_with_more_fields_is_refused_in_one_printable_line(finished_run: Path, field: str) -> None:
+    edit_document(finished_run / "manifest.json", master={**content_of(finished_run)["master"], field: 1})
+    with pytest.raises(RunError, match="not a manifest of this version") as raised:
+        read_manifest(finished_run, read_plan(finished_run))
+    assert str(raised.value).isprintable()
+
+
 def test_an_absent_manifest_is_told_apart_from_a_damaged_one(finished_run: Path) -> None:
     (finished_run / "manifest.json").unlink()
     with pytest.raises(FileNotFoundError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchcam import __version__
-from batchcam.errors import RunError
+from batchcam.errors import RunError, one_line
 from batchcam.rules import Status
 from batchcam.store import landing
 from batchcam.store.document import read_document, seal
@@ -104,9 +104,10 @@ def read_manifest(run: Path, plan: Plan) -> Manifest:
             made=content["made"],
         )
     except TypeError as error:  # a record with more fields
-        raise RunError(f"{path}: not a manifest of this version: {error}") from error
+        raise RunError(f"{path}: not a manifest of this version: {one_line(error)}") from error
     if manifest.run_id != plan.run_id:
-        raise RunError(f"{path}: belongs to run {manifest.run_id[:12]}, run.json to run {plan.run_id[:12]}")
+        belongs_to = one_line(manifest.run_id[:12])
+        raise RunError(f"{path}: belongs to run {belongs_to}, run.json to run {plan.run_id[:12]}")
     if [(r.file, r.first, r.count) for r in manifest.shards] != [(s.file, s.first, s.count) for s in plan.shards]:
         raise RunError(f"{path}: its shards are not those of run.json")
     if (manifest.master.file, manifest.master.first, manifest.master.count) != (MASTER_FILE, 0, plan.sample_count):
