@@ -12,7 +12,7 @@ from faults.classes import CLASSES
 from faults.inject import Call, Verdict
 from faults.material import Job, Watcher, whole
 from faults.power import Disk
-from faults.registry import Bench, Outcome, table, tried
+from faults.registry import Bench, Outcome, table, tried, updated
 from faults.supervision import proceed, watched
 from faults.warm import Warm
 
@@ -148,3 +148,10 @@ def test_table_counts_what_did_not_survive(tmp_path, monkeypatch):
     text = table({"a fault": outcome}, "a machine", 60)
     assert "| a fault | 2 | 1 | something holds |" in text
     assert "**2 cases, 1 survived.**" in text
+
+
+def test_rows_of_one_class_are_replaced_and_the_others_kept():
+    few, many = Outcome("few hold", cases=2), Outcome("many hold", cases=30)
+    before = table({"a fault": few, "another": many}, "a machine", 60)
+    after = table({"a fault": many, "another": many}, "a machine", 60)
+    assert updated(before, {"a fault": many, "unknown": few}) == after

@@ -18,7 +18,7 @@ import h5py
 import torch
 
 from .classes import CLASSES
-from .registry import Outcome, table, tried
+from .registry import Outcome, table, tried, updated
 from .warm import ROOT, Warm
 
 TABLE = ROOT / "tests" / "RELIABILITY.md"
@@ -29,7 +29,9 @@ def main() -> int:
     """Try what the command line names; return the exit code: 1 when a case did not survive."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few cases of each class; no table")
-    parser.add_argument("--only", metavar="TEXT", default="", help="classes whose name contains TEXT; no table")
+    parser.add_argument(
+        "--only", metavar="TEXT", default="", help="classes whose name contains TEXT: replace their rows"
+    )
     parser.add_argument("--folder", type=Path, help="where to work  [default: in memory]")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count(), help="classes at a time  [default: CPUs]")
     asked = parser.parse_args()
@@ -40,6 +42,8 @@ def main() -> int:
         outcomes = try_all(names, Path(folder), asked.quick, asked.jobs)
     if not asked.quick and not asked.only:
         TABLE.write_text(table(outcomes, machine(), time.monotonic() - start), encoding="utf-8")
+    elif not asked.quick and TABLE.exists():
+        TABLE.write_text(updated(TABLE.read_text(encoding="utf-8"), outcomes), encoding="utf-8")
     return int(any(outcome.failures for outcome in outcomes.values()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ A case survives when everything under *what is checked* holds.
 """
 
 TABLE_FOOT = """
-**{cases} cases, {survived} survived.**
+**0 cases, 0 survived.**
 
 How: a seccomp filter stops the command at each system call that creates, writes, syncs, renames or removes a file, and
 we kill the process there, or let the call fail, or let it write less than it was given. Most commands are forked from a
@@ -114,11 +115,28 @@ Not tried: a real power cut, NFS, Lustre, GPFS, a GPU.
 
 def table(outcomes: Mapping[str, Outcome], machine: str, seconds: float) -> str:
     """Return the table in Markdown."""
-    lines = []
+    head = TABLE_HEAD.format(machine=machine, minutes=round(seconds / 60))
+    return _with_total(head + "".join(_row(name, outcome) for name, outcome in outcomes.items()) + TABLE_FOOT)
+
+
+def updated(text: str, outcomes: Mapping[str, Outcome]) -> str:
+    """Return the table `text` with the rows of some classes replaced."""
+    rows = {_row_name(line): line for line in text.splitlines(keepends=True)}
     for name, outcome in outcomes.items():
-        counts = f"{outcome.cases} | {outcome.survived}" if not outcome.skipped else "– | –"
-        lines.append(f"| {name} | {counts} | {outcome.skipped or outcome.checked} | {outcome.note} |\n")
-    foot = TABLE_FOOT.format(
-        cases=sum(o.cases for o in outcomes.values()), survived=sum(o.survived for o in outcomes.values())
-    )
-    return TABLE_HEAD.format(machine=machine, minutes=round(seconds / 60)) + "".join(lines) + foot
+        text = text.replace(rows[name], _row(name, outcome)) if name in rows else text
+    return _with_total(text)
+
+
+def _row(name: str, outcome: Outcome) -> str:
+    counts = f"{outcome.cases} | {outcome.survived}" if not outcome.skipped else "– | –"
+    return f"| {name} | {counts} | {outcome.skipped or outcome.checked} | {outcome.note} |\n"
+
+
+def _row_name(line: str) -> str:
+    return line.partition(" | ")[0].removeprefix("| ")
+
+
+def _with_total(text: str) -> str:
+    counts = re.findall(r"^\| .* \| (\d+) \| (\d+) \|", text, re.MULTILINE)
+    cases, survived = sum(int(each) for each, _ in counts), sum(int(each) for _, each in counts)
+    return re.sub(r"\*\*\d+ cases, \d+ survived\.\*\*", f"**{cases} cases, {survived} survived.**", text)
