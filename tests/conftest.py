@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import shutil
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +38,9 @@ ORIGIN = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep torch, where it is installed, to one thread: test machines are shared."""
+    """Keep torch, where it is installed, to one thread: test machines are shared. Let Ctrl-C count."""
+    # a shell that starts the suite in the background has it ignored, by all children too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         import torch
     except ImportError:
