@@ -112,3 +112,11 @@ def test_info_tells_where_a_tasks_time_went(finished_run: Path) -> None:
     write_task(finished_run, task_file(0), {"task": "0/1", "started": "a", "seconds": 10.0, "samples": 21, **spent})
     said = run_json("info", finished_run).out
     assert "21 samples in 10.0 s (80% explaining, 15% waiting for images, 2% storing)" in said
+
+
+def test_info_does_not_open_what_a_link_in_place_of_run_h5_leads_to(finished_run: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.h5"
+    (finished_run / "run.h5").rename(elsewhere)
+    (finished_run / "run.h5").symlink_to(elsewhere)
+    with pytest.raises(RunError, match=r"run\.h5: gone, or a link"):
+        info(finished_run)

@@ -11,6 +11,7 @@ import numpy as np
 from batchcam import metrics
 from batchcam.commands.merge import count_totals, open_plan
 from batchcam.errors import RunError
+from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.form import mismatch
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks
@@ -106,6 +107,8 @@ def _origin(run: Path) -> dict[str, Any]:
 
 def _columns_of_master(run: Path, plan: Plan, manifest: Manifest) -> dict[str, np.ndarray]:
     """Return small columns of a complete run: copies in one file, however many shards."""
+    if not landing.is_own_file(run, MASTER_FILE):  # what a link leads to is none of this run's
+        raise RunError(f"{run / MASTER_FILE}: gone, or a link; see batchcam verify")
     require_digest(run / MASTER_FILE, manifest.master.sha256)
     with open_checked(run / MASTER_FILE, plan, None) as file:
         return {name: file[name][...] for name in ("label", "prediction", "sample_id", "error")}
