@@ -251,7 +251,13 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def set_precision(precision: str, device: torch.device, threads: int | None = None) -> None:
-    """Fix the arithmetic of this process: TF32 only when asked for, deterministic kernels, a thread for each CPU."""
+    """Fix the arithmetic of this process: TF32 only when asked for, deterministic kernels, the number of CPU threads.
+
+    Args:
+        precision: fp32, tf32, bf16 or fp16.
+        device: where the network runs.
+        threads: of the network on CPUs; None: one for each available CPU.
+    """
     torch.set_num_threads(threads or available_cpus())
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.benchmark = False
