@@ -1,4 +1,4 @@
-"""Rules that the worker applies and the auditor checks again: status flags and numeric tolerances."""
+"""Rules that the worker applies and the auditor checks again: what a record may say, and numeric tolerances."""
 
 from __future__ import annotations
 
@@ -27,8 +27,28 @@ METHODS: Final = (EXACT, "gradcam", "gradcam++", "layercam", "hirescam", "xgradc
 CONTROLS: Final = ("none", "head", "weights")
 """What was replaced by random weights before explaining, to see whether maps care: nothing, the head, everything."""
 
+CAM_SELECTIONS: Final = ("all", "predicted", "predicted+label", "topk:N")
+"""The classes whose CAMs are stored for each sample."""
+
 CONSTANT_RELATIVE_RANGE: Final = 1e-6
 """A CAM is constant when max - min <= this * max(abs(max), abs(min)): float32 rounding, not evidence."""
 
 IDENTITY_TOLERANCE: Final = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2, "fp16": 1e-2}
 """Largest abs(mean(CAM) + bias - logit) by precision, relative to max(1, largest abs(logit) of the sample)."""
+
+
+def cams_per_sample(selection: str, class_count: int) -> int:
+    """Return M, the number of maps stored for each sample, for a plan's choice of `cams`.
+
+    Raises:
+        ValueError: `selection` is none of CAM_SELECTIONS, or names more classes than there are.
+    """
+    fixed = {"all": class_count, "predicted": 1, "predicted+label": 2}
+    if selection in fixed:
+        return fixed[selection]
+    kind, _, number = selection.partition(":")
+    if kind != "topk" or not number.isdecimal() or not 1 <= int(number) <= class_count:
+        raise ValueError(
+            f"cams {selection!r}: choose one of {', '.join(CAM_SELECTIONS)} with 1 <= N <= {class_count} classes"
+        )
+    return int(number)

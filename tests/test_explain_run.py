@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from batchcam.commands.explain import explain
 from batchcam.commands.verify import verify
 from batchcam.config import Classifier, Compute, ExplainConfig, VerifyConfig
 from batchcam.engine.checkpoint import pack_checkpoint
+from batchcam.engine.explainer import Explainer
 from batchcam.errors import EXIT_STOPPED_EARLY, ModelError, RunError, StoppedEarlyError, StorageFullError
 from batchcam.rules import Status
 
@@ -178,6 +180,50 @@ def test_sigterm_while_torch_is_being_imported_ends_with_exit_75(checkpoint, ima
     _, stderr = worker.communicate(timeout=60)
     assert worker.returncode == EXIT_STOPPED_EARLY, stderr
     assert not list((tmp_path / "run").glob("shards/*.h5"))
+
+
+class Countdown:
+    """A Stop that gives a reason at the nth batch."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches
+
+    def reason(self) -> str:
+        self.left -= 1
+        return "" if self.left >= 0 else "a test"
+
+
+def test_the_next_batch_is_submitted_before_the_last_one_is_waited_for(
+    checkpoint, images, reference, tmp_path, monkeypatch
+):
+    events, numbers = [], itertools.count()
+    submit = Explainer.submit
+
+    def logged(explainer, pixels, labels, unreadable):
+        number = next(numbers)
+        events.append(("submit", number))
+        submitted = submit(explainer, pixels, labels, unreadable)
+        result = submitted.result
+        submitted.result = lambda: events.append(("result", number)) or result()
+        return submitted
+
+    monkeypatch.setattr(Explainer, "submit", logged)
+    explain(config(checkpoint, images, tmp_path / "run"))
+    batches = SAMPLES // SHARD_SIZE * 3
+    expected = [("submit", 0)]
+    for number in range(1, batches):
+        expected += [("submit", number), ("result", number - 1)]
+    assert events == [*expected, ("result", batches - 1)]
+    assert digests(tmp_path / "run") == digests(reference)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3, 4, 6, 14])
+def test_a_shard_whose_batches_were_all_begun_lands_before_the_stop(checkpoint, images, reference, tmp_path, batches):
+    with pytest.raises(StoppedEarlyError, match="stopped by a test"):
+        explain(config(checkpoint, images, tmp_path / "run"), Countdown(batches))
+    landed = digests(tmp_path / "run")
+    assert len(landed) == 2 * (batches // 3)  # a digest beside each
+    assert landed.items() <= digests(reference).items()
 
 
 def test_time_limit_stops_early_and_leaves_what_landed(checkpoint, images, tmp_path):

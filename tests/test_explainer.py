@@ -17,13 +17,17 @@ from networks import (
     seeded,
 )
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from batchcam.engine import parts
-from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, pick_device, set_precision
+from batchcam.engine.device import pick_device
+from batchcam.engine.explainer import ExplainedBatch, Explainer, Request
+from batchcam.engine.gradients import with_gradients
+from batchcam.engine.precision import set_precision
 from batchcam.engine.preprocessing import Preprocessing
 from batchcam.engine.proof import ExplainableNetwork, prove
 from batchcam.errors import DeviceError, ModelError
-from batchcam.rules import IDENTITY_TOLERANCE, Status
+from batchcam.rules import EXACT, IDENTITY_TOLERANCE, METHODS, Status
 
 CPU = torch.device("cpu")
 SIZE = (16, 24)
@@ -346,6 +350,61 @@ def test_results_can_be_written_to_and_do_not_change_with_the_next_batch(network
     for name, values in first.columns().items():
         np.testing.assert_array_equal(values, copies[name])
         assert values.flags.writeable
+
+
+class PeekingNetwork(GapNetwork):
+    """Looks at a value of its own, for which a GPU has to be waited for."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = super().forward(images)
+        return logits if self.training or float(logits.sum()) < np.inf else -logits
+
+
+def submit_without_values(network: ExplainableNetwork, cams: str, maps: str, labels: np.ndarray) -> None:
+    """Submit a batch of tensors that have shapes but no values: whatever asks for a value raises."""
+    request = Request(cams, maps, SIZE, "fp32", True)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, Explainer(network, PREPROCESSING, request, CPU) as it:
+        pixels = mode.from_tensor(torch.zeros(COUNT, 3, *SIZE, dtype=torch.uint8))
+        it.submit(pixels, labels, np.zeros(COUNT, bool))
+
+
+@pytest.mark.parametrize("maps", MAPS)
+@pytest.mark.parametrize(
+    ("method", "cams"),
+    [*((EXACT, cams) for cams in SELECTIONS), *((method, "topk:2") for method in METHODS if method != EXACT)],
+)
+def test_a_batch_is_submitted_without_asking_for_a_value(network, images, method, cams, maps):
+    found = prove(network, images) if method == EXACT else with_gradients(network, images, method)
+    submit_without_values(found, cams, maps, LABELS)
+
+
+def test_asking_for_a_value_would_have_been_noticed(images):
+    network = prove(seeded(PeekingNetwork), images)
+    with pytest.raises(DataDependentOutputException):
+        submit_without_values(network, "all", "uint8", LABELS)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("maps", MAPS)
+@pytest.mark.parametrize("cams", SELECTIONS)
+def test_batches_submitted_one_after_the_other_come_back_from_a_gpu_as_from_a_cpu(network, images, cams, maps):
+    request, none = Request(cams, maps, SIZE, "fp32", True), np.zeros(COUNT, bool)
+    batches = [images * scale for scale in (1, 2, 3, 4)]
+    expected = [explain(network, batch, cams=cams, maps=maps, labels=LABELS) for batch in batches]
+    gpu = torch.device("cuda")
+    set_precision("fp32", gpu, 1)
+    proved = prove(network.to(gpu), images.to(gpu))
+    with Explainer(proved, None, request, gpu) as explainer:
+        explainer(images, LABELS, none)  # the first call loads libraries, and waits
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            submitted = [explainer.submit(batch, LABELS, none) for batch in batches]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        for each, cpu in zip(submitted, expected, strict=True):
+            for name, values in each.result().columns().items():
+                rounding = 1 if values.dtype == np.uint8 else 1e-4
+                np.testing.assert_allclose(values.astype(float), cpu.columns()[name], atol=rounding, err_msg=name)
 
 
 def test_hook_is_gone_after_the_block(network, images):

@@ -144,7 +144,8 @@ def test_workers_without_a_task_share_the_shards(settings, reference, tmp_path, 
     first = explain(dataclasses.replace(settings, out=run))
     done = sorted(s for record in run.glob("task-*.json") for s in shards_of(record))
     assert first.shards == 2
-    assert done == [f"shard-{i:05d}.h5" for i in range(SHARDS)]
+    assert sorted(set(done)) == [f"shard-{i:05d}.h5" for i in range(SHARDS)]
+    assert len(done) <= SHARDS + 1  # the one that was under way is made twice
     assert digests(run) == digests(reference)
 
 
@@ -191,7 +192,7 @@ def test_rank_on_this_machine_comes_from_torchrun_then_srun(environment, rank):
 
 
 def test_workers_of_one_machine_take_a_gpu_each(monkeypatch):
-    from batchcam.engine.explainer import pick_device
+    from batchcam.engine.device import pick_device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -13,9 +13,10 @@ from batchcam.commands.work import loader_processes
 from batchcam.config import EvaluateConfig
 from batchcam.console import Progress
 from batchcam.engine.assembly import assemble
-from batchcam.engine.explainer import pick_device, set_precision
+from batchcam.engine.device import pick_device
 from batchcam.engine.folding import fold_batch_norms
 from batchcam.engine.loader import BatchStream, RangeBatches
+from batchcam.engine.precision import set_precision
 from batchcam.engine.training import predict
 
 

@@ -24,7 +24,8 @@ from batchcam.commands.work import Work, task_record
 from batchcam.config import ExplainConfig
 from batchcam.console import note
 from batchcam.engine.assembly import assemble
-from batchcam.engine.explainer import pick_device, set_precision
+from batchcam.engine.device import pick_device
+from batchcam.engine.precision import set_precision
 from batchcam.engine.preparation import prepare
 from batchcam.engine.proof import require_identity
 from batchcam.errors import BatchcamError, StoppedEarlyError

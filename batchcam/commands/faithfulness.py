@@ -16,7 +16,8 @@ from batchcam.commands.reassembly import reassemble
 from batchcam.commands.recompute import TOLERANCE
 from batchcam.config import SEEDS, Classifier, require_outside
 from batchcam.console import Progress
-from batchcam.engine.explainer import pick_device, set_precision
+from batchcam.engine.device import pick_device
+from batchcam.engine.precision import set_precision
 from batchcam.engine.preparation import prepare
 from batchcam.errors import ConfigError, RunError, one_line
 from batchcam.faithfulness import SUBSTRATES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
 from collections.abc import Callable
@@ -14,8 +13,8 @@ from torch import Tensor, nn
 
 from batchcam import cam
 from batchcam.engine.assembly import Assembly
-from batchcam.engine.explainer import AUTOCAST_TYPES
 from batchcam.engine.loader import LoadedBatch, collate
+from batchcam.engine.precision import autocast
 from batchcam.errors import RunError
 from batchcam.faithfulness import NOISE, area, centre_map, impute, ranks, step_counts
 from batchcam.rules import Status
@@ -67,8 +66,7 @@ class Probe:
 
     def probabilities(self, images: Tensor, classes: Tensor) -> Tensor:
         """Return the softmax of each image (n, C, H, W) at its class (n,), float32 (n,)."""
-        dtype = AUTOCAST_TYPES.get(self.precision)
-        with torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext():
+        with autocast(self.precision, self.device):
             logits = self.network(images.contiguous(memory_format=torch.channels_last))
         return torch.softmax(logits.float(), 1).gather(1, classes[:, None])[:, 0]
 

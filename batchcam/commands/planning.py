@@ -18,10 +18,9 @@ from batchcam.engine.assembly import Assembly
 from batchcam.engine.proof import ExplainableNetwork
 from batchcam.engine.sources import dataset_folder
 from batchcam.errors import ConfigError
-from batchcam.rules import CONTROLS, EXACT
+from batchcam.rules import CONTROLS, EXACT, cams_per_sample
 from batchcam.scheduler import Share, utc_now, whereabouts
 from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
-from batchcam.store.schema import cams_per_sample
 
 DEFAULT_BATCH_SIZE = 64
 SHARD_BYTES = 64 * 2**20

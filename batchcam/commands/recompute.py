@@ -11,8 +11,10 @@ import torch
 
 from batchcam.commands.reassembly import reassemble
 from batchcam.config import VerifyConfig
-from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, pick_device, set_precision
+from batchcam.engine.device import pick_device
+from batchcam.engine.explainer import ExplainedBatch, Explainer, Request
 from batchcam.engine.loader import LoadedBatch, collate
+from batchcam.engine.precision import set_precision
 from batchcam.engine.preparation import prepare
 from batchcam.rules import Status
 from batchcam.store.findings import Finding, Kind

@@ -17,8 +17,9 @@ from batchcam.config import TrainConfig
 from batchcam.console import Progress, note
 from batchcam.engine.assembly import chosen_preprocessing
 from batchcam.engine.checkpoint import FORMAT_KEY, load_raw, pack_checkpoint
-from batchcam.engine.explainer import pick_device, set_precision
+from batchcam.engine.device import pick_device
 from batchcam.engine.loader import BatchStream, SampleDataset
+from batchcam.engine.precision import set_precision
 from batchcam.engine.preprocessing import PRESETS, Preprocessing
 from batchcam.engine.sources import dataset_folder, match_classes, open_source
 from batchcam.engine.timed_source import timed

@@ -19,7 +19,7 @@ from batchcam.config import ExplainConfig
 from batchcam.console import Progress, note
 from batchcam.cpus import available_cpus
 from batchcam.engine.assembly import Assembly
-from batchcam.engine.explainer import Explainer, Request
+from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, Submitted
 from batchcam.engine.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
 from batchcam.engine.proof import ExplainableNetwork
 from batchcam.errors import StoppedEarlyError
@@ -30,6 +30,9 @@ from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter, has_lan
 
 RESTARTS = 3
 """Of the loader processes, when one dies."""
+
+BATCHES_AHEAD = 1
+"""Batches that a GPU is given while the host stores the one before."""
 
 STAGES = ("waiting_for_images", "explaining", "storing")
 """What the loop over batches spends its time on; landing goes on in the background."""
@@ -115,12 +118,13 @@ class Work:
             writer.landed[:0] = self._before
             self.landed = writer.landed  # also what lands after an error
             builder: ShardBuilder | None = None
-            while batch := self._next(batches):
-                if reason := stop.reason():
-                    raise StoppedEarlyError(f"stopped by {reason}; run the same command again to go on")
+            for batch, labels, explained in self._explained(batches, explainer, stop):
                 builder = builder or writer.builder(self._begun.popleft())
-                self._append(builder, batch, explainer)
-                progress.advance(len(batch.indices))
+                with self._counted("storing"):
+                    builder.append(*self._rows(batch, labels, explained.columns()))
+                self._samples += len(labels)
+                self._unreadable_under_way += int(batch.unreadable.sum())
+                progress.advance(len(labels))
                 if builder.rows == builder.shard.count:
                     self.unreadable += self._unreadable_under_way
                     self._unreadable_under_way = 0
@@ -155,14 +159,32 @@ class Work:
         with self._counted("waiting_for_images"):
             return next(batches, None)
 
-    def _append(self, builder: ShardBuilder, batch: LoadedBatch, explainer: Explainer) -> None:
-        labels = self._assembly.labels[batch.indices.numpy()]
+    def _explained(
+        self, batches: BatchStream, explainer: Explainer, stop: Stop
+    ) -> Iterator[tuple[LoadedBatch, np.ndarray, ExplainedBatch]]:
+        """Yield each batch, its labels, and what came out, while the next one is being explained.
+
+        Raises:
+            StoppedEarlyError: `stop` gave a reason; what was begun before has been yielded.
+        """
+        under_way: collections.deque[tuple[LoadedBatch, np.ndarray, Submitted]] = collections.deque()
+        reason = None
+        while (batch := self._next(batches)) and not (reason := stop.reason()):
+            labels = self._assembly.labels[batch.indices.numpy()]
+            with self._counted("explaining"):
+                under_way.append((batch, labels, explainer.submit(batch.pixels, labels, batch.unreadable)))
+            if len(under_way) > BATCHES_AHEAD:
+                yield self._result(*under_way.popleft())
+        while under_way:
+            yield self._result(*under_way.popleft())
+        if reason:
+            raise StoppedEarlyError(f"stopped by {reason}; run the same command again to go on")
+
+    def _result(
+        self, batch: LoadedBatch, labels: np.ndarray, submitted: Submitted
+    ) -> tuple[LoadedBatch, np.ndarray, ExplainedBatch]:
         with self._counted("explaining"):
-            explained = explainer(batch.pixels, labels, batch.unreadable)
-        with self._counted("storing"):
-            builder.append(*self._rows(batch, labels, explained.columns()))
-        self._samples += len(labels)
-        self._unreadable_under_way += int(batch.unreadable.sum())
+            return batch, labels, submitted.result()
 
     def _rows(
         self, batch: LoadedBatch, labels: np.ndarray, explained: dict[str, np.ndarray]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,10 +14,10 @@ from torch import Tensor, nn
 
 from batchcam import cam
 from batchcam.engine.checkpoint import load_checkpoint
-from batchcam.engine.explainer import AUTOCAST_TYPES
 from batchcam.engine.loader import LoadedBatch
 from batchcam.engine.model import build_network, class_count_of, load_state
 from batchcam.engine.parts import parts
+from batchcam.engine.precision import autocast
 from batchcam.engine.preprocessing import Preprocessing
 from batchcam.errors import BatchcamError, CheckpointError, ModelError, StoppedEarlyError
 
@@ -151,8 +150,7 @@ def predict(
     predictions = np.full(len(batch.indices), -1, np.int64)
     if not len(batch.pixels):
         return predictions
-    dtype = AUTOCAST_TYPES.get(precision)
-    with torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext():
+    with autocast(precision, device):
         each = [network(_images(batch.pixels[part], preprocessing, device)) for part in parts(batch.pixels, device)]
     logits = torch.cat(each).float()
     chosen = cam.first_argmax(logits).masked_fill(~torch.isfinite(logits).all(1), -1).cpu().numpy()

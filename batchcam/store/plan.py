@@ -11,10 +11,10 @@ from typing import Any
 
 from batchcam import __version__
 from batchcam.errors import RunError
-from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, METHODS
+from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, METHODS, cams_per_sample
 from batchcam.store import landing
 from batchcam.store.document import canonical, read_document, seal
-from batchcam.store.schema import MAP_KINDS, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, cams_per_sample, shard_file
+from batchcam.store.schema import MAP_KINDS, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, shard_file
 
 PIXEL_LIMIT = 2**28
 """Of the network's input; maps are upsampled to it, whether they are stored or not."""
@@ -64,7 +64,7 @@ class Plan:
         sample_id_bytes: UTF-8 length of the longest sample id.
         batch_size: samples of one forward pass.
         shard_size: samples of one shard; the last one may hold fewer.
-        cams: which classes' CAMs are stored, one of schema.CAM_SELECTIONS.
+        cams: which classes' CAMs are stored, one of rules.CAM_SELECTIONS.
         maps: kind of upsampled map, one of schema.MAP_KINDS.
         channels: C, features that the classifier takes.
         grid_size: (h, w) of the target layer's output.

@@ -20,7 +20,6 @@ DIGEST_SUFFIX: Final = ".sha256"
 TASK_PATTERN: Final = "task-*.json"
 PARTIAL_SUFFIX: Final = ".partial"
 
-CAM_SELECTIONS: Final = ("all", "predicted", "predicted+label", "topk:N")
 MAP_KINDS: Final = ("uint8", "float32", "none")
 
 
@@ -222,23 +221,6 @@ def sample_arrays(maps: str, method: str = EXACT) -> tuple[Array, ...]:
 def _without_identity(array: Array) -> Array:
     meaning = {"cams": GRADIENT_CAMS_MEANING, "identity_residual": "NaN: no identity"}.get(array.name, array.meaning)
     return dataclasses.replace(array, meaning=meaning, units="1" if array.units == LOGIT_PER_CELL else array.units)
-
-
-def cams_per_sample(selection: str, class_count: int) -> int:
-    """Return M, the number of maps stored for each sample, for a plan's choice of `cams`.
-
-    Raises:
-        ValueError: `selection` is none of CAM_SELECTIONS, or names more classes than there are.
-    """
-    fixed = {"all": class_count, "predicted": 1, "predicted+label": 2}
-    if selection in fixed:
-        return fixed[selection]
-    kind, _, number = selection.partition(":")
-    if kind != "topk" or not number.isdecimal() or not 1 <= int(number) <= class_count:
-        raise ValueError(
-            f"cams {selection!r}: choose one of {', '.join(CAM_SELECTIONS)} with 1 <= N <= {class_count} classes"
-        )
-    return int(number)
 
 
 def encode_text(texts: list[str], width: int | None = None) -> np.ndarray:
