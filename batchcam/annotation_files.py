@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from batchcam.errors import DatasetError, one_line
+from batchcam.errors import DatasetError
 
 ID_COLUMNS: Final = ("id", "sample_id", "path", "image")
 """Columns of a CSV file that can name the sample, the first that it has."""
@@ -57,7 +57,7 @@ def csv_entries(file: Path) -> Iterator[Entry]:
     size = [columns[c] for c in SIZE_COLUMNS] if set(SIZE_COLUMNS) <= set(columns) else None
     if key is None or (box is None and mask is None):
         wanted = f"a column {', '.join(ID_COLUMNS)}, and x0, y0, x1, y1 or mask"
-        raise DatasetError(f"{file}: its first line has to name {wanted}; it names {one_line(', '.join(header))}")
+        raise DatasetError(f"{file}: its first line has to name {wanted}; it names {', '.join(header)}")
     for number, cells in lines:
         where = f"{file}:{number}"
         if len(cells) != len(header):
@@ -72,7 +72,7 @@ def csv_entries(file: Path) -> Iterator[Entry]:
             _size([cells[i] for i in size], where) if size and all(cells[i].strip() for i in size) else None,
         )
         if entry.box is None and not entry.mask:
-            raise DatasetError(f"{where}: neither a box nor a mask for {one_line(entry.name)}")
+            raise DatasetError(f"{where}: neither a box nor a mask for {entry.name}")
         yield entry
 
 
@@ -157,14 +157,14 @@ def _box(cells: Sequence[str], where: str) -> tuple[float, float, float, float]:
     try:
         x0, y0, x1, y1 = map(float, cells)
     except ValueError as error:
-        raise DatasetError(f"{where}: {one_line(', '.join(cells))} is no box: want x0, y0, x1, y1") from error
+        raise DatasetError(f"{where}: {', '.join(cells)} is no box: want x0, y0, x1, y1") from error
     if not all(map(math.isfinite, (x0, y0, x1, y1))) or not (0 <= x0 <= x1 and 0 <= y0 <= y1):
-        raise DatasetError(f"{where}: {one_line(', '.join(cells))} is no box: want 0 <= x0 <= x1 and 0 <= y0 <= y1")
+        raise DatasetError(f"{where}: {', '.join(cells)} is no box: want 0 <= x0 <= x1 and 0 <= y0 <= y1")
     return x0, y0, x1, y1
 
 
 def _size(cells: Sequence[str], where: str) -> tuple[int, int]:
     height, width = (each.strip() for each in cells)
     if not all(WHOLE.fullmatch(each) and int(each) for each in (height, width)):
-        raise DatasetError(f"{where}: {one_line(width)}, {one_line(height)} is no width and height in pixels")
+        raise DatasetError(f"{where}: {width}, {height} is no width and height in pixels")
     return int(height), int(width)

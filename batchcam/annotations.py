@@ -121,7 +121,7 @@ def read_annotations(
     listing = folder / LOCALIZATION_FILE
     is_wsol = source == listing or (source.is_dir() and listing.is_file())
     if not is_wsol and not source.is_dir() and not source.is_file():
-        raise ConfigError(f"--annotations {one_line(source)}: no such file or folder")
+        raise ConfigError(f"--annotations {source}: no such file or folder")
 
     def entries() -> Iterator[Entry]:
         if is_wsol:
@@ -150,7 +150,7 @@ def read_mask(path: Path) -> np.ndarray:
     except OSError as error:
         raise DatasetError(f"{path}: cannot read this mask: {error.strerror}") from error
     except ValueError as error:  # a NUL
-        raise DatasetError(f"{one_line(path)}: cannot read this mask: no file has such a name") from error
+        raise DatasetError(f"{path}: cannot read this mask: no file has such a name") from error
     except cv2.error as error:
         raise DatasetError(f"{path}: cannot read this mask: OpenCV refuses it") from error
     if grey is None:
@@ -227,7 +227,7 @@ def _gathered(entries: Iterable[Entry], names: _Names, labels: np.ndarray, sourc
             mask_rows.append(row)
             masks.append(entry.mask)
         if entry.ignored and ignored.setdefault(row, entry.ignored) != entry.ignored:
-            raise DatasetError(f"{entry.where}: a second mask of ignored pixels for {one_line(entry.name)}")
+            raise DatasetError(f"{entry.where}: a second mask of ignored pixels for {entry.name}")
         if entry.size is not None:
             sizes[row] = entry.size
     if not box_rows and not mask_rows:
@@ -261,6 +261,6 @@ def _grouped(rows: array.array[int], count: int) -> tuple[np.ndarray, np.ndarray
 def _read_labels(file: Path, names: _Names, labels: np.ndarray) -> None:
     for where, (name, label) in fields(file, (2,)):
         if not WHOLE.fullmatch(label):
-            raise DatasetError(f"{where}: {one_line(label)} is no class index")
+            raise DatasetError(f"{where}: {label} is no class index")
         if (row := names.row(name)) >= 0:
             labels[row] = int(label)

@@ -14,6 +14,10 @@ class BatchcamError(Exception):
 
     exit_code = EXIT_FAILED
 
+    def __str__(self) -> str:
+        """Return the message on one line that prints, whatever texts of other people's files it quotes."""
+        return one_line(super().__str__())
+
 
 class ConfigError(BatchcamError):
     """An option, a configuration file or a combination of both that can't be meant."""

@@ -132,7 +132,7 @@ def open_originals(run: Run, data: str | None) -> Originals:
     if kind in WITHOUT_FILES and ":" in str(origin):
         if data is not None:
             raise ConfigError(
-                f"--data {one_line(data)}: the run's dataset, {one_line(origin)}, has no files to be compared with its "
+                f"--data {data}: the run's dataset, {origin}, has no files to be compared with its "
                 "digests; leave --data out"
             )
         return Originals(_nothing(f"a dataset of kind {kind}: has no image files"), None)
@@ -141,7 +141,7 @@ def open_originals(run: Run, data: str | None) -> Originals:
         return Originals(_nothing("--data does not say where the images are"), None)
     reader = _reader(given)
     if reader is None and data is not None:
-        raise ConfigError(f"--data {one_line(data)}: no such folder, FILE.csv or stl10:ROOT[:split]")
+        raise ConfigError(f"--data {data}: no such folder, FILE.csv or stl10:ROOT[:split]")
     if reader is None:
         return Originals(_nothing(f"{one_line(given)}: not there; give --data"), None)
     return Originals(reader, given)
@@ -202,7 +202,7 @@ def _paths_of_csv(file: Path) -> dict[str, bytes]:
             return {row[key]: os.path.join(folder, row[path].encode()) for row in reader if row}
     except (OSError, ValueError, IndexError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "not a CSV manifest with a column path"
-        raise ConfigError(f"--data {one_line(file)}: {reason}") from error
+        raise ConfigError(f"--data {file}: {reason}") from error
 
 
 def _named(paths: dict[str, bytes], sample_id: str) -> bytes:

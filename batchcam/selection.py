@@ -45,7 +45,7 @@ class Selection:
             if count is not None and count < 1:
                 raise ConfigError(f"--{name} {count}: must be at least 1")
         if self.by not in RANKINGS:
-            raise ConfigError(f"--by {one_line(self.by)}: choose one of {', '.join(RANKINGS)}")
+            raise ConfigError(f"--by {self.by}: choose one of {', '.join(RANKINGS)}")
 
 
 def select(run: Run, selection: Selection) -> np.ndarray:
@@ -86,7 +86,7 @@ def class_index(run: Run, name: str, option: str) -> int:
     except KeyError as error:
         known = ", ".join(map(one_line, run.class_names[:NAMED_CLASSES]))
         more = f" and {len(run.class_names) - NAMED_CLASSES} more" if len(run.class_names) > NAMED_CLASSES else ""
-        raise ConfigError(f"{option} {one_line(name)}: no such class; the run has {known}{more}") from error
+        raise ConfigError(f"{option} {name}: no such class; the run has {known}{more}") from error
 
 
 def _matching(run: Run, selection: Selection) -> np.ndarray:
@@ -111,7 +111,7 @@ def _named(run: Run, sample_ids: tuple[str, ...]) -> np.ndarray:
         try:
             rows[run.row(sample_id)] = None
         except KeyError as error:
-            raise ConfigError(f"--sample {one_line(sample_id)}: no such sample among {len(run)}") from error
+            raise ConfigError(f"--sample {sample_id}: no such sample among {len(run)}") from error
     return np.array(list(rows), np.int64)
 
 

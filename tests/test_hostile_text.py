@@ -21,7 +21,7 @@ from wellformed import Page
 
 import batchcam
 from batchcam.commands.merge import merge
-from batchcam.errors import one_line
+from batchcam.errors import BatchcamError, RunError, StorageFullError, one_line
 from batchcam.exporters.folder import ExportFolder
 from batchcam.exporters.names import safe_name
 from batchcam.store.manifest import task_file, write_task
@@ -197,6 +197,13 @@ def test_a_line_shows_every_character_that_is_no_space(text: str) -> None:
     assert line == one_line(line)
     unescaped = line.encode("latin-1", "backslashreplace").decode("unicode_escape") if "\\" not in text else line
     assert "\\" in text or unescaped == " ".join(text.split())
+
+
+@given(ANY_TEXT)
+@settings(max_examples=50, deadline=None)
+def test_an_error_of_ours_is_one_line_whatever_it_quotes(text: str) -> None:
+    for kind in (BatchcamError, RunError, StorageFullError):
+        assert str(kind(f"{text}: what is wrong")) == one_line(f"{text}: what is wrong")
 
 
 # names of files and folders

@@ -117,7 +117,7 @@ class CompareConfig:
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
         if self.target not in TARGETS:
-            raise ConfigError(f"--target {one_line(self.target)}: choose one of {', '.join(TARGETS)}")
+            raise ConfigError(f"--target {self.target}: choose one of {', '.join(TARGETS)}")
         if not 0 <= self.top <= MOST_MOVERS:
             raise ConfigError(f"--top {self.top}: must be from 0 to {MOST_MOVERS}")
         if self.out is not None:

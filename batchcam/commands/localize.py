@@ -75,7 +75,7 @@ class LocalizeConfig:
         """
         for name, choices in (("target", TARGETS), ("frame", FRAMES)):
             if getattr(self, name) not in choices:
-                raise ConfigError(f"--{name} {one_line(getattr(self, name))}: choose one of {', '.join(choices)}")
+                raise ConfigError(f"--{name} {getattr(self, name)}: choose one of {', '.join(choices)}")
         if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
             raise ConfigError(f"--tolerance {self.tolerance}: must be a number of pixels, from 0")
         if self.workers is not None and self.workers < 0:

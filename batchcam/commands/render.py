@@ -14,7 +14,7 @@ import numpy as np
 from batchcam import heatmap, sheet
 from batchcam.config import require_outside
 from batchcam.console import Progress, note
-from batchcam.errors import ConfigError, one_line
+from batchcam.errors import ConfigError
 from batchcam.pictures import Original, Originals, State, open_originals
 from batchcam.rules import Status
 from batchcam.selection import Selection, class_index, select, spread
@@ -76,12 +76,12 @@ class RenderConfig:
     def __post_init__(self) -> None:
         if self.palette not in heatmap.PALETTES:
             choices = ", ".join(heatmap.PALETTES)
-            raise ConfigError(f"--palette {one_line(self.palette)}: choose one of {choices}")
+            raise ConfigError(f"--palette {self.palette}: choose one of {choices}")
         if self.contrast and self.contrast[0] == self.contrast[1]:
-            raise ConfigError(f"--contrast {one_line(self.contrast[0])} twice: name two different classes")
+            raise ConfigError(f"--contrast {self.contrast[0]} twice: name two different classes")
         require_outside(self.out, self.run)
         if self.out.suffix.lower() in OTHER_PICTURES and not self.out.is_dir():
-            raise ConfigError(f"--out {one_line(self.out)}: pictures are PNG; name a FILE.png, or a folder")
+            raise ConfigError(f"--out {self.out}: pictures are PNG; name a FILE.png, or a folder")
         asked = self.selection.top or self.selection.bottom or len(self.selection.sample_ids)
         if self.is_sheet and asked > MOST_SHEET_PICTURES:
             raise ConfigError(f"a sheet holds at most {MOST_SHEET_PICTURES} pictures; name a folder with --out")

@@ -256,7 +256,7 @@ def _clean_state(path: Path, content: Any, file_size: int) -> dict[str, Tensor]:
         )
     for name, tensor in state.items():
         if not _is_plain(tensor):
-            raise CheckpointError(f"{path}: tensor {one_line(name)[:REASON_LENGTH]} does not hold the values it claims")
+            raise CheckpointError(f"{path}: tensor {name[:REASON_LENGTH]} does not hold the values it claims")
     if _stored_bytes(state.values()) > file_size:  # torch lets a tensor that reaches beyond its values grow them
         raise CheckpointError(f"{path}: refused: its tensors claim more bytes than the file of {file_size} has")
     while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state)), None):

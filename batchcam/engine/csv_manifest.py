@@ -63,7 +63,7 @@ def _read_rows(file: str) -> _Rows:
                 columns = _columns(where, next(reader, []))
                 rows = _collect(where, columns, ((reader.line_num, fields) for fields in reader))
             except csv.Error as error:
-                raise DatasetError(f"{where}: line {reader.line_num}: not CSV: {one_line(error)}") from error
+                raise DatasetError(f"{where}: line {reader.line_num}: not CSV: {error}") from error
     except OSError as error:
         raise DatasetError(f"{where}: cannot read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -126,7 +126,7 @@ def _class_indices(file: str, rows: _Rows) -> tuple[NDArray[np.int64], tuple[str
         for label, line in zip(labels, rows.lines, strict=True):
             if label and not 0 <= _whole(label) <= _LARGEST_LABEL:
                 raise DatasetError(
-                    f"{one_line(file)}: line {line}: label {label:.40}: class indices start at 0; "
+                    f"{file}: line {line}: label {label:.40}: class indices start at 0; "
                     "leave the field empty when the label is not known"
                 )
         values = {label: _whole(label) for label in given}

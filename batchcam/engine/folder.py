@@ -37,7 +37,7 @@ def open_folder(spec: str, root: str) -> FileSource:
     class_names = listing.list_classes()
     counts = [listing.list_class(name) for name in class_names]
     if not listing.paths:
-        raise DatasetError(f"{one_line(root)}: no images in its class folders: looked for {', '.join(_EXTENSIONS)}")
+        raise DatasetError(f"{root}: no images in its class folders: looked for {', '.join(_EXTENSIONS)}")
     _check_unique(root, listing.paths)
     empty = [one_line(_text(name)) for name, count in zip(class_names, counts, strict=True) if not count]
     if empty:
@@ -80,7 +80,7 @@ class _Listing:
                 if images
                 else "no class folders in it, and no images: check the path"
             )
-            raise DatasetError(f"{one_line(self.root)}: {found}")
+            raise DatasetError(f"{self.root}: {found}")
         if images:
             self.notes.append(f"{_count(images, 'image')} ignored that lie outside the class folders")
         return sorted(folders)
@@ -184,7 +184,7 @@ def _check_unique(root: str, paths: list[bytes]) -> None:
     escaped = Counter(path.decode("utf-8", "backslashreplace") for path in paths if b"\\" in path or not _is_utf8(path))
     for sample_id, count in escaped.items():
         if count > 1:
-            raise DatasetError(f"{one_line(root)}: two files would both be {sample_id!r}: rename one of them")
+            raise DatasetError(f"{root}: two files would both be {sample_id!r}: rename one of them")
 
 
 def _is_utf8(path: bytes) -> bool:

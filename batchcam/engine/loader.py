@@ -253,7 +253,7 @@ def loader_died(error: BaseException) -> LoaderDiedError:
     if isinstance(error, LoaderDiedError):
         return error
     advice = "out of memory, or of shared memory (/dev/shm)? try fewer --workers"
-    return LoaderDiedError(f"a loader process died: {one_line(error)}; {advice}")
+    return LoaderDiedError(f"a loader process died: {error}; {advice}")
 
 
 def _forget_unbuilt_iterator(error: BaseException) -> None:

@@ -28,18 +28,18 @@ def open_torchvision(spec: str, rest: str) -> MapSource:
     name, _, place = rest.partition(":")
     constructor = _torchvision_class(name)
     if not place:
-        raise DatasetError(f"{one_line(spec)}: no folder: write torchvision:{name}:ROOT[:split]")
+        raise DatasetError(f"{spec}: no folder: write torchvision:{name}:ROOT[:split]")
     root, split = place, None
     if ":" in place and not os.path.isdir(os.path.expanduser(place)):
         root, _, split = place.rpartition(":")
     if not os.path.isdir(os.path.expanduser(root)):
-        raise DatasetError(f"{one_line(root)}: no such folder: put torchvision's {name} there first")
+        raise DatasetError(f"{root}: no such folder: put torchvision's {name} there first")
     arguments, split = _split_arguments(spec, constructor, split)
     try:
         dataset = constructor(root=os.path.abspath(os.path.expanduser(root)), **arguments)
     except Exception as error:  # torchvision's own errors differ from dataset to dataset
         raise DatasetError(
-            f"{one_line(spec)}: torchvision can't open it: {describe(error)} (batchcam never downloads)"
+            f"{spec}: torchvision can't open it: {describe(error)} (batchcam never downloads)"
         ) from error
     return MapSource(spec, dataset, f"{split}/" if split else "")
 
@@ -86,7 +86,7 @@ def _torchvision_class(name: str) -> Callable[..., Any]:
             known[candidate] = found
     if name not in known:
         hint = _similar(name, list(known))
-        raise DatasetError(f"torchvision has no dataset {one_line(name)!r} under a folder{hint}")
+        raise DatasetError(f"torchvision has no dataset {name!r} under a folder{hint}")
     return known[name]
 
 
@@ -113,5 +113,5 @@ def _split_arguments(
             raise DatasetError(f"{where}: no split {split!r}: this dataset has train and test")
         return arguments | {"train": split != "test"}, split or "train"
     if split is not None:
-        raise DatasetError(f"{where}: this dataset has no splits: remove :{one_line(split)}")
+        raise DatasetError(f"{where}: this dataset has no splits: remove :{split}")
     return arguments, None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from batchcam.engine.files import NotRegularError, TooLargeError, read_regular_file
 from batchcam.engine.images import UnreadableImageError, decode_image
-from batchcam.errors import DatasetError, one_line
+from batchcam.errors import DatasetError
 
 UNKNOWN_LABEL: Final = -1
 
@@ -115,7 +115,7 @@ class Source(abc.ABC):
             DatasetError: it is empty.
         """
         if not len(sample_ids):
-            raise DatasetError(f"{one_line(spec)}: no samples: give a dataset with at least one image")
+            raise DatasetError(f"{spec}: no samples: give a dataset with at least one image")
         self.spec = spec
         self.sample_ids = sample_ids
         self.labels = labels

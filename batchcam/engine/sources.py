@@ -49,10 +49,10 @@ def open_source(spec: str) -> Source:
     if os.path.exists(path):
         if path.lower().endswith(".csv"):
             return open_csv(spec, path)
-        raise DatasetError(f"{one_line(spec)}: a file, but no .csv: expected {KINDS}")
+        raise DatasetError(f"{spec}: a file, but no .csv: expected {KINDS}")
     if colon and "/" not in prefix:
-        raise DatasetError(f"{one_line(spec)}: unknown kind of dataset {one_line(prefix)!r}: expected {KINDS}")
-    raise DatasetError(f"{one_line(spec)}: no such file or folder: expected {KINDS}")
+        raise DatasetError(f"{spec}: unknown kind of dataset {prefix!r}: expected {KINDS}")
+    raise DatasetError(f"{spec}: no such file or folder: expected {KINDS}")
 
 
 def dataset_folder(spec: str) -> str | None:
@@ -103,7 +103,7 @@ def _by_name(
         raise DatasetError(f"the model does not know these classes of the dataset: {listed}{more}")
     repeated = [name for name in source_classes if counts[name] > 1]
     if repeated:
-        raise DatasetError(f"two classes of the model are named {one_line(repeated[0])}: label by class index instead")
+        raise DatasetError(f"two classes of the model are named {repeated[0]}: label by class index instead")
     index = {name: position for position, name in enumerate(model_classes)}
     # the last place is what label -1 picks
     table = np.array([index[name] for name in source_classes] + [UNKNOWN_LABEL], np.int64)

@@ -105,7 +105,7 @@ def _class_names(folder: str) -> tuple[str, ...] | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{one_line(file)}: cannot read the class names: {one_line(error)}") from error
+        raise DatasetError(f"{file}: cannot read the class names: {error}") from error
     if len(set(names)) != _CLASSES or len(names) != _CLASSES:
-        raise DatasetError(f"{one_line(file)}: expected {_CLASSES} different class names, one a line")
+        raise DatasetError(f"{file}: expected {_CLASSES} different class names, one a line")
     return names

@@ -104,7 +104,7 @@ def read_manifest(run: Path, plan: Plan) -> Manifest:
             made=content["made"],
         )
     except TypeError as error:  # a record with more fields
-        raise RunError(f"{path}: not a manifest of this version: {one_line(error)}") from error
+        raise RunError(f"{path}: not a manifest of this version: {error}") from error
     if manifest.run_id != plan.run_id:
         belongs_to = one_line(manifest.run_id[:12])
         raise RunError(f"{path}: belongs to run {belongs_to}, run.json to run {plan.run_id[:12]}")
