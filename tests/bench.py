@@ -3,14 +3,16 @@
 Every contestant does a whole job over the same images, in a process of its own that is forked anew for each round, in
 an order that rotates: building the network, loading, forward pass and, but for the two loops that only predict, maps
 of the predicted class at the input's size, saved. The peers save what costs least, one uncompressed array a batch;
-batchcam writes its whole record. Times leave out imports. A contestant whose package is not installed is left out:
-torchcam comes with the test extra; `pip install grad-cam captum` brings the others, in an environment of their own.
+batchcam writes its whole record. Times leave out imports, and waking up a GPU. A contestant whose package is not
+installed is left out: torchcam comes with the test extra; `pip install grad-cam captum` brings the others, in an
+environment of their own. With `--device cuda` take more images, such as `--images 8192`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -18,6 +20,7 @@ import platform
 import resource
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 import traceback
@@ -40,11 +43,14 @@ from batchcam.cpus import available_cpus
 from batchcam.engine.assembly import Assembly, assemble
 from batchcam.engine.checkpoint import pack_checkpoint
 from batchcam.engine.loader import BatchStream, RangeBatches
+from batchcam.engine.precision import set_precision
 
 BATCH = 64
 CLASSES = tuple(f"class {k}" for k in range(10))
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 HALF = ([0.5] * 3, [0.5] * 3)
+DRAWN = 512  # photographs; more are the same under other names
+POST_AT_MOST = 1024  # images of the post's loop, whose hooks grow in number with each
 
 
 class UnsignedStl10(torchvision.datasets.STL10):
@@ -57,8 +63,11 @@ class UnsignedStl10(torchvision.datasets.STL10):
 class Job:
     """One dataset with the network that looks at it."""
 
-    def __init__(self, name: str, data: str, resize: list[int], size: int, stats: tuple[list[float], list[float]]):
+    def __init__(
+        self, name: str, data: str, resize: list[int], size: int, stats: tuple[list[float], list[float]], device: str
+    ):
         self.name, self.data, self.resize, self.size, self.stats = name, data, resize, size, stats
+        self.device = torch.device(device)
         self.checkpoint = Path()
 
     def preprocessing(self) -> dict[str, Any]:
@@ -76,26 +85,29 @@ class Job:
         return torchvision.datasets.ImageFolder(self.data, turn)
 
     def users_batches(self) -> Iterator[torch.Tensor]:
-        loader = DataLoader(self.users_dataset(), BATCH, num_workers=loader_processes(None))
-        return (images for images, _ in loader)
+        pinned = self.device.type == "cuda"
+        loader = DataLoader(self.users_dataset(), BATCH, num_workers=loader_processes(None), pin_memory=pinned)
+        return (images.to(self.device, non_blocking=True) for images, _ in loader)
 
     def assembly(self) -> Assembly:
         return assemble(Classifier(self.checkpoint), self.data)
 
     def network(self) -> torch.nn.Module:
-        return self.assembly().network
+        return self.assembly().network.to(self.device)
 
 
 def plain_loop(job: Job, out: Path) -> Callable[[], None]:
-    """Batchcam's own loader, channels_last, forward pass, argmax; nothing is saved."""
-    assembly = job.assembly()
-    network = assembly.network.to(memory_format=torch.channels_last)
+    """Batchcam's own loader, memory format and arithmetic, forward pass, argmax; nothing is saved."""
+    assembly, pinned = job.assembly(), job.device.type == "cuda"
+    network = assembly.network.to(job.device, memory_format=torch.channels_last)
     batches = RangeBatches([(0, len(assembly.source))], BATCH)
+    set_precision("fp32", job.device)
 
     def run() -> None:
-        with BatchStream(assembly.dataset, batches, loader_processes(None)) as stream, torch.inference_mode():
+        processes = loader_processes(None)
+        with BatchStream(assembly.dataset, batches, processes, pin=pinned) as stream, torch.inference_mode():
             for batch in stream:
-                pixels = assembly.preprocessing.normalise(batch.pixels)
+                pixels = assembly.preprocessing.normalise(batch.pixels.to(job.device, non_blocking=True))
                 network(pixels.contiguous(memory_format=torch.channels_last)).argmax(1).tolist()
 
     return run
@@ -113,9 +125,10 @@ def naive_loop(job: Job, out: Path) -> Callable[[], None]:
     return run
 
 
-def batchcam_explain(job: Job, out: Path) -> Callable[[], None]:
+def batchcam_explain(job: Job, out: Path, precision: str = "fp32") -> Callable[[], None]:
     """The whole record: every class's CAM, uint8 maps, digests, identity, merge."""
-    config = ExplainConfig(Classifier(job.checkpoint), job.data, out / "run", compute=Compute(BATCH), quiet=True)
+    compute = Compute(BATCH, device=str(job.device), precision=precision)
+    config = ExplainConfig(Classifier(job.checkpoint), job.data, out / "run", compute=compute, quiet=True)
 
     def run() -> None:
         explain(config)
@@ -123,7 +136,7 @@ def batchcam_explain(job: Job, out: Path) -> Callable[[], None]:
     return run
 
 
-def post_loop(job: Job, out: Path) -> Callable[[], None]:
+def post_loop(job: Job, out: Path) -> Callable[[], int]:
     """The blog post's way: one image at a time, one more hook at each call, a Python loop over channels."""
     network, dataset = job.network(), job.users_dataset()
     kept: dict[str, torch.Tensor] = {}
@@ -131,17 +144,19 @@ def post_loop(job: Job, out: Path) -> Callable[[], None]:
     def keep(module: torch.nn.Module, images: Any, output: torch.Tensor) -> None:
         kept["features"] = output.detach()
 
-    def run() -> None:
-        for number in range(len(dataset)):
+    def run() -> int:
+        count = min(len(dataset), POST_AT_MOST)
+        for number in range(count):
             network.layer4.register_forward_hook(keep)
-            prediction = network(dataset[number][0][None]).argmax(1)
+            prediction = network(dataset[number][0][None].to(job.device)).argmax(1)
             features, weight = kept["features"].squeeze(), network.fc.weight
             cam = torch.zeros_like(features[0])
             for channel in range(len(features)):
                 cam += features[channel] * weight[prediction.item()][channel]
-            values = cam.numpy()
+            values = cam.cpu().numpy()
             values = (values - values.min()) / (values.max() - values.min())
             np.save(out / f"{number}.npy", cv2.resize(np.uint8(255 * values), (job.size, job.size)))
+        return count
 
     return torch.no_grad()(run)
 
@@ -153,7 +168,7 @@ def saving(job: Job, out: Path, maps_of: Callable[[torch.Tensor], torch.Tensor])
         for number, images in enumerate(job.users_batches()):
             maps = torch.as_tensor(maps_of(images))
             low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-            np.save(out / f"{number}.npy", (255 * (maps - low) / (high - low)).to(torch.uint8).numpy())
+            np.save(out / f"{number}.npy", (255 * (maps - low) / (high - low)).to(torch.uint8).cpu().numpy())
 
     return run
 
@@ -217,19 +232,22 @@ def decoding(job: Job, out: Path) -> Callable[[], None]:
 def forwarding(job: Job, out: Path) -> Callable[[], None]:
     """The network alone, channels_last, on a batch in memory."""
     assembly = job.assembly()
-    network = assembly.network.to(memory_format=torch.channels_last)
-    pixels = torch.randn(BATCH, 3, job.size, job.size).contiguous(memory_format=torch.channels_last)
+    network = assembly.network.to(job.device, memory_format=torch.channels_last)
+    pixels = torch.randn(BATCH, 3, job.size, job.size, device=job.device).contiguous(memory_format=torch.channels_last)
+    set_precision("fp32", job.device)
 
     def run() -> None:
         with torch.inference_mode():
             for start in range(0, len(assembly.source), BATCH):
-                network(pixels[: len(assembly.source) - start])
+                logits = network(pixels[: len(assembly.source) - start])
+            logits.cpu()  # a GPU is waited for once
 
     return run
 
 
 CONTESTANTS = {
     "batchcam explain": batchcam_explain,
+    "batchcam explain --precision tf32": functools.partial(batchcam_explain, precision="tf32"),
     "plain loop, same loader": plain_loop,
     "naive model(x) loop": naive_loop,
     "torch-cam CAM": torchcam_cam,
@@ -241,23 +259,27 @@ CONTESTANTS = {
 }
 
 
-def measure(contestant: Callable[[Job, Path], Callable[[], None]], job: Job) -> dict[str, float] | None:
+def measure(contestant: Callable[[Job, Path], Callable[[], int | None]], job: Job) -> dict[str, float] | None:
     """Run a contestant in a forked process; return seconds, CPU seconds, peak memory; None if it is not installed."""
     reader, writer = os.pipe()
     if child := os.fork():
         os.close(writer)
-        with os.fdopen(reader) as stream:
+        with gpu_watch(job.device) as busy, os.fdopen(reader) as stream:
             text = stream.read()
         os.waitpid(child, 0)
-        return json.loads(text) if text else None
+        return {**json.loads(text), **busy} if text else None
     folder = Path(tempfile.mkdtemp(dir=Path(job.checkpoint).parent))
     try:
         torch.set_num_threads(available_cpus())
+        torch.ones(1, device=job.device)
         before, start = cpu_seconds(), time.perf_counter()
-        contestant(job, folder)()
-        seconds = time.perf_counter() - start
+        count = contestant(job, folder)() or len(job.users_dataset())
+        each = (time.perf_counter() - start) / count
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        os.write(writer, json.dumps({"s": seconds, "cpu_s": cpu_seconds() - before, "peak_mb": peak}).encode())
+        found = {"s": each, "cpu_s": (cpu_seconds() - before) / count, "peak_mb": peak}
+        if job.device.type == "cuda":
+            found["gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
+        os.write(writer, json.dumps(found).encode())
     except ImportError:
         pass
     except Exception:
@@ -267,26 +289,45 @@ def measure(contestant: Callable[[Job, Path], Callable[[], None]], job: Job) -> 
         os._exit(0)
 
 
+@contextlib.contextmanager
+def gpu_watch(device: torch.device) -> Iterator[dict[str, float]]:
+    """Give a dict that in the end holds the share of the time in which the GPU was busy; without a GPU it stays empty.
+
+    The driver's own count, asked for by another process: this one forks, and must not touch the GPU itself.
+    """
+    found: dict[str, float] = {}
+    if device.type != "cuda":
+        yield found
+        return
+    words = ["nvidia-smi", f"--id={device.index or 0}", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    with subprocess.Popen([*words, "--loop-ms=200"], stdout=subprocess.PIPE, text=True) as watch:
+        yield found
+        watch.terminate()
+        shares = [int(line) for line in watch.communicate()[0].split() if line.isdecimal()]
+    if shares:
+        found["gpu_busy"] = statistics.mean(shares) / 100
+
+
 def cpu_seconds() -> float:
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
-def compete(job: Job, count: int, rounds: int) -> list[dict[str, Any]]:
+def compete(job: Job, rounds: int) -> list[dict[str, Any]]:
     """Return a row for each contestant: medians over interleaved rounds, and rates relative to batchcam's."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
-    names = list(CONTESTANTS)
+    names = [name for name in CONTESTANTS if job.device.type == "cuda" or "tf32" not in name]
     for number in range(rounds):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             if (found := measure(CONTESTANTS[name], job)) is not None:
                 results[name].append(found)
-                print(f"{job.name}, round {number + 1}: {name} {count / found['s']:.1f} images/s", flush=True)
+                print(f"{job.name}, round {number + 1}: {name} {1 / found['s']:.1f} images/s", flush=True)
     yardstick = [r["s"] for r in results["batchcam explain"]]
     rows = []
     for name, found in results.items():
         if not found:
             continue
-        rates = [count / r["s"] for r in found]
+        rates = [1 / r["s"] for r in found]
         rows.append(
             {
                 "name": name,
@@ -294,8 +335,12 @@ def compete(job: Job, count: int, rounds: int) -> list[dict[str, Any]]:
                 "spread": [min(rates), max(rates)],
                 # round by round: what slows the machine down slows both
                 "batchcam_is_times": statistics.median(r["s"] / y for r, y in zip(found, yardstick, strict=True)),
-                "cpu_ms_per_image": 1000 * statistics.median(r["cpu_s"] for r in found) / count,
-                "peak_mb": statistics.median(r["peak_mb"] for r in found),
+                "cpu_ms_per_image": 1000 * statistics.median(r["cpu_s"] for r in found),
+                **{
+                    k: statistics.median(r[k] for r in found)
+                    for k in ("peak_mb", "gpu_mb", "gpu_busy")
+                    if k in found[0]
+                },
             }
         )
     return rows
@@ -353,11 +398,14 @@ def photos(folder: Path, count: int) -> None:
     frequency = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.rfftfreq(500)[None])
     frequency[0, 0] = 1
     for number in range(count):
+        path = folder / CLASSES[number % len(CLASSES)] / f"{number:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number >= DRAWN:
+            path.hardlink_to(folder / CLASSES[number % DRAWN % len(CLASSES)] / f"{number % DRAWN:05d}.jpg")
+            continue
         spectrum = rng.standard_normal((3, 375, 251)) + 1j * rng.standard_normal((3, 375, 251))
         image = np.fft.irfft2(spectrum / frequency, (375, 500)).transpose(1, 2, 0)
         image = 127 + 50 * (image - image.mean()) / image.std()
-        path = folder / CLASSES[number % len(CLASSES)] / f"{number:05d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), image.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
@@ -372,12 +420,15 @@ def stl10(folder: Path, count: int) -> None:
 
 
 def table(job: str, rows: list[dict[str, Any]]) -> str:
-    lines = [f"| {job} | images/s | batchcam is | CPU ms/image | peak MB |", "|---|---|---|---|---|"]
+    on_gpu = "gpu_busy" in rows[0]
+    lines = [f"| {job} | images/s | batchcam is | CPU ms/image | peak MB |" + " GPU busy | GPU MB |" * on_gpu]
+    lines.append("|---|---|---|---|---|" + "---|---|" * on_gpu)
     for row in rows:
         low, high = row["spread"]
         lines.append(
             f"| {row['name']} | {row['images_per_s']:.1f} ({low:.1f}–{high:.1f}) "
             f"| {row['batchcam_is_times']:.2f}× as fast | {row['cpu_ms_per_image']:.1f} | {row['peak_mb']:.0f} |"
+            + (f" {row['gpu_busy']:.0%} | {row['gpu_mb']:.0f} |" if on_gpu else "")
         )
     return "\n".join(lines)
 
@@ -411,6 +462,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=512, help="JPEGs; twice as many of STL10")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as text:
@@ -418,8 +470,8 @@ def main() -> None:
         photos(folder / "photos", asked.images)
         stl10(folder / "stl10", 2 * asked.images)
         jobs = [  # about as long each
-            Job("JPEG 500×375 → 224 px", str(folder / "photos"), [256], 224, IMAGENET),
-            Job("STL10 binary 96 → 128 px", f"stl10:{folder / 'stl10'}:test", [128, 128], 128, HALF),
+            Job("JPEG 500×375 → 224 px", str(folder / "photos"), [256], 224, IMAGENET, asked.device),
+            Job("STL10 binary 96 → 128 px", f"stl10:{folder / 'stl10'}:test", [128, 128], 128, HALF, asked.device),
         ]
         found = {}
         for number, job in enumerate(jobs):
@@ -428,9 +480,10 @@ def main() -> None:
             job.checkpoint = folder / f"{number}.pth"
             content = pack_checkpoint(state, "resnet18", CLASSES, job.preprocessing(), {})
             job.checkpoint.write_bytes(content)
-            found[job.name] = compete(job, len(job.users_dataset()), asked.rounds)
+            found[job.name] = compete(job, asked.rounds)
     writing = write_speed(asked.rounds)
-    machine = f"{available_cpus()} CPUs ({platform.machine()}), torch {torch.__version__}, {date.today()}"
+    gpu = f"{torch.cuda.get_device_name()}, " if asked.device != "cpu" else ""  # nothing forks any more
+    machine = f"{gpu}{available_cpus()} CPUs ({platform.machine()}), torch {torch.__version__}, {date.today()}"
     told = [
         f"ResNet18, batch {BATCH}, {asked.rounds} rounds of {asked.images} images (STL10: twice as many), {machine}"
     ]
