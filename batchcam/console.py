@@ -21,6 +21,11 @@ def note(text: str, quiet: bool) -> None:
             tqdm.write(f"batchcam: {one_line(text)}", file=sys.stderr)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things as people write it: "1 shard", "2 shards"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 def readable_size(size: int) -> str:
     """Return a number of bytes as people read it: three digits and a decimal unit."""
     value = float(size)

@@ -127,7 +127,7 @@ def open_originals(run: Run, data: str | None) -> Originals:
     Raises:
         ConfigError: `data` was given and can't be searched, or the run's dataset has no files.
     """
-    origin = _origin(run)
+    origin, folder = _origin(run)
     kind = origin.partition(":")[0] if origin else ""
     if kind in WITHOUT_FILES and ":" in str(origin):
         if data is not None:
@@ -136,25 +136,32 @@ def open_originals(run: Run, data: str | None) -> Originals:
                 "digests; leave --data out"
             )
         return Originals(_nothing(f"a dataset of kind {kind}: has no image files"), None)
-    given = data if data is not None else origin
-    if given is None:
+    if data is not None:
+        if (reader := _reader(data)) is None:
+            raise ConfigError(f"--data {data}: no such folder, FILE.csv or stl10:ROOT[:split]")
+        return Originals(reader, data)
+    if origin is None:
         return Originals(_nothing("--data does not say where the images are"), None)
-    reader = _reader(given)
-    if reader is None and data is not None:
-        raise ConfigError(f"--data {data}: no such folder, FILE.csv or stl10:ROOT[:split]")
-    if reader is None:
-        return Originals(_nothing(f"{one_line(given)}: not there; give --data"), None)
-    return Originals(reader, given)
+    for there in (origin, _from(folder, origin)):
+        if (reader := _reader(there)) is not None:
+            return Originals(reader, there)
+    return Originals(_nothing(f"{one_line(origin)}: not there; give --data"), None)
 
 
-def _origin(run: Run) -> str | None:
-    """Return the dataset as it was named when the run was made; None where that is not known."""
+def _origin(run: Run) -> tuple[str | None, str]:
+    """Return the dataset as it was named when the run was made, None where that is not known; and in which folder."""
     try:
-        content = read_document(run.path / PLAN_FILE)
-        data = content["origin"]["options"]["data"]
-    except (OSError, KeyError, TypeError, BatchcamError):  # a single shard has no origin
-        return None
-    return data if isinstance(data, str) else None
+        origin = read_document(run.path / PLAN_FILE)["origin"]
+        data, folder = origin["options"]["data"], origin.get("folder")
+    except (OSError, KeyError, TypeError, AttributeError, BatchcamError):  # a single shard has no origin
+        return None, ""
+    return data if isinstance(data, str) else None, folder if isinstance(folder, str) else ""
+
+
+def _from(folder: str, data: str) -> str:
+    """Return a dataset as it is named from elsewhere than `folder`, in which it was named."""
+    kind = "stl10:" if data.startswith("stl10:") else ""
+    return kind + os.path.join(folder, data.removeprefix(kind))
 
 
 def _reader(data: str) -> _Reader | None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchcam.console import readable_size
+from batchcam.console import counted, readable_size
 from batchcam.errors import one_line
 from batchcam.rules import CONTROLS, EXACT
 
@@ -32,11 +32,8 @@ def explain_text(summary: ExplainSummary) -> str:
     """Return the result of `explain`."""
     run = one_line(summary.run)
     if summary.dry_run:
-        size = readable_size(summary.to_do_bytes)
-        return (
-            f"{run}: would explain {summary.to_do_samples} samples in {summary.to_do_shards} shards, at most {size}; "
-            "nothing written"
-        )
+        to_do = f"{counted(summary.to_do_samples, 'sample')} in {counted(summary.to_do_shards, 'shard')}"
+        return f"{run}: would explain {to_do}, at most {readable_size(summary.to_do_bytes)}; nothing written"
     if summary.merged:
         state = f"complete: {merge_text(summary.merged)}"
         if not summary.to_do_shards:
@@ -46,14 +43,16 @@ def explain_text(summary: ExplainSummary) -> str:
     else:
         state = "nothing written"
     rate = f", {summary.samples / summary.seconds:.1f} images/s" if summary.samples and summary.seconds else ""
-    return f"{run}: {summary.samples} samples in {summary.shards} shards explained{rate}; {state}"
+    done = f"{counted(summary.samples, 'sample')} in {counted(summary.shards, 'shard')}"
+    return f"{run}: {done} explained{rate}; {state}"
 
 
 def merge_text(summary: MergeSummary) -> str:
     """Return the result of `merge`."""
     totals = summary.totals
     size = summary.bytes / max(1, totals["samples"])
-    parts = [f"{totals['samples']} samples in {summary.shards} shards, {size:.0f} bytes each"]
+    samples = counted(totals["samples"], "sample")
+    parts = [f"{samples} in {counted(summary.shards, 'shard')}, {size:.0f} bytes each"]
     return "; ".join([*parts, _accuracy(totals), *_status(totals)])
 
 
@@ -66,8 +65,8 @@ def verify_text(summary: VerifySummary) -> str:
     unreadable = f" ({summary.unreadable} unreadable, as recorded)" if summary.unreadable else ""
     again = f", {summary.recomputed} explained again" if summary.recomputed else ""
     lines.append(
-        f"{one_line(summary.run)}: {'no' if not summary.found else len(summary.found)} findings; "
-        f"{summary.samples} samples{unreadable} in {summary.shards} shards, "
+        f"{one_line(summary.run)}: {counted(len(summary.found), 'finding') if summary.found else 'no findings'}; "
+        f"{counted(summary.samples, 'sample')}{unreadable} in {counted(summary.shards, 'shard')}, "
         f"{readable_size(summary.bytes)} checked{again}"
     )
     if summary.manifest_sha256:
@@ -125,7 +124,8 @@ def render_text(summary: RenderSummary) -> str:
             "is --data right?"
         )
     head = (
-        f"{one_line(summary.out)}: {summary.pictures} of {summary.selected} selected samples in {summary.files} files"
+        f"{one_line(summary.out)}: {summary.pictures} of {summary.selected} selected samples in "
+        f"{counted(summary.files, 'file')}"
     )
     return "; ".join([head, *told])
 
@@ -140,16 +140,16 @@ def report_text(summary: ReportSummary) -> str:
     if summary.flips is not None:
         told.insert(0, f"{summary.flips} predictions are another class than in the older run")
     state = "" if summary.complete else ", of a run that is not complete"
-    head = f"{one_line(summary.out)}: {summary.samples} samples{state}, {summary.pictures} pictures"
-    return "; ".join([f"{head}, {readable_size(summary.bytes)}", *told])
+    sizes = f"{counted(summary.pictures, 'picture')}, {readable_size(summary.bytes)}"
+    return "; ".join([f"{one_line(summary.out)}: {counted(summary.samples, 'sample')}{state}, {sizes}", *told])
 
 
 def export_text(summary: ExportSummary) -> str:
     """Return the result of `export`."""
     kept = f" ({summary.kept} of them were there already)" if summary.kept else ""
     skipped = f", {summary.skipped} left out" if summary.skipped else ""
-    files = f"{summary.files} files{kept}"
-    head = f"{one_line(summary.out)}: {summary.samples} samples{skipped} as {summary.format} in {files}"
+    files = f"{counted(summary.files, 'file')}{kept}"
+    head = f"{one_line(summary.out)}: {counted(summary.samples, 'sample')}{skipped} as {summary.format} in {files}"
     return "; ".join([head, *map(one_line, summary.notes)])
 
 

@@ -317,7 +317,7 @@ def test_a_run_that_is_whole_may_hold_unreadable_samples_and_says_how_many(
         *({k: v[:3] for k, v in part.items()} for part in (rows.columns, rows.texts)), rows.weight, rows.bias
     )
     make_shards(tmp_path / "readable", plan, readable)
-    assert "findings; 3 samples in 1 shards" in run_cli("verify", tmp_path / "readable", "--quiet")[1]
+    assert "1 finding; 3 samples in 1 shard," in run_cli("verify", tmp_path / "readable", "--quiet")[1]
 
 
 def test_verify_escapes_names_that_would_forge_lines(run: Path, run_cli) -> None:

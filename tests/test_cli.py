@@ -286,6 +286,21 @@ def test_options_come_from_variables(capsys, checkpoint, images, tmp_path, monke
     assert [p.name for p in (tmp_path / "run/shards").glob("*.h5")] == ["shard-00001.h5"]
 
 
+def test_a_variable_that_is_no_options_is_told(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("BATCHCAM_WOKERS", "2")
+    monkeypatch.setenv("BATCHCAM_\n", "2")
+    code, _, err = run(capsys, "info", tmp_path / "none", "-q")
+    assert code == 1
+    assert "batchcam: warning: BATCHCAM_WOKERS is ignored: no option has this name; BATCHCAM_WORKERS?" in err
+    assert "batchcam: warning: BATCHCAM_ is ignored" in err
+
+
+def test_variables_of_options_are_not_told(capsys, tmp_path, monkeypatch):
+    for name in ("WORKERS", "CONFIG", "DEBUG", "TOP", "JSON", "DEVICE"):
+        monkeypatch.setenv(f"BATCHCAM_{name}", "")
+    assert "ignored" not in run(capsys, "info", tmp_path / "none")[2]
+
+
 def test_options_come_from_a_file_and_the_command_line_wins(capsys, checkpoint, images, tmp_path):
     (tmp_path / "c.toml").write_text('quiet = true\nseed = 3\n[explain]\nshard-size = 2\ncams = "predicted"\n')
     words = explain_words(checkpoint, images, tmp_path / "run")
@@ -331,6 +346,7 @@ def test_json_can_be_asked_for_by_file_and_variable(capsys, checkpoint, images, 
     monkeypatch.setenv("BATCHCAM_JSON", "1")
     _, out, _ = run(capsys, "info", tmp_path / "none")
     assert "no such folder" in json.loads(out.splitlines()[-1])["error"]
+    assert json.loads(run(capsys, "info", tmp_path / "run")[1].splitlines()[-1])["exit_code"] == 0
 
 
 def test_command_works_with_streams_that_a_scheduler_closed(checkpoint, images, tmp_path):
@@ -418,7 +434,7 @@ def test_dry_run_says_what_there_is_to_do(capsys, checkpoint, images, tmp_path):
     assert 6 * 32 * 32 < said["to_do_bytes"] < 6 * 32 * 32 * 2  # maps of 32 x 32, and small columns
     assert not (tmp_path / "run").exists()
     code, out, _ = run(capsys, *words, "--task", "1/2")
-    assert "would explain 2 samples in 1 shards" in out
+    assert "would explain 2 samples in 1 shard, " in out
 
 
 def test_a_complete_run_says_that_its_shards_were_not_checked_and_a_new_one_does_not(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from batchcam import console
-from batchcam.console import Progress, note
+from batchcam.console import Progress, counted, note
 
 
 @contextlib.contextmanager
@@ -47,6 +47,13 @@ def test_progress_goes_on_when_the_log_is_full(monkeypatch):
 def test_note_is_one_line(capsys):
     note("two\nlines", quiet=False)
     assert capsys.readouterr().err == "batchcam: two lines\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"), [(0, "shard", "0 shards"), (1, "shard", "1 shard"), (2, "class", "2 classes")]
+)
+def test_one_is_singular(count, noun, text):
+    assert counted(count, noun) == text
 
 
 def test_quiet_says_nothing(capsys):

@@ -251,11 +251,27 @@ def test_the_runs_own_dataset_is_searched_when_none_is_named(
     assert (present.where, present.read(sample).state) == ("photos", State.FOUND)
 
 
+@pytest.mark.parametrize("data", ["photos", "stl10:photos", "stl10:photos:test"])
+def test_the_runs_own_dataset_is_found_from_another_folder_than_it_was_named_in(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    stored = np.random.default_rng(0).integers(0, 256, 3 * 96**2, np.uint8).tobytes()
+    put(tmp_path / "job" / "photos" / "a.png", STORED["colour PNG"])
+    put(tmp_path / "job" / "photos" / "test_X.bin", stored)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    origin = {"options": {"data": data}, "folder": str(tmp_path / "job")}
+    monkeypatch.setattr("batchcam.pictures.read_document", lambda path: {"origin": origin})
+    found = open_originals(run, None)
+    assert found.where == data.replace("photos", str(tmp_path / "job" / "photos"))
+    assert found.find("a.png" if data == "photos" else "test/00000", "other", (1, 1)).state is State.CHANGED
+
+
 @pytest.mark.parametrize("origin", ["torchvision:CIFAR10:data:test", "python:mine:dataset"])
 def test_datasets_without_files_have_no_originals(
     run: Run, tmp_path: Path, origin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchcam.pictures._origin", lambda run: origin)
+    monkeypatch.setattr("batchcam.pictures._origin", lambda run: (origin, ""))
     original = open_originals(run, None).read(run[0])
     assert original.state is State.MISSING
     assert "has no image files" in original.reason

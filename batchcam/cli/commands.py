@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from batchcam.cli.options import (
     option,
     preprocessing_options,
 )
+from batchcam.cli.variables import remarks
 from batchcam.config import (
     Classifier,
     Compute,
@@ -31,7 +33,7 @@ from batchcam.config import (
     VerifyConfig,
     parse_duration,
 )
-from batchcam.errors import EXIT_DONE, EXIT_FINDINGS
+from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, one_line
 from batchcam.rules import CONTROLS, METHODS
 from batchcam.scheduler import Stop
 
@@ -68,6 +70,8 @@ def _command(example: str, codes: tuple[int, ...]) -> Callable[[Callable[..., An
 @click.version_option(__version__, prog_name="batchcam")
 def cli() -> None:
     """Explain a whole dataset's predictions with class activation maps, in a record that an auditor can trust."""
+    for remark in remarks(cli, os.environ):
+        click.echo(f"batchcam: {one_line(remark)}", err=True)
 
 
 @_command("batchcam demo --out demo", (0, 1, 2, 75))

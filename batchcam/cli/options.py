@@ -10,6 +10,7 @@ import click
 
 from batchcam import __version__
 from batchcam.cli.config_file import read_config
+from batchcam.cli.variables import variable_of
 from batchcam.config import PRECISIONS, parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -19,8 +20,8 @@ FILE = click.Path(path_type=Path)
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """Return a click option that can also come from BATCHCAM_<its long name>."""
-    longest = max((n.partition("/")[0] for n in names), key=len).lstrip("-")
-    settings.setdefault("envvar", "BATCHCAM_" + longest.upper().replace("-", "_"))
+    longest = max((n.partition("/")[0] for n in names if n.startswith("-")), key=len).lstrip("-")
+    settings.setdefault("envvar", variable_of(longest))
     return click.option(*names, **settings)
 
 

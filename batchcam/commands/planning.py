@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from batchcam.config import ExplainConfig
-from batchcam.console import note, readable_size
+from batchcam.console import counted, note, readable_size
 from batchcam.engine.assembly import Assembly
 from batchcam.engine.proof import ExplainableNetwork
 from batchcam.engine.sources import dataset_folder
@@ -146,10 +146,10 @@ def preflight(
     free = shutil.disk_usage(folder).free
     whose = f" by task {mine}" if mine.count > 1 else ""
     parts = [
-        f"{plan.sample_count} samples in {len(plan.shards)} shards, {len(shards)} to do{whose}",
+        f"{counted(plan.sample_count, 'sample')} in {counted(len(plan.shards), 'shard')}, {len(shards)} to do{whose}",
         f"at most {readable_size(size)}, {readable_size(free)} free",
         f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}, {plan.method}",
-        f"{len(plan.class_names)} classes",
+        counted(len(plan.class_names), "class"),
         f"{device} {plan.precision}, batch {plan.batch_size}",
         "input " + ", ".join(f"{k} {v}" for k, v in plan.preprocessing.items()),
     ]
@@ -166,12 +166,19 @@ def preflight(
         warning = f"{folder} may be too small: {readable_size(free)} free for up to {readable_size(size)}"
         note(f"warning: {warning}", quiet=False)
     if mine.count > len(plan.shards):
-        note(f"{mine.count} tasks, {len(plan.shards)} shards: some have nothing to do; see --shard-size", config.quiet)
+        shard_count = counted(len(plan.shards), "shard")
+        note(f"{mine.count} tasks, {shard_count}: some have nothing to do; see --shard-size", config.quiet)
 
 
 def origin(config: ExplainConfig) -> dict[str, Any]:
     """Return where the run comes from, for run.json: recorded once, and no part of any shard."""
-    return {"options": _plain(dataclasses.asdict(config)), "command": sys.argv, "created": utc_now(), **whereabouts()}
+    return {
+        "options": _plain(dataclasses.asdict(config)),
+        "command": sys.argv,
+        "folder": os.getcwd(),  # which relative paths in the options start from
+        "created": utc_now(),
+        **whereabouts(),
+    }
 
 
 def _plain(value: Any) -> Any:
