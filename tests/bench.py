@@ -98,14 +98,14 @@ class Job:
 
 def plain_loop(job: Job, out: Path) -> Callable[[], None]:
     """Batchcam's own loader, memory format and arithmetic, forward pass, argmax; nothing is saved."""
-    assembly, pinned = job.assembly(), job.device.type == "cuda"
+    assembly = job.assembly()
     network = assembly.network.to(job.device, memory_format=torch.channels_last)
     batches = RangeBatches([(0, len(assembly.source))], BATCH)
     set_precision("fp32", job.device)
 
     def run() -> None:
         processes = loader_processes(None)
-        with BatchStream(assembly.dataset, batches, processes, pin=pinned) as stream, torch.inference_mode():
+        with BatchStream(assembly.dataset, batches, processes, job.device) as stream, torch.inference_mode():
             for batch in stream:
                 pixels = assembly.preprocessing.normalise(batch.pixels.to(job.device, non_blocking=True))
                 network(pixels.contiguous(memory_format=torch.channels_last)).argmax(1).tolist()
@@ -222,7 +222,7 @@ def decoding(job: Job, out: Path) -> Callable[[], None]:
     batches = RangeBatches([(0, len(assembly.source))], BATCH)
 
     def run() -> None:
-        with BatchStream(assembly.dataset, batches, loader_processes(None)) as stream:
+        with BatchStream(assembly.dataset, batches, loader_processes(None), job.device) as stream:
             for _ in stream:
                 pass
 

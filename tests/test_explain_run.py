@@ -336,6 +336,13 @@ def test_fp16_on_a_cpu_is_warned_of(checkpoint, images, tmp_path, capsys):
     assert "warning: fp16 on a CPU is many times slower than fp32" in capsys.readouterr().err
 
 
+def test_more_loader_processes_than_cpus_are_warned_of(checkpoint, images, tmp_path, capsys):
+    for workers, warned in ((1024, True), (1, False)):
+        compute = Compute(workers=workers, device="cpu")
+        explain(config(checkpoint, images, tmp_path / "run", dry_run=True, compute=compute))
+        assert ("warning: --workers 1024: this process may use" in capsys.readouterr().err) is warned
+
+
 def test_dry_run_writes_nothing(checkpoint, images, tmp_path, capsys):
     summary = explain(config(checkpoint, images, tmp_path / "run", dry_run=True, quiet=False))
     assert not (tmp_path / "run").exists()

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+import torch
 from faults import images as hostile
 from memory_source import MemorySource
 
@@ -38,7 +39,7 @@ class HangingSource(MemorySource):
 
 def loaded(source, processes: int, count: int) -> list[str]:
     dataset = SampleDataset(source, SMALL, (8, 8))
-    with BatchStream(dataset, RangeBatches([(0, count)], 2), processes) as stream:
+    with BatchStream(dataset, RangeBatches([(0, count)], 2), processes, torch.device("cpu")) as stream:
         return [error for batch in stream for error in batch.errors]
 
 

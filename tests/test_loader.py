@@ -35,6 +35,7 @@ from batchcam.engine.preprocessing import Preprocessing
 from batchcam.errors import BatchcamError
 
 PREPROCESSING = Preprocessing((8,), (8, 8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CPU = torch.device("cpu")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -169,7 +170,7 @@ def mixed(count: int = 23) -> SampleDataset:
 
 
 def stream(processes: int, count: int = 23) -> BatchStream:
-    return BatchStream(mixed(count), RangeBatches([(0, 8), (8, count - 8)], 3), processes)
+    return BatchStream(mixed(count), RangeBatches([(0, 8), (8, count - 8)], 3), processes, CPU)
 
 
 def test_two_processes_give_the_batches_that_none_gives():
@@ -237,7 +238,7 @@ class Broken(MemorySource):
 def test_no_process_is_left_after_an_exception_of_a_loader_whose_traceback_is_still_held():
     broken = SampleDataset(Broken([(8, 8)] * 9), PREPROCESSING, (8, 8))
     with pytest.raises(OSError, match="a bug of the source's") as held, BatchStream(
-        broken, RangeBatches([(0, 9)], 2), 2
+        broken, RangeBatches([(0, 9)], 2), 2, CPU
     ) as batches:  # fmt: skip
         list(batches)
     assert held.value.__traceback__ is not None
@@ -359,6 +360,12 @@ def test_pinned_batch_has_the_same_pixels():
     batch = collate([sample(torch.ones(3, 2, 2, dtype=torch.uint8))])
     assert batch.pin_memory().pixels.is_pinned()
     assert torch.equal(batch.pin_memory().pixels, batch.pixels)
+
+
+def test_more_processes_than_cpus_are_started_without_a_warning():
+    """pytest makes errors of warnings."""
+    with stream(len(os.sched_getaffinity(0)) + 1) as batches:
+        assert sum(len(batch.indices) for batch in batches) == 23
 
 
 def test_loader_whose_parent_is_gone_before_it_starts_ends_itself():

@@ -77,7 +77,7 @@ def test_seed_beside_epoch_is_not_their_sum():
 
 def stream(kinds: list[object], size: int = 4) -> BatchStream:
     dataset = SampleDataset(MemorySource(kinds), PREPROCESSING, (16, 16))
-    return BatchStream(dataset, [list(range(i, min(i + size, len(kinds)))) for i in range(0, len(kinds), size)], 0)
+    return BatchStream(dataset, [list(range(i, min(i + size, len(kinds)))) for i in range(0, len(kinds), size)], 0, CPU)
 
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
@@ -132,7 +132,7 @@ def test_unreadable_samples_are_left_out_of_the_step_and_counted():
     for network, order in zip(networks, ([0, 1, 2, 3], [0, 1, 3]), strict=True):
         dataset = SampleDataset(MemorySource(kinds), PREPROCESSING, (16, 16))
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-        with BatchStream(dataset, [order], 0) as batches:
+        with BatchStream(dataset, [order], 0, CPU) as batches:
             score = train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None, never)
         assert score.unreadable == len(order) - 3
     for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):

@@ -58,7 +58,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     fold_batch_norms(network, assembly.normalised_probe(device))  # as explain does: the same numbers
     samples = len(assembly.source)
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
-    stream = BatchStream(assembly.dataset, batches, loader_processes(config.compute.workers), pin=device.type == "cuda")
+    stream = BatchStream(assembly.dataset, batches, loader_processes(config.compute.workers), device)
     predictions = np.full(samples, -1, np.int64)
     with stream, Progress("evaluate", samples, "images", config.quiet) as progress:
         for batch in stream:

@@ -101,7 +101,7 @@ def train(config: TrainConfig) -> TrainSummary:
             batches = shuffled_batches(training.positions, config.batch_size, config.seed, epoch)
             torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout: the same after a resume
             with (
-                _stream(config, training, batches) as stream,
+                _stream(config, training, batches, device) as stream,
                 Progress(f"epoch {epoch}/{config.epochs}", len(training.positions), "images", config.quiet) as progress,
             ):
                 learned = train_epoch(
@@ -284,8 +284,8 @@ def _fingerprint(samples: _Samples) -> str:
     return dataset_fingerprint(source.sample_ids, samples.labels.tolist(), source.sizes.tolist())
 
 
-def _stream(config: TrainConfig, samples: _Samples, batches: Sequence[list[int]]) -> BatchStream:
-    return BatchStream(samples.dataset, batches, loader_processes(config.workers), pin=config.device.startswith("cuda"))
+def _stream(config: TrainConfig, samples: _Samples, batches: Sequence[list[int]], device: torch.device) -> BatchStream:
+    return BatchStream(samples.dataset, batches, loader_processes(config.workers), device)
 
 
 def _validate(
@@ -299,7 +299,7 @@ def _validate(
         return None
     known = samples.positions[samples.labels[samples.positions] >= 0].tolist()
     batches = [known[i : i + config.batch_size] for i in range(0, len(known), config.batch_size)]
-    with _stream(config, samples, batches) as stream:
+    with _stream(config, samples, batches, device) as stream:
         return validate(network, preprocessing, samples.labels, stream, device)
 
 

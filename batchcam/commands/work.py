@@ -110,7 +110,7 @@ class Work:
         total = sum(s.count for s in self._shards)
         with (
             # forks the loader processes, before any thread of the writer starts
-            BatchStream(assembly.dataset, self._index_lists(), processes, pin=self._device.type == "cuda") as batches,
+            BatchStream(assembly.dataset, self._index_lists(), processes, self._device) as batches,
             Explainer(proved, assembly.preprocessing, request, self._device) as explainer,
             Progress("explain", total, "images", self._config.quiet) as progress,
             ShardWriter(self._config.out, plan, weight, bias) as writer,

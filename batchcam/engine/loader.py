@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any
@@ -178,23 +179,24 @@ class BatchStream:
         dataset: what to load.
         batches: index lists, such as RangeBatches.
         processes: loader processes; 0 decodes in this one.
-        pin: page-lock the pixels for a copy to a GPU.
+        device: where they go; for a GPU their pixels are page-locked.
     """
 
     def __init__(
-        self, dataset: SampleDataset, batches: Iterable[list[int]], processes: int, *, pin: bool = False
+        self, dataset: SampleDataset, batches: Iterable[list[int]], processes: int, device: torch.device
     ) -> None:
         # without a lock, unlike an Event: a signal's handler that is interrupted by a signal would wait for itself
         # only where there are processes: it lives in shared memory, which `-j 0` does without
         self._closing = torch.multiprocessing.get_context().RawValue("b", 0) if processes else _Closing()
-        self._loader: DataLoader[LoadedBatch] = DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=processes,
-            collate_fn=collate,
-            pin_memory=pin,
-            worker_init_fn=functools.partial(_leave_signals_to_parent, self._closing, os.getpid()),
-        )
+        with _without_torchs_advice():
+            self._loader: DataLoader[LoadedBatch] = DataLoader(
+                dataset,
+                batch_sampler=batches,
+                num_workers=processes,
+                collate_fn=collate,
+                pin_memory=device.type == "cuda",
+                worker_init_fn=functools.partial(_leave_signals_to_parent, self._closing, os.getpid()),
+            )
         self._iterator: Iterator[LoadedBatch] | None = None
 
     def __enter__(self) -> BatchStream:
@@ -204,7 +206,8 @@ class BatchStream:
         # loader processes inherit the mask until they have their own handlers
         before = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
         try:
-            self._iterator = iter(self._loader)
+            with _without_torchs_advice():
+                self._iterator = iter(self._loader)
         except OSError as error:  # no room for semaphores in /dev/shm, no process left
             _forget_unbuilt_iterator(error)
             raise BatchcamError(f"cannot start loader processes: {error.strerror or error}; try --workers 0") from error
@@ -240,6 +243,14 @@ class BatchStream:
             if isinstance(error, RuntimeError) and not is_loader_death(error):
                 raise
             raise loader_died(error) from error
+
+
+@contextlib.contextmanager
+def _without_torchs_advice() -> Iterator[None]:
+    """Silence torch where it tells, in four lines, that there are more processes than CPUs: they were asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        yield
 
 
 def is_loader_death(error: BaseException) -> bool:
