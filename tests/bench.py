@@ -264,22 +264,26 @@ def measure(contestant: Callable[[Job, Path], Callable[[], int | None]], job: Jo
     reader, writer = os.pipe()
     if child := os.fork():
         os.close(writer)
-        with gpu_watch(job.device) as busy, os.fdopen(reader) as stream:
-            text = stream.read()
+        with os.fdopen(reader) as stream:
+            stream.readline()  # all set: the clock starts
+            with gpu_watch(job.device) as busy:
+                text = stream.readline()
         os.waitpid(child, 0)
         return {**json.loads(text), **busy} if text else None
     folder = Path(tempfile.mkdtemp(dir=Path(job.checkpoint).parent))
     try:
         torch.set_num_threads(available_cpus())
         torch.ones(1, device=job.device)
+        images = len(job.users_dataset())
+        os.write(writer, b"\n")
         before, start = cpu_seconds(), time.perf_counter()
-        count = contestant(job, folder)() or len(job.users_dataset())
+        count = contestant(job, folder)() or images
         each = (time.perf_counter() - start) / count
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         found = {"s": each, "cpu_s": (cpu_seconds() - before) / count, "peak_mb": peak}
         if job.device.type == "cuda":
-            found["gpu_mb"] = torch.cuda.max_memory_allocated() / 2**20
-        os.write(writer, json.dumps(found).encode())
+            found["gpu_mb"] = torch.cuda.max_memory_allocated(job.device) / 2**20
+        os.write(writer, json.dumps(found).encode() + b"\n")
     except ImportError:
         pass
     except Exception:
@@ -296,10 +300,12 @@ def gpu_watch(device: torch.device) -> Iterator[dict[str, float]]:
     The driver's own count, asked for by another process: this one forks, and must not touch the GPU itself.
     """
     found: dict[str, float] = {}
-    if device.type != "cuda":
+    if device.type != "cuda" or not shutil.which("nvidia-smi"):
         yield found
         return
-    words = ["nvidia-smi", f"--id={device.index or 0}", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpu = visible.split(",")[device.index or 0] if visible else device.index or 0
+    words = ["nvidia-smi", f"--id={gpu}", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
     with subprocess.Popen([*words, "--loop-ms=200"], stdout=subprocess.PIPE, text=True) as watch:
         yield found
         watch.terminate()
@@ -337,9 +343,9 @@ def compete(job: Job, rounds: int) -> list[dict[str, Any]]:
                 "batchcam_is_times": statistics.median(r["s"] / y for r, y in zip(found, yardstick, strict=True)),
                 "cpu_ms_per_image": 1000 * statistics.median(r["cpu_s"] for r in found),
                 **{
-                    k: statistics.median(r[k] for r in found)
-                    for k in ("peak_mb", "gpu_mb", "gpu_busy")
-                    if k in found[0]
+                    name: statistics.median(r[name] for r in found)
+                    for name in ("peak_mb", "gpu_mb", "gpu_busy")
+                    if all(name in r for r in found)
                 },
             }
         )
@@ -420,15 +426,16 @@ def stl10(folder: Path, count: int) -> None:
 
 
 def table(job: str, rows: list[dict[str, Any]]) -> str:
-    on_gpu = "gpu_busy" in rows[0]
+    on_gpu = "gpu_mb" in rows[0]
     lines = [f"| {job} | images/s | batchcam is | CPU ms/image | peak MB |" + " GPU busy | GPU MB |" * on_gpu]
     lines.append("|---|---|---|---|---|" + "---|---|" * on_gpu)
     for row in rows:
         low, high = row["spread"]
+        busy = f"{row['gpu_busy']:.0%}" if "gpu_busy" in row else "–"
         lines.append(
             f"| {row['name']} | {row['images_per_s']:.1f} ({low:.1f}–{high:.1f}) "
             f"| {row['batchcam_is_times']:.2f}× as fast | {row['cpu_ms_per_image']:.1f} | {row['peak_mb']:.0f} |"
-            + (f" {row['gpu_busy']:.0%} | {row['gpu_mb']:.0f} |" if on_gpu else "")
+            + (f" {busy} | {row['gpu_mb']:.0f} |" if on_gpu else "")
         )
     return "\n".join(lines)
 
@@ -482,7 +489,7 @@ def main() -> None:
             job.checkpoint.write_bytes(content)
             found[job.name] = compete(job, asked.rounds)
     writing = write_speed(asked.rounds)
-    gpu = f"{torch.cuda.get_device_name()}, " if asked.device != "cpu" else ""  # nothing forks any more
+    gpu = f"{torch.cuda.get_device_name(asked.device)}, " if asked.device != "cpu" else ""  # nothing forks any more
     machine = f"{gpu}{available_cpus()} CPUs ({platform.machine()}), torch {torch.__version__}, {date.today()}"
     told = [
         f"ResNet18, batch {BATCH}, {asked.rounds} rounds of {asked.images} images (STL10: twice as many), {machine}"

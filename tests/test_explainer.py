@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ from batchcam.engine import parts
 from batchcam.engine.device import pick_device
 from batchcam.engine.explainer import ExplainedBatch, Explainer, Request
 from batchcam.engine.gradients import with_gradients
-from batchcam.engine.precision import set_precision
+from batchcam.engine.precision import in_precision, set_precision
 from batchcam.engine.preprocessing import Preprocessing
 from batchcam.engine.proof import ExplainableNetwork, prove
 from batchcam.errors import DeviceError, ModelError
@@ -35,6 +37,7 @@ COUNT = 6
 PREPROCESSING = Preprocessing(SIZE, SIZE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 SELECTIONS = ("all", "predicted", "predicted+label", "topk:1", "topk:2", "topk:3")
 MAPS = ("uint8", "float32", "none")
+WAYS = [*((EXACT, cams) for cams in SELECTIONS), *((method, "topk:2") for method in METHODS if method != EXACT)]
 
 
 @pytest.fixture
@@ -369,10 +372,7 @@ def submit_without_values(network: ExplainableNetwork, cams: str, maps: str, lab
 
 
 @pytest.mark.parametrize("maps", MAPS)
-@pytest.mark.parametrize(
-    ("method", "cams"),
-    [*((EXACT, cams) for cams in SELECTIONS), *((method, "topk:2") for method in METHODS if method != EXACT)],
-)
+@pytest.mark.parametrize(("method", "cams"), WAYS)
 def test_a_batch_is_submitted_without_asking_for_a_value(network, images, method, cams, maps):
     found = prove(network, images) if method == EXACT else with_gradients(network, images, method)
     submit_without_values(found, cams, maps, LABELS)
@@ -386,25 +386,30 @@ def test_asking_for_a_value_would_have_been_noticed(images):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("maps", MAPS)
-@pytest.mark.parametrize("cams", SELECTIONS)
-def test_batches_submitted_one_after_the_other_come_back_from_a_gpu_as_from_a_cpu(network, images, cams, maps):
-    request, none = Request(cams, maps, SIZE, "fp32", True), np.zeros(COUNT, bool)
-    batches = [images * scale for scale in (1, 2, 3, 4)]
-    expected = [explain(network, batch, cams=cams, maps=maps, labels=LABELS) for batch in batches]
-    gpu = torch.device("cuda")
-    set_precision("fp32", gpu, 1)
-    proved = prove(network.to(gpu), images.to(gpu))
-    with Explainer(proved, None, request, gpu) as explainer:
-        explainer(images, LABELS, none)  # the first call loads libraries, and waits
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            submitted = [explainer.submit(batch, LABELS, none) for batch in batches]
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        for each, cpu in zip(submitted, expected, strict=True):
-            for name, values in each.result().columns().items():
-                rounding = 1 if values.dtype == np.uint8 else 1e-4
-                np.testing.assert_allclose(values.astype(float), cpu.columns()[name], atol=rounding, err_msg=name)
+@pytest.mark.parametrize(("method", "cams"), [each for each in WAYS if each[0] != "eigencam"])
+def test_batches_submitted_one_after_the_other_come_back_from_a_gpu_as_from_a_cpu(network, method, cams, maps):
+    generator = torch.Generator().manual_seed(0)
+    batches = torch.randint(0, 256, (4, COUNT, 3, *SIZE), dtype=torch.uint8, generator=generator)
+    request, none = Request(cams, maps, SIZE, "fp32", method == EXACT), np.zeros(COUNT, bool)
+    expected, found = [], []
+    for device, results in ((CPU, expected), (torch.device("cuda"), found)):
+        probe = random_images(2, *SIZE).to(device)
+        network.to(device)
+        explainable = prove(network, probe) if method == EXACT else with_gradients(network, probe, method)
+        with Explainer(explainable, PREPROCESSING, request, device) as explainer:
+            explainer(batches[0], LABELS, none)  # the first call loads libraries, and waits
+            if device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("error")
+            try:
+                submitted = [explainer.submit(batch, LABELS, none) for batch in batches]
+            finally:
+                if device.type == "cuda":
+                    torch.cuda.set_sync_debug_mode("default")
+            results += [each.result() for each in submitted]
+    for cpu, gpu in zip(expected, found, strict=True):
+        for name, values in gpu.columns().items():
+            rounding = {"maps": 1 if maps == "uint8" else 1e-4, "status": 0}.get(name, 1e-4)
+            np.testing.assert_allclose(values.astype(float), cpu.columns()[name], atol=rounding, err_msg=name)
 
 
 def test_hook_is_gone_after_the_block(network, images):
@@ -442,10 +447,16 @@ def test_precision_is_fixed_for_the_process():
     threads = torch.get_num_threads()
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     try:
-        for precision, expected in (("tf32", True), ("fp32", False)):
+        for precision, expected in (("tf32", True), ("fp32", False), ("bf16", False)):
             set_precision(precision, CPU, 1)
-            assert torch.backends.cuda.matmul.allow_tf32 is expected
             assert torch.backends.cudnn.allow_tf32 is expected
+            with in_precision(precision, CPU):
+                assert torch.backends.cuda.matmul.allow_tf32 is expected
+                assert torch.is_autocast_enabled("cpu") is (precision == "bf16")
+            assert torch.backends.cuda.matmul.allow_tf32 is False  # CAMs are contracted in float32
+            with contextlib.suppress(ZeroDivisionError), in_precision(precision, CPU):
+                raise ZeroDivisionError
+            assert torch.backends.cuda.matmul.allow_tf32 is False
         assert torch.backends.cudnn.deterministic
         assert torch.get_num_threads() == 1
     finally:

@@ -29,6 +29,7 @@ from batchcam.engine.loader import (
     RangeBatches,
     SampleDataset,
     collate,
+    is_loader_death,
     prepare,
 )
 from batchcam.engine.preprocessing import Preprocessing
@@ -360,6 +361,19 @@ def test_pinned_batch_has_the_same_pixels():
     batch = collate([sample(torch.ones(3, 2, 2, dtype=torch.uint8))])
     assert batch.pin_memory().pixels.is_pinned()
     assert torch.equal(batch.pin_memory().pixels, batch.pixels)
+
+
+@pytest.mark.parametrize(
+    ("message", "death"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", True),
+        ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", True),
+        ("Pin memory thread exited unexpectedly", True),
+        ("Caught ValueError in DataLoader worker process 0.", False),
+    ],
+)
+def test_torchs_words_for_a_loader_that_died(message, death):
+    assert is_loader_death(RuntimeError(message)) is death
 
 
 def test_more_processes_than_cpus_are_started_without_a_warning():

@@ -196,4 +196,7 @@ def test_workers_of_one_machine_take_a_gpu_each(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     assert [pick_device("auto", rank).index for rank in range(3)] == [0, 1, 0]
+    assert [device.index for device in current] == [0, 1, 0]  # none of them touches the others' memory

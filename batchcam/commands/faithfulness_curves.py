@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from batchcam import cam
 from batchcam.engine.assembly import Assembly
 from batchcam.engine.loader import LoadedBatch, collate
-from batchcam.engine.precision import autocast
+from batchcam.engine.precision import in_precision
 from batchcam.errors import RunError
 from batchcam.faithfulness import NOISE, area, centre_map, impute, ranks, step_counts
 from batchcam.rules import Status
@@ -66,7 +66,7 @@ class Probe:
 
     def probabilities(self, images: Tensor, classes: Tensor) -> Tensor:
         """Return the softmax of each image (n, C, H, W) at its class (n,), float32 (n,)."""
-        with autocast(self.precision, self.device):
+        with in_precision(self.precision, self.device):
             logits = self.network(images.contiguous(memory_format=torch.channels_last))
         return torch.softmax(logits.float(), 1).gather(1, classes[:, None])[:, 0]
 

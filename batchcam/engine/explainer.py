@@ -13,7 +13,7 @@ from batchcam import cam
 from batchcam.engine.exact import ExactMaps
 from batchcam.engine.gradients import GradientMaps
 from batchcam.engine.parts import parts
-from batchcam.engine.precision import autocast
+from batchcam.engine.precision import in_precision
 from batchcam.engine.preprocessing import Preprocessing
 from batchcam.engine.proof import ExplainableNetwork
 from batchcam.engine.transfer import Arriving, Transfer
@@ -122,11 +122,13 @@ class Explainer:
         # inference mode is quicker, and nothing in it can ever have a gradient
         with torch.inference_mode() if self._exact else torch.no_grad():
             pieces = [self._explain(pixels[part], labels[part]) for part in parts(pixels, self._device)]
-            whole = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-            return Submitted(self._transfer.to_host(whole), unreadable, self._request)
+            return Submitted(self._transfer.to_host(_joined(pieces)), unreadable, self._request)
 
     def _explain(self, pixels: Tensor, labels: np.ndarray) -> dict[str, Tensor]:
-        """Return what ExplainedBatch has, on the device. Nothing here may wait for the device, as `item` would."""
+        """Return what ExplainedBatch has, on the device.
+
+        Nothing here may wait for the device, as `item` would; but torch does for the eigenvectors of Eigen-CAM.
+        """
         logits = self._forward(pixels)
         finite = torch.isfinite(logits).all(1)
         prediction = cam.first_argmax(logits).masked_fill(~finite, -1)
@@ -162,7 +164,7 @@ class Explainer:
                 raise ModelError("uint8 pixels, but no preprocessing to normalise them with")
             pixels = self._preprocessing.normalise(pixels)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        with autocast(self._request.precision, self._device):
+        with in_precision(self._request.precision, self._device):
             return self._method.forward(pixels)
 
     def _classes(self, logits: Tensor, prediction: Tensor, labels: np.ndarray) -> Tensor:
@@ -210,6 +212,12 @@ class Explainer:
         kind = torch.uint8 if self._request.maps == "uint8" else torch.float32
         maps = torch.empty(rows, *self._request.input_size, dtype=kind)
         return {**blank, "maps": maps, "map_range": torch.empty(rows, 2)}
+
+
+def _joined(pieces: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    if len(pieces) == 1:
+        return pieces[0]
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _blank_rows(batch: ExplainedBatch, rows: np.ndarray, request: Request) -> None:

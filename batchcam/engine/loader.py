@@ -256,7 +256,8 @@ def _without_torchs_advice() -> Iterator[None]:
 def is_loader_death(error: BaseException) -> bool:
     """Return whether `error` tells that a loader process died: torch raises it from wherever the news arrives."""
     # "DataLoader worker process 0" would be an exception in a living one
-    return isinstance(error, LoaderDiedError) or "DataLoader worker (pid" in str(error)
+    told = ("DataLoader worker (pid", "Pin memory thread exited")  # which hands over, for a GPU
+    return isinstance(error, LoaderDiedError) or any(words in str(error) for words in told)
 
 
 def loader_died(error: BaseException) -> LoaderDiedError:

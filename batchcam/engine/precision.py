@@ -1,9 +1,10 @@
-"""The arithmetic of the forward pass."""
+"""The arithmetic of this process, and of the forward pass."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import torch
 
@@ -21,12 +22,19 @@ def set_precision(precision: str, device: torch.device, threads: int | None = No
         threads: of the network on CPUs; None: one for each available CPU.
     """
     torch.set_num_threads(threads or available_cpus())
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"  # of convolutions, which only networks have
+    torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 
 
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Return the context in which a forward pass on `device` has this precision."""
+@contextlib.contextmanager
+def in_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """Give a forward pass on `device` its precision; what is computed outside of the block, as CAMs are, is float32."""
     dtype = _AUTOCAST_TYPES.get(precision)
-    return torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext()
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    try:
+        with torch.autocast(device.type, dtype) if dtype else contextlib.nullcontext():
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False

@@ -17,7 +17,7 @@ from batchcam.engine.checkpoint import load_checkpoint
 from batchcam.engine.loader import LoadedBatch
 from batchcam.engine.model import build_network, class_count_of, load_state
 from batchcam.engine.parts import parts
-from batchcam.engine.precision import autocast
+from batchcam.engine.precision import in_precision
 from batchcam.engine.preprocessing import Preprocessing
 from batchcam.errors import BatchcamError, CheckpointError, ModelError, StoppedEarlyError
 
@@ -150,7 +150,7 @@ def predict(
     predictions = np.full(len(batch.indices), -1, np.int64)
     if not len(batch.pixels):
         return predictions
-    with autocast(precision, device):
+    with in_precision(precision, device):
         each = [network(_images(batch.pixels[part], preprocessing, device)) for part in parts(batch.pixels, device)]
     logits = torch.cat(each).float()
     chosen = cam.first_argmax(logits).masked_fill(~torch.isfinite(logits).all(1), -1).cpu().numpy()

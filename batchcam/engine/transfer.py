@@ -50,7 +50,7 @@ class Transfer:
         if self._up is None:
             return tensor.to(self._device)
         with torch.cuda.stream(self._up):
-            moved = tensor.pin_memory().to(self._device, non_blocking=True)
+            moved = tensor.contiguous().pin_memory().to(self._device, non_blocking=True)
         computing = torch.cuda.current_stream(self._device)
         computing.wait_stream(self._up)
         moved.record_stream(computing)
