@@ -55,7 +55,7 @@ def judge_gates(
     flips = (t.flips_percent, f"{_number(t.flips_percent)} % of {t.compared} compared samples flipped", "compared")
     told = f"a drop of {_number(t.accuracy_drop)} points on {t.labelled} labelled samples"
     drop = (t.accuracy_drop, told, "labelled in both")
-    told = f"mean Spearman {_number(t.spearman)} over {t.maps} pairs of maps"
+    told = f"mean similarity {_number(t.spearman)} over {t.maps} pairs of maps"
     alike = (t.spearman, told, "with a map in both")
     asked = (
         ("--max-flips", max_flips, flips),
@@ -103,7 +103,7 @@ def _least_alike(classes: Sequence[ClassMovement]) -> tuple[float | None, str, s
     if not found:
         return None, "", f"of a class with {CLASS_MAPS} pairs of maps"
     value, name, maps = min(found)
-    return value, f"mean Spearman {_number(value)} over {maps} pairs of maps of {name}", ""
+    return value, f"mean similarity {_number(value)} over {maps} pairs of maps of {name}", ""
 
 
 def _judge(option: str, limit: float, value: float | None, told: str, needed: str) -> Gate:

@@ -280,7 +280,7 @@ def test_the_class_whose_maps_moved_most_is_judged_alone_if_it_has_ten_pairs() -
         (gate,) = judge_gates(total(pairs), by_class(pairs, names), min_class_similarity=limit)
         assert gate.passed == passed
         assert gate.value == pytest.approx(0.1)
-    assert gate.reason == "--min-class-similarity 0.2: exceeded: mean Spearman 0.1 over 10 pairs of maps of {bee}"
+    assert gate.reason == "--min-class-similarity 0.2: exceeded: mean similarity 0.1 over 10 pairs of maps of {bee}"
     few = [c for c in by_class(pairs, names) if c.name == "cat"]
     (gate,) = judge_gates(total(pairs), few, min_class_similarity=-1)
     assert (gate.value, gate.passed) == (None, False)

@@ -357,7 +357,7 @@ def export(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @click.argument("new", type=FILE)
 @option("--max-flips", type=float, metavar="P", help="Gate: percent of compared samples whose prediction changed.")
 @option("--max-accuracy-drop", type=float, metavar="P", help="Gate: percentage points, on samples labelled in both.")
-@option("--min-cam-similarity", type=float, metavar="S", help="Gate: mean rank correlation of the CAMs.")
+@option("--min-cam-similarity", type=float, metavar="S", help="Gate: mean similarity (rank correlation) of the CAMs.")
 @option("--min-class-similarity", type=float, metavar="S", help="Gate: the same of each class with ten pairs of CAMs.")
 @option(
     "--min-compared", type=float, metavar="P", help="Gate: percent of OLD compared.  [default: 95 with a gate; 0: off]"

@@ -54,7 +54,7 @@ RULES: Final = {
     "maps": "raw CAMs of one class on one input, where the crop boxes agree to a pixel on every edge",
     "grids": "different ones: bilinear, half-pixel centres, edges extended, to the larger height and width",
     "constant": "a map with max - min <= 1e-6 * max(abs(max), abs(min)) has no similarity and is in no mean",
-    "spearman": "rank correlation over cells, equal values share the mean of their ranks",
+    "spearman": "similarity: rank correlation over cells, equal values share the mean of their ranks",
     "cosine": "of the signed maps",
     "top_iou": "strongest fifth of the cells, rounded up, and all cells that equal the last of them",
     "peak_shift": "Euclidean distance in cells between the largest cells; of equal ones the first, row by row",
@@ -413,7 +413,7 @@ def _maps(t: Totals) -> str:
         return f"{t.maps} pairs{without}"
     spread = f"median {_shown(t.spearman_median)}, a tenth below {_shown(t.spearman_p10)}"
     others = f"cosine {_shown(t.cosine)}, IoU {_shown(t.top_iou)}, peak shift {_shown(t.peak_shift)} cells"
-    return f"{t.maps} pairs: mean Spearman {_shown(t.spearman)} ({spread}), {others}{without}"
+    return f"{t.maps} pairs: mean similarity {_shown(t.spearman)} ({spread}), {others}{without}"
 
 
 def exchange_text(e: Exchange) -> str:
@@ -426,7 +426,7 @@ def exchange_text(e: Exchange) -> str:
         named = f"{len(e.classes)} classes look permuted, {' → '.join((*shown, *more, shown[0]))}"
     weights = "; the last layer's rows are the old ones in the other order" if e.same_weights else ""
     return (
-        f"{named}: {e.followed} of {e.samples} samples followed; mean Spearman {_shown(e.spearman)} "
+        f"{named}: {e.followed} of {e.samples} samples followed; mean similarity {_shown(e.spearman)} "
         f"between maps of the exchanged names, {_shown(e.spearman_as_named)} of the same names{weights}"
     )
 
@@ -442,7 +442,7 @@ def _class_table(classes: list[ClassMovement]) -> list[str]:
     ranked = ranked_classes(classes)
     shown = ranked[:CLASSES_SHOWN]
     width = max([5, *(len(one_line(c.name)) for c in shown)])
-    rows = [f"{'class':<{width}}  labelled  points  fixed  broken  predicted        left  spearman  peak shift"]
+    rows = [f"{'class':<{width}}  labelled  points  fixed  broken  predicted        left  similarity  peak shift"]
     rows += [f"{one_line(c.name):<{width}}  {_class_line(c)}" for c in shown]
     return rows + ([f"… and {len(ranked) - len(shown)} more"] if len(ranked) > len(shown) else [])
 
@@ -450,7 +450,7 @@ def _class_table(classes: list[ClassMovement]) -> list[str]:
 def _class_line(c: ClassMovement) -> str:
     return (
         f"{c.labelled:>8}  {_points(c):>6}  {c.fixed:>5}  {c.broken:>6}  {f'{c.old_predicted}→{c.new_predicted}':<13}"
-        f"  {c.left:>6}  {_shown(c.spearman):>8}  {_shown(c.peak_shift):>10}"
+        f"  {c.left:>6}  {_shown(c.spearman):>10}  {_shown(c.peak_shift):>10}"
     )
 
 
@@ -467,7 +467,7 @@ def _mover_table(moved: list[Mover]) -> list[str]:
     if not rows:
         return []
     more = [f"… and {len(moved) - MOVERS_SHOWN} more movers"] if len(moved) > MOVERS_SHOWN else []
-    return ["", "moved most  alike   confidence change, sample", *rows, *more]
+    return ["", "moved most  similarity, confidence change, sample", *rows, *more]
 
 
 def _shown(value: float | None) -> str:
