@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchcam.store.run import open_run
+    from batchcam.store.opening import open_run
 
 __all__ = ["__version__", "open_run"]
 __version__ = "0.1.0"
@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "open_run":  # not imported above: `batchcam --help` would wait for numpy and h5py
-        from batchcam.store.run import open_run
+        from batchcam.store.opening import open_run
 
         return open_run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

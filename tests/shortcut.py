@@ -31,7 +31,8 @@ from batchcam.commands.explain import explain
 from batchcam.commands.train import train
 from batchcam.config import Classifier, Compute, EvaluateConfig, ExplainConfig, TrainConfig
 from batchcam.similarity import compare_maps
-from batchcam.store.run import Run, open_run
+from batchcam.store.opening import open_run
+from batchcam.store.run import Run
 
 ARCHITECTURE: Final = "shufflenet_v2_x0_5"  # learns the shapes in a tenth of ResNet18's CPU time
 TAG_SIDE: Final = 0.25  # of the image's side: one cell of the 4x4 grid at 128 px

@@ -35,7 +35,7 @@ from batchcam.commands.merge import merge
 from batchcam.comparison import Apart, Pairing
 from batchcam.errors import EXIT_USAGE, ConfigError, RunError
 from batchcam.store.document import read_document
-from batchcam.store.run import open_run
+from batchcam.store.opening import open_run
 
 BOX = (0, 0, 80, 48)
 

@@ -30,7 +30,7 @@ from batchcam.config import Classifier, Compute, ExplainConfig
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, RunError
 from batchcam.store import landing
 from batchcam.store.document import read_document
-from batchcam.store.run import open_run
+from batchcam.store.opening import open_run
 
 SIZE = 16
 MEAN, STD = 0.5, 0.25

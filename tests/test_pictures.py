@@ -16,7 +16,8 @@ from PIL import Image, ImageOps, features
 
 from batchcam.errors import ConfigError
 from batchcam.pictures import Original, State, decode, open_originals, turned_upright
-from batchcam.store.run import Run, Sample, open_run
+from batchcam.store.opening import open_run
+from batchcam.store.run import Run, Sample
 
 Y, X = np.mgrid[0:40, 0:60]
 PIXELS = np.stack([X * 4, Y * 6, (X + Y) * 2], 2).clip(0, 255).astype(np.uint8)

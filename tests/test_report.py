@@ -34,8 +34,8 @@ from batchcam.errors import BatchcamError, ConfigError, RunError
 from batchcam.reporting import facts as report_facts
 from batchcam.reporting.drawing import fitted
 from batchcam.reporting.facts import Facts, count_confusions, gather
+from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan
-from batchcam.store.run import open_run
 
 MakeRun = Callable[..., Path]
 MakeShards = Callable[..., None]

@@ -15,7 +15,7 @@ import pytest
 import batchcam
 from batchcam.errors import RunError
 from batchcam.rules import Status
-from batchcam.store import run as run_module
+from batchcam.store import files as files_module
 from batchcam.store.plan import read_plan
 
 
@@ -286,7 +286,7 @@ def test_chunks_cover_the_mask_in_order(sound_run, run):
 
 
 def test_few_files_stay_open_however_many_shards(make_run, monkeypatch):
-    monkeypatch.setattr(run_module, "OPEN_FILES", 2)
+    monkeypatch.setattr(files_module, "OPEN_FILES", 2)
     with batchcam.open_run(make_run(shard_size=2)) as run:
         assert len(run.shards) > 5
         assert len(run.cams[:]) == len(run)

@@ -11,7 +11,8 @@ import pytest
 
 from batchcam.errors import ConfigError
 from batchcam.selection import RANKINGS, Selection, class_index, select, spread
-from batchcam.store.run import Run, open_run
+from batchcam.store.opening import open_run
+from batchcam.store.run import Run
 from batchcam.store.schema import sample_arrays
 
 COLUMNS = ("label", "prediction", "confidence", "identity_residual", "logits")

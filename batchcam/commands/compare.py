@@ -34,8 +34,9 @@ from batchcam.config import require_outside
 from batchcam.errors import ConfigError, RunError, one_line
 from batchcam.gates import Gate, judge_evidence, judge_gates, told_compared
 from batchcam.rules import EXACT
+from batchcam.store.opening import open_run
 from batchcam.store.reader import decode
-from batchcam.store.run import Run, open_run
+from batchcam.store.run import Run
 
 TARGETS: Final = ("old", "new", "label")
 LIMITS: Final = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity")

@@ -18,7 +18,8 @@ from batchcam.config import Classifier, Compute, DemoConfig, ExplainConfig, Trai
 from batchcam.console import note
 from batchcam.errors import ConfigError, RunError
 from batchcam.store import landing
-from batchcam.store.run import Run, open_run
+from batchcam.store.opening import open_run
+from batchcam.store.run import Run
 
 IMAGE_SIZE = 128  # 4x4 cells; at 96 px, 3x3 cells are too coarse to hit the objects
 TRAIN_PER_CLASS = 60

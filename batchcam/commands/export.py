@@ -15,7 +15,8 @@ from batchcam.exporters import png, table, virelay, wsol
 from batchcam.exporters.folder import ExportFolder, identity_of
 from batchcam.exporters.rows import Advance, Outcome, Target
 from batchcam.pictures import open_originals
-from batchcam.store.run import Run, open_run
+from batchcam.store.opening import open_run
+from batchcam.store.run import Run
 
 FORMATS: Final = ("virelay", "wsol", "png", "csv", "parquet")
 TARGETS: Final = ("predicted", "label")

@@ -22,7 +22,8 @@ from batchcam.engine.preparation import prepare
 from batchcam.errors import ConfigError, RunError, one_line
 from batchcam.faithfulness import SUBSTRATES
 from batchcam.rules import CONTROLS, EXACT
-from batchcam.store.run import Run, open_run
+from batchcam.store.opening import open_run
+from batchcam.store.run import Run
 
 MOST_STEPS: Final = 1000
 LEAST_REACH: Final = 0.05

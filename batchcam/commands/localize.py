@@ -32,7 +32,8 @@ from batchcam.exporters.wsol import PROTOCOL_SIZE
 from batchcam.localization import IOU_LEVELS, STRICT, TOLERANCE, mean
 from batchcam.rules import CONTROLS, EXACT
 from batchcam.store.document import read_document
-from batchcam.store.run import Run, open_run
+from batchcam.store.opening import open_run
+from batchcam.store.run import Run
 from batchcam.store.schema import PLAN_FILE
 
 MOST_THREADS: Final = 8

@@ -19,7 +19,8 @@ from batchcam.pictures import Original, Originals, State, open_originals
 from batchcam.rules import Status
 from batchcam.selection import Selection, class_index, select, spread
 from batchcam.store import landing
-from batchcam.store.run import Run, Sample, open_run
+from batchcam.store.opening import open_run
+from batchcam.store.run import Run, Sample
 
 SHEET_PICTURES: Final = 20
 """Of a sheet for which no number was asked: the seed's two rows of ten, evenly spread over the selected samples."""

@@ -15,7 +15,7 @@ from batchcam.pictures import State, open_originals
 from batchcam.reporting.content import Content
 from batchcam.reporting.page import write_page
 from batchcam.store import landing
-from batchcam.store.run import open_run
+from batchcam.store.opening import open_run
 
 SUFFIXES = (".html", ".htm")
 MOST_TOP = 200  # pictures of a kind: about 15 kB each, in a file that mail should carry

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import json
 import operator
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,26 +14,16 @@ import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.rules import Status
-from batchcam.store import landing, structure
+from batchcam.store import structure
+from batchcam.store.files import RunFiles, read, read_rows
 from batchcam.store.layout import array_shape
-from batchcam.store.manifest import Manifest, read_manifest
-from batchcam.store.plan import Plan, Shard, not_a_run, read_plan
-from batchcam.store.reader import decode, open_hdf5, open_structured, require_digest
-from batchcam.store.schema import MASTER_FILE, SHARD_FOLDER, VIRTUAL_IN_MASTER, Array, sample_arrays
-from batchcam.store.shard import landed_shards
+from batchcam.store.plan import Plan, Shard
+from batchcam.store.reader import decode
+from batchcam.store.schema import VIRTUAL_IN_MASTER, Array, sample_arrays
 
 if TYPE_CHECKING:
     import pandas
     import xarray
-
-OPEN_FILES = 64
-"""Shards kept open at once; far below any limit of the system, however many shards a run has."""
-
-ROWS_PER_BYTE = 64
-"""A run that claims more samples for its bytes on disk is refused; honest rows take more than 100 bytes each."""
-
-DENSE = 4
-"""Rows are read in one slice when at least every so-manieth is wanted."""
 
 SCALAR_COLUMNS = (
     "sample_index",
@@ -48,9 +35,6 @@ SCALAR_COLUMNS = (
     "status",
     "error",
 )
-
-Proof = Callable[[Path], str | None]
-"""The SHA-256 that a file of the run must have, hex; None where nothing is known to prove it by."""
 
 Rows = int | np.integer[Any] | slice | Sequence[int] | np.ndarray
 
@@ -151,17 +135,14 @@ class Run:
         plan: Plan,
         shards: Sequence[Shard],
         complete: bool,
-        folder: Path | None,
-        proof: Proof | None = None,
+        files: RunFiles,
         absent: frozenset[int] = frozenset(),
     ) -> None:
         self.path, self.plan, self.shards, self.complete = path, plan, tuple(shards), complete
         self.class_names = plan.class_names
         self.absent = absent
-        self._folder, self._proof = folder, proof
-        self._proven: set[Path] = set()
+        self._files = files
         self._starts = np.cumsum([0, *(s.count for s in self.shards)])
-        self._files: collections.OrderedDict[Path, h5py.File] = collections.OrderedDict()
         self._arrays = {a.name: a for a in sample_arrays(plan.maps)}
         self._rows_by_id: dict[str, int] | None = None
 
@@ -183,8 +164,7 @@ class Run:
 
     def close(self) -> None:
         """Close all files."""
-        while self._files:
-            self._files.popitem()[1].close()
+        self._files.close()
 
     def __getattr__(self, name: str) -> RunArray:
         """Return an array of the schema, such as `run.cams` or `run.prediction`."""
@@ -289,7 +269,7 @@ class Run:
     @property
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
         """Weight (K, C) and bias (K,) of the last linear layer."""
-        file = self._shard_file(self._readable()[0])
+        file = self._files.shard(self.shards[self._readable()[0]])
         return file["classifier/weight"][...], file["classifier/bias"][...]
 
     def to_dataframe(self) -> pandas.DataFrame:
@@ -354,13 +334,13 @@ class Run:
         shard = int(np.searchsorted(self._starts, row, "right")) - 1
         if self.shards[shard].index in self.absent:
             return self._rows_of(array, np.array([row]), rest)[0]
-        value = _read(self._dataset(array, shard), (row - int(self._starts[shard]), *rest))
+        value = read(self._dataset(array, shard), (row - int(self._starts[shard]), *rest))
         return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
     def _rows_of(self, array: Array, rows: np.ndarray, rest: tuple[Any, ...]) -> np.ndarray:
         """Return the rows in the order asked for, read shard by shard; text as str."""
         if self.complete and not self.absent and self._is_copied(array):
-            values = _read_rows(self._file(self.path / MASTER_FILE, None)[array.name], rows)
+            values = read_rows(self._files.master()[array.name], rows)
         else:
             values = self._gather(array, rows)
         if array.dtype == "text":
@@ -372,7 +352,7 @@ class Run:
         """Return whether run.h5 holds `array` itself: HDF5 would follow a reference to whatever file it names."""
         if array.name in VIRTUAL_IN_MASTER:
             return False
-        return not structure.lies_in_shards(self._file(self.path / MASTER_FILE, None), array)
+        return not structure.lies_in_shards(self._files.master(), array)
 
     def _gather(self, array: Array, rows: np.ndarray) -> np.ndarray:
         """Return the rows from the shards; those of absent ones hold the array's fill value."""
@@ -386,163 +366,11 @@ class Run:
         values = np.full((len(rows), *array_shape(array, self.plan, 1)[1:]), array.fill, dtype)
         for shard in wanted:
             places = np.flatnonzero(owners == shard)
-            values[places] = _read_rows(self._dataset(array, shard), rows[places] - self._starts[shard])
+            values[places] = read_rows(self._dataset(array, shard), rows[places] - self._starts[shard])
         return values
 
     def _readable(self) -> list[int]:
         return [place for place, shard in enumerate(self.shards) if shard.index not in self.absent]
 
     def _dataset(self, array: Array, shard: int) -> h5py.Dataset:
-        return self._shard_file(shard)[array.name]
-
-    def _shard_file(self, shard: int) -> h5py.File:
-        each = self.shards[shard]
-        return self._file(self.path if self._folder is None else self._folder / each.file, each)
-
-    def _file(self, path: Path, shard: Shard | None) -> h5py.File:
-        """Return the open file of `shard`, or run.h5 (None); the least recently used one is closed when too many are.
-
-        Raises:
-            RunError: it can't be read, is not this run's, or not built as the schema says.
-        """
-        if path in self._files:
-            self._files.move_to_end(path)
-            return self._files[path]
-        if self._folder is not None and not landing.is_own_file(self.path, path.relative_to(self.path).as_posix()):
-            raise RunError(f"{path}: gone, or not a file of its own; see batchcam verify")
-        self._prove(path)
-        self._files[path] = file = open_structured(path, self.plan, shard)
-        if len(self._files) > OPEN_FILES:
-            self._files.popitem(last=False)[1].close()
-        return file
-
-    def _prove(self, path: Path) -> None:
-        """Compare the file's SHA-256 with the one that was written with it, the first time it is opened.
-
-        Raises:
-            RunError: they differ, or the file can't be read.
-        """
-        if path in self._proven or self._proof is None or (digest := self._proof(path)) is None:
-            return
-        require_digest(path, digest)
-        self._proven.add(path)
-
-
-def _read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    """Return rows of an HDF5 dataset in the order asked for, which HDF5 itself can't."""
-    if not len(rows):
-        return np.empty((0, *dataset.shape[1:]), dataset.dtype)
-    wanted, back = np.unique(rows, return_inverse=True)
-    first, stop = int(wanted[0]), int(wanted[-1]) + 1
-    if stop - first <= DENSE * len(wanted):  # a slice reads quicker than a list of rows
-        block: np.ndarray = _read(dataset, slice(first, stop))[wanted - first][back]
-        return block
-    scattered: np.ndarray = _read(dataset, wanted)[back]
-    return scattered
-
-
-def _read(dataset: h5py.Dataset, selection: Any) -> Any:
-    try:
-        return dataset[selection]
-    except (OSError, RuntimeError, MemoryError) as error:
-        name = dataset.name.lstrip("/")
-        raise RunError(f"{dataset.file.filename}: {name}: cannot read: {error}; see batchcam verify") from error
-
-
-def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool = False) -> Run:
-    """Open a run directory, or a single shard, for reading.
-
-    Args:
-        path: run directory, complete or still being written, or a file `shard-NNNNN.h5`.
-        prove: compare the SHA-256 of each file with the recorded one before it is read for the first time: about
-            20 ms for a shard of 30 MiB. Without, a shard that was edited with an HDF5 library is read as it is.
-        partial: give every sample of the plan its row, whatever is left of the run: `Run.missing` tells which rows
-            hold fill values because their shard is absent or, if `prove`, damaged. All shards are proven at once.
-
-    Raises:
-        RunError: it is neither, its plan or manifest is damaged, a shard is gone from a complete run (unless
-            `partial`), or nothing has landed yet. Reading raises it for a file that is damaged or another run's.
-
-    Example:
-        >>> with batchcam.open_run("runs/monday") as run:
-        ...     print(run[0].prediction, run.cam(0, "cat").max())
-    """
-    path = Path(path)
-    if path.is_file():
-        return _open_shard(path, landing.read_digest if prove else None)
-    try:
-        plan = read_plan(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise not_a_run(path) from error
-    try:
-        manifest = read_manifest(path, plan)
-    except FileNotFoundError:
-        manifest = None
-    landed = landed_shards(path, plan)
-    gone = frozenset(s.index for s in plan.shards if s.index not in landed)
-    if manifest and gone and not partial:
-        raise RunError(f"{path}: {len(gone)} shards are gone from a complete run; see batchcam verify")
-    if len(gone) == len(plan.shards):
-        raise RunError(f"{path}: no shard has landed yet; run explain")
-    proof = (_stated_by(manifest, path) if manifest else landing.read_digest) if prove else None
-    _require_plausible(path, plan.sample_count, _size(path, plan, landed))
-    if partial:
-        return _open_partial(Run(path, plan, plan.shards, bool(manifest), path / SHARD_FOLDER, proof, gone))
-    shards = [s for s in plan.shards if s.index in landed]
-    return Run(path, plan, shards, bool(manifest), path / SHARD_FOLDER, proof)
-
-
-def _size(run: Path, plan: Plan, landed: set[int]) -> int:
-    """Return the bytes of run.h5, or of the landed shards while there is none."""
-    names = [MASTER_FILE, *(f"{SHARD_FOLDER}/{s.file}" for s in plan.shards if s.index in landed)]
-    sizes = ((run / name).stat().st_size for name in names if landing.is_own_file(run, name))
-    return next(sizes, 0) if landing.is_own_file(run, MASTER_FILE) else sum(sizes)
-
-
-def _stated_by(manifest: Manifest, run: Path) -> Proof:
-    digests = {run / SHARD_FOLDER / record.file: record.sha256 for record in manifest.shards}
-    digests[run / MASTER_FILE] = manifest.master.sha256
-    return digests.get
-
-
-def _open_partial(run: Run) -> Run:
-    """Return `run` with the shards that can't be opened among the absent ones.
-
-    Raises:
-        RunError: none can be opened.
-    """
-    damaged: dict[int, RunError] = {}
-    for place in run._readable():
-        try:
-            run._shard_file(place)
-        except RunError as error:
-            damaged[run.shards[place].index] = error
-    run.absent |= damaged.keys()
-    if len(run.absent) == len(run.shards):
-        run.close()
-        raise next(iter(damaged.values()))
-    return run
-
-
-def _open_shard(path: Path, proof: Proof | None) -> Run:
-    digest = proof(path) if proof else None
-    if digest:
-        require_digest(path, digest)
-    try:
-        with open_hdf5(path) as file:
-            content = json.loads(structure.config_text(file))
-            names = decode(structure.class_names(file))
-            _, first, count = structure.identity(file)
-        plan = Plan.from_dict({**content, "class_names": names})
-        if not isinstance(first, int) or not isinstance(count, int) or not 0 <= first < first + count:
-            raise ValueError("its samples are not told")
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
-        raise RunError(f"{path}: not a shard of batchcam: {error}") from error
-    _require_plausible(path, count, path.stat().st_size)
-    return Run(path, plan, [Shard(first // plan.shard_size, first, count)], False, None)
-
-
-def _require_plausible(path: Path, rows: int, size: int) -> None:
-    """Raise RunError for more rows than `size` bytes could hold even if most shards are gone: rows take memory."""
-    if rows > ROWS_PER_BYTE * size:
-        raise RunError(f"{path}: tells of {rows} samples, with {size} bytes to show for them; see batchcam verify")
+        return self._files.shard(self.shards[shard])[array.name]

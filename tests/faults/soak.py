@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batchcam.errors import EXIT_DONE, EXIT_STOPPED_EARLY
-from batchcam.store.run import open_run
+from batchcam.store.opening import open_run
 
 from .inject import PROCEED, Call, Verdict
 from .material import Job, Watcher, told_interrupted, whole, write_checkpoint, write_images

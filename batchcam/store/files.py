@@ -1,0 +1,112 @@
+"""The HDF5 files of a run: few open at once, and none that the library sees before it is proven."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from batchcam.errors import RunError
+from batchcam.store import landing
+from batchcam.store.plan import Plan, Shard
+from batchcam.store.reader import open_structured, require_digest
+from batchcam.store.schema import MASTER_FILE, SHARD_FOLDER
+
+OPEN_FILES = 64
+"""Shards kept open at once; far below any limit of the system, however many shards a run has."""
+
+DENSE = 4
+"""Rows are read in one slice when at least every so-manieth is wanted."""
+
+Proof = Callable[[Path], str | None]
+"""The SHA-256 that a file of the run must have, hex; None where nothing is known to prove it by."""
+
+
+class RunFiles:
+    """The files of one run directory, or a single shard; they stay open until others need their place.
+
+    Args:
+        path: the run directory or shard.
+        plan: what the run is.
+        proof: gives the digest that a file must have when it is opened for the first time; None: nothing is compared.
+    """
+
+    def __init__(self, path: Path, plan: Plan, proof: Proof | None) -> None:
+        self._path, self._plan, self._proof = path, plan, proof
+        self._is_folder = path.is_dir()
+        self._proven: set[Path] = set()
+        self._open: collections.OrderedDict[Path, h5py.File] = collections.OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many are open."""
+        return len(self._open)
+
+    def shard(self, shard: Shard) -> h5py.File:
+        """Return an open shard.
+
+        Raises:
+            RunError: it can't be read, is not this run's, or not built as the schema says.
+        """
+        return self._file(self._path / SHARD_FOLDER / shard.file if self._is_folder else self._path, shard)
+
+    def master(self) -> h5py.File:
+        """Return run.h5, open; raises as `shard` does."""
+        return self._file(self._path / MASTER_FILE, None)
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _file(self, path: Path, shard: Shard | None) -> h5py.File:
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        if self._is_folder and not landing.is_own_file(self._path, path.relative_to(self._path).as_posix()):
+            raise RunError(f"{path}: gone, or not a file of its own; see batchcam verify")
+        self._prove(path)
+        self._open[path] = file = open_structured(path, self._plan, shard)
+        if len(self._open) > OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
+        return file
+
+    def _prove(self, path: Path) -> None:
+        """Compare the file's SHA-256 with the one that was written with it, the first time it is opened.
+
+        Raises:
+            RunError: they differ, or the file can't be read.
+        """
+        if path in self._proven or self._proof is None or (digest := self._proof(path)) is None:
+            return
+        require_digest(path, digest)
+        self._proven.add(path)
+
+
+def read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    """Return rows of an HDF5 dataset in the order asked for, which HDF5 itself can't."""
+    if not len(rows):
+        return np.empty((0, *dataset.shape[1:]), dataset.dtype)
+    wanted, back = np.unique(rows, return_inverse=True)
+    first, stop = int(wanted[0]), int(wanted[-1]) + 1
+    if stop - first <= DENSE * len(wanted):  # a slice reads quicker than a list of rows
+        block: np.ndarray = read(dataset, slice(first, stop))[wanted - first][back]
+        return block
+    scattered: np.ndarray = read(dataset, wanted)[back]
+    return scattered
+
+
+def read(dataset: h5py.Dataset, selection: Any) -> Any:
+    """Return what a selection of an HDF5 dataset holds.
+
+    Raises:
+        RunError: it can't be read.
+    """
+    try:
+        return dataset[selection]
+    except (OSError, RuntimeError, MemoryError) as error:
+        name = dataset.name.lstrip("/")
+        raise RunError(f"{dataset.file.filename}: {name}: cannot read: {error}; see batchcam verify") from error
