@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -389,6 +390,13 @@ def by_class(pairs: Pairs, names: tuple[str, ...]) -> list[ClassMovement]:
     columns = (pairs.logit_change, pairs.spearman, pairs.cosine, pairs.top_iou, pairs.peak_shift)
     means = (_class_means(values, pairs.map_class, len(names)) for values in columns)
     return [ClassMovement(*row) for row in zip(names, *counts, *means, strict=True)]
+
+
+def ranked_classes(classes: list[ClassMovement]) -> list[ClassMovement]:
+    """Return classes, the largest loss of accuracy first, then the least alike maps."""
+    return sorted(
+        classes, key=lambda c: (-(c.accuracy_drop or 0), math.inf if c.spearman is None else c.spearman, c.name)
+    )
 
 
 def _class_means(values: np.ndarray, classes: np.ndarray, class_count: int) -> list[float | None]:

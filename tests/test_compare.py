@@ -29,8 +29,9 @@ from conftest import (
 from run_pairs import COUNT, SPECIAL, make_rows, permute_classes, permute_samples, plain_spearman, predict, write
 
 from batchcam.commands import compare_reading
-from batchcam.commands.compare import CompareConfig, CompareSummary, compare, compare_text
+from batchcam.commands.compare import CompareConfig, CompareSummary, compare
 from batchcam.commands.compare_files import APART_ARRAYS, ARRAYS, MOVER_COLUMNS
+from batchcam.commands.compare_text import compare_text
 from batchcam.commands.merge import merge
 from batchcam.comparison import Apart, Pairing
 from batchcam.errors import EXIT_USAGE, ConfigError, RunError

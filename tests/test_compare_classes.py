@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from networks import GapNetwork
 from torch import Tensor, nn
 
-from batchcam.commands.compare import CompareConfig, CompareSummary, compare, compare_text
+from batchcam.commands.compare import CompareConfig, CompareSummary, compare
 from batchcam.commands.compare_classes import cycles, followers
+from batchcam.commands.compare_text import compare_text
 from batchcam.commands.explain import explain
 from batchcam.config import Classifier, Compute, ExplainConfig
 from batchcam.engine.checkpoint import pack_checkpoint

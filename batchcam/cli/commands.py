@@ -368,8 +368,9 @@ def export(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @option("--top", type=int, default=50, show_default=True, help="Movers to list of each kind.")
 def compare(old: Path, new: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts."""
-    from batchcam.commands.compare import CompareConfig, compare_text
+    from batchcam.commands.compare import CompareConfig
     from batchcam.commands.compare import compare as command
+    from batchcam.commands.compare_text import compare_text
 
     return _finish(command(CompareConfig(old, new, quiet=quiet, **options)), compare_text, as_json)
 

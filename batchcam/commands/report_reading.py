@@ -7,17 +7,11 @@ from typing import Final
 
 import numpy as np
 
-from batchcam.commands.compare import (
-    CompareConfig,
-    Comparison,
-    exchange_text,
-    ranked_classes,
-    set_side_by_side,
-    summarise,
-)
+from batchcam.commands.compare import CompareConfig, Comparison, set_side_by_side, summarise
+from batchcam.commands.compare_text import exchange_text
 from batchcam.commands.info import info
 from batchcam.commands.merge import count_totals
-from batchcam.comparison import Apart, Mover, Pairing, movers, words
+from batchcam.comparison import Apart, Mover, Pairing, movers, ranked_classes, words
 from batchcam.console import Progress
 from batchcam.pictures import Originals
 from batchcam.reporting.content import About, Content, Moved, MovedSample
