@@ -1,36 +1,19 @@
-"""Pure numbers about two runs of the same samples: who is whom, what moved, how much, and whether that is too much."""
+"""Pure numbers about two runs of the same samples: what moved, and how much."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
-from batchcam.errors import ConfigError, one_line
-from batchcam.rules import Status
+from batchcam.matching import words
 
-NAMED_CLASSES: Final = 10  # that an error lists
 PIXEL: Final = 1.0
 """Views of the network whose edges differ by no more are one."""
-
-
-class Apart(enum.IntEnum):
-    """Why a sample id of either run is not compared."""
-
-    COMPARED = 0
-    ADDED = 1
-    REMOVED = 2
-    CHANGED_INPUT = 3
-    UNREADABLE_IN_BOTH = 4
-    UNREADABLE_IN_OLD = 5
-    UNREADABLE_IN_NEW = 6
-    NOT_FINITE_IN_BOTH = 7
-    NOT_FINITE_IN_OLD = 8
-    NOT_FINITE_IN_NEW = 9
 
 
 class Flip(enum.IntEnum):
@@ -53,133 +36,6 @@ class Pairing(enum.IntEnum):
     CONSTANT_IN_BOTH = 5
     CONSTANT_IN_OLD = 6
     CONSTANT_IN_NEW = 7
-
-
-def words(member: enum.IntEnum) -> str:
-    """Return the name of a reason or kind as people read it."""
-    return member.name.lower().replace("_", " ")
-
-
-@dataclasses.dataclass(frozen=True)
-class Classes:
-    """The classes of two runs under one numbering.
-
-    Attributes:
-        names: the old run's, then those that only the new one has.
-        old, new: number of each class of a run, int64 (K,).
-        only_old, only_new: names that one run alone has.
-    """
-
-    names: tuple[str, ...]
-    old: np.ndarray
-    new: np.ndarray
-    only_old: tuple[str, ...] = ()
-    only_new: tuple[str, ...] = ()
-
-    def number(self, classes: np.ndarray, of: np.ndarray) -> np.ndarray:
-        """Return a run's class indices in the common numbering, -1 as it is; `of` is `old` or `new`."""
-        return np.asarray(np.append(of, -1)[classes])
-
-    def index(self, numbers: np.ndarray, of: np.ndarray) -> np.ndarray:
-        """Return classes of the common numbering as a run's indices, -1 for those that it does not have."""
-        indices = np.full(len(self.names) + 1, -1)
-        indices[of] = np.arange(len(of))
-        return np.asarray(indices[numbers])
-
-
-def match_classes(old: tuple[str, ...], new: tuple[str, ...], shared_only: bool) -> Classes:
-    """Return the classes of two runs matched by name.
-
-    Args:
-        old, new: names by class index.
-        shared_only: go on where one run has classes that the other has not.
-
-    Raises:
-        ConfigError: the names differ and that is not wanted, none is shared, or one stands twice in differing lists.
-    """
-    if old == new:
-        return Classes(old, np.arange(len(old)), np.arange(len(new)))
-    if len(set(old)) < len(old) or len(set(new)) < len(new):
-        raise ConfigError("class names differ and one stands twice, so that they can't be matched by name")
-    only_old, only_new = (tuple(n for n in a if n not in set(b)) for a, b in ((old, new), (new, old)))
-    if len(only_old) == len(old):
-        raise ConfigError(f"no class is in both runs: OLD has {_listed(old)}; NEW has {_listed(new)}")
-    if (only_old or only_new) and not shared_only:
-        sides = [f"only in {side}: {_listed(names)}" for side, names in (("OLD", only_old), ("NEW", only_new)) if names]
-        raise ConfigError(f"classes differ; {'; '.join(sides)}; --shared-classes compares those that both have")
-    names = old + only_new
-    numbers = {name: number for number, name in enumerate(names)}
-    return Classes(names, np.arange(len(old)), np.array([numbers[name] for name in new]), only_old, only_new)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED_CLASSES} more" if len(names) > NAMED_CLASSES else ""
-    return ", ".join(map(one_line, names[:NAMED_CLASSES])) + more
-
-
-@dataclasses.dataclass(frozen=True)
-class Matching:
-    """Rows of two runs that have the same sample id, and rows whose id the other run has not; int64, old rows ascend.
-
-    Attributes:
-        old, new: rows of each pair, (n,).
-        removed: other rows of the old run.
-        added: other rows of the new run.
-    """
-
-    old: np.ndarray
-    new: np.ndarray
-    removed: np.ndarray
-    added: np.ndarray
-
-
-def match_ids(old: np.ndarray, new: np.ndarray) -> Matching:
-    """Return which rows have the same sample id; by sorting, so that a million of them take no objects.
-
-    Args:
-        old, new: encoded ids, type S(width), each once.
-
-    Raises:
-        ValueError: an id stands twice on one side.
-    """
-    for ids, side in ((old, "OLD"), (new, "NEW")):
-        ordered = ids[np.argsort(ids, kind="stable")]  # fast where ids are in order already, as they mostly are
-        if (ordered[1:] == ordered[:-1]).any():
-            raise ValueError(f"a sample id stands twice in {side}")
-    order = np.argsort(new, kind="stable")
-    place = np.minimum(np.searchsorted(new, old, sorter=order), len(new) - 1)
-    partner = order[place]
-    found = new[partner] == old
-    added = np.ones(len(new), bool)
-    added[partner[found]] = False
-    return Matching(np.flatnonzero(found), partner[found], np.flatnonzero(~found), np.flatnonzero(added))
-
-
-def why_apart(
-    old_status: np.ndarray, new_status: np.ndarray, old_usable: np.ndarray, new_usable: np.ndarray, same: np.ndarray
-) -> np.ndarray:
-    """Return for pairs of one id why they are not compared, uint8 (n,) of `Apart`; the first reason in its order.
-
-    Args:
-        old_status, new_status: flags of each row.
-        old_usable, new_usable: which rows have a prediction.
-        same: which pairs have the same input.
-    """
-    old_bad, new_bad = ((status & Status.UNREADABLE) > 0 for status in (old_status, new_status))
-    old_nan, new_nan = (
-        ((status & Status.NON_FINITE) > 0) | ~usable
-        for status, usable in ((old_status, old_usable), (new_status, new_usable))
-    )
-    conditions = (
-        (old_bad & new_bad, Apart.UNREADABLE_IN_BOTH),
-        (old_bad, Apart.UNREADABLE_IN_OLD),
-        (new_bad, Apart.UNREADABLE_IN_NEW),
-        (~same, Apart.CHANGED_INPUT),
-        (old_nan & new_nan, Apart.NOT_FINITE_IN_BOTH),
-        (old_nan, Apart.NOT_FINITE_IN_OLD),
-        (new_nan, Apart.NOT_FINITE_IN_NEW),
-    )
-    return np.select([c for c, _ in conditions], [r for _, r in conditions], Apart.COMPARED).astype(np.uint8)
 
 
 def judge(label: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:

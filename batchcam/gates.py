@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from batchcam.comparison import Apart, ClassMovement, Totals, words
+from batchcam.comparison import ClassMovement, Totals
+from batchcam.matching import Apart, words
 
 CLASS_MAPS: Final = 10
 """Pairs of maps below which the mean of a class is not judged."""

@@ -33,8 +33,9 @@ from batchcam.commands.compare import CompareConfig, CompareSummary, compare
 from batchcam.commands.compare_files import APART_ARRAYS, ARRAYS, MOVER_COLUMNS
 from batchcam.commands.compare_text import compare_text
 from batchcam.commands.merge import merge
-from batchcam.comparison import Apart, Pairing
+from batchcam.comparison import Pairing
 from batchcam.errors import EXIT_USAGE, ConfigError, RunError
+from batchcam.matching import Apart
 from batchcam.store.document import read_document
 from batchcam.store.opening import open_run
 

@@ -9,23 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batchcam.comparison import (
-    Apart,
-    Flip,
-    Pairing,
-    Pairs,
-    by_class,
-    judge,
-    match_classes,
-    match_ids,
-    movers,
-    same_view,
-    total,
-    transitions,
-    why_apart,
-)
+from batchcam.comparison import Flip, Pairing, Pairs, by_class, judge, movers, same_view, total, transitions
 from batchcam.errors import ConfigError
 from batchcam.gates import judge_gates
+from batchcam.matching import Apart, match_classes, match_ids, why_apart
 
 NAMES = ("ant", "bee", "cat")
 

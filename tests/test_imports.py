@@ -44,14 +44,15 @@ TABLE: dict[str, set[str]] = {
     "audit": {"numpy", "heatmap"},
     "evidence": {"numpy"},
     "similarity": {"numpy"},
-    "comparison": {"numpy"},
-    "gates": {"comparison"},
+    "matching": {"numpy"},
+    "comparison": {"numpy", "matching"},
+    "gates": {"comparison", "matching"},
     "calibration": {"numpy"},
     "pictures": {"numpy", "cv2", "store"},
     "selection": {"numpy", "store"},
     "reporting": {
         *("numpy", "cv2", "__init__", "audit", "calibration", "comparison", "console", "evidence", "heatmap"),
-        *("metrics", "pictures", "similarity", "store"),
+        *("matching", "metrics", "pictures", "similarity", "store"),
     },
     "exporters": {"numpy", "h5py", "cv2", "heatmap", "pictures", "store"},
     "store": {"numpy", "h5py", "isal", "__init__"},
@@ -59,8 +60,8 @@ TABLE: dict[str, set[str]] = {
     "commands": {
         *("numpy", "h5py", "cv2", "tqdm", "__init__", "engine", "store", "config", "confined", "console", "cpus"),
         *("scheduler", "metrics", "heatmap", "audit", "shapes", "pictures", "selection", "sheet", "exporters", *TORCH),
-        *("reporting", "similarity", "comparison", "gates", "annotations", "contours", "frames", "localization"),
-        *("cam", "faithfulness"),
+        *("reporting", "similarity", "matching", "comparison", "gates", "annotations", "contours", "frames"),
+        *("localization", "cam", "faithfulness"),
     },
 }
 """What a module or folder may import besides the standard library, itself and FLOOR."""

@@ -13,25 +13,21 @@ from batchcam.commands.compare_classes import Exchange, find_exchanges
 from batchcam.commands.compare_files import table_columns, write_files
 from batchcam.commands.compare_reading import Side, keep, match, measure, read_side, stated_labels
 from batchcam.comparison import (
-    Apart,
-    Classes,
     ClassMovement,
     Flip,
-    Matching,
     Mover,
     Pairs,
     Totals,
     Transition,
     by_class,
-    match_classes,
     movers,
     total,
     transitions,
-    words,
 )
 from batchcam.config import require_outside
 from batchcam.errors import ConfigError, RunError
 from batchcam.gates import Gate, judge_evidence, judge_gates, told_compared
+from batchcam.matching import Apart, Classes, Matching, match_classes, words
 from batchcam.rules import EXACT
 from batchcam.store.opening import open_run
 from batchcam.store.reader import decode

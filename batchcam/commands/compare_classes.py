@@ -8,7 +8,8 @@ import hashlib
 import numpy as np
 
 from batchcam.commands.compare_reading import Side, measure
-from batchcam.comparison import Classes, Matching, Pairs, total
+from batchcam.comparison import Pairs, total
+from batchcam.matching import Classes, Matching
 from batchcam.store.run import Run
 
 DEVIATIONS = 2.5

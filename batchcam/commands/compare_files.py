@@ -14,8 +14,9 @@ import h5py
 import numpy as np
 
 from batchcam import __version__
-from batchcam.comparison import Apart, Flip, Pairing, Pairs
+from batchcam.comparison import Flip, Pairing, Pairs
 from batchcam.exporters.names import cell
+from batchcam.matching import Apart
 from batchcam.store import landing
 from batchcam.store.document import seal
 from batchcam.store.layout import as_utf8, attach_scales, create, describe, new_file, set_text, write_text

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from batchcam.comparison import Apart, Classes, Matching, Pairing, Pairs, judge, match_ids, same_view, why_apart
+from batchcam.comparison import Pairing, Pairs, judge, same_view
 from batchcam.console import Progress
 from batchcam.errors import RunError
+from batchcam.matching import Apart, Classes, Matching, match_ids, why_apart
 from batchcam.similarity import FUNCTIONS, compare_maps, is_constant
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Shard

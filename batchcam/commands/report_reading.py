@@ -11,8 +11,9 @@ from batchcam.commands.compare import CompareConfig, Comparison, set_side_by_sid
 from batchcam.commands.compare_text import exchange_text
 from batchcam.commands.info import info
 from batchcam.commands.merge import count_totals
-from batchcam.comparison import Apart, Mover, Pairing, movers, ranked_classes, words
+from batchcam.comparison import Mover, Pairing, movers, ranked_classes
 from batchcam.console import Progress
+from batchcam.matching import Apart, words
 from batchcam.pictures import Originals
 from batchcam.reporting.content import About, Content, Moved, MovedSample
 from batchcam.reporting.drawing import Picture, draw, draw_pair

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from batchcam.comparison import Pairing, words
+from batchcam.comparison import Pairing
+from batchcam.matching import words
 from batchcam.pictures import State
 from batchcam.reporting.content import Moved, MovedSample
 from batchcam.reporting.drawing import PairPicture
