@@ -20,6 +20,7 @@ from batchcam.cli.options import (
     compute_options,
     device_options,
     option,
+    partial_option,
     preprocessing_options,
 )
 from batchcam.cli.variables import remarks
@@ -261,6 +262,7 @@ def info(run: Path, watch: bool, quiet: bool, as_json: bool) -> int:
 @option("--cells", is_flag=True, help="Show the map's own cells instead of interpolating.")
 @option("--signed", is_flag=True, help="Raw values around zero: evidence for red, against blue.")
 @option("--contrast", nargs=2, metavar="A B", help="CAM of class A minus that of B; also 'predicted', 'label'.")
+@partial_option
 def render(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Draw maps over the original images: one sheet (20 spread over the run by default) or a file for each."""
     from batchcam.commands.render import RenderConfig
@@ -278,6 +280,7 @@ def render(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @option("--data", help="Where the original images are.  [default: where the run found them]")
 @option("--against", type=FILE, metavar="OLD", help="An older run of the same samples: tell what moved since.")
 @option("--top", type=int, default=24, show_default=True, help="Most pictures of each kind.")
+@partial_option
 def report(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Write one HTML file about RUN: provenance, accuracy, calibration, where the evidence sits, what looks odd."""
     from batchcam.commands.report import ReportConfig
@@ -343,6 +346,7 @@ def faithfulness(run: Path, ckpt: Path, data: str, quiet: bool, as_json: bool, *
 @option("--target", metavar="predicted|label", help="Explained class.  [default: predicted; label for wsol]")
 @option("--size", metavar="HxW", help="Of the maps, or 'input', or for virelay 'grid'.  [default: 224x224 for wsol]")
 @option("--palette", metavar="viridis|jet", help="For png.  [default: viridis]")
+@partial_option
 def export(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Hand a run over in another tool's format: ViRelAy, WSOL score maps, pictures, tables."""
     from batchcam.commands.export import ExportConfig

@@ -36,6 +36,8 @@ def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
+partial_option = option("--partial", is_flag=True, help="Leave out files of RUN that are gone or damaged; end with 3.")
+
 common_options = _options(
     option("-q", "--quiet", is_flag=True, help="No progress and no notes."),
     option("--json", "as_json", is_flag=True, help="End stdout with one line: a JSON object."),

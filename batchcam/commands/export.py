@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from batchcam import heatmap
+from batchcam.commands.rest import open_asked
 from batchcam.config import require_outside
 from batchcam.console import Progress
 from batchcam.errors import ConfigError
@@ -15,7 +16,6 @@ from batchcam.exporters import png, table, virelay, wsol
 from batchcam.exporters.folder import ExportFolder, identity_of
 from batchcam.exporters.rows import Advance, Outcome, Target
 from batchcam.pictures import open_originals
-from batchcam.store.opening import open_run
 from batchcam.store.run import Run
 
 FORMATS: Final = ("virelay", "wsol", "png", "csv", "parquet")
@@ -45,6 +45,7 @@ class ExportConfig:
         size: HxW of the maps, or input (the network's), or for virelay grid (raw cells); None: 224x224 for wsol,
             input for virelay.
         palette: of the overlays; None: viridis.
+        partial: leave out files that are gone or damaged.
         quiet: no progress.
     """
 
@@ -55,6 +56,7 @@ class ExportConfig:
     target: str | None = None
     size: str | None = None
     palette: str | None = None
+    partial: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:
@@ -89,7 +91,8 @@ class ExportSummary:
         kept: of them, those that an earlier call had written.
         samples: shown.
         skipped: samples of the run that are not shown.
-        findings: original images that are no longer those explained.
+        lost_files: shards, or run.h5, left out because they are gone or damaged.
+        findings: original images that are no longer those explained, and lost files.
         notes: what a reader should know, a line each.
     """
 
@@ -99,6 +102,7 @@ class ExportSummary:
     kept: int
     samples: int
     skipped: int
+    lost_files: int
     findings: int
     notes: tuple[str, ...]
 
@@ -112,7 +116,8 @@ def export(config: ExportConfig) -> ExportSummary:
     """
     if config.to == "parquet":
         table.import_pyarrow()  # before anything is written
-    with open_run(config.run) as run:
+    run, lost = open_asked(config.run, config.partial)
+    with run:
         options: dict[str, Any] = {
             "target": _target(config) if config.to in TAKES["target"] else None,
             "size": _size(config, run),
@@ -131,7 +136,8 @@ def export(config: ExportConfig) -> ExportSummary:
         kept=folder.kept,
         samples=outcome.samples,
         skipped=outcome.left_out,
-        findings=outcome.changed,
+        lost_files=lost,
+        findings=outcome.changed + lost,
         notes=tuple(notes),
     )
 

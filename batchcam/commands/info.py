@@ -72,30 +72,49 @@ def info(run: Path) -> RunInfo:
     """
     plan = open_plan(run)
     landed = landed_shards(run, plan)
-    manifest: Manifest | None
-    try:
-        manifest = read_manifest(run, plan)
-    except FileNotFoundError:
-        manifest = None
+    manifest = _manifest(run, plan)
+    if manifest is None:
         columns = _columns_of_shards(run, plan, landed)
-        totals, tasks = count_totals(columns), read_tasks(run)
+        totals = count_totals(columns)
     else:
         columns = _columns_of_master(run, plan, manifest)
-        totals, tasks = manifest.totals, manifest.tasks
+        totals = manifest.totals
+    origin, tasks, notes = _provenance(run, manifest)
     return RunInfo(
         run=str(run),
         complete=manifest is not None,
         plan=plan.to_dict(),
         run_id=plan.run_id,
-        origin=_origin(run),
+        origin=origin,
         shards_landed=len(landed),
         shards=len(plan.shards),
         totals=totals,
         classes=metrics.class_scores(columns["label"], columns["prediction"], plan.class_names),
         tasks=tasks,
-        notes=_notes(tasks, manifest is not None),
+        notes=notes,
         unreadable=_unreadable(columns),
     )
+
+
+def provenance(run: Path, plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    """Return where a run comes from, what each task recorded of itself, and what a reader should know of that.
+
+    Raises:
+        RunError: the plan, the manifest or a task's record is damaged.
+    """
+    return _provenance(run, _manifest(run, plan))
+
+
+def _provenance(run: Path, manifest: Manifest | None) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    tasks = manifest.tasks if manifest else read_tasks(run)
+    return _origin(run), tasks, _notes(tasks, manifest is not None)
+
+
+def _manifest(run: Path, plan: Plan) -> Manifest | None:
+    try:
+        return read_manifest(run, plan)
+    except FileNotFoundError:
+        return None
 
 
 def _origin(run: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from batchcam import heatmap, sheet
+from batchcam.commands.rest import open_asked
 from batchcam.config import require_outside
 from batchcam.console import Progress, note
 from batchcam.errors import ConfigError
@@ -19,7 +20,6 @@ from batchcam.pictures import Original, Originals, State, open_originals
 from batchcam.rules import Status
 from batchcam.selection import Selection, class_index, select, spread
 from batchcam.store import landing
-from batchcam.store.opening import open_run
 from batchcam.store.run import Run, Sample
 
 SHEET_PICTURES: Final = 20
@@ -61,6 +61,7 @@ class RenderConfig:
         signed: show raw values, red above zero and blue below, instead of scaling to the map's own range.
         contrast: two classes: show the CAM of the first minus the CAM of the second, signed. Names, indices, or
             "predicted" and "label" for the sample's own.
+        partial: leave out files that are gone or damaged.
         quiet: no progress.
     """
 
@@ -72,6 +73,7 @@ class RenderConfig:
     cells: bool = False
     signed: bool = False
     contrast: tuple[str, str] | None = None
+    partial: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:
@@ -114,6 +116,7 @@ class RenderSummary:
         changed_originals: drawn on grey because the image is not the one that was explained; findings.
         without_map: shown without a map: constant, not finite, or of a class whose CAM the run does not store.
         data: where --data says that the originals are; None: where the run found them.
+        lost_files: shards, or run.h5, left out because they are gone or damaged; findings.
     """
 
     run: str
@@ -127,6 +130,7 @@ class RenderSummary:
     changed_originals: int
     without_map: int
     data: str | None = None
+    lost_files: int = 0
 
     @property
     def misplaced(self) -> int:
@@ -136,8 +140,8 @@ class RenderSummary:
 
     @property
     def findings(self) -> int:
-        """How many originals are not the images that were explained, or all that were looked for in vain."""
-        return self.changed_originals + self.misplaced
+        """How many originals are not those explained, or all that were looked for in vain; and lost files."""
+        return self.changed_originals + self.misplaced + self.lost_files
 
 
 def render(config: RenderConfig) -> RenderSummary:
@@ -147,11 +151,12 @@ def render(config: RenderConfig) -> RenderSummary:
         ConfigError: the run has no such sample or class, or the pictures would go into the run.
         RunError: not a run.
     """
-    with open_run(config.run) as run:
+    run, lost = open_asked(config.run, config.partial)
+    with run:
         rows = select(run, config.selection)
         drawing = _Drawing(run, config)
         if not len(rows):
-            return _summary(config, drawing, 0, 0, 0)
+            return _summary(config, drawing, 0, 0, 0, lost)
         drawn = _drawn_rows(rows, config)
         with Progress("render", len(drawn), "pictures", config.quiet) as progress:
             if config.is_sheet:
@@ -160,10 +165,12 @@ def render(config: RenderConfig) -> RenderSummary:
                 files = _write_each(drawing, drawn, config, progress)
     if drawing.first_missing:
         note(f"{drawing.counts[State.MISSING]} originals are missing: {drawing.first_missing}", config.quiet)
-    return _summary(config, drawing, files, len(rows), len(drawn))
+    return _summary(config, drawing, files, len(rows), len(drawn), lost)
 
 
-def _summary(config: RenderConfig, drawing: _Drawing, files: int, selected: int, pictures: int) -> RenderSummary:
+def _summary(
+    config: RenderConfig, drawing: _Drawing, files: int, selected: int, pictures: int, lost: int
+) -> RenderSummary:
     return RenderSummary(
         run=str(config.run),
         out=str(config.out),
@@ -176,6 +183,7 @@ def _summary(config: RenderConfig, drawing: _Drawing, files: int, selected: int,
         changed_originals=drawing.counts[State.CHANGED],
         without_map=drawing.without_map,
         data=config.data,
+        lost_files=lost,
     )
 
 

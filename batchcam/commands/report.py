@@ -8,6 +8,7 @@ from pathlib import Path
 
 from batchcam.commands.merge import needs_a_look
 from batchcam.commands.report_reading import read_content
+from batchcam.commands.rest import open_asked
 from batchcam.config import require_outside
 from batchcam.console import note
 from batchcam.errors import ConfigError
@@ -32,6 +33,7 @@ class ReportConfig:
         data: where the original images are: folder, CSV manifest or stl10:ROOT; None: the dataset that was explained,
             as far as it is still there.
         top: most samples of each kind to show as pictures.
+        partial: leave out files that are gone or damaged.
         quiet: no progress.
     """
 
@@ -40,6 +42,7 @@ class ReportConfig:
     against: Path | None = None
     data: str | None = None
     top: int = 24
+    partial: bool = False
     quiet: bool = False
 
     def __post_init__(self) -> None:
@@ -65,7 +68,8 @@ class ReportSummary:
         pictures: samples shown.
         without_image: of those, how many show the map alone.
         changed: of those, how many because the image is no longer the one that was explained.
-        findings: unreadable and non-finite samples, and changed images.
+        lost_files: shards, or run.h5, left out because they are gone or damaged.
+        findings: unreadable and non-finite samples, changed images, and lost files.
         flips: samples whose predicted class is not the older run's; None without one.
     """
 
@@ -77,6 +81,7 @@ class ReportSummary:
     pictures: int
     without_image: int
     changed: int
+    lost_files: int
     findings: int
     flips: int | None
 
@@ -90,7 +95,8 @@ def report(config: ReportConfig) -> ReportSummary:
         BatchcamError: the file can't be written.
     """
     with contextlib.ExitStack() as opened:
-        run = opened.enter_context(open_run(config.run))
+        run, lost = open_asked(config.run, config.partial)
+        opened.enter_context(run)
         old = None if config.against is None else opened.enter_context(open_run(config.against))
         originals = open_originals(run, config.data)
         if originals.where is None:
@@ -100,10 +106,10 @@ def report(config: ReportConfig) -> ReportSummary:
     landing.make_folder(config.out.parent)
     landing.land(config.out, image)
     landing.remove_stale_partials(config.out.parent, [config.out.name])
-    return _summary(config, content, len(image))
+    return _summary(config, content, len(image), lost)
 
 
-def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary:
+def _summary(config: ReportConfig, content: Content, size: int, lost: int) -> ReportSummary:
     states = list(content.states.values())
     changed = states.count(State.CHANGED)
     return ReportSummary(
@@ -115,6 +121,7 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
         pictures=len(states),
         without_image=len(states) - states.count(State.FOUND),
         changed=changed,
-        findings=sum(f["count"] for f in needs_a_look(content.totals)) + changed,
+        lost_files=lost,
+        findings=sum(f["count"] for f in needs_a_look(content.totals)) + changed + lost,
         flips=content.moved.totals.flips if content.moved else None,
     )

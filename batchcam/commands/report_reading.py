@@ -9,7 +9,7 @@ import numpy as np
 
 from batchcam.commands.compare import CompareConfig, Comparison, set_side_by_side, summarise
 from batchcam.commands.compare_text import exchange_text
-from batchcam.commands.info import info
+from batchcam.commands.info import provenance
 from batchcam.commands.merge import count_totals
 from batchcam.comparison import Mover, Pairing, movers, ranked_classes
 from batchcam.console import Progress
@@ -87,9 +87,9 @@ def about_run(run: Run) -> About:
     """
     if run.path.is_file():
         return About(run.path, run.plan, False, run.shards, {}, [], [], None)
-    known = info(run.path)
+    origin, tasks, notes = provenance(run.path, run.plan)
     manifest = landing.file_digest(run.path / MANIFEST_FILE) if run.complete else None
-    return About(run.path, run.plan, run.complete, run.shards, known.origin, known.tasks, known.notes, manifest)
+    return About(run.path, run.plan, run.complete, run.shards, origin, tasks, notes, manifest)
 
 
 def choose(facts: Facts, top: int) -> Choice:

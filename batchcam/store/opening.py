@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from batchcam.errors import RunError
@@ -42,6 +42,48 @@ def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool 
     path = Path(path)
     if path.is_file():
         return _open_shard(path, landing.read_digest if prove else None)
+    found = _look(path, prove)
+    if found.manifest and found.gone and not partial:
+        raise RunError(f"{path}: {len(found.gone)} shards are gone from a complete run; see batchcam verify")
+    if partial:
+        absent = frozenset(s.index for s in found.gone) | _damaged(found).keys()
+        return Run(path, found.plan, found.plan.shards, bool(found.manifest), found.files, absent)
+    return Run(path, found.plan, found.landed, bool(found.manifest), found.files)
+
+
+def open_rest(path: Path) -> tuple[Run, list[str]]:
+    """Open a run as if its files that are gone or damaged had not landed yet; return it, and what is wrong with each.
+
+    Raises:
+        RunError: as `open_run`; or no shard is sound.
+    """
+    if path.is_file():
+        return open_run(path), []
+    found = _look(path, prove=True)
+    damaged = _damaged(found)
+    sound = [s for s in found.landed if s.index not in damaged]
+    lost = [str(error) for error in damaged.values()]
+    if found.manifest:
+        lost += [f"{path / SHARD_FOLDER / s.file}: gone from a complete run" for s in found.gone]
+        try:
+            found.files.master()
+        except RunError as error:
+            lost.append(str(error))
+    return Run(path, found.plan, sound, bool(found.manifest) and not lost, found.files), lost
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A run directory: what it is to hold, which of its shards are there, and its files."""
+
+    plan: Plan
+    manifest: Manifest | None
+    landed: list[Shard]
+    gone: list[Shard]
+    files: RunFiles
+
+
+def _look(path: Path, prove: bool) -> _Found:
     try:
         plan = read_plan(path)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -50,19 +92,13 @@ def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool 
         manifest = read_manifest(path, plan)
     except FileNotFoundError:
         manifest = None
-    landed = landed_shards(path, plan)
-    gone = frozenset(s.index for s in plan.shards if s.index not in landed)
-    if manifest and gone and not partial:
-        raise RunError(f"{path}: {len(gone)} shards are gone from a complete run; see batchcam verify")
-    if len(gone) == len(plan.shards):
+    indices = landed_shards(path, plan)
+    if not indices:
         raise RunError(f"{path}: no shard has landed yet; run explain")
+    _require_plausible(path, plan.sample_count, _size(path, plan, indices))
     proof = (_stated_by(manifest, path) if manifest else landing.read_digest) if prove else None
-    _require_plausible(path, plan.sample_count, _size(path, plan, landed))
-    files = RunFiles(path, plan, proof)
-    if partial:
-        absent = gone | _damaged(files, [s for s in plan.shards if s.index in landed])
-        return Run(path, plan, plan.shards, bool(manifest), files, absent)
-    return Run(path, plan, [s for s in plan.shards if s.index in landed], bool(manifest), files)
+    landed, gone = ([s for s in plan.shards if (s.index in indices) is there] for there in (True, False))
+    return _Found(plan, manifest, landed, gone, RunFiles(path, plan, proof))
 
 
 def _size(run: Path, plan: Plan, landed: set[int]) -> int:
@@ -78,22 +114,22 @@ def _stated_by(manifest: Manifest, run: Path) -> Proof:
     return digests.get
 
 
-def _damaged(files: RunFiles, shards: Sequence[Shard]) -> frozenset[int]:
-    """Return the indices of the shards that can't be opened.
+def _damaged(run: _Found) -> dict[int, RunError]:
+    """Return what is wrong with each shard that can't be opened, by its index.
 
     Raises:
         RunError: none can.
     """
     found: dict[int, RunError] = {}
-    for shard in shards:
+    for shard in run.landed:
         try:
-            files.shard(shard)
+            run.files.shard(shard)
         except RunError as error:
             found[shard.index] = error
-    if len(found) == len(shards):
-        files.close()
+    if len(found) == len(run.landed):
+        run.files.close()
         raise next(iter(found.values()))
-    return frozenset(found)
+    return found
 
 
 def _open_shard(path: Path, proof: Proof | None) -> Run:
