@@ -169,11 +169,11 @@ def _reader(data: str) -> _Reader | None:
     if kind == "stl10":
         root, colon, split = rest.rpartition(":")
         return _stl10(os.path.expanduser(root if colon and split in STL10_SPLITS else rest))
-    path = Path(data).expanduser()
-    if path.is_dir():
+    path = os.path.expanduser(data)  # unlike pathlib's methods, those of os.path take any text for a name
+    if os.path.isdir(path):
         return lambda sample_id: _read_file(_inside(os.fsencode(path), sample_id))
-    if path.is_file() and path.suffix.lower() == ".csv":
-        paths = _paths_of_csv(path)
+    if os.path.isfile(path) and path.lower().endswith(".csv"):
+        paths = _paths_of_csv(Path(path))
         return lambda sample_id: _read_file(_named(paths, sample_id))
     return None
 

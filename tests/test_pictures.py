@@ -268,6 +268,21 @@ def test_the_runs_own_dataset_is_found_from_another_folder_than_it_was_named_in(
     assert found.find("a.png" if data == "photos" else "test/00000", "other", (1, 1)).state is State.CHANGED
 
 
+@pytest.mark.parametrize("folder", ["", "/", "x" * 5000, "~nobody-here", "\0"])
+@pytest.mark.parametrize(
+    "data", ["~nobody-here/x", "x" * 5000, "a\0b", "\ud800", "stl10:" + "x" * 5000, "stl10:\0", "x.csv"]
+)
+def test_a_place_that_no_file_can_have_is_one_without_images(
+    run: Run, monkeypatch: pytest.MonkeyPatch, data: str, folder: str
+) -> None:
+    monkeypatch.setattr("batchcam.pictures._origin", lambda run: (data, folder))
+    original = open_originals(run, None).read(run[0])
+    assert original.state is State.MISSING
+    assert "not there; give --data" in original.reason
+    with pytest.raises(ConfigError, match=r"no such folder, FILE\.csv or stl10:ROOT"):
+        open_originals(run, data)
+
+
 @pytest.mark.parametrize("origin", ["torchvision:CIFAR10:data:test", "python:mine:dataset"])
 def test_datasets_without_files_have_no_originals(
     run: Run, tmp_path: Path, origin: str, monkeypatch: pytest.MonkeyPatch
