@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -284,6 +285,36 @@ def test_options_come_from_variables(capsys, checkpoint, images, tmp_path, monke
     _, out, _ = run(capsys, *explain_words(checkpoint, images, tmp_path / "run"), "--json", "-q")
     assert json.loads(out.splitlines()[-1])["shards"] == 1
     assert [p.name for p in (tmp_path / "run/shards").glob("*.h5")] == ["shard-00001.h5"]
+
+
+LONG = "x" * 5000
+NAMED_TOO_LONG = (
+    ("info", LONG), ("merge", LONG), ("render", LONG, "--out", "a.png"), ("report", LONG, "--out", "a.html"),
+    ("compare", LONG, LONG), ("export", LONG, "--to", "csv", "--out", "o"), ("explain", LONG, LONG, "--out", LONG),
+    ("localize", LONG, "--annotations", LONG), ("faithfulness", LONG, "--checkpoint", LONG, "--data", LONG),
+    ("evaluate", LONG, LONG), ("demo", "--out", LONG), ("render", "here", "--out", LONG),
+    ("report", "here", "--out", LONG + ".html"), ("export", "here", "--to", "csv", "--out", LONG),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", NAMED_TOO_LONG, ids=lambda words: f"{words[0]} {len(words[1])}")
+def test_a_name_that_no_file_can_have_is_an_error_that_says_so(
+    capsys, checkpoint, images, tmp_path, monkeypatch, words
+):
+    monkeypatch.chdir(tmp_path)
+    run(capsys, *explain_words(checkpoint, images, tmp_path / "here"), "-q")
+    code, _, err = run(capsys, *words)
+    assert code in (1, 2)
+    assert "unexpected" not in err
+    assert "ile name too long" in err
+
+
+def test_an_error_of_the_file_system_that_nobody_caught_tells_the_file(capsys, tmp_path, monkeypatch):
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr("batchcam.commands.merge.merge", refuse)
+    expect(capsys, ["merge", "a\nb"], 1, "a b: Permission denied; --debug shows where")
 
 
 def test_a_variable_that_is_no_options_is_told(capsys, tmp_path, monkeypatch):

@@ -37,6 +37,10 @@ def main(arguments: list[str] | None = None) -> None:
         _debug(words)
         advice = "this command needs more than the auditor's side: pip install '.[worker]' in batchcam's folder"
         code = _fail(f"no module {error.name}; {advice}", EXIT_FAILED, words)
+    except OSError as error:  # a folder that may not be entered, a name that is too long, a file server that is gone
+        _debug(words)
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
+        code = _fail(f"{where}{error.strerror or error}; --debug shows where", EXIT_FAILED, words)
     except Exception as error:
         _debug(words)
         code = _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", EXIT_FAILED, words)
