@@ -142,9 +142,10 @@ def open_originals(run: Run, data: str | None) -> Originals:
         return Originals(reader, data)
     if origin is None:
         return Originals(_nothing("--data does not say where the images are"), None)
-    for there in (origin, _from(folder, origin)):
-        if (reader := _reader(there)) is not None:
-            return Originals(reader, there)
+    for there in (_from(folder, origin), origin):
+        with contextlib.suppress(ConfigError):  # a file of that name which is not the run's
+            if (reader := _reader(there)) is not None:
+                return Originals(reader, there)
     return Originals(_nothing(f"{one_line(origin)}: not there; give --data"), None)
 
 
@@ -168,14 +169,22 @@ def _reader(data: str) -> _Reader | None:
     kind, _, rest = data.partition(":")
     if kind == "stl10":
         root, colon, split = rest.rpartition(":")
-        return _stl10(os.path.expanduser(root if colon and split in STL10_SPLITS else rest))
-    path = os.path.expanduser(data)  # unlike pathlib's methods, those of os.path take any text for a name
+        return _stl10(_expanded(root if colon and split in STL10_SPLITS else rest))
+    path = _expanded(data)
     if os.path.isdir(path):
         return lambda sample_id: _read_file(_inside(os.fsencode(path), sample_id))
     if os.path.isfile(path) and path.lower().endswith(".csv"):
         paths = _paths_of_csv(Path(path))
         return lambda sample_id: _read_file(_named(paths, sample_id))
     return None
+
+
+def _expanded(path: str) -> str:
+    """Return a path with ~ replaced; any text is one, which pathlib's methods do not grant."""
+    try:
+        return os.path.expanduser(path)
+    except ValueError:  # no user has such a name
+        return path
 
 
 def _nothing(reason: str) -> _Reader:

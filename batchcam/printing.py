@@ -139,7 +139,8 @@ def report_text(summary: ReportSummary) -> str:
     told = [f"{count} {what}" for what, count in counts.items() if count]
     if summary.flips is not None:
         told.insert(0, f"{summary.flips} predictions are another class than in the older run")
-    state = "" if summary.complete else ", of a run that is not complete"
+    parts = {True: "", False: ", of a run that is not complete"}
+    state = ", of what is left of a damaged run" if summary.lost_files else parts[summary.complete]
     sizes = f"{counted(summary.pictures, 'picture')}, {readable_size(summary.bytes)}"
     return "; ".join([f"{one_line(summary.out)}: {counted(summary.samples, 'sample')}{state}, {sizes}", *told])
 

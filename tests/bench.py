@@ -307,8 +307,10 @@ def gpu_watch(device: torch.device) -> Iterator[dict[str, float]]:
     gpu = visible.split(",")[device.index or 0] if visible else device.index or 0
     words = ["nvidia-smi", f"--id={gpu}", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
     with subprocess.Popen([*words, "--loop-ms=200"], stdout=subprocess.PIPE, text=True) as watch:
-        yield found
-        watch.terminate()
+        try:
+            yield found
+        finally:
+            watch.terminate()
         shares = [int(line) for line in watch.communicate()[0].split() if line.isdecimal()]
     if shares:
         found["gpu_busy"] = statistics.mean(shares) / 100

@@ -317,6 +317,14 @@ def test_an_error_of_the_file_system_that_nobody_caught_tells_the_file(capsys, t
     expect(capsys, ["merge", "a\nb"], 1, "a b: Permission denied; --debug shows where")
 
 
+@pytest.mark.parametrize("command", ["evaluate", "explain"])
+def test_more_loader_processes_than_cpus_are_told(capsys, checkpoint, images, tmp_path, monkeypatch, command):
+    monkeypatch.setattr("batchcam.commands.work.available_cpus", lambda: 1)
+    words = explain_words(checkpoint, images, tmp_path / "run")
+    words = words if command == "explain" else ["evaluate", *words[1:3], *words[5:]]
+    assert "warning: --workers 2: this process may use 1 CPU\n" in run(capsys, *words, "-j", 2)[2]
+
+
 def test_a_variable_that_is_no_options_is_told(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("BATCHCAM_WOKERS", "2")
     monkeypatch.setenv("BATCHCAM_\n", "2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -48,10 +49,15 @@ def test_the_other_shards_rows_are_exported_as_from_the_whole_run(finished_run, 
     assert ids_of(tmp_path / "rest") == whole[: shard.first] + whole[shard.first + shard.count :]
 
 
-def test_a_report_says_that_it_is_about_a_part(finished_run, tmp_path, run_cli):
+def test_a_report_says_that_it_is_about_a_part_and_which_files_are_damaged(finished_run, tmp_path, run_cli):
     truncate(finished_run / "shards" / read_plan(finished_run).shards[0].file)
     run_cli("report", finished_run, "--out", tmp_path / "page.html", "--partial")
-    assert "Incomplete: 2 of 3 shards" in (tmp_path / "page.html").read_text()
+    digest = hashlib.sha256((finished_run / "manifest.json").read_bytes()).hexdigest()
+    page = (tmp_path / "page.html").read_text()
+    assert digest in page
+    assert "shards/shard-00000.h5" in page
+    assert "run batchcam explain again" not in page
+    assert "Damaged: 2 of 3 shards" in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -76,6 +82,32 @@ def test_a_sound_run_is_read_as_ever(sound_run, tmp_path, run_cli, command):
     for plain, partial in zip(*files, strict=True):
         if plain.name != "export.json":
             assert plain.read_bytes() == partial.read_bytes(), plain
+
+
+def test_a_shard_without_its_digest_file_is_told_as_such(finished_run, tmp_path, run_cli):
+    (finished_run / "shards" / "shard-00001.h5.sha256").unlink()
+    _, _, err = run_cli("render", finished_run, "--out", tmp_path / "sheet.png", "--partial")
+    assert "shard-00001.h5: it, or its .sha256, is gone from a complete run" in err
+
+
+@pytest.mark.parametrize("form", ["csv", "wsol", "png"])
+def test_the_export_of_a_part_does_not_go_where_the_whole_runs_lies(finished_run, tmp_path, run_cli, form):
+    words = ["export", finished_run, "--to", form, "--out", tmp_path / "out"]
+    run_cli(*words)
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    edit(finished_run / "shards" / "shard-00001.h5")
+    assert run_cli(*words, "--partial")[0] == 1
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("more", [[], ["--partial"]], ids=["plain", "partial"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_complete_run_without_any_shard_is_told_as_such(finished_run, tmp_path, run_cli, command, more):
+    for path in (finished_run / "shards").iterdir():
+        path.unlink()
+    code, _, err = run_cli(*COMMANDS[command](finished_run, tmp_path), *more)
+    assert code == 1
+    assert "3 of 3 shards gone from a complete run; see batchcam verify" in err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

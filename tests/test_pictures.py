@@ -252,6 +252,29 @@ def test_the_runs_own_dataset_is_searched_when_none_is_named(
     assert (present.where, present.read(sample).state) == ("photos", State.FOUND)
 
 
+def test_the_recorded_folder_goes_before_what_has_the_same_name_here(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "job" / "photos" / "a.png", STORED["colour PNG"])
+    put(tmp_path / "here" / "photos" / "a.png", b"another image")
+    put(tmp_path / "here" / "t.csv", b"no manifest")
+    put(tmp_path / "job" / "t.csv", b"path\nphotos/a.png\n")
+    monkeypatch.chdir(tmp_path / "here")
+    sample = sample_of(run, "a.png", STORED["colour PNG"])
+    for data, sample_id in (("photos", "a.png"), ("t.csv", "photos/a.png")):
+        monkeypatch.setattr("batchcam.pictures._origin", lambda run, data=data: (data, str(tmp_path / "job")))
+        assert open_originals(run, None).read(dataclasses.replace(sample, id=sample_id)).state is State.FOUND
+
+
+def test_a_file_of_the_datasets_name_that_is_no_manifest_is_a_place_without_images(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "t.csv", b"no manifest")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("batchcam.pictures._origin", lambda run: ("t.csv", "/gone"))
+    assert open_originals(run, None).read(run[0]).state is State.MISSING
+
+
 @pytest.mark.parametrize("data", ["photos", "stl10:photos", "stl10:photos:test"])
 def test_the_runs_own_dataset_is_found_from_another_folder_than_it_was_named_in(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
@@ -268,9 +291,13 @@ def test_the_runs_own_dataset_is_found_from_another_folder_than_it_was_named_in(
     assert found.find("a.png" if data == "photos" else "test/00000", "other", (1, 1)).state is State.CHANGED
 
 
-@pytest.mark.parametrize("folder", ["", "/", "x" * 5000, "~nobody-here", "\0"])
+@pytest.mark.parametrize("folder", ["", "/", "x" * 5000, "~nobody-here", "\0", "~\0", "~\ud800/"])
 @pytest.mark.parametrize(
-    "data", ["~nobody-here/x", "x" * 5000, "a\0b", "\ud800", "stl10:" + "x" * 5000, "stl10:\0", "x.csv"]
+    "data",
+    [
+        *("~nobody-here/x", "~\0", "~\ud800x", "x" * 5000, "a\0b", "\ud800", "x.csv"),
+        *("stl10:" + "x" * 5000, "stl10:\0", "stl10:~\0/x", "stl10:~\ud800"),
+    ],
 )
 def test_a_place_that_no_file_can_have_is_one_without_images(
     run: Run, monkeypatch: pytest.MonkeyPatch, data: str, folder: str

@@ -136,7 +136,7 @@ def test_run_in_progress_gives_the_shards_that_have_landed_and_says_so(finished_
 
 def test_complete_run_with_a_shard_gone_is_refused(finished_run):
     next(finished_run.glob("shards/shard-00001.h5")).unlink()
-    with pytest.raises(RunError, match="1 shards are gone from a complete run; see batchcam verify"):
+    with pytest.raises(RunError, match="1 of 3 shards gone from a complete run; see batchcam verify"):
         batchcam.open_run(finished_run)
 
 

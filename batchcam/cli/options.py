@@ -36,7 +36,7 @@ def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
-partial_option = option("--partial", is_flag=True, help="Leave out files of RUN that are gone or damaged; end with 3.")
+partial_option = option("--partial", is_flag=True, help="Leave out shards that are gone or damaged; then end with 3.")
 
 common_options = _options(
     option("-q", "--quiet", is_flag=True, help="No progress and no notes."),

@@ -9,7 +9,7 @@ import torch
 
 from batchcam import metrics
 from batchcam.commands.planning import DEFAULT_BATCH_SIZE
-from batchcam.commands.work import loader_processes
+from batchcam.commands.work import loader_processes, warn_of_workers
 from batchcam.config import EvaluateConfig
 from batchcam.console import Progress
 from batchcam.engine.assembly import assemble
@@ -51,6 +51,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
         BatchcamError: the checkpoint or the dataset can't be used, or do not fit.
     """
     device = pick_device(config.compute.device)
+    warn_of_workers(config.compute.workers)
     precision = config.compute.precision or "fp32"
     set_precision(precision, device, config.compute.threads)
     assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)

@@ -116,13 +116,14 @@ def export(config: ExportConfig) -> ExportSummary:
     """
     if config.to == "parquet":
         table.import_pyarrow()  # before anything is written
-    run, lost = open_asked(config.run, config.partial)
-    with run:
+    with open_asked(config.run, config.partial, config.quiet) as run:
         options: dict[str, Any] = {
             "target": _target(config) if config.to in TAKES["target"] else None,
             "size": _size(config, run),
             "palette": _palette(config) if config.to in TAKES["palette"] else None,
         }
+        if run.lost:  # another export than the whole run's
+            options["shards"] = [s.file for s in run.shards]
         folder = ExportFolder(config.out, identity_of(run.plan, config.to, options))
         with Progress("export", len(run), "samples", config.quiet) as progress:
             outcome = _write(config, run, folder, progress.advance)
@@ -136,8 +137,8 @@ def export(config: ExportConfig) -> ExportSummary:
         kept=folder.kept,
         samples=outcome.samples,
         skipped=outcome.left_out,
-        lost_files=lost,
-        findings=outcome.changed + lost,
+        lost_files=len(run.lost),
+        findings=outcome.changed + len(run.lost),
         notes=tuple(notes),
     )
 
@@ -174,8 +175,9 @@ def _size(config: ExportConfig, run: Run) -> tuple[int, int] | None:
 
 
 def _incomplete(run: Run) -> str:
+    state = f"{len(run.lost)} files of the run are damaged or gone" if run.lost else "the run is not complete"
     done, planned = len(run.shards), len(run.plan.shards)
-    return f"the run is not complete: {done} of {planned} shards, {len(run)} of {run.plan.sample_count} samples"
+    return f"{state}: {done} of {planned} shards, {len(run)} of {run.plan.sample_count} samples"
 
 
 def _sides(text: str) -> tuple[int, int]:

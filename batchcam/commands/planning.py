@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from batchcam.commands.work import warn_of_workers
 from batchcam.config import ExplainConfig
 from batchcam.console import counted, note, readable_size
-from batchcam.cpus import available_cpus
 from batchcam.engine.assembly import Assembly
 from batchcam.engine.proof import ExplainableNetwork
 from batchcam.engine.sources import dataset_folder
@@ -159,8 +159,7 @@ def preflight(
         note(f"control: the weights of {CONTROL_WORDS[plan.control]} are random", quiet=False)
     if plan.precision == "fp16" and device.type == "cpu":
         note("warning: fp16 on a CPU is many times slower than fp32; bf16 is made for it", quiet=False)
-    if (asked := config.compute.workers or 0) > (cpus := available_cpus()):
-        note(f"warning: --workers {asked}: this process may use {counted(cpus, 'CPU')}", quiet=False)
+    warn_of_workers(config.compute.workers)
     if assembly.names_from_dataset:
         note("class names: the dataset's, in its order; the checkpoint has none", config.quiet)
     for remark in assembly.source.notes:

@@ -151,12 +151,11 @@ def render(config: RenderConfig) -> RenderSummary:
         ConfigError: the run has no such sample or class, or the pictures would go into the run.
         RunError: not a run.
     """
-    run, lost = open_asked(config.run, config.partial)
-    with run:
+    with open_asked(config.run, config.partial, config.quiet) as run:
         rows = select(run, config.selection)
         drawing = _Drawing(run, config)
         if not len(rows):
-            return _summary(config, drawing, 0, 0, 0, lost)
+            return _summary(config, drawing, 0, 0, 0, len(run.lost))
         drawn = _drawn_rows(rows, config)
         with Progress("render", len(drawn), "pictures", config.quiet) as progress:
             if config.is_sheet:
@@ -165,7 +164,7 @@ def render(config: RenderConfig) -> RenderSummary:
                 files = _write_each(drawing, drawn, config, progress)
     if drawing.first_missing:
         note(f"{drawing.counts[State.MISSING]} originals are missing: {drawing.first_missing}", config.quiet)
-    return _summary(config, drawing, files, len(rows), len(drawn), lost)
+    return _summary(config, drawing, files, len(rows), len(drawn), len(run.lost))
 
 
 def _summary(

@@ -95,8 +95,7 @@ def report(config: ReportConfig) -> ReportSummary:
         BatchcamError: the file can't be written.
     """
     with contextlib.ExitStack() as opened:
-        run, lost = open_asked(config.run, config.partial)
-        opened.enter_context(run)
+        run = opened.enter_context(open_asked(config.run, config.partial, config.quiet))
         old = None if config.against is None else opened.enter_context(open_run(config.against))
         originals = open_originals(run, config.data)
         if originals.where is None:
@@ -106,11 +105,12 @@ def report(config: ReportConfig) -> ReportSummary:
     landing.make_folder(config.out.parent)
     landing.land(config.out, image)
     landing.remove_stale_partials(config.out.parent, [config.out.name])
-    return _summary(config, content, len(image), lost)
+    return _summary(config, content, len(image))
 
 
-def _summary(config: ReportConfig, content: Content, size: int, lost: int) -> ReportSummary:
+def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary:
     states = list(content.states.values())
+    lost = len(content.about.lost)
     changed = states.count(State.CHANGED)
     return ReportSummary(
         out=str(config.out),

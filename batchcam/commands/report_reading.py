@@ -88,8 +88,8 @@ def about_run(run: Run) -> About:
     if run.path.is_file():
         return About(run.path, run.plan, False, run.shards, {}, [], [], None)
     origin, tasks, notes = provenance(run.path, run.plan)
-    manifest = landing.file_digest(run.path / MANIFEST_FILE) if run.complete else None
-    return About(run.path, run.plan, run.complete, run.shards, origin, tasks, notes, manifest)
+    manifest = landing.file_digest(run.path / MANIFEST_FILE) if (run.path / MANIFEST_FILE).exists() else None
+    return About(run.path, run.plan, run.complete, run.shards, origin, tasks, notes, manifest, run.lost)
 
 
 def choose(facts: Facts, top: int) -> Choice:

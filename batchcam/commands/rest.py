@@ -12,17 +12,18 @@ from batchcam.store.run import Run
 TOLD: Final = 5
 
 
-def open_asked(path: Path, partial: bool) -> tuple[Run, int]:
-    """Open a run; with `partial` without the files that are gone or damaged. Return it and how many these are.
+def open_asked(path: Path, partial: bool, quiet: bool) -> Run:
+    """Open a run; with `partial` without its shards that are gone or damaged, each of which is told.
 
     Raises:
-        RunError: as `open_run`; with `partial` only where no shard is sound.
+        RunError: as `open_run`; with `partial` where the plan or the manifest is damaged, or no shard is sound.
     """
     if not partial:
-        return open_run(path), 0
-    run, lost = open_rest(path)
-    for reason in lost[:TOLD]:
+        return open_run(path)
+    note("checking every file of the run first", quiet)
+    run = open_rest(path)
+    for reason in run.lost[:TOLD]:
         note(f"left out: {reason}", quiet=False)
-    if len(lost) > TOLD:
-        note(f"left out: {counted(len(lost) - TOLD, 'more file')}; batchcam verify names them", quiet=False)
-    return run, len(lost)
+    if len(run.lost) > TOLD:
+        note(f"left out: {counted(len(run.lost) - TOLD, 'more file')}; batchcam verify names them", quiet=False)
+    return run

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from batchcam.commands.work import loader_processes
+from batchcam.commands.work import loader_processes, warn_of_workers
 from batchcam.config import TrainConfig
 from batchcam.console import Progress, note
 from batchcam.engine.assembly import chosen_preprocessing
@@ -81,6 +81,7 @@ def train(config: TrainConfig) -> TrainSummary:
     """
     _require_outside_classes(config)
     device = pick_device(config.device)
+    warn_of_workers(config.workers)
     set_precision("fp32", device, config.threads)
     preprocessing = _preprocessing(config)
     names, training, validation = _data(config, preprocessing)

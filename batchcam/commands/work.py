@@ -16,7 +16,7 @@ import torchvision
 
 from batchcam import __version__
 from batchcam.config import ExplainConfig
-from batchcam.console import Progress, note
+from batchcam.console import Progress, counted, note
 from batchcam.cpus import available_cpus
 from batchcam.engine.assembly import Assembly
 from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, Submitted
@@ -218,6 +218,12 @@ class Work:
 def loader_processes(asked: int | None) -> int:
     """Return how many processes decode images: as asked, or one for each four CPUs, at least one."""
     return max(1, available_cpus() // 4) if asked is None else asked
+
+
+def warn_of_workers(asked: int | None) -> None:
+    """Tell when more processes are to decode images than there are CPUs: one line, where torch has eight."""
+    if (asked or 0) > (cpus := available_cpus()):
+        note(f"warning: --workers {asked}: this process may use {counted(cpus, 'CPU')}", quiet=False)
 
 
 def task_record(config: ExplainConfig, mine: Share, device: torch.device) -> dict[str, Any]:

@@ -51,12 +51,13 @@ class About:
     Attributes:
         run: the run directory, or one of its shards.
         plan: what the run is.
-        complete: whether the manifest is there.
+        complete: whether the manifest is there, and nothing was left out.
         shards: those of the plan's shards that the report reads.
         origin: paths, command line and time of the run's first call.
         tasks: what each task recorded of itself.
         notes: what a reader should know, such as tasks on different machines.
         manifest_sha256: digest of manifest.json, None while there is none.
+        lost: what is wrong with each file that was left out, because it is gone or damaged.
     """
 
     run: Path
@@ -67,6 +68,7 @@ class About:
     tasks: list[dict[str, Any]]
     notes: list[str]
     manifest_sha256: str | None
+    lost: tuple[str, ...] = ()
 
     @property
     def is_shard(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from batchcam.reporting.content import ODD, WITHOUT_ORIGINAL, Content
+from batchcam.reporting.content import ODD, WITHOUT_ORIGINAL, About, Content
 from batchcam.reporting.evidence import evidence
 from batchcam.reporting.facts import Facts
 from batchcam.reporting.gallery import across, hits, mistakes, odd, unsure
@@ -19,6 +19,7 @@ from batchcam.rules import EXACT, Status
 from batchcam.store.plan import Plan
 
 MOST_UNREADABLE: Final = 500
+MOST_LOST: Final = 10
 
 
 def write_page(content: Content) -> str:
@@ -67,18 +68,22 @@ def _states(content: Content) -> Iterable[Markup]:
     if about.complete:
         yield element("p", f"Complete: all {about.samples:,} samples of the dataset.", class_="state good")
     else:
-        shards, planned, first = len(about.shards), len(about.plan.shards), about.shards[0].first
-        counts = f"{about.samples:,} of {about.plan.sample_count:,} samples"
-        if about.is_shard:
-            text = f"A single shard: {counts}, from position {first:,} on. Everything below is about these alone."
-        else:
-            text = (
-                f"Incomplete: {shards:,} of {planned:,} shards, {counts}. Everything below is about these alone; "
-                "run batchcam explain again to finish the run."
-            )
-        yield element("p", text, class_="state alarm", role="alert")
+        yield element("p", _extent(about), class_="state alarm", role="alert")
     for text in _caveats(about.plan):
         yield element("p", text, class_="state alarm", role="alert")
+
+
+def _extent(about: About) -> str:
+    """Return which part of the run this page is about."""
+    shards, planned, first = len(about.shards), len(about.plan.shards), about.shards[0].first
+    counts = f"{about.samples:,} of {about.plan.sample_count:,} samples"
+    if about.is_shard:
+        return f"A single shard: {counts}, from position {first:,} on. Everything below is about these alone."
+    alone = f"{shards:,} of {planned:,} shards, {counts}. Everything below is about these alone"
+    if not about.lost:
+        return f"Incomplete: {alone}; run batchcam explain again to finish the run."
+    named = "; ".join(about.lost[:MOST_LOST]) + ("; …" if len(about.lost) > MOST_LOST else "")
+    return f"Damaged: {alone}. Left out: {named}"
 
 
 def _caveats(plan: Plan) -> Iterable[str]:

@@ -44,32 +44,34 @@ def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool 
         return _open_shard(path, landing.read_digest if prove else None)
     found = _look(path, prove)
     if found.manifest and found.gone and not partial:
-        raise RunError(f"{path}: {len(found.gone)} shards are gone from a complete run; see batchcam verify")
+        raise _gone(path, found.plan, len(found.gone))
     if partial:
         absent = frozenset(s.index for s in found.gone) | _damaged(found).keys()
         return Run(path, found.plan, found.plan.shards, bool(found.manifest), found.files, absent)
     return Run(path, found.plan, found.landed, bool(found.manifest), found.files)
 
 
-def open_rest(path: Path) -> tuple[Run, list[str]]:
-    """Open a run as if its files that are gone or damaged had not landed yet; return it, and what is wrong with each.
+def open_rest(path: Path) -> Run:
+    """Open a run without its shards that are gone or damaged; `Run.lost` tells what is wrong with each.
+
+    Every shard is proven first. A damaged run.h5 is done without, and among the lost.
 
     Raises:
-        RunError: as `open_run`; or no shard is sound.
+        RunError: as `open_run`, but for these files; or no shard is sound.
     """
     if path.is_file():
-        return open_run(path), []
+        return open_run(path)
     found = _look(path, prove=True)
     damaged = _damaged(found)
     sound = [s for s in found.landed if s.index not in damaged]
     lost = [str(error) for error in damaged.values()]
     if found.manifest:
-        lost += [f"{path / SHARD_FOLDER / s.file}: gone from a complete run" for s in found.gone]
+        lost += [f"{path / SHARD_FOLDER / s.file}: it, or its .sha256, is gone from a complete run" for s in found.gone]
         try:
             found.files.master()
         except RunError as error:
             lost.append(str(error))
-    return Run(path, found.plan, sound, bool(found.manifest) and not lost, found.files), lost
+    return Run(path, found.plan, sound, bool(found.manifest) and not lost, found.files, lost=lost)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +95,18 @@ def _look(path: Path, prove: bool) -> _Found:
     except FileNotFoundError:
         manifest = None
     indices = landed_shards(path, plan)
+    if not indices and manifest:
+        raise _gone(path, plan, len(plan.shards))
     if not indices:
         raise RunError(f"{path}: no shard has landed yet; run explain")
     _require_plausible(path, plan.sample_count, _size(path, plan, indices))
     proof = (_stated_by(manifest, path) if manifest else landing.read_digest) if prove else None
     landed, gone = ([s for s in plan.shards if (s.index in indices) is there] for there in (True, False))
     return _Found(plan, manifest, landed, gone, RunFiles(path, plan, proof))
+
+
+def _gone(path: Path, plan: Plan, count: int) -> RunError:
+    return RunError(f"{path}: {count} of {len(plan.shards)} shards gone from a complete run; see batchcam verify")
 
 
 def _size(run: Path, plan: Plan, landed: set[int]) -> int:

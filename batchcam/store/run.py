@@ -123,9 +123,10 @@ class Run:
     Attributes:
         path: the run directory or shard.
         plan: what the run is.
-        complete: whether the manifest is there; False also for a single shard.
+        complete: whether the manifest is there; False also for a single shard, and where files are lost.
         shards: those whose rows the run has, absent ones of a partial run included.
         absent: indices of the shards whose rows read as fill values; empty unless opened with `partial`.
+        lost: what is wrong with each file that was left out, by `open_rest`.
         class_names: K names.
     """
 
@@ -137,10 +138,11 @@ class Run:
         complete: bool,
         files: RunFiles,
         absent: frozenset[int] = frozenset(),
+        lost: Sequence[str] = (),
     ) -> None:
         self.path, self.plan, self.shards, self.complete = path, plan, tuple(shards), complete
         self.class_names = plan.class_names
-        self.absent = absent
+        self.absent, self.lost = absent, tuple(lost)
         self._files = files
         self._starts = np.cumsum([0, *(s.count for s in self.shards)])
         self._arrays = {a.name: a for a in sample_arrays(plan.maps)}
