@@ -123,7 +123,7 @@ def _odd_count(facts: Facts) -> int:
 def _findings(content: Content) -> Iterable[Markup]:
     """Yield, one line each, what a reader should look at."""
     if content.about.lost:
-        yield f"Damaged or missing files, left out: {len(content.about.lost):,}"
+        yield join((f"Damaged or missing files, left out: {len(content.about.lost):,}",))
     if content.moved:
         link = element("a", "What moved against OLD", href="#moved")
         t = content.moved.totals
