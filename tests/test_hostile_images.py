@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import subprocess
@@ -37,9 +38,9 @@ class HangingSource(MemorySource):
         return super().read(index)
 
 
-def loaded(source, processes: int, count: int) -> list[str]:
+def loaded(source, processes: int, count: int, batch_size: int = 2) -> list[str]:
     dataset = SampleDataset(source, SMALL, (8, 8))
-    with BatchStream(dataset, RangeBatches([(0, count)], 2), processes, torch.device("cpu")) as stream:
+    with BatchStream(dataset, RangeBatches([(0, count)], batch_size), processes, torch.device("cpu")) as stream:
         return [error for batch in stream for error in batch.errors]
 
 
@@ -87,13 +88,61 @@ def test_file_that_changes_or_vanishes_has_the_digest_of_what_was_decoded(tmp_pa
         source.read(0)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 6])
 @pytest.mark.parametrize("processes", [0, 1, 2])
-def test_sample_whose_read_hangs_is_unreadable_and_the_others_are_not(processes):
+def test_sample_whose_read_hangs_is_unreadable_and_the_others_are_not(processes, batch_size):
     source = timed(HangingSource([(9, 9), "hang", (9, 9), (9, 9), "hang", (9, 9)]), 0.3)
     start = time.monotonic()
-    errors = loaded(source, processes, 6)
+    errors = loaded(source, processes, 6, batch_size)
     assert errors == ["", "reading took longer than 0.3 s", "", "", "reading took longer than 0.3 s", ""]
     assert time.monotonic() - start < 30
+
+
+class SlowSource(MemorySource):
+    """Each read takes a while; that of sample 1 waits for `go_on`. Counts the reads."""
+
+    def __init__(self, count: int, seconds: float = 0.0) -> None:
+        super().__init__([(9, 9)] * count)
+        self.seconds, self.go_on, self.reads = seconds, threading.Event(), []
+
+    def read(self, index: int) -> StoredSample:
+        self.reads.append(index)
+        time.sleep(self.seconds)
+        if index == 1:
+            self.go_on.wait(60)
+        return super().read(index)
+
+
+def test_the_limit_is_for_each_sample_and_not_for_a_batch_of_them():
+    source = SlowSource(8, seconds=0.15)
+    source.go_on.set()
+    assert loaded(timed(source, 0.6), 0, 8, batch_size=8) == [""] * 8
+
+
+def test_a_read_that_returns_after_it_was_given_up_reads_no_more_of_its_batch():
+    source = SlowSource(5)
+    errors = loaded(timed(source, 0.3), 0, 5, batch_size=5)
+    assert errors == ["", "reading took longer than 0.3 s", "", "", ""]
+    source.go_on.set()
+    time.sleep(0.3)
+    assert source.reads == [0, 1, 2, 3, 4]
+
+
+def test_samples_of_a_batch_are_read_in_order_by_one_thread_that_ends_with_the_dataset():
+    before = set(threading.enumerate())
+    seen = []
+
+    class Watched(MemorySource):
+        def read(self, index: int) -> StoredSample:
+            seen.append((index, threading.current_thread().name))
+            return super().read(index)
+
+    assert loaded(timed(Watched([(9, 9)] * 7), 60), 0, 7, batch_size=3) == [""] * 7
+    assert seen == [(i, "batchcam-reader") for i in range(7)]
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("processes", [0, 1])

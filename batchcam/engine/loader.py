@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from batchcam.engine.images import UnreadableImageError
 from batchcam.engine.preprocessing import Preprocessing
-from batchcam.engine.sources import Source
+from batchcam.engine.samples import Source, StoredSample
 from batchcam.engine.timed_source import HungStorageError
 from batchcam.errors import BatchcamError, one_line
 
@@ -100,9 +100,16 @@ class SampleDataset(Dataset[Any]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> LoadedSample:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[LoadedSample]:
+        """Return several samples: torch's loader asks for a whole batch by this name."""
+        return self.source.each(indices, self._load)
+
+    def _load(self, index: int, read: Callable[[int], StoredSample]) -> LoadedSample:
         sha256: bytes | None = None
         try:
-            stored = self.source.read(index)
+            stored = read(index)
             sha256 = stored.sha256
             if isinstance(stored.image, Tensor) and self.preprocessing is not None:
                 # stacked with images it would make floats of their bytes, which would then count as normalised

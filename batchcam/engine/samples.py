@@ -7,8 +7,8 @@ import dataclasses
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, overload
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,12 @@ class StoredSample:
     image: Image.Image | Tensor
 
 
+T = TypeVar("T")
+
+Read: TypeAlias = "Callable[[int], StoredSample]"
+"""Gives the sample at an index, or raises UnreadableImageError."""
+
+
 class Source(abc.ABC):
     """A dataset, listed without decoding it.
 
@@ -125,6 +131,10 @@ class Source(abc.ABC):
 
     def __len__(self) -> int:
         return len(self.sample_ids)
+
+    def each(self, indices: Sequence[int], load: Callable[[int, Read], T]) -> list[T]:
+        """Return load(index, read) for each index, where `read` is this source's, or one that refuses the sample."""
+        return [load(index, self.read) for index in indices]
 
     @abc.abstractmethod
     def read(self, index: int) -> StoredSample:

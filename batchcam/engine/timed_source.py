@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 import weakref
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from batchcam.engine.images import UnreadableImageError
-from batchcam.engine.samples import Source, StoredSample
+from batchcam.engine.samples import Read, Source, StoredSample, T
 from batchcam.errors import StoppedEarlyError
 
 MOST_STUCK: Final = 8
@@ -39,10 +41,10 @@ def rest(source: Source) -> None:
 
 
 class TimedSource(Source):
-    """Another source, whose samples are unreadable when reading one takes longer than `seconds`.
+    """Another source, whose samples are unreadable when one takes longer than `seconds`.
 
-    A read that hangs can't be ended, only left alone: samples are read by a thread of their own, one a process, and
-    a new thread takes the place of one that hangs. None of them keeps the process from ending.
+    A read that hangs can't be ended, only left alone: samples are read, and made ready, by a thread of their own, one a
+    process, and a new thread takes the place of one that hangs. None of them keeps the process from ending.
     """
 
     def __init__(self, source: Source, seconds: float) -> None:
@@ -61,26 +63,31 @@ class TimedSource(Source):
             UnreadableImageError: it took too long, or what the source raises.
             HungStorageError: `MOST_STUCK` earlier reads still hang.
         """
-        if self._process != os.getpid():  # threads do not come along into a fork
-            self._reader, self._stuck, self._process = None, [], os.getpid()
-        if self._reader is None:
-            self._stuck = [reader for reader in self._stuck if reader.is_alive()]
-            if len(self._stuck) >= MOST_STUCK:
-                raise HungStorageError
-            self._reader = _Reader(self._source)
-            weakref.finalize(self, self._reader.retire)
-        try:
-            answer = self._reader.ask(index, self._seconds)
-        except BaseException as error:  # also an interruption, after which a late answer would be another sample's
-            self._reader.retire()
-            self._stuck.append(self._reader)
-            self._reader = None
-            if isinstance(error, queue.Empty):
-                raise UnreadableImageError(f"reading took longer than {self._seconds:g} s") from None
-            raise
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+        return self.each([index], _as_read)[0]
+
+    def each(self, indices: Sequence[int], load: Callable[[int, Read], T]) -> list[T]:
+        """Load samples in the other thread, all at one go: handing over each would cost a tenth of a small one's time.
+
+        Raises:
+            HungStorageError: `MOST_STUCK` earlier reads still hang.
+        """
+        loaded: list[T] = []
+        while len(loaded) < len(indices):
+            reader = self._ready()
+            try:
+                failure = reader.ask(indices[len(loaded) :], load, self._seconds)
+            except BaseException as error:  # also an interruption, after which late answers would be other samples'
+                self._leave(reader)
+                if not isinstance(error, queue.Empty):
+                    raise
+                loaded += reader.done
+                if len(loaded) < len(indices):
+                    loaded.append(load(indices[len(loaded)], self._refuse))
+            else:
+                if failure is not None:
+                    raise failure
+                loaded += reader.done
+        return loaded
 
     def rest(self) -> None:
         """End the idle thread; the next read starts another."""
@@ -92,35 +99,82 @@ class TimedSource(Source):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_reader": None, "_stuck": []}
 
+    def _ready(self) -> _Reader:
+        """Return a thread that waits for work."""
+        if self._process != os.getpid():  # threads do not come along into a fork
+            self._reader, self._stuck, self._process = None, [], os.getpid()
+        if self._reader is None:
+            self._stuck = [reader for reader in self._stuck if reader.is_alive()]
+            if len(self._stuck) >= MOST_STUCK:
+                raise HungStorageError
+            self._reader = _Reader(self._source.read)
+            weakref.finalize(self, self._reader.retire)
+        return self._reader
+
+    def _leave(self, reader: _Reader) -> None:
+        reader.retire()
+        self._stuck.append(reader)
+        self._reader = None
+
+    def _refuse(self, index: int) -> StoredSample:
+        raise UnreadableImageError(f"reading took longer than {self._seconds:g} s")
+
 
 class _Reader:
-    """A thread that reads one sample after the other."""
+    """A thread that loads samples.
 
-    def __init__(self, source: Source) -> None:
-        self._asked: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[StoredSample | BaseException] = queue.SimpleQueue()
-        arguments = (source, self._asked, self._answers)
-        self._thread = threading.Thread(target=_serve, args=arguments, name="batchcam-reader", daemon=True)
-        self._thread.start()
-        self.is_alive, self.join = self._thread.is_alive, self._thread.join
+    Attributes:
+        done: what it has loaded since it was asked, in order.
+    """
 
-    def ask(self, index: int, seconds: float) -> StoredSample | BaseException:
-        """Return one sample or what the source raises; raise queue.Empty after so many `seconds`."""
-        self._asked.put(index)
-        return self._answers.get(timeout=seconds)
+    def __init__(self, read: Read) -> None:
+        self.done: list[Any] = []
+        self._read = read
+        self._since = 0.0
+        self._retired = False
+        self._asked: queue.SimpleQueue[tuple[Sequence[int], Callable[[int, Read], Any]] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        thread = threading.Thread(target=self._serve, name="batchcam-reader", daemon=True)
+        thread.start()
+        self.is_alive, self.join = thread.is_alive, thread.join
+
+    def ask(self, indices: Sequence[int], load: Callable[[int, Read], Any], seconds: float) -> BaseException | None:
+        """Load samples into `done`; return what ended the work early, None if nothing did.
+
+        Raises:
+            queue.Empty: the sample after those in `done` takes longer than so many `seconds`.
+        """
+        self.done, self._since = [], time.monotonic()
+        self._asked.put((indices, load))
+        while True:
+            left = self._since + seconds - time.monotonic()
+            try:
+                return self._answers.get(timeout=max(0.0, left))
+            except queue.Empty:  # unless another sample has been begun meanwhile
+                if time.monotonic() - self._since >= seconds:
+                    raise
 
     def retire(self) -> None:
-        """End the thread as soon as it is done with what it reads."""
+        """End the thread as soon as it is done with the sample that it loads."""
+        self._retired = True
         self._asked.put(None)
 
+    def _serve(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            self._answers.put(self._work(*asked))
+            del asked  # it leads to the source, whose end is this thread's
 
-def _serve(
-    source: Source,
-    asked: queue.SimpleQueue[int | None],
-    answers: queue.SimpleQueue[StoredSample | BaseException],
-) -> None:
-    while (index := asked.get()) is not None:
+    def _work(self, indices: Sequence[int], load: Callable[[int, Read], Any]) -> BaseException | None:
         try:
-            answers.put(source.read(index))
-        except BaseException as error:  # raised again where the sample was asked for
-            answers.put(error)
+            for index in indices:
+                if self._retired:
+                    break
+                self._since = time.monotonic()
+                self.done.append(load(index, self._read))
+        except BaseException as error:  # raised again where the samples were asked for
+            return error
+        return None
+
+
+def _as_read(index: int, read: Read) -> StoredSample:
+    return read(index)
