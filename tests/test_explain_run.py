@@ -24,6 +24,7 @@ import torch
 import torchvision
 from networks import seeded
 
+from batchcam.commands import work
 from batchcam.commands.explain import explain
 from batchcam.commands.verify import verify
 from batchcam.config import Classifier, Compute, ExplainConfig, VerifyConfig
@@ -193,9 +194,11 @@ class Countdown:
         return "" if self.left >= 0 else "a test"
 
 
-def test_the_next_batch_is_submitted_before_the_last_one_is_waited_for(
-    checkpoint, images, reference, tmp_path, monkeypatch
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_the_next_batches_are_submitted_before_the_last_one_is_waited_for(
+    checkpoint, images, reference, tmp_path, monkeypatch, ahead
 ):
+    monkeypatch.setattr(work, "batches_ahead", lambda device: ahead)
     events, numbers = [], itertools.count()
     submit = Explainer.submit
 
@@ -210,20 +213,28 @@ def test_the_next_batch_is_submitted_before_the_last_one_is_waited_for(
     monkeypatch.setattr(Explainer, "submit", logged)
     explain(config(checkpoint, images, tmp_path / "run"))
     batches = SAMPLES // SHARD_SIZE * 3
-    expected = [("submit", 0)]
-    for number in range(1, batches):
-        expected += [("submit", number), ("result", number - 1)]
-    assert events == [*expected, ("result", batches - 1)]
+    expected = [("submit", number) for number in range(ahead)]
+    for number in range(ahead, batches):
+        expected += [("submit", number), ("result", number - ahead)]
+    assert events == [*expected, *(("result", number) for number in range(batches - ahead, batches))]
     assert digests(tmp_path / "run") == digests(reference)
 
 
+@pytest.mark.parametrize("ahead", [0, 1])
 @pytest.mark.parametrize("batches", [0, 1, 3, 4, 6, 14])
-def test_a_shard_whose_batches_were_all_begun_lands_before_the_stop(checkpoint, images, reference, tmp_path, batches):
+def test_a_shard_whose_batches_were_all_begun_lands_before_the_stop(
+    checkpoint, images, reference, tmp_path, monkeypatch, batches, ahead
+):
+    monkeypatch.setattr(work, "batches_ahead", lambda device: ahead)
     with pytest.raises(StoppedEarlyError, match="stopped by a test"):
         explain(config(checkpoint, images, tmp_path / "run"), Countdown(batches))
     landed = digests(tmp_path / "run")
     assert len(landed) == 2 * (batches // 3)  # a digest beside each
     assert landed.items() <= digests(reference).items()
+
+
+def test_only_a_gpu_is_given_a_batch_ahead():
+    assert [work.batches_ahead(torch.device(name)) for name in ("cpu", "cuda", "cuda:1")] == [0, 1, 1]
 
 
 def test_time_limit_stops_early_and_leaves_what_landed(checkpoint, images, tmp_path):

@@ -31,9 +31,6 @@ from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter, has_lan
 RESTARTS = 3
 """Of the loader processes, when one dies."""
 
-BATCHES_AHEAD = 1
-"""Batches that a GPU is given while the host stores the one before."""
-
 STAGES = ("waiting_for_images", "explaining", "storing")
 """What the loop over batches spends its time on; landing goes on in the background."""
 
@@ -162,7 +159,7 @@ class Work:
     def _explained(
         self, batches: BatchStream, explainer: Explainer, stop: Stop
     ) -> Iterator[tuple[LoadedBatch, np.ndarray, ExplainedBatch]]:
-        """Yield each batch, its labels, and what came out, while the next one is being explained.
+        """Yield each batch, its labels, and what came out, while a GPU goes on with the next one.
 
         Raises:
             StoppedEarlyError: `stop` gave a reason; what was begun before has been yielded.
@@ -173,7 +170,7 @@ class Work:
             labels = self._assembly.labels[batch.indices.numpy()]
             with self._counted("explaining"):
                 under_way.append((batch, labels, explainer.submit(batch.pixels, labels, batch.unreadable)))
-            if len(under_way) > BATCHES_AHEAD:
+            if len(under_way) > batches_ahead(self._device):
                 yield self._result(*under_way.popleft())
         while under_way:
             yield self._result(*under_way.popleft())
@@ -213,6 +210,11 @@ class Work:
             **{f"seconds_{stage}": round(spent, 3) for stage, spent in self._stages.items()},
             "seconds_landing": round(self._landing_s, 3),
         }
+
+
+def batches_ahead(device: torch.device) -> int:
+    """Return how many batches a device is given while the host stores the one before: a CPU would gain nothing."""
+    return 1 if device.type == "cuda" else 0
 
 
 def loader_processes(asked: int | None) -> int:
