@@ -233,6 +233,14 @@ def test_a_shard_whose_batches_were_all_begun_lands_before_the_stop(
     assert landed.items() <= digests(reference).items()
 
 
+def test_a_job_outlives_the_folder_that_it_was_started_in(checkpoint, images, reference, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert explain(config(checkpoint, images, tmp_path / "run")).complete
+    assert digests(tmp_path / "run") == digests(reference)
+
+
 def test_only_a_gpu_is_given_a_batch_ahead():
     assert [work.batches_ahead(torch.device(name)) for name in ("cpu", "cuda", "cuda:1")] == [0, 1, 1]
 

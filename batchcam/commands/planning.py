@@ -177,10 +177,17 @@ def origin(config: ExplainConfig) -> dict[str, Any]:
     return {
         "options": _plain(dataclasses.asdict(config)),
         "command": sys.argv,
-        "folder": os.getcwd(),  # which relative paths in the options start from
+        "folder": _folder(),  # which relative paths in the options start from
         "created": utc_now(),
         **whereabouts(),
     }
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # a job may outlive the folder that it was started in
+        return ""
 
 
 def _plain(value: Any) -> Any:

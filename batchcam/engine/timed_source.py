@@ -80,13 +80,13 @@ class TimedSource(Source):
                 self._leave(reader)
                 if not isinstance(error, queue.Empty):
                     raise
-                loaded += reader.done
+                loaded += reader.take()
                 if len(loaded) < len(indices):
                     loaded.append(load(indices[len(loaded)], self._refuse))
             else:
                 if failure is not None:
                     raise failure
-                loaded += reader.done
+                loaded += reader.take()
         return loaded
 
     def rest(self) -> None:
@@ -121,14 +121,10 @@ class TimedSource(Source):
 
 
 class _Reader:
-    """A thread that loads samples.
-
-    Attributes:
-        done: what it has loaded since it was asked, in order.
-    """
+    """A thread that loads samples."""
 
     def __init__(self, read: Read) -> None:
-        self.done: list[Any] = []
+        self._done: list[Any] = []
         self._read = read
         self._since = 0.0
         self._retired = False
@@ -139,12 +135,12 @@ class _Reader:
         self.is_alive, self.join = thread.is_alive, thread.join
 
     def ask(self, indices: Sequence[int], load: Callable[[int, Read], Any], seconds: float) -> BaseException | None:
-        """Load samples into `done`; return what ended the work early, None if nothing did.
+        """Load samples, to be taken; return what ended the work early, None if nothing did.
 
         Raises:
-            queue.Empty: the sample after those in `done` takes longer than so many `seconds`.
+            queue.Empty: the sample after those that can be taken takes longer than so many `seconds`.
         """
-        self.done, self._since = [], time.monotonic()
+        self._done, self._since = [], time.monotonic()
         self._asked.put((indices, load))
         while True:
             left = self._since + seconds - time.monotonic()
@@ -153,6 +149,11 @@ class _Reader:
             except queue.Empty:  # unless another sample has been begun meanwhile
                 if time.monotonic() - self._since >= seconds:
                     raise
+
+    def take(self) -> list[Any]:
+        """Return what has been loaded since `ask`, in order, and keep none of it."""
+        taken, self._done = self._done, []
+        return taken
 
     def retire(self) -> None:
         """End the thread as soon as it is done with the sample that it loads."""
@@ -170,7 +171,7 @@ class _Reader:
                 if self._retired:
                     break
                 self._since = time.monotonic()
-                self.done.append(load(index, self._read))
+                self._done.append(load(index, self._read))
         except BaseException as error:  # raised again where the samples were asked for
             return error
         return None
