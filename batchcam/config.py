@@ -17,6 +17,9 @@ SAMPLE_TIMEOUT_S = 300.0  # longer than a file server's restart, shorter than a 
 MOST = {"workers": 1024, "threads": 1024, "batch_size": 2**31 - 1, "shard_size": 2**31 - 1}
 """More does not fit into torch's integers or a run's plan, or would start so many processes."""
 
+MOST_OPTION_BYTES = 2**24
+"""Of a file of options or class names: a hundred for each of a hundred thousand classes, and more."""
+
 LONGEST_S = 1e9
 """Thirty years; Python's timers refuse three hundred."""
 
@@ -254,6 +257,22 @@ def require_outside(out: Path, run: Path) -> None:
     """
     if out.resolve().is_relative_to(run.resolve()):
         raise ConfigError(f"--out {out}: lies in the run, which never changes; choose another place")
+
+
+def read_option_file(path: Path, option: str) -> str:
+    """Return the text of a small file that an option names; it may be a pipe, as from the shell's <(...).
+
+    Raises:
+        ConfigError: it can't be read, has more than `MOST_OPTION_BYTES`, as /dev/zero does, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_OPTION_BYTES + 1)
+        if len(content) > MOST_OPTION_BYTES:
+            raise ConfigError(f"{option} {path}: has more than {MOST_OPTION_BYTES} bytes")
+        return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option} {path}: cannot read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def parse_size(text: str, option: str) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from networks import GapNetwork, seeded
 from batchcam import __version__, heatmap, selection
 from batchcam.cli import cli, main
 from batchcam.commands import compare, export, localize_reading
+from batchcam.config import MOST_OPTION_BYTES
 from batchcam.engine.checkpoint import pack_checkpoint
 from batchcam.faithfulness import SUBSTRATES
 
@@ -376,6 +377,27 @@ def test_file_of_another_shape_is_a_usage_error(capsys, checkpoint, images, tmp_
     (tmp_path / "c.toml").write_text(content)
     words = [*explain_words(checkpoint, images, tmp_path / "run"), "--config", tmp_path / "c.toml"]
     expect(capsys, words, 2, phrase)
+
+
+@pytest.mark.parametrize("option", ["--config", "--class-names"])
+def test_an_endless_file_of_options_is_refused(checkpoint, images, tmp_path, option):
+    """In a process of its own, whose memory is bounded: reading it to the end would take all there is."""
+    words = map(str, [*explain_words(checkpoint, images, tmp_path / "run"), option, "/dev/zero", "-q"])
+    limited = f"ulimit -v 16000000; exec {shlex.join([sys.executable, '-m', 'batchcam', *words])}"
+    ended = subprocess.run(limited, shell=True, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (
+        2, f"batchcam: error: {option} /dev/zero: has more than {MOST_OPTION_BYTES} bytes\n"
+    )  # fmt: skip
+
+
+def test_options_come_from_a_pipe(capsys, checkpoint, images, tmp_path):
+    reader, writer = os.pipe()
+    os.write(writer, b"shard-size = 2\n")
+    os.close(writer)
+    words = [*explain_words(checkpoint, images, tmp_path / "run"), "--config", f"/dev/fd/{reader}", "--json", "-q"]
+    _, out, _ = run(capsys, *words)
+    os.close(reader)
+    assert json.loads(out.splitlines()[-1])["shards"] == 3
 
 
 def test_json_can_be_asked_for_by_file_and_variable(capsys, checkpoint, images, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from batchcam.config import read_option_file
 from batchcam.errors import ConfigError
 
 
@@ -20,9 +21,9 @@ def read_config(context: click.Context, parameter: click.Parameter, path: Path |
     else:
         import tomli as tomllib
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # besides TOMLDecodeError an integer of too many digits
-        raise ConfigError(f"--config {path}: cannot read: {getattr(error, 'strerror', None) or error}") from error
+        content = tomllib.loads(read_option_file(path, "--config"))
+    except (ValueError, RecursionError) as error:  # besides TOMLDecodeError an integer of too many digits
+        raise ConfigError(f"--config {path}: cannot read: {error}") from error
     commands = _commands(context)
     command = str(context.info_name)
     for name, value in content.items():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from batchcam.config import SAMPLE_TIMEOUT_S, Classifier, parse_size, parse_triple
+from batchcam.config import SAMPLE_TIMEOUT_S, Classifier, parse_size, parse_triple, read_option_file
 from batchcam.engine.checkpoint import Checkpoint, load_checkpoint
 from batchcam.engine.images import UnreadableImageError
 from batchcam.engine.loader import SampleDataset, prepare
@@ -155,10 +155,7 @@ def _class_names(classifier: Classifier, checkpoint: Checkpoint, source: Source,
 
 
 def _read_class_names(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--class-names {path}: cannot read: {getattr(error, 'strerror', None) or error}") from error
+    lines = read_option_file(path, "--class-names").splitlines()
     names = tuple(line.strip() for line in lines if line.strip())
     if not names or len(set(names)) != len(names):
         raise ConfigError(f"--class-names {path}: expected one name a line, each once")
