@@ -118,3 +118,9 @@ def test_classes_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(DatasetError, match=message):
         match_classes(values, source_classes, model_classes)
+
+
+def test_a_manifest_that_never_ends_is_refused(tmp_path):
+    (tmp_path / "endless.csv").symlink_to("/dev/zero")
+    with pytest.raises(DatasetError, match=r"endless\.csv: a pipe or device, which may never end: expected"):
+        open_source(str(tmp_path / "endless.csv"))

@@ -47,6 +47,8 @@ def open_source(spec: str) -> Source:
         return open_folder(spec, folder)
     path = os.path.expanduser(spec)
     if os.path.exists(path):
+        if not os.path.isfile(path):
+            raise DatasetError(f"{spec}: a pipe or device, which may never end: expected {KINDS}")
         if path.lower().endswith(".csv"):
             return open_csv(spec, path)
         raise DatasetError(f"{spec}: a file, but no .csv: expected {KINDS}")
