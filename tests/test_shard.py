@@ -71,6 +71,29 @@ def test_same_rows_give_the_same_bytes_whatever_batches_threads_and_time(
         assert make_image(plan, plan.shards[0], rows, batch, threads) == first, (batch, threads)
 
 
+def test_bytes_do_not_depend_on_where_in_memory_a_chunk_is_compressed() -> None:
+    """ISA-L's own function gives 40 of these 40 chunks in more than one form."""
+    rng = np.random.default_rng(0)
+    chunks = []
+    for _ in range(40):
+        start, *rest = (rng.integers(0, 256, length, dtype=np.uint8) for length in (8, 20, 30))
+        chunks.append(np.concatenate([start, rest[0], start, rest[1]])[None])
+    forms: list[set[bytes]] = [set() for _ in chunks]
+    kept: list[bytearray] = []
+
+    def compress() -> None:
+        for seen, chunk in zip(forms, chunks, strict=True):
+            seen.add(compression.deflate_chunk(chunk, 1))
+        kept.append(bytearray(70_000))  # so that the next one finds its memory elsewhere
+
+    with ThreadPoolExecutor(400) as pool:  # each thread has a stack of its own
+        barrier = threading.Barrier(400)
+        for done in [pool.submit(lambda: (barrier.wait(60), compress())) for _ in range(400)]:
+            done.result()
+    assert [len(seen) for seen in forms] == [1] * len(chunks)
+    assert [zlib.decompress(seen.pop()) for seen in forms] == [chunk.tobytes() for chunk in chunks]
+
+
 def test_other_rows_give_other_bytes(plan, make_rows, make_image) -> None:
     assert make_image(plan, plan.shards[0], make_rows(plan, 0)) != make_image(plan, plan.shards[0], make_rows(plan, 1))
 
