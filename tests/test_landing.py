@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -212,10 +213,45 @@ def test_sha256sum_accepts_the_digest_file(tmp_path: Path, name: str) -> None:
 
 
 def test_digest_lands_before_its_file(tmp_path: Path, monkeypatch) -> None:
-    landed = []
-    monkeypatch.setattr(landing, "land", lambda path, data: landed.append(path.name))
+    landed, real = [], landing.land
+    monkeypatch.setattr(landing, "land", lambda path, data: (real(path, data), landed.append(path.name)))
     landing.land_with_digest(tmp_path / "file", CONTENT)
     assert landed == ["file.sha256", "file"]
+
+
+@pytest.mark.parametrize("order", sorted(set(itertools.permutations("AABB"))), ids="".join)
+def test_two_workers_at_once_leave_a_file_and_its_digest_though_their_bytes_differ(
+    tmp_path: Path, monkeypatch, order: tuple[str, ...]
+) -> None:
+    real, turn, left = landing.land, threading.Condition(), list(order)
+
+    def land(path: Path, data: landing.Buffer) -> None:
+        """Wait for this worker's turn to land its digest, or its file; what it lands later may come at any time."""
+        me = threading.current_thread().name
+        with turn:
+            assert turn.wait_for(lambda: me not in left or left[0] == me, 60)
+            real(path, data)
+            if me in left:
+                left.remove(me)
+            turn.notify_all()
+
+    monkeypatch.setattr(landing, "land", land)
+    for _ in range(20):
+        left[:] = order
+        for entry in tmp_path.iterdir():
+            entry.unlink()
+        contents = {"A": b"of one GPU", "B": b"of another"}
+        threads = [
+            threading.Thread(target=landing.land_with_digest, args=(tmp_path / "file", data), name=name)
+            for name, data in contents.items()
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        content = (tmp_path / "file").read_bytes()
+        assert content in contents.values()
+        assert landing.read_digest(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
 def test_land_with_digest_lands_again_when_only_the_digest_is_there(tmp_path: Path) -> None:

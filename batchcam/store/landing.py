@@ -88,9 +88,9 @@ def land_with_digest(path: Path, data: Buffer, replace: bool = False) -> str:
     if not replace and path.exists() and (existing := read_digest(path)):
         return existing
     digest = hashlib.sha256(data).hexdigest()
-    land(digest_path(path), digest_line(path.name, digest).encode())
+    _land_digest(path, digest)
     land(path, data)
-    return digest
+    return _agreed_digest(path, digest)
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ def stream(path: Path) -> Iterator[Sink]:
                 sink.require_sound()
             sink.finish()
         sink.sha256 = _digest(content)
-        land(digest_path(path), digest_line(path.name, sink.sha256).encode())
+        _land_digest(path, sink.sha256)
         try:
             os.replace(partial, path)
         except FileNotFoundError:  # another worker took ours for a dead one's, and cleaned up
@@ -172,6 +172,22 @@ def remove_stale_partials(folder: Path, landed: Iterable[str]) -> None:
     for path, final in partials(folder):
         if final in names or final.removesuffix(DIGEST_SUFFIX) in names:
             path.unlink(missing_ok=True)
+
+
+def _land_digest(path: Path, digest: str) -> None:
+    land(digest_path(path), digest_line(path.name, digest).encode())
+
+
+def _agreed_digest(path: Path, digest: str) -> str:
+    """Return the digest of what has landed under `path`, which lies beside it in the end.
+
+    That it is another one than `digest` takes two workers at once whose bytes differ, as on unlike GPUs: each replaced
+    what the other one had landed, and maybe not both of its files last.
+    """
+    if read_digest(path) != digest:
+        while read_digest(path) != (digest := file_digest(path)):
+            _land_digest(path, digest)
+    return digest
 
 
 @contextlib.contextmanager
