@@ -209,7 +209,7 @@ def test_project_yaml_is_yaml_whatever_the_run_is_called(tmp_path: Path) -> None
     odd = run.rename(tmp_path / 'é: "x" #🦓\n- y')
     export(ExportConfig(odd, "virelay", tmp_path / "out", data=str(data), quiet=True))
     project = yaml.safe_load((tmp_path / "out" / "project.yaml").read_text(encoding="utf-8"))["project"]
-    assert project["model"] == 're"s\\net: #   🦓 &a'
+    assert project["model"] == 're"s\\net: # \\x7f 🦓 &a'
     assert project["name"].startswith('é: "x" #🦓 - y (')
     assert project["dataset"] == {
         "name": 'é: "x" #🦓 - y',
