@@ -1,4 +1,4 @@
-# batchcam for GPU machines: docker build -t batchcam . && docker run --gpus all --shm-size 2g -v "$PWD:/work" batchcam demo
+# batchcam for GPU machines: docker build -t batchcam . && docker run --gpus all --shm-size 2g --user "$(id -u)" -v "$PWD:/work" batchcam demo
 # torch's wheels bring their own CUDA libraries; the base image brings what the NVIDIA container toolkit looks for.
 FROM nvidia/cuda:12.8.1-base-ubuntu24.04
 

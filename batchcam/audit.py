@@ -34,7 +34,7 @@ class Facts:
         maps: kind of upsampled map.
         input_size: (H, W) of the network's input.
         precision: of the network's arithmetic.
-        identity: False when the identity was waived.
+        identity: whether the maps are said to add up to the logits.
         bias: classifier bias (K,).
         method: how maps are made.
     """

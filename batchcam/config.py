@@ -18,7 +18,7 @@ MOST = {"workers": 1024, "threads": 1024, "batch_size": 2**31 - 1, "shard_size":
 """More does not fit into torch's integers or a run's plan, or would start so many processes."""
 
 MOST_OPTION_BYTES = 2**24
-"""Of a file of options or class names: a hundred for each of a hundred thousand classes, and more."""
+"""Largest file of options or class names: a hundred for each of a hundred thousand classes, and more."""
 
 LONGEST_S = 1e9
 """Thirty years; Python's timers refuse three hundred."""

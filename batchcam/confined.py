@@ -26,7 +26,7 @@ from typing import IO, Any
 from batchcam.errors import RunError, one_line
 
 MEMORY_SHARE = 0.5
-"""Of the machine's memory, what the child may take on top of what it starts with."""
+"""Share of the machine's memory that the child may take on top of what it starts with."""
 
 LEAST_MEMORY = 4 * 2**30
 

@@ -40,9 +40,9 @@ class Progress:
     """A bar with rate and end time on a terminal, a line now and then in a log, nothing when quiet.
 
     Args:
-        what: what is counted, as "explain".
+        what: the work, such as "explain".
         total: how many there are.
-        unit: of what, as "images".
+        unit: what is counted, such as "images".
         quiet: print nothing.
     """
 

@@ -26,7 +26,7 @@ EDGES: Final = np.concatenate([THRESHOLDS, [1.0, 2.0, 3.0]])
 BINS: Final = len(EDGES) - 1
 
 TOLERANCE: Final = 15 / 224
-"""Of the map's shorter side: how near the object a point counts as on it in the pointing game."""
+"""Share of the map's shorter side: as near to an object a point counts as on it in the pointing game."""
 
 CENTRE_SPREAD: Final = 0.25
 """Standard deviation of the centre's Gaussian, in shares of each side; MaxBoxAcc and PxAP hardly depend on it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchcam.console import counted, readable_size
 from batchcam.errors import one_line
-from batchcam.rules import CONTROLS, EXACT
+from batchcam.rules import CONTROLS, EXACT, identity_words
 
 if TYPE_CHECKING:
     from batchcam.commands.demo import DemoSummary
@@ -178,7 +178,8 @@ def watch_line(seen: Watch) -> str:
 def evaluate_text(summary: EvaluateSummary) -> str:
     """Return the result of `evaluate`."""
     bad = f", {summary.unreadable} unreadable" if summary.unreadable else ""
-    if summary.labelled or summary.unreadable == summary.samples:
+    bad += f", {summary.non_finite} with logits that are not finite" if summary.non_finite else ""
+    if summary.labelled or summary.findings == summary.samples:
         head = f"accuracy {_share(summary.accuracy)} on {summary.labelled} labelled of {summary.samples} samples{bad}"
     else:
         head = f"no labels; {summary.samples} samples{bad}"
@@ -240,10 +241,8 @@ def _stages(task: dict[str, Any]) -> str:
 
 def _identity(plan: dict[str, Any], totals: dict[str, Any]) -> str:
     largest = totals["largest_identity_residual"]
-    if plan["method"] != EXACT:
-        return f"none: maps by {plan['method']} do not add up to the logits"
-    state = "holds" if plan["identity"] else "WAIVED: these maps do not explain the logits"
-    return f"{state}; largest residual {largest:.2g}" if largest is not None else state
+    state = identity_words(plan["method"], plan["identity"])
+    return f"{state}; largest residual {largest:.2g}" if plan["method"] == EXACT and largest is not None else state
 
 
 def _accuracy(totals: dict[str, Any]) -> str:

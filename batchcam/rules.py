@@ -37,6 +37,13 @@ IDENTITY_TOLERANCE: Final = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2, "fp16": 1
 """Largest abs(mean(CAM) + bias - logit) by precision, relative to max(1, largest abs(logit) of the sample)."""
 
 
+def identity_words(method: str, identity: bool) -> str:
+    """Return what a plan says of the identity, for people."""
+    if method != EXACT:
+        return f"none: maps by {method} do not add up to the logits"
+    return "holds" if identity else "WAIVED: these maps do not explain the logits"
+
+
 def cams_per_sample(selection: str, class_count: int) -> int:
     """Return M, the number of maps stored for each sample, for a plan's choice of `cams`.
 

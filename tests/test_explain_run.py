@@ -26,6 +26,7 @@ from networks import seeded
 
 from batchcam.commands import work
 from batchcam.commands.explain import explain
+from batchcam.commands.planning import bytes_of
 from batchcam.commands.verify import verify
 from batchcam.config import Classifier, Compute, ExplainConfig, VerifyConfig
 from batchcam.engine.checkpoint import pack_checkpoint
@@ -43,6 +44,22 @@ PREPROCESSING = {
 }
 SAMPLES = 40
 SHARD_SIZE = 8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"maps": "none", "cams": "predicted", "class_names": tuple(f"class {k}" for k in range(300)), "channels": 300},
+        {"shard_size": 1, "maps": "none", "cams": "predicted"},
+        {"sample_count": 400, "shard_size": 300, "maps": "float32"},
+    ],
+)
+def test_files_are_no_larger_than_was_told_before(make_run, make_plan, changes):
+    plan = make_plan(**changes)
+    size = sum(p.stat().st_size for p in make_run(**changes).rglob("*.h5"))
+    assert size < bytes_of(plan, plan.shards)
+    assert bytes_of(plan, []) == 0
 
 
 @pytest.fixture(scope="module")

@@ -90,6 +90,6 @@ def test_many_classes_are_believed_where_the_other_tensors_fit(tmp_path, monkeyp
 
     monkeypatch.setattr(model, "MANY_CLASSES", 10)
     state = model.build_network("shufflenet_v2_x0_5", 12).state_dict()
-    assert model.network_for("shufflenet_v2_x0_5", state).fc.weight.shape[0] == 12
+    assert model.network_for("shufflenet_v2_x0_5", state, "w.pth").fc.weight.shape[0] == 12
     with pytest.raises(CheckpointError, match=r"fc\.weight"):
-        model.network_for("shufflenet_v2_x0_5", state | {"fc.weight": torch.ones(12, 1)})
+        model.network_for("shufflenet_v2_x0_5", state | {"fc.weight": torch.ones(12, 1)}, "w.pth")

@@ -261,13 +261,11 @@ def test_land_with_digest_lands_again_when_only_the_digest_is_there(tmp_path: Pa
     assert landing.read_digest(tmp_path / "file") == hashlib.sha256(CONTENT).hexdigest()
 
 
-def test_land_with_digest_keeps_a_file_that_is_there_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
+def test_land_with_digest_keeps_a_file_that_is_there(tmp_path: Path) -> None:
     first = landing.land_with_digest(tmp_path / "file", b"first")
     assert landing.land_with_digest(tmp_path / "file", b"second") == first
     assert (tmp_path / "file").read_bytes() == b"first"
-    second = landing.land_with_digest(tmp_path / "file", b"second", replace=True)
-    assert (tmp_path / "file").read_bytes() == b"second"
-    assert landing.read_digest(tmp_path / "file") == second == hashlib.sha256(b"second").hexdigest()
+    assert landing.read_digest(tmp_path / "file") == first == hashlib.sha256(b"first").hexdigest()
 
 
 @pytest.mark.parametrize(

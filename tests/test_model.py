@@ -57,25 +57,25 @@ def test_tensors_that_can_not_be_copied_into_the_network_are_refused():
 
 
 def test_class_count_is_the_height_of_the_last_matrix():
-    assert class_count_of(torchvision_network("resnet18", 5).state_dict()) == 5
+    assert class_count_of(torchvision_network("resnet18", 5).state_dict(), "w.pth") == 5
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "efficientnet_b0", "convnext_tiny"])
 def test_network_has_as_many_outputs_as_the_state_dict_whatever_the_order_of_its_keys(name):
     state = torchvision_network(name, 5).state_dict()
     for keys in (list(state), sorted(state), sorted(state, reverse=True)):
-        network = network_for(name, {k: state[k] for k in keys})
+        network = network_for(name, {k: state[k] for k in keys}, "w.pth")
         load_state(network, state, "a.pth")
 
 
 def test_state_without_a_matrix_has_no_class_count():
     with pytest.raises(CheckpointError, match="no linear layer"):
-        class_count_of({"conv.weight": torch.zeros(3, 3, 3, 3)})
+        class_count_of({"conv.weight": torch.zeros(3, 3, 3, 3)}, "w.pth")
 
 
 def test_matrix_without_columns_claims_no_classes():
     with pytest.raises(CheckpointError, match="no linear layer"):
-        class_count_of({"fc.weight": torch.zeros(10**12, 0)})
+        class_count_of({"fc.weight": torch.zeros(10**12, 0)}, "w.pth")
 
 
 def test_callable_is_found_in_the_current_folder(tmp_path, monkeypatch):

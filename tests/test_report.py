@@ -212,6 +212,8 @@ def test_what_is_special_about_maps_is_said_at_the_top(
     assert text.index(said) < text.index("Summary Provenance")
     assert "waived" not in text.partition("Summary Provenance")[0]
     assert ("logit per cell" in text) == ("method" not in changes)
+    identity = "none: maps by gradcam do not add up to the logits" if "method" in changes else "holds"
+    assert f"Identity {identity}" in text
 
 
 @pytest.fixture
@@ -368,6 +370,7 @@ def test_a_changed_image_is_a_finding_and_not_shown(pictured: tuple[Path, Path],
     assert (before.changed, after.changed) == (0, 1)
     assert after.findings == before.findings + 1
     assert shown(source, sample).shape[1] == 200
+    assert "original changed: " in Page(source).text
     assert "no longer the one that was explained" in Page(source).text
 
 

@@ -118,6 +118,8 @@ def test_class_without_a_stored_map_is_a_key_error_that_says_what_is_stored(make
             run.cam(0, other)
         with pytest.raises(KeyError, match="stores no maps"):
             run.map(0)
+        with pytest.raises(AttributeError, match="stores no maps"):
+            run.maps  # noqa: B018
 
 
 def test_run_in_progress_gives_the_shards_that_have_landed_and_says_so(finished_run):
@@ -283,6 +285,11 @@ def test_chunks_cover_the_mask_in_order(sound_run, run):
     assert max(len(c["cams"]) for c in chunks) == 4
     np.testing.assert_array_equal(np.concatenate([c["sample_index"] for c in chunks]), np.flatnonzero(mask))
     np.testing.assert_array_equal(np.concatenate([c["cams"] for c in chunks]), stored(sound_run, "cams")[mask])
+
+
+def test_chunks_of_an_array_that_is_not_there_name_those_that_are(run):
+    with pytest.raises(KeyError, match=r"no array 'cam'; there are .*cams"):
+        next(run.chunks("cam"))
 
 
 def test_few_files_stay_open_however_many_shards(make_run, monkeypatch):

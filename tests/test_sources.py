@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from memory_source import MemorySource
 from PIL import Image
 
 from batchcam.engine.csv_manifest import open_csv
@@ -23,8 +24,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def labels(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
+def labelled(values: tuple[int, ...], class_names: tuple[str, ...] | None) -> MemorySource:
+    return MemorySource([None] * len(values), values, class_names)
 
 
 def test_a_folder_opens_as_class_folders(folder: Path) -> None:
@@ -86,38 +87,35 @@ def test_what_is_no_dataset_is_refused_on_one_line(spec: str, message: str) -> N
 
 
 def test_labels_find_the_models_classes_by_name() -> None:
-    matched = match_classes(labels(0, 1, -1, 1), ("dog", "cat"), ("bird", "cat", "dog"))
+    matched = match_classes(labelled((0, 1, -1, 1), ("dog", "cat")), ("bird", "cat", "dog"))
     assert matched.tolist() == [2, 1, -1, 1]
     assert matched.dtype == np.int64
 
 
 def test_equal_names_keep_labels_even_when_a_name_comes_twice() -> None:
     names = ("crane", "tench", "crane")
-    assert match_classes(labels(2, 0, -1), names, list(names)).tolist() == [2, 0, -1]
+    assert match_classes(labelled((2, 0, -1), names), list(names)).tolist() == [2, 0, -1]
 
 
 def test_labels_without_names_are_the_models_indices() -> None:
-    assert match_classes(labels(2, -1, 0), None, ("a", "b", "c")).tolist() == [2, -1, 0]
-    assert match_classes(labels(2, -1, 0), None, 3).tolist() == [2, -1, 0]
-    assert match_classes(labels(1, 0), ("x", "y"), 2).tolist() == [1, 0]
+    assert match_classes(labelled((2, -1, 0), None), ("a", "b", "c")).tolist() == [2, -1, 0]
 
 
 @pytest.mark.parametrize(
     ("values", "source_classes", "model_classes", "message"),
     [
-        (labels(0), ("cow", "cat", "emu"), ("cat", "dog"), "does not know these classes of the dataset: cow, emu"),
-        (labels(0), tuple(f"c{n:02d}" for n in range(15)), ("cat",), "c00, .*c09 and 5 more"),
-        (labels(0), ("crane",), ("crane", "tench", "crane"), "two classes of the model are named crane"),
-        (labels(0, 3), None, ("a", "b", "c"), "label 3 of sample 1 is outside the 3 classes"),
-        (labels(-2), None, 3, "label -2 of sample 0"),
-        (labels(0), ("a", "b"), 3, "names 2 classes, the model has 3 without names"),
+        ((0,), ("cow", "cat", "emu"), ("cat", "dog"), "does not know these classes of the dataset: cow, emu"),
+        ((0,), tuple(f"c{n:02d}" for n in range(15)), ("cat",), "c00, .*c09 and 5 more"),
+        ((0,), ("crane",), ("crane", "tench", "crane"), "two classes of the model are named crane"),
+        ((0, 3), None, ("a", "b", "c"), "label 3 of sample 1 is outside the 3 classes"),
+        ((-2,), None, ("a", "b", "c"), "label -2 of sample 0"),
     ],
 )
 def test_classes_that_do_not_fit_are_refused(
-    values: np.ndarray, source_classes: tuple[str, ...] | None, model_classes: tuple[str, ...] | int, message: str
+    values: tuple[int, ...], source_classes: tuple[str, ...] | None, model_classes: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(DatasetError, match=message):
-        match_classes(values, source_classes, model_classes)
+    with pytest.raises(DatasetError, match=f"memory: .*{message}"):
+        match_classes(labelled(values, source_classes), model_classes)
 
 
 def test_a_manifest_that_never_ends_is_refused(tmp_path):

@@ -17,6 +17,7 @@ import pytest
 import torch
 import torchvision
 
+from batchcam.commands import evaluate as evaluate_module
 from batchcam.commands import train as train_module
 from batchcam.commands.evaluate import evaluate
 from batchcam.commands.train import TrainSummary, train
@@ -30,6 +31,7 @@ from batchcam.errors import (
     DatasetError,
     StoppedEarlyError,
 )
+from batchcam.printing import evaluate_text
 
 NAMES = ("ant", "bee", "cat")
 EPOCHS = 3
@@ -127,6 +129,24 @@ def test_recorded_validation_accuracy_is_what_evaluate_finds(images, tmp_path, f
     )
     assert found.accuracy == pytest.approx(summary.val_accuracy)
     assert load(out)["batchcam"]["training"]["settings"]["validation_samples"] == 15
+
+
+def test_evaluate_tells_logits_that_are_not_finite_from_images_that_can_not_be_read(
+    images, tmp_path, finished, monkeypatch
+):
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    broken = sorted(data.rglob("*.png"))[0]
+    broken.write_bytes(b"no image")
+
+    def predict(network, preprocessing, batch, device, precision):  # as fp16 may, of single samples
+        return np.where(batch.unreadable | (batch.indices.numpy() == 7), -1, 0)
+
+    monkeypatch.setattr(evaluate_module, "predict", predict)
+    compute = Compute(batch_size=4, workers=0, threads=1, device="cpu")
+    found = evaluate(EvaluateConfig(Classifier(finished[0]), str(data), compute, quiet=True))
+    assert (found.unreadable, found.non_finite, found.findings) == (1, 1, 2)
+    assert "1 unreadable, 1 with logits that are not finite" in evaluate_text(found)
 
 
 def stop_in_epoch(monkeypatch, epoch: int) -> None:

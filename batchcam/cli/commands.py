@@ -49,14 +49,21 @@ EXIT_CODES = {
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-def _command(example: str, codes: tuple[int, ...]) -> Callable[[Callable[..., Any]], click.Command]:
-    """Return a decorator that makes a command whose help ends with an example and its exit codes."""
+def _command(example: str, findings: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return a decorator that makes a command whose help ends with an example and its exit codes.
+
+    Args:
+        example: how to call it.
+        findings: whether it may end with 3.
+    """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         own = len(parameters := getattr(function, "__click_params__", []))
         limited = any(p.name == "time_limit" for p in parameters)
         meanings = {
-            code: EXIT_CODES[code] if limited else EXIT_CODES[code].replace(", --time-limit", "") for code in codes
+            code: meaning if limited else meaning.replace(", --time-limit", "")
+            for code, meaning in EXIT_CODES.items()
+            if findings or code != EXIT_FINDINGS
         }
         lines = "\n".join(f"  {code:<3} {meaning}" for code, meaning in meanings.items())
         epilog = f"\b\nExample:\n  {example}\n\n\b\nExit codes:\n{lines}"
@@ -75,9 +82,9 @@ def cli() -> None:
         click.echo(f"batchcam: {one_line(remark)}", err=True)
 
 
-@_command("batchcam demo --out demo", (0, 1, 2, 75))
+@_command("batchcam demo --out demo", findings=False)
 @option("--out", type=FILE, default=Path("batchcam-demo"), show_default=True, help="New folder for everything.")
-@option("--seed", type=int, default=0, show_default=True, help="Of images, weights and order.")
+@option("--seed", type=int, default=0, show_default=True, help="Random seed of images, weights and order.")
 @option("--threads", type=int, help="CPU threads of the network.  [default: all CPUs]")
 def demo(out: Path, seed: int, threads: int | None, quiet: bool, as_json: bool) -> int:
     """The whole loop on generated images: train, explain, verify, pictures."""
@@ -87,7 +94,7 @@ def demo(out: Path, seed: int, threads: int | None, quiet: bool, as_json: bool) 
     return _finish(run(DemoConfig(out, seed, threads, quiet)), demo_text, as_json)
 
 
-@_command("batchcam train photos/train --val photos/test --out model.pth", (0, 1, 2, 3, 75))
+@_command("batchcam train photos/train --val photos/test --out model.pth")
 @click.argument("data")
 @option("--out", type=FILE, required=True, help="The best checkpoint; the last one, to resume from, lies beside it.")
 @option("--val", help="Validation dataset.  [default: a tenth of each class of DATA]")
@@ -96,22 +103,22 @@ def demo(out: Path, seed: int, threads: int | None, quiet: bool, as_json: bool) 
 )
 @option("--arch", default="resnet18", show_default=True, help="torchvision's name of the network.")
 @option("--weights", help="Pretrained weights: a file, or torchvision's name such as DEFAULT.")
-@option("--epochs", type=int, default=20, show_default=True)
-@option("-b", "--batch-size", type=int, default=40, show_default=True)
-@option("--learning-rate", type=float, default=1e-4, show_default=True, help="Of Adam.")
-@option("--weight-decay", type=float, default=1e-2, show_default=True, help="Of Adam.")
-@option("--seed", type=int, default=0, show_default=True, help="Of split, weights and order.")
+@option("--epochs", type=int, default=20, show_default=True, help="Times to go through the training images.")
+@option("-b", "--batch-size", type=int, default=40, show_default=True, help="Images of one step.")
+@option("--learning-rate", type=float, default=1e-4, show_default=True, help="Step size of Adam.")
+@option("--weight-decay", type=float, default=1e-2, show_default=True, help="Weight decay of Adam.")
+@option("--seed", type=int, default=0, show_default=True, help="Random seed of split, weights and order.")
 @preprocessing_options
 @device_options
 def train(quiet: bool, as_json: bool, **options: Any) -> int:
-    """Fine-tune a classifier on DATA, the seed's recipe as defaults; run again to resume."""
+    """Fine-tune a classifier on DATA: by default ResNet18 on 128 px with Adam; run again to resume."""
     from batchcam.commands.train import train as run
     from batchcam.printing import train_text
 
     return _finish(run(TrainConfig(quiet=quiet, **options)), train_text, as_json)
 
 
-@_command("batchcam evaluate model.pth photos/test", (0, 1, 2, 3))
+@_command("batchcam evaluate model.pth photos/test")
 @click.argument("ckpt", type=FILE)
 @click.argument("data")
 @classifier_options
@@ -125,7 +132,7 @@ def evaluate(ckpt: Path, data: str, quiet: bool, as_json: bool, **options: Any) 
     return _finish(run(EvaluateConfig(classifier, data, compute, quiet)), evaluate_text, as_json)
 
 
-@_command('batchcam explain model.pth photos/test --out runs/monday --task "$SLURM_ARRAY_TASK_ID/8"', (0, 1, 2, 3, 75))
+@_command('batchcam explain model.pth photos/test --out runs/monday --task "$SLURM_ARRAY_TASK_ID/8"')
 @click.argument("ckpt", type=FILE)
 @click.argument("data")
 @option("--out", type=FILE, required=True, help="The run directory.")
@@ -135,7 +142,10 @@ def evaluate(ckpt: Path, data: str, quiet: bool, as_json: bool, **options: Any) 
     help="This worker's share of the shards, 0/N to N-1/N.  [default: from torchrun or srun, or all]",
 )
 @option("--shard-size", type=int, help="Samples of one shard.  [default: about 64 MiB]")
-@option("--target-layer", help="Layer to explain.  [default: the one that the classifier pools]")
+@option(
+    "--target-layer",
+    help="Layer to explain.  [default: the one that the classifier pools; for gradient methods the last grid]",
+)
 @option("--no-identity", is_flag=True, help="Explain --target-layer although its CAMs do not add up to the logits.")
 @option(
     "--method",
@@ -145,10 +155,13 @@ def evaluate(ckpt: Path, data: str, quiet: bool, as_json: bool, **options: Any) 
 @option(
     "--control",
     type=click.Choice(CONTROLS),
-    help="Random weights first, in the last layer or in all: maps that stay the same do not depend on them.",
+    help="Sanity check: give the last layer (head) or all layers (weights) random weights, then explain; maps that "
+    "stay the same do not depend on what was learned.",
 )
 @option(
-    "--cams", metavar="SELECTION", help="Classes to store: all, predicted, predicted+label, topk:N.  [default: all]"
+    "--cams",
+    metavar="SELECTION",
+    help="Classes to store: all, predicted, predicted+label, topk:N.  [default: all; predicted with gradients]",
 )
 @option(
     "--maps",
@@ -191,7 +204,7 @@ def explain(
         return _finish(run(config, stop), explain_text, as_json)
 
 
-@_command("batchcam merge runs/monday", (0, 1, 2, 3))
+@_command("batchcam merge runs/monday")
 @click.argument("run", type=FILE)
 def merge(run: Path, quiet: bool, as_json: bool) -> int:
     """Prove that RUN's shards hold each sample once; write run.h5 and the manifest."""
@@ -201,13 +214,13 @@ def merge(run: Path, quiet: bool, as_json: bool) -> int:
     return _finish(command(run), merge_text, as_json)
 
 
-@_command("batchcam verify runs/monday", (0, 1, 2, 3))
+@_command("batchcam verify runs/monday")
 @click.argument("run", type=FILE)
 @option("--recompute", type=int, default=0, show_default=True, help="Run the network again on so many samples.")
 @option("--checkpoint", type=FILE, help="The run's checkpoint, for --recompute.")
 @option("--data", help="The run's dataset, for --recompute.")
-@option("--seed", type=int, default=0, show_default=True, help="Of the draw of samples.")
-@option("--device", default="auto", show_default=True, help="For --recompute.")
+@option("--seed", type=int, default=0, show_default=True, help="Random seed of the draw of samples.")
+@option("--device", default="auto", show_default=True, help="Where to recompute: cpu, cuda, cuda:N or auto.")
 @classifier_options
 def verify(
     run: Path,
@@ -228,7 +241,7 @@ def verify(
     return _finish(command(VerifyConfig(run, recompute, classifier, data, seed, device, quiet)), verify_text, as_json)
 
 
-@_command("batchcam info runs/monday", (0, 1, 2))
+@_command("batchcam info runs/monday", findings=False)
 @click.argument("run", type=FILE)
 @option("--watch", is_flag=True, help="Show a run in progress until it is complete.")
 def info(run: Path, watch: bool, quiet: bool, as_json: bool) -> int:
@@ -241,7 +254,7 @@ def info(run: Path, watch: bool, quiet: bool, as_json: bool) -> int:
     return _finish(command(run), info_text, as_json)
 
 
-@_command("batchcam render runs/monday --wrong --top 20 --out mistakes.png", (0, 1, 2, 3))
+@_command("batchcam render runs/monday --wrong --top 20 --out mistakes.png")
 @click.argument("run", type=FILE)
 @option("--out", type=FILE, required=True, help="FILE.png: one sheet; else a folder: one picture per sample.")
 @option("--sample", "sample_ids", multiple=True, metavar="ID", help="These samples; may be repeated.")
@@ -258,7 +271,7 @@ def info(run: Path, watch: bool, quiet: bool, as_json: bool) -> int:
     help="What --top and --bottom rank by.",
 )
 @option("--data", help="Where the original images are.  [default: where the run found them]")
-@option("--palette", metavar="viridis|jet", default="viridis", show_default=True, help="Of the maps.")
+@option("--palette", metavar="viridis|jet", default="viridis", show_default=True, help="Colours of the maps.")
 @option("--cells", is_flag=True, help="Show the map's own cells instead of interpolating.")
 @option("--signed", is_flag=True, help="Raw values around zero: evidence for red, against blue.")
 @option("--contrast", nargs=2, metavar="A B", help="CAM of class A minus that of B; also 'predicted', 'label'.")
@@ -274,7 +287,7 @@ def render(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     return _finish(command(RenderConfig(run, selection=selection, quiet=quiet, **options)), render_text, as_json)
 
 
-@_command("batchcam report runs/monday --out monday.html", (0, 1, 2, 3))
+@_command("batchcam report runs/monday --out monday.html")
 @click.argument("run", type=FILE)
 @option("--out", type=FILE, required=True, help="FILE.html: one file that needs nothing else.")
 @option("--data", help="Where the original images are.  [default: where the run found them]")
@@ -290,7 +303,7 @@ def report(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     return _finish(command(ReportConfig(run, quiet=quiet, **options)), report_text, as_json)
 
 
-@_command("batchcam localize runs/monday --annotations photos/annotations.csv --out scores", (0, 1, 2, 3))
+@_command("batchcam localize runs/monday --annotations photos/annotations.csv --out scores")
 @click.argument("run", type=FILE)
 @option("--annotations", type=FILE, required=True, help="CSV file, folder of masks, or WSOL's localization.txt.")
 @option("--target", metavar="label|predicted", default="label", show_default=True, help="Whose CAM.")
@@ -301,11 +314,16 @@ def report(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     show_default=True,
     help="view: what the network saw; image: WSOL's 224x224.",
 )
-@option("--tolerance", type=float, metavar="PX", help="Of the pointing game, in pixels.  [default: 15 at 224]")
+@option(
+    "--tolerance",
+    type=float,
+    metavar="PX",
+    help="How far beside an object the pointing game counts as a hit, in pixels.  [default: 15 at 224]",
+)
 @option("--mask-root", type=FILE, help="Folder of the masks.  [default: where the annotations lie]")
 @option("--prefix", help="What stands before the sample ids in the annotations.  [default: found by itself]")
 @option("--out", type=FILE, help="Folder for localize.json, localize.csv and curves.csv.")
-@option("-j", "--workers", type=int, help="Threads.  [default: all CPUs, at most 8]")
+@option("-j", "--workers", type=int, help="Threads that judge maps.  [default: all CPUs, at most 8]")
 def localize(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Tell whether the maps find annotated objects: MaxBoxAccV2, PxAP, pointing game, energy inside."""
     from batchcam.commands.localize import LocalizeConfig, localize_text
@@ -314,13 +332,15 @@ def localize(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     return _finish(command(LocalizeConfig(run, quiet=quiet, **options)), localize_text, as_json)
 
 
-@_command("batchcam faithfulness runs/monday --checkpoint model.pth --data photos/test --out scores", (0, 1, 2, 3))
+@_command("batchcam faithfulness runs/monday --checkpoint model.pth --data photos/test --out scores")
 @click.argument("run", type=FILE)
 @option("--checkpoint", "ckpt", type=FILE, required=True, help="The run's checkpoint.")
 @option("--data", required=True, help="The run's dataset.")
 @option("--samples", type=int, default=50, show_default=True, help="How many to draw at random.")
-@option("--steps", type=int, default=20, show_default=True, help="Of each curve.")
-@option("--seed", type=int, default=0, show_default=True, help="Of the draw, the random orders and the noise.")
+@option("--steps", type=int, default=20, show_default=True, help="Steps of each curve.")
+@option(
+    "--seed", type=int, default=0, show_default=True, help="Random seed of the draw, the random orders and the noise."
+)
 @option(
     "--deletion-to", metavar="mean|zero|blur", default="mean", show_default=True, help="What deleted pixels become."
 )
@@ -338,14 +358,16 @@ def faithfulness(run: Path, ckpt: Path, data: str, quiet: bool, as_json: bool, *
     return _finish(command(config), faithfulness_text, as_json)
 
 
-@_command("batchcam export runs/monday --to csv --out monday-table", (0, 1, 2, 3))
+@_command("batchcam export runs/monday --to csv --out monday-table")
 @click.argument("run", type=FILE)
 @option("--to", required=True, metavar="virelay|wsol|png|csv|parquet", help="parquet: pip install pyarrow first.")
 @option("--out", type=FILE, required=True, help="Folder; run again to go on.")
 @option("--data", help="Where the original images are, for virelay and png.  [default: where the run found them]")
 @option("--target", metavar="predicted|label", help="Explained class.  [default: predicted; label for wsol]")
-@option("--size", metavar="HxW", help="Of the maps, or 'input', or for virelay 'grid'.  [default: 224x224 for wsol]")
-@option("--palette", metavar="viridis|jet", help="For png.  [default: viridis]")
+@option(
+    "--size", metavar="HxW", help="Size of the maps, or 'input', or for virelay 'grid'.  [default: 224x224 for wsol]"
+)
+@option("--palette", metavar="viridis|jet", help="Colours of the maps, for png.  [default: viridis]")
 @partial_option
 def export(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Hand a run over in another tool's format: ViRelAy, WSOL score maps, pictures, tables."""
@@ -356,7 +378,7 @@ def export(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     return _finish(command(ExportConfig(run, quiet=quiet, **options)), export_text, as_json)
 
 
-@_command("batchcam compare runs/monday runs/tuesday --max-accuracy-drop 1 --min-cam-similarity 0.5", (0, 1, 2, 3))
+@_command("batchcam compare runs/monday runs/tuesday --max-accuracy-drop 1 --min-cam-similarity 0.5")
 @click.argument("old", type=FILE)
 @click.argument("new", type=FILE)
 @option("--max-flips", type=float, metavar="P", help="Gate: percent of compared samples whose prediction changed.")

@@ -20,7 +20,7 @@ FILE = click.Path(path_type=Path)
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """Return a click option that can also come from BATCHCAM_<its long name>."""
-    longest = max((n.partition("/")[0] for n in names if n.startswith("-")), key=len).lstrip("-")
+    longest = max((n for n in names if n.startswith("-")), key=len).lstrip("-")
     settings.setdefault("envvar", variable_of(longest))
     return click.option(*names, **settings)
 
@@ -58,7 +58,7 @@ preprocessing_options = _options(
     option(
         "--preprocess",
         metavar="imagenet|seed",
-        help="Preset: imagenet (256, crop 224) or seed (128, mean and std 0.5).",
+        help="Preset: imagenet (256, crop 224) or seed (128, mean and std 0.5: what train does).",
     ),
     option("--image-size", metavar="N|HxW", help="The network's input, cropped from the centre."),
     option(

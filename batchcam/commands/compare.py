@@ -180,7 +180,7 @@ class CompareSummary:
         totals: over all compared samples.
         classes: one a class, the old run's classes first.
         transitions: the most frequent flips.
-        exchanges: classes that look like one another of the old run, such as two whose names were swapped.
+        exchanges: classes that each look like a different one of the old run, such as two whose names were swapped.
         movers: samples that moved most, broken ones first.
         gates: the limits that were asked for.
         findings: of them, how many are exceeded.

@@ -18,7 +18,7 @@ DEVIATIONS = 2.5
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-    """Classes of the new run that look like one another of the old run: each like the one before it.
+    """Classes of the new run that each look like a different class of the old run: like the one before it.
 
     Attributes:
         classes: their names; the first looks like the last.

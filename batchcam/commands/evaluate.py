@@ -26,8 +26,9 @@ class EvaluateSummary:
 
     Attributes:
         samples: of the dataset.
-        labelled: with a label, and readable.
+        labelled: with a label, and predicted.
         unreadable: samples whose image could not be read.
+        non_finite: samples with a NaN or an infinity among their logits, as --precision fp16 may give.
         accuracy: over the labelled ones, None without any.
         classes: score of each class.
     """
@@ -35,13 +36,14 @@ class EvaluateSummary:
     samples: int
     labelled: int
     unreadable: int
+    non_finite: int
     accuracy: float | None
     classes: list[metrics.ClassScore]
 
     @property
     def findings(self) -> int:
         """Samples that need a look."""
-        return self.unreadable
+        return self.unreadable + self.non_finite
 
 
 def evaluate(config: EvaluateConfig) -> EvaluateSummary:
@@ -60,16 +62,18 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     samples = len(assembly.source)
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
     stream = BatchStream(assembly.dataset, batches, loader_processes(config.compute.workers), device)
-    predictions = np.full(samples, -1, np.int64)
+    predictions, unreadable = np.full(samples, -1, np.int64), 0
     with stream, Progress("evaluate", samples, "images", config.quiet) as progress:
         for batch in stream:
             predictions[batch.indices.numpy()] = predict(network, assembly.preprocessing, batch, device, precision)
+            unreadable += int(batch.unreadable.sum())
             progress.advance(len(batch.indices))
     labels = assembly.labels
     return EvaluateSummary(
         samples=samples,
         labelled=int(((labels >= 0) & (predictions >= 0)).sum()),
-        unreadable=int((predictions < 0).sum()),
+        unreadable=unreadable,
+        non_finite=int((predictions < 0).sum()) - unreadable,
         accuracy=metrics.accuracy(labels, predictions),
         classes=metrics.class_scores(labels, predictions, assembly.class_names),
     )

@@ -159,7 +159,7 @@ def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Wo
 
 
 def _shuffled(shards: Sequence[Shard]) -> list[Shard]:
-    """Return the shards in an order of this worker's own: others may be at work on the same, and both would do all."""
+    """Return the shards in a random order: in one order, workers without shares would all make the same shard next."""
     return random.Random().sample(shards, len(shards))  # not the shared generator, which the network may have seeded
 
 

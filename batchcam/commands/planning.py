@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import shutil
@@ -21,6 +22,8 @@ from batchcam.engine.sources import dataset_folder
 from batchcam.errors import ConfigError
 from batchcam.rules import CONTROLS, EXACT, cams_per_sample
 from batchcam.scheduler import Share, utc_now, whereabouts
+from batchcam.store.layout import shard_bytes
+from batchcam.store.master import master_bytes
 from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
 
 DEFAULT_BATCH_SIZE = 64
@@ -134,8 +137,11 @@ def default_shard_size(plan: Plan) -> int:
 
 
 def bytes_of(plan: Plan, shards: Sequence[Shard]) -> int:
-    """Return about how many bytes the rows of `shards` take, before compression."""
-    return sample_bytes(plan) * sum(s.count for s in shards)
+    """Return at most how many bytes `shards` and run.h5 take, for which nothing counts as compressed."""
+    if not shards:
+        return 0
+    counts = collections.Counter(s.count for s in shards)
+    return sum(shard_bytes(plan, count) * many for count, many in counts.items()) + master_bytes(plan)
 
 
 def preflight(

@@ -23,7 +23,7 @@ from batchcam.store import landing
 from batchcam.store.run import Run, Sample
 
 SHEET_PICTURES: Final = 20
-"""Of a sheet for which no number was asked: the seed's two rows of ten, evenly spread over the selected samples."""
+"""Pictures of a sheet for which no number was asked: two rows of ten, evenly spread over the selected samples."""
 
 MOST_SHEET_PICTURES: Final = 1000
 SHEET_TILE: Final = (160, 160)

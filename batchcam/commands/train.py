@@ -263,7 +263,7 @@ def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str,
     if config.val:
         other = timed(open_source(config.val), config.sample_timeout)
         samples = SampleDataset(other, preprocessing, preprocessing.image_size)
-        known = match_classes(other.labels, other.class_names, names)
+        known = match_classes(other, names)
         if (known < 0).all():
             raise DatasetError(f"{config.val}: no sample has a label; validation needs labels")
         validation = _Samples(samples, known, np.arange(len(other)))

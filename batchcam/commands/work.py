@@ -29,7 +29,7 @@ from batchcam.store.plan import Plan, Shard
 from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter, has_landed
 
 RESTARTS = 3
-"""Of the loader processes, when one dies."""
+"""How often loader processes are started again when one dies."""
 
 STAGES = ("waiting_for_images", "explaining", "storing")
 """What the loop over batches spends its time on; landing goes on in the background."""
@@ -223,7 +223,7 @@ def loader_processes(asked: int | None) -> int:
 
 
 def warn_of_workers(asked: int | None) -> None:
-    """Tell when more processes are to decode images than there are CPUs: one line, where torch has eight."""
+    """Tell when more processes are to decode images than there are CPUs, on one line."""
     if (asked or 0) > (cpus := available_cpus()):
         note(f"warning: --workers {asked}: this process may use {counted(cpus, 'CPU')}", quiet=False)
 

@@ -96,7 +96,7 @@ def assemble(
         architecture=architecture,
         class_names=names,
         source=source,
-        labels=match_classes(source.labels, source.class_names, names),
+        labels=match_classes(source, names),
         preprocessing=preprocessing if probe.dtype == torch.uint8 else None,
         probe=probe,
         names_from_dataset=not (checkpoint.class_names or classifier.class_names) and source.class_names is not None,
@@ -119,10 +119,10 @@ def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module,
             raise ConfigError(
                 f"{where}: does not say its architecture; name it with --arch, such as resnet18, or --model"
             )
-        network = network_for(architecture, checkpoint.state)
+        network = network_for(architecture, checkpoint.state, where)
     load_state(network, checkpoint.state, where)
     # in the network's order: safetensors sorts its keys
-    return network, architecture, class_count_of(network.state_dict())
+    return network, architecture, class_count_of(network.state_dict(), where)
 
 
 def _call(model: str) -> object:

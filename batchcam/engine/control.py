@@ -9,7 +9,7 @@ from batchcam.engine.tracing import finite_trace
 from batchcam.errors import ModelError
 
 SEED = 181003292
-"""Not one that people train with: the control of a network that was initialised alike would be its beginning."""
+"""A seed that nobody trains with: from the training's own, "random" weights would be those that it started from."""
 
 
 def randomise(network: nn.Module, control: str, probe: Tensor) -> None:
@@ -23,7 +23,7 @@ def randomise(network: nn.Module, control: str, probe: Tensor) -> None:
         probe: normalised images, to see which layer gives the logits.
 
     Raises:
-        ModelError: a layer has weights, but does not know how to initialise them.
+        ModelError: a weight is not a floating-point number.
     """
     if control == "none":
         return

@@ -85,7 +85,7 @@ class SampleDataset(Dataset[Any]):
 
     Args:
         source: the dataset.
-        preprocessing: how an image becomes the network's input.
+        preprocessing: how an image becomes the network's input; None: the samples are preprocessed tensors.
         input_size: (H, W) that every sample must have in the end.
         channels: C that every sample must have in the end.
     """
@@ -254,7 +254,7 @@ class BatchStream:
 
 @contextlib.contextmanager
 def _without_torchs_advice() -> Iterator[None]:
-    """Silence torch where it tells, in four lines, that there are more processes than CPUs: they were asked for."""
+    """Silence torch where it tells at length that there are more processes than CPUs: they were asked for."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")
         yield
@@ -276,7 +276,7 @@ def loader_died(error: BaseException) -> LoaderDiedError:
 
 
 def _forget_unbuilt_iterator(error: BaseException) -> None:
-    """Tell an iterator of torch whose construction failed to have no processes: dropped, it looks for them in vain."""
+    """Mark torch's iterator, whose construction failed, as shut down: else its end looks for processes in vain."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         iterator: Any = frame.f_locals.get("self")
         if type(iterator).__name__ == "_MultiProcessingDataLoaderIter" and not hasattr(iterator, "_workers"):

@@ -133,7 +133,7 @@ def _class_indices(where: str, labels: Any, count: int) -> NDArray[np.int64]:
     except TypeError as error:
         raise DatasetError(f"{where}: labels are not class indices: give whole numbers, -1 where not known") from error
     if len(indices) != count:
-        raise DatasetError(f"{where}: {len(indices)} labels for {count} samples")
+        raise DatasetError(f"{where}: {len(indices)} labels for {count} samples: give one for each")
     if min(indices) < UNKNOWN_LABEL:
         raise DatasetError(f"{where}: label {min(indices)}: class indices start at 0, -1 is not known")
     return np.array(indices, np.int64)
@@ -155,7 +155,7 @@ def _ids(where: str, sample_ids: Any, count: int, prefix: str) -> PackedText:
         return numbered_ids(count, prefix)
     ids = list(sample_ids)
     if len(ids) != count:
-        raise DatasetError(f"{where}: {len(ids)} ids for {count} samples")
+        raise DatasetError(f"{where}: {len(ids)} ids for {count} samples: give one for each")
     return packed_ids(ids, where)
 
 

@@ -53,33 +53,38 @@ def load_callable(spec: str) -> Any:
         raise ModelError(f"{spec!r}: cannot import: {type(error).__name__}: {error}") from error
 
 
-def network_for(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
+def network_for(architecture: str, state: Mapping[str, Tensor], where: str) -> nn.Module:
     """Return torchvision's network of that name with as many outputs as the state dict's classifier has.
+
+    Args:
+        architecture: torchvision's name.
+        state: the checkpoint's.
+        where: the checkpoint, for messages.
 
     Raises:
         CheckpointError: the state dict has no classifier.
         ModelError: torchvision has no classifier of that name.
     """
-    guess = class_count_of(state)
+    guess = class_count_of(state, where)
     if guess > MANY_CLASSES:
-        _require_layers(build_network(architecture, 2), state)
+        _require_layers(build_network(architecture, 2), state, where)
     network = build_network(architecture, guess)
     # in the network's order: safetensors sorts its keys
-    class_count = class_count_of({k: state[k] for k in network.state_dict() if k in state} or state)
+    class_count = class_count_of({k: state[k] for k in network.state_dict() if k in state} or state, where)
     return network if class_count == guess else build_network(architecture, class_count)
 
 
-def _require_layers(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+def _require_layers(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Refuse a state dict whose tensors differ from the network's in more than the number of classes.
 
     Only then is a network for as many classes no larger than the file that claims them.
     """
     for name, own in network.state_dict().items():
         if name not in state or state[name].shape[1:] != own.shape[1:]:
-            raise CheckpointError(f"the checkpoint's {name} is not this network's: is --arch right?")
+            raise CheckpointError(f"{where}: its {name} is not this network's: is --arch right?")
 
 
-def class_count_of(state: Mapping[str, Tensor]) -> int:
+def class_count_of(state: Mapping[str, Tensor], where: str) -> int:
     """Return K from the classifier's weight: the last matrix (K, C), or else the last 1x1 convolution (K, C, 1, 1).
 
     Raises:
@@ -91,7 +96,7 @@ def class_count_of(state: Mapping[str, Tensor]) -> int:
     for weights in (matrices, convolutions):
         if weights:
             return int(weights[-1].shape[0])
-    raise CheckpointError("the checkpoint has no linear layer: which network is it? name it with --arch or --model")
+    raise CheckpointError(f"{where}: has no linear layer: which network is it? name it with --arch or --model")
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 PIXELS_AT_ONCE = 8 * 224 * 224
-"""Of a batch, on a CPU: few enough that one layer's activations are still in its cache when the next layer wants them.
+"""What a network on a CPU takes at once: few enough that a layer finds the one before's activations in the cache.
 
 A constant, and not measured on the machine: results are equal to the last bit only for equal parts.
 """

@@ -25,7 +25,7 @@ _SHOWN: Final = 100
 """Characters of a wrong value that a message shows."""
 
 _MOST_PIXELS: Final = 2**25
-"""Of a resized image: about 5800x5800, 100 MB; a checkpoint could ask for any number."""
+"""Largest resized image: about 5800x5800, 100 MB; a checkpoint could ask for any number."""
 
 
 @dataclasses.dataclass(frozen=True)

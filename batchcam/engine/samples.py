@@ -25,7 +25,7 @@ UNKNOWN_SIZE: Final = -1
 """Size of a file that does not exist, or of an image whose stored bytes a dataset keeps to itself."""
 
 MOST_BYTES: Final = 2**30
-"""Of a stored image: the most pixels that are decoded take less, with 16 bits for each of four channels, unpacked."""
+"""Largest stored image: the most pixels that are decoded take less, unpacked, at 16 bits for each of four channels."""
 
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _SERVER_GONE: Final = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH})

@@ -28,7 +28,7 @@ _PREFIXES: Final[dict[str, Callable[[str, str], Source]]] = {
 KINDS: Final = (
     "a folder of class folders, FILE.csv, stl10:ROOT[:split], torchvision:NAME:ROOT[:split], python:module:callable"
 )
-"""What `open_source` opens, for messages and help."""
+"""What `open_source` opens, for messages."""
 
 _NAMED_CLASSES: Final = 10
 """Unknown classes that an error lists."""
@@ -64,15 +64,12 @@ def dataset_folder(spec: str) -> str | None:
     return path if not (colon and prefix in _PREFIXES) and os.path.isdir(path) else None
 
 
-def match_classes(
-    labels: NDArray[np.int64], source_classes: Sequence[str] | None, model_classes: Sequence[str] | int
-) -> NDArray[np.int64]:
-    """Return labels as indices of the model's classes, matched by name where both name them.
+def match_classes(source: Source, model_classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return a dataset's labels as indices of the model's classes, matched by name where both name them.
 
     Args:
-        labels: class indices of the dataset, -1 where not known, int64 (n,).
-        source_classes: the dataset's class names by index, or None.
-        model_classes: the model's class names by index, or only how many classes it has.
+        source: the dataset.
+        model_classes: the model's class names by index.
 
     Returns:
         Indices of the model's classes, -1 where not known, int64 (n,).
@@ -80,43 +77,39 @@ def match_classes(
     Raises:
         DatasetError: the model does not know a class, or knows only names or numbers that can't be told apart.
     """
-    if isinstance(model_classes, int):
-        if source_classes is not None and len(source_classes) != model_classes:
-            raise DatasetError(
-                f"the dataset names {len(source_classes)} classes, the model has {model_classes} without names: "
-                "give the model's class names"
-            )
-        return _checked_range(labels, model_classes)
-    if source_classes is None:
-        return _checked_range(labels, len(model_classes))
-    if tuple(source_classes) == tuple(model_classes):
-        return _checked_range(labels, len(model_classes))
-    return _by_name(labels, source_classes, model_classes)
+    names = source.class_names
+    if names is None or tuple(names) == tuple(model_classes):
+        return _checked_range(source, len(model_classes))
+    return _by_name(source, names, model_classes)
 
 
-def _by_name(
-    labels: NDArray[np.int64], source_classes: Sequence[str], model_classes: Sequence[str]
-) -> NDArray[np.int64]:
+def _by_name(source: Source, source_classes: Sequence[str], model_classes: Sequence[str]) -> NDArray[np.int64]:
     counts = Counter(model_classes)
     unknown = [name for name in source_classes if counts[name] == 0]
     if unknown:
         listed = ", ".join(one_line(name) for name in unknown[:_NAMED_CLASSES])
         more = f" and {len(unknown) - _NAMED_CLASSES} more" if len(unknown) > _NAMED_CLASSES else ""
-        raise DatasetError(f"the model does not know these classes of the dataset: {listed}{more}")
+        raise DatasetError(
+            f"{source.spec}: the model does not know these classes of the dataset: {listed}{more}; name "
+            "them as the model does"
+        )
     repeated = [name for name in source_classes if counts[name] > 1]
     if repeated:
-        raise DatasetError(f"two classes of the model are named {repeated[0]}: label by class index instead")
+        raise DatasetError(
+            f"{source.spec}: two classes of the model are named {repeated[0]}: label by class index instead"
+        )
     index = {name: position for position, name in enumerate(model_classes)}
     # the last place is what label -1 picks
     table = np.array([index[name] for name in source_classes] + [UNKNOWN_LABEL], np.int64)
-    return table[_checked_range(labels, len(source_classes))]
+    return table[_checked_range(source, len(source_classes))]
 
 
-def _checked_range(labels: NDArray[np.int64], class_count: int) -> NDArray[np.int64]:
+def _checked_range(source: Source, class_count: int) -> NDArray[np.int64]:
+    labels = source.labels
     wrong = np.flatnonzero((labels < UNKNOWN_LABEL) | (labels >= class_count))
     if len(wrong):
         raise DatasetError(
-            f"label {labels[wrong[0]]} of sample {wrong[0]} is outside the {class_count} classes: "
+            f"{source.spec}: label {labels[wrong[0]]} of sample {wrong[0]} is outside the {class_count} classes: "
             f"labels are 0…{class_count - 1}, -1 where not known"
         )
     return labels.astype(np.int64)

@@ -78,7 +78,7 @@ def initial_network(architecture: str, class_count: int, weights: str | None, se
         return build_network(architecture, class_count)
     if Path(weights).exists():
         state = load_checkpoint(Path(weights)).state
-        network = build_network(architecture, class_count_of(state))
+        network = build_network(architecture, class_count_of(state, weights))
         load_state(network, state, weights)
     else:
         network = _torchvision_weights(architecture, weights)
@@ -202,7 +202,7 @@ def _torchvision_weights(architecture: str, name: str) -> nn.Module:
         ) from error
     except Exception as error:  # whatever the network or the cache folder raises
         raise CheckpointError(f"--weights {name}: cannot download: {error}; give a local file") from error
-    network = build_network(architecture, class_count_of(state))
+    network = build_network(architecture, class_count_of(state, name))
     load_state(network, state, name)
     return network
 
@@ -211,7 +211,7 @@ def _replace_last_layer(network: nn.Module, class_count: int) -> None:
     """Put a new linear layer in place of the network's last one."""
     linear = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
-        raise ModelError("the network has no linear layer to replace")
+        raise ModelError("the network has no linear layer to replace; choose another --arch")
     name, last = linear[-1]
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, nn.Linear(last.in_features, class_count))

@@ -33,7 +33,7 @@ MAP_FOLDER: Final = "maps"
 INDEX_FILE: Final = "index.csv"
 ENDING: Final = ".png"
 LARGEST_SIDE: Final = 1024
-"""Of an overlay, in pixels: a photo of 12 megapixels would make a PNG of 20 MB."""
+"""Longest side of an overlay, in pixels: a photo of 12 megapixels would make a PNG of 20 MB."""
 
 GREY: Final = 128
 BATCH: Final = 64

@@ -33,7 +33,7 @@ PART_FOLDER: Final = "parts"
 CHANNELS: Final = 3  # with one channel, 7 of the viewer's 8 colour maps fail
 PART_BYTES: Final = 32 * 2**20
 CHUNK_PIXELS: Final = 2048
-"""Of a chunk's rows in one channel: the three equal channels of a chunk then lie within deflate's 32 KiB window."""
+"""Most pixels of one channel in a chunk: its three equal channels then lie within deflate's window of 32 KiB."""
 
 GREY: Final = 128
 STRATEGIES: Final = {"predicted": "predicted_label", "label": "true_label"}

@@ -93,7 +93,7 @@ def _figure(facts: Facts, picture: Picture) -> Markup:
     if picture.state is State.MISSING:
         missing = element("p", "map alone" if picture.mapped else "no picture", class_="soft")
     elif picture.state is not State.FOUND:
-        missing = element("p", f"original {picture.state.value}: ", foreign(picture.reason), class_="soft")
+        missing = element("p", f"original {picture.state.name.lower()}: ", foreign(picture.reason), class_="soft")
     return element("figure", drawn, element("figcaption", name, predicted, labelled, measures, missing))
 
 

@@ -8,6 +8,7 @@ from batchcam import __version__
 from batchcam.reporting.content import About
 from batchcam.reporting.html import Markup, definitions, element, escape, foreign, join, table
 from batchcam.reporting.writing import NONE, stated, stated_cell
+from batchcam.rules import identity_words
 
 MOST_TASKS: Final = 100
 LONGEST: Final = 600  # characters of preprocessing or versions
@@ -67,7 +68,7 @@ def _facts(about: About) -> list[tuple[str, object]]:
         ("Grid and input", f"{grid[0]}×{grid[1]} cells, {size[0]}×{size[1]} pixels (height×width)"),
         ("Method", plan.method + (f"; control: {CONTROL_WORDS[plan.control]} random" if control else "")),
         ("Precision", plan.precision),
-        ("Identity", "holds" if plan.identity else "waived"),
+        ("Identity", identity_words(plan.method, plan.identity)),
         ("Dataset", stated(about.option("data"))),
         ("Dataset fingerprint", element("code", plan.dataset_fingerprint)),
         ("Samples and classes", f"{plan.sample_count:,} samples, {len(plan.class_names):,} classes"),

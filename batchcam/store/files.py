@@ -20,7 +20,7 @@ OPEN_FILES = 64
 """Shards kept open at once; far below any limit of the system, however many shards a run has."""
 
 DENSE = 4
-"""Rows are read in one slice when at least every so-manieth is wanted."""
+"""Rows are read in one slice when at least one in so many is wanted."""
 
 Proof = Callable[[Path], str | None]
 """The SHA-256 that a file of the run must have, hex; None where nothing is known to prove it by."""

@@ -74,18 +74,13 @@ def land_first(path: Path, data: Buffer) -> bool:
         return True
 
 
-def land_with_digest(path: Path, data: Buffer, replace: bool = False) -> str:
+def land_with_digest(path: Path, data: Buffer) -> str:
     """Land a file whose `sha256sum -c` companion lies beside it; return the digest in hex.
 
-    The digest goes first: a file under its final name always has one.
-
-    Args:
-        path: final name.
-        data: content.
-        replace: replace a file that is there with its digest. Otherwise that one is whole and stays: another worker
-            was quicker.
+    The digest goes first: a file under its final name always has one. A file that is there with its digest is whole and
+    stays: another worker was quicker.
     """
-    if not replace and path.exists() and (existing := read_digest(path)):
+    if path.exists() and (existing := read_digest(path)):
         return existing
     digest = hashlib.sha256(data).hexdigest()
     _land_digest(path, digest)
@@ -181,8 +176,8 @@ def _land_digest(path: Path, digest: str) -> None:
 def _agreed_digest(path: Path, digest: str) -> str:
     """Return the digest of what has landed under `path`, which lies beside it in the end.
 
-    That it is another one than `digest` takes two workers at once whose bytes differ, as on unlike GPUs: each replaced
-    what the other one had landed, and maybe not both of its files last.
+    It is not `digest` only where two workers landed different bytes at once, as on unlike GPUs: the file may then be
+    one worker's and the digest the other's.
     """
     if read_digest(path) != digest:
         while read_digest(path) != (digest := file_digest(path)):

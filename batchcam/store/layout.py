@@ -24,10 +24,14 @@ from batchcam.store.schema import (
     column_chunk_rows,
     encode_text,
     map_chunk_rows,
+    sample_arrays,
 )
 from batchcam.store.sink import Sink
 
 Columns = Mapping[str, np.ndarray]
+
+WORDS_BYTES = 2**16
+"""Units, meanings, names of dimensions and HDF5's own structures; measured are 46 kB."""
 
 FILE_FORMAT = h5py.h5f.LIBVER_V110
 """HDF5 1.10 file format: metadata with checksums; readers with HDF5 1.10 can't open newer formats."""
@@ -142,20 +146,45 @@ def create(file: h5py.File, array: Array, shape: Sequence[int], text_width: int 
             h5py.string_dtype("utf-8", text_width),
             {"compression": "gzip", "compression_opts": 4, "shuffle": True},
         )
-        chunk_rows = min(shape[0], 4096)
     elif array.storage == "deflate":
         dtype = np.dtype(array.dtype)
         filters = {"compression": "gzip", "compression_opts": 1, "shuffle": dtype.itemsize > 1}
-        chunk_rows = map_chunk_rows(*shape)
     else:
         dtype, filters = np.dtype(array.dtype), {"fletcher32": True}
-        chunk_rows = column_chunk_rows(shape[0], dtype.itemsize * int(np.prod(shape[1:])))
-    dataset = file.create_dataset(
-        array.name, shape, dtype, chunks=(chunk_rows, *shape[1:]), fillvalue=array.fill or None, **filters
-    )
+    chunks = (_chunk_rows(array, shape), *shape[1:])
+    dataset = file.create_dataset(array.name, shape, dtype, chunks=chunks, fillvalue=array.fill or None, **filters)
     attach_scales(file, dataset, array)
     describe(dataset, array)
     return dataset
+
+
+def _chunk_rows(array: Array, shape: Sequence[int]) -> int:
+    if array.storage == "text":
+        return min(shape[0], 4096)
+    if array.storage == "deflate":
+        return map_chunk_rows(*shape)
+    return column_chunk_rows(shape[0], np.dtype(array.dtype).itemsize * int(np.prod(shape[1:])))
+
+
+def stored_bytes(array: Array, plan: Plan, count: int) -> int:
+    """Return at most how many bytes `array` takes for `count` samples: whole chunks, as if nothing compressed them."""
+    shape = array_shape(array, plan, count)
+    rows = _chunk_rows(array, shape)
+    width = plan.sample_id_bytes if array.storage == "text" else np.dtype(array.dtype).itemsize
+    return -(-shape[0] // rows) * rows * int(np.prod(shape[1:])) * width
+
+
+def head_bytes(plan: Plan) -> int:
+    """Return about how many bytes a file takes whatever samples it holds: classifier, plan, class names, words."""
+    names = len(plan.class_names) * max(len(name.encode()) for name in plan.class_names)
+    classifier = sum(stored_bytes(array, plan, 1) for array in CLASSIFIER_ARRAYS)
+    return classifier + len(plan.config_text().encode()) + names + WORDS_BYTES
+
+
+def shard_bytes(plan: Plan, count: int) -> int:
+    """Return at most how many bytes a shard of `count` samples takes."""
+    arrays = sample_arrays(plan.maps, plan.method)
+    return head_bytes(plan) + sum(stored_bytes(array, plan, count) for array in arrays)
 
 
 def attach_scales(file: h5py.File, dataset: h5py.Dataset, array: Array) -> None:

@@ -59,7 +59,7 @@ class Manifest:
         run_id: of the plan.
         shards: one record per shard, in order.
         master: run.h5.
-        totals: samples, labelled, correct, accuracy, and samples by status.
+        totals: samples, labelled, correct, accuracy, samples by status, largest identity residual.
         findings: what a reader should look at: kind and count.
         tasks: what each task recorded of itself.
         made: when, where and by whom it was written.

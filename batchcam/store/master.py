@@ -24,7 +24,9 @@ from batchcam.store.layout import (
     create,
     create_group,
     describe,
+    head_bytes,
     new_file,
+    stored_bytes,
     write_classes,
     write_header,
     write_scales,
@@ -44,8 +46,11 @@ from batchcam.store.schema import (
     sample_arrays,
 )
 
+SHARD_ENTRY_BYTES = 1024
+"""What run.h5 keeps of a shard: a row of its table, and where the rows of virtual arrays lie."""
+
 TEXT_ROWS = 4096
-"""Of a text column, kept together while they wait for their place in run.h5; as many as its chunks have."""
+"""Rows of a text column that wait together for their place in run.h5; as many as its chunks have."""
 
 
 def collect(
@@ -147,6 +152,13 @@ def is_copied(array: Array, plan: Plan) -> bool:
         return True
     row_bytes = np.dtype(array.dtype).itemsize * int(np.prod(array_shape(array, plan, 1)))
     return row_bytes * plan.sample_count <= MASTER_COPY_LIMIT
+
+
+def master_bytes(plan: Plan) -> int:
+    """Return about how many bytes run.h5 takes at most."""
+    copied = [array for array in sample_arrays(plan.maps, plan.method) if is_copied(array, plan)]
+    columns = sum(stored_bytes(array, plan, plan.sample_count) for array in copied)
+    return columns + head_bytes(plan) + SHARD_ENTRY_BYTES * len(plan.shards)
 
 
 class _Copies:

@@ -17,7 +17,7 @@ from batchcam.store.document import canonical, read_document, seal
 from batchcam.store.schema import MAP_KINDS, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, shard_file
 
 PIXEL_LIMIT = 2**28
-"""Of the network's input; maps are upsampled to it, whether they are stored or not."""
+"""Largest input of a network; maps are upsampled to it, whether they are stored or not."""
 
 IDENTITY_FIELDS = (
     "schema_version",
@@ -59,7 +59,7 @@ class Plan:
         preprocessing: how an image becomes the network's input.
         precision: fp32, tf32, bf16 or fp16.
         architecture: name of the network.
-        identity: False when the user waived the identity knowingly.
+        identity: whether the maps are said to add up to the logits; False for gradient methods, or where it was waived.
         sample_count: samples of the whole dataset.
         sample_id_bytes: UTF-8 length of the longest sample id.
         batch_size: samples of one forward pass.

@@ -36,6 +36,8 @@ SCALAR_COLUMNS = (
     "error",
 )
 
+NO_MAPS = "the run stores no maps; upsample run.cam() instead"
+
 Rows = int | np.integer[Any] | slice | Sequence[int] | np.ndarray
 
 
@@ -117,13 +119,14 @@ class Run:
     """A run directory, or one of its shards, opened for reading; close it, or use it with `with`.
 
     A complete run is read from run.h5 and its shards; of a run that is still being written the shards that have
-    landed. Files are opened read-only and never locked, unless HDF5_USE_FILE_LOCKING says otherwise. Before the HDF5
-    library sees a file for the first time, its SHA-256 is compared with the one that was written with it.
+    landed. Files are opened read-only, with HDF5's lock where the file system has one. Before the HDF5 library sees a
+    file for the first time, its SHA-256 is compared with the one that was written with it.
 
     Attributes:
         path: the run directory or shard.
         plan: what the run is.
-        complete: whether the manifest is there; False also for a single shard, and where files are lost.
+        complete: whether the manifest is there; False also for a single shard, and where `open_rest` left
+            files out.
         shards: those whose rows the run has, absent ones of a partial run included.
         absent: indices of the shards whose rows read as fill values; empty unless opened with `partial`.
         lost: what is wrong with each file that was left out, by `open_rest`.
@@ -172,14 +175,19 @@ class Run:
         """Return an array of the schema, such as `run.cams` or `run.prediction`."""
         array = self.__dict__.get("_arrays", {}).get(name)
         if array is None:
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+            why = f": {NO_MAPS}" if name in ("maps", "map_range") else ""
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{why}")
         return RunArray(self, array)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._arrays]
 
     def __getitem__(self, row: int) -> Sample:
-        """Return the sample at `row`; negative rows count from the end."""
+        """Return the sample at `row`; negative rows count from the end.
+
+        Raises:
+            IndexError: there is no such row.
+        """
         return self._sample(self._valid(row))
 
     def __iter__(self) -> Iterator[Sample]:
@@ -215,7 +223,8 @@ class Run:
             class_: index or name of the class; default: the predicted one.
 
         Raises:
-            KeyError: no such sample or class, or the run does not store this class's map of this sample.
+            KeyError: no such id or class, or the run does not store this class's map of this sample.
+            IndexError: no such row.
         """
         row = self.row(sample) if isinstance(sample, str) else self._valid(sample)
         wanted = int(self.prediction[row]) if class_ is None else self.class_index(class_)
@@ -229,11 +238,12 @@ class Run:
         """Return the upsampled map of the predicted class, as stored, (H, W).
 
         Raises:
-            KeyError: no such sample, or the run stores no maps.
+            KeyError: no such id, or the run stores no maps.
+            IndexError: no such row.
         """
         row = self.row(sample) if isinstance(sample, str) else self._valid(sample)
         if "maps" not in self._arrays:
-            raise KeyError(f"{self.path}: stores no maps; upsample run.cam() instead")
+            raise KeyError(f"{self.path}: {NO_MAPS}")
         upsampled: np.ndarray = self.maps[row]
         return upsampled
 
@@ -256,7 +266,13 @@ class Run:
             names: arrays of the schema.
             rows: rows of a chunk.
             mask: bool (n,), which rows; default: all.
+
+        Raises:
+            KeyError: there is no such array.
         """
+        for name in names:
+            if name not in self._arrays:
+                raise KeyError(f"{self.path}: no array {name!r}; there are {', '.join(self._arrays)}")
         chosen = np.arange(len(self)) if mask is None else np.flatnonzero(mask)
         for start in range(0, len(chosen), rows):
             part = chosen[start : start + rows]
@@ -270,7 +286,7 @@ class Run:
 
     @property
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
-        """Weight (K, C) and bias (K,) of the last linear layer."""
+        """Weight (K, C) and bias (K,) of the linear map from pooled activations to logits; NaN for gradient methods."""
         file = self._files.shard(self.shards[self._readable()[0]])
         return file["classifier/weight"][...], file["classifier/bias"][...]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 BLOCK_BYTES = 2**20
 BLOCKS = 16
-"""Of BLOCK_BYTES each, kept in memory; HDF5 goes back to few places, so nearly all are written once, and whole."""
+"""Blocks kept in memory; HDF5 goes back to few places, so nearly all are written once, and whole."""
 
 
 class Sink:

@@ -35,7 +35,7 @@ JUDGE = """
         before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         try:
             loaded = load_checkpoint(path)
-            network_for(loaded.architecture or "resnet18", loaded.state)
+            network_for(loaded.architecture or "resnet18", loaded.state, "it")
             Preprocessing.from_dict(loaded.preprocessing or {})
             said = None
         except BatchcamError as error:
