@@ -51,6 +51,11 @@ class StoppedEarlyError(BatchcamError):
     exit_code = EXIT_STOPPED_EARLY
 
 
+def stopped_by(reason: str) -> StoppedEarlyError:
+    """Return the error to raise when a signal or a time limit, `reason`, stops the work."""
+    return StoppedEarlyError(f"stopped by {reason}; run the same command again to go on")
+
+
 class StorageFullError(StoppedEarlyError):
     """The output's file system has no room, or no quota, left."""
 

@@ -400,7 +400,7 @@ NEVER = ("watch", "debug", "config", "version", "help")
 
 PLACES = ("{run}", "{run}/run.h5", "{run}/shards/shard-00000.h5", "{empty}", "{junk}", "{boxes}", "missing", "")
 WORD_CHARACTERS = st.characters(exclude_characters="\0/", exclude_categories=("Cs",)) | st.sampled_from("\udc80\udcff")
-WORDS = st.text(WORD_CHARACTERS, max_size=8).filter(lambda word: word != "..")
+WORDS = st.text(WORD_CHARACTERS, max_size=8).filter(lambda word: word not in ("..", "--debug"))
 KNOWN_WORDS = st.sampled_from(
     (
         *("label", "predicted", "csv", "png", "wsol", "virelay", "parquet", "0", "ant", "Käfer", "all", "1/2"),

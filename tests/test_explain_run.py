@@ -29,8 +29,10 @@ from batchcam.commands.explain import explain
 from batchcam.commands.planning import bytes_of
 from batchcam.commands.verify import verify
 from batchcam.config import Classifier, Compute, ExplainConfig, VerifyConfig
+from batchcam.engine import samples
 from batchcam.engine.checkpoint import pack_checkpoint
 from batchcam.engine.explainer import Explainer
+from batchcam.engine.images import UnreadableImageError
 from batchcam.errors import EXIT_STOPPED_EARLY, ModelError, RunError, StoppedEarlyError, StorageFullError
 from batchcam.rules import Status
 
@@ -472,6 +474,34 @@ def test_every_kind_of_exact_head_is_explained_rerun_and_verified(name, images, 
     explain(dataclasses.replace(config(checkpoint, images, run), classifier=classifier))
     summary = verify(VerifyConfig(run, 5, classifier, str(images), device="cpu", quiet=True))
     assert (summary.recomputed, summary.found) == (5, [])
+
+
+def test_recompute_tells_a_sample_that_was_recorded_as_unreadable_and_is_not(checkpoint, images, tmp_path, monkeypatch):
+    run, real = tmp_path / "run", samples.decode_image
+    hidden = sorted(images.rglob("*.png"))[5].read_bytes()
+
+    def decode_image(data: bytes):
+        if data == hidden:
+            raise UnreadableImageError("hidden")
+        return real(data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(samples, "decode_image", decode_image)
+        explain(config(checkpoint, images, run))
+    again = VerifyConfig(run, SAMPLES, Classifier(checkpoint), str(images), device="cpu", quiet=True)
+    (found,) = verify(again).found
+    assert (found.array, found.rows) == ("status", 1)
+    assert "the image can be read now, or no longer" in found.message
+
+
+@pytest.mark.parametrize("content", [b"", b"0" * 64])
+def test_a_shard_whose_digest_was_cut_short_is_made_again(checkpoint, images, reference, tmp_path, content):
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    (run / "shards" / "shard-00001.h5.sha256").write_bytes(content)
+    explain(config(checkpoint, images, run))
+    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert digests(run) == digests(reference)
 
 
 def test_verify_takes_from_the_run_what_a_bare_state_dict_does_not_say(images, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -16,6 +17,7 @@ import torch
 from faults import images as hostile
 from memory_source import MemorySource
 
+from batchcam.engine import timed_source
 from batchcam.engine.images import UnreadableImageError, decode_image
 from batchcam.engine.loader import BatchStream, RangeBatches, SampleDataset
 from batchcam.engine.preprocessing import Preprocessing
@@ -126,6 +128,39 @@ def test_a_read_that_returns_after_it_was_given_up_reads_no_more_of_its_batch():
     source.go_on.set()
     time.sleep(0.3)
     assert source.reads == [0, 1, 2, 3, 4]
+
+
+def test_time_in_which_the_job_is_suspended_does_not_count():
+    program = """
+        import os, signal, sys, threading
+        sys.path.insert(0, "tests")
+        from test_hostile_images import SlowSource
+        from batchcam.engine.timed_source import timed
+
+        source = SlowSource(2)
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGSTOP)).start()
+        threading.Timer(1.0, source.go_on.set).start()
+        timed(source, 2).read(1)
+        print("read")
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True) as job:
+        os.waitid(os.P_PID, job.pid, os.WSTOPPED)
+        time.sleep(4)  # twice the limit
+        os.kill(job.pid, signal.SIGCONT)
+        assert job.communicate(timeout=60)[0] == "read\n"
+
+
+def test_a_sample_that_arrives_while_it_is_given_up_is_taken_and_the_next_one_is_not_refused(monkeypatch):
+    source, real = SlowSource(3), timed_source._Reader.take
+
+    def late(reader):
+        if not source.go_on.is_set():
+            source.go_on.set()
+            time.sleep(1)
+        return real(reader)
+
+    monkeypatch.setattr(timed_source._Reader, "take", late)
+    assert loaded(timed(source, 0.5), 0, 3, batch_size=3) == [""] * 3
 
 
 def test_samples_of_a_batch_are_read_in_order_by_one_thread_that_ends_with_the_dataset():

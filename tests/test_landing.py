@@ -356,3 +356,11 @@ def test_land_works_where_folders_know_no_sync(tmp_path: Path, monkeypatch) -> N
 def test_land_into_a_folder_that_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(BatchcamError, match="No such file or directory"):
         landing.land(tmp_path / "absent" / "file", CONTENT)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_make_folder_works_in_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
+    box = tmp_path / "box"
+    box.mkdir(mode=0o333)
+    landing.make_folder(box / "run")
+    assert (box / "run").is_dir()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
+import re
 from typing import Any
 
 import numpy as np
@@ -144,6 +147,13 @@ def test_what_an_item_raises_makes_that_sample_unreadable() -> None:
             listed.read(index)
         assert (str(caught.value), caught.value.sha256) == (message, None)
     assert listed.read(3).image.size == PICTURE.size
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENOMEM])
+def test_an_error_that_is_not_the_samples_ends_the_work_as_for_files(number: int) -> None:
+    listed = listing((PICTURE, 1), OSError(number, os.strerror(number)), (PICTURE, 0))
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        listed.read(1)
 
 
 def test_a_broken_first_item_does_not_hide_the_others() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from batchcam.commands.merge import count_totals, merge
-from batchcam.errors import RunError
+from batchcam.errors import RunError, StoppedEarlyError
 from batchcam.store import landing, layout, master
 from batchcam.store.reader import open_checked
 from batchcam.store.schema import STATUS_MISSING, sample_arrays
@@ -162,7 +162,7 @@ def test_merging_again_never_leaves_run_h5_without_its_digest(finished_run: Path
     merge(finished_run)
     digest = hashlib.sha256((finished_run / "run.h5").read_bytes()).hexdigest()
     assert {each for _, each in seen} == {digest}
-    assert [name for name, _ in seen].count("replace") == 3  # digest, run.h5, manifest
+    assert [name for name, _ in seen].count("replace") == 2  # digest, run.h5
 
 
 def test_totals_do_not_depend_on_how_samples_come_in_shards(make_run) -> None:
@@ -220,6 +220,32 @@ def test_an_interrupt_ends_merging_at_the_next_shard(finished_run: Path, monkeyp
     assert (finished_run / "run.h5").read_bytes() == before
     assert not list(finished_run.glob(".*"))
     assert not [t for t in threading.enumerate() if t.name.startswith("merge")]
+
+
+def test_a_reason_to_stop_ends_merging_at_the_next_shard(finished_run: Path, monkeypatch) -> None:
+    before, real, read = (finished_run / "run.h5").read_bytes(), master.collect, []
+
+    def slow(*arguments):
+        for each in real(*arguments):
+            read.append(each[0].index)
+            time.sleep(0.5)
+            yield each
+
+    monkeypatch.setattr(master, "collect", slow)
+    with pytest.raises(StoppedEarlyError, match="stopped by SIGTERM; run the same command again"):
+        merge(finished_run, lambda: "SIGTERM" if read else None)
+    assert len(read) < 3
+    assert (finished_run / "run.h5").read_bytes() == before
+    assert not list(finished_run.glob(".*"))
+
+
+def test_merging_again_leaves_a_manifest_that_says_the_same(finished_run: Path) -> None:
+    before = (finished_run / "manifest.json").read_bytes()
+    merge(finished_run)
+    assert (finished_run / "manifest.json").read_bytes() == before
+    (finished_run / "manifest.json").write_bytes(before.replace(b"21", b"12"))
+    merge(finished_run)
+    assert (finished_run / "manifest.json").read_bytes() != before
 
 
 def test_merge_removes_what_dead_workers_left(finished_run: Path, run_cli) -> None:
@@ -295,7 +321,7 @@ def test_merge_refuses_what_is_no_hdf5_file(finished_run: Path, content: bytes) 
 
 def test_merge_refuses_a_shard_whose_digest_file_is_damaged(finished_run: Path) -> None:
     damage.flip(finished_run / (damage.MIDDLE + ".sha256"), 70)
-    with pytest.raises(RunError, match="without its digest"):
+    with pytest.raises(RunError, match=r"1 of 3 shards are missing \(1\); run explain again"):
         merge(finished_run)
 
 

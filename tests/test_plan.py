@@ -14,6 +14,7 @@ from damage import edit_document
 
 from batchcam.errors import RunError
 from batchcam.store import landing
+from batchcam.store import plan as plan_module
 from batchcam.store.plan import (
     IDENTITY_FIELDS,
     Plan,
@@ -281,3 +282,20 @@ def test_other_preprocessing_is_told_by_the_entries_that_differ(tmp_path: Path, 
     other = make_plan(preprocessing={"std": [0.5] * 3, "mean": [0.5] * 3, "resize": [256]})
     with pytest.raises(RunError, match=r"preprocessing \(resize \[128\] there, \[256\] here\); choose another"):
         require_same(tmp_path, one, other)
+
+
+def test_a_plan_that_could_not_be_read_again_is_refused_before_it_is_written(tmp_path, make_plan, monkeypatch) -> None:
+    monkeypatch.setattr(plan_module, "SIZE_LIMIT", 500)
+    with pytest.raises(RunError, match=r"3 shards are more than run\.json of 500 bytes holds: raise --shard-size"):
+        write_plan(tmp_path / "run", make_plan(), {})
+    with pytest.raises(RunError, match="a sample id of 70000 bytes; at most 65536 can be stored"):
+        write_plan(tmp_path / "run", make_plan(sample_id_bytes=70_000), {})
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_run_whose_shards_lie_behind_a_link_is_refused(tmp_path, make_plan) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "shards").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="shards: a link; a run holds its files itself"):
+        write_plan(tmp_path / "run", make_plan(), {})

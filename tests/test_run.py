@@ -122,6 +122,19 @@ def test_class_without_a_stored_map_is_a_key_error_that_says_what_is_stored(make
             run.maps  # noqa: B018
 
 
+@pytest.mark.parametrize("at", ["latest", "latest/.", "outer/run"])
+def test_a_run_is_read_and_checked_through_a_link(finished_run, tmp_path, run_cli, at):
+    (tmp_path / "latest").symlink_to(finished_run.name)
+    (tmp_path / "outer").symlink_to(".")
+    (tmp_path / "run").symlink_to(finished_run.name)
+    for words in (["verify"], ["info"], ["merge"]):
+        code, _, stderr = run_cli(*words, tmp_path / at)
+        assert code in (0, 3), stderr
+    assert "no findings" in run_cli("verify", tmp_path / at)[1]
+    with batchcam.open_run(tmp_path / at) as run:
+        assert len(run.cams[:]) == len(run) == 21
+
+
 def test_run_in_progress_gives_the_shards_that_have_landed_and_says_so(finished_run):
     expected = stored(finished_run, "sample_index")
     (finished_run / "manifest.json").unlink()

@@ -124,7 +124,7 @@ def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
     work = Work(config, agreed, assembly, proved, shards, device)
     seconds = _recorded(config, mine, device, work, stop) if shards else 0.0
     complete = len(landed_shards(config.out, agreed)) == len(agreed.shards)
-    return _summary(config, agreed, shards, work, seconds, complete_run(config.out) if complete else None)
+    return _summary(config, agreed, shards, work, seconds, complete_run(config.out, stop.reason) if complete else None)
 
 
 def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work, stop: Stop) -> float:

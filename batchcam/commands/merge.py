@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,23 @@ class MergeSummary:
     bytes: int
 
 
-def merge(run: Path) -> MergeSummary:
+def merge(run: Path, stop: Callable[[], str | None] = lambda: None) -> MergeSummary:
     """Write run.h5 and manifest.json over the shards of a run; the manifest comes last.
+
+    A manifest that says the same of the same files stays as it is, so that its digest, once noted down, stays true.
+
+    Args:
+        run: the run directory.
+        stop: asked now and then for a reason to stop.
 
     Raises:
         RunError: shards are missing or do not belong here; the message names them.
+        StoppedEarlyError: `stop` gave a reason.
     """
     plan = open_plan(run)
     _require_all(run, plan)
     counted = Totals()
-    master, shards = write_master(run, plan, counted.add)
+    master, shards = write_master(run, plan, counted.add, stop)
     totals = counted.stated()
     findings = needs_a_look(totals)
     manifest = Manifest(
@@ -55,30 +62,38 @@ def merge(run: Path) -> MergeSummary:
         tasks=read_tasks(run),
         made={"when": utc_now(), **whereabouts()},
     )
-    write_manifest(run, manifest)
+    if not _is_stated(run, plan, manifest):
+        write_manifest(run, manifest)
     _remove_leftovers(run, plan)
     size = master.bytes + sum(r.bytes for r in shards)
     return MergeSummary(totals, sum(f["count"] for f in findings), len(plan.shards), size)
 
 
-def complete_run(run: Path) -> MergeSummary:
+def _is_stated(run: Path, plan: Plan, manifest: Manifest) -> bool:
+    """Return whether there is a manifest that says the same of the same files, such as of a worker that merged too."""
+    try:
+        there = read_manifest(run, plan)
+    except (FileNotFoundError, RunError):
+        return False
+    return (there.shards, there.master, there.totals) == (manifest.shards, manifest.master, manifest.totals)
+
+
+def complete_run(run: Path, stop: Callable[[], str | None]) -> MergeSummary:
     """Return what the manifest of a complete run says; merge first if there is none, or it is not about these files.
 
-    A manifest that still holds stays as it is, so that its digest, once noted down, stays true.
-
     Raises:
-        RunError: as `merge`.
+        RunError, StoppedEarlyError: as `merge`.
     """
     plan = open_plan(run)
     try:
         manifest = read_manifest(run, plan)
     except (FileNotFoundError, RunError):
-        return merge(run)
+        return merge(run, stop)
     records = (*((SHARD_FOLDER, r) for r in manifest.shards), ("", manifest.master))
     for folder, record in records:
         path = run / folder / record.file
         if not path.is_file() or path.stat().st_size != record.bytes or landing.read_digest(path) != record.sha256:
-            return merge(run)
+            return merge(run, stop)
     _remove_leftovers(run, plan)
     size = manifest.master.bytes + sum(r.bytes for r in manifest.shards)
     findings = sum(f["count"] for f in manifest.findings)

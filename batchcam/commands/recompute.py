@@ -73,7 +73,11 @@ def _compare(run: Path, plan: Plan, shard: Shard, batch: LoadedBatch, explained:
     yield from _finding(
         Kind.INPUT_CHANGED, name, "input_sha256", ~same_input, batch.indices, "the stored image is another one now"
     )
-    both = (stored["status"] & Status.UNREADABLE == 0) & ~batch.unreadable & same_input
+    unreadable = stored["status"] & Status.UNREADABLE != 0
+    other = (unreadable != batch.unreadable) & same_input
+    message = "the image can be read now, or no longer"
+    yield from _finding(Kind.RECOMPUTED, name, "status", other, batch.indices, message)
+    both = ~unreadable & ~batch.unreadable & same_input
     same_classes = (stored["cam_class"] == explained.cam_class).all(1)
     for array, now in (("logits", explained.logits), ("cams", explained.cams)):
         then = stored[array].reshape(len(rows), -1)

@@ -22,7 +22,7 @@ from batchcam.engine.assembly import Assembly
 from batchcam.engine.explainer import ExplainedBatch, Explainer, Request, Submitted
 from batchcam.engine.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
 from batchcam.engine.proof import ExplainableNetwork
-from batchcam.errors import StoppedEarlyError
+from batchcam.errors import stopped_by
 from batchcam.scheduler import Share, Stop, utc_now, whereabouts
 from batchcam.store.compression import COMPRESSOR
 from batchcam.store.plan import Plan, Shard
@@ -175,7 +175,7 @@ class Work:
         while under_way:
             yield self._result(*under_way.popleft())
         if reason:
-            raise StoppedEarlyError(f"stopped by {reason}; run the same command again to go on")
+            raise stopped_by(reason)
 
     def _result(
         self, batch: LoadedBatch, labels: np.ndarray, submitted: Submitted

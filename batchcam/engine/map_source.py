@@ -16,6 +16,7 @@ from torch import Tensor
 
 from batchcam.engine.images import UnreadableImageError, describe, load_rgb
 from batchcam.engine.samples import (
+    NOT_OF_THE_FILE,
     UNKNOWN_LABEL,
     UNKNOWN_SIZE,
     PackedText,
@@ -59,13 +60,20 @@ class MapSource(Source):
         super().__init__(spec, ids, class_indices, sizes, class_names, notes)
 
     def read(self, index: int) -> StoredSample:
-        """Ask the dataset for one item; what it raises makes the sample unreadable."""
+        """Ask the dataset for one item; what it raises makes the sample unreadable.
+
+        Raises:
+            UnreadableImageError: it raised something, or gave no image.
+            OSError: one that says nothing about the sample; a rerun may read it.
+        """
         index = range(len(self))[index]
         try:
             item = self._dataset[index]
         except UnreadableImageError:
             raise
         except Exception as error:  # whatever the user's code raises is about this sample
+            if isinstance(error, OSError) and error.errno in NOT_OF_THE_FILE:
+                raise
             raise UnreadableImageError(f"{type(error).__name__}: {describe(error)}") from error
         if not _is_item(item):
             raise UnreadableImageError(f"the dataset gave {type(item).__name__}, not (image, label)")

@@ -29,7 +29,7 @@ MOST_BYTES: Final = 2**30
 
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _SERVER_GONE: Final = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH})
-_NOT_OF_THE_FILE: Final = _OUT_OF_RESOURCES | _SERVER_GONE
+NOT_OF_THE_FILE: Final = _OUT_OF_RESOURCES | _SERVER_GONE
 """System errors that say nothing about the file: no memory or descriptor left, or the file server does not answer."""
 
 
@@ -207,7 +207,7 @@ def unreadable(error: OSError) -> UnreadableImageError:
     Raises:
         OSError: it says nothing about the file; a rerun may read it.
     """
-    if error.errno is None or error.errno in _NOT_OF_THE_FILE:
+    if error.errno is None or error.errno in NOT_OF_THE_FILE:
         raise error
     return UnreadableImageError(os.strerror(error.errno))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -13,6 +12,9 @@ from typing import Any, Final
 from batchcam.engine.images import UnreadableImageError
 from batchcam.engine.samples import Read, Source, StoredSample, T
 from batchcam.errors import StoppedEarlyError
+
+LONGEST_STEP_S: Final = 1.0
+"""Seconds between two looks at a read; it may last so much longer than its limit."""
 
 MOST_STUCK: Final = 8
 """Reads under way of which nobody expects an answer any more, in one process."""
@@ -51,7 +53,7 @@ class TimedSource(Source):
         """Wrap `source`; nothing is started before the first read."""
         super().__init__(source.spec, source.sample_ids, source.labels, source.sizes, source.class_names, source.notes)
         self._source = source
-        self._seconds = min(seconds, threading.TIMEOUT_MAX)
+        self._seconds = seconds
         self._reader: _Reader | None = None
         self._stuck: list[_Reader] = []
         self._process = os.getpid()
@@ -78,11 +80,12 @@ class TimedSource(Source):
                 failure = reader.ask(indices[len(loaded) :], load, self._seconds)
             except BaseException as error:  # also an interruption, after which late answers would be other samples'
                 self._leave(reader)
-                if not isinstance(error, queue.Empty):
+                if not isinstance(error, _LateError):
                     raise
+                late = len(loaded) + error.position
                 loaded += reader.take()
-                if len(loaded) < len(indices):
-                    loaded.append(load(indices[len(loaded)], self._refuse))
+                if len(loaded) == late:  # unless it has arrived just now
+                    loaded.append(load(indices[late], self._refuse))
             else:
                 if failure is not None:
                     raise failure
@@ -120,13 +123,22 @@ class TimedSource(Source):
         raise UnreadableImageError(f"reading took longer than {self._seconds:g} s")
 
 
+class _LateError(Exception):
+    """A sample takes too long."""
+
+    def __init__(self, position: int) -> None:
+        """Say which, of those that were asked for."""
+        super().__init__(position)
+        self.position = position
+
+
 class _Reader:
     """A thread that loads samples."""
 
     def __init__(self, read: Read) -> None:
         self._done: list[Any] = []
         self._read = read
-        self._since = 0.0
+        self._position = 0
         self._retired = False
         self._asked: queue.SimpleQueue[tuple[Sequence[int], Callable[[int, Read], Any]] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
@@ -138,17 +150,21 @@ class _Reader:
         """Load samples, to be taken; return what ended the work early, None if nothing did.
 
         Raises:
-            queue.Empty: the sample after those that can be taken takes longer than so many `seconds`.
+            _LateError: a sample takes longer than so many `seconds`.
         """
-        self._done, self._since = [], time.monotonic()
+        self._done, self._position = [], 0
         self._asked.put((indices, load))
+        # in steps, each of which counts for no more than it was to last: a job may be suspended for hours
+        step = min(LONGEST_STEP_S, seconds / 8)
+        waited, position = 0.0, 0
         while True:
-            left = self._since + seconds - time.monotonic()
             try:
-                return self._answers.get(timeout=max(0.0, left))
-            except queue.Empty:  # unless another sample has been begun meanwhile
-                if time.monotonic() - self._since >= seconds:
-                    raise
+                return self._answers.get(timeout=step)
+            except queue.Empty:
+                waited = waited + step if self._position == position else 0.0
+            position = self._position
+            if waited >= seconds:
+                raise _LateError(position)
 
     def take(self) -> list[Any]:
         """Return what has been loaded since `ask`, in order, and keep none of it."""
@@ -167,10 +183,10 @@ class _Reader:
 
     def _work(self, indices: Sequence[int], load: Callable[[int, Read], Any]) -> BaseException | None:
         try:
-            for index in indices:
+            for position, index in enumerate(indices):
                 if self._retired:
                     break
-                self._since = time.monotonic()
+                self._position = position
                 self._done.append(load(index, self._read))
         except BaseException as error:  # raised again where the samples were asked for
             return error

@@ -121,7 +121,8 @@ def file_digest(path: Path) -> str:
 def is_own_file(run: Path, name: str) -> bool:
     """Return whether `name` is a plain file inside the run directory, and no link that may lead out of it."""
     try:
-        links = any((run / folder).is_symlink() for folder in Path(name).parents)
+        # the last of the parents is the run itself, which may be reached by a link, as `latest` is
+        links = any((run / folder).is_symlink() for folder in Path(name).parents[:-1])
         return not links and stat.S_ISREG((run / name).lstat().st_mode)
     except OSError:
         return False
@@ -166,7 +167,8 @@ def remove_stale_partials(folder: Path, landed: Iterable[str]) -> None:
     names = set(landed)
     for path, final in partials(folder):
         if final in names or final.removesuffix(DIGEST_SUFFIX) in names:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # another user's
+                path.unlink(missing_ok=True)
 
 
 def _land_digest(path: Path, digest: str) -> None:
@@ -225,7 +227,10 @@ def _digest(content: BinaryIO) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # one that may be written to, but not read
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -7,15 +7,15 @@ import itertools
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from batchcam.errors import RunError
-from batchcam.store import landing, structure
+from batchcam.errors import RunError, stopped_by
+from batchcam.store import landing
 from batchcam.store.layout import (
     Columns,
     array_shape,
@@ -38,6 +38,7 @@ from batchcam.store.reader import open_checked
 from batchcam.store.schema import (
     MASTER_COPY_LIMIT,
     MASTER_FILE,
+    MOST_TEXT_BYTES,
     SHARD_FOLDER,
     SHARD_TABLE,
     VIRTUAL_IN_MASTER,
@@ -45,6 +46,9 @@ from batchcam.store.schema import (
     encode_text,
     sample_arrays,
 )
+
+LOOK_EVERY_S = 0.2
+"""Seconds between two looks whether to stop."""
 
 SHARD_ENTRY_BYTES = 1024
 """What run.h5 keeps of a shard: a row of its table, and where the rows of virtual arrays lie."""
@@ -95,25 +99,32 @@ def _whole(file: h5py.File, name: str) -> np.ndarray:
     return values
 
 
-def write_master(run: Path, plan: Plan, seen: Callable[[Columns], None]) -> tuple[FileRecord, tuple[FileRecord, ...]]:
+def write_master(
+    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None]
+) -> tuple[FileRecord, tuple[FileRecord, ...]]:
     """Land run.h5 with its digest over all shards, which pass through memory one by one; an older one is replaced.
 
     Args:
         run: the run directory.
         plan: of the run.
         seen: told the small columns of each shard, in their order.
+        stop: asked now and then for a reason to stop.
 
     Returns:
         Record of run.h5, and one per shard.
 
     Raises:
         RunError: as `collect`, which proves that each sample is there exactly once.
+        StoppedEarlyError: `stop` gave a reason.
     """
     given_up = threading.Event()
     # where no signal's exception can strike between HDF5 and its file object: HDF5 does not survive it either
     with ThreadPoolExecutor(1, thread_name_prefix="merge") as apart:
         writing = apart.submit(_write_master, run, plan, seen, given_up)
         try:
+            while not wait([writing], LOOK_EVERY_S).done:
+                if reason := stop():
+                    raise stopped_by(reason)
             return writing.result()
         except BaseException:
             given_up.set()
@@ -175,7 +186,7 @@ class _Copies:
                 self._late.append(late)
                 self._columns[array.name] = _Column(late.keep, TEXT_ROWS)
             else:
-                width = min(plan.sample_id_bytes, structure.TEXT_BYTES)
+                width = min(plan.sample_id_bytes, MOST_TEXT_BYTES)
                 dataset = _create(file, plan, array, width)
                 self._columns[array.name] = _Column(_Filling(dataset).write, dataset.chunks[0])
 

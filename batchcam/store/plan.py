@@ -13,8 +13,8 @@ from batchcam import __version__
 from batchcam.errors import RunError
 from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, METHODS, cams_per_sample
 from batchcam.store import landing
-from batchcam.store.document import canonical, read_document, seal
-from batchcam.store.schema import MAP_KINDS, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, shard_file
+from batchcam.store.document import SIZE_LIMIT, canonical, read_document, seal
+from batchcam.store.schema import MAP_KINDS, MOST_TEXT_BYTES, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, shard_file
 
 PIXEL_LIMIT = 2**28
 """Largest input of a network; maps are upsampled to it, whether they are stored or not."""
@@ -165,6 +165,8 @@ class Plan:
             size = getattr(self, name)
             if not _is_tuple(size, int) or len(size) != 2 or not all(map(_is_size, size)):
                 raise ValueError(f"{name} of the plan is not a height and a width")
+        if self.sample_id_bytes > MOST_TEXT_BYTES:
+            raise ValueError(f"a sample id of {self.sample_id_bytes} bytes; at most {MOST_TEXT_BYTES} can be stored")
         if math.prod(self.input_size) > PIXEL_LIMIT:
             raise ValueError(f"input_size of the plan has more than {PIXEL_LIMIT} pixels")
         known = {"precision": IDENTITY_TOLERANCE, "maps": MAP_KINDS, "method": METHODS, "control": CONTROLS}
@@ -256,6 +258,8 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any]) -> Plan:
             plan._check()
         except ValueError as error:
             raise RunError(f"{run}: cannot be planned: {error}") from error
+    if (run / SHARD_FOLDER).is_symlink():
+        raise RunError(f"{run / SHARD_FOLDER}: a link; a run holds its files itself: link the whole run instead")
     landing.make_folder(run / SHARD_FOLDER)
     content = {
         "batchcam_version": __version__,
@@ -264,7 +268,12 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any]) -> Plan:
         "origin": dict(origin),
         "shards": shard_table(plan),
     }
-    if not (run / PLAN_FILE).exists() and landing.land_first(run / PLAN_FILE, seal(content)):
+    document = seal(content)
+    if len(document) > SIZE_LIMIT:
+        raise RunError(
+            f"{run}: {len(plan.shards)} shards are more than run.json of {SIZE_LIMIT} bytes holds: raise --shard-size"
+        )
+    if not (run / PLAN_FILE).exists() and landing.land_first(run / PLAN_FILE, document):
         return plan
     existing = read_plan(run)
     require_same(run, existing, plan)

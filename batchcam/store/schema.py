@@ -156,6 +156,9 @@ FLOAT_MAPS_MEANING: Final = "predicted class's CAM, bilinear to the input size, 
 VIRTUAL_IN_MASTER: Final = ("cams", "maps", "status")
 """Arrays of run.h5 that stay in the shards, whatever their size."""
 
+MOST_TEXT_BYTES: Final = 2**16
+"""Bytes of one text; the longest that a run holds is a sample id, and paths end at 4096."""
+
 MASTER_COPY_LIMIT: Final = 256 * 2**20
 """Bytes above which run.h5 refers to an array in the shards instead of copying it (logits of many classes);
 a number or a text per sample is always copied."""

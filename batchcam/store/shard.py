@@ -229,11 +229,13 @@ class ShardWriter:
 def has_landed(run: Path, shard: Shard) -> bool:
     """Return whether `shard` lies in `run` with its digest."""
     path = run / SHARD_FOLDER / shard.file
-    return path.exists() and landing.digest_path(path).exists()
+    return path.exists() and landing.read_digest(path) is not None
 
 
 def landed_shards(run: Path, plan: Plan) -> set[int]:
     """Return the indices of the shards that lie in `run` with their digest; one listing, however many shards."""
     folder = run / SHARD_FOLDER
     names = {p.name for p in folder.iterdir()} if folder.is_dir() and not folder.is_symlink() else set()
-    return {s.index for s in plan.shards if s.file in names and s.file + DIGEST_SUFFIX in names}
+    beside = (s for s in plan.shards if s.file in names and s.file + DIGEST_SUFFIX in names)
+    # a copy that was broken off may have left an empty digest
+    return {s.index for s in beside if landing.read_digest(folder / s.file) is not None}

@@ -24,6 +24,7 @@ from batchcam.store.schema import (
     CLASS_NAME,
     CLASSIFIER_ARRAYS,
     CONFIG,
+    MOST_TEXT_BYTES,
     SHARD_FOLDER,
     VIRTUAL_IN_MASTER,
     Array,
@@ -32,9 +33,6 @@ from batchcam.store.schema import (
 
 Problem = tuple[str, str]
 """An array, and what is wrong with it."""
-
-TEXT_BYTES = 2**16
-"""Bytes of one text; the longest that a run holds is a sample id, and paths end at 4096."""
 
 PIECE_BYTES = 2**30
 """Bytes of a compressed row or chunk, which are unfolded as a whole: a float32 map of plan.PIXEL_LIMIT pixels."""
@@ -112,7 +110,7 @@ def value_problem(file: h5py.File, name: str, values: np.ndarray) -> str | None:
     dataset = _dataset(file, name)
     if not dataset:
         return ELSEWHERE
-    text = dataset.is_text and values.dtype.kind == "S" and dataset.item_bytes <= TEXT_BYTES
+    text = dataset.is_text and values.dtype.kind == "S" and dataset.item_bytes <= MOST_TEXT_BYTES
     sound = dataset.shape == values.shape and (text or dataset.kind == _type_of(values.dtype.str))
     if not sound or _storage_problem(dataset, "text" if text else "checked", values.shape):
         return "not what follows from run.json"
@@ -138,7 +136,7 @@ def attribute(file: h5py.File, name: str) -> str | int | None:
         return None
     each = h5a.open(file.id, encoded)
     kind = each.get_type()
-    if each.get_space().get_simple_extent_type() != h5s.SCALAR or kind.get_size() > TEXT_BYTES:
+    if each.get_space().get_simple_extent_type() != h5s.SCALAR or kind.get_size() > MOST_TEXT_BYTES:
         return None
     if isinstance(kind, h5t.TypeStringID) and not kind.is_variable_str():
         text = np.empty((), f"S{kind.get_size()}")
@@ -235,8 +233,8 @@ def _problem(dataset: _Dataset, array: Array, shape: tuple[int, ...], plan: Plan
         return f"type {_described(dataset.kind)}, schema wants fixed-length text"
     if array.dtype != "text" and dataset.kind != _type_of(array.dtype):
         return f"type {_described(dataset.kind)}, schema wants {array.dtype}"
-    longest = plan.sample_id_bytes if array.name == "sample_id" else TEXT_BYTES
-    if array.dtype == "text" and dataset.item_bytes > min(longest, TEXT_BYTES):
+    longest = plan.sample_id_bytes if array.name == "sample_id" else MOST_TEXT_BYTES
+    if array.dtype == "text" and dataset.item_bytes > min(longest, MOST_TEXT_BYTES):
         return f"texts of {dataset.item_bytes} bytes"
     row_bytes = math.prod(shape[1:]) * dataset.item_bytes
     if array.storage != "checked" and row_bytes > PIECE_BYTES:
