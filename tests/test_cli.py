@@ -521,7 +521,7 @@ def test_class_names_of_the_dataset_are_told_where_the_checkpoint_has_none(capsy
 def test_a_model_named_by_its_file_is_told_how_to_name_it(capsys, images, tmp_path):
     more = plain_checkpoint(tmp_path / "a.pth", resnet18().state_dict())[2:]
     words = [*explain_words(tmp_path / "a.pth", images, tmp_path / "run"), *more, "--model", "mynet.py:make"]
-    expect(capsys, words, 1, "write mynet:make")
+    expect(capsys, words, 1, "write --model mynet:make")
 
 
 def test_what_runs_a_network_again_asks_for_the_runs_own_model(capsys, images, tmp_path):

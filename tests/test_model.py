@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from networks import CHANNELS, GapNetwork, seeded, torchvision_network
 
-from batchcam.engine.model import build_network, class_count_of, load_callable, load_state, network_for
+from batchcam.engine.model import build_network, class_count_of, load_state, network_for
 from batchcam.errors import CheckpointError, ModelError
 
 
@@ -76,33 +74,3 @@ def test_state_without_a_matrix_has_no_class_count():
 def test_matrix_without_columns_claims_no_classes():
     with pytest.raises(CheckpointError, match="no linear layer"):
         class_count_of({"fc.weight": torch.zeros(10**12, 0)}, "w.pth")
-
-
-def test_callable_is_found_in_the_current_folder(tmp_path, monkeypatch):
-    (tmp_path / "my_own_networks.py").write_text("def build():\n    return 'built'\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    assert load_callable("my_own_networks:build")() == "built"
-
-
-@pytest.mark.parametrize("spec", ["os", "os:", ":path", ""])
-def test_callable_that_is_no_module_and_name_is_refused(spec):
-    with pytest.raises(ModelError, match="expected module:callable"):
-        load_callable(spec)
-
-
-@pytest.mark.parametrize(
-    ("spec", "reason"), [("no_such_module_here:x", "No module named"), ("os:no_such_name", "has no attribute")]
-)
-def test_callable_that_can_not_be_imported_says_why(spec, reason, monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(ModelError, match=reason):
-        load_callable(spec)
-
-
-def test_callable_whose_module_raises_says_why(tmp_path, monkeypatch):
-    (tmp_path / "my_broken_networks.py").write_text("raise OSError('no licence\\nfile')\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(ModelError, match="OSError: no licence"):
-        load_callable("my_broken_networks:build")

@@ -154,18 +154,10 @@ def test_a_users_list_of_items_is_a_dataset(module: str) -> None:
     assert float(listed.read(0).image.mean()) == 0.5
 
 
-def test_a_file_of_the_current_folder_hides_no_installed_module(module: str, tmp_path: Path) -> None:
-    (tmp_path / "json.py").write_text("raise SystemExit")
-    python_source(f"{module}:Pictures")
-    assert sys.path.index(str(tmp_path)) == len(sys.path) - 1
-
-
 @pytest.mark.parametrize(
     ("rest", "message"),
     [
         ("MODULE", "write python:module:callable"),
-        (":f", "write python:module:callable"),
-        ("no_such_module:f", "can't import no_such_module: ModuleNotFoundError: No module named"),
         ("MODULE_broken:f", "can't import .*: ModuleNotFoundError: No module named 'no_such_thing'"),
         ("MODULE:picture", "has no picture: did you mean Pictures"),
         ("MODULE:fails", r"fails\(\) failed: KeyError: 'no disk'"),

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from batchcam.config import SAMPLE_TIMEOUT_S, Classifier, parse_size, parse_triple, read_option_file
+from batchcam.engine.callables import load_callable
 from batchcam.engine.checkpoint import Checkpoint, load_checkpoint
 from batchcam.engine.images import UnreadableImageError
 from batchcam.engine.loader import SampleDataset, prepare
-from batchcam.engine.model import class_count_of, load_callable, load_state, network_for
+from batchcam.engine.model import class_count_of, load_state, network_for
 from batchcam.engine.preprocessing import PRESETS, Preprocessing
 from batchcam.engine.sources import Source, match_classes, open_source
 from batchcam.engine.timed_source import rest, timed
@@ -126,7 +127,7 @@ def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module,
 
 
 def _call(model: str) -> object:
-    factory = load_callable(model)
+    factory = load_callable(model, ModelError, "--model ")
     try:
         return factory()
     except Exception as error:  # whatever the user's callable raises

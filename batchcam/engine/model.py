@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import importlib
-import os
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torchvision
@@ -32,25 +28,6 @@ def build_network(architecture: str, class_count: int) -> nn.Module:
     extra: dict[str, Any] = {"init_weights": False} if architecture in WITH_AUXILIARY else {}
     network: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=class_count, **extra)
     return network
-
-
-def load_callable(spec: str) -> Any:
-    """Return the object that `module:name` points to; the current directory counts, as with `python -m`.
-
-    Raises:
-        ModelError: it can't be imported; the message says why.
-    """
-    module_name, _, name = spec.partition(":")
-    if not module_name or not name:
-        raise ModelError(f"{spec!r}: expected module:callable")
-    if module_name.endswith(".py"):
-        raise ModelError(f"{spec!r}: a module is named without its ending: write {Path(module_name).stem}:{name}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        return getattr(importlib.import_module(module_name), name)
-    except Exception as error:  # whatever the user's module raises while it is imported
-        raise ModelError(f"{spec!r}: cannot import: {type(error).__name__}: {error}") from error
 
 
 def network_for(architecture: str, state: Mapping[str, Tensor], where: str) -> nn.Module:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
-import operator
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torchvision.datasets
 from torchvision.datasets import VisionDataset
 
+from batchcam.engine.callables import did_you_mean, load_callable
 from batchcam.engine.images import describe
 from batchcam.engine.map_source import MapSource
 from batchcam.errors import DatasetError, one_line
@@ -50,26 +47,12 @@ def open_python(spec: str, rest: str) -> MapSource:
     Raises:
         DatasetError: the module or callable can't be found, the call fails, or its dataset can't be used.
     """
-    where = one_line(spec)
-    module_name, _, attribute = rest.partition(":")
-    if not module_name or not attribute:
-        raise DatasetError(f"{where}: write python:module:callable")
-    if os.getcwd() not in sys.path:
-        # last, so that no file of the current folder hides an installed module; it stays for loader processes
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a module can fail with anything when it is first run
-        raise DatasetError(f"{where}: can't import {module_name}: {type(error).__name__}: {describe(error)}") from error
-    try:
-        factory = operator.attrgetter(attribute)(module)
-    except AttributeError as error:
-        hint = _similar(attribute, [name for name in vars(module) if not name.startswith("_")])
-        raise DatasetError(f"{where}: module {module_name} has no {attribute}{hint}") from error
+    factory = load_callable(rest, DatasetError, "python:")
     try:
         dataset = factory()
     except Exception as error:
-        raise DatasetError(f"{where}: {attribute}() failed: {type(error).__name__}: {describe(error)}") from error
+        called = f"{one_line(spec)}: {rest.partition(':')[2]}()"
+        raise DatasetError(f"{called} failed: {type(error).__name__}: {describe(error)}") from error
     return MapSource(spec, dataset)
 
 
@@ -85,15 +68,9 @@ def _torchvision_class(name: str) -> Callable[..., Any]:
         ):
             known[candidate] = found
     if name not in known:
-        hint = _similar(name, list(known))
+        hint = did_you_mean(name, list(known))
         raise DatasetError(f"torchvision has no dataset {name!r} under a folder{hint}")
     return known[name]
-
-
-def _similar(name: str, known: Sequence[str]) -> str:
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    close = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3)]
-    return f": did you mean {', '.join(close)}?" if close else ""
 
 
 def _split_arguments(
