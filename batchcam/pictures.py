@@ -9,7 +9,6 @@ import enum
 import hashlib
 import os
 import re
-import stat
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,16 +17,15 @@ from typing import Final
 import cv2
 import numpy as np
 
+from batchcam import stl10_files
 from batchcam.errors import BatchcamError, ConfigError, one_line
+from batchcam.regular_files import NotRegularError, TooLargeError, read_regular_file
 from batchcam.store.document import read_document
 from batchcam.store.run import Run, Sample
 from batchcam.store.schema import PLAN_FILE
 
 FILE_LIMIT: Final = 2**30
 """Bytes above which a file is no image of ours."""
-
-STL10_SIDE: Final = 96
-STL10_SPLITS: Final = ("train", "test", "unlabeled")
 
 WITHOUT_FILES: Final = ("torchvision", "python")
 """Kinds of dataset whose digests are of arrays in memory: no file could be told to be the one explained."""
@@ -168,8 +166,7 @@ def _from(folder: str, data: str) -> str:
 def _reader(data: str) -> _Reader | None:
     kind, _, rest = data.partition(":")
     if kind == "stl10":
-        root, colon, split = rest.rpartition(":")
-        return _stl10(_expanded(root if colon and split in STL10_SPLITS else rest))
+        return _stl10(_expanded(stl10_files.root_and_split(rest)[0]))
     path = _expanded(data)
     if os.path.isdir(path):
         return lambda sample_id: _read_file(_inside(os.fsencode(path), sample_id))
@@ -229,12 +226,9 @@ def _named(paths: dict[str, bytes], sample_id: str) -> bytes:
 
 def _read_file(path: bytes) -> _Stored:
     try:
-        # without O_NONBLOCK, opening a pipe waits for its other end
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > FILE_LIMIT:
-                raise _MissingError(f"not a file of at most {FILE_LIMIT} bytes")
-            data = file.read()
+        data = read_regular_file(path, FILE_LIMIT)
+    except (NotRegularError, TooLargeError) as error:
+        raise _MissingError(f"not a file of at most {FILE_LIMIT} bytes") from error
     except OSError as error:
         raise _MissingError(error.strerror or str(error)) from error
     return _Stored(hashlib.sha256(data).hexdigest(), lambda: decode(data))
@@ -242,26 +236,20 @@ def _read_file(path: bytes) -> _Stored:
 
 def _stl10(root: str) -> _Reader | None:
     """Return a reader of STL10's binary files; the worker's digests of it are of arrays (height, width, channel)."""
-    nested = os.path.join(root, "stl10_binary")
-    folder = nested if os.path.isdir(nested) else root
-    if not any(os.path.isfile(os.path.join(folder, f"{split}_X.bin")) for split in STL10_SPLITS):
+    folder = stl10_files.binary_folder(root)
+    if not any(os.path.isfile(stl10_files.images_file(folder, split)) for split in stl10_files.SPLITS):
         return None
-    size = 3 * STL10_SIDE**2
 
     def read(sample_id: str) -> _Stored:
         split, _, number = sample_id.partition("/")
-        if split not in STL10_SPLITS or not re.fullmatch("[0-9]{1,9}", number):
+        if split not in stl10_files.SPLITS or not re.fullmatch("[0-9]{1,9}", number):
             raise _MissingError("its id is none of STL10")
         try:
-            with open(os.path.join(folder, f"{split}_X.bin"), "rb") as file:
-                file.seek(int(number) * size)
-                data = file.read(size)
+            pixels = stl10_files.read_pixels(stl10_files.images_file(folder, split), int(number))
         except OSError as error:
             raise _MissingError(error.strerror or str(error)) from error
-        if len(data) != size:
-            raise _MissingError(f"{split}_X.bin ends before it")
-        # stored column by column: (channel, width, height)
-        pixels = np.frombuffer(data, np.uint8).reshape(3, STL10_SIDE, STL10_SIDE).transpose(2, 1, 0).copy()
+        except EOFError as error:
+            raise _MissingError(f"{split}_X.bin ends before it") from error
         return _Stored(hashlib.sha256(pixels.tobytes()).hexdigest(), lambda: pixels)
 
     return read

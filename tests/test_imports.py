@@ -26,6 +26,8 @@ TABLE: dict[str, set[str]] = {
     "config": set(),
     "scheduler": set(),
     "cpus": set(),
+    "regular_files": set(),
+    "stl10_files": {"numpy"},
     "confined": set(),
     "console": {"tqdm"},
     "printing": {"commands", "console", "metrics"},
@@ -48,7 +50,7 @@ TABLE: dict[str, set[str]] = {
     "comparison": {"numpy", "matching"},
     "gates": {"comparison", "matching"},
     "calibration": {"numpy"},
-    "pictures": {"numpy", "cv2", "store"},
+    "pictures": {"numpy", "cv2", "regular_files", "stl10_files", "store"},
     "selection": {"numpy", "store"},
     "reporting": {
         *("numpy", "cv2", "__init__", "audit", "calibration", "comparison", "console", "evidence", "heatmap"),
@@ -56,7 +58,10 @@ TABLE: dict[str, set[str]] = {
     },
     "exporters": {"numpy", "h5py", "cv2", "heatmap", "pictures", "store"},
     "store": {"numpy", "h5py", "isal", "__init__"},
-    "engine": {"numpy", "PIL", "safetensors", "cam", "cpus", "gradient_maps", "config", *TORCH},
+    "engine": {
+        *("numpy", "PIL", "safetensors", "cam", "cpus", "gradient_maps", "config", "regular_files", "stl10_files"),
+        *TORCH,
+    },
     "commands": {
         *("numpy", "h5py", "cv2", "tqdm", "__init__", "engine", "store", "config", "confined", "console", "cpus"),
         *("scheduler", "metrics", "heatmap", "audit", "shapes", "pictures", "selection", "sheet", "exporters", *TORCH),

@@ -115,7 +115,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def fail(*_: object) -> int:
         raise OSError(number, os.strerror(number), "/somewhere/a.png")
 
-    monkeypatch.setattr("batchcam.engine.files.os.open", fail)
+    monkeypatch.setattr("batchcam.regular_files.os.open", fail)
 
 
 def test_a_forbidden_file_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

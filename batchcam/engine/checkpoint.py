@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from batchcam.engine.files import NotRegularError, read_regular_file
 from batchcam.engine.pickles import UnwantedPickleError, require_plain
 from batchcam.errors import CheckpointError, one_line
+from batchcam.regular_files import NotRegularError, read_regular_file
 
 FORMAT_KEY = "batchcam"
 FORMAT_VERSION = 1

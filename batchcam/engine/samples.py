@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from batchcam.engine.files import NotRegularError, TooLargeError, read_regular_file
 from batchcam.engine.images import UnreadableImageError, decode_image
 from batchcam.errors import DatasetError
+from batchcam.regular_files import NotRegularError, TooLargeError, read_regular_file
 
 UNKNOWN_LABEL: Final = -1
 

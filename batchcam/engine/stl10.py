@@ -13,11 +13,8 @@ from PIL import Image
 from batchcam.engine.images import UnreadableImageError
 from batchcam.engine.samples import UNKNOWN_LABEL, Source, StoredSample, numbered_ids, unreadable
 from batchcam.errors import DatasetError, one_line
+from batchcam.stl10_files import IMAGE_BYTES, SPLITS, binary_folder, images_file, read_pixels, root_and_split
 
-SPLITS: Final = ("train", "test", "unlabeled")
-
-_SIDE: Final = 96
-_IMAGE_BYTES: Final = 3 * _SIDE * _SIDE
 _CLASSES: Final = 10
 
 
@@ -30,31 +27,25 @@ class STL10Source(Source):
         Raises:
             DatasetError: files are missing or do not fit together.
         """
-        nested = os.path.join(root, "stl10_binary")
-        folder = nested if os.path.isdir(nested) else root
-        self._file = os.path.abspath(os.path.join(folder, f"{split}_X.bin"))
+        folder = binary_folder(root)
+        self._file = os.path.abspath(images_file(folder, split))
         count = _image_count(self._file)
         if split == "unlabeled":
             labels = np.full(count, UNKNOWN_LABEL, np.int64)
         else:
             labels = _read_labels(os.path.join(folder, f"{split}_y.bin"), count)
-        sizes = np.full(count, _IMAGE_BYTES, np.int64)
+        sizes = np.full(count, IMAGE_BYTES, np.int64)
         super().__init__(spec, numbered_ids(count, f"{split}/"), labels, sizes, _class_names(folder))
 
     def read(self, index: int) -> StoredSample:
         """Read one image; a file cut short since it was listed makes it unreadable."""
         index = range(len(self))[index]
         try:
-            # a memory map would end the process with SIGBUS if the file shrank
-            with open(self._file, "rb") as file:
-                file.seek(index * _IMAGE_BYTES)
-                data = file.read(_IMAGE_BYTES)
+            pixels = read_pixels(self._file, index)
         except OSError as error:
             raise unreadable(error) from error
-        if len(data) != _IMAGE_BYTES:
-            raise UnreadableImageError("the file ends before this image does")
-        # stored column by column: (channel, width, height)
-        pixels = np.frombuffer(data, np.uint8).reshape(3, _SIDE, _SIDE).transpose(2, 1, 0).copy()
+        except EOFError as error:
+            raise UnreadableImageError(str(error)) from error
         return StoredSample(hashlib.sha256(pixels.tobytes()).digest(), Image.fromarray(pixels))
 
 
@@ -64,10 +55,8 @@ def open_stl10(spec: str, rest: str) -> STL10Source:
     Raises:
         DatasetError: files are missing or do not fit together.
     """
-    root, colon, split = rest.rpartition(":")
-    if not colon or split not in SPLITS:
-        root, split = rest, "train"
-    return STL10Source(spec, os.path.expanduser(root), split)
+    root, split = root_and_split(rest)
+    return STL10Source(spec, os.path.expanduser(root), split or "train")
 
 
 def _image_count(file: str) -> int:
@@ -78,9 +67,9 @@ def _image_count(file: str) -> int:
         raise DatasetError(
             f"{where}: {error.strerror}: unpack stl10_binary.tar.gz there, or name a split of {', '.join(SPLITS)}"
         ) from error
-    if size % _IMAGE_BYTES:
-        raise DatasetError(f"{where}: {size} bytes are not whole images of {_IMAGE_BYTES}: unpack the archive again")
-    return size // _IMAGE_BYTES
+    if size % IMAGE_BYTES:
+        raise DatasetError(f"{where}: {size} bytes are not whole images of {IMAGE_BYTES}: unpack the archive again")
+    return size // IMAGE_BYTES
 
 
 def _read_labels(file: str, count: int) -> NDArray[np.int64]:
