@@ -9,6 +9,7 @@ import numpy as np
 
 from batchcam import heatmap
 from batchcam.rules import CONSTANT_RELATIVE_RANGE, EXACT, IDENTITY_TOLERANCE, Status
+from batchcam.stored_cams import predicted_cams
 
 Block = Mapping[str, np.ndarray]
 
@@ -168,14 +169,6 @@ def _wrong_classes(block: Block, facts: Facts) -> np.ndarray:
     if facts.cams == "predicted+label":
         expected = np.stack([prediction, block["label"]], 1)
     return (classes != expected).any(1)  # type: ignore[no-any-return]
-
-
-def predicted_cams(block: Block) -> np.ndarray:
-    """Return the predicted class's CAM of each row, (n, h, w); NaN where there is none."""
-    match = (block["cam_class"] == block["prediction"][:, None]) & (block["prediction"] >= 0)[:, None]
-    cams: np.ndarray = block["cams"][np.arange(len(match)), match.argmax(1)].copy()
-    cams[~match.any(1)] = np.nan
-    return cams
 
 
 def _maps(block: Block, readable: np.ndarray, sound: np.ndarray, facts: Facts) -> Iterator[Wrong]:

@@ -25,7 +25,6 @@ import cv2
 import numpy as np
 
 from batchcam import heatmap, metrics, shapes, sheet
-from batchcam.audit import predicted_cams
 from batchcam.commands.evaluate import evaluate
 from batchcam.commands.explain import explain
 from batchcam.commands.train import train
@@ -33,6 +32,7 @@ from batchcam.config import Classifier, Compute, EvaluateConfig, ExplainConfig, 
 from batchcam.similarity import compare_maps
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
+from batchcam.stored_cams import predicted_cams
 
 ARCHITECTURE: Final = "shufflenet_v2_x0_5"  # learns the shapes in a tenth of ResNet18's CPU time
 TAG_SIDE: Final = 0.25  # of the image's side: one cell of the 4x4 grid at 128 px

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from conftest import ALL_NEGATIVE, CONSTANT, NON_FINITE, UNREADABLE, Rows, bilinear
 
-from batchcam.audit import Facts, audit, predicted_cams
+from batchcam.audit import Facts, audit
 from batchcam.store.plan import Plan
+from batchcam.stored_cams import predicted_cams
 
 CAMS = ("all", "predicted", "predicted+label", "topk:2")
 ORDINARY = 1
@@ -260,18 +261,6 @@ def test_a_waived_identity_is_not_asked_for_but_its_residual_is(make_plan, make_
     assert broken(block, waived) == {}
     block["identity_residual"][ORDINARY] = 0
     assert broken(block, waived) == {("identity", "identity_residual"): [ORDINARY]}
-
-
-def test_predicted_cams_are_those_of_the_predicted_class(make_plan, make_rows) -> None:
-    plan = make_plan(cams="topk:2")
-    block = block_of(make_rows(plan))
-    found = predicted_cams(block)
-    for row in range(plan.sample_count):
-        if block["prediction"][row] < 0:
-            assert np.isnan(found[row]).all()
-        else:
-            rank = block["cam_class"][row].tolist().index(block["prediction"][row])
-            np.testing.assert_array_equal(found[row], block["cams"][row, rank])
 
 
 def test_the_audit_changes_nothing(sound) -> None:

@@ -43,7 +43,8 @@ TABLE: dict[str, set[str]] = {
     "heatmap": {"numpy", "cv2"},
     "sheet": {"numpy", "cv2", "heatmap"},
     "shapes": {"numpy", "cv2"},
-    "audit": {"numpy", "heatmap"},
+    "audit": {"numpy", "heatmap", "stored_cams"},
+    "stored_cams": {"numpy"},
     "evidence": {"numpy"},
     "similarity": {"numpy"},
     "matching": {"numpy"},
@@ -54,10 +55,10 @@ TABLE: dict[str, set[str]] = {
     "selection": {"numpy", "store"},
     "reporting": {
         *("numpy", "cv2", "__init__", "audit", "calibration", "comparison", "console", "evidence", "heatmap"),
-        *("matching", "metrics", "pictures", "similarity", "store"),
+        *("matching", "metrics", "pictures", "similarity", "store", "stored_cams"),
     },
-    "exporters": {"numpy", "h5py", "cv2", "heatmap", "pictures", "store"},
-    "store": {"numpy", "h5py", "isal", "__init__"},
+    "exporters": {"numpy", "h5py", "cv2", "heatmap", "pictures", "store", "stored_cams"},
+    "store": {"numpy", "h5py", "isal", "stored_cams", "__init__"},
     "engine": {
         *("numpy", "PIL", "safetensors", "cam", "cpus", "gradient_maps", "config", "regular_files", "stl10_files"),
         *TORCH,
@@ -66,7 +67,7 @@ TABLE: dict[str, set[str]] = {
         *("numpy", "h5py", "cv2", "tqdm", "__init__", "engine", "store", "config", "confined", "console", "cpus"),
         *("scheduler", "metrics", "heatmap", "audit", "shapes", "pictures", "selection", "sheet", "exporters", *TORCH),
         *("reporting", "similarity", "matching", "comparison", "gates", "annotations", "contours", "frames"),
-        *("localization", "cam", "faithfulness"),
+        *("localization", "cam", "faithfulness", "stored_cams"),
     },
 }
 """What a module or folder may import besides the standard library, itself and FLOOR."""

@@ -19,6 +19,7 @@ from batchcam.store.plan import Shard
 from batchcam.store.reader import Block, open_checked
 from batchcam.store.run import Run
 from batchcam.store.schema import MASTER_FILE, SHARD_FOLDER, sample_arrays
+from batchcam.stored_cams import picked_cams, stored_ranks
 
 READ_BYTES = 32 * 2**20
 """Logits and CAMs of all stored classes read at once."""
@@ -220,15 +221,10 @@ def _pick(run: Run, rows: np.ndarray, classes: np.ndarray, advance: Advance) -> 
     names = ("logits", "cams") if run.plan.cams == "all" else ("logits", "cams", "cam_class")
     for part, block in _blocks(run, rows[order], names):
         places = order[part]
-        wanted, every = classes[places], np.arange(len(places))
-        logits[places] = np.where(wanted >= 0, block["logits"][every, wanted], np.nan)
-        if "cam_class" in block:
-            ranks = (block["cam_class"] == wanted[:, None]) & (wanted >= 0)[:, None]
-            rank, found = ranks.argmax(1), ranks.any(1)
-        else:  # all classes' maps, in the order of the classes
-            rank, found = wanted, wanted >= 0
-        cams[places[found]] = block["cams"][every[found], rank[found]]
-        stored[places] = found
+        wanted, cam_class = classes[places], block.get("cam_class")
+        logits[places] = np.where(wanted >= 0, block["logits"][np.arange(len(places)), wanted], np.nan)
+        cams[places] = picked_cams(block["cams"], cam_class, wanted)
+        stored[places] = stored_ranks(cam_class, wanted) >= 0
         advance(len(places))
     return _Picked(logits, cams, classes >= 0, stored)
 

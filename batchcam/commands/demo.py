@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 
 from batchcam import heatmap, metrics, shapes, sheet
-from batchcam.audit import predicted_cams
 from batchcam.commands.explain import explain
 from batchcam.commands.train import train
 from batchcam.commands.verify import verify
@@ -20,6 +19,7 @@ from batchcam.errors import ConfigError, RunError
 from batchcam.store import landing
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
+from batchcam.stored_cams import predicted_cams
 
 IMAGE_SIZE = 128  # 4x4 cells; at 96 px, 3x3 cells are too coarse to hit the objects
 TRAIN_PER_CLASS = 60

@@ -19,6 +19,7 @@ from batchcam.errors import RunError
 from batchcam.faithfulness import NOISE, area, centre_map, impute, ranks, step_counts
 from batchcam.rules import Status
 from batchcam.store.run import Run
+from batchcam.stored_cams import stored_ranks
 
 CURVES: Final = ("deletion", "insertion", "road")
 FALLING: Final = ("deletion", "road")
@@ -164,7 +165,7 @@ def _require_consistent(run: Run, rows: np.ndarray, count: int) -> None:
     index, status, prediction = run.sample_index[rows], run.status[rows], run.prediction[rows]
     sound = (index >= 0) & (index < count) & (prediction < len(run.class_names))
     sound &= (prediction >= 0) | (status & (Status.UNREADABLE | Status.NON_FINITE) > 0)
-    sound &= (run.cam_class[rows] == prediction[:, None]).any(1) | (prediction < 0)
+    sound &= (stored_ranks(run.cam_class[rows], prediction) >= 0) | (prediction < 0)
     if not sound.all():
         raise RunError(f"{run.path}: row {rows[int(sound.argmin())]} contradicts itself; see batchcam verify")
 

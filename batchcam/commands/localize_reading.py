@@ -21,6 +21,7 @@ from batchcam.frames import Frame
 from batchcam.localization import Evidence, Tally, Truth, Verdict, box_ious, centre_evidence, evidence, judge, min_max
 from batchcam.rules import Status
 from batchcam.store.run import Run
+from batchcam.stored_cams import stored_ranks
 
 FRAMES: Final = ("view", "image")
 TARGETS: Final = ("label", "predicted")
@@ -146,7 +147,7 @@ def start(run: Run, annotations: Annotations, method: Method) -> Judged:
         (classes < 0, Reason.NO_CLASS),
     ]
     if run.plan.cams != "all":
-        conditions.append((~(run.cam_class[:] == classes[:, None]).any(1), Reason.NOT_STORED))
+        conditions.append((stored_ranks(run.cam_class[:], classes) < 0, Reason.NOT_STORED))
     reason = np.select([c for c, _ in conditions], [r for _, r in conditions], Reason.JUDGED).astype(np.uint8)
     count = len(run)
     return Judged(

@@ -21,6 +21,7 @@ from batchcam.rules import Status
 from batchcam.selection import Selection, class_index, select, spread
 from batchcam.store import landing
 from batchcam.store.run import Run, Sample
+from batchcam.stored_cams import stored_cam
 
 SHEET_PICTURES: Final = 20
 """Pictures of a sheet for which no number was asked: two rows of ten, evenly spread over the selected samples."""
@@ -344,12 +345,12 @@ class _Drawing:
     def _cam(self, sample: Sample, wanted: int | str) -> np.ndarray:
         column = {PREDICTED: "prediction", LABEL: "label"}
         chosen = wanted if isinstance(wanted, int) else int(getattr(self._run, column[wanted])[sample.row])
-        (ranks,) = np.nonzero(sample.cam_class == chosen)
         if chosen < 0:
             raise _NoMapError("no label" if wanted == LABEL else "no prediction")
-        if not len(ranks):
+        cam = stored_cam(sample.cams, sample.cam_class, chosen)
+        if cam is None:
             raise _NoMapError(f"no CAM of {self._run.class_names[chosen]} stored")
-        return np.asarray(sample.cams[int(ranks[0])])
+        return cam
 
     def _class_named(self, name: str) -> int | str:
         if name in (PREDICTED, LABEL) and name not in self._run.class_names:

@@ -13,6 +13,7 @@ from batchcam.errors import RunError
 from batchcam.exporters.names import safe_name
 from batchcam.rules import CONSTANT_RELATIVE_RANGE, Status
 from batchcam.store.run import Run
+from batchcam.stored_cams import picked_cams, stored_ranks
 
 Target = Literal["predicted", "label"]
 """The class explained for each sample: the predicted one, or the one that the dataset says."""
@@ -82,8 +83,8 @@ def choose(run: Run, target: Target, finite: bool) -> Choice:
     if target == "label":
         reasons["no label"] = classes < 0
     if run.plan.cams != "all":
-        stored = (run.cam_class[:] == classes[:, None]).any(1) | (classes < 0)
-        reasons[f"no CAM of this class in a run with --cams {run.plan.cams}"] = ~stored
+        missing = (stored_ranks(run.cam_class[:], classes) < 0) & (classes >= 0)
+        reasons[f"no CAM of this class in a run with --cams {run.plan.cams}"] = missing
     shown = np.ones(len(status), bool)
     left_out = collections.Counter[str]()
     for reason, rows in reasons.items():
@@ -105,15 +106,8 @@ def target_cams(run: Run, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
         rows: rows of the run, int64 (n,).
         classes: class for each row, int64 (n,).
     """
-    cams = run.cams[rows]
-    if run.plan.cams == "all":
-        rank, found = classes, classes >= 0
-    else:
-        match = (run.cam_class[rows] == classes[:, None]) & (classes >= 0)[:, None]
-        rank, found = match.argmax(1), match.any(1)
-    picked: np.ndarray = cams[np.arange(len(rows)), rank].copy()
-    picked[~found] = np.nan
-    return picked
+    cam_class = None if run.plan.cams == "all" else run.cam_class[rows]
+    return picked_cams(run.cams[rows], cam_class, classes)
 
 
 def file_names(run: Run, rows: np.ndarray, ending: str, folds_case: bool) -> list[str]:

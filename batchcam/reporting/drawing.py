@@ -12,6 +12,7 @@ from batchcam.pictures import Originals, State
 from batchcam.rules import Status
 from batchcam.similarity import is_constant
 from batchcam.store.run import Run, Sample
+from batchcam.stored_cams import stored_cam
 
 TILE = (150, 200)
 """(height, width) in pixels that each of a sample's two pictures fits into."""
@@ -110,10 +111,9 @@ def draw_pair(
 
 def _cam(sample: Sample, class_: int) -> np.ndarray | None:
     """Return the raw CAM of a class, None where there is none that says where."""
-    (ranks,) = np.nonzero(sample.cam_class == class_)
-    if class_ < 0 or not len(ranks) or not np.isfinite(sample.crop_box).all():
+    cam = stored_cam(sample.cams, sample.cam_class, class_)
+    if cam is None or not np.isfinite(sample.crop_box).all():
         return None
-    cam: np.ndarray = sample.cams[ranks[0]]
     return cam if np.isfinite(cam).all() and not is_constant(cam[None])[0] else None
 
 

@@ -8,7 +8,6 @@ import math
 import numpy as np
 
 from batchcam import metrics
-from batchcam.audit import predicted_cams
 from batchcam.calibration import Bin, expected_calibration_error, reliability
 from batchcam.console import Progress
 from batchcam.errors import RunError
@@ -17,6 +16,7 @@ from batchcam.rules import Status
 from batchcam.store.layout import array_shape
 from batchcam.store.run import Run
 from batchcam.store.schema import sample_arrays
+from batchcam.stored_cams import picked_cams
 
 BLOCK_BYTES = 32 * 2**20
 MOST_BLOCK_ROWS = 4096
@@ -161,7 +161,7 @@ def _maps(run: Run, label: np.ndarray, prediction: np.ndarray, quiet: bool) -> M
         for block in run.chunks(*names, rows=size, mask=prediction >= 0):
             part = rows[start : start + size]
             start += len(part)
-            cams = _predicted_cams(block, prediction[part])
+            cams = picked_cams(block["cams"], block.get("cam_class"), prediction[part])
             shares = cell_shares(cams)
             borders[part], spreads[part] = border_share(shares), entropy(shares)
             some = np.isfinite(shares[:, 0, 0])
@@ -175,13 +175,6 @@ def _maps(run: Run, label: np.ndarray, prediction: np.ndarray, quiet: bool) -> M
     with np.errstate(invalid="ignore"):
         means = sums / np.where(counts > 0, counts, np.nan)[:, None, None]
         return Maps(borders, spreads, float(ring.mean()), not ring.all(), cells / (samples or math.nan), means)
-
-
-def _predicted_cams(block: dict[str, np.ndarray], prediction: np.ndarray) -> np.ndarray:
-    """Return the predicted class's CAM of each row, (n, h, w)."""
-    if "cam_class" not in block:  # all classes' maps, in the order of the classes
-        return np.asarray(block["cams"][np.arange(len(prediction)), prediction])
-    return predicted_cams({**block, "prediction": prediction})
 
 
 def _block_rows(run: Run) -> int:

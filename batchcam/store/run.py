@@ -20,6 +20,7 @@ from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import decode
 from batchcam.store.schema import VIRTUAL_IN_MASTER, Array, sample_arrays
+from batchcam.stored_cams import stored_ranks
 
 if TYPE_CHECKING:
     import pandas
@@ -228,10 +229,10 @@ class Run:
         """
         row = self.row(sample) if isinstance(sample, str) else self._valid(sample)
         wanted = int(self.prediction[row]) if class_ is None else self.class_index(class_)
-        (ranks,) = np.nonzero(self.cam_class[row] == wanted)
-        if wanted < 0 or not len(ranks):
+        (rank,) = stored_ranks(self.cam_class[row][None], np.array([wanted])).tolist()
+        if rank < 0:
             raise KeyError(f"{self.path}: row {row} has no map of class {wanted}; the run stores {self.plan.cams!r}")
-        cam: np.ndarray = self.cams[row, int(ranks[0])]
+        cam: np.ndarray = self.cams[row, rank]
         return cam
 
     def map(self, sample: int | str) -> np.ndarray:
