@@ -72,3 +72,9 @@ def one_line(text: object) -> str:
 def escaped(character: str) -> str:
     r"""Return a character as Python writes it in a string: \n, \x1b, \u202e, \U000e0001, \\."""
     return character.encode("unicode_escape").decode("ascii")
+
+
+def escaped_code(character: str) -> str:
+    r"""Return a character's number as Python writes it in a string, in one form: \u001b, \u202e, \U000e0001."""
+    code = ord(character)
+    return rf"\u{code:04x}" if code < 0x10000 else rf"\U{code:08x}"

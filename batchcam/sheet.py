@@ -10,6 +10,7 @@ from typing import Final
 import cv2
 import numpy as np
 
+from batchcam.errors import escaped_code
 from batchcam.heatmap import WHITE, colour_signed, require_image
 
 LETTERBOX: Final = 240
@@ -147,11 +148,7 @@ def printable(text: str) -> str:
     set from left to right and not joined. A character without a glyph shows as its \\uXXXX or \\UXXXXXXXX escape.
     """
     composed = unicodedata.normalize("NFC", text)  # file names from macOS hold letters and accents apart
-    return "".join(c if " " <= c <= "~" or _has_glyph(c) else _escape(ord(c)) for c in composed)
-
-
-def _escape(code: int) -> str:
-    return rf"\u{code:04x}" if code < 0x10000 else rf"\U{code:08x}"
+    return "".join(c if " " <= c <= "~" or _has_glyph(c) else escaped_code(c) for c in composed)
 
 
 @functools.lru_cache(maxsize=65536)

@@ -49,8 +49,7 @@ def compare_maps(first: np.ndarray, second: np.ndarray) -> Similarity:
     """
     if first.ndim != 3 or second.ndim != 3 or len(first) != len(second) or 0 in first.shape[1:] + second.shape[1:]:
         raise ValueError(f"maps of shapes {first.shape} and {second.shape} are no pairs (n, h, w)")
-    measured = ~(is_constant(first) | is_constant(second))
-    measured &= np.isfinite(first).all((1, 2)) & np.isfinite(second).all((1, 2))
+    measured = ~(says_nothing(first) | says_nothing(second))
     values = {name: np.full(len(first), np.nan) for name in FUNCTIONS}
     size = common_grid(first.shape[1:], second.shape[1:])
     rows, step = np.flatnonzero(measured), max(1, BLOCK_CELLS // (size[0] * size[1]))
@@ -74,6 +73,11 @@ def is_constant(maps: np.ndarray) -> np.ndarray:
         constant: np.ndarray = high - low <= CONSTANT_RELATIVE_RANGE * np.maximum(np.abs(low), np.abs(high))
     finite: np.ndarray = np.isfinite(low) & np.isfinite(high)
     return np.asarray(constant & finite)
+
+
+def says_nothing(maps: np.ndarray) -> np.ndarray:
+    """Return which maps (n, h, w) are constant or not finite, bool (n,)."""
+    return np.asarray(is_constant(maps) | ~np.isfinite(maps).all((1, 2)))
 
 
 def resample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -55,9 +55,9 @@ TABLE: dict[str, set[str]] = {
     "selection": {"numpy", "store"},
     "reporting": {
         *("numpy", "cv2", "__init__", "audit", "calibration", "comparison", "console", "evidence", "heatmap"),
-        *("matching", "metrics", "pictures", "similarity", "store", "stored_cams"),
+        *("matching", "metrics", "pictures", "sheet", "similarity", "store", "stored_cams"),
     },
-    "exporters": {"numpy", "h5py", "cv2", "heatmap", "pictures", "store", "stored_cams"},
+    "exporters": {"numpy", "h5py", "cv2", "heatmap", "pictures", "similarity", "store", "stored_cams"},
     "store": {"numpy", "h5py", "isal", "stored_cams", "__init__"},
     "engine": {
         *("numpy", "PIL", "safetensors", "cam", "cpus", "gradient_maps", "config", "regular_files", "stl10_files"),

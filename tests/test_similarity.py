@@ -9,7 +9,17 @@ import pytest
 from conftest import bilinear
 
 from batchcam import similarity
-from batchcam.similarity import common_grid, compare_maps, is_constant, peak_shift, ranks, resample, spearman, top_iou
+from batchcam.similarity import (
+    common_grid,
+    compare_maps,
+    is_constant,
+    peak_shift,
+    ranks,
+    resample,
+    says_nothing,
+    spearman,
+    top_iou,
+)
 
 
 def plain_ranks(values: list[float]) -> list[float]:
@@ -180,3 +190,10 @@ def test_maps_that_are_no_pairs_are_refused(shapes: tuple[tuple[int, ...], tuple
 
 def test_no_pairs_have_no_similarities() -> None:
     assert compare_maps(np.zeros((0, 2, 2)), np.zeros((0, 3, 3))).spearman.shape == (0,)
+
+
+def test_a_map_that_is_constant_or_not_finite_says_nothing() -> None:
+    maps = np.stack([np.full((2, 3), value, np.float32) for value in (0, 5, 1, 1, 1, 1)])
+    maps[2:, 0, 0] = 2
+    maps[3, 1, 1], maps[4, 1, 1], maps[5, 1, 1] = np.nan, np.inf, -np.inf
+    assert says_nothing(maps).tolist() == [True, True, False, True, True, True]

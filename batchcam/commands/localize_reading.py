@@ -15,11 +15,12 @@ from batchcam import heatmap
 from batchcam.annotations import Annotations, Objects, read_mask
 from batchcam.contours import boxes_at
 from batchcam.errors import DatasetError
-from batchcam.exporters.rows import batches, says_nothing, target_cams
+from batchcam.exporters.rows import batches, target_cams
 from batchcam.exporters.wsol import relative_boxes, score_map, view_values
 from batchcam.frames import Frame
 from batchcam.localization import Evidence, Tally, Truth, Verdict, box_ious, centre_evidence, evidence, judge, min_max
 from batchcam.rules import Status
+from batchcam.similarity import says_nothing
 from batchcam.store.run import Run
 from batchcam.stored_cams import stored_ranks
 

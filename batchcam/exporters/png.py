@@ -20,11 +20,11 @@ from batchcam.exporters.rows import (
     choose,
     class_names,
     file_names,
-    says_nothing,
     status_words,
     target_cams,
 )
 from batchcam.pictures import Originals, State
+from batchcam.similarity import says_nothing
 from batchcam.store.run import Run
 
 OVERLAY_FOLDER: Final = "overlays"

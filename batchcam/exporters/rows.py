@@ -11,7 +11,7 @@ import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.exporters.names import safe_name
-from batchcam.rules import CONSTANT_RELATIVE_RANGE, Status
+from batchcam.rules import Status
 from batchcam.store.run import Run
 from batchcam.stored_cams import picked_cams, stored_ranks
 
@@ -128,15 +128,6 @@ def batches(run: Run, count: int, row_bytes: int, largest: int = 256) -> Iterato
     size = min(largest, max(1, READ_BYTES // (cams_bytes + row_bytes)))
     for start in range(0, count, size):
         yield slice(start, min(count, start + size))
-
-
-def says_nothing(cams: np.ndarray) -> np.ndarray:
-    """Return which maps (n, h, w) are constant or not finite, bool (n,)."""
-    low, high = cams.min((1, 2)).astype(np.float64), cams.max((1, 2)).astype(np.float64)
-    nothing: np.ndarray = ~(np.isfinite(low) & np.isfinite(high))
-    low[nothing] = high[nothing] = 0
-    nothing |= high - low <= CONSTANT_RELATIVE_RANGE * np.maximum(np.abs(low), np.abs(high))
-    return nothing
 
 
 def class_names(run: Run, classes: np.ndarray) -> list[str | None]:

@@ -18,8 +18,9 @@ from batchcam import heatmap
 from batchcam.errors import RunError, one_line
 from batchcam.exporters.folder import ExportFolder
 from batchcam.exporters.originals import network_view, search_notes
-from batchcam.exporters.rows import Advance, Choice, Outcome, Target, choose, class_names, says_nothing, target_cams
+from batchcam.exporters.rows import Advance, Choice, Outcome, Target, choose, class_names, target_cams
 from batchcam.pictures import Originals, State
+from batchcam.similarity import says_nothing
 from batchcam.store.layout import new_file
 from batchcam.store.run import Run
 

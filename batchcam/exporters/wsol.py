@@ -18,9 +18,9 @@ from batchcam.exporters.rows import (
     batches,
     choose,
     file_names,
-    says_nothing,
     target_cams,
 )
+from batchcam.similarity import says_nothing
 from batchcam.store.run import Run
 
 MAP_FOLDER: Final = "scoremaps"

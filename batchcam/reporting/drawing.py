@@ -7,10 +7,10 @@ import dataclasses
 import cv2
 import numpy as np
 
-from batchcam import heatmap
+from batchcam import heatmap, sheet
 from batchcam.pictures import Originals, State
 from batchcam.rules import Status
-from batchcam.similarity import is_constant
+from batchcam.similarity import says_nothing
 from batchcam.store.run import Run, Sample
 from batchcam.stored_cams import stored_cam
 
@@ -114,27 +114,18 @@ def _cam(sample: Sample, class_: int) -> np.ndarray | None:
     cam = stored_cam(sample.cams, sample.cam_class, class_)
     if cam is None or not np.isfinite(sample.crop_box).all():
         return None
-    return cam if np.isfinite(cam).all() and not is_constant(cam[None])[0] else None
+    return None if says_nothing(cam[None])[0] else cam
 
 
 def fitted(image: np.ndarray) -> np.ndarray:
     """Return an RGB picture scaled to fit TILE whole, uint8 (h, w, 3)."""
-    height, width = _tile_size(image.shape[:2])
-    method = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
-    # cv2 takes (width, height); every size of ours is (height, width)
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
-
-
-def _tile_size(size: tuple[int, ...]) -> tuple[int, int]:
-    """Return the (height, width) within TILE that has the shape of `size`."""
-    height, width = (max(1, side) for side in size)
-    scale = min(TILE[0] / height, TILE[1] / width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    return sheet.resized(image, sheet.fitted_size((image.shape[0], image.shape[1]), TILE))
 
 
 def _grey(sample: Sample) -> np.ndarray:
     """Return what stands for an original that is not there, RGB uint8 (h, w, 3)."""
-    return np.full((*_tile_size(sample.image_size), 3), GREY, np.uint8)
+    height, width = (max(1, side) for side in sample.image_size)  # -1 where the run does not say
+    return np.full((*sheet.fitted_size((height, width), TILE), 3), GREY, np.uint8)
 
 
 def _overlay(back: np.ndarray, run: Run, sample: Sample, cam: np.ndarray) -> np.ndarray:

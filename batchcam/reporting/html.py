@@ -7,6 +7,8 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from batchcam.errors import escaped_code
+
 VOID: Final = frozenset({"br", "img", "meta", "rect", "line", "circle", "path", "polyline"})
 """Elements without content; those of SVG close themselves only when written with a slash."""
 
@@ -28,16 +30,12 @@ class Markup(str):
 def visible(text: object) -> str:
     """Return `text` with each character that does not print, such as a mark that turns text around, as \\uXXXX.
 
-    The same rule as `errors.one_line`.
+    The same characters as in `errors.one_line`, which spells some of them shorter.
     """
     plain = str(text)
     if plain.isprintable():
         return plain
-    return "".join(c if c.isprintable() else _escape(ord(c)) for c in plain)
-
-
-def _escape(code: int) -> str:
-    return rf"\u{code:04x}" if code < 0x10000 else rf"\U{code:08x}"
+    return "".join(c if c.isprintable() else escaped_code(c) for c in plain)
 
 
 def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
