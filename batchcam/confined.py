@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from batchcam.errors import RunError, one_line
+from batchcam.processes import die_with_parent
 
 MEMORY_SHARE = 0.5
 """Share of the machine's memory that the child may take on top of what it starts with."""
@@ -38,7 +39,7 @@ STDERR_LIMIT = 4096
 SYSTEM_CODE = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
 """Where libraries lie that Python modules may load late, as sys.path does for the modules."""
 
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
+PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446  # on every architecture
 LANDLOCK_VERSION_FLAG, LANDLOCK_RULE_PATH_BENEATH = 1, 1
 READ_FILE, READ_DIR = 1 << 2, 1 << 3
@@ -118,7 +119,7 @@ def serve(module: str) -> None:
     """Answer one request, as the child."""
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no message
-    _die_with_parent()
+    die_with_parent(os.getppid())  # elsewhere than on Linux it ends with its next message
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     request = json.load(sys.stdin)
     parent = Parent(stream)
@@ -179,14 +180,6 @@ def _cause(code: int, stderr: str) -> str:
         return f"the HDF5 library crashed ({signal.Signals(-code).name})"
     lines = [line for line in stderr.splitlines() if line.strip()]
     return one_line(lines[-1])[:200] if lines else f"its process ended with code {code}"
-
-
-def _die_with_parent() -> None:
-    parent = os.getppid()
-    with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux it ends with its next message
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def _confine(folder: Path) -> None:

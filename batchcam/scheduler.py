@@ -14,8 +14,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from batchcam.errors import ConfigError
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+from batchcam.processes import JOB_SIGNALS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Stop:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
-        for number in SIGNALS:
+        for number in JOB_SIGNALS:
             self._before[number] = signal.signal(number, self._heard)
         return self
 

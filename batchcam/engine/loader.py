@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import multiprocessing.queues
@@ -28,10 +27,9 @@ from batchcam.engine.preprocessing import Preprocessing
 from batchcam.engine.samples import Source, StoredSample
 from batchcam.engine.timed_source import HungStorageError
 from batchcam.errors import BatchcamError, one_line
+from batchcam.processes import JOB_SIGNALS, die_with_parent
 
 NO_DIGEST = bytes(32)
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # what a scheduler sends to every process of a job
 
 
 class LoaderDiedError(BatchcamError):
@@ -299,7 +297,7 @@ def _leave_signals_to_parent(closing: Any, parent: int, process: int) -> None:
         if closing.value or os.getppid() != parent:
             os._exit(0)
 
-    _die_with_parent(parent)
+    die_with_parent(parent)  # torch looks every five seconds, and not from the start
     # the hook's own answer is a traceback, and a batch that is waited for without end
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_without_batch)  # type: ignore[attr-defined]
 
@@ -313,11 +311,3 @@ def _end_without_batch(error: BaseException, batch: object) -> None:
     """End this process: it can't hand over a batch, such as for want of shared memory (/dev/shm)."""
     print(f"batchcam: a loader process can't hand over a batch: {one_line(error)}", file=sys.stderr, flush=True)
     os._exit(1)
-
-
-def _die_with_parent(parent: int) -> None:
-    """End this process when `parent` ends, also by SIGKILL: torch looks every five seconds, and not from the start."""
-    with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux, torch's own watch has to do
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-    if os.getppid() != parent:
-        os._exit(0)

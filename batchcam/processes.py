@@ -1,0 +1,22 @@
+"""What a job's processes share: the signals that a scheduler sends to all of them, and an end with their parent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from typing import Final
+
+JOB_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""What a scheduler sends to every process of a job."""
+
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+
+
+def die_with_parent(parent: int) -> None:
+    """End this process when process `parent` ends, also by SIGKILL; elsewhere than on Linux, only if it has ended."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(0)
