@@ -60,6 +60,11 @@ class StorageFullError(StoppedEarlyError):
     """The output's file system has no room, or no quota, left."""
 
 
+def without_path(error: BatchcamError | FileNotFoundError) -> str:
+    """Return what `error` says of a file, without the path in front."""
+    return str(error).partition(": ")[2] or str(error)
+
+
 def one_line(text: object) -> str:
     r"""Return `text` on one line, so that it can't forge lines of a log, or steer a terminal.
 

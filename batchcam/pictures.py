@@ -18,11 +18,10 @@ import cv2
 import numpy as np
 
 from batchcam import stl10_files
-from batchcam.errors import BatchcamError, ConfigError, one_line
+from batchcam.errors import ConfigError, one_line
 from batchcam.regular_files import NotRegularError, TooLargeError, read_regular_file
-from batchcam.store.document import read_document
+from batchcam.store.plan import named_dataset
 from batchcam.store.run import Run, Sample
-from batchcam.store.schema import PLAN_FILE
 
 FILE_LIMIT: Final = 2**30
 """Bytes above which a file is no image of ours."""
@@ -125,7 +124,7 @@ def open_originals(run: Run, data: str | None) -> Originals:
     Raises:
         ConfigError: `data` was given and can't be searched, or the run's dataset has no files.
     """
-    origin, folder = _origin(run)
+    origin, folder = named_dataset(run.path)
     kind = origin.partition(":")[0] if origin else ""
     if kind in WITHOUT_FILES and ":" in str(origin):
         if data is not None:
@@ -145,16 +144,6 @@ def open_originals(run: Run, data: str | None) -> Originals:
             if (reader := _reader(there)) is not None:
                 return Originals(reader, there)
     return Originals(_nothing(f"{one_line(origin)}: not there; give --data"), None)
-
-
-def _origin(run: Run) -> tuple[str | None, str]:
-    """Return the dataset as it was named when the run was made, None where that is not known; and in which folder."""
-    try:
-        origin = read_document(run.path / PLAN_FILE)["origin"]
-        data, folder = origin["options"]["data"], origin.get("folder")
-    except (OSError, KeyError, TypeError, AttributeError, BatchcamError):  # a single shard has no origin
-        return None, ""
-    return data if isinstance(data, str) else None, folder if isinstance(folder, str) else ""
 
 
 def _from(folder: str, data: str) -> str:

@@ -44,6 +44,11 @@ def identity_words(method: str, identity: bool) -> str:
     return "holds" if identity else "WAIVED: these maps do not explain the logits"
 
 
+def flag_name(flag: Status) -> str:
+    """Return a status flag's name as people read it."""
+    return str(flag.name).lower().replace("_", " ")
+
+
 def cams_per_sample(selection: str, class_count: int) -> int:
     """Return M, the number of maps stored for each sample, for a plan's choice of `cams`.
 

@@ -262,7 +262,7 @@ def test_the_recorded_folder_goes_before_what_has_the_same_name_here(
     monkeypatch.chdir(tmp_path / "here")
     sample = sample_of(run, "a.png", STORED["colour PNG"])
     for data, sample_id in (("photos", "a.png"), ("t.csv", "photos/a.png")):
-        monkeypatch.setattr("batchcam.pictures._origin", lambda run, data=data: (data, str(tmp_path / "job")))
+        monkeypatch.setattr("batchcam.pictures.named_dataset", lambda run, data=data: (data, str(tmp_path / "job")))
         assert open_originals(run, None).read(dataclasses.replace(sample, id=sample_id)).state is State.FOUND
 
 
@@ -271,7 +271,7 @@ def test_a_file_of_the_datasets_name_that_is_no_manifest_is_a_place_without_imag
 ) -> None:
     put(tmp_path / "t.csv", b"no manifest")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("batchcam.pictures._origin", lambda run: ("t.csv", "/gone"))
+    monkeypatch.setattr("batchcam.pictures.named_dataset", lambda run: ("t.csv", "/gone"))
     assert open_originals(run, None).read(run[0]).state is State.MISSING
 
 
@@ -284,8 +284,7 @@ def test_the_runs_own_dataset_is_found_from_another_folder_than_it_was_named_in(
     put(tmp_path / "job" / "photos" / "test_X.bin", stored)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    origin = {"options": {"data": data}, "folder": str(tmp_path / "job")}
-    monkeypatch.setattr("batchcam.pictures.read_document", lambda path: {"origin": origin})
+    monkeypatch.setattr("batchcam.pictures.named_dataset", lambda run: (data, str(tmp_path / "job")))
     found = open_originals(run, None)
     assert found.where == data.replace("photos", str(tmp_path / "job" / "photos"))
     assert found.find("a.png" if data == "photos" else "test/00000", "other", (1, 1)).state is State.CHANGED
@@ -302,7 +301,7 @@ def test_the_runs_own_dataset_is_found_from_another_folder_than_it_was_named_in(
 def test_a_place_that_no_file_can_have_is_one_without_images(
     run: Run, monkeypatch: pytest.MonkeyPatch, data: str, folder: str
 ) -> None:
-    monkeypatch.setattr("batchcam.pictures._origin", lambda run: (data, folder))
+    monkeypatch.setattr("batchcam.pictures.named_dataset", lambda run: (data, folder))
     original = open_originals(run, None).read(run[0])
     assert original.state is State.MISSING
     assert "not there; give --data" in original.reason
@@ -314,7 +313,7 @@ def test_a_place_that_no_file_can_have_is_one_without_images(
 def test_datasets_without_files_have_no_originals(
     run: Run, tmp_path: Path, origin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchcam.pictures._origin", lambda run: (origin, ""))
+    monkeypatch.setattr("batchcam.pictures.named_dataset", lambda run: (origin, ""))
     original = open_originals(run, None).read(run[0])
     assert original.state is State.MISSING
     assert "has no image files" in original.reason

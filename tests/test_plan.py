@@ -19,6 +19,8 @@ from batchcam.store.plan import (
     IDENTITY_FIELDS,
     Plan,
     dataset_fingerprint,
+    named_dataset,
+    open_plan,
     read_plan,
     require_same,
     write_plan,
@@ -299,3 +301,21 @@ def test_a_run_whose_shards_lie_behind_a_link_is_refused(tmp_path, make_plan) ->
     (tmp_path / "run" / "shards").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RunError, match="shards: a link; a run holds its files itself"):
         write_plan(tmp_path / "run", make_plan(), {})
+
+
+def test_the_dataset_is_known_as_it_was_named_where_the_plan_says_so(tmp_path: Path, make_plan) -> None:
+    write_plan(tmp_path / "a", make_plan(), {"options": {"data": "photos"}, "folder": "/job"})
+    write_plan(tmp_path / "b", make_plan(), {"options": {"data": 3}, "folder": None})
+    write_plan(tmp_path / "c", make_plan(), {"options": {}})
+    (tmp_path / "a" / "shard-00000.h5").write_bytes(b"")
+    named = {name: named_dataset(tmp_path / name) for name in ("a", "b", "c", "a/shard-00000.h5", "gone")}
+    assert named == {"a": ("photos", "/job"), **dict.fromkeys(("b", "c", "a/shard-00000.h5", "gone"), (None, ""))}
+
+
+def test_a_plan_is_opened_or_refused_with_what_is_meant(tmp_path: Path, make_plan) -> None:
+    write_plan(tmp_path / "run", make_plan(), {})
+    assert open_plan(tmp_path / "run") == make_plan()
+    with pytest.raises(RunError, match="a folder of a run: name the folder"):
+        open_plan(tmp_path / "run" / "shards")
+    with pytest.raises(RunError, match="no such folder"):
+        open_plan(tmp_path / "gone")

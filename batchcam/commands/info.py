@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from batchcam import metrics
-from batchcam.commands.merge import count_totals, open_plan
+from batchcam.commands.merge import count_totals
 from batchcam.errors import RunError
 from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.form import mismatch
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks
 from batchcam.store.master import collect
-from batchcam.store.plan import Plan
+from batchcam.store.plan import Plan, open_plan
 from batchcam.store.reader import decode, open_checked, require_digest
 from batchcam.store.schema import MASTER_FILE, PLAN_FILE
 from batchcam.store.shard import landed_shards

@@ -12,15 +12,15 @@ import h5py
 import numpy as np
 
 from batchcam.audit import Facts, Wrong, audit
-from batchcam.commands.merge import count_totals, needs_a_look, open_plan
+from batchcam.commands.merge import count_totals, needs_a_look
 from batchcam.confined import Parent
-from batchcam.errors import RunError
+from batchcam.errors import RunError, without_path
 from batchcam.rules import Status
 from batchcam.store import check, structure
 from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.layout import array_shape
 from batchcam.store.manifest import FileRecord, Manifest
-from batchcam.store.plan import Plan, Shard
+from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.reader import UNREADABLE, blocks, open_file, open_hdf5
 from batchcam.store.schema import CLASSIFIER_ARRAYS, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, sample_arrays
 
@@ -64,7 +64,7 @@ def inspect(run: Path, witness: Witness, deadly: Deadly) -> Inspection:
     except RunError as error:
         if not (run / PLAN_FILE).exists():
             raise
-        return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, _reason(error))])
+        return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, without_path(error))])
     inspector = _Inspector(run, plan, witness, deadly)
     found = list(inspector.findings())
     return Inspection(
@@ -146,7 +146,7 @@ class _Inspector:
                 wrong = list(check.check_structure(file, self._plan, shard, name))
                 yield from wrong or self._content(file, shard, name)
         except RunError as error:
-            yield Finding(Kind.FILE_UNREADABLE, name, _reason(error))
+            yield Finding(Kind.FILE_UNREADABLE, name, without_path(error))
 
     def _content(self, file: h5py.File, shard: Shard, name: str) -> Iterator[Finding]:
         yield from check.check_classes(file, self._plan, name)
@@ -260,10 +260,6 @@ def _count(counted: dict[Key, tuple[int, int]], key: Key, rows: np.ndarray, firs
     if rows.any():
         count, earliest = counted.get(key, (0, first + int(rows.argmax())))
         counted[key] = (count + int(rows.sum()), earliest)
-
-
-def _reason(error: RunError) -> str:
-    return str(error).partition(": ")[2] or str(error)
 
 
 def _close(file: h5py.File) -> None:

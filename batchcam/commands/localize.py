@@ -27,14 +27,13 @@ from batchcam.commands.localize_scores import SCORES, ClassScores, Score, percen
 from batchcam.config import require_outside
 from batchcam.console import Progress
 from batchcam.cpus import available_cpus
-from batchcam.errors import BatchcamError, ConfigError, RunError, one_line
+from batchcam.errors import ConfigError, RunError, one_line
 from batchcam.exporters.wsol import PROTOCOL_SIZE
 from batchcam.localization import IOU_LEVELS, STRICT, TOLERANCE, mean
 from batchcam.rules import CONTROLS, EXACT
-from batchcam.store.document import read_document
 from batchcam.store.opening import open_run
+from batchcam.store.plan import named_dataset
 from batchcam.store.run import Run
-from batchcam.store.schema import PLAN_FILE
 
 MOST_THREADS: Final = 8
 CLASSES_SHOWN: Final = 40
@@ -150,7 +149,7 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
         tolerance = TOLERANCE * min(size) if config.tolerance is None else config.tolerance
         method = Method(config.target, config.frame, size, tolerance)
         annotations = read_annotations(
-            config.annotations, run.sample_id[:].tolist(), config.mask_root, config.prefix, _dataset(run)
+            config.annotations, run.sample_id[:].tolist(), config.mask_root, config.prefix, named_dataset(run.path)[0]
         )
         judged = start(run, annotations, method)
         workers = min(MOST_THREADS, available_cpus()) if config.workers is None else max(1, config.workers)
@@ -169,15 +168,6 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
                     ious = overlaps(run, judged, method, threshold, workers, progress.advance)
                 write_files(config.out, run, judged, annotations, dataclasses.asdict(summary), ious)
     return summary
-
-
-def _dataset(run: Run) -> str | None:
-    """Return the dataset as it was named when the run was made; None where that is not known."""
-    try:
-        data = read_document(run.path / PLAN_FILE)["origin"]["options"]["data"]
-    except (OSError, KeyError, TypeError, BatchcamError):  # a single shard does not say
-        return None
-    return data if isinstance(data, str) else None
 
 
 def _summary(

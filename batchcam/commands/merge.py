@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from batchcam.errors import RunError
-from batchcam.rules import Status
+from batchcam.rules import Status, flag_name
 from batchcam.scheduler import utc_now, whereabouts
 from batchcam.store import landing
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks, write_manifest
 from batchcam.store.master import write_master
-from batchcam.store.plan import Plan, not_a_run, read_plan
+from batchcam.store.plan import Plan, open_plan
 from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
 from batchcam.store.shard import landed_shards
 
@@ -107,18 +107,6 @@ def _remove_leftovers(run: Path, plan: Plan) -> None:
     landing.remove_stale_partials(run, (PLAN_FILE, MASTER_FILE, MANIFEST_FILE, *tasks))
 
 
-def open_plan(run: Path) -> Plan:
-    """Return the plan of `run`.
-
-    Raises:
-        RunError: it is not a run directory, or its plan is damaged.
-    """
-    try:
-        return read_plan(run)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise not_a_run(run) from error
-
-
 class Totals:
     """Totals as the manifest states them, counted part by part."""
 
@@ -162,11 +150,6 @@ def needs_a_look(totals: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what the manifest states as findings: how many samples of each kind a person should look at."""
     counts = [(flag_name(flag), totals["status"][flag_name(flag)]) for flag in NEEDS_A_LOOK]
     return [{"kind": name, "count": count} for name, count in counts if count]
-
-
-def flag_name(flag: Status) -> str:
-    """Return a status flag's name as people read it."""
-    return str(flag.name).lower().replace("_", " ")
 
 
 def _require_all(run: Path, plan: Plan) -> None:

@@ -11,6 +11,7 @@ from batchcam.config import VerifyConfig
 from batchcam.confined import DiedError, ask
 from batchcam.console import Progress, note
 from batchcam.store.findings import Finding, Inspection, Kind
+from batchcam.store.plan import open_plan
 from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, SHARD_FOLDER
 
 RANGES_SHOWN = 8
@@ -158,7 +159,6 @@ class _Bar:
 
 
 def _recompute(config: VerifyConfig, sound: set[int]) -> tuple[int, list[Finding]]:
-    from batchcam.commands.merge import open_plan
     from batchcam.commands.recompute import recompute  # needs torch
 
     plan = open_plan(config.run)

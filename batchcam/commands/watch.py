@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from batchcam.commands.merge import open_plan
 from batchcam.store.manifest import read_tasks
-from batchcam.store.plan import Plan, Shard
+from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.schema import MANIFEST_FILE, SHARD_FOLDER
 from batchcam.store.shard import landed_shards
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from batchcam.errors import RunError
+from batchcam.errors import RunError, without_path
 from batchcam.store import landing, structure
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.layout import scale_values
@@ -48,7 +48,7 @@ def load_manifest(run: Path, plan: Plan) -> tuple[Manifest | None, list[Finding]
     except FileNotFoundError:
         return None, [Finding(Kind.MANIFEST_MISSING, MANIFEST_FILE, "the run is not complete; run explain again")]
     except RunError as error:
-        return None, [Finding(Kind.MANIFEST_DAMAGED, MANIFEST_FILE, _without_path(error))]
+        return None, [Finding(Kind.MANIFEST_DAMAGED, MANIFEST_FILE, without_path(error))]
 
 
 def check_folder(run: Path, plan: Plan) -> Iterator[Finding]:
@@ -182,8 +182,4 @@ def _check_task(path: Path) -> Iterator[Finding]:
     try:
         read_task(path)
     except (RunError, FileNotFoundError) as error:
-        yield Finding(Kind.TASK_DAMAGED, path.name, _without_path(error))
-
-
-def _without_path(error: Exception) -> str:
-    return str(error).partition(": ")[2] or str(error)
+        yield Finding(Kind.TASK_DAMAGED, path.name, without_path(error))

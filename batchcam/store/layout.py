@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -20,6 +21,7 @@ from batchcam.store.schema import (
     IMAGE_ATTRIBUTES,
     LABELLED_DIMS,
     ROOT_WORDS,
+    TEXT_CHUNK_ROWS,
     Array,
     column_chunk_rows,
     encode_text,
@@ -35,6 +37,8 @@ WORDS_BYTES = 2**16
 
 FILE_FORMAT = h5py.h5f.LIBVER_V110
 """HDF5 1.10 file format: metadata with checksums; readers with HDF5 1.10 can't open newer formats."""
+
+TEXT_FILTERS: Final[Mapping[str, Any]] = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 
 
 def new_file(buffer: io.BytesIO | Sink) -> h5py.File:
@@ -132,20 +136,15 @@ def write_text(file: h5py.File, name: str, texts: np.ndarray) -> h5py.Dataset:
     return file.create_dataset(
         name,
         data=as_utf8(texts),
-        chunks=(min(len(texts), 4096),),
-        compression="gzip",
-        compression_opts=4,
-        shuffle=True,
+        chunks=(min(len(texts), TEXT_CHUNK_ROWS),),
+        **TEXT_FILTERS,
     )
 
 
 def create(file: h5py.File, array: Array, shape: Sequence[int], text_width: int = 1) -> h5py.Dataset:
     """Create `array`, empty, with its filters, fill value, words and dimension scales (which must exist)."""
     if array.storage == "text":
-        dtype, filters = (
-            h5py.string_dtype("utf-8", text_width),
-            {"compression": "gzip", "compression_opts": 4, "shuffle": True},
-        )
+        dtype, filters = h5py.string_dtype("utf-8", text_width), TEXT_FILTERS
     elif array.storage == "deflate":
         dtype = np.dtype(array.dtype)
         filters = {"compression": "gzip", "compression_opts": 1, "shuffle": dtype.itemsize > 1}
@@ -160,7 +159,7 @@ def create(file: h5py.File, array: Array, shape: Sequence[int], text_width: int 
 
 def _chunk_rows(array: Array, shape: Sequence[int]) -> int:
     if array.storage == "text":
-        return min(shape[0], 4096)
+        return min(shape[0], TEXT_CHUNK_ROWS)
     if array.storage == "deflate":
         return map_chunk_rows(*shape)
     return column_chunk_rows(shape[0], np.dtype(array.dtype).itemsize * int(np.prod(shape[1:])))

@@ -10,7 +10,7 @@ from typing import Any
 
 from batchcam import __version__
 from batchcam.errors import RunError, one_line
-from batchcam.rules import Status
+from batchcam.rules import Status, flag_name
 from batchcam.store import landing
 from batchcam.store.document import read_document, seal
 from batchcam.store.form import mismatch
@@ -31,7 +31,7 @@ MANIFEST_FORM = {
         "labelled": int,
         "correct": int,
         "accuracy": (float, None),
-        "status": {str(flag.name).lower().replace("_", " "): int for flag in Status if flag} | {"*": int},
+        "status": {flag_name(flag): int for flag in Status if flag} | {"*": int},
         "largest_identity_residual": (float, None),
     },
     "findings": [{"kind": str, "count": int}],

@@ -41,6 +41,7 @@ from batchcam.store.schema import (
     MOST_TEXT_BYTES,
     SHARD_FOLDER,
     SHARD_TABLE,
+    TEXT_CHUNK_ROWS,
     VIRTUAL_IN_MASTER,
     Array,
     encode_text,
@@ -52,9 +53,6 @@ LOOK_EVERY_S = 0.2
 
 SHARD_ENTRY_BYTES = 1024
 """What run.h5 keeps of a shard: a row of its table, and where the rows of virtual arrays lie."""
-
-TEXT_ROWS = 4096
-"""Rows of a text column that wait together for their place in run.h5; as many as its chunks have."""
 
 
 def collect(
@@ -184,7 +182,7 @@ class _Copies:
             elif array.storage == "text" and array.name != "sample_id":
                 late = _LateTexts(file, plan, array)
                 self._late.append(late)
-                self._columns[array.name] = _Column(late.keep, TEXT_ROWS)
+                self._columns[array.name] = _Column(late.keep, TEXT_CHUNK_ROWS)
             else:
                 width = min(plan.sample_id_bytes, MOST_TEXT_BYTES)
                 dataset = _create(file, plan, array, width)
@@ -282,6 +280,7 @@ def _write_shard_table(file: h5py.File, records: Sequence[FileRecord]) -> None:
     create_group(file, SHARD_TABLE)
     write_text(file, f"{SHARD_TABLE}/file", encode_text([r.file for r in records]))
     write_text(file, f"{SHARD_TABLE}/sha256", encode_text([r.sha256 for r in records]))
+    chunks = (min(len(records), TEXT_CHUNK_ROWS),)
     for name in ("first", "count", "bytes"):
         values = np.array([getattr(r, name) for r in records], np.int64)
-        file.create_dataset(f"{SHARD_TABLE}/{name}", data=values, chunks=(min(len(values), 4096),), fletcher32=True)
+        file.create_dataset(f"{SHARD_TABLE}/{name}", data=values, chunks=chunks, fletcher32=True)

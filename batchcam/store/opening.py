@@ -11,7 +11,7 @@ from batchcam.errors import RunError
 from batchcam.store import landing, structure
 from batchcam.store.files import Proof, RunFiles
 from batchcam.store.manifest import Manifest, read_manifest
-from batchcam.store.plan import Plan, Shard, not_a_run, read_plan
+from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.reader import decode, open_hdf5, require_digest
 from batchcam.store.run import Run
 from batchcam.store.schema import MASTER_FILE, SHARD_FOLDER
@@ -86,10 +86,7 @@ class _Found:
 
 
 def _look(path: Path, prove: bool) -> _Found:
-    try:
-        plan = read_plan(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise not_a_run(path) from error
+    plan = open_plan(path)
     try:
         manifest = read_manifest(path, plan)
     except FileNotFoundError:

@@ -226,6 +226,32 @@ def read_plan(run: Path) -> Plan:
     return plan
 
 
+def open_plan(run: Path) -> Plan:
+    """Return the plan of the run directory `run`.
+
+    Raises:
+        RunError: it is no run directory, or its plan is damaged.
+    """
+    try:
+        return read_plan(run)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise not_a_run(run) from error
+
+
+def named_dataset(run: Path) -> tuple[str | None, str]:
+    """Return the dataset as it was named when the run was planned, None where that is not known; and in which folder.
+
+    Args:
+        run: a run directory, or one of its shards, which does not say.
+    """
+    try:
+        origin = read_document(run / PLAN_FILE)["origin"]
+        data, folder = origin["options"]["data"], origin.get("folder")
+    except (OSError, KeyError, TypeError, RunError):
+        return None, ""
+    return data if isinstance(data, str) else None, folder if isinstance(folder, str) else ""
+
+
 def not_a_run(path: Path) -> RunError:
     """Return the error that says why there is no plan in `path`, and which folder is meant if it is part of a run."""
     if not path.exists():

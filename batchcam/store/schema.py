@@ -196,6 +196,10 @@ IMAGE_ATTRIBUTES: Final[Mapping[str, str]] = {
 """HDF5 image specification 1.2, so that HDFView shows `maps` as pictures."""
 
 
+TEXT_CHUNK_ROWS: Final = 4096
+"""Rows of a text column, or of the table of shards, that share one chunk."""
+
+
 def map_chunk_rows(rows: int, height: int, width: int) -> int:
     """Return how many of `rows` maps of `height` x `width` share one chunk: 64 KiB of uint8, at least one map."""
     return min(rows, max(1, 65536 // (height * width)))
