@@ -24,7 +24,10 @@ EXACT: Final = "cam"
 
 METHODS: Final = (EXACT, "gradcam", "gradcam++", "layercam", "hirescam", "xgradcam", "eigencam")
 
-CONTROLS: Final = ("none", "head", "weights")
+CONTROL_WORDS: Final = {"head": "the last layer", "weights": "every layer"}
+"""What has random weights in each control, for people."""
+
+CONTROLS: Final = ("none", *CONTROL_WORDS)
 """What was replaced by random weights before explaining, to see whether maps care: nothing, the head, everything."""
 
 CAM_SELECTIONS: Final = ("all", "predicted", "predicted+label", "topk:N")

@@ -20,7 +20,7 @@ from batchcam.engine.assembly import Assembly
 from batchcam.engine.proof import ExplainableNetwork
 from batchcam.engine.sources import dataset_folder
 from batchcam.errors import ConfigError
-from batchcam.rules import CONTROLS, EXACT, cams_per_sample
+from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, cams_per_sample
 from batchcam.scheduler import Share, utc_now, whereabouts
 from batchcam.store.layout import shard_bytes
 from batchcam.store.master import master_bytes
@@ -28,7 +28,6 @@ from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
 
 DEFAULT_BATCH_SIZE = 64
 SHARD_BYTES = 64 * 2**20
-CONTROL_WORDS = {"head": "the last layer", "weights": "every layer"}
 ROW_BYTES = 160  # the columns of one number, and texts
 
 

@@ -12,10 +12,10 @@ from batchcam.reporting.gallery import across, hits, mistakes, odd, unsure
 from batchcam.reporting.html import Markup, definitions, element, foreign, join, page, section, table
 from batchcam.reporting.movement import movement
 from batchcam.reporting.predictions import classes, confidence, confusions
-from batchcam.reporting.provenance import CONTROL_WORDS, network, provenance
+from batchcam.reporting.provenance import network, provenance
 from batchcam.reporting.stylesheet import STYLE
 from batchcam.reporting.writing import NONE, percent, share, small, stated_cell
-from batchcam.rules import EXACT, Status
+from batchcam.rules import CONTROL_WORDS, EXACT, Status
 from batchcam.store.plan import Plan
 
 MOST_UNREADABLE: Final = 500

@@ -8,14 +8,10 @@ from batchcam import __version__
 from batchcam.reporting.content import About
 from batchcam.reporting.html import Markup, definitions, element, escape, foreign, join, table
 from batchcam.reporting.writing import NONE, stated, stated_cell
-from batchcam.rules import identity_words
+from batchcam.rules import CONTROL_WORDS, identity_words
 
 MOST_TASKS: Final = 100
 LONGEST: Final = 600  # characters of preprocessing or versions
-
-
-CONTROL_WORDS: Final = {"head": "the last layer", "weights": "the whole network"}
-"""What had random weights in a control."""
 
 
 def provenance(about: About) -> Markup:
