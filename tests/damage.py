@@ -16,8 +16,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from batchcam.commands.merge import count_totals, needs_a_look
 from batchcam.store.document import DIGEST_KEY, seal
+from batchcam.totals import count_totals, needs_a_look
 
 MIDDLE = "shards/shard-00001.h5"
 MIDDLE_FIRST = 8

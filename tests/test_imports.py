@@ -48,6 +48,7 @@ TABLE: dict[str, set[str]] = {
     "stored_cams": {"numpy"},
     "evidence": {"numpy"},
     "similarity": {"numpy"},
+    "totals": {"numpy"},
     "matching": {"numpy"},
     "comparison": {"numpy", "matching"},
     "gates": {"comparison", "matching"},
@@ -68,7 +69,7 @@ TABLE: dict[str, set[str]] = {
         *("numpy", "h5py", "cv2", "tqdm", "__init__", "engine", "store", "config", "confined", "console", "cpus"),
         *("scheduler", "metrics", "heatmap", "audit", "shapes", "pictures", "selection", "sheet", "exporters", *TORCH),
         *("reporting", "similarity", "matching", "comparison", "gates", "annotations", "contours", "frames"),
-        *("localization", "cam", "faithfulness", "stored_cams"),
+        *("localization", "cam", "faithfulness", "stored_cams", "totals"),
     },
 }
 """What a module or folder may import besides the standard library, itself and FLOOR."""

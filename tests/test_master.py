@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from batchcam.commands.merge import count_totals, merge
+from batchcam.commands.merge import merge
 from batchcam.errors import RunError, StoppedEarlyError
 from batchcam.store import landing, layout, master
 from batchcam.store.reader import open_checked
@@ -194,12 +194,6 @@ def test_totals_are_those_of_all_samples(tmp_path: Path, make_plan, make_rows, m
         },
         "largest_identity_residual": float(np.nanmax(rows.columns["identity_residual"])),
     }
-
-
-def test_a_run_without_residuals_has_no_largest(make_run) -> None:
-    none = {"label": [0], "prediction": [1], "status": np.zeros(1, np.uint8), "identity_residual": [np.nan]}
-    totals = count_totals({name: np.array(values) for name, values in none.items()})
-    assert (totals["largest_identity_residual"], totals["accuracy"]) == (None, 0)
 
 
 def test_an_interrupt_ends_merging_at_the_next_shard(finished_run: Path, monkeypatch) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from batchcam import metrics
-from batchcam.commands.merge import count_totals
 from batchcam.errors import RunError
 from batchcam.store import landing
 from batchcam.store.document import read_document
@@ -20,6 +19,7 @@ from batchcam.store.plan import Plan, open_plan
 from batchcam.store.reader import decode, open_checked, require_digest
 from batchcam.store.schema import MASTER_FILE, PLAN_FILE
 from batchcam.store.shard import landed_shards
+from batchcam.totals import count_totals
 
 UNREADABLE_SHOWN = 10
 COMPARED = ("device", "threads", "versions")

@@ -12,7 +12,6 @@ import h5py
 import numpy as np
 
 from batchcam.audit import Facts, Wrong, audit
-from batchcam.commands.merge import count_totals, needs_a_look
 from batchcam.confined import Parent
 from batchcam.errors import RunError, without_path
 from batchcam.rules import Status
@@ -23,6 +22,7 @@ from batchcam.store.manifest import FileRecord, Manifest
 from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.reader import UNREADABLE, blocks, open_file, open_hdf5
 from batchcam.store.schema import CLASSIFIER_ARRAYS, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, sample_arrays
+from batchcam.totals import count_totals, needs_a_look
 
 BLOCK_ROWS = 256
 BLOCK_BYTES = 64 * 2**20

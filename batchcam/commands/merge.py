@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from batchcam.errors import RunError
-from batchcam.rules import Status, flag_name
 from batchcam.scheduler import utc_now, whereabouts
 from batchcam.store import landing
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks, write_manifest
@@ -20,8 +16,7 @@ from batchcam.store.master import write_master
 from batchcam.store.plan import Plan, open_plan
 from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
 from batchcam.store.shard import landed_shards
-
-NEEDS_A_LOOK = (Status.UNREADABLE, Status.NON_FINITE)
+from batchcam.totals import Totals, needs_a_look
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,51 +100,6 @@ def _remove_leftovers(run: Path, plan: Plan) -> None:
     landing.remove_stale_partials(run / SHARD_FOLDER, (s.file for s in plan.shards))
     tasks = [final for _, final in landing.partials(run) if fnmatch.fnmatch(final, TASK_PATTERN)]
     landing.remove_stale_partials(run, (PLAN_FILE, MASTER_FILE, MANIFEST_FILE, *tasks))
-
-
-class Totals:
-    """Totals as the manifest states them, counted part by part."""
-
-    def __init__(self) -> None:
-        self._samples = self._labelled = self._correct = 0
-        self._by_status = np.zeros(256, np.int64)
-        self._largest_residual = -math.inf
-
-    def add(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Count labels, predictions, statuses (uint8) and residuals of some samples."""
-        labels, predictions, residuals = columns["label"], columns["prediction"], columns["identity_residual"]
-        known = (labels >= 0) & (predictions >= 0)
-        self._samples += len(labels)
-        self._labelled += int(np.count_nonzero(known))
-        self._correct += int(np.count_nonzero(known & (labels == predictions)))
-        self._by_status += np.bincount(columns["status"], minlength=256)
-        finite = residuals[np.isfinite(residuals)]
-        self._largest_residual = max(self._largest_residual, float(finite.max(initial=-np.inf)))
-
-    def stated(self) -> dict[str, Any]:
-        """Return what was counted."""
-        values = np.arange(256)
-        return {
-            "samples": self._samples,
-            "labelled": self._labelled,
-            "correct": self._correct,
-            "accuracy": self._correct / self._labelled if self._labelled else None,
-            "status": {flag_name(f): int(self._by_status[(values & f) > 0].sum()) for f in Status if f},
-            "largest_identity_residual": self._largest_residual if self._largest_residual > -math.inf else None,
-        }
-
-
-def count_totals(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return totals as the manifest states them, from labels, predictions, statuses and residuals of samples."""
-    totals = Totals()
-    totals.add(columns)
-    return totals.stated()
-
-
-def needs_a_look(totals: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what the manifest states as findings: how many samples of each kind a person should look at."""
-    counts = [(flag_name(flag), totals["status"][flag_name(flag)]) for flag in NEEDS_A_LOOK]
-    return [{"kind": name, "count": count} for name, count in counts if count]
 
 
 def _require_all(run: Path, plan: Plan) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
-from batchcam.commands.merge import needs_a_look
 from batchcam.commands.report_reading import read_content
 from batchcam.commands.rest import open_asked
 from batchcam.config import require_outside
@@ -17,6 +16,7 @@ from batchcam.reporting.content import Content
 from batchcam.reporting.page import write_page
 from batchcam.store import landing
 from batchcam.store.opening import open_run
+from batchcam.totals import needs_a_look
 
 SUFFIXES = (".html", ".htm")
 MOST_TOP = 200  # pictures of a kind: about 15 kB each, in a file that mail should carry

@@ -10,7 +10,6 @@ import numpy as np
 from batchcam.commands.compare import CompareConfig, Comparison, set_side_by_side, summarise
 from batchcam.commands.compare_text import exchange_text
 from batchcam.commands.info import provenance
-from batchcam.commands.merge import count_totals
 from batchcam.comparison import Mover, Pairing, movers, ranked_classes
 from batchcam.console import Progress
 from batchcam.matching import Apart, words
@@ -23,6 +22,7 @@ from batchcam.store import landing
 from batchcam.store.reader import decode
 from batchcam.store.run import Run
 from batchcam.store.schema import MANIFEST_FILE
+from batchcam.totals import count_totals
 
 APART_LISTED: Final = 300
 """Ids of each reason that a report lists."""

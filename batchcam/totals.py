@@ -1,0 +1,58 @@
+"""Totals of a run as its manifest states them, and which samples a person should look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from batchcam.rules import Status, flag_name
+
+NEEDS_A_LOOK: Final = (Status.UNREADABLE, Status.NON_FINITE)
+
+
+class Totals:
+    """Totals as the manifest states them, counted part by part."""
+
+    def __init__(self) -> None:
+        self._samples = self._labelled = self._correct = 0
+        self._by_status = np.zeros(256, np.int64)
+        self._largest_residual = -math.inf
+
+    def add(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Count labels, predictions, statuses (uint8) and residuals of some samples."""
+        labels, predictions, residuals = columns["label"], columns["prediction"], columns["identity_residual"]
+        known = (labels >= 0) & (predictions >= 0)
+        self._samples += len(labels)
+        self._labelled += int(np.count_nonzero(known))
+        self._correct += int(np.count_nonzero(known & (labels == predictions)))
+        self._by_status += np.bincount(columns["status"], minlength=256)
+        finite = residuals[np.isfinite(residuals)]
+        self._largest_residual = max(self._largest_residual, float(finite.max(initial=-np.inf)))
+
+    def stated(self) -> dict[str, Any]:
+        """Return what was counted."""
+        values = np.arange(256)
+        return {
+            "samples": self._samples,
+            "labelled": self._labelled,
+            "correct": self._correct,
+            "accuracy": self._correct / self._labelled if self._labelled else None,
+            "status": {flag_name(f): int(self._by_status[(values & f) > 0].sum()) for f in Status if f},
+            "largest_identity_residual": self._largest_residual if self._largest_residual > -math.inf else None,
+        }
+
+
+def count_totals(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return totals as the manifest states them, from labels, predictions, statuses and residuals of samples."""
+    totals = Totals()
+    totals.add(columns)
+    return totals.stated()
+
+
+def needs_a_look(totals: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the manifest states as findings: how many samples of each kind a person should look at."""
+    counts = [(flag_name(flag), totals["status"][flag_name(flag)]) for flag in NEEDS_A_LOOK]
+    return [{"kind": name, "count": count} for name, count in counts if count]
