@@ -42,6 +42,34 @@ def test_content_lands_with_its_digest(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "file.sha256"]
 
 
+@pytest.mark.parametrize("last", ["ours", "theirs"])
+def test_another_workers_file_at_the_same_time_leaves_one_with_its_own_digest(
+    tmp_path: Path, monkeypatch, last
+) -> None:
+    path, real, replace, landed = tmp_path / "file", landing._land_digest, os.replace, []
+    theirs = hashlib.sha256(b"theirs").hexdigest()
+
+    def land_digest(path: Path, digest: str) -> None:
+        real(path, digest)
+        if not landed:
+            real(path, theirs)
+            path.write_bytes(b"theirs")
+        landed.append(digest)
+
+    def replaced(source: Path, target: Path) -> None:
+        replace(source, target)
+        if target == path and last == "theirs":
+            path.write_bytes(b"theirs")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(landing, "_land_digest", land_digest)
+        patch.setattr(landing.os, "replace", replaced)
+        stream = put(path)
+    assert path.read_bytes() == (CONTENT if last == "ours" else b"theirs")
+    assert landing.read_digest(path) == stream.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert stream.size == path.stat().st_size
+
+
 def test_content_replaces_a_file_that_is_there(tmp_path: Path) -> None:
     landing.land_with_digest(tmp_path / "file", b"old")
     put(tmp_path / "file")

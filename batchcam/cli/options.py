@@ -89,6 +89,8 @@ compute_options = _options(
     option("-b", "--batch-size", type=int, help="Images of one forward pass.  [default: 64]"),
     device_options,
     option(
-        "--precision", type=click.Choice(PRECISIONS), help="Of the forward pass; CAMs are float32.  [default: fp32]"
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        help="Of the network's arithmetic; CAMs are float32.  [default: fp32]",
     ),
 )

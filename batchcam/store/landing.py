@@ -110,6 +110,7 @@ def stream(path: Path) -> Iterator[Sink]:
             os.replace(partial, path)
         except FileNotFoundError:  # another worker took ours for a dead one's, and cleaned up
             land(path, memoryview(mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)))
+    sink.sha256, sink.size = _agreed_digest(path, sink.sha256), path.stat().st_size
 
 
 def file_digest(path: Path) -> str:
