@@ -64,8 +64,8 @@ def test_memory_does_not_grow_with_the_run(tmp_path: Path, make_plan, make_rows)
     options = {"shard_size": SHARD, "maps": "none", "grid_size": (1, 1), "channels": 10, "class_names": class_names}
     rows = make_rows(make_plan(sample_count=SHARD, **options))
     grown = []
-    for shards in (4, 40):
+    for shards in (20, 60):  # what the smaller one copies fills the blocks that a Sink keeps
         run = tmp_path / f"{shards} shards"
         land_like(run, make_plan(sample_count=SHARD * shards, **options), rows)
         grown.append(growth_while_merging(run))
-    assert grown[1] - grown[0] < 15 < 36 * SHARD * COPIED_BYTES / 1e6 / 4
+    assert grown[1] - grown[0] < 8 < 40 * SHARD * COPIED_BYTES / 1e6 / 4
