@@ -217,18 +217,24 @@ def test_an_interrupt_ends_merging_at_the_next_shard(finished_run: Path, monkeyp
 
 
 def test_a_reason_to_stop_ends_merging_at_the_next_shard(finished_run: Path, monkeypatch) -> None:
-    before, real, read = (finished_run / "run.h5").read_bytes(), master.collect, []
+    before, real, read, asked = (finished_run / "run.h5").read_bytes(), master.collect, [], threading.Event()
 
-    def slow(*arguments):
+    def waiting(*arguments):
         for each in real(*arguments):
             read.append(each[0].index)
-            time.sleep(0.5)
+            if len(read) == 2:
+                assert asked.wait(60)
+                time.sleep(1)
             yield each
 
-    monkeypatch.setattr(master, "collect", slow)
+    def stop() -> str:
+        asked.set()
+        return "SIGTERM"
+
+    monkeypatch.setattr(master, "collect", waiting)
     with pytest.raises(StoppedEarlyError, match="stopped by SIGTERM; run the same command again"):
-        merge(finished_run, lambda: "SIGTERM" if read else None)
-    assert len(read) < 3
+        merge(finished_run, stop)
+    assert read == [0, 1]
     assert (finished_run / "run.h5").read_bytes() == before
     assert not list(finished_run.glob(".*"))
 
