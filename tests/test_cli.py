@@ -484,6 +484,13 @@ def test_a_checkpoint_in_a_class_folder_is_refused(capsys, images, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_run_behind_a_link_that_leads_nowhere(capsys, checkpoint, images, tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    expect(
+        capsys, explain_words(checkpoint, images, tmp_path / "link"), 2, "link: a link to a folder that is not there"
+    )
+
+
 def test_dry_run_says_what_there_is_to_do(capsys, checkpoint, images, tmp_path):
     words = [*explain_words(checkpoint, images, tmp_path / "run"), "--shard-size", 4, "--dry-run", "--json", "-q"]
     code, out, _ = run(capsys, *words)

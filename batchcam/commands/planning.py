@@ -48,12 +48,16 @@ def existing_plan(run: Path) -> Plan | None:
     """Return the plan of the run that is there already, None if there is none.
 
     Raises:
-        ConfigError: `run` is no folder.
+        ConfigError: `run` is no folder, or a link to none.
         RunError: its plan is damaged.
     """
     try:
         return read_plan(run)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if run.is_symlink() and not run.exists():
+            raise ConfigError(
+                f"--out {run}: a link to a folder that is not there: make it, or remove the link"
+            ) from error
         return None
     except NotADirectoryError as error:
         raise ConfigError(f"--out {run}: not a folder") from error
