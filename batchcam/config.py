@@ -11,6 +11,7 @@ from batchcam.errors import ConfigError
 from batchcam.rules import CONTROLS, IDENTITY_TOLERANCE, METHODS
 
 SEEDS = 2**32  # of which NumPy and torch take any
+DEFAULT_BATCH_SIZE = 64
 PRECISIONS = tuple(IDENTITY_TOLERANCE)
 SAMPLE_TIMEOUT_S = 300.0  # longer than a file server's restart, shorter than a night
 

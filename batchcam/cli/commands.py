@@ -35,8 +35,8 @@ from batchcam.config import (
     parse_duration,
 )
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, one_line
+from batchcam.job.scheduler import Stop
 from batchcam.rules import CONTROLS, METHODS
-from batchcam.scheduler import Stop
 
 EXIT_CODES = {
     0: "done",
@@ -88,8 +88,8 @@ def cli() -> None:
 @option("--threads", type=int, help="CPU threads of the network.  [default: all CPUs]")
 def demo(out: Path, seed: int, threads: int | None, quiet: bool, as_json: bool) -> int:
     """The whole loop on generated images: train, explain, verify, pictures."""
-    from batchcam.commands.demo import demo as run
-    from batchcam.printing import demo_text
+    from batchcam.cli.printing import demo_text
+    from batchcam.commands.demo.demo import demo as run
 
     return _finish(run(DemoConfig(out, seed, threads, quiet)), demo_text, as_json)
 
@@ -112,8 +112,8 @@ def demo(out: Path, seed: int, threads: int | None, quiet: bool, as_json: bool) 
 @device_options
 def train(quiet: bool, as_json: bool, **options: Any) -> int:
     """Fine-tune a classifier on DATA: by default ResNet18 on 128 px with Adam; run again to resume."""
-    from batchcam.commands.train import train as run
-    from batchcam.printing import train_text
+    from batchcam.cli.printing import train_text
+    from batchcam.commands.train.train import train as run
 
     return _finish(run(TrainConfig(quiet=quiet, **options)), train_text, as_json)
 
@@ -125,8 +125,8 @@ def train(quiet: bool, as_json: bool, **options: Any) -> int:
 @compute_options
 def evaluate(ckpt: Path, data: str, quiet: bool, as_json: bool, **options: Any) -> int:
     """Measure the accuracy of CKPT on DATA, overall and per class; no maps."""
-    from batchcam.commands.evaluate import evaluate as run
-    from batchcam.printing import evaluate_text
+    from batchcam.cli.printing import evaluate_text
+    from batchcam.commands.evaluate.evaluate import evaluate as run
 
     classifier, compute = _classifier(ckpt, options), _compute(options)
     return _finish(run(EvaluateConfig(classifier, data, compute, quiet)), evaluate_text, as_json)
@@ -198,8 +198,8 @@ def explain(
         **options,
     )
     with Stop(config.time_limit_s) as stop:  # before torch is imported, which takes seconds
-        from batchcam.commands.explain import explain as run
-        from batchcam.printing import explain_text
+        from batchcam.cli.printing import explain_text
+        from batchcam.commands.explain.explain import explain as run
 
         return _finish(run(config, stop), explain_text, as_json)
 
@@ -208,8 +208,8 @@ def explain(
 @click.argument("run", type=FILE)
 def merge(run: Path, quiet: bool, as_json: bool) -> int:
     """Prove that RUN's shards hold each sample once; write run.h5 and the manifest."""
+    from batchcam.cli.printing import merge_text
     from batchcam.commands.merge import merge as command
-    from batchcam.printing import merge_text
 
     return _finish(command(run), merge_text, as_json)
 
@@ -234,8 +234,8 @@ def verify(
     **options: Any,
 ) -> int:
     """Check every file and every row of RUN, read-only: digests, structure, coverage, numbers."""
-    from batchcam.commands.verify import verify as command
-    from batchcam.printing import verify_text
+    from batchcam.cli.printing import verify_text
+    from batchcam.commands.verify.verify import verify as command
 
     classifier = _classifier(checkpoint, options) if checkpoint else None
     return _finish(command(VerifyConfig(run, recompute, classifier, data, seed, device, quiet)), verify_text, as_json)
@@ -248,8 +248,8 @@ def info(run: Path, watch: bool, quiet: bool, as_json: bool) -> int:
     """Tell what RUN explained, by which weights, how well, and what went wrong."""
     if watch:
         return _watch(run, as_json)
-    from batchcam.commands.info import info as command
-    from batchcam.printing import info_text
+    from batchcam.cli.printing import info_text
+    from batchcam.commands.info.info import info as command
 
     return _finish(command(run), info_text, as_json)
 
@@ -278,10 +278,10 @@ def info(run: Path, watch: bool, quiet: bool, as_json: bool) -> int:
 @partial_option
 def render(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Draw maps over the original images: one sheet (20 spread over the run by default) or a file for each."""
-    from batchcam.commands.render import RenderConfig
-    from batchcam.commands.render import render as command
-    from batchcam.printing import render_text
-    from batchcam.selection import Selection
+    from batchcam.cli.printing import render_text
+    from batchcam.commands.render.render import RenderConfig
+    from batchcam.commands.render.render import render as command
+    from batchcam.commands.render.selection import Selection
 
     selection = Selection(**_take(options, Selection))
     return _finish(command(RenderConfig(run, selection=selection, quiet=quiet, **options)), render_text, as_json)
@@ -296,9 +296,9 @@ def render(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @partial_option
 def report(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Write one HTML file about RUN: provenance, accuracy, calibration, where the evidence sits, what looks odd."""
-    from batchcam.commands.report import ReportConfig
-    from batchcam.commands.report import report as command
-    from batchcam.printing import report_text
+    from batchcam.cli.printing import report_text
+    from batchcam.commands.report.report import ReportConfig
+    from batchcam.commands.report.report import report as command
 
     return _finish(command(ReportConfig(run, quiet=quiet, **options)), report_text, as_json)
 
@@ -326,8 +326,8 @@ def report(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @option("-j", "--workers", type=int, help="Threads that judge maps.  [default: all CPUs, at most 8]")
 def localize(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Tell whether the maps find annotated objects: MaxBoxAccV2, PxAP, pointing game, energy inside."""
-    from batchcam.commands.localize import LocalizeConfig, localize_text
-    from batchcam.commands.localize import localize as command
+    from batchcam.commands.localize.localize import LocalizeConfig, localize_text
+    from batchcam.commands.localize.localize import localize as command
 
     return _finish(command(LocalizeConfig(run, quiet=quiet, **options)), localize_text, as_json)
 
@@ -351,8 +351,8 @@ def localize(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @classifier_options
 def faithfulness(run: Path, ckpt: Path, data: str, quiet: bool, as_json: bool, **options: Any) -> int:
     """Tell whether the network uses what the maps point to: deletion, insertion and ROAD, beside baselines."""
-    from batchcam.commands.faithfulness import FaithfulnessConfig, faithfulness_text
-    from batchcam.commands.faithfulness import faithfulness as command
+    from batchcam.commands.faithfulness.faithfulness import FaithfulnessConfig, faithfulness_text
+    from batchcam.commands.faithfulness.faithfulness import faithfulness as command
 
     config = FaithfulnessConfig(run, _classifier(ckpt, options), data, quiet=quiet, **options)
     return _finish(command(config), faithfulness_text, as_json)
@@ -371,9 +371,9 @@ def faithfulness(run: Path, ckpt: Path, data: str, quiet: bool, as_json: bool, *
 @partial_option
 def export(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Hand a run over in another tool's format: ViRelAy, WSOL score maps, pictures, tables."""
-    from batchcam.commands.export import ExportConfig
-    from batchcam.commands.export import export as command
-    from batchcam.printing import export_text
+    from batchcam.cli.printing import export_text
+    from batchcam.commands.export.export import ExportConfig
+    from batchcam.commands.export.export import export as command
 
     return _finish(command(ExportConfig(run, quiet=quiet, **options)), export_text, as_json)
 
@@ -394,9 +394,9 @@ def export(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @option("--top", type=int, default=50, show_default=True, help="Movers to list of each kind.")
 def compare(old: Path, new: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts."""
-    from batchcam.commands.compare import CompareConfig
-    from batchcam.commands.compare import compare as command
-    from batchcam.commands.compare_text import compare_text
+    from batchcam.commands.compare.compare import CompareConfig
+    from batchcam.commands.compare.compare import compare as command
+    from batchcam.commands.compare.text import compare_text
 
     return _finish(command(CompareConfig(old, new, quiet=quiet, **options)), compare_text, as_json)
 
@@ -412,8 +412,8 @@ def _finish(summary: Any, text: Callable[[Any], str], as_json: bool) -> int:
 
 def _watch(run: Path, as_json: bool) -> int:
     """Print looks at a run until it is complete: in place on a terminal, line by line elsewhere."""
-    from batchcam.commands.watch import watch
-    from batchcam.printing import watch_line, watch_text
+    from batchcam.cli.printing import watch_line, watch_text
+    from batchcam.commands.info.watch import watch
 
     in_place = sys.stdout.isatty()
     for seen in watch(run, 2.0 if in_place else 30.0):

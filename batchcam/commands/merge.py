@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from batchcam.errors import RunError
-from batchcam.scheduler import utc_now, whereabouts
+from batchcam.job.scheduler import utc_now, whereabouts
+from batchcam.record.totals import Totals, needs_a_look
 from batchcam.store import landing
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks, write_manifest
 from batchcam.store.master import write_master
 from batchcam.store.plan import Plan, open_plan
 from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
 from batchcam.store.shard import landed_shards
-from batchcam.totals import Totals, needs_a_look
 
 
 @dataclasses.dataclass(frozen=True)

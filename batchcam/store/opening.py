@@ -51,7 +51,7 @@ def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool 
     return Run(path, found.plan, found.landed, bool(found.manifest), found.files)
 
 
-def open_rest(path: Path) -> Run:
+def open_partial(path: Path) -> Run:
     """Open a run without its shards that are gone or damaged; `Run.lost` tells what is wrong with each.
 
     Every shard is proven first. A damaged run.h5 is done without, and among the lost.

@@ -20,7 +20,7 @@ from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import decode
 from batchcam.store.schema import VIRTUAL_IN_MASTER, Array, sample_arrays
-from batchcam.stored_cams import stored_ranks
+from batchcam.store.stored_cams import stored_ranks
 
 if TYPE_CHECKING:
     import pandas
@@ -126,11 +126,11 @@ class Run:
     Attributes:
         path: the run directory or shard.
         plan: what the run is.
-        complete: whether the manifest is there; False also for a single shard, and where `open_rest` left
+        complete: whether the manifest is there; False also for a single shard, and where `open_partial` left
             files out.
         shards: those whose rows the run has, absent ones of a partial run included.
         absent: indices of the shards whose rows read as fill values; empty unless opened with `partial`.
-        lost: what is wrong with each file that was left out, by `open_rest`.
+        lost: what is wrong with each file that was left out, by `open_partial`.
         class_names: K names.
     """
 

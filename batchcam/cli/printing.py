@@ -1,0 +1,267 @@
+"""What the commands returned, as text for people."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from batchcam.errors import one_line
+from batchcam.job.console import counted, readable_size
+from batchcam.rules import CONTROLS, EXACT, identity_words
+
+if TYPE_CHECKING:
+    from batchcam.commands.demo.demo import DemoSummary
+    from batchcam.commands.evaluate.evaluate import EvaluateSummary
+    from batchcam.commands.explain.explain import ExplainSummary
+    from batchcam.commands.export.export import ExportSummary
+    from batchcam.commands.info.info import RunInfo
+    from batchcam.commands.info.watch import Watch
+    from batchcam.commands.merge import MergeSummary
+    from batchcam.commands.render.render import RenderSummary
+    from batchcam.commands.report.report import ReportSummary
+    from batchcam.commands.train.train import TrainSummary
+    from batchcam.commands.verify.verify import VerifySummary
+    from batchcam.record.metrics import ClassScore
+
+FINDINGS_SHOWN = 50
+
+
+def explain_text(summary: ExplainSummary) -> str:
+    """Return the result of `explain`."""
+    run = one_line(summary.run)
+    if summary.dry_run:
+        to_do = f"{counted(summary.to_do_samples, 'sample')} in {counted(summary.to_do_shards, 'shard')}"
+        return f"{run}: would explain {to_do}, at most {readable_size(summary.to_do_bytes)}; nothing written"
+    if summary.merged:
+        state = f"complete: {merge_text(summary.merged)}"
+        if not summary.to_do_shards:
+            state += f"; finished shards were not checked: batchcam verify {shlex.quote(run)}"
+    elif summary.samples:
+        state = "not complete yet"
+    else:
+        state = "nothing written"
+    rate = f", {summary.samples / summary.seconds:.1f} images/s" if summary.samples and summary.seconds else ""
+    done = f"{counted(summary.samples, 'sample')} in {counted(summary.shards, 'shard')}"
+    return f"{run}: {done} explained{rate}; {state}"
+
+
+def merge_text(summary: MergeSummary) -> str:
+    """Return the result of `merge`."""
+    totals = summary.totals
+    size = summary.bytes / max(1, totals["samples"])
+    samples = counted(totals["samples"], "sample")
+    parts = [f"{samples} in {counted(summary.shards, 'shard')}, {size:.0f} bytes each"]
+    return "; ".join([*parts, _accuracy(totals), *_status(totals)])
+
+
+def verify_text(summary: VerifySummary) -> str:
+    """Return the result of `verify`: every finding, then a summary."""
+    found = summary.told
+    lines = [one_line(f) for f in found[:FINDINGS_SHOWN]]
+    if len(found) > FINDINGS_SHOWN:
+        lines.append(f"… and {len(found) - FINDINGS_SHOWN} more; --json lists all")
+    unreadable = f" ({summary.unreadable} unreadable, as recorded)" if summary.unreadable else ""
+    again = f", {summary.recomputed} explained again" if summary.recomputed else ""
+    lines.append(
+        f"{one_line(summary.run)}: {counted(len(summary.found), 'finding') if summary.found else 'no findings'}; "
+        f"{counted(summary.samples, 'sample')}{unreadable} in {counted(summary.shards, 'shard')}, "
+        f"{readable_size(summary.bytes)} checked{again}"
+    )
+    if summary.manifest_sha256:
+        lines.append(f"manifest.json SHA-256 {summary.manifest_sha256}")
+    return "\n".join(lines)
+
+
+def info_text(run: RunInfo) -> str:
+    """Return what `info` shows."""
+    plan, totals = run.plan, run.totals
+    state = "complete" if run.complete else f"{run.shards_landed} of {run.shards} shards so far"
+    head = [
+        ("run", f"{run.run} ({state})"),
+        ("run id", run.run_id),
+        ("checkpoint", f"{run.origin['options']['classifier']['checkpoint']} sha256 {plan['checkpoint_sha256']}"),
+        (
+            "network",
+            f"{plan['architecture']}, {plan['target_layer']}, grid {_size(plan['grid_size'])}, {plan['precision']}",
+        ),
+        ("maps", plan["method"] if plan["control"] == CONTROLS[0] else f"{plan['method']}, control {plan['control']}"),
+        ("identity", _identity(plan, totals)),
+        ("dataset", f"{run.origin['options']['data']} fingerprint {plan['dataset_fingerprint'][:16]}…"),
+        ("input", f"{_size(plan['input_size'])}, {_preprocessing(plan['preprocessing'])}"),
+        (
+            "stored",
+            f"cams {plan['cams']}, maps {plan['maps']}, batch {plan['batch_size']}, shard {plan['shard_size']}",
+        ),
+        ("created", f"{run.origin['created']} by {run.origin['user']} on {run.origin['host']}"),
+        ("samples", "; ".join([str(totals["samples"]), _accuracy(totals), *_status(totals)])),
+    ]
+    lines = [f"{name:<11} {one_line(value)}" for name, value in head]
+    lines += [f"{'task':<11} {one_line(_task(t))}" for t in run.tasks]
+    lines += [f"{'note':<11} {one_line(n)}" for n in run.notes]
+    lines += [f"{'unreadable':<11} {one_line(u)}" for u in run.unreadable]
+    if (count := totals["status"]["unreadable"]) > len(run.unreadable):
+        lines.append(f"{'unreadable':<11} … and {count - len(run.unreadable)} more: status and error in run.h5")
+    return "\n".join([*lines, "", *class_table(run.classes)])
+
+
+def render_text(summary: RenderSummary) -> str:
+    """Return the result of `render`."""
+    counts = {
+        "unreadable when explained": summary.unreadable,
+        "without a map": summary.without_map,
+        "originals missing": summary.missing_originals - summary.misplaced,
+        "originals not readable here": summary.unread_originals,
+        "ORIGINALS CHANGED since they were explained": summary.changed_originals,
+    }
+    if not summary.selected:
+        return f"{one_line(summary.run)}: no sample fits this selection; nothing was drawn"
+    told = [f"{count} {what}" for what, count in counts.items() if count]
+    if summary.misplaced:
+        told.append(
+            f"{summary.misplaced} of {summary.misplaced} originals are not in {one_line(summary.data)}: "
+            "is --data right?"
+        )
+    head = (
+        f"{one_line(summary.out)}: {summary.pictures} of {summary.selected} selected samples in "
+        f"{counted(summary.files, 'file')}"
+    )
+    return "; ".join([head, *told])
+
+
+def report_text(summary: ReportSummary) -> str:
+    """Return the result of `report`."""
+    counts = {
+        "without their image": summary.without_image,
+        "IMAGES CHANGED since they were explained": summary.changed,
+    }
+    told = [f"{count} {what}" for what, count in counts.items() if count]
+    if summary.flips is not None:
+        told.insert(0, f"{summary.flips} predictions are another class than in the older run")
+    parts = {True: "", False: ", of a run that is not complete"}
+    state = ", of what is left of a damaged run" if summary.lost_files else parts[summary.complete]
+    sizes = f"{counted(summary.pictures, 'picture')}, {readable_size(summary.bytes)}"
+    return "; ".join([f"{one_line(summary.out)}: {counted(summary.samples, 'sample')}{state}, {sizes}", *told])
+
+
+def export_text(summary: ExportSummary) -> str:
+    """Return the result of `export`."""
+    kept = f" ({summary.kept} of them were there already)" if summary.kept else ""
+    skipped = f", {summary.skipped} left out" if summary.skipped else ""
+    files = f"{counted(summary.files, 'file')}{kept}"
+    head = f"{one_line(summary.out)}: {counted(summary.samples, 'sample')}{skipped} as {summary.format} in {files}"
+    return "; ".join([head, *map(one_line, summary.notes)])
+
+
+def watch_text(seen: Watch) -> str:
+    """Return a look at a run in progress, with a line for each task."""
+    tasks = [f"{'task':<11} {one_line(_task(t))}" for t in seen.tasks]
+    return "\n".join([f"{one_line(seen.run)}", watch_line(seen), *tasks])
+
+
+def watch_line(seen: Watch) -> str:
+    """Return a look at a run in progress in one line."""
+    parts = [
+        f"{seen.shards_landed} of {seen.shards} shards, {seen.samples_landed} of {seen.samples} samples",
+        f"{seen.samples_per_s:.1f} samples/s" if seen.samples_per_s else "rate not known yet",
+    ]
+    if seen.complete:
+        parts.append("complete")
+    elif seen.seconds_left is not None:
+        parts.append(time.strftime("done at about %a %H:%M", time.localtime(time.time() + seen.seconds_left)))
+    if seen.unreadable:
+        parts.append(f"{seen.unreadable} unreadable so far")
+    return "; ".join(parts)
+
+
+def evaluate_text(summary: EvaluateSummary) -> str:
+    """Return the result of `evaluate`."""
+    bad = f", {summary.unreadable} unreadable" if summary.unreadable else ""
+    bad += f", {summary.non_finite} with logits that are not finite" if summary.non_finite else ""
+    if summary.labelled or summary.findings == summary.samples:
+        head = f"accuracy {_share(summary.accuracy)} on {summary.labelled} labelled of {summary.samples} samples{bad}"
+    else:
+        head = f"no labels; {summary.samples} samples{bad}"
+    return "\n".join([head, "", *class_table(summary.classes)])
+
+
+def train_text(summary: TrainSummary) -> str:
+    """Return the result of `train`."""
+    bad = f"; {summary.unreadable} unreadable images left out" if summary.unreadable else ""
+    return (
+        f"{one_line(summary.checkpoint)}: epoch {summary.best_epoch} of {summary.epochs}, training accuracy "
+        f"{_share(summary.train_accuracy)} (while learning), validation accuracy {_share(summary.val_accuracy)}{bad}"
+    )
+
+
+def demo_text(summary: DemoSummary) -> str:
+    """Return the result of `demo`."""
+    return "\n".join(
+        [
+            f"accuracy        {_share(summary.accuracy)} on {summary.samples} test images that training never saw",
+            f"CAM peak        {_share(summary.peak_in_object)} on the object; "
+            f"the image's centre: {_share(summary.centre_in_object)}",
+            f"run             {one_line(summary.run)}: verified, {summary.findings} findings",
+            f"picture         {one_line(summary.picture)}",
+            f"took            {summary.seconds:.0f} s",
+        ]
+    )
+
+
+def class_table(scores: Sequence[ClassScore], shown: int = 40) -> list[str]:
+    """Return a table of classes, the least accurate first, and those without labels by how often they are predicted."""
+    ranked = sorted(scores, key=lambda s: (s.accuracy is None, s.accuracy or 0, 0 if s.labelled else -s.predicted))
+    width = max((len(one_line(s.name)) for s in ranked[:shown]), default=5)
+    rows = [f"{'class':<{width}}  accuracy  labelled  predicted"]
+    rows += [
+        f"{one_line(s.name):<{width}}  {_share(s.accuracy):>8}  {s.labelled:>8}  {s.predicted:>9}"
+        for s in ranked[:shown]
+    ]
+    return rows + ([f"… and {len(ranked) - shown} more"] if len(ranked) > shown else [])
+
+
+def _task(task: dict[str, Any]) -> str:
+    rate = f", {task['images_per_s']} images/s" if task.get("images_per_s") else ""
+    return (
+        f"{task.get('task')} on {task.get('host')} ({task.get('device')}): {task.get('outcome')}, "
+        f"{task.get('samples')} samples in {task.get('seconds')} s{rate}{_stages(task)}, "
+        f"restarts {task.get('restarts')}"
+    )
+
+
+def _stages(task: dict[str, Any]) -> str:
+    """Return where a task's time went, such as " (91% explaining, 2% waiting for images, 1% storing)"."""
+    seconds, names = task.get("seconds"), ("explaining", "waiting_for_images", "storing")
+    spent = {name.replace("_", " "): task.get(f"seconds_{name}") for name in names}
+    if not seconds or not all(isinstance(each, float) for each in (seconds, *spent.values())):
+        return ""
+    return " (" + ", ".join(f"{each / seconds:.0%} {name}" for name, each in spent.items()) + ")"
+
+
+def _identity(plan: dict[str, Any], totals: dict[str, Any]) -> str:
+    largest = totals["largest_identity_residual"]
+    state = identity_words(plan["method"], plan["identity"])
+    return f"{state}; largest residual {largest:.2g}" if plan["method"] == EXACT and largest is not None else state
+
+
+def _accuracy(totals: dict[str, Any]) -> str:
+    if not totals["labelled"] and totals["status"]["unreadable"] < totals["samples"]:
+        return "no labels"
+    return f"accuracy {_share(totals['accuracy'])} of {totals['labelled']} labelled"
+
+
+def _status(totals: dict[str, Any]) -> Iterable[str]:
+    return [f"{count} {name}" for name, count in totals["status"].items() if count]
+
+
+def _preprocessing(content: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in content.items())
+
+
+def _size(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,1 @@
+"""`batchcam compare`: what moved between two runs, and gates for scripts."""

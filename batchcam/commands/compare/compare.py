@@ -1,0 +1,365 @@
+"""compare: what moved in predictions and reasons between two runs of the same samples; a gate for scripts. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from batchcam.commands.compare.exchanges import Exchange, find_exchanges
+from batchcam.commands.compare.files import table_columns, write_files
+from batchcam.commands.compare.gates import Gate, judge_evidence, judge_gates, told_compared
+from batchcam.commands.compare.matching import Apart, Classes, Matching, match_classes, words
+from batchcam.commands.compare.movement import (
+    ClassMovement,
+    Flip,
+    Mover,
+    Pairs,
+    Totals,
+    Transition,
+    by_class,
+    movers,
+    total,
+    transitions,
+)
+from batchcam.commands.compare.reading import Side, keep, match, measure, read_side, stated_labels
+from batchcam.config import require_outside
+from batchcam.errors import ConfigError, RunError
+from batchcam.rules import EXACT
+from batchcam.store.opening import open_run
+from batchcam.store.reader import decode
+from batchcam.store.run import Run
+
+TARGETS: Final = ("old", "new", "label")
+LIMITS: Final = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity")
+MIN_COMPARED: Final = 95.0
+"""Per cent of OLD's samples below which what is compared says little of the runs."""
+MOST_MOVERS: Final = 10_000
+LISTED: Final = 1000
+"""Ids of each reason that compare.json lists; compare.h5 has all of them."""
+TRANSITIONS: Final = 20
+
+RULES: Final = {
+    "samples": "matched by sample id; compared where input_sha256 is the same and both rows have finite numbers",
+    "classes": "matched by name",
+    "label": "counts where both runs state the same one",
+    "flip": "another predicted class: fixed wrong to right, broken right to wrong, changed anything else",
+    "maps": "raw CAMs of one class on one input, where the crop boxes agree to a pixel on every edge",
+    "grids": "different ones: bilinear, half-pixel centres, edges extended, to the larger height and width",
+    "constant": "a map with max - min <= 1e-6 * max(abs(max), abs(min)) has no similarity and is in no mean",
+    "spearman": "similarity: rank correlation over cells, equal values share the mean of their ranks",
+    "cosine": "of the signed maps",
+    "top_iou": "strongest fifth of the cells, rounded up, and all cells that equal the last of them",
+    "peak_shift": "Euclidean distance in cells between the largest cells; of equal ones the first, row by row",
+    "exchanges": "cycles of classes whose samples (clearly more than half), or last layer's rows (exactly), moved on",
+}
+"""What the numbers mean, for readers of compare.json."""
+
+DIFFERING: Final = (
+    "architecture",
+    "target_layer",
+    "method",
+    "control",
+    "preprocessing",
+    "precision",
+    "identity",
+    "grid_size",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """Everything that `compare` is asked.
+
+    Attributes:
+        old, new: run directories.
+        max_flips: largest share of compared samples whose predicted class may change, in per cent; None: any.
+        max_accuracy_drop: most percentage points of accuracy that may be lost; None: any.
+        min_cam_similarity: smallest mean Spearman correlation of the maps; None: any.
+        min_class_similarity: the same of each class that has ten pairs of maps or more; None: any.
+        min_compared: smallest share of OLD's samples that are compared, in per cent, and that have a pair of maps where
+            a similarity is judged; 0: any; None: `MIN_COMPARED` where another limit was asked for.
+        out: folder for compare.h5, movers.csv and compare.json; None: write nothing.
+        shared_classes: go on where a run has classes that the other has not.
+        target: whose class's maps are compared: the one that the `old` or the `new` run predicts, or the `label`.
+        top: samples of each kind of movers.
+        quiet: no progress.
+    """
+
+    old: Path
+    new: Path
+    max_flips: float | None = None
+    max_accuracy_drop: float | None = None
+    min_cam_similarity: float | None = None
+    min_class_similarity: float | None = None
+    min_compared: float | None = None
+    out: Path | None = None
+    shared_classes: bool = False
+    target: str = "old"
+    top: int = 50
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant.
+
+        Raises:
+            ConfigError: a limit out of range, an unknown target, or an output folder inside of a run.
+        """
+        for name, value in {**self.limits, "min_compared": self.min_compared}.items():
+            low, high = (-1, 1) if name.endswith("similarity") else (0, 100)
+            if value is not None and not low <= value <= high:
+                raise ConfigError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
+        if self.target not in TARGETS:
+            raise ConfigError(f"--target {self.target}: choose one of {', '.join(TARGETS)}")
+        if not 0 <= self.top <= MOST_MOVERS:
+            raise ConfigError(f"--top {self.top}: must be from 0 to {MOST_MOVERS}")
+        if self.out is not None:
+            for run in (self.old, self.new):
+                require_outside(self.out, run.parent if run.is_file() else run)
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """The gates' limits by name, None where none was asked for."""
+        return {name: getattr(self, name) for name in LIMITS}
+
+    @property
+    def evidence(self) -> float:
+        """Per cent of OLD's samples that have to be compared, 0 where nothing depends on it."""
+        if self.min_compared is not None:
+            return self.min_compared
+        return MIN_COMPARED if any(value is not None for value in self.limits.values()) else 0
+
+    @property
+    def is_gate(self) -> bool:
+        """Whether a limit was asked for."""
+        return self.evidence > 0 or any(value is not None for value in self.limits.values())
+
+    @property
+    def judges_maps(self) -> bool:
+        """Whether a limit of similarity was asked for."""
+        return any(value is not None for name, value in self.limits.items() if name.endswith("similarity"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side, sample by sample.
+
+    Attributes:
+        old, new: their columns.
+        classes: of both runs.
+        rows: the compared pairs of rows.
+        pairs: what moved, one row for each of these pairs.
+        relabelled: how many of these pairs the runs label as different classes.
+        apart_ids: encoded ids of either run that are not compared.
+        apart_reasons: why (`Apart`).
+    """
+
+    old: Side
+    new: Side
+    classes: Classes
+    rows: Matching
+    pairs: Pairs
+    relabelled: int
+    apart_ids: np.ndarray
+    apart_reasons: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareSummary:
+    """What moved between two runs.
+
+    Attributes:
+        old, new: the run directories.
+        old_run_id, new_run_id: of their plans.
+        old_samples, new_samples: rows read.
+        apart: ids of either run that are not compared, by reason.
+        relabelled: compared samples that the runs label as different classes.
+        totals: over all compared samples.
+        classes: one a class, the old run's classes first.
+        transitions: the most frequent flips.
+        exchanges: classes that each look like a different one of the old run, such as two whose names were swapped.
+        movers: samples that moved most, broken ones first.
+        gates: the limits that were asked for.
+        findings: of them, how many are exceeded.
+        notes: what a reader should know, a line each.
+        out: folder of the files, None where none were asked for.
+    """
+
+    old: str
+    new: str
+    old_run_id: str
+    new_run_id: str
+    old_samples: int
+    new_samples: int
+    apart: dict[str, int]
+    relabelled: int
+    totals: Totals
+    classes: list[ClassMovement]
+    transitions: list[Transition]
+    exchanges: list[Exchange]
+    movers: list[Mover]
+    gates: tuple[Gate, ...]
+    findings: int
+    notes: tuple[str, ...]
+    out: str | None
+
+
+def compare(config: CompareConfig) -> CompareSummary:
+    """Tell what moved between two runs, and write it down where that is asked for.
+
+    Raises:
+        ConfigError: the runs' classes differ.
+        RunError: not a run, runs of other samples, or an incomplete run where a gate was asked for.
+    """
+    with open_run(config.old) as old_run, open_run(config.new) as new_run:
+        if config.is_gate:
+            for run in (old_run, new_run):
+                _require_complete(run)
+        found = set_side_by_side(config, old_run, new_run)
+        summary = summarise(config, found)
+        if config.out is not None:
+            columns = table_columns(
+                found.pairs,
+                found.old.ids[found.rows.old],
+                found.old.index[found.rows.old],
+                found.new.index[found.rows.new],
+                {"apart_id": found.apart_ids, "apart_reason": found.apart_reasons},
+            )
+            _write(config.out, config, summary, columns, found.classes)
+    return summary
+
+
+def set_side_by_side(config: CompareConfig, old_run: Run, new_run: Run) -> Comparison:
+    """Return what moved between two open runs, sample by sample.
+
+    Raises:
+        ConfigError: the runs' classes differ.
+        RunError: the runs have no sample in common, or one of them is damaged.
+    """
+    classes = match_classes(old_run.class_names, new_run.class_names, config.shared_classes)
+    old, new = read_side(old_run), read_side(new_run)
+    found, reasons = match(old, new)
+    if not len(found.old):
+        raise RunError(f"{config.old}, {config.new}: no sample id is in both; they explain other datasets")
+    rows = keep(found, reasons)
+    label, relabelled = stated_labels(old, new, rows, classes)
+    pairs = measure(old, new, rows, classes, label, config.target, config.quiet)
+    apart_ids, apart_reasons = _apart(old, new, found, reasons)
+    return Comparison(old, new, classes, rows, pairs, int(relabelled.sum()), apart_ids, apart_reasons)
+
+
+def _require_complete(run: Run) -> None:
+    if not run.complete:
+        done, planned = len(run.shards), len(run.plan.shards)
+        raise RunError(f"{run.path}: {done} of {planned} shards: a gate judges complete runs; run explain again")
+
+
+def _apart(old: Side, new: Side, found: Matching, reasons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids that are not compared, each with its reason: pairs, then removed, then added ones."""
+    pairs = reasons != Apart.COMPARED
+    ids = (old.ids[found.old[pairs]], old.ids[found.removed], new.ids[found.added])
+    kinds = (
+        reasons[pairs],
+        np.full(len(found.removed), Apart.REMOVED, np.uint8),
+        np.full(len(found.added), Apart.ADDED, np.uint8),
+    )
+    return np.concatenate(ids), np.concatenate(kinds)
+
+
+def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
+    """Return what moved in totals, by class, and the samples that moved most."""
+    old, new, pairs, names = found.old, found.new, found.pairs, found.classes.names
+    totals = total(pairs)
+    moved = by_class(pairs, names)
+    counts = np.bincount(found.apart_reasons, minlength=len(Apart)).tolist()
+    apart = {reason: counts[reason] for reason in Apart if counts[reason]}
+    gates = judge_gates(totals, moved, **config.limits)
+    notes = list(_notes(old.run, new.run, found.classes, found.relabelled))
+    if config.evidence:
+        gates += judge_evidence(config.evidence, totals, len(old.run), apart, config.judges_maps)
+    elif totals.compared < MIN_COMPARED / 100 * len(old.run):
+        notes.append(f"only {told_compared(totals, len(old.run), apart)}")
+    return CompareSummary(
+        old=str(config.old),
+        new=str(config.new),
+        old_run_id=old.run.plan.run_id,
+        new_run_id=new.run.plan.run_id,
+        old_samples=len(old.run),
+        new_samples=len(new.run),
+        apart={words(reason): count for reason, count in apart.items()},
+        relabelled=found.relabelled,
+        totals=totals,
+        classes=moved,
+        transitions=transitions(pairs, names, TRANSITIONS),
+        exchanges=find_exchanges(old, new, found.rows, found.classes, pairs),
+        movers=[
+            _mover(row, reason, pairs, names, old.ids[found.rows.old[row]]) for row, reason in movers(pairs, config.top)
+        ],
+        gates=gates,
+        findings=sum(not gate.passed for gate in gates),
+        notes=tuple(notes),
+        out=None if config.out is None else str(config.out),
+    )
+
+
+def _mover(row: int, reason: str, pairs: Pairs, names: tuple[str, ...], sample_id: np.bytes_) -> Mover:
+    classes = ("label", "old_prediction", "new_prediction", "map_class")
+    numbers = ("old_confidence", "new_confidence", "confidence_change", "logit_change")
+    measures = ("spearman", "cosine", "top_iou", "peak_shift")
+    known: dict[str, Any] = {name: (*names, None)[getattr(pairs, name)[row]] for name in classes}
+    values: dict[str, Any] = {name: _number(getattr(pairs, name)[row]) for name in numbers + measures}
+    (decoded,) = decode(np.array([sample_id]))
+    return Mover(reason=reason, sample_id=decoded, flip=words(Flip(pairs.flip[row])), **known, **values)
+
+
+def _number(value: np.floating[Any]) -> float | None:
+    return float(f"{value:.7g}") if np.isfinite(value) else None
+
+
+def _notes(old: Run, new: Run, classes: Classes, relabelled: int) -> Iterator[str]:
+    for side, run in (("OLD", old), ("NEW", new)):
+        if not run.complete:
+            yield f"{side} is not complete: {len(run.shards)} of {len(run.plan.shards)} shards"
+        if not run.plan.identity and run.plan.method == EXACT:
+            yield f"{side} waived the identity: its maps do not explain its logits"
+    if old.plan.method != new.plan.method:
+        yield f"maps by {new.plan.method} in NEW, by {old.plan.method} in OLD: their similarity says little"
+    if old.plan.run_id == new.plan.run_id:
+        yield "both are the same run: the same checkpoint, dataset and preprocessing"
+    elif old.plan.checkpoint_sha256 == new.plan.checkpoint_sha256:
+        yield "both runs explain the same checkpoint"
+    # another method has a line of its own, and no identity to keep
+    told = {"method", "identity"} if old.plan.method != new.plan.method else set()
+    differing = [
+        n.replace("_", " ") for n in DIFFERING if n not in told and getattr(old.plan, n) != getattr(new.plan, n)
+    ]
+    if differing:
+        yield f"the runs differ in {', '.join(differing)}"
+    for side, names in (("OLD", classes.only_old), ("NEW", classes.only_new)):
+        if names:
+            yield f"{len(names)} classes are only in {side}"
+    if relabelled:
+        yield f"{relabelled} samples are labelled as different classes; their flips can't be judged as fixed or broken"
+
+
+def _write(
+    out: Path, config: CompareConfig, summary: CompareSummary, columns: dict[str, np.ndarray], classes: Classes
+) -> None:
+    content = dataclasses.asdict(summary)
+    del content["out"]  # the same runs give the same bytes, wherever they are written
+    listed = {
+        words(reason): decode(columns["apart_id"][columns["apart_reason"] == reason][:LISTED])
+        for reason in Apart
+        if words(reason) in summary.apart
+    }
+    content |= {
+        "apart_listed": listed,
+        "rules": {**RULES, "target": config.target},
+        "only_old": list(classes.only_old),
+        "only_new": list(classes.only_new),
+    }
+    run_ids = {"old_run_id": summary.old_run_id, "new_run_id": summary.new_run_id}
+    write_files(out, columns, classes.names, run_ids, content["movers"], content)

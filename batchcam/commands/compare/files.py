@@ -1,0 +1,151 @@
+"""The files of a comparison: compare.h5 with a row for each compared sample, movers.csv, compare.json."""
+
+from __future__ import annotations
+
+import csv
+import enum
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+
+from batchcam import __version__
+from batchcam.commands.compare.matching import Apart
+from batchcam.commands.compare.movement import Flip, Pairing, Pairs
+from batchcam.record.names import cell
+from batchcam.store import landing
+from batchcam.store.document import seal
+from batchcam.store.layout import as_utf8, attach_scales, create, describe, new_file, set_text, write_text
+from batchcam.store.schema import CLASS_NAME, NAN, Array, encode_text
+
+COMPARE_VERSION: Final = 1
+"""Changes with the names and meanings in the files."""
+
+TABLE_FILE: Final = "compare.h5"
+MOVERS_FILE: Final = "movers.csv"
+DOCUMENT_FILE: Final = "compare.json"
+
+SAMPLE: Final = ("sample_id",)
+"""Dimension of the compared samples, in the order of the old run."""
+
+APART: Final = ("apart_id",)
+"""Dimension of the sample ids of either run that are not compared."""
+
+ARRAYS: Final = (
+    Array("sample_id", SAMPLE, "text", "text", b"", "stable name of a sample that is compared"),
+    Array("old_index", SAMPLE, "int64", "checked", -1, "position in the old run's dataset"),
+    Array("new_index", SAMPLE, "int64", "checked", -1, "position in the new run's dataset"),
+    Array("label", SAMPLE, "int64", "checked", -1, "class that both runs state; -1: not known, or not the same"),
+    Array("old_prediction", SAMPLE, "int64", "checked", -1, "class that the old run predicts"),
+    Array("new_prediction", SAMPLE, "int64", "checked", -1, "class that the new run predicts"),
+    Array("flip", SAMPLE, "uint8", "checked", 255, "what became of the prediction"),
+    Array("old_confidence", SAMPLE, "float32", "checked", NAN, "softmax at the class that the old run predicts", "1"),
+    Array("new_confidence", SAMPLE, "float32", "checked", NAN, "softmax at the class that the new run predicts", "1"),
+    Array("confidence_change", SAMPLE, "float64", "checked", NAN, "new confidence - old confidence", "1"),
+    Array("map_class", SAMPLE, "int64", "checked", -1, "class whose logits and CAMs are compared; -1: none"),
+    Array("old_logit", SAMPLE, "float32", "checked", NAN, "logit of map_class in the old run", "logit"),
+    Array("new_logit", SAMPLE, "float32", "checked", NAN, "logit of map_class in the new run", "logit"),
+    Array("logit_change", SAMPLE, "float64", "checked", NAN, "new logit - old logit of map_class", "logit"),
+    Array("pairing", SAMPLE, "uint8", "checked", 255, "whether the two CAMs of map_class are compared, or why not"),
+    Array("spearman", SAMPLE, "float64", "checked", NAN, "Spearman's rank correlation of the two CAMs' cells", "1"),
+    Array("cosine", SAMPLE, "float64", "checked", NAN, "cosine of the angle between the two CAMs", "1"),
+    Array("top_iou", SAMPLE, "float64", "checked", NAN, "intersection over union of the strongest fifth of cells", "1"),
+    Array("peak_shift", SAMPLE, "float64", "checked", NAN, "distance between the largest cells of the CAMs", "cell"),
+)
+
+APART_ARRAYS: Final = (
+    Array("apart_id", APART, "text", "text", b"", "stable name of a sample that is not compared"),
+    Array("apart_reason", APART, "uint8", "checked", 255, "why it is not compared"),
+)
+
+KINDS: Final[dict[str, type[enum.IntEnum]]] = {"flip": Flip, "pairing": Pairing, "apart_reason": Apart}
+"""Arrays whose numbers have names."""
+
+MOVER_COLUMNS: Final = (
+    *("reason", "sample_id", "label", "old_prediction", "new_prediction", "flip", "old_confidence", "new_confidence"),
+    *("confidence_change", "map_class", "logit_change", "spearman", "cosine", "top_iou", "peak_shift"),
+)
+
+
+def write_files(
+    out: Path,
+    columns: dict[str, np.ndarray],
+    class_names: Sequence[str],
+    run_ids: dict[str, str],
+    movers: Sequence[dict[str, Any]],
+    content: dict[str, Any],
+) -> None:
+    """Land the files of a comparison in folder `out`, over those of an earlier one; compare.json comes last.
+
+    Args:
+        out: created if it is not there.
+        columns: values of `ARRAYS` and `APART_ARRAYS` by name, texts encoded.
+        class_names: names of the common numbering.
+        run_ids: root attributes of compare.h5.
+        movers: rows of movers.csv, by `MOVER_COLUMNS`.
+        content: what compare.json says beside versions and the digests of the other two files.
+    """
+    landing.make_folder(out)
+    files = {TABLE_FILE: _table(columns, class_names, run_ids), MOVERS_FILE: _movers(movers)}
+    for name, data in files.items():
+        landing.land(out / name, data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    head = {"compare_version": COMPARE_VERSION, "batchcam_version": __version__, "files": digests}
+    landing.land(out / DOCUMENT_FILE, seal({**content, **head}))
+    landing.remove_stale_partials(out, (*files, DOCUMENT_FILE))
+
+
+def table_columns(
+    pairs: Pairs, ids: np.ndarray, old_index: np.ndarray, new_index: np.ndarray, apart: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the values of `ARRAYS` and `APART_ARRAYS` by name."""
+    known = {"sample_id": ids, "old_index": old_index, "new_index": new_index, **apart}
+    rest = {a.name: getattr(pairs, a.name) for a in ARRAYS if a.name not in known}
+    return {**known, **rest}
+
+
+def _table(columns: dict[str, np.ndarray], class_names: Sequence[str], run_ids: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with new_file(buffer) as file:
+        texts = {"title": "What moved between two runs, sample by sample", "batchcam_version": __version__, **run_ids}
+        for name, text in texts.items():
+            set_text(file.attrs, name, text)
+        file.attrs["compare_version"] = np.int64(COMPARE_VERSION)
+        names = write_text(file, CLASS_NAME.name, encode_text(list(class_names)))
+        names.make_scale(CLASS_NAME.name)
+        set_text(names.attrs, "long_name", "names of the classes that label, predictions and map_class number")
+        for array in (*ARRAYS, *APART_ARRAYS):
+            dataset = _create(file, array, columns[array.name])
+            if array.name in KINDS:
+                dataset.attrs["flag_values"] = np.array(list(KINDS[array.name]), np.uint8)
+                set_text(dataset.attrs, "flag_meanings", " ".join(k.name.lower() for k in KINDS[array.name]))
+    return buffer.getvalue()
+
+
+def _create(file: h5py.File, array: Array, values: np.ndarray) -> h5py.Dataset:
+    values = as_utf8(values) if array.dtype == "text" else values.astype(array.dtype, copy=False)
+    if len(values):
+        dataset = create(file, array, values.shape, values.dtype.itemsize)
+        dataset[...] = values
+        return dataset
+    dataset = file.create_dataset(array.name, data=values, track_times=False)  # nothing has no chunks to filter
+    attach_scales(file, dataset, array)
+    describe(dataset, array)
+    return dataset
+
+
+def _movers(movers: Sequence[dict[str, Any]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(MOVER_COLUMNS)
+    for mover in movers:
+        writer.writerow([_cell(mover[name]) for name in MOVER_COLUMNS])
+    return buffer.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _cell(value: object) -> object:
+    return cell(value) if isinstance(value, str) else value

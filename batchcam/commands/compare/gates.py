@@ -1,0 +1,120 @@
+"""Gates: whether what moved between two runs may go on to production."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from batchcam.commands.compare.matching import Apart, words
+from batchcam.commands.compare.movement import ClassMovement, Totals
+
+CLASS_MAPS: Final = 10
+"""Pairs of maps below which the mean of a class is not judged."""
+
+SLACK: Final = 1e-9  # a gate is exceeded by more than the rounding of its percentage
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """A limit that was asked for.
+
+    Attributes:
+        option: that set it.
+        limit: the largest, or smallest, value that passes.
+        value: what was found; None: there is nothing to judge by, which does not pass.
+        passed: whether the new run may go on.
+        reason: why or why not, in one line.
+    """
+
+    option: str
+    limit: float
+    value: float | None
+    passed: bool
+    reason: str
+
+
+def judge_gates(
+    totals: Totals,
+    classes: Sequence[ClassMovement],
+    max_flips: float | None = None,
+    max_accuracy_drop: float | None = None,
+    min_cam_similarity: float | None = None,
+    min_class_similarity: float | None = None,
+) -> tuple[Gate, ...]:
+    """Return the gates that were asked for.
+
+    Args:
+        totals: what moved.
+        classes: what moved for each class.
+        max_flips: per cent of the compared samples, None: any.
+        max_accuracy_drop: percentage points on the samples labelled in both, None: any.
+        min_cam_similarity: mean Spearman correlation of the maps, None: any.
+        min_class_similarity: the same of each class that has `CLASS_MAPS` pairs of maps or more, None: any.
+    """
+    t = totals
+    flips = (t.flips_percent, f"{_number(t.flips_percent)} % of {t.compared} compared samples flipped", "compared")
+    told = f"a drop of {_number(t.accuracy_drop)} points on {t.labelled} labelled samples"
+    drop = (t.accuracy_drop, told, "labelled in both")
+    told = f"mean similarity {_number(t.spearman)} over {t.maps} pairs of maps"
+    alike = (t.spearman, told, "with a map in both")
+    asked = (
+        ("--max-flips", max_flips, flips),
+        ("--max-accuracy-drop", max_accuracy_drop, drop),
+        ("--min-cam-similarity", min_cam_similarity, alike),
+        ("--min-class-similarity", min_class_similarity, _least_alike(classes)),
+    )
+    return tuple(_judge(option, limit, *found) for option, limit, found in asked if limit is not None)
+
+
+def judge_evidence(
+    limit: float, totals: Totals, samples: int, apart: Mapping[Apart, int], of_maps: bool
+) -> tuple[Gate, ...]:
+    """Return whether enough of OLD's samples were compared for the other gates to mean anything.
+
+    Args:
+        limit: per cent of them.
+        totals: what moved.
+        samples: of OLD.
+        apart: how many ids of either run are not compared, by reason.
+        of_maps: whether enough of them need a pair of maps too.
+    """
+    found = [(totals.compared, told_compared(totals, samples, apart))]
+    if of_maps:
+        without = {reason: count for reason, count in totals.without_maps.items() if count}
+        found.append((totals.maps, f"{totals.maps} of {samples} samples have a pair of maps{_because(without)}"))
+    return tuple(_judge("--min-compared", limit, 100 * count / samples, told, "compared") for count, told in found)
+
+
+def told_compared(totals: Totals, samples: int, apart: Mapping[Apart, int]) -> str:
+    """Return how many of OLD's samples could be compared, and why not the others."""
+    reasons = {words(reason): count for reason, count in apart.items() if count and reason != Apart.ADDED}
+    return f"{totals.compared} of {samples} samples could be compared{_because(reasons)}"
+
+
+def _because(counts: Mapping[str, int]) -> str:
+    """Return reasons in brackets, the runs by the names that they have on the command line."""
+    told = (f"{n} {reason.replace(' in old', ' in OLD').replace(' in new', ' in NEW')}" for reason, n in counts.items())
+    return f" ({', '.join(told)})" if counts else ""
+
+
+def _least_alike(classes: Sequence[ClassMovement]) -> tuple[float | None, str, str]:
+    """Return what a gate says of the class whose maps moved most."""
+    found = [(c.spearman, c.name, c.maps) for c in classes if c.spearman is not None and c.maps >= CLASS_MAPS]
+    if not found:
+        return None, "", f"of a class with {CLASS_MAPS} pairs of maps"
+    value, name, maps = min(found)
+    return value, f"mean similarity {_number(value)} over {maps} pairs of maps of {name}", ""
+
+
+def _judge(option: str, limit: float, value: float | None, told: str, needed: str) -> Gate:
+    """Return one gate: that what was found is at most its limit, or at least, as the option's name says."""
+    if value is None:
+        reason = f"{option} {limit:g}: exceeded: no sample is {needed}, so that nothing can be judged"
+        return Gate(option, limit, None, False, reason)
+    passed = value <= limit + SLACK if option.startswith("--max") else value >= limit - SLACK
+    return Gate(option, limit, value, passed, f"{option} {limit:g}: {'passed' if passed else 'exceeded'}: {told}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.9g}"

@@ -1,0 +1,1 @@
+"""`batchcam demo`: the whole loop on generated images."""

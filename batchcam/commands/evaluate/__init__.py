@@ -1,0 +1,1 @@
+"""`batchcam evaluate`: accuracy of a checkpoint."""

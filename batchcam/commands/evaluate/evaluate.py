@@ -1,0 +1,78 @@
+"""evaluate: accuracy of a checkpoint on a dataset, without maps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from batchcam.commands.explain.assembly import assemble
+from batchcam.commands.train.epochs import predict
+from batchcam.config import DEFAULT_BATCH_SIZE, EvaluateConfig
+from batchcam.data.loader import BatchStream, RangeBatches
+from batchcam.job.console import Progress
+from batchcam.job.cpus import loader_processes, warn_of_workers
+from batchcam.network.device import pick_device
+from batchcam.network.folding import fold_batch_norms
+from batchcam.network.precision import set_precision
+from batchcam.record import metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSummary:
+    """How well a checkpoint predicts a dataset.
+
+    Attributes:
+        samples: of the dataset.
+        labelled: with a label, and predicted.
+        unreadable: samples whose image could not be read.
+        non_finite: samples with a NaN or an infinity among their logits, as --precision fp16 may give.
+        accuracy: over the labelled ones, None without any.
+        classes: score of each class.
+    """
+
+    samples: int
+    labelled: int
+    unreadable: int
+    non_finite: int
+    accuracy: float | None
+    classes: list[metrics.ClassScore]
+
+    @property
+    def findings(self) -> int:
+        """Samples that need a look."""
+        return self.unreadable + self.non_finite
+
+
+def evaluate(config: EvaluateConfig) -> EvaluateSummary:
+    """Predict every sample and count.
+
+    Raises:
+        BatchcamError: the checkpoint or the dataset can't be used, or do not fit.
+    """
+    device = pick_device(config.compute.device)
+    warn_of_workers(config.compute.workers)
+    precision = config.compute.precision or "fp32"
+    set_precision(precision, device, config.compute.threads)
+    assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
+    network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fold_batch_norms(network, assembly.normalised_probe(device))  # as explain does: the same numbers
+    samples = len(assembly.source)
+    batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
+    stream = BatchStream(assembly.dataset, batches, loader_processes(config.compute.workers), device)
+    predictions, unreadable = np.full(samples, -1, np.int64), 0
+    with stream, Progress("evaluate", samples, "images", config.quiet) as progress:
+        for batch in stream:
+            predictions[batch.indices.numpy()] = predict(network, assembly.preprocessing, batch, device, precision)
+            unreadable += int(batch.unreadable.sum())
+            progress.advance(len(batch.indices))
+    labels = assembly.labels
+    return EvaluateSummary(
+        samples=samples,
+        labelled=int(((labels >= 0) & (predictions >= 0)).sum()),
+        unreadable=unreadable,
+        non_finite=int((predictions < 0).sum()) - unreadable,
+        accuracy=metrics.accuracy(labels, predictions),
+        classes=metrics.class_scores(labels, predictions, assembly.class_names),
+    )

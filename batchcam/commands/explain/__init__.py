@@ -1,0 +1,1 @@
+"""`batchcam explain`: plan a run, do this worker's share of it."""

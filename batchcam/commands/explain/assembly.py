@@ -1,0 +1,206 @@
+"""A job's classifier and dataset, put together from what the user, the checkpoint and the dataset say."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from batchcam.config import SAMPLE_TIMEOUT_S, Classifier, read_option_file
+from batchcam.data.callables import load_callable
+from batchcam.data.loader import SampleDataset, prepare
+from batchcam.data.preprocessing import Preprocessing, chosen_preprocessing
+from batchcam.data.sources import Source, match_classes, open_source
+from batchcam.data.timed_source import rest, timed
+from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError
+from batchcam.images.decoding import UnreadableImageError
+from batchcam.network.checkpoint import Checkpoint, load_checkpoint
+from batchcam.network.model import class_count_of, load_state, network_for
+
+PROBE_SAMPLES = 4
+PROBE_ATTEMPTS = 64  # first samples looked at for readable ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembly:
+    """What a job works with.
+
+    Attributes:
+        checkpoint: the weights and what their file says.
+        network: with the weights loaded, in evaluation mode, on the CPU.
+        architecture: its name: torchvision's, or `module:callable`.
+        class_names: K names, by class index.
+        source: the dataset.
+        labels: the dataset's labels as indices into `class_names`, -1 unknown, int64 (n,).
+        preprocessing: None when the dataset gives preprocessed tensors.
+        probe: the first readable samples as the loader gives them: uint8 (m, 3, H, W) or float (m, C, H, W).
+        names_from_dataset: whether only the dataset names the classes.
+    """
+
+    checkpoint: Checkpoint
+    network: nn.Module
+    architecture: str
+    class_names: tuple[str, ...]
+    source: Source
+    labels: np.ndarray
+    preprocessing: Preprocessing | None
+    probe: Tensor
+    names_from_dataset: bool = False
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(H, W) of the network's input."""
+        return (self.probe.shape[2], self.probe.shape[3])
+
+    @property
+    def dataset(self) -> SampleDataset:
+        """The samples, decoded and preprocessed."""
+        return SampleDataset(self.source, self.preprocessing, self.input_size, self.probe.shape[1])
+
+    def normalised_probe(self, device: torch.device) -> Tensor:
+        """Return the probe as the network takes it."""
+        probe = self.probe.to(device)
+        return (
+            self.preprocessing.normalise(probe) if self.preprocessing and probe.dtype == torch.uint8 else probe.float()
+        )
+
+
+def assemble(
+    classifier: Classifier, data: str, fallback: Preprocessing | None = None, sample_timeout: float = SAMPLE_TIMEOUT_S
+) -> Assembly:
+    """Load the checkpoint, list the dataset, and check that they fit.
+
+    Args:
+        classifier: the network, as the options say.
+        data: the dataset, as given.
+        fallback: the preprocessing where neither the checkpoint nor an option says one.
+        sample_timeout: seconds after which reading a sample is given up; 0: never.
+
+    Raises:
+        CheckpointError: it can't be read, or its keys are not the network's.
+        DatasetError: it can't be listed, or its classes are not the checkpoint's.
+        ConfigError: something that neither file says has to be said by an option.
+    """
+    checkpoint = load_checkpoint(classifier.checkpoint)
+    network, architecture, class_count = _network(classifier, checkpoint)
+    source = timed(open_source(data), sample_timeout)
+    names = _class_names(classifier, checkpoint, source, class_count)
+    preprocessing = _preprocessing(classifier, checkpoint) or fallback
+    probe = _probe(source, preprocessing)
+    rest(source)
+    return Assembly(
+        checkpoint=checkpoint,
+        network=network.eval(),
+        architecture=architecture,
+        class_names=names,
+        source=source,
+        labels=match_classes(source, names),
+        preprocessing=preprocessing if probe.dtype == torch.uint8 else None,
+        probe=probe,
+        names_from_dataset=not (checkpoint.class_names or classifier.class_names) and source.class_names is not None,
+    )
+
+
+def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str, int]:
+    where = str(checkpoint.path)
+    if classifier.model:
+        network = _call(classifier.model)
+        if not isinstance(network, nn.Module):
+            raise ModelError(f"--model {classifier.model}: returned {type(network).__name__}, not a torch.nn.Module")
+        architecture = classifier.model
+    else:
+        said = checkpoint.architecture
+        if said and classifier.arch and said != classifier.arch:
+            raise ConfigError(f"--arch {classifier.arch}: the checkpoint says {said}; leave the option out")
+        architecture = said or classifier.arch or ""
+        if not architecture:
+            raise ConfigError(
+                f"{where}: does not say its architecture; name it with --arch, such as resnet18, or --model"
+            )
+        network = network_for(architecture, checkpoint.state, where)
+    load_state(network, checkpoint.state, where)
+    # in the network's order: safetensors sorts its keys
+    return network, architecture, class_count_of(network.state_dict(), where)
+
+
+def _call(model: str) -> object:
+    factory = load_callable(model, ModelError, "--model ")
+    try:
+        return factory()
+    except Exception as error:  # whatever the user's callable raises
+        raise ModelError(f"--model {model}: raised {type(error).__name__}: {error}") from error
+
+
+def _class_names(classifier: Classifier, checkpoint: Checkpoint, source: Source, class_count: int) -> tuple[str, ...]:
+    names = checkpoint.class_names
+    if classifier.class_names:
+        given = _read_class_names(classifier.class_names)
+        if names and given != names:
+            raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
+        names = given
+    if names is None and source.class_names is None:
+        return tuple(str(k) for k in range(class_count))
+    if names is None:
+        names = source.class_names or ()
+        if len(names) != class_count:
+            raise DatasetError(
+                f"{source.spec}: has {len(names)} classes, the checkpoint {class_count}; "
+                "name them all with --class-names FILE"
+            )
+    if len(names) != class_count:
+        raise CheckpointError(f"{checkpoint.path}: {len(names)} class names for {class_count} classes")
+    return names
+
+
+def _read_class_names(path: Path) -> tuple[str, ...]:
+    lines = read_option_file(path, "--class-names").splitlines()
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"--class-names {path}: expected one name a line, each once")
+    return names
+
+
+def _preprocessing(classifier: Classifier, checkpoint: Checkpoint) -> Preprocessing | None:
+    asked = chosen_preprocessing(
+        classifier.preprocess, classifier.image_size, classifier.resize, classifier.mean, classifier.std
+    )
+    if checkpoint.preprocessing is None:
+        return asked
+    said = Preprocessing.from_dict(checkpoint.preprocessing)
+    if asked and asked != said:
+        raise ConfigError(
+            f"the checkpoint was trained with other preprocessing: {said.to_dict()}; leave the options out"
+        )
+    return said
+
+
+def _probe(source: Source, preprocessing: Preprocessing | None) -> Tensor:
+    """Return up to PROBE_SAMPLES readable samples; noise if there are none among the first ones."""
+    probe: list[Tensor] = []
+    reason = "no sample"
+    for index in range(min(len(source), PROBE_ATTEMPTS)):
+        try:
+            image = source.read(index).image
+            if preprocessing is None and not isinstance(image, Tensor):
+                raise ConfigError("the checkpoint does not say its preprocessing; say --preprocess imagenet or seed")
+            pixels = prepare(image, preprocessing)[0]
+            if not torch.isfinite(pixels).all():
+                raise UnreadableImageError("NaN or infinite pixels")
+        except UnreadableImageError as error:
+            reason = str(error)
+            continue
+        if not probe or (pixels.shape, pixels.dtype) == (probe[0].shape, probe[0].dtype):
+            probe.append(pixels)
+        if len(probe) == PROBE_SAMPLES:
+            break
+    if probe:
+        return torch.stack(probe)
+    if preprocessing is None:
+        raise DatasetError(f"{source.spec}: none of the first {PROBE_ATTEMPTS} samples can be read: {reason}")
+    height, width = preprocessing.image_size
+    return torch.randint(
+        0, 256, (PROBE_SAMPLES, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )

@@ -1,0 +1,199 @@
+"""explain: the job. All missing shards of a run, or this worker's share of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Sequence
+
+import torch
+
+from batchcam.commands.explain.assembly import assemble
+from batchcam.commands.explain.planning import (
+    bytes_of,
+    control_of,
+    existing_plan,
+    make_plan,
+    method_of,
+    origin,
+    preflight,
+    require_outside_dataset,
+)
+from batchcam.commands.explain.work import Work, task_record
+from batchcam.commands.merge import MergeSummary, complete_run
+from batchcam.config import ExplainConfig
+from batchcam.errors import BatchcamError, StoppedEarlyError
+from batchcam.job.console import note
+from batchcam.job.scheduler import Share, Stop, local_rank, share, utc_now
+from batchcam.maps.preparation import prepare
+from batchcam.network.device import pick_device
+from batchcam.network.precision import set_precision
+from batchcam.network.proof import require_identity
+from batchcam.rules import EXACT
+from batchcam.store import landing
+from batchcam.store.manifest import task_file, write_task
+from batchcam.store.plan import Plan, Shard, require_same, write_plan
+from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
+from batchcam.store.shard import landed_shards
+
+TELL_EVERY_S = 10  # a task's record is one more file to sync: not for every small shard
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainSummary:
+    """What one call of explain did.
+
+    Attributes:
+        run: the run directory.
+        run_id: of the run.
+        samples: explained by this call.
+        shards: landed by this call.
+        unreadable: of `samples`, those that could not be read.
+        seconds: of the loop over batches.
+        complete: whether the run is complete now.
+        merged: totals and findings of the complete run.
+        dry_run: whether this call only told what there is to do.
+        to_do_samples: of the shards that were missing, and this worker's, when this call began.
+        to_do_shards: that many shards.
+        to_do_bytes: at most, on disk.
+    """
+
+    run: str
+    run_id: str
+    samples: int
+    shards: int
+    unreadable: int
+    seconds: float
+    complete: bool
+    merged: MergeSummary | None
+    dry_run: bool
+    to_do_samples: int
+    to_do_shards: int
+    to_do_bytes: int
+
+    @property
+    def findings(self) -> int:
+        """Samples that need a look: of the complete run, or of this call while others are missing."""
+        return self.merged.findings if self.merged else self.unreadable
+
+
+def explain(config: ExplainConfig, stop: Stop | None = None) -> ExplainSummary:
+    """Explain all samples of the missing shards that are this worker's, and merge when nothing is missing any more.
+
+    Args:
+        config: what to do.
+        stop: listens for signals already; None: only from now on.
+
+    Raises:
+        StoppedEarlyError: a signal, the time limit or a full disk; the same command goes on.
+        BatchcamError: anything else that is wrong, before anything is written where possible.
+    """
+    if stop:
+        return _explain(config, stop)
+    with Stop(config.time_limit_s) as listening:
+        return _explain(config, listening)
+
+
+def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
+    require_outside_dataset(config.out, config.data)
+    mine = share(config.task)
+    device = pick_device(config.compute.device, local_rank())
+    existing = existing_plan(config.out)
+    precision = config.compute.precision or (existing.precision if existing else "fp32")
+    set_precision(precision, device, config.compute.threads)
+    assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
+    method, control = method_of(config, existing), control_of(config, existing)
+    same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
+    target_layer = config.target_layer or (same_weights.target_layer if same_weights else None)
+    proved = prepare(assembly.network, assembly.normalised_probe(device), method, control, target_layer)
+    if config.identity and method == EXACT:
+        require_identity(proved, "fp32")
+    plan = make_plan(config, existing, assembly, proved, precision)
+    if existing:
+        require_same(config.out, existing, plan)
+    landed = landed_shards(config.out, plan)
+    shards = [s for s in plan.shards if s.index not in landed and mine.takes(s.index)]
+    preflight(config, plan, assembly, mine, shards, device)
+    if config.dry_run:
+        return _summary(config, plan, shards, None, 0.0, None)
+    agreed = write_plan(config.out, plan, origin(config))
+    if agreed is not plan:
+        shards = _shuffled(shards)
+    _clear_stale(config, agreed, landed)
+    work = Work(config, agreed, assembly, proved, shards, device)
+    seconds = _recorded(config, mine, device, work, stop) if shards else 0.0
+    complete = len(landed_shards(config.out, agreed)) == len(agreed.shards)
+    return _summary(config, agreed, shards, work, seconds, complete_run(config.out, stop.reason) if complete else None)
+
+
+def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work, stop: Stop) -> float:
+    """Do the work; record how far it is now and then, and how it ends; return the seconds that it took."""
+    record, name = task_record(config, mine, device), task_file(mine.index)
+    told = time.monotonic()
+
+    def write(outcome: str) -> None:
+        write_task(config.out, name, {**record, **work.record(), "outcome": outcome, "written": utc_now()})
+
+    def tell() -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL_EVERY_S:
+            told = time.monotonic()
+            write("running")
+
+    write("running")
+    outcome = "failed"
+    try:
+        work.run(stop, tell)
+        outcome = "done"
+    except StoppedEarlyError:
+        outcome = "stopped early"
+        raise
+    finally:
+        try:
+            write(outcome)
+        except BatchcamError:
+            if outcome == "done":  # else why the work failed is what matters
+                raise
+    return work.seconds
+
+
+def _shuffled(shards: Sequence[Shard]) -> list[Shard]:
+    """Return the shards in a random order: in one order, workers without shares would all make the same shard next."""
+    return random.Random().sample(shards, len(shards))  # not the shared generator, which the network may have seeded
+
+
+def _clear_stale(config: ExplainConfig, plan: Plan, landed: set[int]) -> None:
+    """Remove what no longer holds: temporary files of dead workers, and the manifest of a run that has gaps again."""
+    landing.remove_stale_partials(config.out / SHARD_FOLDER, (s.file for s in plan.shards if s.index in landed))
+    landing.remove_stale_partials(config.out, [PLAN_FILE])
+    # in this order: another worker may land the last shard and merge just now
+    if (config.out / MANIFEST_FILE).exists() and len(landed_shards(config.out, plan)) < len(plan.shards):
+        note("shards are missing from a complete run: making them again", config.quiet)
+        for name in (MANIFEST_FILE, MASTER_FILE, MASTER_FILE + DIGEST_SUFFIX):
+            (config.out / name).unlink(missing_ok=True)
+
+
+def _summary(
+    config: ExplainConfig,
+    plan: Plan,
+    to_do: Sequence[Shard],
+    work: Work | None,
+    seconds: float,
+    merged: MergeSummary | None,
+) -> ExplainSummary:
+    landed = work.landed if work else []
+    return ExplainSummary(
+        run=str(config.out),
+        run_id=plan.run_id,
+        samples=sum(each.shard.count for each in landed),
+        shards=len(landed),
+        unreadable=work.unreadable if work else 0,
+        seconds=round(seconds, 3),
+        complete=merged is not None,
+        merged=merged,
+        dry_run=config.dry_run,
+        to_do_samples=sum(s.count for s in to_do),
+        to_do_shards=len(to_do),
+        to_do_bytes=bytes_of(plan, to_do),
+    )

@@ -1,0 +1,204 @@
+"""What a run is to be: its plan, from the options, the existing run and defaults; told before anything is written."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from batchcam.commands.explain.assembly import Assembly
+from batchcam.config import DEFAULT_BATCH_SIZE, ExplainConfig
+from batchcam.data.sources import dataset_folder
+from batchcam.errors import ConfigError
+from batchcam.job.console import counted, note, readable_size
+from batchcam.job.cpus import warn_of_workers
+from batchcam.job.scheduler import Share, utc_now, whereabouts
+from batchcam.network.proof import ExplainableNetwork
+from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, cams_per_sample
+from batchcam.store.layout import shard_bytes
+from batchcam.store.master import master_bytes
+from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
+
+SHARD_BYTES = 64 * 2**20
+ROW_BYTES = 160  # the columns of one number, and texts
+
+
+def require_outside_dataset(out: Path, data: str) -> None:
+    """Refuse a run among the class folders of its own dataset, which would then have another class for ever.
+
+    Raises:
+        ConfigError: `out` is the folder of class folders that `data` names, or lies in it.
+    """
+    folder = dataset_folder(data)
+    if folder is not None and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder)):
+        raise ConfigError(
+            f"--out {out}: is, or lies in, the dataset: the run would become one of its classes; choose another --out"
+        )
+
+
+def existing_plan(run: Path) -> Plan | None:
+    """Return the plan of the run that is there already, None if there is none.
+
+    Raises:
+        ConfigError: `run` is no folder, or a link to none.
+        RunError: its plan is damaged.
+    """
+    try:
+        return read_plan(run)
+    except FileNotFoundError as error:
+        if run.is_symlink() and not run.exists():
+            raise ConfigError(
+                f"--out {run}: a link to a folder that is not there: make it, or remove the link"
+            ) from error
+        return None
+    except NotADirectoryError as error:
+        raise ConfigError(f"--out {run}: not a folder") from error
+
+
+def make_plan(
+    config: ExplainConfig, existing: Plan | None, assembly: Assembly, proved: ExplainableNetwork, precision: str
+) -> Plan:
+    """Return the plan that the options ask for; what they leave open is the existing run's, or a default.
+
+    Raises:
+        ConfigError: --cams names no selection.
+    """
+    source = assembly.source
+    plan = Plan(
+        checkpoint_sha256=assembly.checkpoint.sha256,
+        dataset_fingerprint=fingerprint(assembly),
+        class_names=assembly.class_names,
+        target_layer=proved.target_layer,
+        preprocessing=(
+            assembly.preprocessing.to_dict() if assembly.preprocessing else {"preprocessed": "by the dataset"}
+        ),
+        precision=precision,
+        architecture=assembly.architecture,
+        identity=config.identity and proved.method == EXACT,
+        method=proved.method,
+        control=control_of(config, existing),
+        sample_count=len(source),
+        sample_id_bytes=max(len(i.encode()) for i in source.sample_ids),
+        batch_size=config.compute.batch_size or (existing.batch_size if existing else DEFAULT_BATCH_SIZE),
+        shard_size=config.shard_size or (existing.shard_size if existing else 1),
+        cams=config.cams or (existing.cams if existing else "all" if proved.method == EXACT else "predicted"),
+        maps=config.maps or (existing.maps if existing else "uint8"),
+        channels=proved.weight.shape[1],
+        grid_size=proved.grid_size,
+        input_size=assembly.input_size,
+    )
+    try:
+        cams_per_sample(plan.cams, len(plan.class_names))
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from error
+    if plan.cams == "all" and plan.method != EXACT:
+        raise ConfigError(
+            f"--cams all: --method {plan.method} takes a backward pass for each class; choose predicted, "
+            "predicted+label or topk:N"
+        )
+    if config.shard_size or existing:
+        return plan
+    return dataclasses.replace(plan, shard_size=default_shard_size(plan))
+
+
+def method_of(config: ExplainConfig, existing: Plan | None) -> str:
+    """Return the method that the options or the existing run say; the default is the exact one."""
+    return config.method or (existing.method if existing else EXACT)
+
+
+def control_of(config: ExplainConfig, existing: Plan | None) -> str:
+    """Return which weights become random ones first; the default is none."""
+    return config.control or (existing.control if existing else CONTROLS[0])
+
+
+def fingerprint(assembly: Assembly) -> str:
+    """Return the dataset's fingerprint, with labels as the checkpoint's classes."""
+    source = assembly.source
+    return dataset_fingerprint(source.sample_ids, assembly.labels.tolist(), source.sizes.tolist())
+
+
+def sample_bytes(plan: Plan) -> int:
+    """Return about how many bytes one sample takes, before compression."""
+    height, width = plan.input_size
+    pixel_bytes = {"uint8": 1, "float32": 4, "none": 0}[plan.maps]
+    cell_count = plan.grid_size[0] * plan.grid_size[1]
+    cam_bytes = plan.maps_per_sample * (cell_count * 4 + 8)
+    return height * width * pixel_bytes + cam_bytes + len(plan.class_names) * 4 + plan.sample_id_bytes + ROW_BYTES
+
+
+def default_shard_size(plan: Plan) -> int:
+    """Return how many samples make about SHARD_BYTES: whole batches, at least one."""
+    return max(1, SHARD_BYTES // sample_bytes(plan) // plan.batch_size) * plan.batch_size
+
+
+def bytes_of(plan: Plan, shards: Sequence[Shard]) -> int:
+    """Return at most how many bytes `shards` and run.h5 take, for which nothing counts as compressed."""
+    if not shards:
+        return 0
+    counts = collections.Counter(s.count for s in shards)
+    return sum(shard_bytes(plan, count) * many for count, many in counts.items()) + master_bytes(plan)
+
+
+def preflight(
+    config: ExplainConfig, plan: Plan, assembly: Assembly, mine: Share, shards: Sequence[Shard], device: torch.device
+) -> None:
+    """Tell on stderr what is going to happen: samples, shards, bytes, free disk, and how images become input."""
+    size = bytes_of(plan, shards)
+    folder = next(p for p in (config.out.absolute(), *config.out.absolute().parents) if p.exists())
+    free = shutil.disk_usage(folder).free
+    whose = f" by task {mine}" if mine.count > 1 else ""
+    parts = [
+        f"{counted(plan.sample_count, 'sample')} in {counted(len(plan.shards), 'shard')}, {len(shards)} to do{whose}",
+        f"at most {readable_size(size)}, {readable_size(free)} free",
+        f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}, {plan.method}",
+        counted(len(plan.class_names), "class"),
+        f"{device} {plan.precision}, batch {plan.batch_size}",
+        "input " + ", ".join(f"{k} {v}" for k, v in plan.preprocessing.items()),
+    ]
+    note("; ".join(parts), config.quiet)
+    if plan.control != CONTROLS[0]:
+        note(f"control: the weights of {CONTROL_WORDS[plan.control]} are random", quiet=False)
+    if plan.precision == "fp16" and device.type == "cpu":
+        note("warning: fp16 on a CPU is many times slower than fp32; bf16 is made for it", quiet=False)
+    warn_of_workers(config.compute.workers)
+    if assembly.names_from_dataset:
+        note("class names: the dataset's, in its order; the checkpoint has none", config.quiet)
+    for remark in assembly.source.notes:
+        note(remark, config.quiet)
+    if size > free:
+        warning = f"{folder} may be too small: {readable_size(free)} free for up to {readable_size(size)}"
+        note(f"warning: {warning}", quiet=False)
+    if mine.count > len(plan.shards):
+        shard_count = counted(len(plan.shards), "shard")
+        note(f"{mine.count} tasks, {shard_count}: some have nothing to do; see --shard-size", config.quiet)
+
+
+def origin(config: ExplainConfig) -> dict[str, Any]:
+    """Return where the run comes from, for run.json: recorded once, and no part of any shard."""
+    return {
+        "options": _plain(dataclasses.asdict(config)),
+        "command": sys.argv,
+        "folder": _folder(),  # which relative paths in the options start from
+        "created": utc_now(),
+        **whereabouts(),
+    }
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # a job may outlive the folder that it was started in
+        return ""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,41 @@
+"""The network and the dataset of a run, put together again and proved to be the run's."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from batchcam.commands.explain.assembly import Assembly, assemble
+from batchcam.commands.explain.planning import fingerprint
+from batchcam.config import Classifier
+from batchcam.data.preprocessing import Preprocessing
+from batchcam.errors import CheckpointError, ConfigError, DatasetError
+from batchcam.store.plan import Plan
+
+
+def reassemble(plan: Plan, classifier: Classifier, data: str) -> Assembly:
+    """Return what the run worked with.
+
+    Args:
+        plan: of the run; says the architecture and the preprocessing where checkpoint and options do not.
+        classifier: the run's checkpoint.
+        data: the run's dataset.
+
+    Raises:
+        CheckpointError: the checkpoint is not the run's.
+        DatasetError: the dataset is not the run's.
+        ConfigError: the preprocessing is not the run's, or its --model is not given again.
+    """
+    if not (classifier.arch or classifier.model):
+        if ":" in plan.architecture:  # never code that a run names
+            raise ConfigError(f"this run was made with --model {plan.architecture}: give it again")
+        classifier = dataclasses.replace(classifier, arch=plan.architecture)
+    # a run over preprocessed tensors has none
+    told = Preprocessing.from_dict(plan.preprocessing) if "image_size" in plan.preprocessing else None
+    assembly = assemble(classifier, data, told)
+    if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
+        raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
+    if fingerprint(assembly) != plan.dataset_fingerprint:
+        raise DatasetError(f"{data}: not the dataset of this run: its sample ids, labels or sizes differ")
+    if (assembly.preprocessing and assembly.preprocessing != told) or assembly.input_size != plan.input_size:
+        raise ConfigError(f"the run's preprocessing is another one: {dict(plan.preprocessing)}; leave the options out")
+    return assembly

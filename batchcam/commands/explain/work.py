@@ -1,0 +1,240 @@
+"""The loop over batches: one worker's shards, explained and landed, and what it records of itself."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+import torchvision
+
+from batchcam import __version__
+from batchcam.commands.explain.assembly import Assembly
+from batchcam.config import ExplainConfig
+from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
+from batchcam.errors import stopped_by
+from batchcam.job.console import Progress, note
+from batchcam.job.cpus import loader_processes
+from batchcam.job.scheduler import Share, Stop, utc_now, whereabouts
+from batchcam.maps.explainer import ExplainedBatch, Explainer, Request, Submitted
+from batchcam.network.proof import ExplainableNetwork
+from batchcam.store.compression import COMPRESSOR
+from batchcam.store.plan import Plan, Shard
+from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter, has_landed
+
+RESTARTS = 3
+"""How often loader processes are started again when one dies."""
+
+STAGES = ("waiting_for_images", "explaining", "storing")
+"""What the loop over batches spends its time on; landing goes on in the background."""
+
+
+class Work:
+    """The loop over the batches of one worker's shards, and what it counts."""
+
+    def __init__(
+        self,
+        config: ExplainConfig,
+        plan: Plan,
+        assembly: Assembly,
+        proved: ExplainableNetwork,
+        shards: Sequence[Shard],
+        device: torch.device,
+    ) -> None:
+        self.landed: list[LandedShard] = []
+        self.unreadable = 0
+        self._start = time.perf_counter()
+        self._stages = dict.fromkeys(STAGES, 0.0)
+        self._landing_s = 0.0
+        self._samples = 0
+        self._config, self._plan, self._assembly, self._proved = config, plan, assembly, proved
+        self._shards, self._device = shards, device
+        self._begun: collections.deque[Shard] = collections.deque()
+        self._before: list[LandedShard] = []
+        self._unreadable_under_way = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long the loop over batches has been running."""
+        return time.perf_counter() - self._start
+
+    def run(self, stop: Stop, tell: Callable[[], None]) -> None:
+        """Explain and land every shard of this worker.
+
+        Args:
+            stop: asked before every batch.
+            tell: called after every shard, to record how far the work is.
+
+        Raises:
+            StoppedEarlyError: `stop` gave a reason; the shard under way is given up.
+            LoaderDiedError: a loader process died, and again after every restart.
+        """
+        self._start = time.perf_counter()
+        processes = loader_processes(self._config.compute.workers)
+        for restart in range(RESTARTS + 1):
+            try:
+                self._explain(stop, tell, processes)
+                return
+            except Exception as error:
+                if not is_loader_death(error):
+                    raise
+                died = loader_died(error)
+                if restart == RESTARTS:
+                    raise died from error
+            # the usual reason is that the memory was not enough for all of them
+            processes = max(1, processes // 2)
+            note(f"{died}; restart {restart + 1} of {RESTARTS}, with --workers {processes}", self._config.quiet)
+            self._forget_shard_under_way()
+
+    def _forget_shard_under_way(self) -> None:
+        """Go back to what has landed."""
+        self._begun.clear()
+        self._before = self.landed
+        done = {landed.shard.index for landed in self.landed}
+        self._shards = [shard for shard in self._shards if shard.index not in done]
+        self._unreadable_under_way = 0
+
+    def _explain(self, stop: Stop, tell: Callable[[], None], processes: int) -> None:
+        plan, assembly, proved = self._plan, self._assembly, self._proved
+        request = Request(plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity)
+        weight, bias = proved.weight.cpu().numpy(), proved.bias.cpu().numpy()
+        total = sum(s.count for s in self._shards)
+        with (
+            # forks the loader processes, before any thread of the writer starts
+            BatchStream(assembly.dataset, self._index_lists(), processes, self._device) as batches,
+            Explainer(proved, assembly.preprocessing, request, self._device) as explainer,
+            Progress("explain", total, "images", self._config.quiet) as progress,
+            ShardWriter(self._config.out, plan, weight, bias) as writer,
+        ):
+            writer.landed[:0] = self._before
+            self.landed = writer.landed  # also what lands after an error
+            builder: ShardBuilder | None = None
+            for batch, labels, explained in self._explained(batches, explainer, stop):
+                builder = builder or writer.builder(self._begun.popleft())
+                with self._counted("storing"):
+                    builder.append(*self._rows(batch, labels, explained.columns()))
+                self._samples += len(labels)
+                self._unreadable_under_way += int(batch.unreadable.sum())
+                progress.advance(len(labels))
+                if builder.rows == builder.shard.count:
+                    self.unreadable += self._unreadable_under_way
+                    self._unreadable_under_way = 0
+                    with self._counted("storing"):
+                        writer.submit(builder)
+                    builder = None
+                    self._landing_s = writer.busy_s
+                    tell()
+            with self._counted("storing"):
+                writer.wait()
+            self._landing_s = writer.busy_s
+
+    def _index_lists(self) -> Iterator[list[int]]:
+        """Yield the batches of each shard when its turn comes, unless another worker has landed it meanwhile."""
+        skipped = 0
+        for shard in self._shards:
+            if has_landed(self._config.out, shard):
+                skipped += 1
+                continue
+            self._begun.append(shard)
+            yield from RangeBatches([(shard.first, shard.count)], self._plan.batch_size)
+        if skipped:
+            note(f"{skipped} of the shards to do were done by other workers meanwhile", self._config.quiet)
+
+    @contextlib.contextmanager
+    def _counted(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._stages[stage] += time.perf_counter() - start
+
+    def _next(self, batches: BatchStream) -> LoadedBatch | None:
+        with self._counted("waiting_for_images"):
+            return next(batches, None)
+
+    def _explained(
+        self, batches: BatchStream, explainer: Explainer, stop: Stop
+    ) -> Iterator[tuple[LoadedBatch, np.ndarray, ExplainedBatch]]:
+        """Yield each batch, its labels, and what came out, while a GPU goes on with the next one.
+
+        Raises:
+            StoppedEarlyError: `stop` gave a reason; what was begun before has been yielded.
+        """
+        under_way: collections.deque[tuple[LoadedBatch, np.ndarray, Submitted]] = collections.deque()
+        reason = None
+        while (batch := self._next(batches)) and not (reason := stop.reason()):
+            labels = self._assembly.labels[batch.indices.numpy()]
+            with self._counted("explaining"):
+                under_way.append((batch, labels, explainer.submit(batch.pixels, labels, batch.unreadable)))
+            if len(under_way) > batches_ahead(self._device):
+                yield self._result(*under_way.popleft())
+        while under_way:
+            yield self._result(*under_way.popleft())
+        if reason:
+            raise stopped_by(reason)
+
+    def _result(
+        self, batch: LoadedBatch, labels: np.ndarray, submitted: Submitted
+    ) -> tuple[LoadedBatch, np.ndarray, ExplainedBatch]:
+        with self._counted("explaining"):
+            return batch, labels, submitted.result()
+
+    def _rows(
+        self, batch: LoadedBatch, labels: np.ndarray, explained: dict[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+        """Return a batch's rows as the schema names them: arrays, and texts."""
+        columns = {
+            "sample_index": batch.indices.numpy(),
+            "input_sha256": batch.sha256.numpy(),
+            "label": labels,
+            "crop_box": batch.crop_box.numpy(),
+            "image_size": batch.image_size.numpy(),
+            **explained,
+        }
+        ids = [self._assembly.source.sample_ids[i] for i in batch.indices.tolist()]
+        return columns, {"sample_id": ids, "error": batch.errors}
+
+    def record(self) -> dict[str, Any]:
+        """Return what the loop counted, for the task's record."""
+        seconds = self.seconds
+        return {
+            "shards": [landed.shard.file for landed in self.landed],
+            "samples": sum(landed.shard.count for landed in self.landed),
+            "unreadable": self.unreadable,
+            "seconds": round(seconds, 3),
+            "images_per_s": round(self._samples / seconds, 2),
+            **{f"seconds_{stage}": round(spent, 3) for stage, spent in self._stages.items()},
+            "seconds_landing": round(self._landing_s, 3),
+        }
+
+
+def batches_ahead(device: torch.device) -> int:
+    """Return how many batches a device is given while the host stores the one before: a CPU would gain nothing."""
+    return 1 if device.type == "cuda" else 0
+
+
+def task_record(config: ExplainConfig, mine: Share, device: torch.device) -> dict[str, Any]:
+    """Return what is known of a task when it starts: where it runs, on what, with which versions."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "task": str(mine),
+        "started": utc_now(),
+        **whereabouts(),
+        "device": f"{device.type} {name}",
+        "threads": torch.get_num_threads(),
+        "workers": loader_processes(config.compute.workers),
+        "versions": {
+            "batchcam": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+            "h5py": h5py.__version__,
+            "hdf5": h5py.version.hdf5_version,
+            "compressor": COMPRESSOR,
+        },
+    }

@@ -1,0 +1,1 @@
+"""`batchcam export`: a run in the forms of other programs."""

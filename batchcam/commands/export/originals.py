@@ -1,0 +1,61 @@
+"""What an export makes of original images: the part that the network saw, and a word on those that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import cv2
+import numpy as np
+
+from batchcam.pictures.originals import State
+
+PIXELS: Final = 2**26
+"""An image is not scaled up to more than this many pixels, whatever a crop box says."""
+
+
+def network_view(image: np.ndarray, crop_box: Sequence[float], size: tuple[int, int]) -> np.ndarray | None:
+    """Return what the network saw of an image: resized as a whole, then cropped, as the worker does.
+
+    The geometry is the worker's; the resizing is OpenCV's, so that pixels differ a little.
+
+    Args:
+        image: RGB uint8 (H0, W0, 3).
+        crop_box: x0, y0, x1, y1 of the view in pixels of the image.
+        size: (H, W) of the network's input.
+
+    Returns:
+        RGB uint8 (H, W, 3); None where the box can't be a view of this image.
+    """
+    x0, y0, x1, y1 = (float(edge) for edge in crop_box)
+    if not (x1 - x0 > 0 and y1 - y0 > 0):
+        return None
+    (height, width), (rows, columns) = size, image.shape[:2]
+    scale_y, scale_x = height / (y1 - y0), width / (x1 - x0)
+    tall, wide = rows * scale_y, columns * scale_x
+    if not 1 <= tall * wide <= PIXELS:
+        return None
+    shrinks = scale_y * scale_x < 1
+    target = (max(width, round(wide)), max(height, round(tall)))  # cv2 takes (width, height)
+    resized = cv2.resize(image, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    top, left = round(y0 * scale_y), round(x0 * scale_x)
+    if not (0 <= top <= resized.shape[0] - height and 0 <= left <= resized.shape[1] - width):
+        return None
+    return resized[top : top + height, left : left + width]
+
+
+def search_notes(where: str | None, counts: np.ndarray, instead: str) -> list[str]:
+    """Return a line for each kind of image that was not found.
+
+    Args:
+        where: the folder or file that was searched.
+        counts: how many samples by `State`, int (4,).
+        instead: what is shown in place of these images.
+    """
+    searched = "no data known: give --data" if where is None else f"not in {where}"
+    told = {
+        State.MISSING: f"not found ({searched})",
+        State.CHANGED: "no longer those explained",
+        State.UNREADABLE: "not decoded by OpenCV",
+    }
+    return [f"{counts[kind]} images {words}: {instead}" for kind, words in told.items() if counts[kind]]

@@ -1,0 +1,263 @@
+"""A ViRelAy project: images and CAMs as HDF5, laid out as its reader reads them (virelay 0.6, model.py).
+
+Its published specification names other groups than its reader looks for; the reader holds. The large arrays lie in
+parts, which land one by one; two small files show them as one dataset each, which is also what CoRelAy wants.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import h5py
+import numpy as np
+
+from batchcam.commands.export.folder import ExportFolder
+from batchcam.commands.export.originals import network_view, search_notes
+from batchcam.errors import RunError, one_line
+from batchcam.pictures import heatmap
+from batchcam.pictures.originals import Originals, State
+from batchcam.record.rows import Advance, Choice, Outcome, Target, choose, class_names, target_cams
+from batchcam.record.similarity import says_nothing
+from batchcam.store.layout import new_file
+from batchcam.store.run import Run
+
+PROJECT_FILE: Final = "project.yaml"
+LABEL_FILE: Final = "label-map.json"
+DATASET_FILE: Final = "dataset.input.h5"
+ATTRIBUTION_FILE: Final = "cam.attribution.h5"
+SAMPLES_FILE: Final = "samples.csv"
+PART_FOLDER: Final = "parts"
+
+CHANNELS: Final = 3  # with one channel, 7 of the viewer's 8 colour maps fail
+PART_BYTES: Final = 32 * 2**20
+CHUNK_PIXELS: Final = 2048
+"""Most pixels of one channel in a chunk: its three equal channels then lie within deflate's window of 32 KiB."""
+
+GREY: Final = 128
+STRATEGIES: Final = {"predicted": "predicted_label", "label": "true_label"}
+
+
+class Part:
+    """Consecutive exported samples of one shard, and their files; a part's content depends on its shard alone."""
+
+    def __init__(self, first: int, places: slice) -> None:
+        """Hold exported samples `places`, from the dataset's sample `first` on."""
+        self.places = places
+        self.count = places.stop - places.start
+        self.attribution = f"{PART_FOLDER}/cam-{first:09d}.h5"
+        self.input = f"{PART_FOLDER}/input-{first:09d}.h5"
+
+
+def write(
+    run: Run, folder: ExportFolder, originals: Originals, target: Target, size: tuple[int, int] | None, advance: Advance
+) -> Outcome:
+    """Write the project; `project.yaml` last.
+
+    Args:
+        run: an open run.
+        folder: where to.
+        originals: where the images are; grey where they are not.
+        target: class explained.
+        size: (H, W) to which the CAMs are upsampled; None: raw cells, which the viewer scales.
+        advance: told of each part.
+    """
+    choice = choose(run, target, finite=True)
+    if len(choice.rows) >= 2**32:
+        raise RunError(f"{run.path}: more samples than ViRelAy can count")
+    parts = list(_parts(run, choice, size or run.plan.grid_size))
+    states, constant = np.zeros(len(choice.rows), np.uint8), 0
+    for part in parts:
+        constant += _write_attribution(run, folder, choice, part, size)
+        states[part.places] = _write_input(run, folder, originals, choice, part)
+        advance(part.count)
+    _write_masters(run, folder, choice, parts, size)
+    _write_samples(run, folder, choice, states)
+    folder.write(LABEL_FILE, _label_map(run))
+    folder.write(PROJECT_FILE, _project(run, target).encode())
+    counts = np.bincount(states, minlength=len(State))
+    notes = search_notes(originals.where, counts, "grey in the viewer")
+    if constant:
+        notes.append(f"{constant} CAMs are constant: kept as they are; leave them out of a CoRelAy pipeline")
+    unlabelled = int((run.label[choice.rows] < 0).sum())
+    if unlabelled:
+        notes.append(f'{unlabelled} samples have no label: shown as class -1, "not known"')
+    return choice.outcome(*notes, changed=int(counts[State.CHANGED]))
+
+
+def _parts(run: Run, choice: Choice, size: tuple[int, int]) -> Iterator[Part]:
+    """Yield the parts: each shard cut every so many samples, whether they are exported or not."""
+    floats = CHANNELS * max(size[0] * size[1], run.plan.input_size[0] * run.plan.input_size[1] // 4)
+    cams = run.plan.maps_per_sample * run.plan.grid_size[0] * run.plan.grid_size[1]
+    step = max(1, PART_BYTES // (4 * (floats + cams)))
+    start = 0
+    for shard in run.shards:
+        for offset in range(0, shard.count, step):
+            ends = start + offset, start + min(offset + step, shard.count)
+            low, high = np.searchsorted(choice.rows, ends)
+            if low < high:
+                yield Part(shard.first + offset, slice(int(low), int(high)))
+        start += shard.count
+
+
+def _write_attribution(run: Run, folder: ExportFolder, choice: Choice, part: Part, size: tuple[int, int] | None) -> int:
+    """Write CAMs and logits of a part unless they are there; return how many CAMs are constant."""
+    rows = choice.rows[part.places]
+    cams = target_cams(run, rows, choice.classes[part.places])
+    constant = int(says_nothing(cams).sum())
+    if folder.has(part.attribution):
+        return constant
+    maps = heatmap.upsample(cams, size) if size else cams
+    # the viewer sums the channels
+    channels = np.broadcast_to((maps / np.float32(CHANNELS))[:, None], (len(rows), CHANNELS, *maps.shape[1:]))
+    height, width = maps.shape[1:]
+    chunk = (1, CHANNELS, max(1, min(height, CHUNK_PIXELS // width)), width)
+    buffer = io.BytesIO()
+    with new_file(buffer) as file:
+        _create(file, "attribution", channels, chunks=chunk, compression="gzip", compression_opts=1, shuffle=True)
+        _create(file, "prediction", run.logits[rows])
+    folder.write(part.attribution, buffer.getvalue())
+    return constant
+
+
+def _write_input(run: Run, folder: ExportFolder, originals: Originals, choice: Choice, part: Part) -> np.ndarray:
+    """Write the images of a part unless all of them are there; return what became of each, uint8 (n,)."""
+    before = _states(folder, part)
+    if before is not None and (originals.where is None or (before == State.FOUND).all()) and folder.has(part.input):
+        return before
+    rows, size = choice.rows[part.places], run.plan.input_size
+    pixels = np.full((len(rows), CHANNELS, *size), GREY, np.uint8)
+    states = np.zeros(len(rows), np.uint8)
+    digests, sizes, boxes = run.input_sha256[rows], run.image_size[rows].tolist(), run.crop_box[rows].tolist()
+    for at, sample_id in enumerate(run.sample_id[rows].tolist()):
+        original = originals.find(sample_id, digests[at].tobytes().hex(), (sizes[at][0], sizes[at][1]))
+        found = original.state
+        view = None if original.image is None else network_view(original.image, boxes[at], size)
+        if view is not None:
+            pixels[at] = view.transpose(2, 0, 1)
+        elif original.image is not None:
+            found = State.UNREADABLE
+        states[at] = found
+    buffer = io.BytesIO()
+    with new_file(buffer) as file:
+        _create(file, "data", pixels, chunks=(1, *pixels.shape[1:]), compression="gzip", compression_opts=1)
+        _create(file, "image_state", states)
+    folder.write(part.input, buffer.getvalue())
+    return states
+
+
+def _states(folder: ExportFolder, part: Part) -> np.ndarray | None:
+    """Return the states of the images that an earlier call wrote, None when there are none."""
+    if not folder.lies(part.input):
+        return None
+    try:
+        with h5py.File(folder.root / part.input, "r") as file:
+            states: np.ndarray = file["image_state"][...]
+    except (OSError, KeyError):
+        return None
+    return states if states.shape == (part.count,) else None
+
+
+def _write_masters(
+    run: Run, folder: ExportFolder, choice: Choice, parts: Sequence[Part], size: tuple[int, int] | None
+) -> None:
+    """Write the two files that show all parts as one dataset each, with the small columns in them."""
+    count, labels = len(choice.rows), run.label[choice.rows]
+    index = np.arange(count, dtype=np.uint32)  # rows of the dataset file, which holds the same samples
+    attributions = [(part.attribution, part.places) for part in parts]
+    buffer = io.BytesIO()
+    with new_file(buffer) as file:
+        map_shape = (count, CHANNELS, *(size or run.plan.grid_size))
+        _refer(file, "attribution", map_shape, np.dtype(np.float32), np.nan, attributions)
+        logits_shape = (count, len(run.class_names))
+        _refer(file, "prediction", logits_shape, np.dtype(np.float32), np.nan, attributions)
+        _create(file, "index", index)
+        _create(file, "label", labels)
+    folder.write(ATTRIBUTION_FILE, buffer.getvalue())
+    buffer = io.BytesIO()
+    with new_file(buffer) as file:
+        shape = (count, CHANNELS, *run.plan.input_size)
+        _refer(file, "data", shape, np.dtype(np.uint8), 0, [(part.input, part.places) for part in parts])
+        _create(file, "index", index)
+        _create(file, "label", labels)
+    folder.write(DATASET_FILE, buffer.getvalue())
+
+
+def _create(file: h5py.File, name: str, values: np.ndarray, **storage: Any) -> None:
+    file.create_dataset(name, data=values, track_times=False, **storage)
+
+
+def _refer(
+    file: h5py.File,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    fill: float,
+    sources: Sequence[tuple[str, slice]],
+) -> None:
+    """Create a virtual dataset over the datasets of the same name in other files; a missing file reads as `fill`."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_obj_track_times(False)  # create_virtual_dataset would put the time into the file
+    properties.set_fill_value(np.array(fill, dtype))
+    for source, places in sources:
+        part = (places.stop - places.start, *shape[1:])
+        target = h5py.h5s.create_simple(shape)
+        target.select_hyperslab((places.start, *(0 for _ in shape[1:])), part)
+        properties.set_virtual(target, source.encode(), name.encode(), h5py.h5s.create_simple(part))
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), h5py.h5s.create_simple(shape), properties)
+
+
+def _write_samples(run: Run, folder: ExportFolder, choice: Choice, states: np.ndarray) -> None:
+    """Write which sample of the run each row of the project is."""
+    rows = choice.rows
+    columns = (
+        range(len(rows)),
+        run.sample_index[rows].tolist(),
+        run.sample_id[rows],
+        class_names(run, choice.classes),
+        [State(state).name.lower() for state in states.tolist()],
+    )
+    folder.write_table(
+        SAMPLES_FILE, ("row", "sample_index", "sample_id", "explained_class", "image"), zip(*columns, strict=True)
+    )
+
+
+def _label_map(run: Run) -> bytes:
+    # the reader needs the key word_net_id; CoRelAy names a class without one by its index in eight digits
+    labels: list[dict[str, object]] = [
+        {"index": index, "word_net_id": f"{index:08d}", "name": name} for index, name in enumerate(run.class_names)
+    ]
+    labels.append({"index": -1, "word_net_id": None, "name": "not known"})
+    return (json.dumps(labels, indent=1) + "\n").encode()
+
+
+def _project(run: Run, target: Target) -> str:
+    height, width = run.plan.input_size
+    name = one_line(run.path.resolve().name) or "run"
+    values = {
+        "name": f"{name} ({run.plan.run_id[:12]}, {target})",  # unique in a workspace, where it is the key
+        "model": one_line(run.plan.architecture),
+        "dataset": name,
+    }
+    # JSON strings are YAML's double-quoted ones; as they are: YAML knows no surrogate pairs
+    quoted = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    return f"""project:
+  name: {quoted["name"]}
+  model: {quoted["model"]}
+  label_map: {LABEL_FILE}
+  dataset:
+    name: {quoted["dataset"]}
+    type: hdf5
+    path: {DATASET_FILE}
+    input_width: {width}
+    input_height: {height}
+    up_sampling_method: none
+    down_sampling_method: none
+  attributions:
+    attribution_method: CAM
+    attribution_strategy: {STRATEGIES[target]}
+    sources:
+    - {ATTRIBUTION_FILE}
+"""

@@ -1,0 +1,74 @@
+"""Score maps as the protocol for weakly supervised localisation reads them (Choe et al. 2020, arXiv 2001.07437)."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+import numpy as np
+
+from batchcam.commands.export.folder import ExportFolder
+from batchcam.pictures.protocol import relative_boxes, score_map
+from batchcam.record.rows import Advance, Choice, Outcome, Target, batches, choose, file_names, target_cams
+from batchcam.record.similarity import says_nothing
+from batchcam.store.run import Run
+
+MAP_FOLDER: Final = "scoremaps"
+METADATA_FOLDER: Final = "metadata"
+NAMES_FILE: Final = "names.csv"
+ENDING: Final = ".npy"
+
+
+def write(run: Run, folder: ExportFolder, target: Target, size: tuple[int, int], advance: Advance) -> Outcome:
+    """Write a score map for each sample, float64 in [0, 1], and the metadata files that list them.
+
+    The frame of a score map is the whole original image resized to `size`, as the protocol's boxes and masks are;
+    pixels outside the network's view score 0. A map that is constant or not finite is all zeros, and counted.
+
+    Args:
+        run: an open run.
+        folder: where to.
+        target: class explained: the protocol's is the label (GT-known).
+        size: (H, W) of the score maps.
+        advance: told of each batch.
+    """
+    choice = choose(run, target, finite=False)
+    names = file_names(run, choice.rows, ENDING, folder.folds_case)
+    zeros = outside = 0
+    for part in batches(run, len(names), 8 * size[0] * size[1]):
+        rows = choice.rows[part]
+        cams = target_cams(run, rows, choice.classes[part])
+        boxes = relative_boxes(run.crop_box[rows], run.image_size[rows])
+        nothing = says_nothing(cams)
+        zeros += int(nothing.sum())
+        outside += int(((boxes[:, :2] > 0) | (boxes[:, 2:] < 1)).any(1).sum())
+        for name, cam, box, empty in zip(names[part], cams, boxes, nothing, strict=True):
+            file = f"{MAP_FOLDER}/{name}{ENDING}"
+            if not folder.has(file):
+                folder.write(file, _npy(np.zeros(size) if empty else score_map(cam, box, size)))
+        advance(len(rows))
+    _write_metadata(run, folder, choice, names)
+    notes = [f"{zeros} score maps are zero: CAM constant or not finite"] if zeros else []
+    if outside:
+        notes.append(f"{outside} images lie partly outside the network's view: they score 0 there")
+    return choice.outcome(*notes)
+
+
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _write_metadata(run: Run, folder: ExportFolder, choice: Choice, names: list[str]) -> None:
+    """Write the protocol's files, image_ids.txt last: it says that the export is whole."""
+    labels, sizes = run.label[choice.rows].tolist(), run.image_size[choice.rows].tolist()
+    ids, index = run.sample_id[choice.rows], run.sample_index[choice.rows].tolist()
+    folder.write_table(NAMES_FILE, ("sample_index", "sample_id", "image_id"), zip(index, ids, names, strict=True))
+    lines = {
+        "class_labels": [f"{name},{label}" for name, label in zip(names, labels, strict=True)],
+        "image_sizes": [f"{name},{width},{height}" for name, (height, width) in zip(names, sizes, strict=True)],
+        "image_ids": names,
+    }
+    for name, content in lines.items():
+        folder.write(f"{METADATA_FOLDER}/{name}.txt", "".join(f"{line}\n" for line in content).encode())

@@ -1,0 +1,1 @@
+"""`batchcam faithfulness`: whether the network needs the pixels that its maps point at."""

@@ -1,0 +1,269 @@
+"""The curves of drawn samples: what is left out, the orders of pixels, all steps of several images in one batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from batchcam.commands.explain.assembly import Assembly
+from batchcam.commands.faithfulness.imputation import NOISE, area, centre_map, impute, ranks, step_counts
+from batchcam.data.loader import LoadedBatch, collate
+from batchcam.errors import RunError
+from batchcam.maps import cam
+from batchcam.network.precision import in_precision
+from batchcam.rules import Status
+from batchcam.store.run import Run
+from batchcam.store.stored_cams import stored_ranks
+
+CURVES: Final = ("deletion", "insertion", "road")
+FALLING: Final = ("deletion", "road")
+"""Curves whose area is small for a faithful map; the other's is large."""
+
+ORDERS: Final = ("map", "centre", "random_map", "random_pixels")
+"""Whose order pixels change in: the map's, then baselines that know nothing of the network."""
+
+
+class Reason(enum.Enum):
+    """Why a drawn sample is not judged."""
+
+    JUDGED = ""
+    UNREADABLE = "unreadable"
+    NON_FINITE = "not finite"
+    CONSTANT = "constant map"
+    GONE = "unreadable now"
+    CHANGED = "another image now"
+    OVERFLOWN = "not finite once changed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """How the network is asked.
+
+    Attributes:
+        network: takes normalised images, gives logits.
+        device: where it is.
+        precision: of the forward pass.
+        batch_size: changed images of one forward pass.
+        steps: of each curve.
+        seed: of everything random; each sample has its own stream, whatever the others are.
+        deleted: gives from images what their deleted pixels become.
+        blank: gives from images what their pixels are inserted into.
+    """
+
+    network: nn.Module
+    device: torch.device
+    precision: str
+    batch_size: int
+    steps: int
+    seed: int
+    deleted: Callable[[Tensor], Tensor]
+    blank: Callable[[Tensor], Tensor]
+
+    def probabilities(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Return the softmax of each image (n, C, H, W) at its class (n,), float32 (n,)."""
+        with in_precision(self.precision, self.device):
+            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+        return torch.softmax(logits.float(), 1).gather(1, classes[:, None])[:, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """What was measured of the drawn samples.
+
+    Attributes:
+        rows: drawn, int64 (n,).
+        reasons: why each is not judged.
+        errors: of unreadable images, a line each.
+        fractions: of the pixels, changed at each step, float64 (steps + 1,).
+        values: probability by curve, order and step, float64 (n, 3, 4, steps + 1); NaN where not judged, and at the
+            last step of ROAD, which has no pixel left to impute from.
+    """
+
+    rows: np.ndarray
+    reasons: list[Reason]
+    errors: list[str]
+    fractions: np.ndarray
+    values: np.ndarray
+
+    @property
+    def judged(self) -> np.ndarray:
+        """Which drawn samples are judged, bool (n,)."""
+        return np.array([reason is Reason.JUDGED for reason in self.reasons])
+
+    @property
+    def probability(self) -> np.ndarray:
+        """Probability of the predicted class before any change, float64 (n,)."""
+        unchanged: np.ndarray = self.values[:, 0, 0, 0]
+        return unchanged
+
+    @property
+    def reach(self) -> float:
+        """Largest minus smallest probability on any curve of a sample, mean over the judged samples."""
+        values = self.values[self.judged].reshape(int(self.judged.sum()), -1)
+        return float((np.nanmax(values, 1) - np.nanmin(values, 1)).mean())
+
+    @property
+    def areas(self) -> np.ndarray:
+        """Area under each curve, float64 (n, 3, 4)."""
+        return areas(self.values, self.fractions)
+
+
+def areas(values: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    """Return the areas under curves as `Curves` has them, float64 (n, 3, 4); NaN where a probability is."""
+    curves, shares = torch.from_numpy(values), torch.from_numpy(fractions)
+    whole, road = area(curves[:, :2], shares), area(curves[:, 2:, :, :-1], shares[:-1])
+    return torch.cat([whole, road], 1).numpy()
+
+
+def measure(run: Run, assembly: Assembly, rows: np.ndarray, probe: Probe, advance: Callable[[int], None]) -> Curves:
+    """Return the curves of the drawn `rows` of an open run.
+
+    Args:
+        run: the record.
+        assembly: its network and dataset.
+        rows: sorted, int64 (n,).
+        probe: how the network is asked.
+        advance: called with how many samples were done.
+
+    Raises:
+        RunError: the record contradicts itself.
+    """
+    _require_consistent(run, rows, len(assembly.dataset))
+    pixels = int(np.prod(run.plan.input_size))
+    counts = step_counts(pixels, probe.steps)
+    found = Curves(
+        rows=rows,
+        reasons=[Reason.JUDGED] * len(rows),
+        errors=[""] * len(rows),
+        fractions=counts.numpy() / pixels,
+        values=np.full((len(rows), len(CURVES), len(ORDERS), len(counts)), np.nan),
+    )
+    group = max(1, probe.batch_size // len(counts))
+    for start in range(0, len(rows), group):
+        part = np.arange(start, min(start + group, len(rows)))
+        batch = collate([assembly.dataset[i] for i in run.sample_index[rows[part]].tolist()])
+        kept = _judged(run, found, part, batch)
+        if len(kept):
+            images = _normalised(assembly, batch.pixels[torch.from_numpy(kept)].to(probe.device))
+            with torch.inference_mode():
+                values = _curves(run, rows[part[kept]], images, counts.to(probe.device), probe)
+            found.values[part[kept]] = values
+            for place in part[kept][~np.isfinite(areas(values, found.fractions)).all((1, 2))]:
+                found.reasons[place] = Reason.OVERFLOWN
+        advance(len(part))
+    return found
+
+
+def _require_consistent(run: Run, rows: np.ndarray, count: int) -> None:
+    """Refuse a record that names a sample, a class or a map that is not there."""
+    index, status, prediction = run.sample_index[rows], run.status[rows], run.prediction[rows]
+    sound = (index >= 0) & (index < count) & (prediction < len(run.class_names))
+    sound &= (prediction >= 0) | (status & (Status.UNREADABLE | Status.NON_FINITE) > 0)
+    sound &= (stored_ranks(run.cam_class[rows], prediction) >= 0) | (prediction < 0)
+    if not sound.all():
+        raise RunError(f"{run.path}: row {rows[int(sound.argmin())]} contradicts itself; see batchcam verify")
+
+
+def _judged(run: Run, found: Curves, part: np.ndarray, batch: LoadedBatch) -> np.ndarray:
+    """Return which samples of a batch can be judged, as places in it; note why the others can't."""
+    rows = found.rows[part]
+    status, same = run.status[rows], (run.input_sha256[rows] == batch.sha256.numpy()).all(1)
+    reasons = [_reason(*each) for each in zip(status.tolist(), batch.errors, same.tolist(), strict=True)]
+    for place, reason, error in zip(part, reasons, batch.errors, strict=True):
+        found.reasons[place], found.errors[place] = reason, error
+    return np.flatnonzero([reason is Reason.JUDGED for reason in reasons])
+
+
+def _reason(status: int, error: str, same: bool) -> Reason:
+    if status & Status.UNREADABLE:
+        return Reason.UNREADABLE
+    if error:
+        return Reason.GONE
+    if not same:
+        return Reason.CHANGED
+    if status & Status.NON_FINITE:
+        return Reason.NON_FINITE
+    return Reason.CONSTANT if status & Status.CONSTANT_MAP else Reason.JUDGED
+
+
+def _normalised(assembly: Assembly, pixels: Tensor) -> Tensor:
+    if assembly.preprocessing is None:
+        return pixels.float()
+    return assembly.preprocessing.normalise(pixels)
+
+
+def _curves(run: Run, rows: np.ndarray, images: Tensor, counts: Tensor, probe: Probe) -> np.ndarray:
+    """Return the curves of judged samples, float64 (n, 3, 4, steps + 1)."""
+    drawn = [_Drawn.of(int(index), probe.seed, run, tuple(images.shape[1:])) for index in run.sample_index[rows]]
+    noise = torch.stack([d.noise for d in drawn]).to(probe.device)
+    classes = torch.from_numpy(run.prediction[rows]).to(probe.device)
+    orders = _orders(torch.from_numpy(np.stack([run.cam(int(row)) for row in rows])), drawn, probe.device)
+    deleted, blank = probe.deleted(images), probe.blank(images)
+    changes: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "deletion": lambda i, changed: torch.where(changed[:, None], deleted[i], images[i]),
+        "insertion": lambda i, changed: torch.where(changed[:, None], images[i], blank[i]),
+        "road": lambda i, changed: impute(images[i], changed) + noise[i] * changed[:, None],
+    }
+    values = np.full((len(rows), len(CURVES), len(ORDERS), len(counts)), np.nan)
+    for c, curve in enumerate(CURVES):
+        steps = counts[:-1] if curve == "road" else counts
+        for o, order in enumerate(ORDERS):
+            values[:, c, o, : len(steps)] = follow(changes[curve], orders[order], steps, classes, probe)
+    return values
+
+
+def follow(
+    change: Callable[[Tensor, Tensor], Tensor], places: Tensor, counts: Tensor, classes: Tensor, probe: Probe
+) -> np.ndarray:
+    """Return the probability (n, S) when the first `counts` (S) pixels in the order `places` (n, H, W) are changed."""
+    pairs = torch.arange(len(places) * len(counts), device=places.device)
+    probabilities = []
+    for some in torch.split(pairs, probe.batch_size):
+        image, step = some // len(counts), some % len(counts)
+        changed = places[image] < counts[step][:, None, None]
+        probabilities.append(probe.probabilities(change(image, changed), classes[image]))
+    return torch.cat(probabilities).view(len(places), len(counts)).double().cpu().numpy()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """What is random about one sample.
+
+    Attributes:
+        permutation: of the pixels, int64 (H * W).
+        grid: a map of independent cells, float32 (h, w).
+        noise: of imputed pixels, float32 (C, H, W).
+    """
+
+    permutation: Tensor
+    grid: Tensor
+    noise: Tensor
+
+    @classmethod
+    def of(cls, index: int, seed: int, run: Run, shape: tuple[int, ...]) -> _Drawn:
+        rng = np.random.default_rng([seed, index])
+        return cls(
+            permutation=torch.from_numpy(rng.permutation(shape[1] * shape[2])),
+            grid=torch.from_numpy(rng.standard_normal(run.plan.grid_size, np.float32)),
+            noise=torch.from_numpy(rng.standard_normal(shape, np.float32) * np.float32(NOISE)),
+        )
+
+
+def _orders(cams: Tensor, drawn: list[_Drawn], device: torch.device) -> dict[str, Tensor]:
+    """Return each pixel's place in each order, int64 (n, H, W) by name of the order."""
+    height, width = drawn[0].noise.shape[1:]
+    permutations = torch.stack([d.permutation for d in drawn])
+    maps = {
+        "map": cam.upsample(cams, (height, width)),
+        "centre": centre_map((height, width)).expand(len(cams), -1, -1),
+        "random_map": cam.upsample(torch.stack([d.grid for d in drawn]), (height, width)),
+        "random_pixels": torch.zeros(len(cams), height, width),
+    }
+    # on the CPU: the same order on every device
+    return {order: ranks(maps[order], permutations).to(device) for order in ORDERS}

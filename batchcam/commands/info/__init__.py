@@ -1,0 +1,1 @@
+"""`batchcam info`: what a run holds, and how far it is."""

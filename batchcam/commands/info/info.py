@@ -1,0 +1,165 @@
+"""info: what was explained, by which weights, how well, what went wrong. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batchcam.errors import RunError
+from batchcam.record import metrics
+from batchcam.record.totals import count_totals
+from batchcam.store import landing
+from batchcam.store.document import read_document
+from batchcam.store.form import mismatch
+from batchcam.store.manifest import Manifest, read_manifest, read_tasks
+from batchcam.store.master import collect
+from batchcam.store.plan import Plan, open_plan
+from batchcam.store.reader import decode, open_checked, require_digest
+from batchcam.store.schema import MASTER_FILE, PLAN_FILE
+from batchcam.store.shard import landed_shards
+
+UNREADABLE_SHOWN = 10
+COMPARED = ("device", "threads", "versions")
+ORIGIN_FORM = {
+    "options": {"classifier": {"checkpoint": str}, "data": str},
+    "created": str,
+    "user": str,
+    "host": str,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunInfo:
+    """What a run is and how far it got.
+
+    Attributes:
+        run: the run directory.
+        complete: whether the manifest is there.
+        plan: the plan as JSON types.
+        run_id: of the plan.
+        origin: paths, command line and time of the run's first call.
+        shards_landed: shards on disk.
+        shards: shards of the plan.
+        totals: over the landed shards: samples, accuracy, samples by status.
+        classes: score of each class, over the landed shards.
+        tasks: what each task recorded of itself.
+        notes: what a reader should know, such as tasks on different machines.
+        unreadable: the first unreadable samples, each with the reason.
+    """
+
+    run: str
+    complete: bool
+    plan: dict[str, Any]
+    run_id: str
+    origin: dict[str, Any]
+    shards_landed: int
+    shards: int
+    totals: dict[str, Any]
+    classes: list[metrics.ClassScore]
+    tasks: list[dict[str, Any]]
+    notes: list[str]
+    unreadable: list[str]
+
+
+def info(run: Path) -> RunInfo:
+    """Return what `run` is; of a run in progress, what has landed so far.
+
+    Raises:
+        RunError: not a run directory, or a file of it is damaged.
+    """
+    plan = open_plan(run)
+    landed = landed_shards(run, plan)
+    manifest = _manifest(run, plan)
+    if manifest is None:
+        columns = _columns_of_shards(run, plan, landed)
+        totals = count_totals(columns)
+    else:
+        columns = _columns_of_master(run, plan, manifest)
+        totals = manifest.totals
+    origin, tasks, notes = _provenance(run, manifest)
+    return RunInfo(
+        run=str(run),
+        complete=manifest is not None,
+        plan=plan.to_dict(),
+        run_id=plan.run_id,
+        origin=origin,
+        shards_landed=len(landed),
+        shards=len(plan.shards),
+        totals=totals,
+        classes=metrics.class_scores(columns["label"], columns["prediction"], plan.class_names),
+        tasks=tasks,
+        notes=notes,
+        unreadable=_unreadable(columns),
+    )
+
+
+def provenance(run: Path, plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    """Return where a run comes from, what each task recorded of itself, and what a reader should know of that.
+
+    Raises:
+        RunError: the plan, the manifest or a task's record is damaged.
+    """
+    return _provenance(run, _manifest(run, plan))
+
+
+def _provenance(run: Path, manifest: Manifest | None) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    tasks = manifest.tasks if manifest else read_tasks(run)
+    return _origin(run), tasks, _notes(tasks, manifest is not None)
+
+
+def _manifest(run: Path, plan: Plan) -> Manifest | None:
+    try:
+        return read_manifest(run, plan)
+    except FileNotFoundError:
+        return None
+
+
+def _origin(run: Path) -> dict[str, Any]:
+    origin: dict[str, Any] = read_document(run / PLAN_FILE)["origin"]
+    if (where := mismatch(origin, ORIGIN_FORM)) is not None:
+        raise RunError(f"{run / PLAN_FILE}: origin: {where} is missing or of the wrong type")
+    return origin
+
+
+def _columns_of_master(run: Path, plan: Plan, manifest: Manifest) -> dict[str, np.ndarray]:
+    """Return small columns of a complete run: copies in one file, however many shards."""
+    if not landing.is_own_file(run, MASTER_FILE):  # what a link leads to is none of this run's
+        raise RunError(f"{run / MASTER_FILE}: gone, or a link; see batchcam verify")
+    require_digest(run / MASTER_FILE, manifest.master.sha256)
+    with open_checked(run / MASTER_FILE, plan, None) as file:
+        return {name: file[name][...] for name in ("label", "prediction", "sample_id", "error")}
+
+
+def _columns_of_shards(run: Path, plan: Plan, landed: set[int]) -> dict[str, np.ndarray]:
+    """Return the columns that totals are counted from, over the shards that have landed."""
+    shards = [s for s in plan.shards if s.index in landed]
+    parts = [columns for _, columns, _ in collect(run, plan, shards, prove=False)]
+    empty: dict[str, Any] = {
+        "label": np.int64, "prediction": np.int64, "status": np.uint8, "identity_residual": np.float32,
+        "sample_id": "S1", "error": "S1",
+    }  # fmt: skip
+    return {name: np.concatenate([np.empty(0, kind), *(p[name] for p in parts)]) for name, kind in empty.items()}
+
+
+def _unreadable(columns: dict[str, np.ndarray]) -> list[str]:
+    """Return the first unreadable samples, each with the reason."""
+    rows = np.flatnonzero(columns["error"] != b"")[:UNREADABLE_SHOWN]
+    pairs = zip(decode(columns["sample_id"][rows]), decode(columns["error"][rows]), strict=True)
+    return [f"{sample_id}: {error}" for sample_id, error in pairs]
+
+
+def _notes(tasks: list[dict[str, Any]], complete: bool) -> list[str]:
+    """Return where tasks differ in what promise 5 depends on: kind of machine, threads, library versions."""
+    notes = []
+    for key in COMPARED:
+        kinds = {str(t.get(key)) for t in tasks}
+        if len(kinds) > 1:
+            notes.append(f"tasks ran with different {key}: shards would not be byte-identical if made again elsewhere")
+    if not complete and any(t.get("outcome") == "running" for t in tasks):
+        notes.append("some tasks are running, or were killed without a last word")
+    if not complete and any(t.get("outcome") in ("stopped early", "failed") for t in tasks):
+        notes.append("some tasks stopped early or failed; whoever runs the same command again finishes their shards")
+    return notes

@@ -1,0 +1,1 @@
+"""`batchcam localize`: maps against boxes and masks."""

@@ -1,0 +1,266 @@
+"""Where the objects are: boxes and masks by sample id, from a CSV file, a folder of masks or WSOL's text files."""
+
+from __future__ import annotations
+
+import array
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from batchcam.commands.localize.annotation_files import (
+    LABELS_FILE,
+    LOCALIZATION_FILE,
+    WHOLE,
+    Entry,
+    csv_entries,
+    fields,
+    mask_entries,
+    wsol_entries,
+)
+from batchcam.errors import ConfigError, DatasetError, one_line
+
+LISTED: Final = 1000
+"""Names of images that are not in the run, kept to be told."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """What is annotated of one sample.
+
+    Attributes:
+        boxes: x0, y0, x1, y1 in pixels, from the outer edge of the first pixel, float64 (G, 4).
+        masks: files, one for each object or for several together; any pixel above zero is one of an object.
+        ignored: file of a mask whose pixels outside of objects do not count; None: all pixels count.
+        size: (height, width) of the picture that the boxes were drawn in; None: the image's.
+    """
+
+    boxes: np.ndarray
+    masks: tuple[Path, ...]
+    ignored: Path | None
+    size: tuple[int, int] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """Objects of n samples.
+
+    Attributes:
+        boxes: of all samples, float64 (R, 4), those of a sample together.
+        box_starts: first box of each sample, and the end, int64 (n + 1).
+        masks: files of all samples, those of a sample together.
+        mask_starts: first mask of each sample, and the end, int64 (n + 1).
+        ignored: file of the ignored pixels by sample.
+        sizes: height, width of the picture that the boxes were drawn in, int64 (n, 2); -1: the image's.
+        labels: class that the annotations state, int64 (n); -1: none.
+        root: folder that the paths of masks are relative to.
+        prefix: what stands before the sample ids in the annotations.
+        strangers: how many annotated images are not among the samples.
+        strangers_listed: some of their names.
+    """
+
+    boxes: np.ndarray
+    box_starts: np.ndarray
+    masks: list[str]
+    mask_starts: np.ndarray
+    ignored: dict[int, str]
+    sizes: np.ndarray
+    labels: np.ndarray
+    root: Path
+    prefix: str
+    strangers: int
+    strangers_listed: tuple[str, ...]
+
+    @property
+    def annotated(self) -> np.ndarray:
+        """Which samples have a box or a mask, bool (n)."""
+        has: np.ndarray = (np.diff(self.box_starts) > 0) | (np.diff(self.mask_starts) > 0)
+        return has
+
+    def of(self, sample: int) -> Objects:
+        """Return what is annotated of a sample."""
+        boxes = self.boxes[self.box_starts[sample] : self.box_starts[sample + 1]]
+        masks = self.masks[self.mask_starts[sample] : self.mask_starts[sample + 1]]
+        height, width = self.sizes[sample].tolist()
+        ignored = self.ignored.get(sample)
+        return Objects(
+            boxes,
+            tuple(self.root / each for each in masks),
+            None if ignored is None else self.root / ignored,
+            (height, width) if height > 0 else None,
+        )
+
+
+def read_annotations(
+    source: Path,
+    sample_ids: Sequence[str],
+    mask_root: Path | None = None,
+    prefix: str | None = None,
+    data: str | None = None,
+) -> Annotations:
+    """Read the annotations of a run's samples.
+
+    Args:
+        source: a CSV file with a header; a folder of masks; or the metadata of WSOL evaluation: `localization.txt`,
+            or the folder that holds it.
+        sample_ids: the run's.
+        mask_root: folder that paths of masks are relative to; None: the one in which the file lies.
+        prefix: what stands before the sample ids in the annotations, such as `images/test/`; None: found by itself.
+        data: the run's dataset, as it was named: it settles which of several prefixes is meant.
+
+    Raises:
+        ConfigError: there is nothing of these kinds, or several prefixes are possible.
+        DatasetError: a line can't be understood, or none names a sample.
+    """
+    names = _Names(sample_ids, prefix)
+    folder = source.parent if source.is_file() else source
+    listing = folder / LOCALIZATION_FILE
+    is_wsol = source == listing or (source.is_dir() and listing.is_file())
+    if not is_wsol and not source.is_dir() and not source.is_file():
+        raise ConfigError(f"--annotations {source}: no such file or folder")
+
+    def entries() -> Iterator[Entry]:
+        if is_wsol:
+            return wsol_entries(folder)
+        return mask_entries(source, sample_ids) if source.is_dir() else csv_entries(source)
+
+    if names.prefix is None:
+        names.prefix = _one_prefix(collections.Counter(names.prefix_of(e.name) for e in entries()), data, source)
+    labels = np.full(len(sample_ids), -1, np.int64)
+    if is_wsol:
+        _read_labels(folder / LABELS_FILE, names, labels)
+    return _gathered(entries(), names, labels, source, mask_root or folder)
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Return which pixels of a mask are above zero, bool (height, width); colours count as their grey.
+
+    Raises:
+        DatasetError: it is no image that OpenCV reads.
+    """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise DatasetError(f"{path}: cannot read this mask: not a file")
+    try:
+        stored = np.frombuffer(path.read_bytes(), np.uint8)
+        grey = cv2.imdecode(stored, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH) if len(stored) else None
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot read this mask: {error.strerror}") from error
+    except ValueError as error:  # a NUL
+        raise DatasetError(f"{path}: cannot read this mask: no file has such a name") from error
+    except cv2.error as error:
+        raise DatasetError(f"{path}: cannot read this mask: OpenCV refuses it") from error
+    if grey is None:
+        raise DatasetError(f"{path}: cannot read this mask: not an image")
+    return np.asarray(grey > 0)
+
+
+class _Names:
+    """Which sample each name of an annotation means: its id, after one prefix that is the same for all.
+
+    Attributes:
+        ids: the sample ids.
+        prefix: the prefix, as soon as it is known.
+    """
+
+    def __init__(self, ids: Sequence[str], prefix: str | None) -> None:
+        self.ids = ids
+        self.prefix = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
+        self._rows = {each: row for row, each in enumerate(ids)}
+
+    def row(self, name: str) -> int:
+        """Return the row of the sample that a name means, -1 for none."""
+        name, prefix = name.removeprefix("./"), self.prefix or ""
+        return self._rows.get(name[len(prefix) :], -1) if name.startswith(prefix) else -1
+
+    def prefix_of(self, name: str) -> str | None:
+        """Return what stands before the longest sample id, of whole folders and a name, that a name ends in."""
+        name = name.removeprefix("./")
+        start = 0
+        while name[start:] not in self._rows:
+            start = name.find("/", start) + 1
+            if not start:
+                return None
+        return name[:start]
+
+
+def _one_prefix(prefixes: collections.Counter[str | None], data: str | None, source: Path) -> str:
+    """Return the prefix that is meant: none at all, the only one, or the one that the dataset's name ends in.
+
+    Args:
+        prefixes: how many objects have each; None: of images that are not in the run.
+        data: the dataset.
+        source: for the message.
+    """
+    found = {p: count for p, count in prefixes.most_common() if p is not None}
+    if "" in found or not found:
+        return ""
+    ends = [p for p in found if data and f"/{data.strip('/')}/".endswith(f"/{p}")]
+    if len(found) > 1 and len(ends) != 1:
+        choices = ", ".join(f"{one_line(p)} ({count})" for p, count in list(found.items())[:5])
+        raise ConfigError(f"{source}: sample ids stand after several prefixes, {choices}: choose one with --prefix")
+    return ends[0] if len(found) > 1 else next(iter(found))
+
+
+def _gathered(entries: Iterable[Entry], names: _Names, labels: np.ndarray, source: Path, root: Path) -> Annotations:
+    sizes = np.full((len(labels), 2), -1, np.int64)
+    box_rows, mask_rows, edges = array.array("q"), array.array("q"), array.array("d")
+    masks: list[str] = []
+    ignored: dict[int, str] = {}
+    strangers: dict[str, None] = {}
+    count, last = 0, ""
+    for entry in entries:
+        row = names.row(entry.name)
+        if row < 0:
+            count += entry.name != last  # the objects of an image follow one another
+            last = entry.name
+            if len(strangers) < LISTED:
+                strangers[last] = None
+            continue
+        if entry.box is not None:
+            box_rows.append(row)
+            edges.extend(entry.box)
+        if entry.mask:
+            mask_rows.append(row)
+            masks.append(entry.mask)
+        if entry.ignored and ignored.setdefault(row, entry.ignored) != entry.ignored:
+            raise DatasetError(f"{entry.where}: a second mask of ignored pixels for {entry.name}")
+        if entry.size is not None:
+            sizes[row] = entry.size
+    if not box_rows and not mask_rows:
+        stated = f"its first name is {one_line(next(iter(strangers)))}" if strangers else "it names no image"
+        sample = one_line(names.ids[0]) if names.ids else "-"
+        raise DatasetError(f"{source}: annotates no sample of the run: {stated}, the run's first is {sample}")
+    box_order, box_starts = _grouped(box_rows, len(labels))
+    mask_order, mask_starts = _grouped(mask_rows, len(labels))
+    return Annotations(
+        boxes=np.array(edges, np.float64).reshape(-1, 4)[box_order],
+        box_starts=box_starts,
+        masks=[masks[i] for i in mask_order],
+        mask_starts=mask_starts,
+        ignored=ignored,
+        sizes=sizes,
+        labels=labels,
+        root=root,
+        prefix=names.prefix or "",
+        strangers=count,
+        strangers_listed=tuple(strangers),
+    )
+
+
+def _grouped(rows: array.array[int], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the order that brings the objects of a sample together, and where those of each sample start."""
+    each = np.array(rows, np.int64)
+    order = np.argsort(each, kind="stable")
+    return order, np.searchsorted(each[order], np.arange(count + 1))
+
+
+def _read_labels(file: Path, names: _Names, labels: np.ndarray) -> None:
+    for where, (name, label) in fields(file, (2,)):
+        if not WHOLE.fullmatch(label):
+            raise DatasetError(f"{where}: {label} is no class index")
+        if (row := names.row(name)) >= 0:
+            labels[row] = int(label)

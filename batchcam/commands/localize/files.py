@@ -1,0 +1,147 @@
+"""The files of a localisation: localize.csv with a row for each sample, curves.csv, localize.json."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from batchcam import __version__
+from batchcam.commands.localize.annotations import Annotations
+from batchcam.commands.localize.judging import WORDS, Judged, Reason
+from batchcam.commands.localize.protocol import ANY, ANY_RIGHT, EDGES, IOU_LEVELS, LARGEST, STRICT, Tally
+from batchcam.record.names import cell
+from batchcam.record.rows import class_names
+from batchcam.store import landing
+from batchcam.store.document import seal
+from batchcam.store.run import Run
+
+LOCALIZE_VERSION: Final = 1
+"""Changes with the names and meanings in the files."""
+
+SAMPLES_FILE: Final = "localize.csv"
+CURVES_FILE: Final = "curves.csv"
+DOCUMENT_FILE: Final = "localize.json"
+
+LISTED: Final = 1000
+"""Ids of each reason that localize.json lists; localize.csv has all of them."""
+
+RULES: Final = {
+    "maps": "raw CAMs, upsampled in floating point; the maps stored as uint8 are not used",
+    "scores": "each map scaled by its smallest and largest value to 0..1; zeros where constant or not finite",
+    "boxes": "contours of floor(255 score) > floor(threshold * largest), outer ones and holes; none: 0, 0, 0, 0",
+    "iou": "a box from x0 to x1 is x1 - x0 + 1 wide; the best pair of a contour's and an annotated box counts",
+    "max_box_acc": "largest contour, IoU 0.5, at the one threshold that is best for the whole set (Choe et al. 2020)",
+    "max_box_acc_v2": "all contours, mean over IoU 0.3, 0.5 and 0.7, each at its own best threshold",
+    "top_1_loc": "as max_box_acc_v2 at IoU 0.5, of samples that are predicted right; of all samples",
+    "pxap": "area under precision over recall of the pixels of all samples together, at the same thresholds",
+    "pointing_game": "the largest value lies nearer to the object than the tolerance; mean over classes",
+    "peak_inside": "the largest value lies on the object",
+    "energy_inside": "sum of the positive values on the object, over their sum; samples without any are left out",
+    "object_share": "the object's part of the map: the energy inside of a map that is the same everywhere",
+    "centre": "a Gaussian around the middle, whose standard deviation is a quarter of each side",
+    "classes": "boxes at the thresholds of the whole set",
+}
+"""What the numbers mean, for readers of localize.json."""
+
+HEADER: Final = (
+    *("sample_index", "sample_id", "label", "prediction", "explained", "left_out", "error", "without_map", "boxes"),
+    *("seen", "object_share", "iou", "peak_inside", "points", "energy", "centre_inside", "centre_points"),
+)
+
+
+def write_files(
+    out: Path, run: Run, judged: Judged, annotations: Annotations, summary: dict[str, Any], ious: np.ndarray
+) -> None:
+    """Land the files of a localisation in folder `out`, over those of an earlier one; localize.json comes last.
+
+    Args:
+        out: created if it is not there.
+        run: the open run.
+        judged: what was found.
+        annotations: the annotations.
+        summary: what localize.json says beside rules, lists, versions and the digests of the other two files.
+        ious: best overlap of each sample, float64 (n); NaN where there is none.
+    """
+    landing.make_folder(out)
+    files = {SAMPLES_FILE: _samples(run, judged, ious), CURVES_FILE: _curves(*judged.total())}
+    for name, data in files.items():
+        landing.land(out / name, data)
+    content = {name: value for name, value in summary.items() if name != "out"}
+    content |= {
+        "localize_version": LOCALIZE_VERSION,
+        "batchcam_version": __version__,
+        "prefix": annotations.prefix,
+        "rules": RULES,
+        "left_out_listed": {
+            words: run.sample_id[np.flatnonzero(judged.reason == reason)[:LISTED]].tolist()
+            for reason, words in WORDS.items()
+            if words in summary["left_out"]
+        },
+        "strangers_listed": list(annotations.strangers_listed[:LISTED]),
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    }
+    landing.land(out / DOCUMENT_FILE, seal(content))
+    landing.remove_stale_partials(out, (*files, DOCUMENT_FILE))
+
+
+def _samples(run: Run, judged: Judged, ious: np.ndarray) -> bytes:
+    return _table(HEADER, _sample_rows(run, judged, ious))
+
+
+def _sample_rows(run: Run, judged: Judged, ious: np.ndarray) -> Iterator[Sequence[object]]:
+    numbers = ("seen", "object_share", "iou", "peak_inside", "points", "energy", "centre_inside", "centre_points")
+    columns = {**judged.columns, "iou": ious}
+    first = 0
+    for block in run.chunks("sample_index", "sample_id", "label", "prediction", rows=65536):
+        count = len(block["sample_index"])
+        part = slice(first, first + count)
+        words = [WORDS.get(Reason(r), "") for r in judged.reason[part].tolist()]
+        yield from zip(
+            block["sample_index"].tolist(),
+            block["sample_id"],
+            class_names(run, block["label"]),
+            class_names(run, block["prediction"]),
+            class_names(run, judged.classes[part]),
+            words,
+            (judged.error.get(row, "") for row in range(first, first + count)),
+            judged.without_map[part].astype(int).tolist(),
+            judged.box_counts[part].tolist(),
+            *([_number(v) for v in columns[name][part].tolist()] for name in numbers),
+            strict=True,
+        )
+        first += count
+
+
+def _curves(shown: Tally, centre: Tally) -> bytes:
+    """Return the counts that the scores follow from; those of several runs' parts add up, line by line."""
+    rules = [(LARGEST, STRICT), *((ANY, i) for i in range(len(IOU_LEVELS))), (ANY_RIGHT, STRICT)]
+    words = {LARGEST: "largest", ANY: "any", ANY_RIGHT: "right"}
+    names = [f"{words[rule]}_{IOU_LEVELS[level]}" for rule, level in rules] + ["object_pixels", "background_pixels"]
+    columns = [
+        column
+        for tally in (shown, centre)
+        for column in (*(tally.correct[rule, level] for rule, level in rules), *tally.pixels)
+    ]
+    rows = ([f"{edge:.3f}", *(int(c[i]) if i < len(c) else None for c in columns)] for i, edge in enumerate(EDGES[:-2]))
+    return _table(["threshold", *names, *(f"centre_{name}" for name in names)], rows)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    data = io.BytesIO()
+    # encoded as it grows: as one text, a million rows with a rare character take four times the room
+    with io.TextIOWrapper(data, "utf-8", "backslashreplace", newline="") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([cell(v) if isinstance(v, str) else v for v in row] for row in rows)
+        text.flush()
+        return data.getvalue()
+
+
+def _number(value: float) -> str | None:
+    return f"{value:.6g}" if np.isfinite(value) else None

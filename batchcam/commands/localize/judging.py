@@ -1,0 +1,332 @@
+"""What `localize` reads and judges: a CAM of each annotated sample, upsampled, against where the object is."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import numpy as np
+
+from batchcam.commands.localize.annotations import Annotations, Objects, read_mask
+from batchcam.commands.localize.contours import boxes_at
+from batchcam.commands.localize.frames import Frame
+from batchcam.commands.localize.protocol import (
+    Evidence,
+    Tally,
+    Truth,
+    Verdict,
+    box_ious,
+    centre_evidence,
+    evidence,
+    judge,
+    min_max,
+)
+from batchcam.errors import DatasetError
+from batchcam.pictures import heatmap
+from batchcam.pictures.protocol import relative_boxes, score_map, view_values
+from batchcam.record.rows import batches, target_cams
+from batchcam.record.similarity import says_nothing
+from batchcam.rules import Status
+from batchcam.store.run import Run
+from batchcam.store.stored_cams import stored_ranks
+
+FRAMES: Final = ("view", "image")
+TARGETS: Final = ("label", "predicted")
+
+PIXEL_BYTES: Final = 8
+"""Held for each pixel of an upsampled map until it is judged."""
+
+Advance = Callable[[int], None]
+
+
+class Reason(enum.IntEnum):
+    """Why a sample is not judged."""
+
+    JUDGED = 0
+    UNREADABLE = 1
+    NOT_ANNOTATED = 2
+    NO_CLASS = 3
+    NOT_STORED = 4
+    BROKEN_MASK = 5
+    OUT_OF_VIEW = 6
+
+
+WORDS: Final = {
+    Reason.UNREADABLE: "unreadable images",
+    Reason.NOT_ANNOTATED: "not annotated",
+    Reason.NO_CLASS: "no class to explain",
+    Reason.NOT_STORED: "no CAM of the class in the run",
+    Reason.BROKEN_MASK: "mask cannot be read",
+    Reason.OUT_OF_VIEW: "object outside of the network's view",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How maps are judged.
+
+    Attributes:
+        target: whose CAM: of the `label`, or of the `predicted` class.
+        frame: `view`: bilinear, over the network's view at its input size; `image`: as the protocol, over the whole
+            image at 224 x 224, bicubic.
+        size: (H, W) of the maps.
+        tolerance: of the pointing game, in pixels of the map.
+    """
+
+    target: str
+    frame: str
+    size: tuple[int, int]
+    tolerance: float
+
+
+@dataclasses.dataclass
+class Judged:
+    """What was found, a row for each sample of the run, and counts over the judged ones.
+
+    Attributes:
+        reason: why a sample is not judged, uint8 (n).
+        error: why its masks can't be read, by row.
+        classes: class whose CAM is judged, int64 (n); -1: none.
+        right: whether the predicted class is the label, bool (n).
+        without_map: whether the CAM is constant or not finite, so that it finds nothing, bool (n).
+        columns: numbers by name, float64 (n), NaN where there is none: `seen`, `object_share`, `peak_inside`, `points`,
+            `energy`, `centre_inside`, `centre_points`, `centre_energy`.
+        tallies: by class, of the maps and of the centre.
+        box_counts: boxes of the object in pixels of the map, of each sample, int64 (n).
+        boxes: all of them, in the order of the samples, int64 (R, 4).
+    """
+
+    reason: np.ndarray
+    error: dict[int, str]
+    classes: np.ndarray
+    right: np.ndarray
+    without_map: np.ndarray
+    columns: dict[str, np.ndarray]
+    tallies: dict[int, tuple[Tally, Tally]]
+    box_counts: np.ndarray
+    boxes: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the judged samples."""
+        return np.flatnonzero(self.reason == Reason.JUDGED)
+
+    def total(self) -> tuple[Tally, Tally]:
+        """Return the counts over all classes, of the maps and of the centre."""
+        return sum((m for m, _ in self.tallies.values()), Tally()), sum((c for _, c in self.tallies.values()), Tally())
+
+
+COLUMNS: Final = (
+    *("seen", "object_share", "peak_inside", "points", "energy"),
+    *("centre_inside", "centre_points", "centre_energy"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Map:
+    """One CAM and what it covers."""
+
+    row: int
+    cam: np.ndarray
+    upsampled: np.ndarray
+    view: tuple[float, float, float, float]
+    share: tuple[float, ...]
+    image_size: tuple[int, int]
+    says_nothing: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Result:
+    reason: Reason
+    error: str = ""
+    seen: float = float("nan")
+    truth: Truth | None = None
+    verdicts: tuple[Verdict, Verdict] | None = None
+
+
+def start(run: Run, annotations: Annotations, method: Method) -> Judged:
+    """Return which samples can be judged, before any map is read."""
+    status, prediction, label = run.status[:], run.prediction[:], run.label[:]
+    classes = label if method.target == "label" else prediction
+    conditions = [
+        ((status & Status.UNREADABLE) > 0, Reason.UNREADABLE),
+        (~annotations.annotated, Reason.NOT_ANNOTATED),
+        (classes < 0, Reason.NO_CLASS),
+    ]
+    if run.plan.cams != "all":
+        conditions.append((stored_ranks(run.cam_class[:], classes) < 0, Reason.NOT_STORED))
+    reason = np.select([c for c, _ in conditions], [r for _, r in conditions], Reason.JUDGED).astype(np.uint8)
+    count = len(run)
+    return Judged(
+        reason=reason,
+        error={},
+        classes=classes,
+        right=(prediction == label) & (label >= 0),
+        without_map=np.zeros(count, bool),
+        columns={name: np.full(count, np.nan) for name in COLUMNS},
+        tallies={},
+        box_counts=np.zeros(count, np.int64),
+        boxes=np.zeros((0, 4), np.int64),
+    )
+
+
+def measure(run: Run, annotations: Annotations, judged: Judged, method: Method, workers: int, advance: Advance) -> None:
+    """Judge the map of each sample that can be, and fill in `judged`."""
+    centre = centre_evidence(method.size)
+    boxes = [judged.boxes]
+
+    def work(each: _Map) -> _Result:
+        return _judge(each, annotations.of(each.row), method, centre)
+
+    with _mapper(workers) as mapped:
+        for maps in _maps(run, judged.rows, judged.classes, method):
+            results = list(mapped(work, maps))
+            for each, result in zip(maps, results, strict=True):
+                _note(judged, each, result)
+            boxes.append(np.concatenate([judged.boxes, *(r.truth.boxes for r in results if r.truth is not None)]))
+            advance(len(maps))
+    judged.boxes = np.concatenate(boxes)
+
+
+def overlaps(run: Run, judged: Judged, method: Method, threshold: float, workers: int, advance: Advance) -> np.ndarray:
+    """Return each sample's best overlap of a box at one threshold with one of its object, float64 (n); NaN for none."""
+    ious = np.full(len(run), np.nan)
+    ends = np.cumsum(judged.box_counts)
+
+    def work(each: _Map) -> float:
+        truth = judged.boxes[ends[each.row] - judged.box_counts[each.row] : ends[each.row]]
+        return float(box_ious(boxes_at(_scored(each, method)[1], threshold), truth).max())
+
+    with _mapper(workers) as mapped:
+        for maps in _maps(run, np.flatnonzero(judged.box_counts), judged.classes, method):
+            ious[[each.row for each in maps]] = list(mapped(work, maps))
+            advance(len(maps))
+    return ious
+
+
+@contextlib.contextmanager
+def _mapper(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Hand out a function like `map` that keeps the order and works in threads."""
+    if workers == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield pool.map
+
+
+def _maps(run: Run, rows: np.ndarray, classes: np.ndarray, method: Method) -> Iterator[list[_Map]]:
+    """Yield the maps of rows in lists, each small enough to be held in memory while it is judged."""
+    for part in batches(run, len(rows), PIXEL_BYTES * method.size[0] * method.size[1]):
+        some = rows[part]
+        cams = target_cams(run, some, classes[some])
+        views, sizes = run.crop_box[some], run.image_size[some]
+        nothing, shares = says_nothing(cams), relative_boxes(views, sizes)
+        upsampled = heatmap.upsample(cams, method.size) if method.frame == "view" else cams
+        yield [
+            _Map(row, *each)
+            for row, *each in zip(
+                some.tolist(),
+                cams,
+                upsampled,
+                map(tuple, views.tolist()),
+                map(tuple, shares.tolist()),
+                map(tuple, sizes.tolist()),
+                nothing.tolist(),
+                strict=True,
+            )
+        ]
+
+
+def _judge(each: _Map, objects: Objects, method: Method, centre: Evidence) -> _Result:
+    frame = Frame(method.size, each.image_size, each.view if method.frame == "view" else None)
+    view = Frame(method.size, each.image_size, each.view)
+    try:
+        masks = [read_mask(path) for path in objects.masks]
+        ignored = None if objects.ignored is None else read_mask(objects.ignored)
+    except DatasetError as error:
+        return _Result(Reason.BROKEN_MASK, str(error))
+    seen = _seen(view, objects, masks)
+    if method.frame == "view" and seen == 0:
+        return _Result(Reason.OUT_OF_VIEW, seen=seen)
+    truth = _truth(frame, objects, masks, ignored, method)
+    found = evidence(*_scored(each, method))
+    return _Result(
+        Reason.JUDGED,
+        seen=seen,
+        truth=truth,
+        verdicts=(judge(found, truth, method.tolerance), judge(centre, truth, method.tolerance)),
+    )
+
+
+def _scored(each: _Map, method: Method) -> tuple[np.ndarray, np.ndarray]:
+    """Return a map's raw values, -inf outside of the view, and the same scaled to 0…1, both (H, W)."""
+    zeros = np.zeros(method.size)
+    if not np.isfinite(each.cam).all():
+        return np.full(method.size, np.nan), zeros
+    if method.frame == "view":
+        return each.upsampled, zeros if each.says_nothing else min_max(each.upsampled)
+    values = np.full(method.size, -np.inf)
+    seen, window = view_values(each.cam, each.share, method.size)
+    values[window] = seen
+    return values, zeros if each.says_nothing else score_map(each.cam, each.share, method.size)
+
+
+def _seen(view: Frame, objects: Objects, masks: list[np.ndarray]) -> float:
+    """Return the share of the objects' area in the network's view; NaN where they have none."""
+    if not masks:
+        return view.seen_of_boxes(objects.boxes, objects.size)
+    areas = np.array([mask.mean() for mask in masks])
+    shares = np.array([view.seen_of_mask(mask) for mask in masks])
+    return float(np.nansum(areas * shares) / areas.sum()) if areas.any() else float("nan")
+
+
+def _truth(
+    frame: Frame, objects: Objects, masks: list[np.ndarray], ignored: np.ndarray | None, method: Method
+) -> Truth:
+    place = frame.mask if method.frame == "view" else frame.resized
+    boxes = frame.boxes(objects.boxes, objects.size)
+    if not masks:
+        return Truth(boxes, frame.box_mask(objects.boxes, objects.size), exact=False)
+    if not len(objects.boxes):
+        around = [frame.boxes(_extent(mask), mask.shape[:2]) for mask in masks if mask.any()]
+        boxes = np.concatenate([boxes, *around])
+    inside = np.logical_or.reduce([place(mask) for mask in masks])
+    return Truth(boxes, inside, exact=True, ignored=None if ignored is None else place(ignored))
+
+
+def _extent(mask: np.ndarray) -> np.ndarray:
+    """Return the box around a mask's pixels, float64 (1, 4)."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float64)
+
+
+def _note(judged: Judged, each: _Map, result: _Result) -> None:
+    row, columns = each.row, judged.columns
+    judged.reason[row] = result.reason
+    columns["seen"][row] = result.seen
+    if result.error:
+        judged.error[row] = result.error
+    if result.truth is None or result.verdicts is None:
+        return
+    judged.without_map[row] = each.says_nothing
+    judged.box_counts[row] = len(result.truth.boxes)
+    shown, centre = result.verdicts
+    values = {
+        "object_share": result.truth.object.mean() if result.truth.object.any() else None,
+        "peak_inside": shown.peak_inside,
+        "points": shown.points,
+        "energy": shown.energy,
+        "centre_inside": centre.peak_inside,
+        "centre_points": centre.points,
+        # where the map has no evidence that could be inside, neither has what it is compared with
+        "centre_energy": centre.energy if np.isfinite(shown.energy) else None,
+    }
+    for name, value in values.items():
+        columns[name][row] = np.nan if value is None else value
+    tallies = judged.tallies.setdefault(int(judged.classes[row]), (Tally(), Tally()))
+    for tally, verdict in zip(tallies, result.verdicts, strict=True):
+        tally.add(verdict, bool(judged.right[row]))

@@ -1,0 +1,141 @@
+"""The scores of a localisation, each beside that of the image's centre, over all samples and class by class."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Final
+
+import numpy as np
+
+from batchcam.commands.localize.judging import Judged, Method
+from batchcam.commands.localize.protocol import ANY, ANY_RIGHT, IOU_LEVELS, LARGEST, STRICT, THRESHOLDS, Tally, mean
+
+SCORES: Final = {
+    "max_box_acc_v2": "MaxBoxAccV2",
+    **{f"max_box_acc_v2_iou_{level}": f"  at IoU {level}" for level in IOU_LEVELS},
+    "max_box_acc": "MaxBoxAcc",
+    "top_1_loc": "Top-1 Loc",
+    "pxap": "PxAP",
+    "pointing_game": "pointing game",
+    "peak_inside": "peak inside",
+    "energy_inside": "energy inside",
+    "object_share": "object's share",
+}
+"""What people read for each score."""
+
+COLUMNS: Final = {
+    "pointing_game": ("points", "centre_points"),
+    "peak_inside": ("peak_inside", "centre_inside"),
+    "energy_inside": ("energy", "centre_energy"),
+    # a map that is the same everywhere would have so much of its energy inside
+    "object_share": ("object_share", "object_share"),
+}
+"""Scores that are means over samples: the column of the maps, and that of the centre."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One number of a set of samples, and the same for the centre's Gaussian, which has seen no image.
+
+    Attributes:
+        percent: 0 to 100; None where no sample could be judged.
+        centre_percent: of the centre.
+        samples: that it is about.
+        threshold: share of a map's largest value at which boxes are drawn; None where there is none.
+        centre_threshold: of the centre.
+    """
+
+    percent: float | None
+    centre_percent: float | None
+    samples: int
+    threshold: float | None = None
+    centre_threshold: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassScores:
+    """The same for the samples of one class.
+
+    Attributes:
+        name: the class whose CAM is judged.
+        samples: judged.
+        scores: by name; boxes are drawn at the thresholds of the whole set.
+    """
+
+    name: str
+    samples: int
+    scores: dict[str, Score]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Thresholds:
+    """Number of the threshold for each rule and IoU level, int (3, 3): of the maps and of the centre."""
+
+    maps: np.ndarray
+    centre: np.ndarray
+
+
+def score(judged: Judged, method: Method, class_names: tuple[str, ...]) -> tuple[dict[str, Score], list[ClassScores]]:
+    """Return the scores by name, of all judged samples and of those of each class that has any."""
+    rows, totals = judged.rows, judged.total()
+    best = (np.stack([tally.best(rule) for rule in (LARGEST, ANY, ANY_RIGHT)]) for tally in totals)
+    thresholds = _Thresholds(*best)
+    classes = []
+    for class_ in sorted(judged.tallies):
+        members = rows[judged.classes[rows] == class_]
+        scores = _scores(judged, members, judged.tallies[class_], thresholds, method)
+        classes.append(ClassScores(class_names[class_], len(members), scores))
+    scores = _scores(judged, rows, totals, thresholds, method)
+    scores["pointing_game"] = _over_classes([c.scores["pointing_game"] for c in classes])
+    return scores, classes
+
+
+def percent(share: float) -> float | None:
+    """Return a share as a percentage, None for NaN."""
+    return _known(100 * share)
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _scores(
+    judged: Judged, rows: np.ndarray, tallies: tuple[Tally, Tally], thresholds: _Thresholds, method: Method
+) -> dict[str, Score]:
+    """Return the scores of the samples in `rows`, whose counts are `tallies`, of the maps and of the centre."""
+    maps, centre = tallies
+    scores = _box_scores(maps, centre, thresholds, method.target == "label")
+    scores["pxap"] = Score(_known(maps.pixel_precision()), _known(centre.pixel_precision()), maps.masked)
+    for name, columns in COLUMNS.items():
+        values, of_centre = (judged.columns[column][rows] for column in columns)
+        scores[name] = Score(percent(mean(values)), percent(mean(of_centre)), int(np.isfinite(values).sum()))
+    return scores
+
+
+def _box_scores(maps: Tally, centre: Tally, thresholds: _Thresholds, labelled: bool) -> dict[str, Score]:
+    found = [maps.found(rule, thresholds.maps[rule]) for rule in range(3)]
+    of_centre = [centre.found(rule, thresholds.centre[rule]) for rule in range(3)]
+
+    def at(rule: int, level: int) -> Score:
+        if not maps.boxed:
+            return Score(None, None, 0)
+        cuts = (float(THRESHOLDS[each[rule, level]]) for each in (thresholds.maps, thresholds.centre))
+        return Score(float(found[rule][level]), float(of_centre[rule][level]), maps.boxed, *cuts)
+
+    scores = {"max_box_acc_v2": Score(_known(found[ANY].mean()), _known(of_centre[ANY].mean()), maps.boxed)}
+    for i, level in enumerate(IOU_LEVELS):
+        scores[f"max_box_acc_v2_iou_{level}"] = at(ANY, i)
+    scores["max_box_acc"] = at(LARGEST, STRICT)
+    if labelled:
+        scores["top_1_loc"] = at(ANY_RIGHT, STRICT)
+    return scores
+
+
+def _over_classes(scores: list[Score]) -> Score:
+    """Return the mean over classes that have samples: the pointing game counts each class alike."""
+    percents = np.array([(s.percent, s.centre_percent) for s in scores if s.samples], np.float64).reshape(-1, 2)
+    if not len(percents):
+        return Score(None, None, 0)
+    shown, centre = percents.mean(0).tolist()
+    return Score(shown, centre, sum(s.samples for s in scores))

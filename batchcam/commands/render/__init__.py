@@ -1,0 +1,1 @@
+"""`batchcam render`: overlays of chosen samples."""

@@ -1,0 +1,379 @@
+"""render: overlays of chosen samples on their original images, in one sheet or one file each. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import unicodedata
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from batchcam.commands.render.selection import Selection, class_index, select, spread
+from batchcam.config import require_outside
+from batchcam.errors import ConfigError
+from batchcam.job.console import Progress, note
+from batchcam.pictures import heatmap, sheet
+from batchcam.pictures.originals import Original, Originals, State, open_originals
+from batchcam.record.asked import open_asked
+from batchcam.rules import Status
+from batchcam.store import landing
+from batchcam.store.run import Run, Sample
+from batchcam.store.stored_cams import stored_cam
+
+SHEET_PICTURES: Final = 20
+"""Pictures of a sheet for which no number was asked: two rows of ten, evenly spread over the selected samples."""
+
+MOST_SHEET_PICTURES: Final = 1000
+SHEET_TILE: Final = (160, 160)
+SINGLE_SIDE: Final = (320, 1200)
+"""Pixels between which the longer side of a picture in a folder is brought; smaller or larger ones are scaled."""
+
+OTHER_PICTURES: Final = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg")
+SLUG_BYTES: Final = 100
+GREY: Final = 128
+
+PREDICTED, LABEL = "predicted", "label"
+"""What --contrast calls the class of each sample itself, unless a class has this very name."""
+
+CHANGED_COLOUR: Final = (170, 20, 30)
+WRONG_COLOUR: Final = CHANGED_COLOUR
+REMARK_COLOUR: Final = (110, 110, 110)
+
+NOTHING_TO_SHOW: Final = {
+    Status.NON_FINITE: "not finite: no map",
+    Status.CONSTANT_MAP: "constant map",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderConfig:
+    """Everything that `render` is asked.
+
+    Attributes:
+        run: the run directory, or one of its shards.
+        out: a sheet, FILE.png, or a folder for one picture a sample.
+        selection: which samples.
+        data: where the original images are; None: where the run found them.
+        palette: of maps that are scaled to their own range, one of `heatmap.PALETTES`.
+        cells: show the map's cells instead of interpolating between them.
+        signed: show raw values, red above zero and blue below, instead of scaling to the map's own range.
+        contrast: two classes: show the CAM of the first minus the CAM of the second, signed. Names, indices, or
+            "predicted" and "label" for the sample's own.
+        partial: leave out files that are gone or damaged.
+        quiet: no progress.
+    """
+
+    run: Path
+    out: Path
+    selection: Selection = dataclasses.field(default_factory=Selection)
+    data: str | None = None
+    palette: str = "viridis"
+    cells: bool = False
+    signed: bool = False
+    contrast: tuple[str, str] | None = None
+    partial: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.palette not in heatmap.PALETTES:
+            choices = ", ".join(heatmap.PALETTES)
+            raise ConfigError(f"--palette {self.palette}: choose one of {choices}")
+        if self.contrast and self.contrast[0] == self.contrast[1]:
+            raise ConfigError(f"--contrast {self.contrast[0]} twice: name two different classes")
+        require_outside(self.out, self.run)
+        if self.out.suffix.lower() in OTHER_PICTURES and not self.out.is_dir():
+            raise ConfigError(f"--out {self.out}: pictures are PNG; name a FILE.png, or a folder")
+        asked = self.selection.top or self.selection.bottom or len(self.selection.sample_ids)
+        if self.is_sheet and asked > MOST_SHEET_PICTURES:
+            raise ConfigError(f"a sheet holds at most {MOST_SHEET_PICTURES} pictures; name a folder with --out")
+
+    @property
+    def is_sheet(self) -> bool:
+        """Whether all pictures go into one file."""
+        return self.out.suffix.lower() == ".png" and not self.out.is_dir()
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether zero has its own colour."""
+        return self.signed or self.contrast is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderSummary:
+    """What was drawn.
+
+    Attributes:
+        run: the run directory.
+        out: the sheet, or the folder.
+        files: written.
+        selected: samples that the selection picked.
+        pictures: of them drawn.
+        unreadable: of these: samples that the worker could not read, shown as their error.
+        missing_originals: drawn on grey because there is no image.
+        unread_originals: drawn on grey because OpenCV can't show the image as the worker saw it.
+        changed_originals: drawn on grey because the image is not the one that was explained; findings.
+        without_map: shown without a map: constant, not finite, or of a class whose CAM the run does not store.
+        data: where --data says that the originals are; None: where the run found them.
+        lost_files: shards, or run.h5, left out because they are gone or damaged; findings.
+    """
+
+    run: str
+    out: str
+    files: int
+    selected: int
+    pictures: int
+    unreadable: int
+    missing_originals: int
+    unread_originals: int
+    changed_originals: int
+    without_map: int
+    data: str | None = None
+    lost_files: int = 0
+
+    @property
+    def misplaced(self) -> int:
+        """How many originals are not where --data says that they are, if not one of those looked for is there."""
+        looked_for = self.pictures - self.unreadable
+        return self.missing_originals if self.data is not None and self.missing_originals == looked_for else 0
+
+    @property
+    def findings(self) -> int:
+        """How many originals are not those explained, or all that were looked for in vain; and lost files."""
+        return self.changed_originals + self.misplaced + self.lost_files
+
+
+def render(config: RenderConfig) -> RenderSummary:
+    """Draw the maps of a run's chosen samples over their original images.
+
+    Raises:
+        ConfigError: the run has no such sample or class, or the pictures would go into the run.
+        RunError: not a run.
+    """
+    with open_asked(config.run, config.partial, config.quiet) as run:
+        rows = select(run, config.selection)
+        drawing = _Drawing(run, config)
+        if not len(rows):
+            return _summary(config, drawing, 0, 0, 0, len(run.lost))
+        drawn = _drawn_rows(rows, config)
+        with Progress("render", len(drawn), "pictures", config.quiet) as progress:
+            if config.is_sheet:
+                files = _write_sheet(drawing, drawn, config, progress)
+            else:
+                files = _write_each(drawing, drawn, config, progress)
+    if drawing.first_missing:
+        note(f"{drawing.counts[State.MISSING]} originals are missing: {drawing.first_missing}", config.quiet)
+    return _summary(config, drawing, files, len(rows), len(drawn), len(run.lost))
+
+
+def _summary(
+    config: RenderConfig, drawing: _Drawing, files: int, selected: int, pictures: int, lost: int
+) -> RenderSummary:
+    return RenderSummary(
+        run=str(config.run),
+        out=str(config.out),
+        files=files,
+        selected=selected,
+        pictures=pictures,
+        unreadable=drawing.unreadable,
+        missing_originals=drawing.counts[State.MISSING],
+        unread_originals=drawing.counts[State.UNREADABLE],
+        changed_originals=drawing.counts[State.CHANGED],
+        without_map=drawing.without_map,
+        data=config.data,
+        lost_files=lost,
+    )
+
+
+def picture_name(index: int, sample_id: str) -> str:
+    """Return the file name of a sample's picture: its position in the dataset, and its id as far as names can hold it.
+
+    Letters and digits of any script, dots, hyphens and underscores stay; runs of anything else become one underscore;
+    the id's own extension goes. The position makes it unique, also where a file system knows no difference of case.
+    """
+    stem = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", unicodedata.normalize("NFC", sample_id))
+    kept = re.sub(r"[^\w.-]+", "_", stem)
+    slug = kept.encode("utf-8", "replace")[-SLUG_BYTES:].decode("utf-8", "ignore").strip("._- ")
+    return f"{index:07d}-{slug}.png" if slug else f"{index:07d}.png"
+
+
+def _drawn_rows(rows: np.ndarray, config: RenderConfig) -> np.ndarray:
+    chosen = config.selection
+    asked = bool(chosen.top or chosen.bottom or chosen.sample_ids)
+    return rows if asked or not config.is_sheet else spread(rows, SHEET_PICTURES)
+
+
+def _write_sheet(drawing: _Drawing, rows: np.ndarray, config: RenderConfig, progress: Progress) -> int:
+    drawn = []
+    for row in rows.tolist():
+        drawn.append(drawing.draw(row, SHEET_TILE, SHEET_TILE))
+        progress.advance(1)
+    page = sheet.sheet(
+        [d.tile for d in drawn], [d.caption for d in drawn], tile_size=SHEET_TILE, colours=[d.colour for d in drawn]
+    )
+    landing.make_folder(config.out.parent)
+    landing.land(config.out, heatmap.write_png(page))
+    landing.remove_stale_partials(config.out.parent, [config.out.name])
+    return 1
+
+
+def _write_each(drawing: _Drawing, rows: np.ndarray, config: RenderConfig, progress: Progress) -> int:
+    landing.make_folder(config.out)
+    smallest, largest = ((side, side) for side in SINGLE_SIDE)
+    for row in rows.tolist():
+        drawn = drawing.draw(row, smallest, largest)
+        height, width = drawn.tile.shape[:2]
+        # a caption beneath a narrow picture would have no room
+        page = sheet.sheet([drawn.tile], [drawn.caption], 1, (height, max(width, SINGLE_SIDE[0])), 8, [drawn.colour])
+        landing.land(config.out / picture_name(drawn.index, drawn.sample_id), heatmap.write_png(page))
+        progress.advance(1)
+    landing.remove_stale_partials(config.out, os.listdir(config.out))
+    return len(rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    index: int
+    sample_id: str
+    tile: np.ndarray
+    caption: str
+    colour: sheet.Colour
+
+
+class _NoMapError(Exception):
+    """A sample has no map to show; the message says why."""
+
+
+class _Drawing:
+    """Draws samples of one run and counts what was not as it should be."""
+
+    def __init__(self, run: Run, config: RenderConfig) -> None:
+        self.counts = dict.fromkeys(State, 0)
+        self.unreadable = 0
+        self.without_map = 0
+        self.first_missing = ""
+        self._run, self._config = run, config
+        self._originals: Originals = open_originals(run, config.data)
+        self._contrast = tuple(self._class_named(name) for name in config.contrast or ())
+        if config.contrast and len(run.class_names) < 2:
+            raise ConfigError("--contrast: the run has one class, and nothing to contrast it with")
+        if config.contrast and run.plan.maps_per_sample < 2:
+            raise ConfigError(f"--contrast: the run stores CAMs of {run.plan.cams!r} only; explain with --cams all")
+
+    def draw(self, row: int, smallest: tuple[int, int], largest: tuple[int, int]) -> _Drawn:
+        """Return a sample's tile and caption.
+
+        Args:
+            row: of the run.
+            smallest: (height, width) that a smaller picture is scaled up to fit.
+            largest: (height, width) that a larger picture is scaled down to fit.
+        """
+        sample = self._run[row]
+        if sample.status & Status.UNREADABLE:
+            self.unreadable += 1
+            tile = sheet.message(f"unreadable: {sample.error}", smallest)
+        else:
+            original = self._originals.read(sample)
+            self.counts[original.state] += 1
+            if original.state is State.MISSING:
+                self.first_missing = self.first_missing or original.reason
+            tile = self._picture(sample, original, smallest, largest)
+        wrong = None not in (sample.label, sample.prediction) and sample.label != sample.prediction
+        return _Drawn(
+            index=sample.index,
+            sample_id=sample.id,
+            tile=tile,
+            caption=self._caption(sample),
+            colour=WRONG_COLOUR if wrong else sheet.CAPTION_COLOUR,
+        )
+
+    def _picture(
+        self, sample: Sample, original: Original, smallest: tuple[int, int], largest: tuple[int, int]
+    ) -> np.ndarray:
+        height, width = sample.image_size
+        if min(height, width) < 1 or not np.isfinite(sample.crop_box).all():
+            self.without_map += 1
+            return sheet.message("the run does not say what the network saw", smallest)
+        bar = sheet.BAR_HEIGHT if self._config.is_signed else 0
+        size = _scaled((height, width), (smallest[0] - bar, smallest[1]), (largest[0] - bar, largest[1]))
+        found = original.image
+        canvas = np.full((*size, 3), GREY, np.uint8) if found is None else sheet.resized(found, size)
+        scale_y, scale_x = size[0] / height, size[1] / width
+        box = np.array(sample.crop_box) * (scale_x, scale_y, scale_x, scale_y)
+        remarks = [_remark(original)] if original.image is None else []
+        if sample.status & Status.NO_POSITIVE_EVIDENCE and not self._config.is_signed:
+            remarks.append("no positive evidence")
+        try:
+            picture = self._overlay(sample, canvas, box)
+        except _NoMapError as error:
+            self.without_map += 1
+            picture, remarks = canvas, [*remarks, str(error)]
+        background = CHANGED_COLOUR if original.state is State.CHANGED else REMARK_COLOUR
+        return sheet.with_banner(picture, ", ".join(remarks), background) if remarks else picture
+
+    def _overlay(self, sample: Sample, canvas: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """Return the canvas under the map that was asked for, with a colour bar beneath it where zero has a colour."""
+        cam = self._evidence(sample)
+        cells = self._config.cells
+        try:
+            if self._config.is_signed:
+                limit = float(np.abs(cam).max())
+                picture = heatmap.signed_overlay(canvas, cam, box, limit, cells=cells)
+                return np.concatenate([picture, sheet.colour_bar(limit, picture.shape[1])])
+            values = cam[None] if cells else heatmap.upsample(cam[None], self._run.plan.input_size)
+            return heatmap.overlay(canvas, heatmap.normalise(values)[0][0], box, self._config.palette, cells=cells)
+        except ValueError as error:
+            raise _NoMapError("what the network saw lies outside of the image") from error
+
+    def _evidence(self, sample: Sample) -> np.ndarray:
+        """Return the raw map to show, finite, (h, w)."""
+        for flag, reason in NOTHING_TO_SHOW.items():
+            if sample.status & flag and not (self._config.is_signed and flag == Status.CONSTANT_MAP):
+                raise _NoMapError(reason)
+        if self._contrast:
+            first, second = (self._cam(sample, wanted) for wanted in self._contrast)
+            with np.errstate(over="ignore"):
+                cam: np.ndarray = first - second
+        else:
+            cam = self._cam(sample, PREDICTED)
+        if not np.isfinite(cam).all():
+            raise _NoMapError(NOTHING_TO_SHOW[Status.NON_FINITE])
+        return cam
+
+    def _cam(self, sample: Sample, wanted: int | str) -> np.ndarray:
+        column = {PREDICTED: "prediction", LABEL: "label"}
+        chosen = wanted if isinstance(wanted, int) else int(getattr(self._run, column[wanted])[sample.row])
+        if chosen < 0:
+            raise _NoMapError("no label" if wanted == LABEL else "no prediction")
+        cam = stored_cam(sample.cams, sample.cam_class, chosen)
+        if cam is None:
+            raise _NoMapError(f"no CAM of {self._run.class_names[chosen]} stored")
+        return cam
+
+    def _class_named(self, name: str) -> int | str:
+        if name in (PREDICTED, LABEL) and name not in self._run.class_names:
+            return name
+        return class_index(self._run, name, "--contrast")
+
+    def _caption(self, sample: Sample) -> str:
+        label = "unlabelled" if sample.label is None else sample.label
+        outcome = "no prediction" if sample.prediction is None else f"{sample.prediction} {sample.confidence:.2f}"
+        lines = [sample.id, f"{label} → {outcome}"]
+        if self._config.contrast:
+            lines.append(" − ".join(self._config.contrast))
+        return "\n".join(sheet.printable(line) for line in lines)
+
+
+def _remark(original: Original) -> str:
+    plain = {State.CHANGED: "ORIGINAL CHANGED", State.MISSING: "original missing"}
+    return plain.get(original.state, original.reason)
+
+
+def _scaled(size: tuple[int, int], smallest: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:
+    """Return the size (height, width) that a picture is brought to: within one box, and no smaller than another."""
+    grown, shrunk = sheet.fitted_size(size, smallest), sheet.fitted_size(size, largest)
+    if max(size) < max(grown):
+        return grown
+    return shrunk if max(size) > max(shrunk) else size

@@ -1,0 +1,1 @@
+"""`batchcam report`: one HTML file of a run."""

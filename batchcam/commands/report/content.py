@@ -1,0 +1,176 @@
+"""What a report shows: a run, its numbers, samples of it, and what moved against an older run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from batchcam.commands.compare.movement import ClassMovement, Mover, Pairing, Pairs, Totals, Transition
+from batchcam.commands.report.drawing import PairPicture, Picture
+from batchcam.commands.report.facts import Facts
+from batchcam.pictures.originals import State
+from batchcam.store.plan import Plan, Shard
+
+ODD: Final = {
+    "non-finite": (
+        "Non-finite numbers",
+        "A NaN or an infinity came out of the network: there is no prediction, or no map, to show.",
+    ),
+    "constant": (
+        "Constant maps",
+        "Every cell says the same, so the map says nothing about where. The original is shown alone.",
+    ),
+    "no-positive": (
+        "No positive evidence",
+        "No cell speaks for the predicted class: it won by its bias, or by the least evidence against it. "
+        "The brightest place of such an overlay is only the least negative.",
+    ),
+    "border-only": (
+        "Evidence at the border only",
+        "All positive evidence lies in the outermost ring of cells: often background, a frame, a watermark or padding.",
+    ),
+}
+"""Heading and explanation for each kind of odd map."""
+
+WITHOUT_ORIGINAL: Final = {
+    State.CHANGED: "the image is no longer the one that was explained",
+    State.UNREADABLE: "the image can't be shown as the network saw it",
+    State.MISSING: "the image is not at hand",
+}
+"""Why a sample is shown without its original."""
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What a run is and who made it.
+
+    Attributes:
+        run: the run directory, or one of its shards.
+        plan: what the run is.
+        complete: whether the manifest is there, and nothing was left out.
+        shards: those of the plan's shards that the report reads.
+        origin: paths, command line and time of the run's first call.
+        tasks: what each task recorded of itself.
+        notes: what a reader should know, such as tasks on different machines.
+        manifest_sha256: digest of manifest.json, None while there is none.
+        lost: what is wrong with each file that was left out, because it is gone or damaged.
+    """
+
+    run: Path
+    plan: Plan
+    complete: bool
+    shards: tuple[Shard, ...]
+    origin: dict[str, Any]
+    tasks: list[dict[str, Any]]
+    notes: list[str]
+    manifest_sha256: str | None
+    lost: tuple[str, ...] = ()
+
+    @property
+    def is_shard(self) -> bool:
+        """Whether this is a single shard, read without the rest of its run."""
+        return self.run.is_file()
+
+    @property
+    def samples(self) -> int:
+        """How many samples the report reads."""
+        return sum(shard.count for shard in self.shards)
+
+    def option(self, *keys: str) -> object:
+        """Return an option of the run's first call, None where it is not known."""
+        value: object = self.origin.get("options")
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class MovedSample:
+    """A sample that moved far: what is said of it, whether its maps are compared, and how it is shown."""
+
+    mover: Mover
+    pairing: Pairing
+    picture: PairPicture
+
+
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """What moved against an older run, over the samples that both explain.
+
+    Attributes:
+        old: what the older run is and who made it.
+        totals: over all compared samples.
+        pairs: the compared samples.
+        apart: how many sample ids of either run are not compared, by reason.
+        apart_ids: the first of these ids, by reason.
+        classes: what moved for each class, the largest loss of accuracy first.
+        only_old, only_new: names of classes that one run alone has.
+        transitions: the most frequent flips.
+        movers: samples that moved most, broken ones first.
+        notes: what a reader should know, a line each.
+    """
+
+    old: About
+    totals: Totals
+    pairs: Pairs
+    apart: dict[str, int]
+    apart_ids: dict[str, Sequence[str]]
+    classes: Sequence[ClassMovement]
+    only_old: tuple[str, ...]
+    only_new: tuple[str, ...]
+    transitions: Sequence[Transition]
+    movers: Sequence[MovedSample]
+    notes: Sequence[str]
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there are compared samples and none of them has another prediction, confidence, logit or map."""
+        pairs = self.pairs
+        if not self.totals.compared:
+            return False
+        changes = (pairs.flip, pairs.confidence_change, np.nan_to_num(pairs.logit_change))
+        return not (any(c.any() for c in changes) or (pairs.spearman < 1).any() or (pairs.cosine < 1).any())
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """Everything that a report shows.
+
+    Attributes:
+        about: what the run is and who made it.
+        facts: the numbers.
+        totals: as the manifest states them.
+        mistakes: wrong predictions, the most confident first.
+        hits: right predictions, the least confident first.
+        unsure: where no prediction has a label to judge it by: the least confident ones.
+        across: there too: predictions at even distances over the run.
+        odd: samples by kind of odd map, keys of ODD.
+        counts: how many samples there are of each kind, under the names of `odd`, "mistakes", "hits"
+            and "unjudged".
+        unreadable: id, label and error of each unreadable sample.
+        moved: what moved against an older run, None where there is none to compare with.
+    """
+
+    about: About
+    facts: Facts
+    totals: dict[str, Any]
+    mistakes: Sequence[Picture]
+    hits: Sequence[Picture]
+    unsure: Sequence[Picture]
+    across: Sequence[Picture]
+    odd: dict[str, Sequence[Picture]]
+    counts: dict[str, int]
+    unreadable: Sequence[tuple[str, str, str]]
+    moved: Moved | None = None
+
+    @property
+    def states(self) -> dict[int, State]:
+        """Whether the original of each sample that the report shows is shown, by row."""
+        movers = [moved.picture for moved in self.moved.movers] if self.moved else []
+        chosen = (self.mistakes, self.hits, self.unsure, self.across)
+        kinds: tuple[Sequence[Picture | PairPicture], ...] = (*chosen, *self.odd.values(), movers)
+        return {picture.sample.row: picture.state for pictures in kinds for picture in pictures}

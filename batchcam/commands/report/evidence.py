@@ -1,0 +1,60 @@
+"""The report's section on where in the maps the evidence sits."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from batchcam.commands.report import charts
+from batchcam.commands.report.facts import Facts
+from batchcam.commands.report.html import Markup, element, join, table
+from batchcam.commands.report.writing import groups, histogram
+
+LARGEST_TABLE: Final = 30  # cells on a side of a grid above which the table of cells is left out
+
+
+def evidence(facts: Facts) -> Markup:
+    """Return where the positive evidence sits, with the definitions."""
+    maps = facts.maps
+    height, width = maps.cells.shape
+    words = [
+        "Evidence is the predicted class's raw map M on the target layer's grid; positive evidence is max(M, 0).",
+        f"Border share: the positive evidence in the outermost ring of the {height}×{width} cells, as a share of all. "
+        f"Evidence spread evenly would give {maps.evenly:.3f}."
+        + ("" if maps.inside else " This grid is all ring: the border share is always 1 and says nothing."),
+        "Spread: Shannon entropy of the cells' shares p of positive evidence, −Σ p log p, divided by its largest "
+        "possible value, log of the number of cells. 0: one cell holds all; 1: all cells hold the same.",
+    ]
+    shown: list[object] = [element("p", text) for text in words]
+    if np.isfinite(maps.cells).all():
+        shown.append(_cells(maps.cells))
+    for values, heading, what in ((maps.border, "Border share", "border share"), (maps.spread, "Spread", "spread")):
+        bars = [
+            histogram(values[rows], name, kind, what)
+            for name, kind, rows in groups(facts)
+            if np.isfinite(values[rows]).any()
+        ]
+        if bars:
+            shown += [element("h3", heading), element("div", *bars, class_="charts")]
+    return join(shown)
+
+
+def _cells(cells: np.ndarray) -> Markup:
+    """Return how the positive evidence is spread over the grid, in per cent."""
+    most = float(cells.max())
+    rows = [
+        [
+            f"row {y + 1}",
+            *(element("td", f"{100 * c:.1f}", class_=f"plain s{charts.shade(c / most)}") for c in line),
+        ]
+        for y, line in enumerate(cells.tolist())
+    ]
+    caption = "Mean share of positive evidence in each cell, per cent, over all samples that have any"
+    head = [element("span", "cell"), *(str(x + 1) for x in range(cells.shape[1]))]
+    if max(cells.shape) > LARGEST_TABLE:
+        y, x = np.unravel_index(int(cells.argmax()), cells.shape)
+        return element(
+            "p", f"Most evidence, on average, lies in row {y + 1}, column {x + 1}: {100 * most:.2f} per cent."
+        )
+    return table(caption, head, rows, "grid")

@@ -1,0 +1,103 @@
+"""The report's sections that show samples: mistakes and hits, or without labels unsure and other ones; odd maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from batchcam.commands.report.content import ODD, Content
+from batchcam.commands.report.drawing import Picture
+from batchcam.commands.report.facts import Facts
+from batchcam.commands.report.html import Markup, element, foreign, image, join
+from batchcam.commands.report.writing import share
+from batchcam.pictures.originals import State
+
+
+def mistakes(content: Content) -> Markup:
+    """Return the wrong predictions, the most confident first."""
+    words = "Wrong predictions, the most confident first."
+    return _gallery(
+        content, content.mistakes, content.counts["mistakes"], words, "No labelled sample was predicted wrong."
+    )
+
+
+def hits(content: Content) -> Markup:
+    """Return the right predictions, the least confident first."""
+    words = "Right predictions, the least confident first."
+    return _gallery(content, content.hits, content.counts["hits"], words, "No labelled sample was predicted right.")
+
+
+def unsure(content: Content) -> Markup:
+    """Return the least confident predictions of a run without labels."""
+    words = "No prediction has a label to judge it by. The least confident ones first."
+    return _gallery(content, content.unsure, content.counts["unjudged"], words, "")
+
+
+def across(content: Content) -> Markup:
+    """Return predictions from all over a run without labels."""
+    words = "Predictions at even distances over the run, in the order of the dataset."
+    return _gallery(content, content.across, content.counts["unjudged"], words, "")
+
+
+def odd(content: Content) -> Markup:
+    """Return the samples whose maps are odd, by kind."""
+    if not any(content.counts[kind] for kind in ODD):
+        return element("p", "No map is constant, without positive evidence, at the border only, or not finite.")
+    shown: list[object] = []
+    for kind, (heading, words) in ODD.items():
+        if content.counts[kind]:
+            shown.append(element("h3", heading, id=f"odd-{kind}"))
+            shown.append(_gallery(content, content.odd[kind], content.counts[kind], words, ""))
+    return join(shown)
+
+
+def _gallery(content: Content, pictures: Sequence[Picture], count: int, words: str, nothing: str) -> Markup:
+    if not count:
+        return element("p", nothing)
+    how_many = f" {len(pictures):,} of {count:,} shown." if len(pictures) < count else f" All {count:,} shown."
+    shown = [element("li", _figure(content.facts, picture)) for picture in pictures]
+    listed = element("ul", *shown, class_="gallery") if shown else None
+    return join(p for p in (element("p", words + how_many + _key(pictures)), listed) if p is not None)
+
+
+def _key(pictures: Sequence[Picture]) -> str:
+    """Return how to read pictures; nothing where none has a heatmap."""
+    if not any(p.mapped for p in pictures):
+        return ""
+    beside = any(p.mapped and p.state is State.FOUND for p in pictures)
+    place = (
+        "Left the original, right over it the evidence"
+        if beside
+        else "Over grey, for want of the original, the evidence"
+    )
+    return (
+        f" {place} for the predicted class, coloured from its smallest value (dark) to its largest (yellow): "
+        "colours of two pictures do not compare."
+    )
+
+
+def _figure(facts: Facts, picture: Picture) -> Markup:
+    sample, row = picture.sample, picture.sample.row
+    wrong = bool(facts.wrong[row])
+    said = sample.prediction if sample.prediction is not None else "no prediction"
+    label = sample.label if sample.label is not None else "no label"
+    drawn = None
+    if picture.jpeg:
+        alt = f"{_what(picture)} of sample {sample.id}: predicted {said}, label {label}"
+        drawn = image(picture.jpeg, "image/jpeg", alt, picture.size)
+    predicted = element("p", "predicted ", element("strong", foreign(said, 60)), f", {share(sample.confidence)}")
+    labelled = element("p", "label ", element("strong", foreign(label, 60)), class_="wrong-text" if wrong else None)
+    border, spread = (share(float(v[row])) for v in (facts.maps.border, facts.maps.spread))
+    measures = element("p", f"border share {border}, spread {spread}", class_="soft")
+    name = element("p", element("code", foreign(sample.id)))
+    missing = None
+    if picture.state is State.MISSING:
+        missing = element("p", "map alone" if picture.mapped else "no picture", class_="soft")
+    elif picture.state is not State.FOUND:
+        missing = element("p", f"original {picture.state.name.lower()}: ", foreign(picture.reason), class_="soft")
+    return element("figure", drawn, element("figcaption", name, predicted, labelled, measures, missing))
+
+
+def _what(picture: Picture) -> str:
+    if picture.state is not State.FOUND:
+        return "Map alone"
+    return "Original and overlay" if picture.mapped else "Original, without a map,"

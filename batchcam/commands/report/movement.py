@@ -1,0 +1,189 @@
+"""The report's chapter on what moved against an older run, in numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+
+from batchcam.commands.compare.movement import ClassMovement, Flip, Totals, Transition
+from batchcam.commands.report.content import About, Moved
+from batchcam.commands.report.html import Markup, definitions, details, element, foreign, join, table
+from batchcam.commands.report.movers import movers
+from batchcam.commands.report.provenance import side_by_side
+from batchcam.commands.report.writing import NONE, histogram, percent, share, signed, stated_cell
+
+MOST_CLASSES: Final = 1000
+MOST_NAMES: Final = 50
+MOST_TRANSITIONS: Final = 10
+
+FLIPS: Final = (
+    "A flip is another predicted class: fixed from wrong to right, broken from right to wrong, changed anything else, "
+    "such as from one wrong class to another."
+)
+SIMILARITY: Final = (
+    "Similarity is Spearman's rank correlation over the cells of both runs' raw maps of one class, the class that OLD "
+    "predicts: 1 where the cells rank the same, 0 where their ranks have nothing to do with each other. Grids of two "
+    "sizes are compared on the finer one. A constant map has no similarity."
+)
+
+
+def movement(new: About, moved: Moved) -> Markup:
+    """Return what moved: provenance of both runs, samples, predictions, confidence, maps, classes, samples."""
+    names = join(("OLD is ", foreign(moved.old.run), "; NEW is the run of this report, ", foreign(new.run), "."))
+    shown: list[object] = [element("p", names), *_states(moved), _numbers(moved.totals), _change(moved.totals)]
+    if moved.totals.flips:
+        shown += [element("p", FLIPS), _transitions(moved.transitions)]
+    shown += [element("h3", "Provenance of both runs"), side_by_side(moved.old, new)]
+    shown += [element("h3", "Samples that are not compared"), _apart(moved)]
+    if moved.totals.compared and not moved.nothing:
+        shown += [*_confidence(moved), *_similarity(moved), *_classes(moved.classes), *movers(moved)]
+    return join(shown)
+
+
+def _states(moved: Moved) -> Iterator[Markup]:
+    """Yield what has to be known before the numbers are read."""
+    if not moved.totals.compared:
+        text = "No sample can be compared; see below, under samples that are not compared, for what reasons."
+        yield element("p", text, class_="state alarm")
+    if moved.nothing:
+        text = (
+            f"Nothing moved: over the {moved.totals.compared:,} compared samples, all predictions, confidences and "
+            "logits are equal, and every pair of maps has similarity 1."
+        )
+        yield element("p", text, class_="state good")
+    for side, names in (("OLD", moved.only_old), ("NEW", moved.only_new)):
+        if names:
+            listed = join((foreign(name) for name in names[:MOST_NAMES]), ", ")
+            more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+            yield element(
+                "p", f"Classes are matched by name. Only {side} has ", listed, more, ".", class_="state alarm"
+            )
+    if moved.notes:
+        yield element("ul", *(element("li", foreign(note, longest=400)) for note in moved.notes))
+
+
+def _numbers(t: Totals) -> Markup:
+    return definitions(
+        [
+            ("samples compared", f"{t.compared:,}"),
+            (f"flips: predictions of another class, {percent(t.flips_percent)}", f"{t.flips:,}"),
+            ("fixed", f"{t.fixed:,}"),
+            ("broken", f"{t.broken:,}"),
+            ("changed otherwise", f"{t.changed:,}"),
+            ("mean similarity of maps", share(t.spearman)),
+        ],
+        "numbers",
+    )
+
+
+def _change(t: Totals) -> Markup:
+    """Return accuracy and confidence before and after."""
+    drop = None if t.accuracy_drop is None else -t.accuracy_drop
+    mean = None if t.old_confidence is None or t.new_confidence is None else t.new_confidence - t.old_confidence
+    points = NONE if drop is None else f"{signed(drop, 2)} points"
+    rows = [
+        (f"accuracy on {t.labelled:,} samples labelled in both", share(t.old_accuracy), share(t.new_accuracy), points),
+        ("mean confidence", share(t.old_confidence), share(t.new_confidence), signed(mean)),
+        ("mean logit of the class that OLD predicts", NONE, NONE, signed(t.logit_change)),
+    ]
+    return table("Over all compared samples", ("measure", "OLD", "NEW", "change"), rows)
+
+
+def _transitions(transitions: Sequence[Transition]) -> Markup:
+    rows = [(foreign(t.old), stated_cell(t.new), f"{t.count:,}") for t in transitions[:MOST_TRANSITIONS]]
+    head = ("OLD predicts", element("th", "NEW predicts", scope="col", class_="text"), "samples")
+    return table("The most frequent flips", head, rows)
+
+
+def _apart(moved: Moved) -> Markup:
+    """Return which samples are not compared, by reason, with their ids."""
+    if not moved.apart:
+        return element("p", "None: every sample of either run is compared.")
+    table_ = table("By reason", ("reason", "samples"), [(reason, f"{n:,}") for reason, n in moved.apart.items()])
+    lists = [_ids(reason, count, moved.apart_ids[reason]) for reason, count in moved.apart.items()]
+    words = (
+        "A sample is compared where both runs have its id and the same image, by SHA-256, and both have finite numbers "
+        "for it. Added ones are in NEW alone, removed ones in OLD alone; a changed input is another image under one id."
+    )
+    return join((element("p", words), table_, *lists))
+
+
+def _ids(reason: str, count: int, ids: Sequence[str]) -> Markup:
+    first = f", the first {len(ids):,}; batchcam compare --out writes all" if len(ids) < count else ""
+    listed = element("ul", *(element("li", element("code", foreign(each))) for each in ids), class_="ids")
+    return details(f"{count:,} {reason}{first}", listed)
+
+
+def _groups(moved: Moved) -> list[tuple[str, str, np.ndarray]]:
+    """Return name, CSS class and samples of those that kept their predicted class, and those that did not."""
+    same = moved.pairs.flip == Flip.SAME
+    groups = [("kept", "plain", same), ("flipped", "wrong", ~same)]
+    return [group for group in groups if group[2].any()]
+
+
+def _confidence(moved: Moved) -> Iterator[Markup]:
+    change = moved.pairs.confidence_change
+    words = "NEW's confidence in what it predicts minus OLD's in what it predicts. Each chart has its own scale."
+    bars = [histogram(change[rows], name, kind, "change of confidence", (-1, 1)) for name, kind, rows in _groups(moved)]
+    yield element("h3", "Change of confidence")
+    yield element("p", words)
+    yield element("div", *bars, class_="charts")
+
+
+def _similarity(moved: Moved) -> Iterator[Markup]:
+    t, values = moved.totals, moved.pairs.spearman
+    finite = values[np.isfinite(values)]
+    yield element("h3", "Similarity of maps")
+    yield element("p", SIMILARITY)
+    if t.without_maps:
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in t.without_maps.items())
+        yield element("p", f"{t.maps:,} of {t.compared:,} samples have a pair of maps. Without: {reasons}.")
+    if not len(finite):
+        return
+    low = max(-1.0, math.floor(float(finite.min()) * 10 - 1e-9) / 10)
+    bars = [
+        histogram(values[rows], name, kind, "similarity", (low, 1))
+        for name, kind, rows in _groups(moved)
+        if np.isfinite(values[rows]).any()
+    ]
+    numbers = [
+        ("mean", share(t.spearman)),
+        ("median", share(t.spearman_median)),
+        ("a tenth of the samples lies below", share(t.spearman_p10)),
+        ("mean cosine of the signed maps", share(t.cosine)),
+        ("mean overlap (IoU) of the strongest fifth of cells", share(t.top_iou)),
+        ("mean shift of the largest cell, in cells", share(t.peak_shift)),
+    ]
+    yield element("div", *bars, class_="charts")
+    yield definitions(numbers, "numbers")
+
+
+def _classes(classes: Sequence[ClassMovement]) -> Iterator[Markup]:
+    rows = [_class_row(each) for each in classes[:MOST_CLASSES]]
+    more = len(classes) - len(rows)
+    head = (
+        *("class", "labelled", "accuracy OLD", "accuracy NEW", "points", "fixed", "broken"),
+        *("predicted OLD", "predicted NEW", "left", "mean logit change", "mean similarity", "mean peak shift"),
+    )
+    words = (
+        "Largest loss of accuracy first, then the least alike maps. Left: samples that OLD predicts as the class and "
+        "NEW does not. Logits and maps are the class's own, over the samples that OLD predicts as it; peak shift is in "
+        "cells."
+    )
+    yield element("h3", "Classes that moved")
+    yield element("p", words)
+    yield table("What moved by class" + (f"; {more:,} more left out" if more else ""), head, rows)
+
+
+def _class_row(c: ClassMovement) -> tuple[object, ...]:
+    before, after = (right / c.labelled if c.labelled else None for right in (c.old_correct, c.new_correct))
+    points = NONE if c.accuracy_drop is None else signed(-c.accuracy_drop, 1)
+    return (
+        foreign(c.name),
+        *(f"{c.labelled:,}", share(before), share(after), points, f"{c.fixed:,}", f"{c.broken:,}"),
+        *(f"{c.old_predicted:,}", f"{c.new_predicted:,}", f"{c.left:,}"),
+        *(signed(c.logit_change), share(c.spearman), share(c.peak_shift)),
+    )

@@ -1,0 +1,167 @@
+"""The report as HTML: the whole page, its summary, and what could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from batchcam.commands.report.content import ODD, WITHOUT_ORIGINAL, About, Content
+from batchcam.commands.report.evidence import evidence
+from batchcam.commands.report.facts import Facts
+from batchcam.commands.report.gallery import across, hits, mistakes, odd, unsure
+from batchcam.commands.report.html import Markup, definitions, element, foreign, join, page, section, table
+from batchcam.commands.report.movement import movement
+from batchcam.commands.report.predictions import classes, confidence, confusions
+from batchcam.commands.report.provenance import network, provenance
+from batchcam.commands.report.stylesheet import STYLE
+from batchcam.commands.report.writing import NONE, percent, share, small, stated_cell
+from batchcam.rules import CONTROL_WORDS, EXACT, Status
+from batchcam.store.plan import Plan
+
+MOST_UNREADABLE: Final = 500
+MOST_LOST: Final = 10
+
+
+def write_page(content: Content) -> str:
+    """Return the report as the text of one HTML file."""
+    about = content.about
+    moved = content.moved
+    judged = content.facts.judged.any()
+    parts = [
+        ("summary", "Summary", _summary(content)),
+        *([("moved", "What moved against OLD", movement(about, moved))] if moved else []),
+        ("provenance", "Provenance", provenance(about)),
+        *([("confusions", "Confusions", confusions(content))] if judged else []),
+        ("confidence", "Confidence", confidence(content.facts)),
+        ("classes", "Classes", classes(content)),
+        ("evidence", "Where the evidence sits", evidence(content.facts)),
+        *_galleries(content),
+        ("odd", "Odd maps", odd(content)),
+        ("unreadable", "Unreadable samples", _unreadable(content.unreadable)),
+    ]
+    links = (element("li", element("a", name, href=f"#{anchor}")) for anchor, name, _ in parts)
+    head = element(
+        "header",
+        element("h1", "Class activation maps: report of a run"),
+        element("p", "Run ", element("code", about.plan.run_id[:16]), " · ", network(about), class_="soft"),
+        *_states(content),
+        element("nav", element("ul", *links), aria_label="Sections"),
+    )
+    skip = element("a", "Skip to the content", href="#content", class_="skip")
+    main = element("main", *(section(*part) for part in parts), id="content", tabindex=-1)
+    return page(f"batchcam report {about.plan.run_id[:12]}", STYLE, skip, head, main)
+
+
+def _galleries(content: Content) -> Iterable[tuple[str, str, Markup]]:
+    """Yield the sections that show predictions: right and wrong ones, or where nothing is labelled others."""
+    if content.facts.judged.any():
+        yield "mistakes", "Most confident mistakes", mistakes(content)
+        yield "hits", "Least confident hits", hits(content)
+    elif content.counts["unjudged"]:
+        yield "unsure", "Least confident predictions", unsure(content)
+        yield "across", "Across the run", across(content)
+
+
+def _states(content: Content) -> Iterable[Markup]:
+    """Yield what has to be known before anything else is read."""
+    about = content.about
+    if about.complete:
+        yield element("p", f"Complete: all {about.samples:,} samples of the dataset.", class_="state good")
+    else:
+        yield element("p", _extent(about), class_="state alarm", role="alert")
+    for text in _caveats(about.plan):
+        yield element("p", text, class_="state alarm", role="alert")
+
+
+def _extent(about: About) -> str:
+    """Return which part of the run this page is about."""
+    shards, planned, first = len(about.shards), len(about.plan.shards), about.shards[0].first
+    counts = f"{about.samples:,} of {about.plan.sample_count:,} samples"
+    if about.is_shard:
+        return f"A single shard: {counts}, from position {first:,} on. Everything below is about these alone."
+    alone = f"{shards:,} of {planned:,} shards, {counts}. Everything below is about these alone"
+    if not about.lost:
+        return f"Incomplete: {alone}; run batchcam explain again to finish the run."
+    named = "; ".join(about.lost[:MOST_LOST]) + ("; …" if len(about.lost) > MOST_LOST else "")
+    return f"Damaged: {alone}. Left out: {named}"
+
+
+def _caveats(plan: Plan) -> Iterable[str]:
+    """Yield why the run's maps are not what a run's maps usually are."""
+    if plan.method != EXACT:
+        yield f"These maps are made by {plan.method}, not exact: they do not add up to the logits."
+    elif not plan.identity:
+        yield "The identity was waived when this run was made: its maps do not add up to the logits."
+    if plan.control in CONTROL_WORDS:
+        yield f"A control: {CONTROL_WORDS[plan.control]} had random weights; nothing here is about the checkpoint."
+
+
+def _summary(content: Content) -> Markup:
+    facts, totals = content.facts, content.totals
+    numbers = [
+        ("samples", f"{totals['samples']:,}"),
+        ("with a label", f"{totals['labelled']:,}"),
+        ("accuracy", share(totals["accuracy"])),
+        ("expected calibration error", share(facts.calibration_error)),
+        ("wrong predictions", f"{content.counts['mistakes']:,}" if totals["labelled"] else NONE),
+        ("unreadable samples", f"{len(content.unreadable):,}"),
+        ("odd maps", f"{_odd_count(content.facts):,}"),
+        ("largest identity residual", small(totals["largest_identity_residual"])),
+    ]
+    found = list(_findings(content))
+    listed = (
+        element("ul", *(element("li", f) for f in found)) if found else element("p", "Nothing found that needs a look.")
+    )
+    return join((definitions(numbers, "numbers"), element("h3", "Findings"), listed))
+
+
+def _odd_count(facts: Facts) -> int:
+    flags = Status.NON_FINITE | Status.CONSTANT_MAP | Status.NO_POSITIVE_EVIDENCE
+    return int((facts.having(flags) | facts.on_border_only).sum())
+
+
+def _findings(content: Content) -> Iterable[Markup]:
+    """Yield, one line each, what a reader should look at."""
+    if content.about.lost:
+        yield join((f"Damaged or missing files, left out: {len(content.about.lost):,}",))
+    if content.moved:
+        link = element("a", "What moved against OLD", href="#moved")
+        t = content.moved.totals
+        flips = f"{t.flips:,} of {t.compared:,} predictions ({percent(t.flips_percent)})"
+        text = f"{flips}; mean similarity of maps {share(t.spearman)}"
+        yield join((link, ": nothing" if content.moved.nothing else f": {text}"))
+    if content.unreadable:
+        yield _finding("Unreadable samples", len(content.unreadable), "unreadable")
+    for kind, (heading, _) in ODD.items():
+        if content.counts[kind]:
+            yield _finding(heading, content.counts[kind], f"odd-{kind}")
+    states = content.states
+    for state, words in WITHOUT_ORIGINAL.items():
+        count = sum(s is state for s in states.values())
+        if count:
+            text = f"{count:,} of the {len(states):,} samples shown: {words}; the map stands alone over grey."
+            yield element("span", text)
+    for text in content.about.notes:
+        yield foreign(text, longest=400)
+
+
+def _finding(heading: str, count: int, anchor: str) -> Markup:
+    return join((element("a", heading, href=f"#{anchor}"), f": {count:,}"))
+
+
+def _unreadable(unreadable: Sequence[tuple[str, str, str]]) -> Markup:
+    if not unreadable:
+        return element("p", "Every sample could be read.")
+    rows = [
+        (foreign(name), stated_cell(label or NONE), stated_cell(error))
+        for name, label, error in unreadable[:MOST_UNREADABLE]
+    ]
+    caption = (
+        f"{len(rows):,} of {len(unreadable):,} unreadable samples"
+        if len(rows) < len(unreadable)
+        else "Unreadable samples"
+    )
+    words = (
+        "These samples keep their row in the run, with status 1, numbers NaN and the reason; they count in no accuracy."
+    )
+    return join((element("p", words), table(caption, ("sample", "label", "error"), rows, "texts")))

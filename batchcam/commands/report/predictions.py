@@ -1,0 +1,233 @@
+"""The report's sections on predictions: confusions, confidence, classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from batchcam.commands.report import charts
+from batchcam.commands.report.calibration import BINS
+from batchcam.commands.report.content import Content
+from batchcam.commands.report.facts import Facts
+from batchcam.commands.report.html import Markup, details, element, foreign, image, join, table
+from batchcam.commands.report.writing import NONE, groups, histogram, share
+from batchcam.record.metrics import ClassScore
+from batchcam.rules import EXACT
+
+MATRIX_CLASSES: Final = 30
+"""Classes above which the largest confusions are listed instead of a matrix."""
+
+MATRIX_NAME: Final = 40  # characters of a class's name beside the matrix
+
+LARGEST_CONFUSIONS: Final = 60
+
+MOST_CLASSES: Final = 1000
+
+CELL_PIXELS: Final = 14
+
+SMALLEST_MAP, LARGEST_MAP = 40, 84  # CSS pixels of a class's mean map, at its longer side
+
+
+def confusions(content: Content) -> Markup:
+    """Return which classes are taken for which: a matrix, or the largest confusions of many classes."""
+    facts, names = content.facts, content.about.plan.class_names
+    if not facts.judged.any():
+        return element("p", "No sample has both a label and a prediction.")
+    intro = element("p", f"Over the {int(facts.judged.sum()):,} samples that have a label and a prediction.")
+    return join((intro, _matrix(facts, names) if len(names) <= MATRIX_CLASSES else _largest_confusions(facts, names)))
+
+
+def _matrix(facts: Facts, names: Sequence[str]) -> Markup:
+    counts = np.zeros((len(names), len(names)), np.int64)
+    for each in facts.confusions:
+        counts[each.label, each.prediction] = each.count
+    head = [element("span", "label ↓ · predicted →"), *(foreign(name, MATRIX_NAME) for name in names)]
+    rows = []
+    for label, name in enumerate(names):
+        total = max(1, int(counts[label].sum()))
+        cells = (
+            element("td", f"{count:,}", class_=_shading(count / total, label == prediction))
+            for prediction, count in enumerate(counts[label].tolist())
+        )
+        rows.append([foreign(name, MATRIX_NAME), *cells])
+    caption = "Confusion matrix: samples by label (rows) and predicted class (columns), shaded by share of the label"
+    return table(caption, head, rows, "matrix")
+
+
+def _shading(share: float, right: bool) -> str:
+    return f"{'right' if right else 'wrong'} s{charts.shade(share)}" if share else "none"
+
+
+def _largest_confusions(facts: Facts, names: Sequence[str]) -> Markup:
+    wrong = [c for c in facts.confusions if c.label != c.prediction]
+    if not wrong:
+        return element("p", "Every prediction is right.")
+    counts = {(c.label, c.prediction): c.count for c in wrong}
+    rows = [
+        (
+            foreign(names[c.label]),
+            element("td", foreign(names[c.prediction]), class_="text"),
+            f"{c.count:,}",
+            share(c.count / facts.scores[c.label].labelled),
+            f"{counts.get((c.prediction, c.label), 0):,}",
+        )
+        for c in wrong[:LARGEST_CONFUSIONS]
+    ]
+    caption = f"The largest {len(rows):,} of {len(wrong):,} confusions that occur"
+    head = (
+        "label",
+        element("th", "predicted as", scope="col", class_="text"),
+        "samples",
+        "share of the label",
+        "the other way round",
+    )
+    return table(caption, head, rows)
+
+
+def confidence(facts: Facts) -> Markup:
+    """Return how confidence is distributed and whether it can be believed."""
+    if not facts.predicted.any():
+        return element("p", "No sample has a prediction.")
+    bars = [
+        histogram(facts.columns["confidence"][rows], name, kind, "confidence") for name, kind, rows in groups(facts)
+    ]
+    shown = [
+        element("p", "Confidence is the softmax of the logits at the predicted class. Each chart has its own scale."),
+        element("div", *bars, class_="charts"),
+    ]
+    if facts.calibration_error is not None:
+        shown += [element("h3", "Reliability"), _reliability(facts)]
+    return join(shown)
+
+
+def _reliability(facts: Facts) -> Markup:
+    error = facts.calibration_error
+    summary = f"Reliability diagram: accuracy in {BINS} bins of confidence; expected calibration error {share(error)}"
+    words = (
+        f"The labelled predictions fall into {BINS} bins of equal width by confidence, upper edges included. Bars show "
+        "the accuracy in a bin, dots stand at its mean confidence; below the dashed diagonal the classifier is more "
+        f"confident than right. Expected calibration error: {share(error)} – the mean of |accuracy − mean confidence| "
+        "over the bins, weighted by their samples."
+    )
+    rows = [
+        (f"{b.low:.3f} to {b.high:.3f}", f"{b.count:,}", share(b.confidence), share(b.accuracy)) for b in facts.bins
+    ]
+    numbers = table("Reliability by bin", ("confidence", "samples", "mean confidence", "accuracy"), rows)
+    figure = element("figure", charts.reliability_diagram(facts.bins, summary))
+    return join(
+        (element("p", words), element("div", figure, class_="charts"), details("Numbers of the diagram", numbers))
+    )
+
+
+def classes(content: Content) -> Markup:
+    """Return a table of classes, the least accurate first; without labels the most often predicted first."""
+    facts = content.facts
+    if not facts.judged.any():
+        return _unlabelled_classes(facts)
+    ranked = sorted(enumerate(facts.scores), key=lambda s: (s[1].accuracy is None, s[1].accuracy or 0, s[0]))
+    limit = _largest(facts.maps.class_cams)
+    means = {name: _class_means(facts, values) for name, values in _per_sample(facts).items()}
+    rows = [_class_row(content, index, score, limit, means) for index, score in ranked[:MOST_CLASSES]]
+    words = (
+        "Least accurate first. The map is the mean of the predicted class's raw map over the samples of this class "
+        "that were predicted right, one square a cell; all classes share one scale. Mean confidence, border share and "
+        "spread are over all samples predicted as the class; the last two are defined under "
+    )
+    intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")
+    more = len(ranked) - len(rows)
+    caption = "Classes, least accurate first" + (f"; {more:,} more accurate ones left out" if more else "")
+    head = (
+        *("class", "accuracy", "labelled", "right", "predicted"),
+        *("mean confidence", "mean border share", "mean spread", "mean map"),
+    )
+    return join((intro, _legend(limit, _unit(content)), table(caption, head, rows)))
+
+
+def _unlabelled_classes(facts: Facts) -> Markup:
+    ranked = sorted(enumerate(facts.scores), key=lambda s: (-s[1].predicted, s[0]))
+    means = [_class_means(facts, values) for values in _per_sample(facts).values()]
+    rows = [
+        (foreign(score.name), f"{score.predicted:,}", *(share(float(values[index])) for values in means))
+        for index, score in ranked[:MOST_CLASSES]
+    ]
+    words = (
+        "Most often predicted first; no prediction has a label to judge it by. Means are over all samples predicted as "
+        "the class; border share and spread are defined under "
+    )
+    intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")
+    more = len(ranked) - len(rows)
+    caption = "Classes, most often predicted first" + (f"; {more:,} others left out" if more else "")
+    head = ("class", "predicted", "mean confidence", "mean border share", "mean spread")
+    return join((intro, table(caption, head, rows)))
+
+
+def _per_sample(facts: Facts) -> dict[str, np.ndarray]:
+    return {"confidence": facts.columns["confidence"], "border": facts.maps.border, "spread": facts.maps.spread}
+
+
+def _class_means(facts: Facts, values: np.ndarray) -> np.ndarray:
+    """Return the mean of finite values over the samples predicted as each class, (K,), NaN without any."""
+    prediction, count = facts.columns["prediction"], len(facts.scores)
+    known = (prediction >= 0) & np.isfinite(values)
+    sums = np.bincount(prediction[known], values[known].astype(np.float64), count)
+    counts = np.bincount(prediction[known], minlength=count)
+    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+
+
+def _class_row(
+    content: Content, index: int, score: ClassScore, limit: float, means: dict[str, np.ndarray]
+) -> list[object]:
+    cam = content.facts.maps.class_cams[index]
+    return [
+        foreign(score.name),
+        element("td", share(score.accuracy), _meter(score.accuracy)),
+        f"{score.labelled:,}",
+        f"{score.correct:,}",
+        f"{score.predicted:,}",
+        *(share(float(values[index])) for values in means.values()),
+        element("td", _class_map(cam, limit, score.name, _unit(content))),
+    ]
+
+
+def _meter(share: float | None) -> Markup | None:
+    if share is None:
+        return None
+    bar = element("span", style=f"width:{100 * share:.1f}%")
+    return element("span", bar, class_="meter", aria_hidden="true")
+
+
+def _class_map(cam: np.ndarray, limit: float, name: str, unit: str) -> Markup | str:
+    if not np.isfinite(cam).all() or not limit:
+        return NONE
+    y, x = np.unravel_index(int(cam.argmax()), cam.shape)
+    alt = (
+        f"Mean map of {name}: from {cam.min():.3g} to {cam.max():.3g}{unit}, "
+        f"strongest in row {y + 1}, column {x + 1} of {cam.shape[0]}×{cam.shape[1]}"
+    )
+    return image(charts.signed_map(cam, limit), "image/png", alt, _map_size(cam.shape), "cells")
+
+
+def _map_size(grid: tuple[int, ...]) -> tuple[int, int]:
+    """Return the (height, width) in CSS pixels at which a small map is shown."""
+    longest = max(grid)
+    scale = min(LARGEST_MAP, max(SMALLEST_MAP, longest * CELL_PIXELS)) / longest
+    return max(4, round(grid[0] * scale)), max(4, round(grid[1] * scale))
+
+
+def _largest(cams: np.ndarray) -> float:
+    finite = np.abs(cams[np.isfinite(cams)])
+    return float(finite.max()) if len(finite) else 0.0
+
+
+def _unit(content: Content) -> str:
+    return " logit per cell" if content.about.plan.method == EXACT else ""
+
+
+def _legend(limit: float, unit: str) -> Markup | None:
+    if not limit:
+        return None
+    ramp = image(charts.signed_ramp(), "image/png", "blue over white to red", (12, 160), "ramp")
+    left, right = f"−{limit:.3g} against the class", f"+{limit:.3g}{unit} for it"
+    return element("div", element("span", left), ramp, element("span", right), class_="legend")

@@ -1,0 +1,93 @@
+"""The report's provenance: what a run is and who made it, alone or beside an older run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from batchcam import __version__
+from batchcam.commands.report.content import About
+from batchcam.commands.report.html import Markup, definitions, element, escape, foreign, join, table
+from batchcam.commands.report.writing import NONE, stated, stated_cell
+from batchcam.rules import CONTROL_WORDS, identity_words
+
+MOST_TASKS: Final = 100
+LONGEST: Final = 600  # characters of preprocessing or versions
+
+
+def provenance(about: About) -> Markup:
+    """Return what the run is, by which weights, data and machines it was made, and what to trust."""
+    trust = (
+        "This report trusts the run's files as they are. To check them, run batchcam verify on the run and compare the "
+        "manifest's digest with one noted down when the run was made."
+    )
+    pairs = (*_facts(about), ("Report by", f"batchcam {__version__}"))
+    return join((definitions(pairs, "facts"), element("p", trust), _tasks(about)))
+
+
+def side_by_side(old: About, new: About) -> Markup:
+    """Return a table of what two runs are, with a word where they differ."""
+    rows = []
+    for (name, before), (_, after) in zip(_facts(old), _facts(new), strict=True):
+        cells = (element("td", value, class_="text") for value in (before, after))
+        rows.append((name, element("td", _difference(before, after), class_="text differs"), *cells))
+    text = {"scope": "col", "class_": "text"}
+    head = ("what", *(element("th", name, **text) for name in ("same?", "OLD", "NEW")))
+    return table("What both runs are, and where they differ", head, rows, "texts pair")
+
+
+def _difference(before: object, after: object) -> str:
+    first, second = escape(before), escape(after)
+    if first == second:
+        return ""
+    return "not known" if stated(None) in (first, second) else "differs"
+
+
+def network(about: About) -> Markup:
+    """Return the network and its layer that is explained."""
+    return join((foreign(about.plan.architecture), foreign(about.plan.target_layer)), ", ")
+
+
+def _facts(about: About) -> list[tuple[str, object]]:
+    """Return what a run is, name by name; the same names for every run."""
+    plan = about.plan
+    grid, size, control = plan.grid_size, plan.input_size, plan.control in CONTROL_WORDS
+    manifest = element("code", about.manifest_sha256) if about.manifest_sha256 else "none: not a complete run"
+    preprocessing = ", ".join(f"{key} {value}" for key, value in plan.preprocessing.items())
+    planned = f"{about.origin['created']} on {about.origin.get('host', NONE)}" if "created" in about.origin else NONE
+    return [
+        ("Run", foreign(about.run)),
+        ("Run id", element("code", plan.run_id)),
+        ("Manifest SHA-256", manifest),
+        ("Checkpoint", stated(about.option("classifier", "checkpoint"))),
+        ("Checkpoint SHA-256", element("code", plan.checkpoint_sha256)),
+        ("Network", network(about)),
+        ("Grid and input", f"{grid[0]}×{grid[1]} cells, {size[0]}×{size[1]} pixels (height×width)"),
+        ("Method", plan.method + (f"; control: {CONTROL_WORDS[plan.control]} random" if control else "")),
+        ("Precision", plan.precision),
+        ("Identity", identity_words(plan.method, plan.identity)),
+        ("Dataset", stated(about.option("data"))),
+        ("Dataset fingerprint", element("code", plan.dataset_fingerprint)),
+        ("Samples and classes", f"{plan.sample_count:,} samples, {len(plan.class_names):,} classes"),
+        ("Preprocessing", foreign(preprocessing, LONGEST)),
+        ("Stored", f"cams {plan.cams}, maps {plan.maps}; schema {plan.schema_version}"),
+        ("Shards", f"{len(about.shards):,} of {len(plan.shards):,}"),
+        ("Planned", foreign(planned)),
+        ("Versions", _versions(about)),
+    ]
+
+
+def _versions(about: About) -> Markup:
+    """Return the library versions that tasks recorded, each set once."""
+    recorded = [t["versions"] for t in about.tasks if isinstance(t.get("versions"), dict)]
+    texts = dict.fromkeys(", ".join(f"{k} {v}" for k, v in versions.items()) for versions in recorded)
+    return join((foreign(text, LONGEST) for text in texts), "<br>") if texts else stated(None)
+
+
+def _tasks(about: About) -> Markup:
+    head = ("task", "host", "started", "written", "device", "threads", "samples", "outcome")
+    rows = [[stated(t.get("task")), *(stated_cell(t.get(key)) for key in head[1:])] for t in about.tasks[:MOST_TASKS]]
+    if not rows:
+        return element("p", "No task left a record.")
+    more = len(about.tasks) - len(rows)
+    caption = "Tasks that worked on the run" + (f"; {more:,} more are in its manifest" if more else "")
+    return table(caption, head, rows, "texts")

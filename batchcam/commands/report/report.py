@@ -1,0 +1,127 @@
+"""report: one HTML file that tells an auditor what a run found, and what moved since an older one. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+from batchcam.commands.report.content import Content
+from batchcam.commands.report.page import write_page
+from batchcam.commands.report.reading import read_content
+from batchcam.config import require_outside
+from batchcam.errors import ConfigError
+from batchcam.job.console import note
+from batchcam.pictures.originals import State, open_originals
+from batchcam.record.asked import open_asked
+from batchcam.record.totals import needs_a_look
+from batchcam.store import landing
+from batchcam.store.opening import open_run
+
+SUFFIXES = (".html", ".htm")
+MOST_TOP = 200  # pictures of a kind: about 15 kB each, in a file that mail should carry
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+    """Everything that `report` is asked.
+
+    Attributes:
+        run: the run directory, or one of its shards.
+        out: the HTML file.
+        against: an older run of the same samples, to tell what moved; None: none.
+        data: where the original images are: folder, CSV manifest or stl10:ROOT; None: the dataset that was explained,
+            as far as it is still there.
+        top: most samples of each kind to show as pictures.
+        partial: leave out files that are gone or damaged.
+        quiet: no progress.
+    """
+
+    run: Path
+    out: Path
+    against: Path | None = None
+    data: str | None = None
+    top: int = 24
+    partial: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.out.suffix.lower() not in SUFFIXES:
+            raise ConfigError(f"--out {self.out}: want a name that ends in .html")
+        for run in (self.run, self.against):
+            if run is not None:
+                require_outside(self.out, run.parent if run.is_file() else run)
+        if not 0 <= self.top <= MOST_TOP:
+            raise ConfigError(f"--top {self.top}: must be from 0 to {MOST_TOP}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportSummary:
+    """A report that was written.
+
+    Attributes:
+        out: the HTML file.
+        bytes: its size.
+        complete: whether the run is.
+        samples: rows of the run that it covers.
+        accuracy: share of labelled samples predicted right, None without labels.
+        pictures: samples shown.
+        without_image: of those, how many show the map alone.
+        changed: of those, how many because the image is no longer the one that was explained.
+        lost_files: shards, or run.h5, left out because they are gone or damaged.
+        findings: unreadable and non-finite samples, changed images, and lost files.
+        flips: samples whose predicted class is not the older run's; None without one.
+    """
+
+    out: str
+    bytes: int
+    complete: bool
+    samples: int
+    accuracy: float | None
+    pictures: int
+    without_image: int
+    changed: int
+    lost_files: int
+    findings: int
+    flips: int | None
+
+
+def report(config: ReportConfig) -> ReportSummary:
+    """Write the report of a run, complete or still being written, as one HTML file.
+
+    Raises:
+        RunError: not a run directory, nothing has landed yet, a file of it is damaged, or no sample is in both runs.
+        ConfigError: the data can't be searched for images, or no class is in both runs.
+        BatchcamError: the file can't be written.
+    """
+    with contextlib.ExitStack() as opened:
+        run = opened.enter_context(open_asked(config.run, config.partial, config.quiet))
+        old = None if config.against is None else opened.enter_context(open_run(config.against))
+        originals = open_originals(run, config.data)
+        if originals.where is None:
+            note("the original images are not at hand: showing maps alone", config.quiet)
+        content = read_content(run, old, originals, config.top, config.quiet)
+    image = write_page(content).encode("utf-8")
+    landing.make_folder(config.out.parent)
+    landing.land(config.out, image)
+    landing.remove_stale_partials(config.out.parent, [config.out.name])
+    return _summary(config, content, len(image))
+
+
+def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary:
+    states = list(content.states.values())
+    lost = len(content.about.lost)
+    changed = states.count(State.CHANGED)
+    return ReportSummary(
+        out=str(config.out),
+        bytes=size,
+        complete=content.about.complete,
+        samples=content.about.samples,
+        accuracy=content.totals["accuracy"],
+        pictures=len(states),
+        without_image=len(states) - states.count(State.FOUND),
+        changed=changed,
+        lost_files=lost,
+        findings=sum(f["count"] for f in needs_a_look(content.totals)) + changed + lost,
+        flips=content.moved.totals.flips if content.moved else None,
+    )

@@ -1,0 +1,75 @@
+"""How all sections of a report write numbers, text from data, and distributions."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from batchcam.commands.report import charts
+from batchcam.commands.report.facts import Facts
+from batchcam.commands.report.html import Markup, element, foreign
+
+NONE: Final = "–"
+HISTOGRAM_BINS: Final = 20
+
+
+def share(value: float | None) -> str:
+    """Return a share from 0 to 1, or a correlation, as text, a dash where there is none."""
+    return NONE if value is None or math.isnan(value) else f"{value:.3f}".replace("-", "−")
+
+
+def small(value: float | None) -> str:
+    """Return a small number as text, a dash where there is none."""
+    return NONE if value is None else f"{value:.2g}"
+
+
+def percent(value: float | None) -> str:
+    """Return per cent as text, a dash where there are none."""
+    return NONE if value is None else f"{value:.1f}%"
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """Return a change as text with its sign, a dash where there is none; what rounds to nothing is +0."""
+    if value is None or math.isnan(value):
+        return NONE
+    return f"{round(value, digits) or 0.0:+.{digits}f}".replace("-", "−")
+
+
+def stated(value: object) -> Markup:
+    """Return a value from data as markup, a dash where there is none."""
+    return foreign(NONE if value is None else value, longest=300)
+
+
+def stated_cell(value: object) -> Markup:
+    """Return a value from data as a cell of text."""
+    return element("td", stated(value), class_="text")
+
+
+def groups(facts: Facts) -> list[tuple[str, str, np.ndarray]]:
+    """Return name, CSS class and samples of the groups that distributions are shown for, where there are any."""
+    groups = [
+        ("right", "right", facts.right),
+        ("wrong", "wrong", facts.wrong),
+        ("without a label", "plain", facts.predicted & ~facts.judged),
+    ]
+    return [group for group in groups if group[2].any()]
+
+
+def histogram(values: np.ndarray, name: str, kind: str, what: str, span: tuple[float, float] = (0, 1)) -> Markup:
+    """Return a histogram of the finite values of a group of samples, with its size and median.
+
+    Args:
+        values: within `span`, (n,).
+        name: of the group.
+        kind: CSS class of its bars.
+        what: the values are.
+        span: the smallest and the largest that there can be.
+    """
+    values = values[np.isfinite(values)]
+    counts = np.histogram(np.clip(values, *span), HISTOGRAM_BINS, span)[0].tolist()
+    middle = f", median {share(float(np.median(values)))}" if len(values) else ""
+    title = f"{name}: {len(values):,} samples{middle}"
+    chart = charts.histogram(counts, *span, what, kind, f"Histogram of {what}, predictions {title}")
+    return element("figure", element("figcaption", f"{name[0].upper()}{title[1:]}"), chart)

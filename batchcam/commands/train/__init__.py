@@ -1,0 +1,1 @@
+"""`batchcam train`: fine-tune a torchvision classifier."""

@@ -1,0 +1,217 @@
+"""One epoch of training, one pass of validation, and what they start from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from batchcam.data.loader import LoadedBatch
+from batchcam.data.preprocessing import Preprocessing
+from batchcam.errors import BatchcamError, CheckpointError, ModelError, StoppedEarlyError
+from batchcam.maps import cam
+from batchcam.maps.parts import parts
+from batchcam.network.checkpoint import load_checkpoint
+from batchcam.network.model import build_network, class_count_of, load_state
+from batchcam.network.precision import in_precision
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Mean loss and accuracy over the readable samples of one pass, and how many could not be read."""
+
+    loss: float
+    accuracy: float
+    unreadable: int
+
+
+def split_by_class(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions for training and for validation: of each class `fraction`, rounded, drawn by `seed`.
+
+    A class keeps at least one sample to learn from.
+
+    Args:
+        labels: int64 (n,).
+        fraction: share of each class to validate on.
+        seed: of the draw.
+    """
+    generator = np.random.default_rng(seed)
+    held_out = []
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        # one at least to learn from
+        held_out.append(members[: min(round(fraction * len(members)), len(members) - 1)])
+    validation = np.sort(np.concatenate(held_out))
+    return np.setdiff1d(np.arange(len(labels)), validation), validation
+
+
+def shuffled_batches(positions: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Return `positions` in batches, in an order that only `seed` and `epoch` decide; a last batch of one is dropped.
+
+    Batch normalisation can't learn from one sample.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(positions).tolist()
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [b for b in batches if len(b) > 1]
+
+
+def initial_network(architecture: str, class_count: int, weights: str | None, seed: int) -> nn.Module:
+    """Return the network to fine-tune: untrained, or with pretrained weights and a new last layer.
+
+    Args:
+        architecture: torchvision's name.
+        class_count: K.
+        weights: None, a file, or torchvision's name of weights, such as DEFAULT or IMAGENET1K_V1.
+        seed: of whatever is drawn.
+
+    Raises:
+        CheckpointError: the file is no checkpoint of this network, or torchvision's weights can't be had.
+    """
+    torch.manual_seed(seed)
+    if weights is None:
+        return build_network(architecture, class_count)
+    if Path(weights).exists():
+        state = load_checkpoint(Path(weights)).state
+        network = build_network(architecture, class_count_of(state, weights))
+        load_state(network, state, weights)
+    else:
+        network = _torchvision_weights(architecture, weights)
+    _replace_last_layer(network, class_count)
+    return network
+
+
+def train_epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    preprocessing: Preprocessing | None,
+    labels: np.ndarray,
+    batches: Iterable[LoadedBatch],
+    device: torch.device,
+    advance: Callable[[int], None],
+    stop: Callable[[], str | None],
+) -> Score:
+    """Take one step per batch; return loss and accuracy as they were while learning.
+
+    Raises:
+        StoppedEarlyError: `stop` gave a reason; the epoch is given up.
+    """
+    network.train()
+    tally = _Tally()
+    for batch in batches:
+        if reason := stop():
+            raise StoppedEarlyError(
+                f"stopped by {reason}; run the same command again to resume after the last whole epoch"
+            )
+        images, truth = _readable(batch, preprocessing, labels, device)
+        if len(truth) > 1:
+            optimizer.zero_grad()
+            output = network(images)
+            logits = output if isinstance(output, Tensor) else output.logits  # GoogLeNet and Inception have side exits
+            loss = F.cross_entropy(logits, truth)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            tally.add(logits.detach(), truth, float(loss.detach()))
+        tally.unreadable += int(batch.unreadable.sum())
+        advance(len(batch.indices))
+    return tally.score()
+
+
+@torch.inference_mode()
+def validate(
+    network: nn.Module,
+    preprocessing: Preprocessing | None,
+    labels: np.ndarray,
+    batches: Iterable[LoadedBatch],
+    device: torch.device,
+) -> Score:
+    """Return loss and accuracy in evaluation mode."""
+    network.eval()
+    tally = _Tally()
+    for batch in batches:
+        images, truth = _readable(batch, preprocessing, labels, device)
+        if len(truth):
+            logits = network(images)
+            tally.add(logits, truth, float(F.cross_entropy(logits, truth)))
+        tally.unreadable += int(batch.unreadable.sum())
+    return tally.score()
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module, preprocessing: Preprocessing | None, batch: LoadedBatch, device: torch.device, precision: str
+) -> np.ndarray:
+    """Return the predicted class of each sample, int64 (n,); -1 for unreadable ones and logits that are not finite."""
+    predictions = np.full(len(batch.indices), -1, np.int64)
+    if not len(batch.pixels):
+        return predictions
+    with in_precision(precision, device):
+        each = [network(_images(batch.pixels[part], preprocessing, device)) for part in parts(batch.pixels, device)]
+    logits = torch.cat(each).float()
+    chosen = cam.first_argmax(logits).masked_fill(~torch.isfinite(logits).all(1), -1).cpu().numpy()
+    return np.where(batch.unreadable, predictions, chosen)
+
+
+class _Tally:
+    """Sums over the batches of a pass."""
+
+    def __init__(self) -> None:
+        self.samples = self.correct = self.unreadable = 0
+        self.loss = 0.0
+
+    def add(self, logits: Tensor, truth: Tensor, loss: float) -> None:
+        if not np.isfinite(loss):
+            raise BatchcamError("training diverged: the loss is not finite; lower --learning-rate")
+        self.samples += len(truth)
+        self.correct += int((logits.argmax(1) == truth).sum())
+        self.loss += loss * len(truth)
+
+    def score(self) -> Score:
+        count = max(1, self.samples)
+        return Score(self.loss / count, self.correct / count, self.unreadable)
+
+
+def _images(pixels: Tensor, preprocessing: Preprocessing | None, device: torch.device) -> Tensor:
+    pixels = pixels.to(device, non_blocking=True)
+    images = preprocessing.normalise(pixels) if preprocessing and pixels.dtype == torch.uint8 else pixels.float()
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _readable(
+    batch: LoadedBatch, preprocessing: Preprocessing | None, labels: np.ndarray, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return normalised images and labels of the batch's readable samples."""
+    good = torch.from_numpy(~batch.unreadable)
+    truth = torch.from_numpy(labels[batch.indices.numpy()])[good].to(device)
+    pixels = batch.pixels[good] if len(batch.pixels) else batch.pixels
+    return (_images(pixels, preprocessing, device) if len(pixels) else pixels), truth
+
+
+def _torchvision_weights(architecture: str, name: str) -> nn.Module:
+    try:
+        weights = torchvision.models.get_model_weights(architecture)[name]
+        state = weights.get_state_dict(progress=False, check_hash=True)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"--weights {name}: no such file, and {architecture} has no weights of that name"
+        ) from error
+    except Exception as error:  # whatever the network or the cache folder raises
+        raise CheckpointError(f"--weights {name}: cannot download: {error}; give a local file") from error
+    network = build_network(architecture, class_count_of(state, name))
+    load_state(network, state, name)
+    return network
+
+
+def _replace_last_layer(network: nn.Module, class_count: int) -> None:
+    """Put a new linear layer in place of the network's last one."""
+    linear = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Linear)]
+    if not linear:
+        raise ModelError("the network has no linear layer to replace; choose another --arch")
+    name, last = linear[-1]
+    parent, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, nn.Linear(last.in_features, class_count))

@@ -1,0 +1,314 @@
+"""train: fine-tune a classifier; the seed's recipe as defaults; resumes after the last whole epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from batchcam.commands.train.epochs import (
+    Score,
+    initial_network,
+    shuffled_batches,
+    split_by_class,
+    train_epoch,
+    validate,
+)
+from batchcam.config import TrainConfig
+from batchcam.data.loader import BatchStream, SampleDataset
+from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
+from batchcam.data.sources import dataset_folder, match_classes, open_source
+from batchcam.data.timed_source import timed
+from batchcam.errors import CheckpointError, ConfigError, DatasetError
+from batchcam.job.console import Progress, note
+from batchcam.job.cpus import loader_processes, warn_of_workers
+from batchcam.job.scheduler import Stop
+from batchcam.network.checkpoint import FORMAT_KEY, load_raw, pack_checkpoint
+from batchcam.network.device import pick_device
+from batchcam.network.precision import set_precision
+from batchcam.store import landing
+from batchcam.store.plan import dataset_fingerprint
+
+SHAPING = ("val_fraction", "arch", "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "seed")
+"""Settings that decide the result; a resumed training must have the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSummary:
+    """What a training gave.
+
+    Attributes:
+        checkpoint: the best one.
+        epochs: trained in all.
+        best_epoch: of the checkpoint, from 1.
+        train_accuracy: of that epoch on the training samples, while learning from them.
+        val_accuracy: of that epoch on the validation samples; None without any.
+        unreadable: images that could not be read.
+        history: loss and accuracy of every epoch on both.
+    """
+
+    checkpoint: str
+    epochs: int
+    best_epoch: int
+    train_accuracy: float
+    val_accuracy: float | None
+    unreadable: int
+    history: list[dict[str, Any]]
+
+    @property
+    def findings(self) -> int:
+        """Images that need a look."""
+        return self.unreadable
+
+
+@dataclasses.dataclass(frozen=True)
+class _Samples:
+    """Some positions of a dataset, with labels as class indices."""
+
+    dataset: SampleDataset
+    labels: np.ndarray
+    positions: np.ndarray
+
+
+def train(config: TrainConfig) -> TrainSummary:
+    """Train until the last epoch, starting after the last one that is on disk.
+
+    Raises:
+        StoppedEarlyError: a signal came; the same command resumes after the last whole epoch.
+        ConfigError: the checkpoint's folder would be one of the dataset's class folders.
+        CheckpointError: the checkpoint beside `out` was trained otherwise; the message names what differs.
+        DatasetError: no labels, or the validation dataset has other classes.
+    """
+    _require_outside_classes(config)
+    device = pick_device(config.device)
+    warn_of_workers(config.workers)
+    set_precision("fp32", device, config.threads)
+    preprocessing = _preprocessing(config)
+    names, training, validation = _data(config, preprocessing)
+    if len(training.positions) < 2:
+        raise DatasetError(f"{config.data}: has one image to learn from; training needs two")
+    state = _State.start(config, names, preprocessing, training, validation, device)
+    note(
+        f"{config.arch}, {len(names)} classes, {len(training.positions)} images to learn from, "
+        f"{len(validation.positions) if validation else 0} to validate on; {device}, "
+        f"starting at epoch {len(state.history) + 1}",
+        config.quiet,
+    )
+    if config.out.is_dir():
+        raise ConfigError(f"--out {config.out}: a folder; give the checkpoint's file name")
+    landing.make_folder(config.out.parent)
+    with Stop() as stop:
+        for epoch in range(len(state.history) + 1, config.epochs + 1):
+            batches = shuffled_batches(training.positions, config.batch_size, config.seed, epoch)
+            torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout: the same after a resume
+            with (
+                _stream(config, training, batches, device) as stream,
+                Progress(f"epoch {epoch}/{config.epochs}", len(training.positions), "images", config.quiet) as progress,
+            ):
+                learned = train_epoch(
+                    state.network, state.optimizer, preprocessing, training.labels,
+                    stream, device, progress.advance, stop.reason,
+                )  # fmt: skip
+            if learned.unreadable >= sum(map(len, batches)) - 1:  # no step was taken
+                raise DatasetError(_too_few_readable(config, training))
+            validated = _validate(config, state.network, preprocessing, validation, device)
+            state.finish_epoch(epoch, learned, validated)
+    landing.remove_stale_partials(config.out.parent, [config.out.name, _last_path(config.out).name])
+    return state.summary()
+
+
+class _State:
+    """A training under way: what the last checkpoint holds."""
+
+    def __init__(
+        self, config: TrainConfig, names: tuple[str, ...], preprocessing: Preprocessing, settings: dict[str, Any]
+    ) -> None:
+        self.history: list[dict[str, Any]] = []
+        self.network: nn.Module
+        self.optimizer: torch.optim.Optimizer
+        self._config, self._names, self._preprocessing, self._settings = config, names, preprocessing, settings
+
+    @classmethod
+    def start(
+        cls,
+        config: TrainConfig,
+        names: tuple[str, ...],
+        preprocessing: Preprocessing,
+        training: _Samples,
+        validation: _Samples | None,
+        device: torch.device,
+    ) -> _State:
+        """Return the state after the last whole epoch on disk, or a new one."""
+        settings = {name: getattr(config, name) for name in SHAPING}
+        settings["dataset_fingerprint"] = _fingerprint(training)
+        settings["validation_fingerprint"] = _fingerprint(validation) if validation else None
+        settings["training_samples"] = len(training.positions)
+        settings["validation_samples"] = len(validation.positions) if validation else 0
+        settings["preprocessing"] = preprocessing.to_dict()
+        state = cls(config, names, preprocessing, settings)
+        last = _last_path(config.out)
+        saved = state._read(last) if last.exists() else None
+        network = initial_network(config.arch, len(names), None if saved else config.weights, config.seed)
+        if saved:
+            network.load_state_dict(saved["model"])
+        state.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        state.optimizer = torch.optim.Adam(
+            state.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        if saved:
+            state.optimizer.load_state_dict(saved["optimizer"])
+            state.history = saved[FORMAT_KEY]["training"]["history"]
+        return state
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """Return the last checkpoint, after the check that it was trained as we are asked to."""
+        try:
+            saved: dict[str, Any] = load_raw(path, path.read_bytes())
+            about = saved[FORMAT_KEY]
+            theirs, names = about["training"]["settings"], tuple(about["class_names"])
+        except (KeyError, TypeError, OSError) as error:
+            raise CheckpointError(
+                f"{path}: not a checkpoint to resume from; remove it or choose another --out"
+            ) from error
+        differing = [k for k, v in self._settings.items() if theirs.get(k) != v]
+        if names != self._names:
+            differing.append("class_names")
+        if differing:
+            told = ", ".join(
+                f"{k.replace('_', ' ')} ({theirs.get(k)} there, {self._settings.get(k)} here)" for k in differing
+            )
+            raise CheckpointError(f"{path}: was trained otherwise: {told}; remove it or choose another --out")
+        return saved
+
+    def finish_epoch(self, epoch: int, learned: Score, validated: Score | None) -> None:
+        """Record an epoch; land the best checkpoint if it is one, then the last: a kill in between repeats it."""
+        self.history.append(
+            {
+                "epoch": epoch,
+                "train_loss": learned.loss,
+                "train_accuracy": learned.accuracy,
+                "val_loss": validated.loss if validated else None,
+                "val_accuracy": validated.accuracy if validated else None,
+                "unreadable": learned.unreadable + (validated.unreadable if validated else 0),
+            }
+        )
+        val = f", validation loss {validated.loss:.4f} accuracy {validated.accuracy:.3f}" if validated else ""
+        note(
+            f"epoch {epoch}: training loss {learned.loss:.4f} accuracy {learned.accuracy:.3f}{val}", self._config.quiet
+        )
+        if self._best()["epoch"] == epoch:
+            landing.land(self._config.out, self._pack(self.history[-1]))
+        landing.land(_last_path(self._config.out), self._pack(self.history[-1], optimizer=self.optimizer.state_dict()))
+
+    def summary(self) -> TrainSummary:
+        """Return the result."""
+        best = self._best()
+        return TrainSummary(
+            checkpoint=str(self._config.out),
+            epochs=len(self.history),
+            best_epoch=best["epoch"],
+            train_accuracy=best["train_accuracy"],
+            val_accuracy=best["val_accuracy"],
+            unreadable=self.history[-1]["unreadable"],
+            history=self.history,
+        )
+
+    def _best(self) -> dict[str, Any]:
+        """Return the first epoch with the highest validation accuracy; without validation, the last one."""
+        if self.history[-1]["val_accuracy"] is None:
+            return self.history[-1]
+        return max(self.history, key=lambda e: e["val_accuracy"])
+
+    def _pack(self, epoch: dict[str, Any], **more: Any) -> bytes:
+        training = {
+            "epoch": epoch["epoch"],
+            "train_accuracy": epoch["train_accuracy"],
+            "val_accuracy": epoch["val_accuracy"],
+        }
+        history = {"settings": self._settings, "history": self.history}
+        return pack_checkpoint(
+            self.network.state_dict(),
+            self._config.arch,
+            self._names,
+            self._preprocessing.to_dict(),
+            {**training, **history},
+            **more,
+        )
+
+
+def _require_outside_classes(config: TrainConfig) -> None:
+    for data in filter(None, (config.data, config.val)):
+        folder = dataset_folder(data)
+        if folder is not None and Path(os.path.realpath(folder)) in Path(os.path.realpath(config.out)).parent.parents:
+            raise ConfigError(f"--out {config.out}: its folder is, or becomes, a class of {data}; choose another --out")
+
+
+def _preprocessing(config: TrainConfig) -> Preprocessing:
+    asked = chosen_preprocessing(config.preprocess, config.image_size, config.resize, config.mean, config.std)
+    return asked or PRESETS["seed"]
+
+
+def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str, ...], _Samples, _Samples | None]:
+    source = timed(open_source(config.data), config.sample_timeout)
+    labels = source.labels
+    if (labels < 0).any():
+        raise DatasetError(
+            f"{config.data}: {int((labels < 0).sum())} samples have no label; training needs one for each"
+        )
+    names = source.class_names or tuple(str(k) for k in range(int(labels.max()) + 1))
+    if len(names) < 2:
+        raise DatasetError(f"{config.data}: has one class; a classifier needs two")
+    dataset = SampleDataset(source, preprocessing, preprocessing.image_size)
+    everything = np.arange(len(source))
+    if config.val:
+        other = timed(open_source(config.val), config.sample_timeout)
+        samples = SampleDataset(other, preprocessing, preprocessing.image_size)
+        known = match_classes(other, names)
+        if (known < 0).all():
+            raise DatasetError(f"{config.val}: no sample has a label; validation needs labels")
+        validation = _Samples(samples, known, np.arange(len(other)))
+        return names, _Samples(dataset, labels, everything), validation
+    learn, hold = split_by_class(labels, config.val_fraction, config.seed)
+    validation_part = _Samples(dataset, labels, hold) if len(hold) else None
+    return names, _Samples(dataset, labels, learn), validation_part
+
+
+def _too_few_readable(config: TrainConfig, training: _Samples) -> str:
+    errors = [training.dataset[position].error for position in training.positions.tolist()]
+    reasons = [error for error in errors if error]
+    count = "only one" if len(reasons) < len(errors) else "no"
+    return f"{config.data}: {count} image to learn from could be read; one that could not: {reasons[0]}"
+
+
+def _fingerprint(samples: _Samples) -> str:
+    source = samples.dataset.source
+    return dataset_fingerprint(source.sample_ids, samples.labels.tolist(), source.sizes.tolist())
+
+
+def _stream(config: TrainConfig, samples: _Samples, batches: Sequence[list[int]], device: torch.device) -> BatchStream:
+    return BatchStream(samples.dataset, batches, loader_processes(config.workers), device)
+
+
+def _validate(
+    config: TrainConfig,
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    samples: _Samples | None,
+    device: torch.device,
+) -> Score | None:
+    if samples is None:
+        return None
+    known = samples.positions[samples.labels[samples.positions] >= 0].tolist()
+    batches = [known[i : i + config.batch_size] for i in range(0, len(known), config.batch_size)]
+    with _stream(config, samples, batches, device) as stream:
+        return validate(network, preprocessing, samples.labels, stream, device)
+
+
+def _last_path(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.last{out.suffix or '.pth'}")

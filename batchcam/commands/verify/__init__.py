@@ -1,0 +1,1 @@
+"""`batchcam verify`: every finding about a run, read only."""

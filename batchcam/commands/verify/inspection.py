@@ -1,0 +1,268 @@
+"""What verify reads: every file and every row of a run. Read-only; `answer` does it in a confined process."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import h5py
+import numpy as np
+
+from batchcam.commands.verify import check
+from batchcam.commands.verify.audit import Facts, Wrong, audit
+from batchcam.errors import RunError, without_path
+from batchcam.job.confined import Parent
+from batchcam.record.totals import count_totals, needs_a_look
+from batchcam.rules import Status
+from batchcam.store import structure
+from batchcam.store.findings import Finding, Inspection, Kind
+from batchcam.store.layout import array_shape
+from batchcam.store.manifest import FileRecord, Manifest
+from batchcam.store.plan import Plan, Shard, open_plan
+from batchcam.store.reader import UNREADABLE, blocks, open_file, open_hdf5
+from batchcam.store.schema import CLASSIFIER_ARRAYS, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, sample_arrays
+
+BLOCK_ROWS = 256
+BLOCK_BYTES = 64 * 2**20
+COLUMNS_FOR_TOTALS = ("label", "prediction", "status", "identity_residual", "sample_id")
+
+Deadly = Mapping[str, str]
+"""Files that ended a process that read them, and how: they are not touched again."""
+
+
+Key = TypeVar("Key")
+
+
+class Witness(Protocol):
+    """Who is told how far the inspection is."""
+
+    def tell(self, *, reading: str = "", total: int = 0, advance: int = 0) -> None:
+        """Take note of the file that comes next, of how many samples there are, of how many were checked."""
+
+    def alive(self) -> None:
+        """Take note that it goes on."""
+
+
+def answer(parent: Parent, folder: Path, deadly: dict[str, str]) -> None:
+    """Inspect the run `folder` as a confined process."""
+    parent.tell(seen=inspect(folder, parent, deadly).to_dict())
+
+
+def inspect(run: Path, witness: Witness, deadly: Deadly) -> Inspection:
+    """Check every file and every row of a run.
+
+    Raises:
+        RunError: the directory holds no run at all.
+    """
+    if PLAN_FILE in deadly:
+        return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, deadly[PLAN_FILE])])
+    witness.tell(reading=PLAN_FILE)
+    try:
+        plan = open_plan(run)
+    except RunError as error:
+        if not (run / PLAN_FILE).exists():
+            raise
+        return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, without_path(error))])
+    inspector = _Inspector(run, plan, witness, deadly)
+    found = list(inspector.findings())
+    return Inspection(
+        plan.run_id,
+        len(plan.shards),
+        inspector.samples,
+        inspector.bytes,
+        sorted(inspector.sound),
+        found,
+        inspector.unreadable,
+    )
+
+
+class _Inspector:
+    """One pass over a run's files."""
+
+    def __init__(self, run: Path, plan: Plan, witness: Witness, deadly: Deadly) -> None:
+        self.samples = 0
+        self.bytes = 0
+        self.unreadable = 0
+        self.sound: set[int] = set()
+        self._run, self._plan, self._witness, self._deadly = run, plan, witness, deadly
+        self._names = tuple(a.name for a in sample_arrays(plan.maps))
+        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS_FOR_TOTALS}
+        self._classifier: list[np.ndarray] | None = None
+        self._classifier_of_master: list[np.ndarray] | None = None
+        self._differing: dict[str, tuple[int, int]] = {}
+        self._copies: dict[str, h5py.Dataset] = {}
+
+    def findings(self) -> Iterator[Finding]:
+        manifest, found = self._manifest()
+        yield from found
+        yield from check.check_folder(self._run, self._plan)
+        with contextlib.ExitStack() as stack:
+            of_master = list(self._master(manifest, stack)) if manifest else []
+            self._witness.tell(total=self._plan.sample_count)
+            for shard in self._plan.shards:
+                wrong = list(self._shard(shard, manifest.shards[shard.index] if manifest else None))
+                if not wrong:
+                    self.sound.add(shard.index)
+                yield from wrong
+                self._witness.tell(advance=shard.count)
+            yield from of_master
+        yield from self._compare_with_shards()
+        if manifest:
+            yield from self._totals(manifest)
+
+    def _manifest(self) -> tuple[Manifest | None, list[Finding]]:
+        if fatal := self._fatal(Kind.MANIFEST_DAMAGED, MANIFEST_FILE):
+            return None, [fatal]
+        return check.load_manifest(self._run, self._plan)
+
+    def _fatal(self, kind: Kind, name: str) -> Finding | None:
+        """Announce that `name` comes next, unless it ended a process before: then return that as a finding."""
+        if name in self._deadly:
+            return Finding(kind, name, self._deadly[name])
+        self._witness.tell(reading=name)
+        return None
+
+    def _readable(self, name: str, record: FileRecord | None) -> Iterator[Finding]:
+        """Yield what forbids to parse file `name`."""
+        if fatal := self._fatal(Kind.FILE_UNREADABLE, name):
+            yield fatal
+            return
+        damaged = list(check.check_digest(self._run, name, record))
+        yield from damaged
+        self._witness.alive()
+        if not damaged:
+            self.bytes += (self._run / name).stat().st_size
+
+    def _shard(self, shard: Shard, record: FileRecord | None) -> Iterator[Finding]:
+        name = f"{SHARD_FOLDER}/{shard.file}"
+        damaged = list(self._readable(name, record))
+        yield from damaged
+        if damaged:
+            return
+        try:
+            with open_file(self._run / name) as file:
+                wrong = list(check.check_structure(file, self._plan, shard, name))
+                yield from wrong or self._content(file, shard, name)
+        except RunError as error:
+            yield Finding(Kind.FILE_UNREADABLE, name, without_path(error))
+
+    def _content(self, file: h5py.File, shard: Shard, name: str) -> Iterator[Finding]:
+        yield from check.check_classes(file, self._plan, name)
+        classifier = [file[a.name][...] for a in CLASSIFIER_ARRAYS]
+        self._classifier = self._classifier or classifier
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(classifier, self._classifier, strict=True)):
+            yield Finding(Kind.CLASSIFIER, name, "not the classifier of the first shard", array="classifier")
+        facts = self._facts(classifier[1])
+        wrong: dict[tuple[str, str, str], tuple[int, int]] = {}
+        for start, block in blocks(file, self._names, self._block_rows()):
+            first = shard.first + start
+            expected = np.arange(first, first + len(block["status"]))
+            displaced = Wrong(
+                "coverage", "sample_index", block["sample_index"] != expected, "not the sample that the plan says"
+            )
+            for broken in (displaced, *audit(block, facts)):
+                _count(wrong, (broken.rule, broken.array, broken.message), broken.rows, first)
+            for column in COLUMNS_FOR_TOTALS:
+                self._columns[column].append(block[column])
+            self.samples += len(block["status"])
+            self.unreadable += int(((block["status"] & Status.UNREADABLE) > 0).sum())
+            yield from self._compare_copies(block, first, name)
+            self._witness.alive()
+        for (rule, array, message), (count, first) in wrong.items():
+            yield Finding(Kind(rule), name, f"{count} rows, first sample {first}: {message}", array, count, first)
+
+    def _compare_copies(self, block: Mapping[str, np.ndarray], first: int, name: str) -> Iterator[Finding]:
+        """Count the rows of run.h5 that are not what a shard says."""
+        if not self._copies:
+            return
+        self._witness.tell(reading=MASTER_FILE)
+        try:
+            for array, rows in check.differing_rows(self._copies, block, first):
+                _count(self._differing, array, rows, first)
+        except (*UNREADABLE, MemoryError) as error:
+            self._copies = {}
+            yield Finding(Kind.FILE_UNREADABLE, MASTER_FILE, f"HDF5 cannot read it: {error}")
+        self._witness.tell(reading=name)
+
+    def _master(self, manifest: Manifest, stack: contextlib.ExitStack) -> Iterator[Finding]:
+        """Yield what is wrong with run.h5 by itself; if nothing is, it stays open for comparison until `stack` ends."""
+        damaged = list(self._readable(MASTER_FILE, manifest.master))
+        yield from damaged
+        if damaged:
+            return
+        try:
+            file = open_hdf5(self._run / MASTER_FILE)
+            stack.callback(_close, file)
+            wrong = list(check.check_master(file, self._plan, manifest))
+            yield from wrong
+            if not wrong:
+                yield from check.check_classes(file, self._plan, MASTER_FILE)
+                self._classifier_of_master = [file[a.name][...] for a in CLASSIFIER_ARRAYS]
+                arrays = sample_arrays(self._plan.maps)
+                self._copies = {a.name: file[a.name] for a in arrays if not structure.lies_in_shards(file, a)}
+        except (*UNREADABLE, MemoryError) as error:
+            yield Finding(Kind.FILE_UNREADABLE, MASTER_FILE, f"HDF5 cannot read it: {error}")
+
+    def _compare_with_shards(self) -> Iterator[Finding]:
+        """Yield where run.h5 does not say what the shards say that were read."""
+        if self._classifier and self._classifier_of_master:
+            pairs = zip(CLASSIFIER_ARRAYS, self._classifier, self._classifier_of_master, strict=True)
+            for array, of_shard, of_master in pairs:
+                if not np.array_equal(of_shard, of_master, equal_nan=True):
+                    yield Finding(Kind.CLASSIFIER, MASTER_FILE, "not that of the first shard", array=array.name)
+        for name, (count, first) in self._differing.items():
+            message = f"{count} rows, first sample {first}: not what the shards say"
+            yield Finding(Kind.SCHEMA, MASTER_FILE, message, name, count, first)
+
+    def _block_rows(self) -> int:
+        """Return how many rows to read at once: BLOCK_ROWS, fewer where rows are large."""
+        shapes = [(a, array_shape(a, self._plan, 1)) for a in sample_arrays(self._plan.maps)]
+        row_bytes = sum(math.prod(s) * np.dtype(a.dtype).itemsize for a, s in shapes if a.dtype != "text")
+        return max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes))
+
+    def _facts(self, bias: np.ndarray) -> Facts:
+        plan = self._plan
+        return Facts(
+            len(plan.class_names),
+            plan.cams,
+            plan.maps,
+            plan.input_size,
+            plan.precision,
+            plan.identity,
+            bias,
+            plan.method,
+        )
+
+    def _gathered(self) -> dict[str, np.ndarray] | None:
+        """Return the columns of all shards, None unless each was sound enough to be read."""
+        if self.samples != self._plan.sample_count:
+            return None
+        return {name: np.concatenate(parts) for name, parts in self._columns.items()}
+
+    def _totals(self, manifest: Manifest) -> Iterator[Finding]:
+        columns = self._gathered()
+        if columns is None:
+            return
+        if len(np.unique(columns["sample_id"])) != len(columns["sample_id"]):
+            yield Finding(Kind.COVERAGE, SHARD_FOLDER, "a sample id stands twice in the run", array="sample_id")
+        totals: dict[str, Any] = count_totals(columns)
+        if totals != manifest.totals:
+            differing = sorted(k for k in {*totals, *manifest.totals} if totals.get(k) != manifest.totals.get(k))
+            yield Finding(Kind.TOTALS, MANIFEST_FILE, f"{', '.join(differing)}: not what the shards give")
+        if needs_a_look(totals) != manifest.findings:
+            yield Finding(Kind.TOTALS, MANIFEST_FILE, "its findings are not what the shards give")
+
+
+def _count(counted: dict[Key, tuple[int, int]], key: Key, rows: np.ndarray, first: int) -> None:
+    """Add the rows of a block that starts at sample `first` to those counted before: how many, and the first."""
+    if rows.any():
+        count, earliest = counted.get(key, (0, first + int(rows.argmax())))
+        counted[key] = (count + int(rows.sum()), earliest)
+
+
+def _close(file: h5py.File) -> None:
+    with contextlib.suppress(*UNREADABLE):  # of what it read, nothing depends on how it is left
+        file.close()

@@ -1,0 +1,178 @@
+"""verify: is the run whole, and is what it says true? Read-only."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from batchcam.config import VerifyConfig
+from batchcam.job.confined import DiedError, ask
+from batchcam.job.console import Progress, note
+from batchcam.store.findings import Finding, Inspection, Kind
+from batchcam.store.plan import open_plan
+from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, SHARD_FOLDER
+
+RANGES_SHOWN = 8
+DEATHS = 10
+"""So many files may end the process that reads them, then verify gives up."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifySummary:
+    """What verify saw.
+
+    Attributes:
+        run: the run directory.
+        run_id: of the plan, None when it can't be read.
+        shards: checked.
+        samples: rows checked.
+        unreadable: of them, how many say that their image could not be read.
+        bytes: of the files whose digest was computed.
+        recomputed: samples explained again.
+        manifest_sha256: digest of manifest.json, to be compared with one noted down when the run was made.
+        found: all findings.
+    """
+
+    run: str
+    run_id: str | None
+    shards: int
+    samples: int
+    unreadable: int
+    bytes: int
+    recomputed: int
+    manifest_sha256: str | None
+    found: list[Finding]
+
+    @property
+    def findings(self) -> int:
+        """How many findings there are."""
+        return len(self.found)
+
+    @property
+    def told(self) -> list[str]:
+        """The findings, a line each; those of several missing shards are one line, where the first of them stood."""
+        missing = [f for f in self.found if f.kind is Kind.FILE_MISSING and f.file.startswith(f"{SHARD_FOLDER}/")]
+        if len(missing) < 2:
+            return list(map(str, self.found))
+        numbers = [int(f.file.removesuffix(".h5").rpartition("-")[2]) for f in missing]
+        line = (
+            f"{Kind.FILE_MISSING.value}: {len(missing)} of {self.shards} shards ({_ranges(numbers)}): "
+            "the run is not finished, or shards were lost; run explain again"
+        )
+        others = set(map(id, missing[1:]))
+        return [line if f is missing[0] else str(f) for f in self.found if id(f) not in others]
+
+
+def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
+    """Check every file and every row of a run; report everything that is wrong.
+
+    Args:
+        config: what is asked.
+        confine: parse the files in another process, with limits; one that crashes, hangs or eats memory is a finding.
+            Without, that happens to this process.
+
+    Raises:
+        RunError: the directory holds no run at all.
+    """
+    with _Bar(config.quiet) as bar:
+        seen = _survive(config.run, bar) if confine else _inspect_here(config.run, bar)
+    found, recomputed = list(seen.found), 0
+    if config.recompute and seen.run_id:
+        recomputed, more = _recompute(config, set(seen.sound))
+        found += more
+    return VerifySummary(
+        run=str(config.run),
+        run_id=seen.run_id,
+        shards=seen.shards,
+        samples=seen.samples,
+        unreadable=seen.unreadable,
+        bytes=seen.bytes,
+        recomputed=recomputed,
+        manifest_sha256=_digest(config.run) if seen.run_id else None,
+        found=found,
+    )
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return ascending numbers of shards as text, such as "00001 to 00003, 00007"."""
+    edges = [i for i, n in enumerate(numbers) if i == 0 or n != numbers[i - 1] + 1]
+    parts = [(numbers[a], numbers[b - 1]) for a, b in zip(edges, [*edges[1:], len(numbers)], strict=True)]
+    told = [f"{a:05d}" if a == b else f"{a:05d} to {b:05d}" for a, b in parts[:RANGES_SHOWN]]
+    return ", ".join([*told, *(["…"] if len(parts) > RANGES_SHOWN else [])])
+
+
+def _inspect_here(run: Path, bar: _Bar) -> Inspection:
+    from batchcam.commands.verify.inspection import inspect
+
+    return inspect(run, bar, {})
+
+
+def _survive(run: Path, bar: _Bar) -> Inspection:
+    """Return what a confined process sees; whenever one ends before its time, another leaves out the file at fault."""
+    deadly: dict[str, str] = {}
+    for _ in range(DEATHS):
+        try:
+            for message in ask("batchcam.commands.verify.inspection", run, deadly=deadly):
+                if "seen" in message:
+                    return Inspection.from_dict(message["seen"])
+                bar.tell(**message)
+            raise DiedError("its process said nothing at all")
+        except DiedError as error:
+            deadly[bar.reading] = str(error)
+    found = [Finding(Kind.FILE_UNREADABLE, file, message) for file, message in deadly.items()]
+    rest = Finding(Kind.FILE_UNREADABLE, SHARD_FOLDER, "the rest of the run is not checked: too many such files")
+    return Inspection(None, 0, 0, 0, [], [*found, rest])
+
+
+class _Bar:
+    """The witness that shows a person how far the inspection is.
+
+    Attributes:
+        reading: the file that is being read.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self.reading = PLAN_FILE
+        self._quiet = quiet
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.__exit__(kind, error, trace)
+
+    def tell(self, *, reading: str = "", total: int = 0, advance: int = 0) -> None:
+        self.reading = reading or self.reading
+        if total and not self._progress:
+            self._progress = Progress("verify", total, "samples", self._quiet)
+        if advance and self._progress:
+            self._progress.advance(advance)
+
+    def alive(self) -> None:
+        pass
+
+
+def _recompute(config: VerifyConfig, sound: set[int]) -> tuple[int, list[Finding]]:
+    from batchcam.commands.explain.recompute import recompute  # needs torch
+
+    plan = open_plan(config.run)
+    shards = [s for s in plan.shards if s.index in sound]
+    count = min(config.recompute, sum(s.count for s in shards))
+    note(f"explaining {count} samples again", config.quiet)
+    return recompute(config, plan, shards)
+
+
+def _digest(run: Path) -> str | None:
+    from batchcam.store import landing
+    from batchcam.store.document import SIZE_LIMIT
+
+    path = run / MANIFEST_FILE
+    if not landing.is_own_file(run, MANIFEST_FILE) or path.stat().st_size > SIZE_LIMIT:
+        return None
+    return landing.file_digest(path)

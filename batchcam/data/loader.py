@@ -1,0 +1,313 @@
+"""Batches of a dataset, decoded by loader processes, in an order that shards dictate."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import functools
+import multiprocessing.queues
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType, TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.multiprocessing
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from batchcam.data.preprocessing import Preprocessing
+from batchcam.data.samples import Source, StoredSample
+from batchcam.data.timed_source import HungStorageError
+from batchcam.errors import BatchcamError, one_line
+from batchcam.images.decoding import UnreadableImageError
+from batchcam.job.processes import JOB_SIGNALS, die_with_parent
+
+NO_DIGEST = bytes(32)
+
+
+class LoaderDiedError(BatchcamError):
+    """A loader process is gone, and with it the batches it was to make."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedSample:
+    """One sample, ready for a batch; `pixels` is None when it is unreadable, and `error` says why."""
+
+    index: int
+    pixels: Tensor | None
+    sha256: bytes
+    crop_box: tuple[float, float, float, float]
+    image_size: tuple[int, int]
+    error: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedBatch:
+    """Consecutive samples of one shard.
+
+    Attributes:
+        indices: positions in the dataset, int64 (n,).
+        pixels: uint8 (n, 3, H, W), or float32 (n, C, H, W) that is already normalised; zeros for unreadable samples.
+        sha256: digests of the stored images, uint8 (n, 32).
+        crop_box: the network's view in pixels of the original, float32 (n, 4); NaN for unreadable samples.
+        image_size: height and width of the original, int32 (n, 2); -1 for unreadable samples.
+        errors: one line for each unreadable sample, "" for the others.
+    """
+
+    indices: Tensor
+    pixels: Tensor
+    sha256: Tensor
+    crop_box: Tensor
+    image_size: Tensor
+    errors: list[str]
+
+    def pin_memory(self) -> LoadedBatch:
+        """Return the batch with page-locked pixels; the DataLoader calls it when they go to a GPU."""
+        return dataclasses.replace(self, pixels=self.pixels.pin_memory())
+
+    @property
+    def unreadable(self) -> np.ndarray:
+        """Which samples are unreadable, bool (n,)."""
+        return np.array([bool(e) for e in self.errors])
+
+
+class SampleDataset(Dataset[Any]):
+    """A source's samples, decoded and preprocessed; a bad one is a sample with an error, never an exception.
+
+    Args:
+        source: the dataset.
+        preprocessing: how an image becomes the network's input; None: the samples are preprocessed tensors.
+        input_size: (H, W) that every sample must have in the end.
+        channels: C that every sample must have in the end.
+    """
+
+    def __init__(
+        self, source: Source, preprocessing: Preprocessing | None, input_size: tuple[int, int], channels: int = 3
+    ) -> None:
+        self.source, self.preprocessing, self.input_size = source, preprocessing, input_size
+        self._shape = (channels, *input_size)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> LoadedSample:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[LoadedSample]:
+        """Return several samples: torch's loader asks for a whole batch by this name."""
+        return self.source.each(indices, self._load)
+
+    def _load(self, index: int, read: Callable[[int], StoredSample]) -> LoadedSample:
+        sha256: bytes | None = None
+        try:
+            stored = read(index)
+            sha256 = stored.sha256
+            if isinstance(stored.image, Tensor) and self.preprocessing is not None:
+                # stacked with images it would make floats of their bytes, which would then count as normalised
+                raise UnreadableImageError("a preprocessed tensor in a dataset whose other samples are images")
+            pixels, crop_box, size = prepare(stored.image, self.preprocessing)
+            if tuple(pixels.shape) != self._shape:
+                raise UnreadableImageError(f"input of {tuple(pixels.shape)}, the run's is {self._shape}")
+        except UnreadableImageError as error:
+            digest = sha256 or getattr(error, "sha256", None) or NO_DIGEST
+            return LoadedSample(index, None, digest, (float("nan"),) * 4, (-1, -1), str(error) or "unreadable")
+        return LoadedSample(index, pixels, sha256, crop_box, size, "")
+
+
+def prepare(
+    image: Any, preprocessing: Preprocessing | None
+) -> tuple[Tensor, tuple[float, float, float, float], tuple[int, int]]:
+    """Return an image's pixels for the network, its crop box, and its own (height, width).
+
+    A float tensor counts as preprocessed and passes through.
+    """
+    if isinstance(image, Tensor):
+        height, width = image.shape[1:]
+        return image.float(), (0.0, 0.0, float(width), float(height)), (height, width)
+    if preprocessing is None:
+        raise UnreadableImageError("an image in a dataset whose other samples are preprocessed tensors")
+    pixels, crop_box = preprocessing.apply(image)
+    return pixels, crop_box, (image.height, image.width)
+
+
+class RangeBatches(Sampler[list[int]]):
+    """Index lists of at most `batch_size` that never cross the edge of a range.
+
+    Args:
+        ranges: (first, count) of each shard, in the order of work.
+        batch_size: samples of one forward pass.
+    """
+
+    def __init__(self, ranges: Sequence[tuple[int, int]], batch_size: int) -> None:
+        self._ranges, self._batch_size = ranges, batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for first, count in self._ranges:
+            for start in range(first, first + count, self._batch_size):
+                yield list(range(start, min(start + self._batch_size, first + count)))
+
+    def __len__(self) -> int:
+        return sum(-(-count // self._batch_size) for _, count in self._ranges)
+
+
+def collate(samples: Sequence[LoadedSample]) -> LoadedBatch:
+    """Return one batch; unreadable samples keep their place, with pixels of zero."""
+    good = next((s.pixels for s in samples if s.pixels is not None), None)
+    blank = torch.zeros_like(good) if good is not None else None
+    if blank is None:
+        pixels = torch.empty(0)
+    else:
+        pixels = torch.stack([blank if s.pixels is None else s.pixels for s in samples])
+    return LoadedBatch(
+        indices=torch.tensor([s.index for s in samples], dtype=torch.int64),
+        pixels=pixels,
+        sha256=torch.tensor(np.frombuffer(b"".join(s.sha256 for s in samples), np.uint8).reshape(-1, 32).copy()),
+        crop_box=torch.tensor([s.crop_box for s in samples], dtype=torch.float32),
+        image_size=torch.tensor([s.image_size for s in samples], dtype=torch.int32),
+        errors=[s.error for s in samples],
+    )
+
+
+class BatchStream:
+    """Batches of `dataset` in the order of `batches`; use it with `with`, then loop over it.
+
+    The loader processes start when the block is entered and end with it.
+
+    Args:
+        dataset: what to load.
+        batches: index lists, such as RangeBatches.
+        processes: loader processes; 0 decodes in this one.
+        device: where they go; for a GPU their pixels are page-locked.
+    """
+
+    def __init__(
+        self, dataset: SampleDataset, batches: Iterable[list[int]], processes: int, device: torch.device
+    ) -> None:
+        # without a lock, unlike an Event: a signal's handler that is interrupted by a signal would wait for itself
+        # only where there are processes: it lives in shared memory, which `-j 0` does without
+        self._closing = torch.multiprocessing.get_context().RawValue("b", 0) if processes else _Closing()
+        with _without_torchs_advice():
+            self._loader: DataLoader[LoadedBatch] = DataLoader(
+                dataset,
+                batch_sampler=batches,
+                num_workers=processes,
+                collate_fn=collate,
+                pin_memory=device.type == "cuda",
+                worker_init_fn=functools.partial(_leave_signals_to_parent, self._closing, os.getpid()),
+            )
+        self._iterator: Iterator[LoadedBatch] | None = None
+
+    def __enter__(self) -> BatchStream:
+        # a block that is never left: multiprocessing's own clean-up sends SIGTERM and waits for ever
+        atexit.register(self._close)
+        self._closing.value = 0
+        # loader processes inherit the mask until they have their own handlers
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
+        try:
+            with _without_torchs_advice():
+                self._iterator = iter(self._loader)
+        except OSError as error:  # no room for semaphores in /dev/shm, no process left
+            _forget_unbuilt_iterator(error)
+            raise BatchcamError(f"cannot start loader processes: {error.strerror or error}; try --workers 0") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+        atexit.unregister(self._close)
+        # dropping the iterator ends its processes too, but not while an exception's traceback holds it
+        if end := getattr(self._iterator, "_shutdown_workers", None):
+            end()
+        self._iterator = None
+
+    def _close(self) -> None:
+        self._closing.value = 1
+
+    def __iter__(self) -> BatchStream:
+        return self
+
+    def __next__(self) -> LoadedBatch:
+        if self._iterator is None:
+            raise RuntimeError("a BatchStream gives batches inside its `with` block only")
+        try:
+            return next(self._iterator)
+        except HungStorageError:
+            raise HungStorageError from None  # without the loader's traceback, which torch puts into the message
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # torch tells by RuntimeError, unless the loader died while it was handing over a batch
+            if isinstance(error, RuntimeError) and not is_loader_death(error):
+                raise
+            raise loader_died(error) from error
+
+
+@contextlib.contextmanager
+def _without_torchs_advice() -> Iterator[None]:
+    """Silence torch where it tells at length that there are more processes than CPUs: they were asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        yield
+
+
+def is_loader_death(error: BaseException) -> bool:
+    """Return whether `error` tells that a loader process died: torch raises it from wherever the news arrives."""
+    # "DataLoader worker process 0" would be an exception in a living one
+    told = ("DataLoader worker (pid", "Pin memory thread exited")  # which hands over, for a GPU
+    return isinstance(error, LoaderDiedError) or any(words in str(error) for words in told)
+
+
+def loader_died(error: BaseException) -> LoaderDiedError:
+    """Return what to tell about the death of a loader process."""
+    if isinstance(error, LoaderDiedError):
+        return error
+    advice = "out of memory, or of shared memory (/dev/shm)? try fewer --workers"
+    return LoaderDiedError(f"a loader process died: {error}; {advice}")
+
+
+def _forget_unbuilt_iterator(error: BaseException) -> None:
+    """Mark torch's iterator, whose construction failed, as shut down: else its end looks for processes in vain."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        iterator: Any = frame.f_locals.get("self")
+        if type(iterator).__name__ == "_MultiProcessingDataLoaderIter" and not hasattr(iterator, "_workers"):
+            iterator._shutdown = True
+
+
+class _Closing:
+    """What a RawValue is to loader processes, where there are none."""
+
+    value = 0
+
+
+def _leave_signals_to_parent(closing: Any, parent: int, process: int) -> None:
+    """Make a loader process deaf to what a scheduler sends to the whole job, as long as its parent lives.
+
+    The parent finishes its batch first, and needs its loaders for that; when it is done, SIGTERM counts again.
+    """
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        if closing.value or os.getppid() != parent:
+            os._exit(0)
+
+    die_with_parent(parent)  # torch looks every five seconds, and not from the start
+    # the hook's own answer is a traceback, and a batch that is waited for without end
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_without_batch)  # type: ignore[attr-defined]
+
+    signal.signal(signal.SIGTERM, heard)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)
+
+
+def _end_without_batch(error: BaseException, batch: object) -> None:
+    """End this process: it can't hand over a batch, such as for want of shared memory (/dev/shm)."""
+    print(f"batchcam: a loader process can't hand over a batch: {one_line(error)}", file=sys.stderr, flush=True)
+    os._exit(1)

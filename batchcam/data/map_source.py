@@ -1,0 +1,212 @@
+"""Map-style datasets, whose samples come as objects and not as files."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from batchcam.data.samples import (
+    NOT_OF_THE_FILE,
+    UNKNOWN_LABEL,
+    UNKNOWN_SIZE,
+    PackedText,
+    Source,
+    StoredSample,
+    numbered_ids,
+    packed_ids,
+)
+from batchcam.errors import DatasetError, one_line
+from batchcam.images.decoding import UnreadableImageError, describe, load_rgb
+
+_LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
+_FILE_ATTRIBUTES = ("samples", "_samples", "_image_files", "_images")
+_EXPECTED = "a PIL image, or a tensor (C, H, W) of uint8 or floats"
+
+
+class MapSource(Source):
+    """Items (image, label[, id]) of a map-style dataset."""
+
+    def __init__(self, spec: str, dataset: Any, id_prefix: str = "") -> None:
+        """List `dataset`: from its attributes where it has them, else by one pass over its items.
+
+        Raises:
+            DatasetError: its items, labels, ids or class names can't be used.
+        """
+        where = one_line(spec)
+        count = _length(where, dataset)
+        self._dataset = dataset
+        with_ids = _check_first_item(where, dataset)
+        labels = _attribute(dataset, _LABEL_ATTRIBUTES)
+        sample_ids = _attribute(dataset, ("sample_ids",))
+        notes = []
+        sizes = _sizes(dataset, count)
+        if labels is None or (sample_ids is None and with_ids):
+            items = _Pass(dataset, count)
+            labels = items.labels if labels is None else labels
+            sample_ids = items.sample_ids if sample_ids is None and with_ids else sample_ids
+            notes.append("labels or ids read from the items: attributes targets and sample_ids would list it quicker")
+        class_indices = _class_indices(where, labels, count)
+        class_names = _class_names(where, dataset, class_indices)
+        ids = _ids(where, sample_ids, count, id_prefix)
+        super().__init__(spec, ids, class_indices, sizes, class_names, notes)
+
+    def read(self, index: int) -> StoredSample:
+        """Ask the dataset for one item; what it raises makes the sample unreadable.
+
+        Raises:
+            UnreadableImageError: it raised something, or gave no image.
+            OSError: one that says nothing about the sample; a rerun may read it.
+        """
+        index = range(len(self))[index]
+        try:
+            item = self._dataset[index]
+        except UnreadableImageError:
+            raise
+        except Exception as error:  # whatever the user's code raises is about this sample
+            if isinstance(error, OSError) and error.errno in NOT_OF_THE_FILE:
+                raise
+            raise UnreadableImageError(f"{type(error).__name__}: {describe(error)}") from error
+        if not _is_item(item):
+            raise UnreadableImageError(f"the dataset gave {type(item).__name__}, not (image, label)")
+        return _stored(item[0])
+
+
+class _Pass:
+    """Labels and ids gathered from the items themselves."""
+
+    def __init__(self, dataset: Any, count: int) -> None:
+        self.labels: list[object] = []
+        self.sample_ids: list[object] = []
+        numbers = numbered_ids(count)
+        for index, item in enumerate(_items(dataset, count)):
+            self.labels.append(None if item is None else item[1])
+            self.sample_ids.append(item[2] if item is not None and len(item) > 2 else numbers[index])
+
+
+def _items(dataset: Any, count: int) -> Iterator[Sequence[Any] | None]:
+    """Yield every item, None for those that can't be read or used: reading reports them."""
+    for index in range(count):
+        try:
+            item = dataset[index]
+        except Exception:  # reading it again says what is wrong with it
+            item = None
+        yield item if _is_item(item) else None
+
+
+def _is_item(item: object) -> bool:
+    return isinstance(item, (tuple, list)) and len(item) >= 2
+
+
+def _check_first_item(where: str, dataset: Any) -> bool:
+    """Refuse a dataset whose first item has no image or label; return whether it has an id."""
+    try:
+        item = dataset[0]
+    except Exception:  # one unreadable sample says nothing about the others
+        return False
+    if not _is_item(item):
+        raise DatasetError(f"{where}: items are {type(item).__name__}: return (image, label) or (image, label, id)")
+    if not isinstance(item[0], Image.Image) and not _is_image_tensor(item[0]):
+        raise DatasetError(f"{where}: images are {_kind(item[0])}: return {_EXPECTED}")
+    return len(item) > 2
+
+
+def _length(where: str, dataset: Any) -> int:
+    try:
+        count = len(dataset)
+    except TypeError as error:
+        raise DatasetError(f"{where}: {type(dataset).__name__} has no length: return a map-style dataset") from error
+    if not count:
+        raise DatasetError(f"{where}: no samples: the dataset is empty")
+    return count
+
+
+def _attribute(dataset: Any, names: Sequence[str]) -> Any:
+    """Return the first of these attributes that the dataset has, or None."""
+    return next((value for name in names if (value := getattr(dataset, name, None)) is not None), None)
+
+
+def _class_indices(where: str, labels: Any, count: int) -> NDArray[np.int64]:
+    try:
+        values = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else list(labels)
+        indices = [UNKNOWN_LABEL if value is None else operator.index(value) for value in values]
+    except TypeError as error:
+        raise DatasetError(f"{where}: labels are not class indices: give whole numbers, -1 where not known") from error
+    if len(indices) != count:
+        raise DatasetError(f"{where}: {len(indices)} labels for {count} samples: give one for each")
+    if min(indices) < UNKNOWN_LABEL:
+        raise DatasetError(f"{where}: label {min(indices)}: class indices start at 0, -1 is not known")
+    return np.array(indices, np.int64)
+
+
+def _class_names(where: str, dataset: Any, labels: NDArray[np.int64]) -> tuple[str, ...] | None:
+    classes = getattr(dataset, "classes", None)
+    if classes is None:
+        return None
+    # torchvision's ImageNet gives a tuple of synonyms for each class
+    names = tuple(str(name[0]) if isinstance(name, tuple) else str(name) for name in classes)
+    if int(labels.max()) >= len(names):
+        raise DatasetError(f"{where}: label {int(labels.max())} has no name: attribute classes names {len(names)}")
+    return names
+
+
+def _ids(where: str, sample_ids: Any, count: int, prefix: str) -> PackedText:
+    if sample_ids is None:
+        return numbered_ids(count, prefix)
+    ids = list(sample_ids)
+    if len(ids) != count:
+        raise DatasetError(f"{where}: {len(ids)} ids for {count} samples: give one for each")
+    return packed_ids(ids, where)
+
+
+def _sizes(dataset: Any, count: int) -> NDArray[np.int64]:
+    """Return the bytes of each stored image where the dataset tells, without reading one, int64 (n,)."""
+    data = getattr(dataset, "data", None)
+    if isinstance(data, (Tensor, np.ndarray)) and len(data) == count:
+        return np.full(count, data.nbytes // count, np.int64)
+    files = _attribute(dataset, _FILE_ATTRIBUTES)
+    if not isinstance(files, (list, tuple)) or len(files) != count:
+        return np.full(count, UNKNOWN_SIZE, np.int64)
+    return np.array([_file_size(file[0] if isinstance(file, tuple) else file) for file in files], np.int64)
+
+
+def _file_size(path: object) -> int:
+    try:
+        return os.stat(path).st_size if isinstance(path, (str, os.PathLike)) else UNKNOWN_SIZE
+    except OSError:
+        return UNKNOWN_SIZE
+
+
+def _stored(image: object) -> StoredSample:
+    """Return an item's image as it is stored: RGB, or float32 and preprocessed."""
+    if isinstance(image, Image.Image):
+        return _stored_rgb(load_rgb(image))
+    if not isinstance(image, Tensor) or not _is_image_tensor(image):
+        raise UnreadableImageError(f"the dataset gave {_kind(image)}: expected {_EXPECTED}")
+    tensor = image.detach().cpu().contiguous()
+    if tensor.dtype.is_floating_point:
+        values = tensor.to(torch.float32)
+        return StoredSample(hashlib.sha256(values.numpy().astype("<f4", copy=False).tobytes()).digest(), values)
+    if len(tensor) not in (1, 3):
+        raise UnreadableImageError(f"the dataset gave {_kind(image)}: expected 1 or 3 channels")
+    return _stored_rgb(Image.fromarray(tensor.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()))
+
+
+def _stored_rgb(image: Image.Image) -> StoredSample:
+    return StoredSample(hashlib.sha256(image.tobytes()).digest(), image)
+
+
+def _is_image_tensor(image: object) -> bool:
+    return isinstance(image, Tensor) and image.ndim == 3 and (image.dtype == torch.uint8 or image.is_floating_point())
+
+
+def _kind(image: object) -> str:
+    return f"{image.dtype} {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__

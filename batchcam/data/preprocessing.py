@@ -1,0 +1,231 @@
+"""From an upright RGB image to the network's input: resize, centre crop, scale, normalise."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+from batchcam.config import parse_size, parse_triple
+from batchcam.errors import ConfigError, one_line
+from batchcam.images.decoding import UnreadableImageError
+
+INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+
+_CHANNELS: Final = 3
+
+_SHOWN: Final = 100
+"""Characters of a wrong value that a message shows."""
+
+_MOST_PIXELS: Final = 2**25
+"""Largest resized image: about 5800x5800, 100 MB; a checkpoint could ask for any number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input; sizes are (height, width) in pixels.
+
+    Attributes:
+        resize: None for no resizing, (n,) to bring the shorter side to n and keep the aspect as torchvision's
+            `Resize(n)` does, or exactly (height, width).
+        image_size: the network's input, cut from the centre as torchvision's `CenterCrop` does.
+        mean: subtracted per channel after scaling to [0, 1].
+        std: divided by per channel afterwards.
+        interpolation: one of `INTERPOLATIONS`, as Pillow computes it.
+    """
+
+    resize: tuple[int, ...] | None
+    image_size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant.
+
+        Raises:
+            ConfigError: a field has the wrong length, type or range, or the crop is larger than the resized image.
+        """
+        _check_lengths("image_size", self.image_size, (2,))
+        _check_pixels("image_size", self.image_size)
+        if self.resize is not None:
+            _check_lengths("resize", self.resize, (1, 2))
+            _check_pixels("resize", self.resize)
+            guaranteed = self.resize * 2 if len(self.resize) == 1 else self.resize
+            if any(crop > side for crop, side in zip(self.image_size, guaranteed, strict=True)):
+                raise ConfigError(
+                    f"image_size: {_by(self.image_size)} is larger than what resize {_by(self.resize)} guarantees: "
+                    "crop less or resize to more"
+                )
+        _check_numbers("mean", self.mean)
+        _check_numbers("std", self.std)
+        if any(value <= 0 for value in self.std):
+            raise ConfigError(f"std: {list(self.std)}: every value must be above 0")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ConfigError(f"interpolation: {_shown(self.interpolation)!r}: choose from {', '.join(INTERPOLATIONS)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types; `from_dict` reads them back."""
+        return {
+            "resize": None if self.resize is None else list(self.resize),
+            "image_size": list(self.image_size),
+            "mean": [float(value) for value in self.mean],
+            "std": [float(value) for value in self.std],
+            "interpolation": self.interpolation,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Return the preprocessing that `to_dict` wrote.
+
+        Raises:
+            ConfigError: a key is unknown or missing, or a value can't be meant.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+        unknown = [_shown(key) for key in values if key not in known]
+        if unknown:
+            raise ConfigError(f"preprocessing: unknown key {_shown(', '.join(unknown))}: known are {', '.join(known)}")
+        missing = [key for key in required if key not in values]
+        if missing:
+            raise ConfigError(f"preprocessing: missing key {', '.join(missing)}")
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**fields)
+
+    def apply(self, image: Image.Image) -> tuple[Tensor, tuple[float, float, float, float]]:
+        """Resize and crop one image exactly as torchvision's `Resize` and `CenterCrop` do on a PIL image.
+
+        Args:
+            image: upright original, mode RGB.
+
+        Returns:
+            The network's view, uint8 (3, H, W), and its box x0, y0, x1, y1 in pixels of the original.
+
+        Raises:
+            UnreadableImageError: the image is too small to crop, or too elongated to resize.
+        """
+        resized = self._resize(image)
+        (height, width), (view_height, view_width) = (resized.height, resized.width), self.image_size
+        if view_height > height or view_width > width:
+            raise UnreadableImageError(
+                f"image of {height}x{width} pixels is smaller than the network's input of {view_height}x{view_width}"
+            )
+        # torchvision's CenterCrop rounds halves to even, as Python does
+        top, left = round((height - view_height) / 2.0), round((width - view_width) / 2.0)
+        pixels = F.pil_to_tensor(F.crop(resized, top, left, view_height, view_width)).contiguous()
+        scale_x, scale_y = image.width / width, image.height / height
+        box = (left * scale_x, top * scale_y, (left + view_width) * scale_x, (top + view_height) * scale_y)
+        return pixels, box
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return `pixels` as the network takes them: torchvision's `ToTensor` and `Normalize`, on any device.
+
+        Args:
+            pixels: uint8 (N, 3, H, W).
+
+        Returns:
+            float32 (N, 3, H, W) on the same device.
+
+        Raises:
+            ValueError: another type or shape.
+        """
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != _CHANNELS:
+            raise ValueError(f"expected uint8 (N, 3, H, W), got {pixels.dtype} {tuple(pixels.shape)}")
+        largest, mean, std = _constants(self.mean, self.std, pixels.device)
+        return pixels.to(torch.float32).div_(largest).sub_(mean).div_(std)
+
+    def _resize(self, image: Image.Image) -> Image.Image:
+        if self.resize is None:
+            return image
+        if len(self.resize) == 1:
+            shorter, longer = sorted(image.size)
+            pixels = self.resize[0] ** 2 * longer // shorter
+            if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
+                raise UnreadableImageError(
+                    f"image of {image.height}x{image.width} pixels is too elongated: "
+                    f"{pixels} pixels once its shorter side is {self.resize[0]}"
+                )
+        resized = F.resize(image, list(self.resize), InterpolationMode(self.interpolation))
+        return cast(Image.Image, resized)
+
+
+@functools.lru_cache(maxsize=16)
+def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return 255, mean and std on `device`, to be copied there once and not once a batch."""
+    # CUDA multiplies by the reciprocal of a plain number, which is not what the CPU computes
+    largest = torch.tensor(255.0, device=device)
+    return largest, _per_channel(mean, device), _per_channel(std, device)
+
+
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+
+
+def _by(size: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in size)
+
+
+def _shown(value: object) -> str:
+    text = one_line(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _check_lengths(field: str, sides: object, allowed: tuple[int, ...]) -> None:
+    names = " or ".join({1: "(shorter side,)", 2: "(height, width)"}[count] for count in allowed)
+    if not isinstance(sides, tuple) or len(sides) not in allowed:
+        raise ConfigError(f"{field}: {_shown(sides)}: expected {names}")
+    if not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides):
+        raise ConfigError(f"{field}: {_shown(list(sides))}: sides are whole numbers of pixels from 1")
+
+
+def _check_pixels(field: str, sides: tuple[int, ...]) -> None:
+    if sides[0] * sides[-1] > _MOST_PIXELS:
+        raise ConfigError(f"{field}: {_by(sides)}: more than {_MOST_PIXELS} pixels")
+
+
+def _check_numbers(field: str, values: object) -> None:
+    if not isinstance(values, tuple) or len(values) != _CHANNELS:
+        raise ConfigError(f"{field}: {_shown(values)}: expected {_CHANNELS} numbers, one for each channel")
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        raise ConfigError(f"{field}: {list(values)}: expected numbers")
+    if not all(math.isfinite(value) for value in values):
+        raise ConfigError(f"{field}: {list(values)}: expected finite numbers")
+
+
+PRESETS: Final = {
+    "imagenet": Preprocessing((256,), (224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "seed": Preprocessing((128,), (128, 128), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+}
+"""Preprocessing by name: torchvision's ImageNet evaluation, and the STL10 recipe with 128 pixels."""
+
+
+def chosen_preprocessing(
+    preset: str | None, image_size: str | None, resize: str | None, mean: str | None, std: str | None
+) -> Preprocessing | None:
+    """Return the preprocessing that the options ask for, None when they say nothing.
+
+    Raises:
+        ConfigError: an option can't be read, or more has to be said.
+    """
+    if not any((preset, image_size, resize, mean, std)):
+        return None
+    if preset and preset not in PRESETS:
+        raise ConfigError(f"--preprocess {preset}: choose one of {', '.join(PRESETS)}")
+    base = PRESETS[preset] if preset else None
+    if base is None and not (image_size and mean and std):
+        raise ConfigError("say --preprocess imagenet or seed, or all of --image-size, --mean and --std")
+    size = parse_size(image_size, "--image-size") if image_size else None
+    return Preprocessing(
+        resize=parse_size(resize, "--resize") if resize else base.resize if base and size is None else size,
+        image_size=(size[0], size[-1]) if size else base.image_size if base else (0, 0),
+        mean=parse_triple(mean, "--mean") if mean else base.mean if base else (0, 0, 0),
+        std=parse_triple(std, "--std") if std else base.std if base else (1, 1, 1),
+    )

@@ -1,0 +1,227 @@
+"""What every dataset looks like to a run: stable ids, labels and sizes at once, images one by one."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, TypeAlias, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from batchcam.errors import DatasetError
+from batchcam.images.decoding import UnreadableImageError, decode_image
+from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
+
+UNKNOWN_LABEL: Final = -1
+
+UNKNOWN_SIZE: Final = -1
+"""Size of a file that does not exist, or of an image whose stored bytes a dataset keeps to itself."""
+
+MOST_BYTES: Final = 2**30
+"""Largest stored image: the most pixels that are decoded take less, unpacked, at 16 bits for each of four channels."""
+
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_SERVER_GONE: Final = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH})
+NOT_OF_THE_FILE: Final = _OUT_OF_RESOURCES | _SERVER_GONE
+"""System errors that say nothing about the file: no memory or descriptor left, or the file server does not answer."""
+
+
+class PackedText(Sequence[str]):
+    """Texts in one block of bytes: a million of them copy to a loader process as two objects.
+
+    Bytes that are not UTF-8, as in file names of other systems, read as backslash escapes such as `\\xff`.
+    """
+
+    def __init__(self, texts: Iterable[bytes]) -> None:
+        """Pack `texts`, each the bytes of one text."""
+        parts = list(texts)
+        self._ends = np.cumsum(np.fromiter(map(len, parts), dtype=np.int64, count=len(parts)))
+        self._block = b"".join(parts)
+
+    def raw(self, index: int) -> bytes:
+        """Return the bytes of one text.
+
+        Raises:
+            IndexError: there is none at `index`.
+        """
+        index = range(len(self))[index]
+        start = int(self._ends[index - 1]) if index else 0
+        return self._block[start : int(self._ends[index])]
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        return _readable(self.raw(index))
+
+    def __iter__(self) -> Iterator[str]:
+        start = 0
+        for end in self._ends.tolist():
+            yield _readable(self._block[start:end])
+            start = end
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoredSample:
+    """One sample as read.
+
+    Attributes:
+        sha256: digest (32 bytes) of the stored file, or where there is no file of the decoded array: uint8 in order
+            height, width, channel, or float32 in order channel, height, width.
+        image: an RGB image still to be preprocessed, or a float32 tensor (C, H, W) that counts as preprocessed.
+    """
+
+    sha256: bytes
+    image: Image.Image | Tensor
+
+
+T = TypeVar("T")
+
+Read: TypeAlias = "Callable[[int], StoredSample]"
+"""Gives the sample at an index, or raises UnreadableImageError."""
+
+
+class Source(abc.ABC):
+    """A dataset, listed without decoding it.
+
+    Attributes:
+        spec: the words that name it, as in `open_source`.
+        sample_ids: unique texts, one a sample, stable from run to run.
+        labels: class index of each sample, -1 where not known, int64 (n,).
+        sizes: bytes of each stored image, -1 where not known, int64 (n,).
+        class_names: by class index; None when the dataset does not name its classes.
+        notes: what was passed over while listing, a line each.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        sample_ids: Sequence[str],
+        labels: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        class_names: tuple[str, ...] | None = None,
+        notes: Iterable[str] = (),
+    ) -> None:
+        """Keep the listing.
+
+        Raises:
+            DatasetError: it is empty.
+        """
+        if not len(sample_ids):
+            raise DatasetError(f"{spec}: no samples: give a dataset with at least one image")
+        self.spec = spec
+        self.sample_ids = sample_ids
+        self.labels = labels
+        self.sizes = sizes
+        self.class_names = class_names
+        self.notes = tuple(notes)
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    def each(self, indices: Sequence[int], load: Callable[[int, Read], T]) -> list[T]:
+        """Return load(index, read) for each index, where `read` is this source's, or one that refuses the sample."""
+        return [load(index, self.read) for index in indices]
+
+    @abc.abstractmethod
+    def read(self, index: int) -> StoredSample:
+        """Read one sample.
+
+        Raises:
+            UnreadableImageError: it can't be read or decoded; `sha256` says of which bytes, where they are known.
+            IndexError: there is none at `index`.
+        """
+
+
+class FileSource(Source):
+    """A dataset of image files."""
+
+    def __init__(
+        self,
+        spec: str,
+        folder: str,
+        paths: PackedText,
+        labels: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        class_names: tuple[str, ...] | None = None,
+        notes: Iterable[str] = (),
+        sample_ids: PackedText | None = None,
+    ) -> None:
+        """Keep a listing of `paths`, relative to `folder`, which are the sample ids where none are given."""
+        super().__init__(spec, paths if sample_ids is None else sample_ids, labels, sizes, class_names, notes)
+        # a loader process may work in another folder
+        self._folder = os.fsencode(os.path.abspath(folder))
+        self._paths = paths
+
+    def read(self, index: int) -> StoredSample:
+        """Read and decode one file."""
+        data = _read(os.path.join(self._folder, self._paths.raw(index)))
+        digest = hashlib.sha256(data).digest()
+        try:
+            return StoredSample(digest, decode_image(data))
+        except UnreadableImageError as error:
+            error.sha256 = digest
+            raise
+
+
+def numbered_ids(count: int, prefix: str = "") -> PackedText:
+    """Return ids such as "test/00012" for samples that have no names of their own."""
+    width = max(5, len(str(count - 1)))
+    return PackedText(f"{prefix}{index:0{width}d}".encode() for index in range(count))
+
+
+def packed_ids(ids: Iterable[object], where: str) -> PackedText:
+    """Return a dataset's own ids, packed; whole numbers count as their digits.
+
+    Raises:
+        DatasetError: an id is no text, is empty, holds a NUL character, or comes twice.
+    """
+    seen: dict[bytes, None] = {}
+    for index, given in enumerate(ids):
+        sample_id = str(given) if isinstance(given, int) else given
+        if not isinstance(sample_id, str) or not sample_id or "\0" in sample_id:
+            raise DatasetError(f"{where}: sample {index}: id {sample_id!r}: give a text without NUL characters")
+        # a lone surrogate has no UTF-8 form
+        seen[sample_id.encode("utf-8", "backslashreplace")] = None
+        if len(seen) == index:
+            raise DatasetError(f"{where}: sample {index}: id {sample_id!r} comes twice: give each sample its own id")
+    return PackedText(seen)
+
+
+def unreadable(error: OSError) -> UnreadableImageError:
+    """Return the reason why a file can't be read, without its path.
+
+    Raises:
+        OSError: it says nothing about the file; a rerun may read it.
+    """
+    if error.errno is None or error.errno in NOT_OF_THE_FILE:
+        raise error
+    return UnreadableImageError(os.strerror(error.errno))
+
+
+def _readable(text: bytes) -> str:
+    return text.decode("utf-8", "backslashreplace")
+
+
+def _read(path: bytes) -> bytes:
+    try:
+        return read_regular_file(path, MOST_BYTES)
+    except OSError as error:
+        raise unreadable(error) from error
+    except (NotRegularError, TooLargeError) as error:
+        raise UnreadableImageError(str(error)) from error
+    except MemoryError as error:
+        raise UnreadableImageError("not enough memory to read it") from error

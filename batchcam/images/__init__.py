@@ -1,0 +1,1 @@
+"""Bytes to pixels, by one rule for worker and auditor alike."""

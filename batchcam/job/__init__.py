@@ -1,0 +1,1 @@
+"""The process and its scheduler: share, stop, console, confinement."""

@@ -1,0 +1,230 @@
+"""Work on files that nobody vouches for, in a process of its own that may crash, hang or eat memory without harm.
+
+The child reads below one folder (and where Python and the system keep their code) and nowhere else, writes no file and
+opens no connection: Landlock, where the kernel has it (Linux 5.13). Everywhere it loads no HDF5 plugin, has limits on
+memory and computing time, and ends with its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from batchcam.errors import RunError, one_line
+from batchcam.job.processes import die_with_parent
+
+MEMORY_SHARE = 0.5
+"""Share of the machine's memory that the child may take on top of what it starts with."""
+
+LEAST_MEMORY = 4 * 2**30
+
+CPU_SECONDS = 120
+"""Computing time between two signs of life; a block of rows takes about one second, the digest of 1 GB two."""
+
+STDERR_LIMIT = 4096
+
+SYSTEM_CODE = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
+"""Where libraries lie that Python modules may load late, as sys.path does for the modules."""
+
+PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446  # on every architecture
+LANDLOCK_VERSION_FLAG, LANDLOCK_RULE_PATH_BENEATH = 1, 1
+READ_FILE, READ_DIR = 1 << 2, 1 << 3
+RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
+"""How many rights on files each version of Landlock knows; those in between know as many as the one before."""
+
+# sys.path as the parent has it: with -m or an empty entry, a file numpy.py in the run would be imported
+BOOT = "import sys; sys.path[:] = sys.argv[2:]; from batchcam.job.confined import serve; serve(sys.argv[1])"
+
+Message = dict[str, Any]
+
+
+class DiedError(Exception):
+    """The child did not finish; the message says how it ended."""
+
+
+class Parent:
+    """The child's side of the connection.
+
+    Args:
+        stream: where messages go, a line each.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def tell(self, **message: Any) -> None:
+        """Send a message."""
+        self.alive()
+        self._stream.write(json.dumps(message) + "\n")
+        self._stream.flush()
+
+    def alive(self) -> None:
+        """Start the clock of the computing time anew."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + CPU_SECONDS)
+
+
+def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
+    """Let `module`.answer(parent, folder, **request) work in a confined process; yield the messages that it tells.
+
+    Args:
+        module: dotted name; it is imported before the limits come into force.
+        folder: all that the process may read.
+        request: what JSON can hold.
+
+    Raises:
+        RunError: the work ended with it.
+        DiedError: the process crashed, was killed, reached a limit, or ended with any other exception.
+    """
+    paths = [path for path in sys.path if path] or [os.getcwd()]
+    with tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", BOOT, module, *paths],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=_environment(),
+        )
+        with _killed_at_the_end(process) as (stdin, stdout):
+            with contextlib.suppress(BrokenPipeError):
+                stdin.write(json.dumps({"folder": os.fspath(folder), **request}).encode())
+                stdin.close()
+            for line in stdout:
+                message = _message(line)
+                if "error" in message:
+                    raise RunError(message["error"])
+                if message.get("end"):
+                    return
+                yield message
+            code = process.wait()
+        stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - STDERR_LIMIT))
+        raise DiedError(_cause(code, stderr.read().decode("utf-8", "replace")))
+
+
+def serve(module: str) -> None:
+    """Answer one request, as the child."""
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints is no message
+    die_with_parent(os.getppid())  # elsewhere than on Linux it ends with its next message
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    request = json.load(sys.stdin)
+    parent = Parent(stream)
+    work = importlib.import_module(module)
+    folder = Path(request.pop("folder"))
+    parent.alive()
+    _confine(folder)
+    try:
+        work.answer(parent, folder, **request)
+        parent.tell(end=True)
+    except RunError as error:
+        parent.tell(error=str(error))
+    except BaseException:
+        traceback.print_exc()
+        stream.flush()
+        os._exit(1)  # with HDF5 in an unknown state, its tidying up may crash
+    stream.flush()
+    os._exit(0)
+
+
+def _environment() -> dict[str, str]:
+    """Return our environment without what makes HDF5 load code or look for a file's parts in other folders."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("HDF5_") or k == "HDF5_USE_FILE_LOCKING"}
+    return {**kept, "HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@contextlib.contextmanager
+def _killed_at_the_end(process: subprocess.Popen[bytes]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    assert process.stdin
+    assert process.stdout
+    try:
+        yield process.stdin, process.stdout
+    finally:
+        process.kill()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        process.stdout.close()
+        process.wait()
+
+
+def _message(line: bytes) -> Message:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        message = None
+    if not isinstance(message, dict):
+        raise DiedError("its process ended in the middle of a word")
+    return message
+
+
+def _cause(code: int, stderr: str) -> str:
+    """Return in words how a process ended."""
+    if code == -signal.SIGXCPU:
+        return f"took more than {CPU_SECONDS} s of computing time"
+    if code == -signal.SIGKILL:
+        return "the process was killed, maybe for want of memory"
+    if code < 0:
+        return f"the HDF5 library crashed ({signal.Signals(-code).name})"
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    return one_line(lines[-1])[:200] if lines else f"its process ended with code {code}"
+
+
+def _confine(folder: Path) -> None:
+    _limit(resource.RLIMIT_CORE, 0)
+    with contextlib.suppress(OSError, ValueError):  # no /proc: elsewhere than on Linux
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        allowance = max(LEAST_MEMORY, int(MEMORY_SHARE * _memory()))
+        _limit(resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + allowance)
+    with contextlib.suppress(OSError, AttributeError):  # a kernel without Landlock, another system
+        _restrict_reading(folder, *map(Path, (*sys.path, *SYSTEM_CODE)))
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, hard))
+
+
+def _memory() -> int:
+    """Return the bytes of memory of this machine, or of the container."""
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # no container, or no limit: "max"
+        return min(size, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return size
+
+
+def _restrict_reading(*allowed: Path) -> None:
+    """Take from this thread all rights on files and connections for good, but for reading `allowed` and below."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(number: int, *arguments: Any) -> int:
+        if (result := int(libc.syscall(ctypes.c_long(number), *arguments))) < 0:
+            raise OSError(ctypes.get_errno(), "landlock")
+        return result
+
+    version = call(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(LANDLOCK_VERSION_FLAG))
+    rights = (1 << RIGHTS[max(v for v in RIGHTS if v <= version)]) - 1
+    connections = 0b11 if version >= 4 else 0
+    handled = struct.pack("=QQ", rights, connections)[: 16 if version >= 4 else 8]
+    ruleset = call(LANDLOCK_CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), ctypes.c_uint32(0))
+    for path in filter(Path.exists, allowed):
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        granted = struct.pack("=Qi", READ_FILE | READ_DIR if path.is_dir() else READ_FILE, descriptor)
+        call(LANDLOCK_ADD_RULE, ruleset, ctypes.c_int(LANDLOCK_RULE_PATH_BENEATH), granted, ctypes.c_uint32(0))
+        os.close(descriptor)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, *(ctypes.c_ulong(n) for n in (1, 0, 0, 0)))
+    call(LANDLOCK_RESTRICT_SELF, ruleset, ctypes.c_uint32(0))
+    os.close(ruleset)

@@ -1,0 +1,1 @@
+"""Mathematics on tensors: CAMs, gradient methods, capture, the explainer."""

@@ -1,0 +1,170 @@
+"""Networks without exact CAMs: which layer to look at, and one backward pass for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+
+from batchcam.errors import ModelError
+from batchcam.maps.capture import ActivationCapture
+from batchcam.maps.gradient_maps import METHODS
+from batchcam.network.proof import ExplainableNetwork
+from batchcam.network.target_layer import TargetLayer
+from batchcam.network.tracing import Trace, finite_trace, grid_output
+
+
+def with_gradients(
+    network: nn.Module, probe: Tensor, method: str, target_layer: str | None = None
+) -> ExplainableNetwork:
+    """Return the network with the layer that a gradient method looks at.
+
+    Args:
+        network: in evaluation mode, on the probe's device; its parameters stop recording gradients.
+        probe: normalised images, (N, C, H, W).
+        method: name in `gradient_maps.METHODS`.
+        target_layer: name of the layer; None: the last one with weights that gives a grid of several cells.
+
+    Raises:
+        ModelError: there is no such layer, or the logits do not depend on it differentiably.
+    """
+    trace = finite_trace(network, probe)
+    layer = _named_grid(network, trace, target_layer) if target_layer else _last_grid(network, trace)
+    grid = layer.grid(trace.outputs[layer.name])
+    class_count, channels = trace.logits.shape[1], grid.shape[1]
+    explainable = ExplainableNetwork(
+        network=network.requires_grad_(False),
+        target_layer=str(layer),
+        weight=torch.full((class_count, channels), torch.nan, device=grid.device),
+        bias=torch.full((class_count,), torch.nan, device=grid.device),
+        grid_size=(grid.shape[2], grid.shape[3]),
+        residual=float("nan"),
+        method=method,
+    )
+    with GradientMaps(explainable) as maps:  # refused now, not in the first batch
+        logits = maps.forward(probe[:1])
+        maps.cams(logits.argmax(1, keepdim=True))
+    return explainable
+
+
+def _named_grid(network: nn.Module, trace: Trace, text: str) -> TargetLayer:
+    layer = TargetLayer.parse(text)
+    if layer.rectified or layer.normed:
+        layer = TargetLayer(text)  # gradients are those of a module's output, which no module of this name has
+    output = grid_output(network, trace, layer.name)
+    return layer if layer.channels_last else _as_grid(network, trace, layer.name, output)
+
+
+def _last_grid(network: nn.Module, trace: Trace) -> TargetLayer:
+    """Return the last layer to run that has weights and gives several cells; of several at once, the outermost."""
+    learned = [name for name in trace.outputs if any(True for _ in network.get_submodule(name).parameters())]
+    layers = list(_grids(network, trace, learned))
+    if not layers or _tokens_follow(trace, learned, layers[-1].name):
+        raise ModelError(
+            "no layer gives activations of shape (N, C, h, w) with several cells; transformers of tokens, such as ViT, "
+            "have none but the patches' embedding"
+        )
+    return layers[-1]
+
+
+def _grids(network: nn.Module, trace: Trace, learned: list[str]) -> Iterator[TargetLayer]:
+    """Yield the layers that give several cells, without attention's (N, heads, L, L) and the like.
+
+    Of the three signs of those, a grid may have one: channels last, other proportions than the image, and more cells
+    than an earlier grid.
+    """
+    image_height, image_width = trace.image_size
+    fewest = image_height * image_width
+    for name in learned:
+        output = trace.outputs[name]
+        if output.ndim != 4 or len(output) != len(trace.logits):
+            continue
+        layer = _as_grid(network, trace, name, output)
+        height, width = layer.grid(output).shape[2:]
+        distorted = abs(height * image_width / image_height - width) > max(1, image_width / image_height)
+        if height * width > 1 and layer.channels_last + distorted + (height * width > fewest) < 2:
+            fewest = min(fewest, height * width)
+            yield layer
+
+
+def _tokens_follow(trace: Trace, learned: list[str], name: str) -> bool:
+    """Return whether most of the network lies behind layer `name` and gives tokens (N, L, C), which are no grid."""
+    place = learned.index(name) + 1
+    return sum(trace.outputs[later].ndim == 3 for later in learned[place:]) > place
+
+
+def _as_grid(network: nn.Module, trace: Trace, name: str, output: Tensor) -> TargetLayer:
+    """Return layer `name` with the order of its axes, which its last linear layer, layer norm or convolution tells."""
+    channels_last = False
+    for inner, values in trace.outputs.items():
+        if values.shape == output.shape and (inner == name or inner.startswith(f"{name}.")):
+            module = network.get_submodule(inner)
+            if isinstance(module, nn.LayerNorm):
+                # ConvNeXt's turns (N, C, h, w) to (N, h, w, C) and back
+                channels_last = module.normalized_shape == output.shape[3:] and output.shape[1] != output.shape[3]
+            elif isinstance(module, (nn.Linear, nn.Conv2d)):
+                channels_last = isinstance(module, nn.Linear)
+    return TargetLayer(name, channels_last=channels_last)
+
+
+class GradientMaps:
+    """Logits, and maps from activations and gradients, of one network; use it with `with`.
+
+    Args:
+        explainable: what `with_gradients` returned.
+    """
+
+    def __init__(self, explainable: ExplainableNetwork) -> None:
+        self._explainable = explainable
+        layer = explainable.network.get_submodule(explainable.module_name)
+        self._capture = ActivationCapture(layer, differentiable=True)
+        self._pass: tuple[Tensor, Tensor] | None = None
+
+    def __enter__(self) -> GradientMaps:
+        self._capture.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._capture.__exit__(kind, error, trace)
+        self._pass = None
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return logits (N, K), float32, for normalised images, and keep what `cams` needs."""
+        with torch.enable_grad():
+            logits = self._explainable.network(pixels).float()
+        self._pass = logits, self._capture.take()
+        detached: Tensor = logits.detach()
+        return detached
+
+    def cams(self, classes: Tensor) -> Tensor:
+        """Return raw maps (N, M, h, w), float32, for classes (N, M) of the latest forward pass; NaN for class -1.
+
+        One backward pass for each of the M columns, whatever N is: a sample's logits depend on no other sample.
+
+        Raises:
+            ModelError: the logits do not depend on the layer differentiably.
+            RuntimeError: there was no forward pass since the last call.
+        """
+        if self._pass is None:
+            raise RuntimeError("no forward pass to explain")
+        (logits, activations), self._pass = self._pass, None
+        method, layer = METHODS[self._explainable.method], TargetLayer.parse(self._explainable.target_layer)
+        maps = []
+        for column in classes.T:
+            gradients = self._gradients(logits, activations, column)
+            maps.append(method(layer.grid(activations.detach().float()), layer.grid(gradients.float())))
+        return torch.stack(maps, 1).masked_fill((classes < 0)[:, :, None, None], torch.nan)
+
+    def _gradients(self, logits: Tensor, activations: Tensor, column: Tensor) -> Tensor:
+        chosen = torch.arange(logits.shape[1], device=logits.device) == column[:, None]
+        gradients: Tensor
+        try:
+            gradients = torch.autograd.grad(logits, activations, chosen.to(logits.dtype), retain_graph=True)[0]
+        except RuntimeError as error:
+            layer = self._explainable.target_layer
+            raise ModelError(f"target layer {layer!r}: the logits have no gradient there: {error}") from error
+        return gradients

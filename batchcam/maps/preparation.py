@@ -1,0 +1,36 @@
+"""From a loaded network to one that is ready to explain: where it lies, its weights, its speed, its target layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from batchcam.maps.gradients import with_gradients
+from batchcam.network.control import randomise
+from batchcam.network.folding import fold_batch_norms
+from batchcam.network.proof import ExplainableNetwork, prove
+from batchcam.rules import EXACT
+
+
+def prepare(
+    network: nn.Module, probe: Tensor, method: str, control: str, target_layer: str | None
+) -> ExplainableNetwork:
+    """Return the network on the probe's device with the layer that `method` explains.
+
+    Args:
+        network: in evaluation mode; changed in place.
+        probe: normalised images, (m, C, H, W), on the device where the network is to run.
+        method: one of rules.METHODS.
+        control: one of rules.CONTROLS.
+        target_layer: name of the layer; None: the one found.
+
+    Raises:
+        ModelError: there is no such layer, or the method does not go with the network.
+    """
+    network = network.to(probe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    randomise(network, control, probe)
+    fold_batch_norms(network, probe)
+    network.to(memory_format=torch.channels_last)
+    if method == EXACT:
+        return prove(network, probe, target_layer)
+    return with_gradients(network, probe, method, target_layer)

@@ -1,0 +1,1 @@
+"""What is explained: checkpoints, models, heads, proof, folding, precision."""

@@ -1,0 +1,113 @@
+"""From the logits backwards: what they are an exact linear map of, through every layer that is one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from batchcam.network.tracing import Trace
+
+HEAD_TOLERANCE = 1e-2
+"""A head that misses the logits by more, as a share of their size, is none; TF32 misses them by a tenth of this."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """What turns pooled features x (C) into logits (K), as a linear map that is exact for each sample.
+
+    logits = W x + b, or, behind a layer norm, logits = W x / s + b with s = sqrt(variance of x + eps): the norm's
+    centring and its own weights are linear and part of W and b.
+
+    Attributes:
+        weight: W, float64 (K, C).
+        bias: b, float64 (K,).
+        norm_eps: the layer norm's eps, None where there is no norm.
+        layer: name of the module whose input x is; "" for the network itself.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    norm_eps: float | None = None
+    layer: str = ""
+
+    def behind(self, module: nn.Module, layer: str) -> Head | None:
+        """Return the head that starts before `module`, None if that is no linear map, nor a layer norm, of vectors."""
+        width = self.weight.shape[1]
+        if isinstance(module, nn.Linear) and module.out_features == width:
+            return self._behind_linear(module.weight, module.bias, layer)
+        if isinstance(module, nn.Conv2d) and (module.kernel_size, module.groups) == ((1, 1), 1):
+            weight = module.weight[:, :, 0, 0]
+            return self._behind_linear(weight, module.bias, layer) if len(weight) == width else None
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.num_features == width:
+            return self._behind_batch_norm(module, layer)
+        if isinstance(module, nn.LayerNorm) and math.prod(module.normalized_shape) == width:
+            return self._behind_layer_norm(module, layer)
+        if isinstance(module, nn.GroupNorm) and (module.num_groups, module.num_channels) == (1, width):
+            return self._behind_layer_norm(module, layer)
+        return None
+
+    def fits(self, vector: Tensor, logits: Tensor) -> bool:
+        """Return whether it turns x (N, C) into the logits (N, K)."""
+        x = vector.double()
+        if self.norm_eps is not None:
+            x = x / (x.var(1, unbiased=False, keepdim=True) + self.norm_eps).sqrt()
+        misses = (x @ self.weight.T + self.bias - logits.double()).abs().amax()
+        return bool(misses <= HEAD_TOLERANCE * logits.double().abs().amax())
+
+    def _behind_linear(self, weight: Tensor, bias: Tensor | None, layer: str) -> Head:
+        shift = self.weight @ bias.detach().double() if bias is not None else 0
+        return Head(self.weight @ weight.detach().double(), self.bias + shift, None, layer)
+
+    def _behind_batch_norm(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, layer: str) -> Head | None:
+        if norm.running_mean is None or norm.running_var is None:
+            return None  # it takes the batch's own
+        scale = (norm.running_var.double() + norm.eps).rsqrt()
+        weight, bias = self._behind_affine(norm)
+        weight = weight * scale
+        return Head(weight, bias - weight @ norm.running_mean.double(), None, layer)
+
+    def _behind_layer_norm(self, norm: nn.LayerNorm | nn.GroupNorm, layer: str) -> Head:
+        weight, bias = self._behind_affine(norm)
+        return Head(weight - weight.mean(1, keepdim=True), bias, norm.eps, layer)
+
+    def _behind_affine(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
+        """Return W and b before the norm's own weight and bias, each of which it may have or not."""
+        weight, bias = self.weight, self.bias
+        own_weight, own_bias = norm.weight, norm.bias
+        if isinstance(own_bias, Tensor):
+            bias = bias + weight @ own_bias.detach().flatten().double()
+        if isinstance(own_weight, Tensor):
+            weight = weight * own_weight.detach().flatten().double()
+        return weight, bias
+
+
+def heads(network: nn.Module, trace: Trace) -> Iterator[tuple[Tensor, Head]]:
+    """Yield vectors (N, C) that the logits are an exact linear map of, with the map, from the logits backwards."""
+    class_count = trace.logits.shape[1]
+    head = Head(
+        torch.eye(class_count, dtype=torch.float64, device=trace.logits.device),
+        torch.zeros(class_count, dtype=torch.float64, device=trace.logits.device),
+    )
+    vector = trace.logits
+    yield vector, head
+    modules = dict(network.named_modules())
+    for name in reversed(trace.outputs):
+        output, given = trace.outputs[name], trace.inputs[name]
+        if output.numel() != vector.numel() or not torch.equal(output.reshape(vector.shape), vector):
+            continue
+        earlier = head.behind(modules[name], name)
+        # more numbers than the map takes are a grid's cells
+        if earlier is None or given.numel() != len(given) * earlier.weight.shape[1]:
+            continue
+        # a kind of layer that does more than its kind, such as a batch norm that rectifies too, shows in the numbers
+        start = given.reshape(len(given), -1)
+        if not earlier.fits(start, trace.logits):
+            continue
+        vector, head = start, earlier
+        yield vector, head
+        if head.norm_eps is not None:
+            return  # what lies before it is divided by a number that depends on more than the pooled vector

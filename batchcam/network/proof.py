@@ -1,0 +1,197 @@
+"""The proof: find the layer that the logits are an exact linear map of, and measure that they are."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from batchcam.errors import ModelError
+from batchcam.network.heads import Head, heads
+from batchcam.network.target_layer import TargetLayer
+from batchcam.network.tracing import Trace, finite_trace, grid_output
+from batchcam.rules import EXACT, IDENTITY_TOLERANCE
+
+FEATURE_TOLERANCE = 1e-5
+"""A layer is what is pooled when its spatial mean is the pooled vector up to this share of its size."""
+
+KINDS = tuple(TargetLayer("", relu, channels_last=last) for last in (False, True) for relu in (False, True))
+"""What a network may do with a module's output before it pools it."""
+
+SIZE_OF_SEVERAL_CELLS = 64
+"""Pixels a side: networks divide by 32 at most, nearly all of them."""
+
+WAY_OUT = "--method gradcam explains such networks, without an identity"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainableNetwork:
+    """A network in evaluation mode with its target layer.
+
+    Attributes:
+        network: images (N, C, H, W) to logits (N, K).
+        target_layer: the activations that are explained, see TargetLayer.
+        weight: W of the map from pooled activations to logits, float32 (K, C), detached.
+        bias: b of that map, float32 (K,).
+        grid_size: (h, w) of the activations.
+        residual: largest abs(mean(CAM) + bias - logit) on the probe, relative to max(1, largest abs(logit)).
+        norm_eps: eps of the layer norm, None where there is none.
+        method: `cam`, or the gradient method; then no identity holds, and weight, bias and residual are NaN.
+    """
+
+    network: nn.Module
+    target_layer: str
+    weight: Tensor
+    bias: Tensor
+    grid_size: tuple[int, int]
+    residual: float
+    norm_eps: float | None = None
+    method: str = EXACT
+
+    @property
+    def module_name(self) -> str:
+        """Name of the module whose output is captured."""
+        return TargetLayer.parse(self.target_layer).name
+
+    def activations(self, output: Tensor) -> Tensor:
+        """Return A (N, C, h, w), float32, from the captured output."""
+        return TargetLayer.parse(self.target_layer).activations(output.float(), self.norm_eps)
+
+
+def prove(network: nn.Module, probe: Tensor, target_layer: str | None = None) -> ExplainableNetwork:
+    """Find the layer of whose spatial mean the logits are an exact linear map, and measure the identity on a probe.
+
+    Args:
+        network: in evaluation mode, on the probe's device.
+        probe: normalised images, (N, C, H, W).
+        target_layer: name of a layer to take instead of the one found; the identity is measured all the same.
+
+    Raises:
+        ModelError: there is no such layer, none of that name, or no finite logits.
+    """
+    trace = finite_trace(network, probe)
+    found = list(heads(network, trace))
+    if target_layer is None:
+        layer, head = _pooled_layer(network, trace, found)
+        _require_grid(network, probe, layer, trace.outputs[layer.name])
+        return _measured(network, trace, layer, head)
+    layer = TargetLayer.parse(target_layer)
+    channels = layer.grid(grid_output(network, trace, layer.name)).shape[1]
+    # the logits themselves are what is pooled only where no linear layer gives them
+    fitting = [head for _, head in found[1:] or found if head.weight.shape[1] == channels]
+    if not fitting:
+        last = found[-1][1]
+        raise ModelError(
+            f"target layer {target_layer!r} has {channels} channels, "
+            f"the classifier {last.layer!r} takes {last.weight.shape[1]}"
+        )
+    return min((_measured(network, trace, layer, head) for head in fitting), key=lambda m: m.residual)
+
+
+def require_identity(proved: ExplainableNetwork, precision: str) -> None:
+    """Raise ModelError, with the measured residual, unless mean(CAM) + bias is the logit."""
+    tolerance = IDENTITY_TOLERANCE[precision]
+    if not proved.residual <= tolerance:
+        raise ModelError(
+            f"target layer {proved.target_layer!r} is not what the classifier pools: mean(CAM) + bias misses the logit "
+            f"by {proved.residual:.2g} of its size (tolerance {tolerance:g}); leave --target-layer out to find the "
+            "right one, or say --no-identity"
+        )
+
+
+def _pooled_layer(network: nn.Module, trace: Trace, found: list[tuple[Tensor, Head]]) -> tuple[TargetLayer, Head]:
+    """Return the layer whose mean is one of the vectors, and that vector's head: of several, the one with most cells.
+
+    Raises:
+        ModelError: there is none.
+    """
+    fitting = [
+        (layer, head)
+        for vector, head in found
+        for kind in KINDS
+        if (layer := _layer_with_mean(network, trace, vector, kind))
+    ]
+    if fitting:
+        return max(fitting, key=lambda each: _cell_count(each[0].grid(trace.outputs[each[0].name])))
+    if len(found) == 1:
+        raise ModelError(
+            "no linear layer gives the network's output: CAM needs global average pooling and one linear layer at the "
+            f"end; {WAY_OUT}"
+        )
+    raise ModelError(
+        f"no module's output, averaged over space, is what the last linear layer {found[1][1].layer!r} takes: CAM "
+        "needs global average pooling right before it, which VGG, AlexNet and most transformers do not have; "
+        f"{WAY_OUT}"
+    )
+
+
+def _layer_with_mean(network: nn.Module, trace: Trace, vector: Tensor, kind: TargetLayer) -> TargetLayer | None:
+    """Return the layer whose spatial mean `vector` is: of several, the one with most cells, then the outermost."""
+    scale = vector.float().abs().amax().clamp(min=1e-30)
+
+    def fits(output: Tensor) -> bool:
+        if output.ndim != 4 or kind.grid(output).shape[:2] != vector.shape:
+            return False
+        mean = kind.activations(output.float(), None).mean((2, 3))
+        return bool((mean - vector.float()).abs().amax() <= FEATURE_TOLERANCE * scale)
+
+    fitting = {name: kind.grid(output) for name, output in trace.outputs.items() if fits(output)}
+    # the first one to run tells where the features come from: a pooling layer's single cell is its own mean
+    if not fitting or _pools_otherwise(network, trace, kind, next(iter(fitting))):
+        return None
+    name = min(fitting, key=lambda name: (-_cell_count(fitting[name]), name.count(".")))
+    return dataclasses.replace(kind, name=name)
+
+
+def _pools_otherwise(network: nn.Module, trace: Trace, kind: TargetLayer, name: str) -> bool:
+    """Return whether layer `name`, such as a global maximum pooling, makes one cell of many without weights."""
+    before, after = trace.inputs[name], kind.grid(trace.outputs[name])
+    learned = any(True for _ in network.get_submodule(name).parameters())
+    return not learned and before.ndim == 4 and _cell_count(kind.grid(before)) > 1 and _cell_count(after) == 1
+
+
+def _cell_count(grid: Tensor) -> int:
+    return grid.shape[2] * grid.shape[3]
+
+
+def _require_grid(network: nn.Module, probe: Tensor, layer: TargetLayer, output: Tensor) -> None:
+    """Refuse a layer that gives one cell though the image is large enough for more: such maps show no place.
+
+    Raises:
+        ModelError: it does, as layers do that run behind global pooling.
+    """
+    height, width = (max(side, SIZE_OF_SEVERAL_CELLS) for side in probe.shape[2:])
+    if _cell_count(layer.grid(output)) == 1 and (height, width) != tuple(probe.shape[2:]):
+        try:
+            output = finite_trace(network, F.interpolate(probe[:1], (height, width))).outputs[layer.name]
+        except Exception:  # whatever a network for one size of images raises at another
+            return
+    if _cell_count(layer.grid(output)) == 1:
+        raise ModelError(
+            f"what the classifier takes, {layer.name!r}, has one cell for images of {height}x{width}: CAM needs global "
+            f"average pooling of a grid right before the classifier; {WAY_OUT}"
+        )
+
+
+def _measured(network: nn.Module, trace: Trace, layer: TargetLayer, head: Head) -> ExplainableNetwork:
+    weight, bias = head.weight.float(), head.bias.float()
+    activations = layer.activations(trace.outputs[layer.name].float(), head.norm_eps)
+    return ExplainableNetwork(
+        network=network,
+        target_layer=str(dataclasses.replace(layer, normed=head.norm_eps is not None)),
+        weight=weight,
+        bias=bias,
+        grid_size=(activations.shape[2], activations.shape[3]),
+        residual=_relative_residual(activations, weight, bias, trace.logits),
+        norm_eps=head.norm_eps,
+    )
+
+
+def _relative_residual(activations: Tensor, weight: Tensor, bias: Tensor, logits: Tensor) -> float:
+    """Return the largest abs(W mean(A) + b - logit), as a share of the sample's largest logit.
+
+    W mean(A) is the mean of the maps W A: what is proved here of the layer, the explainer measures of every map.
+    """
+    residual = (activations.mean((2, 3)) @ weight.T + bias - logits.float()).abs().amax(1)
+    return float((residual / logits.float().abs().amax(1).clamp(min=1)).amax())

@@ -1,0 +1,1 @@
+"""Overlays, palettes, sheets."""

@@ -1,0 +1,330 @@
+"""A run's original images: found by sample id, read without the worker's packages, checked before they are shown."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import enum
+import hashlib
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from batchcam.errors import ConfigError, one_line
+from batchcam.images import stl10_files
+from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
+from batchcam.store.plan import named_dataset
+from batchcam.store.run import Run, Sample
+
+FILE_LIMIT: Final = 2**30
+"""Bytes above which a file is no image of ours."""
+
+WITHOUT_FILES: Final = ("torchvision", "python")
+"""Kinds of dataset whose digests are of arrays in memory: no file could be told to be the one explained."""
+
+_ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
+"""Only bytes that are not UTF-8 are escaped: never a slash, a dot or a NUL."""
+
+_JPEG: Final = b"\xff\xd8"
+_TIFF_ORDERS: Final = {b"II*\0": "<", b"MM\0*": ">"}
+_ORIENTATION_TAG: Final = 0x0112
+
+
+class State(enum.IntEnum):
+    """Whether an original can be shown."""
+
+    FOUND = 0
+    MISSING = 1
+    CHANGED = 2  # there, but not the image that was explained
+    UNREADABLE = 3  # the right bytes, which OpenCV can't show as the worker saw them
+
+
+@dataclasses.dataclass(frozen=True)
+class Original:
+    """An original image, or why it can't be shown.
+
+    Attributes:
+        state: whether it can.
+        image: RGB uint8 (H0, W0, 3), upright, as the worker saw it; only when found.
+        reason: one line; "" when found.
+    """
+
+    state: State
+    image: np.ndarray | None = None
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    digest: str
+    decode: Callable[[], np.ndarray]
+
+
+class _MissingError(Exception):
+    """There is no image for a sample; the message says why."""
+
+
+_Reader = Callable[[str], _Stored]
+
+
+class Originals:
+    """Where the original images of a run are; `read` finds, checks and decodes one.
+
+    Attributes:
+        where: the folder or file that is searched; None when there is none.
+    """
+
+    def __init__(self, reader: _Reader, where: str | None) -> None:
+        self.where = where
+        self._reader = reader
+
+    def read(self, sample: Sample) -> Original:
+        """Return the original of a sample, whose digest has been compared with the run's."""
+        return self.find(sample.id, sample.input_sha256, sample.image_size)
+
+    def find(self, sample_id: str, sha256: str, image_size: tuple[int, int]) -> Original:
+        """Return the original of a sample.
+
+        Args:
+            sample_id: its id.
+            sha256: digest that the run has of it, hex.
+            image_size: (height, width) that the run has of it, upright.
+        """
+        try:
+            stored = self._reader(sample_id)
+        except _MissingError as error:
+            return Original(State.MISSING, reason=one_line(error))
+        if stored.digest != sha256:
+            return Original(State.CHANGED, reason="not the image that was explained: its SHA-256 differs")
+        try:
+            image = stored.decode()
+        except ValueError as error:
+            return Original(State.UNREADABLE, reason=one_line(error))
+        if image.shape[:2] != image_size:
+            sizes = f"{image.shape[0]}×{image.shape[1]}, explained as {image_size[0]}×{image_size[1]}"
+            return Original(State.UNREADABLE, reason=f"OpenCV reads it as {sizes}")
+        return Original(State.FOUND, image)
+
+
+def open_originals(run: Run, data: str | None) -> Originals:
+    """Find the original images of a run.
+
+    Args:
+        run: opened run.
+        data: folder that sample ids are paths in, CSV manifest, or stl10:ROOT[:split]; None: the dataset that the run
+            was made from, as far as it is still there.
+
+    Raises:
+        ConfigError: `data` was given and can't be searched, or the run's dataset has no files.
+    """
+    origin, folder = named_dataset(run.path)
+    kind = origin.partition(":")[0] if origin else ""
+    if kind in WITHOUT_FILES and ":" in str(origin):
+        if data is not None:
+            raise ConfigError(
+                f"--data {data}: the run's dataset, {origin}, has no files to be compared with its "
+                "digests; leave --data out"
+            )
+        return Originals(_nothing(f"a dataset of kind {kind}: has no image files"), None)
+    if data is not None:
+        if (reader := _reader(data)) is None:
+            raise ConfigError(f"--data {data}: no such folder, FILE.csv or stl10:ROOT[:split]")
+        return Originals(reader, data)
+    if origin is None:
+        return Originals(_nothing("--data does not say where the images are"), None)
+    for there in (_from(folder, origin), origin):
+        with contextlib.suppress(ConfigError):  # a file of that name which is not the run's
+            if (reader := _reader(there)) is not None:
+                return Originals(reader, there)
+    return Originals(_nothing(f"{one_line(origin)}: not there; give --data"), None)
+
+
+def _from(folder: str, data: str) -> str:
+    """Return a dataset as it is named from elsewhere than `folder`, in which it was named."""
+    kind = "stl10:" if data.startswith("stl10:") else ""
+    return kind + os.path.join(folder, data.removeprefix(kind))
+
+
+def _reader(data: str) -> _Reader | None:
+    kind, _, rest = data.partition(":")
+    if kind == "stl10":
+        return _stl10(_expanded(stl10_files.root_and_split(rest)[0]))
+    path = _expanded(data)
+    if os.path.isdir(path):
+        return lambda sample_id: _read_file(_inside(os.fsencode(path), sample_id))
+    if os.path.isfile(path) and path.lower().endswith(".csv"):
+        paths = _paths_of_csv(Path(path))
+        return lambda sample_id: _read_file(_named(paths, sample_id))
+    return None
+
+
+def _expanded(path: str) -> str:
+    """Return a path with ~ replaced; any text is one, which pathlib's methods do not grant."""
+    try:
+        return os.path.expanduser(path)
+    except ValueError:  # no user has such a name
+        return path
+
+
+def _nothing(reason: str) -> _Reader:
+    def read(sample_id: str) -> _Stored:
+        raise _MissingError(reason)
+
+    return read
+
+
+def _inside(folder: bytes, sample_id: str) -> bytes:
+    """Return the path of a sample in a folder; an id is what a file says, and must not lead out of it."""
+    encoded = sample_id.encode("utf-8", "backslashreplace")
+    if b"\0" in encoded or encoded.startswith(b"/") or b".." in encoded.split(b"/"):
+        raise _MissingError("its id is no path in the folder")
+    path = os.path.join(folder, encoded)
+    if os.path.lexists(path):
+        return path
+    # bytes of a file name that are not UTF-8 stand as escapes in the id
+    return os.path.join(folder, _ESCAPED_BYTE.sub(lambda m: bytes.fromhex(m[1].decode()), encoded))
+
+
+def _paths_of_csv(file: Path) -> dict[str, bytes]:
+    """Return the path of each sample of a CSV manifest by its id."""
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            header = [name.strip().lower() for name in next(reader, [])]
+            path = header.index("path")
+            key = header.index("id") if "id" in header else path
+            folder = os.fsencode(file.parent.absolute())
+            return {row[key]: os.path.join(folder, row[path].encode()) for row in reader if row}
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "not a CSV manifest with a column path"
+        raise ConfigError(f"--data {file}: {reason}") from error
+
+
+def _named(paths: dict[str, bytes], sample_id: str) -> bytes:
+    if sample_id not in paths or b"\0" in paths[sample_id]:
+        raise _MissingError("the CSV manifest does not name it")
+    return paths[sample_id]
+
+
+def _read_file(path: bytes) -> _Stored:
+    try:
+        data = read_regular_file(path, FILE_LIMIT)
+    except (NotRegularError, TooLargeError) as error:
+        raise _MissingError(f"not a file of at most {FILE_LIMIT} bytes") from error
+    except OSError as error:
+        raise _MissingError(error.strerror or str(error)) from error
+    return _Stored(hashlib.sha256(data).hexdigest(), lambda: decode(data))
+
+
+def _stl10(root: str) -> _Reader | None:
+    """Return a reader of STL10's binary files; the worker's digests of it are of arrays (height, width, channel)."""
+    folder = stl10_files.binary_folder(root)
+    if not any(os.path.isfile(stl10_files.images_file(folder, split)) for split in stl10_files.SPLITS):
+        return None
+
+    def read(sample_id: str) -> _Stored:
+        split, _, number = sample_id.partition("/")
+        if split not in stl10_files.SPLITS or not re.fullmatch("[0-9]{1,9}", number):
+            raise _MissingError("its id is none of STL10")
+        try:
+            pixels = stl10_files.read_pixels(stl10_files.images_file(folder, split), int(number))
+        except OSError as error:
+            raise _MissingError(error.strerror or str(error)) from error
+        except EOFError as error:
+            raise _MissingError(f"{split}_X.bin ends before it") from error
+        return _Stored(hashlib.sha256(pixels.tobytes()).hexdigest(), lambda: pixels)
+
+    return read
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Return a stored image as the worker saw it: RGB uint8 (H, W, 3), upright, the high byte of 16 bits, over white.
+
+    OpenCV and Pillow differ in what is left: the transparent colour of a grey PNG shows, LAB TIFFs are a little
+    lighter or darker, and grey of 9 to 15 bits in JPEG 2000 keeps its low bits.
+
+    Raises:
+        ValueError: OpenCV can't read it, or would show it turned.
+    """
+    if data[4:8] == b"ftyp" and (b"irot" in data[:4096] or b"imir" in data[:4096]):
+        raise ValueError("OpenCV leaves turned AVIF images as they are stored")
+    stored = np.frombuffer(data, np.uint8)
+    with _opencv_silent():
+        try:
+            image = None if data.startswith(_JPEG) else _decode_transparent(stored)
+            if image is None:
+                image = cv2.imdecode(stored, cv2.IMREAD_COLOR_RGB)
+        except cv2.error as error:
+            raise ValueError("OpenCV can't read it") from error
+    if image is None:
+        raise ValueError("OpenCV can't read it")
+    return np.ascontiguousarray(image)
+
+
+@contextlib.contextmanager
+def _opencv_silent() -> Iterator[None]:
+    """Keep OpenCV's remarks on a file off stderr: what matters of them is the error that we raise."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _decode_transparent(stored: np.ndarray) -> np.ndarray | None:
+    """Return an image with an alpha channel over white, upright; None when it has none."""
+    # only so is alpha kept, and then the image stays turned as it is
+    image, kinds, blocks = cv2.imdecodeWithMetadata(stored, cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError("OpenCV can't read it")
+    if image.ndim != 3 or image.shape[2] != 4:
+        return None
+    # TIFF's reader multiplies 8 bits by alpha
+    premultiplied = stored[:4].tobytes() in _TIFF_ORDERS and image.dtype == np.uint8
+    if image.dtype == np.uint16:
+        image = (image // 256).astype(np.uint8)
+    colour, alpha = image[..., 2::-1].astype(np.float32), image[..., 3:].astype(np.float32) / 255
+    over_white = (colour if premultiplied else colour * alpha) + 255 * (1 - alpha)
+    upright = np.rint(over_white).clip(0, 255).astype(np.uint8)
+    for kind, block in zip(kinds, blocks, strict=True):
+        if kind == cv2.IMAGE_METADATA_EXIF:
+            upright = turned_upright(upright, _orientation(np.asarray(block).tobytes()))
+    return upright
+
+
+def _orientation(exif: bytes) -> int:
+    """Return the orientation that an EXIF block states, 1 (upright) when it states none."""
+    order = _TIFF_ORDERS.get(exif[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for entry in range(count):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry)
+            if tag == _ORIENTATION_TAG:
+                return int(value)
+    except struct.error:  # corrupt EXIF says nothing about the pixels
+        pass
+    return 1
+
+
+def turned_upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Return an image (H, W, …) turned as EXIF's orientation 1 to 8 says; other numbers leave it as it is."""
+    turns: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+        2: lambda i: i[:, ::-1],
+        3: lambda i: i[::-1, ::-1],
+        4: lambda i: i[::-1],
+        5: lambda i: i.swapaxes(0, 1),
+        6: lambda i: np.rot90(i, -1),
+        7: lambda i: i[::-1, ::-1].swapaxes(0, 1),
+        8: lambda i: np.rot90(i),
+    }
+    return turns[orientation](image) if orientation in turns else image

@@ -1,0 +1,1 @@
+"""Numbers from rows: similarity, totals, intervals, evidence."""

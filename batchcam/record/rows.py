@@ -1,0 +1,145 @@
+"""Which samples of a run an export shows, and the raw CAM of the class that it explains for each."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Literal
+
+import numpy as np
+
+from batchcam.errors import RunError
+from batchcam.record.names import safe_name
+from batchcam.rules import Status
+from batchcam.store.run import Run
+from batchcam.store.stored_cams import picked_cams, stored_ranks
+
+Target = Literal["predicted", "label"]
+"""The class explained for each sample: the predicted one, or the one that the dataset says."""
+
+Advance = Callable[[int], None]
+"""Told how many more samples are done."""
+
+READ_BYTES: Final = 32 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What an exporter did.
+
+    Attributes:
+        samples: how many the export shows.
+        left_out: how many of the run it does not.
+        changed: images that are no longer those explained.
+        notes: what a reader should know, a line each.
+    """
+
+    samples: int
+    left_out: int = 0
+    changed: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Samples to show.
+
+    Attributes:
+        rows: rows of the run, ascending, int64 (n,).
+        classes: class to explain for each, int64 (n,); -1 where there is none.
+        left_out: how many samples are not shown, by reason.
+    """
+
+    rows: np.ndarray
+    classes: np.ndarray
+    left_out: Mapping[str, int]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why samples are left out, a line for each reason."""
+        return tuple(f"{_samples(count)} left out: {reason}" for reason, count in self.left_out.items())
+
+    def outcome(self, *notes: str, changed: int = 0) -> Outcome:
+        """Return what was done when all of these samples are shown."""
+        return Outcome(len(self.rows), sum(self.left_out.values()), changed, (*self.notes, *notes))
+
+
+def choose(run: Run, target: Target, finite: bool) -> Choice:
+    """Return the samples of `run` that have a CAM of the target class.
+
+    Args:
+        run: an open run.
+        target: which class to explain.
+        finite: leave out samples whose numbers are not finite.
+
+    Raises:
+        RunError: there are none; the message says why.
+    """
+    status, classes = run.status[:], (run.prediction if target == "predicted" else run.label)[:]
+    reasons: dict[str, np.ndarray] = {"unreadable": (status & Status.UNREADABLE) > 0}
+    if finite:
+        reasons["numbers that are not finite"] = (status & Status.NON_FINITE) > 0
+    if target == "label":
+        reasons["no label"] = classes < 0
+    if run.plan.cams != "all":
+        missing = (stored_ranks(run.cam_class[:], classes) < 0) & (classes >= 0)
+        reasons[f"no CAM of this class in a run with --cams {run.plan.cams}"] = missing
+    shown = np.ones(len(status), bool)
+    left_out = collections.Counter[str]()
+    for reason, rows in reasons.items():
+        left_out[reason] = int((rows & shown).sum())
+        shown &= ~rows
+    left_out = +left_out  # drops the reasons that hold for none
+    if not shown.any():
+        told = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise RunError(f"{run.path}: no sample of {len(run)} can be exported: {told}")
+    rows = np.flatnonzero(shown)
+    return Choice(rows, classes[rows], dict(left_out))
+
+
+def target_cams(run: Run, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the raw CAM of one class for each row, float32 (n, h, w); NaN where there is none.
+
+    Args:
+        run: an open run.
+        rows: rows of the run, int64 (n,).
+        classes: class for each row, int64 (n,).
+    """
+    cam_class = None if run.plan.cams == "all" else run.cam_class[rows]
+    return picked_cams(run.cams[rows], cam_class, classes)
+
+
+def file_names(run: Run, rows: np.ndarray, ending: str, folds_case: bool) -> list[str]:
+    """Return the name of each row's file (see `names.safe_name`).
+
+    Raises:
+        RunError: two samples have one id, so that one would take the other's file.
+    """
+    ids = run.sample_id[rows].tolist()
+    if len(set(ids)) < len(ids):
+        raise RunError(f"{run.path}: a sample id stands twice; see batchcam verify")
+    return [safe_name(sample_id, ending, folds_case) for sample_id in ids]
+
+
+def batches(run: Run, count: int, row_bytes: int, largest: int = 256) -> Iterator[slice]:
+    """Yield slices over `count` samples, each small enough that their CAMs and `row_bytes` a sample fit in memory."""
+    cams_bytes = 4 * run.plan.maps_per_sample * run.plan.grid_size[0] * run.plan.grid_size[1]
+    size = min(largest, max(1, READ_BYTES // (cams_bytes + row_bytes)))
+    for start in range(0, count, size):
+        yield slice(start, min(count, start + size))
+
+
+def class_names(run: Run, classes: np.ndarray) -> list[str | None]:
+    """Return the name of each class, None for -1."""
+    names = [*run.class_names, None]
+    return [names[c] for c in classes.tolist()]
+
+
+def status_words(status: int) -> str:
+    """Return the flags of a status as words, "" when there are none."""
+    return " ".join(str(flag.name).lower() for flag in Status if flag & status)
+
+
+def _samples(count: int) -> str:
+    return "1 sample" if count == 1 else f"{count} samples"

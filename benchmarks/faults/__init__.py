@@ -1,0 +1,1 @@
+"""What the tool survives, tried for real: `python -m benchmarks.faults` makes docs/reliability.md."""

@@ -1,0 +1,362 @@
+"""Checkpoint, network and dataset put together: who says what, who wins, and what has to be said."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+from batchcam.commands.explain import assembly as assembly_module
+from batchcam.commands.explain.assembly import assemble
+from batchcam.config import Classifier
+from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
+from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError
+from batchcam.network.checkpoint import pack_checkpoint
+from tests.helpers.networks import CLASSES, GapNetwork, seeded
+
+NAMES = ("ant", "bee", "cat")
+SAID = {
+    "resize": [40], "image_size": [32, 32], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6],
+    "interpolation": "bilinear",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return torchvision.models.resnet18(weights=None, num_classes=3)
+
+
+@pytest.fixture
+def own(tmp_path, network) -> Path:
+    """A checkpoint that says everything."""
+    path = tmp_path / "own.pth"
+    path.write_bytes(pack_checkpoint(network.state_dict(), "resnet18", NAMES, SAID, {}))
+    return path
+
+
+@pytest.fixture
+def foreign(tmp_path, network) -> Path:
+    """A checkpoint that says nothing."""
+    torch.save(network.state_dict(), tmp_path / "foreign.pth")
+    return tmp_path / "foreign.pth"
+
+
+def folder(root: Path, names=NAMES, count: int = 2) -> str:
+    rng = np.random.default_rng(0)
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            cv2.imwrite(str(root / name / f"{number}.png"), rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    return str(root)
+
+
+@pytest.fixture
+def images(tmp_path) -> str:
+    return folder(tmp_path / "images")
+
+
+def test_checkpoint_that_says_everything_needs_no_option(own, images, network):
+    found = assemble(Classifier(own), images)
+    assert (found.architecture, found.class_names) == ("resnet18", NAMES)
+    assert found.preprocessing == Preprocessing.from_dict(SAID)
+    assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert (found.input_size, found.probe.shape, found.probe.dtype) == ((32, 32), (4, 3, 32, 32), torch.uint8)
+    assert not found.network.training
+    assert all(torch.equal(v, network.state_dict()[k]) for k, v in found.network.state_dict().items())
+
+
+def test_probe_is_the_first_samples_as_the_loader_gives_them(own, images):
+    found = assemble(Classifier(own), images)
+    for index in range(4):
+        assert torch.equal(found.probe[index], found.dataset[index].pixels)
+    normalised = (found.probe / 255 - torch.tensor(SAID["mean"]).view(1, 3, 1, 1)) / torch.tensor(SAID["std"]).view(
+        1, 3, 1, 1
+    )
+    torch.testing.assert_close(found.normalised_probe(torch.device("cpu")), normalised)
+
+
+def test_checkpoint_that_says_nothing_needs_its_architecture(foreign, images):
+    with pytest.raises(ConfigError, match="does not say its architecture; name it with --arch"):
+        assemble(Classifier(foreign, preprocess="seed"), images)
+
+
+def test_checkpoint_that_says_nothing_needs_its_preprocessing(foreign, images):
+    with pytest.raises(ConfigError, match="does not say its preprocessing; say --preprocess"):
+        assemble(Classifier(foreign, arch="resnet18"), images)
+
+
+def test_checkpoint_that_says_nothing_takes_the_datasets_class_names(foreign, images):
+    found = assemble(Classifier(foreign, arch="resnet18", preprocess="seed", image_size="32"), images)
+    assert found.class_names == NAMES
+    assert found.preprocessing.image_size == (32, 32)
+
+
+def test_classes_without_any_names_are_numbers(foreign, images, tmp_path):
+    (tmp_path / "list.csv").write_text("path\nimages/ant/0.png\n")
+    classifier = Classifier(foreign, arch="resnet18", preprocess="seed", image_size="32")
+    found = assemble(classifier, str(tmp_path / "list.csv"))
+    assert (found.class_names, found.labels.tolist()) == (("0", "1", "2"), [-1])
+
+
+def test_other_architecture_than_the_checkpoint_says_is_refused(own, images):
+    with pytest.raises(ConfigError, match="--arch resnet34: the checkpoint says resnet18"):
+        assemble(Classifier(own, arch="resnet34"), images)
+    assert assemble(Classifier(own, arch="resnet18"), images).architecture == "resnet18"
+
+
+def test_weights_of_another_architecture_are_refused_with_their_keys(foreign, images):
+    with pytest.raises(CheckpointError, match=r"foreign\.pth: its keys are not this network's: .*missing \(layer1\.2"):
+        assemble(Classifier(foreign, arch="resnet34", preprocess="seed"), images)
+
+
+def test_other_preprocessing_than_the_checkpoint_says_is_refused(own, images):
+    with pytest.raises(ConfigError, match="was trained with other preprocessing"):
+        assemble(Classifier(own, preprocess="imagenet"), images)
+
+
+def test_preprocessing_that_the_checkpoint_says_may_be_repeated(own, images):
+    classifier = Classifier(own, image_size="32", resize="40", mean="0.1,0.2,0.3", std="0.4,0.5,0.6")
+    assert assemble(classifier, images).preprocessing == Preprocessing.from_dict(SAID)
+
+
+def test_class_that_the_checkpoint_does_not_know_is_refused(own, tmp_path):
+    with pytest.raises(DatasetError, match="does not know these classes of the dataset: dog"):
+        assemble(Classifier(own), folder(tmp_path / "more", ("ant", "dog")))
+
+
+def test_labels_are_matched_by_name_when_the_dataset_has_fewer_classes(own, tmp_path):
+    found = assemble(Classifier(own), folder(tmp_path / "fewer", ("bee", "cat"), count=1))
+    assert found.labels.tolist() == [1, 2]
+
+
+def test_dataset_of_another_class_count_needs_class_names(foreign, tmp_path):
+    with pytest.raises(DatasetError, match="has 2 classes, the checkpoint 3; name them all with --class-names"):
+        assemble(
+            Classifier(foreign, arch="resnet18", preprocess="seed"), folder(tmp_path / "fewer", ("bee", "cat"), count=1)
+        )
+
+
+def test_class_names_come_from_a_file(foreign, tmp_path):
+    (tmp_path / "names.txt").write_bytes("\ufeffant\r\nzèbre\n\n cat \n".encode())
+    classifier = Classifier(
+        foreign, arch="resnet18", preprocess="seed", image_size="32", class_names=tmp_path / "names.txt"
+    )
+    found = assemble(classifier, folder(tmp_path / "one", ("cat",)))
+    assert (found.class_names, found.labels.tolist()) == (("ant", "zèbre", "cat"), [2, 2])
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "message"),
+    [(b"ant\nant\n", ConfigError, "one name a line, each once"), (b"\n", ConfigError, "one name a line"),
+     (b"\xff\n", ConfigError, "cannot read"), (None, ConfigError, "cannot read"),
+     (b"ant\nbee\n", CheckpointError, "2 class names for 3 classes")],
+)  # fmt: skip
+def test_file_of_class_names_that_can_not_be_meant_is_refused(foreign, images, tmp_path, content, kind, message):
+    if content is not None:
+        (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(kind, match=message):
+        assemble(Classifier(foreign, arch="resnet18", preprocess="seed", class_names=tmp_path / "names.txt"), images)
+
+
+def test_other_class_names_than_the_checkpoint_says_are_refused(own, images, tmp_path):
+    (tmp_path / "names.txt").write_text("bee\nant\ncat\n")
+    with pytest.raises(ConfigError, match="not the class names that the checkpoint says"):
+        assemble(Classifier(own, class_names=tmp_path / "names.txt"), images)
+
+
+def test_checkpoint_whose_class_names_are_not_as_many_as_its_classes_is_refused(images, tmp_path, network):
+    path = tmp_path / "a.pth"
+    path.write_bytes(pack_checkpoint(network.state_dict(), "resnet18", NAMES[:2], SAID, {}))
+    with pytest.raises(CheckpointError, match="2 class names for 3 classes"):
+        assemble(Classifier(path), images)
+
+
+def test_preprocessing_of_a_checkpoint_that_can_not_be_meant_is_refused(images, tmp_path, network):
+    path = tmp_path / "a.pth"
+    path.write_bytes(pack_checkpoint(network.state_dict(), "resnet18", NAMES, {"image_size": [32, 32]}, {}))
+    with pytest.raises(ConfigError, match="preprocessing: missing key"):
+        assemble(Classifier(path), images)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((None, None, None, None, None), None),
+        (("imagenet", None, None, None, None), PRESETS["imagenet"]),
+        (("seed", "64", None, None, None), Preprocessing((64,), (64, 64), (0.5,) * 3, (0.5,) * 3)),
+        (("seed", "64x96", None, None, None), Preprocessing((64, 96), (64, 96), (0.5,) * 3, (0.5,) * 3)),
+        (("seed", "64", "72", "0", "1"), Preprocessing((72,), (64, 64), (0,) * 3, (1,) * 3)),
+        ((None, "64", None, "0.1,0.2,0.3", "1"), Preprocessing((64,), (64, 64), (0.1, 0.2, 0.3), (1,) * 3)),
+        (("imagenet", None, "300", None, None),
+         Preprocessing((300,), (224, 224), PRESETS["imagenet"].mean, PRESETS["imagenet"].std)),
+    ],
+)  # fmt: skip
+def test_preprocessing_is_the_preset_with_what_other_options_change(options, expected):
+    assert chosen_preprocessing(*options) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("coco", None, None, None, None), "--preprocess coco: choose one of imagenet, seed"),
+        ((None, "64", None, None, None), "say --preprocess imagenet or seed, or all of --image-size, --mean and --std"),
+        ((None, None, None, "0", "1"), "say --preprocess"),
+        (("seed", "0", None, None, None), "--image-size"),
+        (("seed", None, "4x", None, None), "--resize"),
+        (("seed", None, None, "a", None), "--mean"),
+        (("seed", None, None, None, "1,2"), "--std"),
+        (("seed", None, None, None, "0"), "std"),
+        (("imagenet", None, "200", None, None), "larger than"),
+    ],
+)
+def test_preprocessing_that_can_not_be_meant_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        chosen_preprocessing(*options)
+
+
+# what `python:` datasets and `--model` callables are made of
+
+
+class Items:
+    """A map-style dataset of given items."""
+
+    def __init__(self, items: list[object]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[object, int]:
+        return self.items[index], index % CLASSES
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """A module whose `items` and `build` a test fills."""
+    fake = type(sys)("module_of_the_user")
+    monkeypatch.setitem(sys.modules, "module_of_the_user", fake)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return fake
+
+
+USERS = "python:module_of_the_user:items"
+
+
+def tensors(count: int, *shape: int) -> list[object]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator) for _ in range(count)]
+
+
+def test_float_tensors_count_as_preprocessed_whatever_the_checkpoint_says(own, module):
+    module.items = lambda: Items(tensors(5, 3, 32, 40))
+    found = assemble(Classifier(own), USERS)
+    assert (found.preprocessing, found.input_size, found.probe.dtype) == (None, (32, 40), torch.float32)
+    assert torch.equal(found.normalised_probe(torch.device("cpu")), found.probe)
+
+
+def test_float_tensors_need_no_preprocessing_to_be_said(foreign, module):
+    module.items = lambda: Items(tensors(5, 3, 32, 32))
+    assert assemble(Classifier(foreign, arch="resnet18"), USERS).preprocessing is None
+
+
+def test_probe_takes_no_tensors_of_other_shapes_kinds_or_of_nan(own, module):
+    first, second = tensors(2, 3, 32, 32)
+    nan, other = torch.full((3, 32, 32), torch.nan), torch.zeros(3, 32, 31)
+    module.items = lambda: Items([nan, first, other, Image.new("RGB", (64, 64)), second])
+    found = assemble(Classifier(own), USERS)
+    assert torch.equal(found.probe, torch.stack([first, second]))
+    assert [bool(found.dataset[i].error) for i in range(5)] == [False, False, True, True, False]
+
+
+def test_image_before_tensors_makes_the_tensors_unreadable_and_not_the_images_floats(own, module):
+    module.items = lambda: Items([Image.new("RGB", (64, 64), "red"), *tensors(2, 3, 32, 32)])
+    found = assemble(Classifier(own), USERS)
+    assert (found.probe.dtype, len(found.probe)) == (torch.uint8, 1)
+    assert [bool(found.dataset[i].error) for i in range(3)] == [False, True, True]
+
+
+def test_unreadable_first_samples_are_passed_over_by_the_probe(own, images):
+    for name in ("0.png", "1.png"):
+        (Path(images) / "ant" / name).write_bytes(b"torn")
+    found = assemble(Classifier(own), images)
+    assert torch.equal(found.probe[0], found.dataset[2].pixels)
+
+
+def test_probe_of_a_dataset_without_a_readable_image_is_always_the_same_noise(own, images):
+    for path in Path(images).rglob("*.png"):
+        path.write_bytes(b"torn")
+    one, other = (assemble(Classifier(own), images).probe for _ in range(2))
+    assert torch.equal(one, other)
+    assert (one.shape, one.float().std() > 50) == ((4, 3, 32, 32), True)
+
+
+def test_dataset_without_a_readable_tensor_is_refused(foreign, module):
+    module.items = lambda: Items(["a word", "another"])
+    with pytest.raises(DatasetError):
+        assemble(Classifier(foreign, arch="resnet18"), USERS)
+
+
+def test_users_own_network_is_loaded_strictly(tmp_path, module, images):
+    module.build = GapNetwork
+    torch.save(seeded(GapNetwork).state_dict(), tmp_path / "a.pth")
+    found = assemble(Classifier(tmp_path / "a.pth", model="module_of_the_user:build", preprocess="seed"), images)
+    assert (found.architecture, found.class_names) == ("module_of_the_user:build", NAMES)
+    assert torch.equal(found.network.head.weight, seeded(GapNetwork).head.weight)
+    torch.save({"head.weight": torch.zeros(3, 4)}, tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match="missing"):
+        assemble(Classifier(tmp_path / "b.pth", model="module_of_the_user:build", preprocess="seed"), images)
+
+
+class WideNetwork(GapNetwork):
+    """Has a matrix whose name sorts after the classifier's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zoom = nn.Linear(2, 11)
+        self.head = self._modules.pop("head")
+
+
+def test_class_count_is_the_networks_in_whatever_order_the_file_keeps_its_keys(tmp_path, module, images):
+    module.build = WideNetwork
+    safetensors.torch.save_file(WideNetwork().state_dict(), tmp_path / "a.safetensors")
+    classifier = Classifier(tmp_path / "a.safetensors", model="module_of_the_user:build", preprocess="seed")
+    assert assemble(classifier, images).class_names == NAMES
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [(lambda: "no network", "returned str, not a torch.nn.Module"), (lambda: 1 / 0, "raised ZeroDivisionError"),
+     (lambda needed: None, "raised TypeError")],
+)  # fmt: skip
+def test_callable_that_gives_no_network_is_refused(tmp_path, module, images, build, message):
+    module.build = build
+    torch.save(seeded(GapNetwork).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ModelError, match=message):
+        assemble(Classifier(tmp_path / "a.pth", model="module_of_the_user:build", preprocess="seed"), images)
+
+
+def test_few_samples_are_read_before_the_job_starts(own, module, monkeypatch):
+    read: list[int] = []
+    items = Items(["no image"] * 1000)
+    module.items = lambda: items
+    original = assembly_module.open_source
+
+    def counting(spec: str):
+        source = original(spec)
+        reader = source.read
+        source.read = lambda index: (read.append(index), reader(index))[1]
+        return source
+
+    monkeypatch.setattr(assembly_module, "open_source", counting)
+    items.items[0] = Image.new("RGB", (40, 40))
+    assemble(Classifier(own), USERS)
+    assert len(read) <= assembly_module.PROBE_ATTEMPTS

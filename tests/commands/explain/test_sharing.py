@@ -1,0 +1,201 @@
+"""Several workers on one run, without a coordinator: nobody waits, hardly anything is done twice, nothing is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from batchcam.commands.explain import explain as explain_module
+from batchcam.commands.explain import work as work_module
+from batchcam.commands.explain.explain import explain
+from batchcam.commands.merge import complete_run, merge
+from batchcam.commands.verify.verify import verify
+from batchcam.config import Classifier, Compute, ExplainConfig, VerifyConfig
+from batchcam.job.scheduler import local_rank
+from tests.helpers.networks import CHANNELS, GapNetwork, seeded
+
+SHARDS, SHARD_SIZE = 8, 3
+
+
+class Images:
+    """A map-style dataset of random images."""
+
+    def __len__(self) -> int:
+        return SHARDS * SHARD_SIZE
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        generator = torch.Generator().manual_seed(index)
+        return torch.randint(0, 256, (3, 16, 16), generator=generator, dtype=torch.uint8), index % CHANNELS % 3
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory) -> ExplainConfig:
+    checkpoint = tmp_path_factory.mktemp("weights") / "model.pth"
+    torch.save(seeded(GapNetwork).state_dict(), checkpoint)
+    return ExplainConfig(
+        Classifier(checkpoint, model="tests.helpers.networks:GapNetwork", preprocess="seed", image_size="16"),
+        f"python:{__name__}:Images",
+        Path("to be replaced"),
+        Compute(batch_size=SHARD_SIZE, workers=0, threads=1, device="cpu"),
+        shard_size=SHARD_SIZE,
+        quiet=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def reference(settings, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("reference") / "run"
+    assert explain(dataclasses.replace(settings, out=run)).complete
+    return run
+
+
+def digests(run: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((run / "shards").iterdir())}
+
+
+def shards_of(record: Path) -> list[str]:
+    return json.loads(record.read_text())["shards"]
+
+
+def land_when_begun(monkeypatch, run: Path, reference: Path, at: str, files: list[str]) -> None:
+    """Make "another worker" land `files`, taken from `reference`, when this one has begun shard `at`."""
+    real = work_module.has_landed
+
+    def has_landed(folder: Path, shard) -> bool:
+        answer = real(folder, shard)
+        if shard.file == at:
+            for name in files:
+                for source in (reference / "shards").glob(f"{name}*"):
+                    (run / "shards" / source.name).write_bytes(source.read_bytes())
+        return answer
+
+    monkeypatch.setattr(work_module, "has_landed", has_landed)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shards_that_others_land_meanwhile_are_not_done_again(settings, reference, tmp_path, monkeypatch, workers):
+    run = tmp_path / "run"
+    others = [f"shard-{i:05d}.h5" for i in (1, 4, 5, 7)]
+    land_when_begun(monkeypatch, run, reference, "shard-00000.h5", others)
+    compute = dataclasses.replace(settings.compute, workers=workers)
+    summary = explain(dataclasses.replace(settings, out=run, compute=compute))
+    assert summary.complete
+    assert summary.samples == (SHARDS - len(others)) * SHARD_SIZE
+    (record,) = run.glob("task-*.json")
+    assert shards_of(record) == [f"shard-{i:05d}.h5" for i in (0, 2, 3, 6)]
+    assert digests(run) == digests(reference)
+    assert verify(VerifyConfig(run, quiet=True)).found == []
+
+
+def test_worker_says_how_many_shards_others_did(settings, reference, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    land_when_begun(monkeypatch, run, reference, "shard-00000.h5", ["shard-00003.h5", "shard-00006.h5"])
+    explain(dataclasses.replace(settings, out=run, quiet=False))
+    assert "2 of the shards to do were done by other workers meanwhile" in capsys.readouterr().err
+
+
+def test_shard_that_another_worker_lands_first_is_harmless(settings, reference, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    land_when_begun(monkeypatch, run, reference, "shard-00002.h5", ["shard-00002.h5"])
+    assert explain(dataclasses.replace(settings, out=run)).complete
+    assert digests(run) == digests(reference)
+    assert verify(VerifyConfig(run, quiet=True)).found == []
+
+
+def test_whoever_plans_the_run_goes_in_order_and_later_workers_in_their_own(settings, tmp_path, monkeypatch):
+    orders = []
+
+    class Seen(work_module.Work):
+        def __init__(self, config, plan, assembly, proved, shards, device) -> None:
+            orders.append([s.index for s in shards])
+            super().__init__(config, plan, assembly, proved, [], device)
+
+    monkeypatch.setattr(explain_module, "Work", Seen)
+    for _ in range(5):
+        torch.manual_seed(0)
+        explain(dataclasses.replace(settings, out=tmp_path / "run"))
+    explain(dataclasses.replace(settings, out=tmp_path / "run", task="1/2"))
+    first, *later, task = orders
+    assert first == list(range(SHARDS))
+    assert all(sorted(order) == first for order in later)
+    assert len({tuple(order) for order in later}) > 1
+    assert sorted(task) == [1, 3, 5, 7]
+
+
+def test_workers_without_a_task_share_the_shards(settings, reference, tmp_path, monkeypatch):
+    """The second one starts when the first has two shards, and both go on by turns."""
+    run, real = tmp_path / "run", work_module.has_landed
+    asked = []
+
+    def has_landed(folder: Path, shard) -> bool:
+        asked.append(shard)
+        if len(asked) == 3:
+            # works to its end now, which is what the first one then finds
+            second = explain(dataclasses.replace(settings, out=run))
+            assert second.complete
+        return real(folder, shard)
+
+    monkeypatch.setattr(work_module, "has_landed", has_landed)
+    first = explain(dataclasses.replace(settings, out=run))
+    done = sorted(s for record in run.glob("task-*.json") for s in shards_of(record))
+    assert first.shards == 2
+    assert done == [f"shard-{i:05d}.h5" for i in range(SHARDS)]
+    assert digests(run) == digests(reference)
+
+
+def test_manifest_that_lands_while_a_late_worker_starts_is_not_taken_for_stale(
+    settings, reference, tmp_path, monkeypatch
+):
+    run, real = tmp_path / "run", explain_module.write_plan
+    explain(dataclasses.replace(settings, out=run, task="0/2"))
+
+    def write_plan(*words):
+        # another worker lands the last shard and merges, after this one has listed what is missing
+        monkeypatch.setattr(explain_module, "write_plan", real)
+        assert explain(dataclasses.replace(settings, out=run)).complete
+        return real(*words)
+
+    monkeypatch.setattr(explain_module, "write_plan", write_plan)
+    late = explain(dataclasses.replace(settings, out=run))
+    assert (late.samples, late.complete) == (0, True)
+    assert digests(run) == digests(reference)
+
+
+@pytest.mark.parametrize("finish", [merge, lambda run: complete_run(run, lambda: None)], ids=["merge", "explain"])
+@pytest.mark.parametrize("name", ["task-00000-0123abcd.json", "run.h5", "manifest.json"])
+def test_temporary_file_of_a_dead_worker_goes_when_the_run_is_complete(settings, tmp_path, finish, name):
+    run = tmp_path / "run"
+    explain(dataclasses.replace(settings, out=run))
+    (run / f".{name}.0123456789abcdef.partial").write_bytes(b"half of it")
+    assert [f.kind.value for f in verify(VerifyConfig(run, quiet=True)).found] == ["leftover-file"]
+    finish(run)
+    assert verify(VerifyConfig(run, quiet=True)).found == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "rank"),
+    [
+        ({}, 0),
+        ({"LOCAL_RANK": "2", "SLURM_LOCALID": "5"}, 2),
+        ({"SLURM_LOCALID": "3"}, 3),
+        ({"SLURM_LOCALID": "x"}, 0),
+    ],
+)
+def test_rank_on_this_machine_comes_from_torchrun_then_srun(environment, rank):
+    assert local_rank(environment) == rank
+
+
+def test_workers_of_one_machine_take_a_gpu_each(monkeypatch):
+    from batchcam.network.device import pick_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert [pick_device("auto", rank).index for rank in range(3)] == [0, 1, 0]
+    assert [device.index for device in current] == [0, 1, 0]  # none of them touches the others' memory

@@ -1,0 +1,269 @@
+"""One epoch and what it starts from: splits, orders, new heads, sums over batches."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from batchcam.commands.train import epochs as training
+from batchcam.commands.train.epochs import (
+    initial_network,
+    predict,
+    shuffled_batches,
+    split_by_class,
+    train_epoch,
+    validate,
+)
+from batchcam.data.loader import BatchStream, SampleDataset
+from batchcam.data.preprocessing import Preprocessing
+from batchcam.errors import BatchcamError, CheckpointError, ModelError, StoppedEarlyError
+from tests.helpers.memory_source import UNREADABLE, MemorySource
+from tests.helpers.networks import GapNetwork, seeded
+
+CPU = torch.device("cpu")
+PREPROCESSING = Preprocessing((16,), (16, 16), (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 0.5, 0.9])
+def test_split_takes_its_share_of_every_class_and_no_sample_twice(fraction):
+    labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 5], [40, 10, 3, 1]))
+    learn, hold = split_by_class(labels, fraction, seed=0)
+    assert sorted([*learn, *hold]) == list(range(len(labels)))
+    for label, count in ((0, 40), (1, 10), (2, 3), (5, 1)):
+        held = int((labels[hold] == label).sum())
+        assert abs(held - fraction * count) <= 1
+        assert held < count  # something to learn from
+
+
+def test_split_is_decided_by_the_seed():
+    labels = np.repeat([0, 1], 50)
+    once, again, other = (split_by_class(labels, 0.2, seed)[1] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(once, again)
+    assert set(once) != set(other)
+
+
+def test_split_does_not_depend_on_the_other_classes_members():
+    labels = np.array([0] * 20 + [1] * 20)
+    hold = split_by_class(labels, 0.25, 0)[1]
+    assert ((labels[hold] == 0).sum(), (labels[hold] == 1).sum()) == (5, 5)
+
+
+def test_batches_are_every_position_once_in_an_order_that_seed_and_epoch_decide():
+    positions = np.arange(100, 150)
+    orders = {k: shuffled_batches(positions, 8, *k) for k in ((0, 1), (0, 2), (1, 1))}
+    for batches in orders.values():
+        assert sorted(i for b in batches for i in b) == positions.tolist()
+        assert [len(b) for b in batches] == [8] * 6 + [2]
+    assert orders[0, 1] == shuffled_batches(positions, 8, 0, 1)
+    flat = [tuple(i for b in batches for i in b) for batches in orders.values()]
+    assert len({*flat, tuple(positions.tolist())}) == 4
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(17, [8, 8]), (1, []), (2, [2]), (8, [8])])
+def test_last_batch_of_one_is_dropped(count, sizes):
+    assert [len(b) for b in shuffled_batches(np.arange(count), 8, 0, 1)] == sizes
+
+
+def test_seed_beside_epoch_is_not_their_sum():
+    positions = np.arange(50)
+    assert shuffled_batches(positions, 50, 1, 2) != shuffled_batches(positions, 50, 2, 1)
+
+
+def stream(kinds: list[object], size: int = 4) -> BatchStream:
+    dataset = SampleDataset(MemorySource(kinds), PREPROCESSING, (16, 16))
+    return BatchStream(dataset, [list(range(i, min(i + size, len(kinds)))) for i in range(0, len(kinds), size)], 0, CPU)
+
+
+LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
+
+
+def never() -> None:
+    return None
+
+
+def test_validation_is_the_mean_over_readable_samples_whatever_the_batches():
+    network = seeded(GapNetwork)
+    kinds: list[object] = [(16, 20)] * 10
+    with stream(kinds, 10) as batches:
+        pixels = next(batches).pixels
+    kinds[3] = kinds[7] = UNREADABLE
+    keep = [i for i in range(10) if i not in (3, 7)]
+    with torch.no_grad():
+        logits = network((pixels[keep] / 255 - 0.5) / 0.5)
+        truth = torch.from_numpy(LABELS[keep])
+        expected = (float(F.cross_entropy(logits, truth)), float((logits.argmax(1) == truth).float().mean()))
+    network.train()
+    for size in (1, 4, 10):
+        with stream(kinds, size) as batches:
+            score = validate(network, PREPROCESSING, LABELS, batches, CPU)
+        assert (score.loss, score.accuracy) == pytest.approx(expected, rel=1e-5)
+        assert score.unreadable == 2
+
+
+def test_epoch_takes_one_step_of_the_optimizer_for_each_batch():
+    ours, theirs = seeded(GapNetwork), seeded(GapNetwork)
+    optimizers = [torch.optim.Adam(n.parameters(), lr=1e-2, weight_decay=1e-2) for n in (ours, theirs)]
+    advanced: list[int] = []
+    with stream([(16, 20)] * 10) as batches:
+        score = train_epoch(ours, optimizers[0], PREPROCESSING, LABELS, batches, CPU, advanced.append, never)
+    losses = []
+    with stream([(16, 20)] * 10) as batches:
+        for batch in batches:
+            loss = F.cross_entropy(theirs((batch.pixels / 255 - 0.5) / 0.5), torch.from_numpy(LABELS[batch.indices]))
+            optimizers[1].zero_grad()
+            loss.backward()
+            optimizers[1].step()
+            losses.append(float(loss.detach()) * len(batch.indices))
+    assert advanced == [4, 4, 2]
+    assert score.loss == pytest.approx(sum(losses) / 10, rel=1e-5)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_unreadable_samples_are_left_out_of_the_step_and_counted():
+    networks = [seeded(GapNetwork), seeded(GapNetwork)]
+    kinds: list[object] = [(16, 20), (16, 20), UNREADABLE, (16, 20)]
+    for network, order in zip(networks, ([0, 1, 2, 3], [0, 1, 3]), strict=True):
+        dataset = SampleDataset(MemorySource(kinds), PREPROCESSING, (16, 16))
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        with BatchStream(dataset, [order], 0, CPU) as batches:
+            score = train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None, never)
+        assert score.unreadable == len(order) - 3
+    for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kinds", [[UNREADABLE] * 4, [UNREADABLE, (16, 20), UNREADABLE, UNREADABLE]])
+def test_batch_with_less_than_two_readable_samples_is_no_step(kinds):
+    network = seeded(GapNetwork)
+    before = [p.clone() for p in network.parameters()]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with stream(kinds) as batches:
+        train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None, never)
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_reason_to_stop_ends_the_epoch_before_the_next_step():
+    network = seeded(GapNetwork)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    advanced: list[int] = []
+    with stream([(16, 20)] * 10) as batches, pytest.raises(StoppedEarlyError, match="stopped by SIGTERM"):
+        train_epoch(
+            network, optimizer, PREPROCESSING, LABELS, batches, CPU, advanced.append,
+            lambda: "SIGTERM" if advanced else None,
+        )  # fmt: skip
+    assert advanced == [4]
+
+
+def test_loss_that_is_not_finite_is_an_error_that_says_what_to_do():
+    network = seeded(GapNetwork)
+    nn.init.constant_(network.head.bias, math.inf)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with stream([(16, 20)] * 4) as batches, pytest.raises(BatchcamError, match=r"diverged.*lower --learning-rate"):
+        train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None, never)
+
+
+def test_training_and_validation_set_the_networks_mode():
+    network = torchvision.models.resnet18(num_classes=3)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    before = network.bn1.running_mean.clone()
+    with stream([(16, 20)] * 4) as batches:
+        validate(network, PREPROCESSING, LABELS, batches, CPU)
+    assert torch.equal(network.bn1.running_mean, before)
+    with stream([(16, 20)] * 4) as batches:
+        train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None, never)
+    assert not torch.equal(network.bn1.running_mean, before)
+
+
+def test_prediction_is_the_first_argmax_and_minus_one_where_there_is_none():
+    network = seeded(GapNetwork)
+    with stream([(16, 20), UNREADABLE, (16, 20)]) as batches:
+        batch = next(batches)
+    with torch.inference_mode():
+        expected = network((batch.pixels / 255 - 0.5) / 0.5).numpy().argmax(1)
+    assert predict(network, PREPROCESSING, batch, CPU, "fp32").tolist() == [expected[0], -1, expected[2]]
+    nn.init.constant_(network.head.weight, math.nan)
+    assert predict(network, PREPROCESSING, batch, CPU, "fp32").tolist() == [-1, -1, -1]
+
+
+def test_batch_without_a_readable_sample_has_no_predictions():
+    with stream([UNREADABLE] * 3) as batches:
+        assert predict(seeded(GapNetwork), PREPROCESSING, next(batches), CPU, "fp32").tolist() == [-1] * 3
+
+
+def test_untrained_network_is_decided_by_the_seed():
+    one, again, other = (initial_network("resnet18", 3, None, seed) for seed in (1, 1, 2))
+    assert torch.equal(one.conv1.weight, again.conv1.weight)
+    assert not torch.equal(one.conv1.weight, other.conv1.weight)
+    assert one.fc.out_features == 3
+
+
+@pytest.mark.parametrize(("name", "layer"), [("resnet18", "fc"), ("mobilenet_v2", "classifier.1")])
+def test_weights_of_another_class_count_get_a_new_last_layer_and_keep_all_others(tmp_path, name, layer):
+    torch.manual_seed(5)
+    pretrained = torchvision.models.get_model(name, weights=None, num_classes=7)
+    torch.save(pretrained.state_dict(), tmp_path / "weights.pth")
+    network = initial_network(name, 3, str(tmp_path / "weights.pth"), seed=0)
+    assert network.get_submodule(layer).weight.shape[0] == 3
+    again = initial_network(name, 3, str(tmp_path / "weights.pth"), seed=0)
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+        if not key.startswith(layer):
+            assert torch.equal(value, pretrained.state_dict()[key])
+
+
+def test_weights_of_another_network_are_refused_with_their_keys(tmp_path):
+    torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"weights\.pth.*missing"):
+        initial_network("resnet34", 3, str(tmp_path / "weights.pth"), seed=0)
+
+
+def test_weights_that_neither_are_a_file_nor_known_are_refused():
+    with pytest.raises(CheckpointError, match="--weights no-such: no such file, and resnet18 has no weights of that"):
+        initial_network("resnet18", 3, "no-such", seed=0)
+
+
+def test_weights_that_can_not_be_downloaded_are_refused_with_a_way_out(monkeypatch):
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(CheckpointError, match="cannot download: network is unreachable; give a local file"):
+        initial_network("resnet18", 3, "DEFAULT", seed=0)
+
+
+def test_weights_by_name_get_a_new_last_layer(monkeypatch):
+    state = torchvision.models.resnet18(num_classes=1000).state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: state)
+    network = initial_network("resnet18", 3, "IMAGENET1K_V1", seed=0)
+    assert network.fc.out_features == 3
+    assert torch.equal(network.conv1.weight, state["conv1.weight"])
+
+
+def test_network_without_a_linear_layer_has_none_to_replace():
+    with pytest.raises(ModelError, match="no linear layer to replace"):
+        training._replace_last_layer(nn.Sequential(nn.Conv2d(3, 3, 1)), 3)
+
+
+class SideExit(GapNetwork):
+    """In training, logits come with those of a side exit, as GoogLeNet's do."""
+
+    def forward(self, images):
+        logits = super().forward(images)
+        return torchvision.models.GoogLeNetOutputs(logits, logits, logits) if self.training else logits
+
+
+def test_network_with_side_exits_learns_from_its_last_one():
+    networks = [seeded(GapNetwork), seeded(SideExit)]
+    for network in networks:
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        with stream([(16, 20)] * 4) as batches:
+            train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None, never)
+    assert torch.equal(networks[0].head.weight, networks[1].head.weight)

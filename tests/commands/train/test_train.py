@@ -1,0 +1,341 @@
+"""train as a whole: stopped and resumed to the same bits, refusals by name, a checkpoint that says everything."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from batchcam.cli.printing import evaluate_text
+from batchcam.commands.evaluate import evaluate as evaluate_module
+from batchcam.commands.evaluate.evaluate import evaluate
+from batchcam.commands.train import train as train_module
+from batchcam.commands.train.epochs import Score
+from batchcam.commands.train.train import TrainSummary, train
+from batchcam.config import Classifier, Compute, EvaluateConfig, TrainConfig
+from batchcam.errors import (
+    EXIT_FINDINGS,
+    EXIT_STOPPED_EARLY,
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    StoppedEarlyError,
+)
+
+NAMES = ("ant", "bee", "cat")
+EPOCHS = 3
+
+
+def write_images(root: Path, count: int = 12, seed: int = 0) -> Path:
+    """Three classes of `count` noisy images of 32 px, each brightest in another channel."""
+    rng = np.random.default_rng(seed)
+    for channel, name in enumerate(NAMES):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 120, (32, 32, 3))
+            pixels[..., channel] += 100
+            cv2.imwrite(str(root / name / f"{number:02d}.png"), pixels.astype(np.uint8))
+    return root
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+def config(images: Path | str, out: Path, **changes) -> TrainConfig:
+    settings = {
+        "epochs": EPOCHS, "batch_size": 8, "val_fraction": 0.25, "learning_rate": 1e-3, "preprocess": "seed",
+        "image_size": "32", "workers": 0, "threads": 1, "device": "cpu", "quiet": True, **changes,
+    }  # fmt: skip
+    return TrainConfig(str(images), out, **settings)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, images) -> tuple[Path, TrainSummary]:
+    """An uninterrupted training."""
+    out = tmp_path_factory.mktemp("finished") / "best.pth"
+    return out, train(config(images, out))
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def last_of(out: Path) -> Path:
+    return out.with_name("best.last.pth")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    ours, theirs = load(one)["model"], load(other)["model"]
+    assert list(ours) == list(theirs)
+    for key, value in ours.items():
+        assert torch.equal(value, theirs[key]), key
+
+
+def test_training_learns_and_reports_every_epoch(finished):
+    _, summary = finished
+    assert summary.epochs == EPOCHS
+    assert [e["epoch"] for e in summary.history] == [1, 2, 3]
+    assert max(e["train_accuracy"] for e in summary.history) > 0.6  # chance is a third
+    assert summary.findings == 0
+
+
+def test_checkpoint_says_architecture_classes_preprocessing_epoch_and_accuracies(finished):
+    out, summary = finished
+    about = load(out)["batchcam"]
+    assert (about["architecture"], about["class_names"]) == ("resnet18", list(NAMES))
+    assert about["preprocessing"]["image_size"] == [32, 32]
+    assert about["training"]["epoch"] == summary.best_epoch
+    assert about["training"]["val_accuracy"] == summary.val_accuracy
+    assert about["training"]["train_accuracy"] == summary.train_accuracy
+    assert "optimizer" not in load(out)
+    assert "optimizer" in load(last_of(out))
+
+
+def test_best_checkpoint_is_the_first_epoch_with_the_highest_validation_accuracy(images, tmp_path, monkeypatch):
+    accuracies = iter([0.25, 0.75, 0.75, 0.5])
+    weights: list[torch.Tensor] = []
+
+    def validated(config, network, *rest) -> Score:
+        weights.append(network.fc.weight.detach().clone())
+        return Score(1.0, next(accuracies), 0)
+
+    monkeypatch.setattr(train_module, "_validate", validated)
+    summary = train(config(images, tmp_path / "best.pth", epochs=4))
+    assert (summary.best_epoch, summary.val_accuracy) == (2, 0.75)
+    assert torch.equal(load(tmp_path / "best.pth")["model"]["fc.weight"], weights[1])
+    assert torch.equal(load(last_of(tmp_path / "best.pth"))["model"]["fc.weight"], weights[3])
+
+
+def test_recorded_validation_accuracy_is_what_evaluate_finds(images, tmp_path, finished):
+    """On a validation dataset of its own, by another command."""
+    val = write_images(tmp_path / "val", 5, seed=9)
+    out = tmp_path / "best.pth"
+    summary = train(config(images, out, val=str(val), epochs=2))
+    found = evaluate(
+        EvaluateConfig(Classifier(out), str(val), Compute(batch_size=4, workers=0, threads=1, device="cpu"), quiet=True)
+    )
+    assert found.accuracy == pytest.approx(summary.val_accuracy)
+    assert load(out)["batchcam"]["training"]["settings"]["validation_samples"] == 15
+
+
+def test_evaluate_tells_logits_that_are_not_finite_from_images_that_can_not_be_read(
+    images, tmp_path, finished, monkeypatch
+):
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    broken = sorted(data.rglob("*.png"))[0]
+    broken.write_bytes(b"no image")
+
+    def predict(network, preprocessing, batch, device, precision):  # as fp16 may, of single samples
+        return np.where(batch.unreadable | (batch.indices.numpy() == 7), -1, 0)
+
+    monkeypatch.setattr(evaluate_module, "predict", predict)
+    compute = Compute(batch_size=4, workers=0, threads=1, device="cpu")
+    found = evaluate(EvaluateConfig(Classifier(finished[0]), str(data), compute, quiet=True))
+    assert (found.unreadable, found.non_finite, found.findings) == (1, 1, 2)
+    assert "1 unreadable, 1 with logits that are not finite" in evaluate_text(found)
+
+
+def stop_in_epoch(monkeypatch, epoch: int) -> None:
+    original = train_module.train_epoch
+    calls = iter(range(1, 100))
+
+    def stopping(network, optimizer, preprocessing, labels, batches, device, advance, stop):
+        reason = (lambda: "SIGTERM") if next(calls) == epoch else stop
+        return original(network, optimizer, preprocessing, labels, batches, device, advance, reason)
+
+    monkeypatch.setattr(train_module, "train_epoch", stopping)
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_training_that_was_stopped_resumes_to_the_same_bits(images, tmp_path, monkeypatch, finished, epoch):
+    out = tmp_path / "best.pth"
+    with monkeypatch.context() as patch:
+        stop_in_epoch(patch, epoch)
+        with pytest.raises(StoppedEarlyError, match="run the same command again"):
+            train(config(images, out))
+    assert last_of(out).exists() == (epoch > 1)
+    summary = train(config(images, out))
+    assert dataclasses.replace(summary, checkpoint="") == dataclasses.replace(finished[1], checkpoint="")
+    assert_same_weights(out, finished[0])
+    assert_same_weights(last_of(out), last_of(finished[0]))
+    assert out.read_bytes() == finished[0].read_bytes()
+
+
+def test_training_that_was_killed_between_best_and_last_repeats_the_epoch(images, tmp_path, monkeypatch, finished):
+    out, landed = tmp_path / "best.pth", []
+    original = train_module.landing.land
+
+    def dying(path: Path, data: bytes) -> None:
+        if path == last_of(out) and len(landed) >= 1:
+            raise KeyboardInterrupt
+        landed.append(path)
+        original(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module.landing, "land", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(config(images, out))
+    assert not last_of(out).exists()
+    train(config(images, out))
+    assert_same_weights(out, finished[0])
+
+
+def command(images: Path, out: Path) -> list[str]:
+    words = [
+        "train", images, "--out", out, "--epochs", EPOCHS, "-b", 8, "--val-fraction", 0.25, "--learning-rate", 1e-3,
+        "--preprocess", "seed", "--image-size", 32, "-j", 2, "--threads", 1, "--device", "cpu",
+    ]  # fmt: skip
+    return [sys.executable, "-m", "batchcam", *map(str, words)]
+
+
+def test_sigterm_stops_training_with_75_and_the_same_command_resumes_to_the_same_bits(images, tmp_path, finished):
+    out = tmp_path / "best.pth"
+    with subprocess.Popen(command(images, out), stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        end = time.monotonic() + 60
+        while not last_of(out).exists() and time.monotonic() < end:
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: to loader processes as well
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode in (EXIT_STOPPED_EARLY, 0), stderr  # 0: it was quicker than the signal
+    if process.returncode:
+        assert "stopped by SIGTERM" in stderr
+        ended = subprocess.run(command(images, out), capture_output=True, text=True, timeout=120)
+        assert ended.returncode == 0, ended.stderr
+        assert "starting at epoch 2" in ended.stderr or "starting at epoch 3" in ended.stderr
+    assert_same_weights(out, finished[0])
+
+
+def test_finished_training_is_not_repeated(images, tmp_path, finished, monkeypatch):
+    for path in (finished[0], last_of(finished[0])):
+        shutil.copy(path, tmp_path / path.name)
+    monkeypatch.setattr(train_module, "train_epoch", lambda *a: pytest.fail("trained again"))
+    summary = train(config(images, tmp_path / "best.pth"))
+    assert dataclasses.replace(summary, checkpoint="") == dataclasses.replace(finished[1], checkpoint="")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"learning_rate": 1e-4}, "learning rate (0.001 there, 0.0001 here)"), ({"epochs": 5}, "epochs (3 there, 5"),
+     ({"batch_size": 4}, "batch size"), ({"seed": 1}, "seed"), ({"image_size": "64"}, "preprocessing"),
+     ({"val_fraction": 0.5}, "val fraction"), ({"weight_decay": 0.5}, "weight decay")],
+)  # fmt: skip
+def test_resuming_with_another_setting_is_refused_by_name(images, tmp_path, finished, change, named):
+    shutil.copy(last_of(finished[0]), last_of(tmp_path / "best.pth"))
+    with pytest.raises(CheckpointError) as error:
+        train(config(images, tmp_path / "best.pth", **change))
+    assert named in str(error.value)
+    assert "choose another --out" in str(error.value)
+
+
+def test_resuming_with_other_images_is_refused(tmp_path, finished):
+    shutil.copy(last_of(finished[0]), last_of(tmp_path / "best.pth"))
+    with pytest.raises(CheckpointError, match="dataset fingerprint"):
+        train(config(write_images(tmp_path / "other", seed=5), tmp_path / "best.pth"))
+
+
+def test_resuming_with_another_validation_dataset_of_the_same_size_is_refused(images, tmp_path):
+    one, other = (str(write_images(tmp_path / n, 2, seed=s)) for n, s in (("one", 1), ("two", 2)))
+    train(config(images, tmp_path / "best.pth", val=one, epochs=1))
+    with pytest.raises(CheckpointError, match="validation fingerprint"):
+        train(config(images, tmp_path / "best.pth", val=other, epochs=1))
+
+
+@pytest.mark.parametrize("content", [b"", b"dear diary", None])
+def test_last_checkpoint_that_is_none_is_refused_and_kept(images, tmp_path, content):
+    last = last_of(tmp_path / "best.pth")
+    if content is None:
+        torch.save({"model": {}}, last)
+    else:
+        last.write_bytes(content)
+    before = last.read_bytes()
+    with pytest.raises(CheckpointError, match=r"best\.last\.pth"):
+        train(config(images, tmp_path / "best.pth"))
+    assert last.read_bytes() == before
+
+
+def test_weights_of_another_class_count_are_fine_tuned(images, tmp_path):
+    torch.manual_seed(3)
+    pretrained = torchvision.models.resnet18(weights=None, num_classes=7)
+    torch.save(pretrained.state_dict(), tmp_path / "weights.pth")
+    out = tmp_path / "best.pth"
+    train(config(images, out, weights=str(tmp_path / "weights.pth"), epochs=1, learning_rate=1e-12))
+    state = load(out)["model"]
+    assert state["fc.weight"].shape == (3, 512)
+    torch.testing.assert_close(state["conv1.weight"], pretrained.conv1.weight, rtol=0, atol=1e-8)
+
+
+def test_dataset_without_labels_is_refused(images, tmp_path):
+    paths = sorted(images.rglob("*.png"))
+    (tmp_path / "list.csv").write_text("path\n" + "".join(f"{os.path.relpath(p, tmp_path)}\n" for p in paths))
+    with pytest.raises(DatasetError, match="36 samples have no label"):
+        train(config(str(tmp_path / "list.csv"), tmp_path / "best.pth"))
+
+
+def test_validation_dataset_without_labels_is_refused(images, tmp_path):
+    paths = sorted(images.rglob("*.png"))
+    (tmp_path / "list.csv").write_text("path\n" + "".join(f"{os.path.relpath(p, tmp_path)}\n" for p in paths))
+    with pytest.raises(DatasetError, match="validation needs labels"):
+        train(config(images, tmp_path / "best.pth", val=str(tmp_path / "list.csv")))
+
+
+def test_dataset_of_one_class_is_refused(images, tmp_path):
+    shutil.copytree(images / "ant", tmp_path / "one" / "ant")
+    with pytest.raises(DatasetError, match="has one class"):
+        train(config(tmp_path / "one", tmp_path / "best.pth"))
+
+
+def test_unreadable_training_image_is_a_finding_and_no_end(images, tmp_path):
+    root = tmp_path / "images"
+    shutil.copytree(images, root)
+    (root / "bee" / "03.png").write_bytes(b"torn")
+    summary = train(config(root, tmp_path / "best.pth", epochs=1))
+    assert (summary.unreadable, summary.findings) == (1, 1)
+    words = [w if w != "3" else "1" for w in command(root, tmp_path / "again.pth")]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == EXIT_FINDINGS, ended.stderr
+
+
+def test_dataset_without_a_readable_image_is_refused_with_the_first_reason(images, tmp_path):
+    root = tmp_path / "images"
+    shutil.copytree(images, root)
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"torn")
+    with pytest.raises(DatasetError, match="no image to learn from could be read; one that could not: not an image"):
+        train(config(root, tmp_path / "best.pth"))
+    assert not (tmp_path / "best.pth").exists()
+
+
+def test_without_validation_the_best_is_the_last_epoch(images, tmp_path):
+    summary = train(config(images, tmp_path / "best.pth", val_fraction=0, epochs=2))
+    assert (summary.best_epoch, summary.val_accuracy) == (2, None)
+    assert load(tmp_path / "best.pth")["batchcam"]["training"]["epoch"] == 2
+
+
+def test_folder_of_the_checkpoint_is_made_before_the_first_epoch(images, tmp_path):
+    train(config(images, tmp_path / "new" / "folder" / "best.pth", epochs=1))
+    assert (tmp_path / "new" / "folder" / "best.pth").exists()
+
+
+def test_folder_in_the_checkpoints_place_is_refused_before_the_first_epoch(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "train_epoch", lambda *a: pytest.fail("trained"))
+    with pytest.raises(ConfigError, match="a folder"):
+        train(config(images, tmp_path))
+
+
+def test_loader_processes_do_not_change_the_result(images, tmp_path, finished):
+    train(config(images, tmp_path / "best.pth", workers=2))
+    assert_same_weights(tmp_path / "best.pth", finished[0])

@@ -1,0 +1,180 @@
+"""Preprocessing equals torchvision's transforms, pixel for pixel, and says where on the image it looked."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from batchcam.data.preprocessing import INTERPOLATIONS, PRESETS, Preprocessing
+from batchcam.errors import ConfigError
+from batchcam.images.decoding import UnreadableImageError
+
+torch.set_num_threads(1)
+
+HALF = (0.5, 0.5, 0.5)
+SIZES = [(40, 64), (64, 40), (33, 47), (20, 20), (97, 31), (15, 200)]
+
+
+def photo(height: int, width: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def reference(image: Image.Image, preprocessing: Preprocessing) -> transforms.Compose:
+    steps: list[object] = []
+    if preprocessing.resize is not None:
+        size = preprocessing.resize[0] if len(preprocessing.resize) == 1 else preprocessing.resize
+        steps.append(transforms.Resize(size, transforms.InterpolationMode(preprocessing.interpolation)))
+    return transforms.Compose([*steps, transforms.CenterCrop(preprocessing.image_size), transforms.PILToTensor()])(
+        image
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize(
+    ("resize", "image_size"), [((32,), (32, 32)), ((33,), (20, 28)), ((24, 48), (24, 48)), ((30, 31), (13, 18))]
+)
+def test_apply_gives_torchvisions_pixels(
+    size: tuple[int, int], interpolation: str, resize: tuple[int, ...], image_size: tuple[int, int]
+) -> None:
+    preprocessing = Preprocessing(resize, image_size, HALF, HALF, interpolation)
+    pixels, _ = preprocessing.apply(photo(*size))
+    assert pixels.dtype == torch.uint8
+    assert pixels.is_contiguous()
+    assert torch.equal(pixels, reference(photo(*size), preprocessing))
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_presets_give_torchvisions_pixels(name: str) -> None:
+    image = photo(300, 201)
+    assert torch.equal(PRESETS[name].apply(image)[0], reference(image, PRESETS[name]))
+
+
+@pytest.mark.parametrize("size", [(20, 20), (21, 32), (33, 20)])
+def test_without_resize_the_box_cuts_exactly_these_pixels(size: tuple[int, int]) -> None:
+    image = photo(*size)
+    pixels, box = Preprocessing(None, (20, 17), HALF, HALF).apply(image)
+    assert torch.equal(pixels, reference(image, Preprocessing(None, (20, 17), HALF, HALF)))
+    x0, y0, x1, y1 = (int(edge) for edge in box)
+    np.testing.assert_array_equal(np.asarray(image)[y0:y1, x0:x1], pixels.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("size", [(240, 400), (400, 240), (301, 299)])
+@pytest.mark.parametrize(("resize", "image_size"), [((128,), (100, 60)), ((90, 180), (80, 30))])
+def test_crop_box_finds_the_view_on_the_original(
+    size: tuple[int, int], resize: tuple[int, ...], image_size: tuple[int, int]
+) -> None:
+    height, width = size
+    # red tells the column and green the row, so that the view's corners tell where they came from
+    red = np.broadcast_to(np.linspace(0, 255, width)[None], size)
+    green = np.broadcast_to(np.linspace(0, 255, height)[:, None], size)
+    image = Image.fromarray(np.rint(np.stack([red, green, red], axis=2)).astype(np.uint8))
+    pixels, (x0, y0, x1, y1) = Preprocessing(resize, image_size, HALF, HALF).apply(image)
+    columns = pixels[0].double().mean(dim=0) / 255 * (width - 1)
+    rows = pixels[1].double().mean(dim=1) / 255 * (height - 1)
+    step_x, step_y = (x1 - x0) / image_size[1], (y1 - y0) / image_size[0]
+    expected_columns = x0 + (torch.arange(image_size[1]) + 0.5) * step_x - 0.5
+    expected_rows = y0 + (torch.arange(image_size[0]) + 0.5) * step_y - 0.5
+    # one grey level is about 1.6 pixels
+    assert (columns - expected_columns).abs().max() < 2
+    assert (rows - expected_rows).abs().max() < 2
+    assert (columns - expected_columns).mean().abs() < 0.3
+    assert (rows - expected_rows).mean().abs() < 0.3
+
+
+def test_crop_box_of_a_stretched_image_is_the_whole_image() -> None:
+    _, box = Preprocessing((32, 48), (32, 48), HALF, HALF).apply(photo(77, 50))
+    assert box == (0.0, 0.0, 50.0, 77.0)
+
+
+def test_too_small_an_image_is_unreadable_without_resize() -> None:
+    with pytest.raises(UnreadableImageError, match=r"19x30 pixels is smaller than the network's input of 20x20"):
+        Preprocessing(None, (20, 20), HALF, HALF).apply(photo(19, 30))
+
+
+def test_a_needle_is_refused_before_it_is_enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchvision.transforms.functional.resize", lambda *_: pytest.fail("resized"))
+    with pytest.raises(UnreadableImageError, match="too elongated"):
+        PRESETS["imagenet"].apply(Image.new("RGB", (1, 5000)))
+
+
+def test_normalise_equals_totensor_and_normalize_bit_for_bit() -> None:
+    images = [photo(12, 16) for _ in range(2)] + [Image.fromarray(np.arange(576, dtype=np.uint8).reshape(12, 16, 3))]
+    for preprocessing in (PRESETS["imagenet"], PRESETS["seed"], Preprocessing(None, (1, 1), (0.1, 0.2, 0.3), HALF)):
+        chain = transforms.Compose([transforms.ToTensor(), transforms.Normalize(preprocessing.mean, preprocessing.std)])
+        expected = torch.stack([chain(image) for image in images])
+        batch = torch.stack([transforms.functional.pil_to_tensor(image) for image in images])
+        normalised = preprocessing.normalise(batch)
+        assert normalised.dtype == torch.float32
+        assert torch.equal(normalised, expected)
+
+
+def test_normalise_covers_every_grey_level_and_leaves_its_input() -> None:
+    batch = torch.arange(256, dtype=torch.uint8).repeat(3, 1).reshape(1, 3, 16, 16)
+    kept = batch.clone()
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PRESETS["imagenet"].mean, PRESETS["imagenet"].std))
+    assert torch.equal(PRESETS["imagenet"].normalise(batch), (batch.float() / 255 - mean) / std)
+    assert torch.equal(batch, kept)
+
+
+def test_normalise_in_inference_mode_does_not_spoil_training() -> None:
+    preprocessing = Preprocessing(None, (1, 1), (0.11, 0.22, 0.33), HALF)
+    batch = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    with torch.inference_mode():
+        preprocessing.normalise(batch)
+    weight = torch.ones(1, requires_grad=True)
+    (preprocessing.normalise(batch) * weight).sum().backward()
+    assert weight.grad is not None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_normalise_on_a_gpu_equals_the_cpu() -> None:
+    batch = torch.arange(256, dtype=torch.uint8).repeat(3, 1).reshape(1, 3, 16, 16)
+    assert torch.equal(PRESETS["imagenet"].normalise(batch.cuda()).cpu(), PRESETS["imagenet"].normalise(batch))
+
+
+@pytest.mark.parametrize("batch", [torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(1, 3, 4, 4)])
+def test_normalise_refuses_what_is_no_uint8_batch(batch: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="expected uint8"):
+        PRESETS["seed"].normalise(batch)
+
+
+@pytest.mark.parametrize(
+    "preprocessing", [*PRESETS.values(), Preprocessing(None, (7, 9), (0, 0, 0), (1, 1, 1), "bicubic")]
+)
+def test_dict_survives_json(preprocessing: Preprocessing) -> None:
+    assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"resize": [200]}, "image_size: 224x224 is larger than what resize 200"),
+        ({"resize": [224, 223]}, "larger than what resize 224x223"),
+        ({"resize": [1, 2, 3]}, "^resize:"),
+        ({"resize": [0]}, "^resize:"),
+        ({"resize": 256}, "^resize:"),
+        ({"resize": [256.0]}, "^resize:"),
+        ({"image_size": [224]}, "^image_size:"),
+        ({"image_size": [True, 224]}, "^image_size:"),
+        ({"std": [0.5, 0, 0.5]}, "^std: .* above 0"),
+        ({"std": [0.5, 0.5]}, "^std: .* expected 3"),
+        ({"mean": [0.5, float("nan"), 0.5]}, "^mean: .* finite"),
+        ({"mean": ["a", "b", "c"]}, "^mean: .* numbers"),
+        ({"interpolation": "cubic"}, "^interpolation: 'cubic': choose from .*bicubic"),
+        ({"size": 1}, "unknown key size: known are resize, image_size, mean, std, interpolation"),
+    ],
+)
+def test_from_dict_refuses_what_cannot_be_meant(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Preprocessing.from_dict(PRESETS["imagenet"].to_dict() | change)
+
+
+def test_from_dict_names_missing_keys() -> None:
+    with pytest.raises(ConfigError, match="missing key resize, image_size, mean, std"):
+        Preprocessing.from_dict({})

@@ -1,1 +1,0 @@
-"""What the tool survives, tried for real: `python -m tests.faults` makes tests/RELIABILITY.md."""

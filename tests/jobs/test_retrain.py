@@ -1,0 +1,248 @@
+"""Retraining by script: order, promotion of what may be promoted only, gates, going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.helpers.fake_batchcam import JOBS, Fake
+
+STEPS = ["train", "evaluate", "explain", "verify", "compare"]
+
+
+@pytest.fixture
+def fake(tmp_path) -> Fake:
+    return Fake(tmp_path / "fake bin")
+
+
+@pytest.fixture
+def models(tmp_path) -> Path:
+    return tmp_path / "my models"
+
+
+def retrain(fake: Fake, version: Path, *gates: str) -> tuple[int, str, str]:
+    return fake.run("retrain.sh", *gates, "my train", "my test", version, "--epochs", "2")
+
+
+def promoted(models: Path) -> str | None:
+    return os.readlink(models / "promoted") if (models / "promoted").is_symlink() else None
+
+
+@pytest.fixture
+def first(fake, models) -> Path:
+    """A version that is promoted."""
+    assert retrain(fake, models / "first")[0] == 0
+    fake.calls()
+    return models / "first"
+
+
+def test_the_first_version_is_promoted_without_a_comparison(fake, models):
+    code, _, stderr = retrain(fake, models / "first")
+    assert code == 0
+    assert stderr == f"retrain.sh: {models}/first: promoted; promoted: first\n"
+    checkpoint, run = f"{models}/first/model.pth", f"{models}/first/run"
+    assert fake.calls() == [
+        ["train", "my train", "--out", checkpoint, "--epochs", "2"],
+        ["evaluate", checkpoint, "my test"],
+        ["explain", checkpoint, "my test", "--out", run],
+        ["verify", run, "--recompute", "16", "--checkpoint", checkpoint, "--data", "my test"],
+    ]
+    assert promoted(models) == "first"
+
+
+def test_the_second_version_is_compared_with_the_promoted_one(fake, models, first):
+    code, _, _ = retrain(fake, models / "second", "--max-flips", "2", "--shared-classes")
+    assert code == 0
+    assert fake.calls()[-1] == [
+        "compare", f"{first}/run", f"{models}/second/run", "--out", f"{models}/second/compare",
+        "--max-flips", "2", "--shared-classes",
+    ]  # fmt: skip
+    assert promoted(models) == "second"
+    assert (models / "promoted" / "model.pth").samefile(models / "second" / "model.pth")
+    assert (models / "promoted" / "run").samefile(models / "second" / "run")
+
+
+@pytest.mark.parametrize(
+    ("given", "passed_on"),
+    [
+        ([], ["--max-accuracy-drop", "1"]),
+        (["--min-cam-similarity", "0.7"], ["--min-cam-similarity", "0.7"]),
+        (["--min-compared", "90"], ["--max-accuracy-drop", "1", "--min-compared", "90"]),
+        (["--max-accuracy-drop", "0", "--max-flips", "5"], ["--max-accuracy-drop", "0", "--max-flips", "5"]),
+    ],
+)
+def test_there_is_always_a_gate(fake, models, first, given, passed_on):
+    retrain(fake, models / "second", *given)
+    assert fake.calls()[-1][5:] == passed_on
+
+
+def test_a_gate_that_is_exceeded_refuses_with_the_reason(fake, models, first):
+    fake.answer(compare=3)
+    code, stdout, stderr = retrain(fake, models / "second", "--max-flips", "2")
+    assert code == 3
+    told = f"{models}/second: refused: --max-flips 2: exceeded: 9 % flipped; promoted: first"
+    assert stderr == f"retrain.sh: {told}\n"
+    assert "fake compare says this" in stdout
+    assert promoted(models) == "first"
+
+
+def test_a_refused_version_is_promoted_with_other_gates(fake, models, first):
+    fake.answer(compare=3)
+    retrain(fake, models / "second")
+    fake.answer(compare=0)
+    assert retrain(fake, models / "second", "--max-flips", "20")[0] == 0
+    assert promoted(models) == "second"
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("code", [2, 75])
+def test_what_fails_or_stops_is_not_promoted_and_keeps_its_exit_code(fake, models, first, step, code):
+    fake.answer(**{step: code})
+    ended, _, stderr = retrain(fake, models / "second")
+    assert ended == code
+    assert [words[0] for words in fake.calls()] == STEPS[: STEPS.index(step) + 1]
+    assert stderr.endswith("; promoted: first\n")
+    assert ("stopped early at " if code == 75 else "not promoted: ") + step in stderr
+    assert promoted(models) == "first"
+    fake.answer(**{step: 0})
+    assert retrain(fake, models / "second")[0] == 0
+    assert promoted(models) == "second"
+
+
+def test_a_record_that_is_not_true_is_refused(fake, models):
+    fake.answer(verify=3)
+    code, _, stderr = retrain(fake, models / "first")
+    assert code == 3
+    assert "refused: the record" in stderr
+    assert promoted(models) is None
+
+
+@pytest.mark.parametrize("step", ["train", "explain"])
+def test_unreadable_images_do_not_keep_a_version_from_promotion_but_are_told(fake, models, step):
+    fake.answer(**{step: 3})
+    code, _, stderr = retrain(fake, models / "first")
+    assert code == 3
+    assert "promoted, with findings" in stderr
+    assert promoted(models) == "first"
+
+
+def test_a_promoted_version_is_left_alone(fake, models, first):
+    for name in ("first", "first/"):
+        assert retrain(fake, f"{models}/{name}")[0] == 0
+    assert fake.calls() == []
+
+
+def test_a_promoted_version_that_is_gone_is_not_taken_for_none(fake, models, first):
+    first.rename(models / "archived")
+    fake.answer(compare=1)
+    assert retrain(fake, models / "second")[0] == 1
+    assert fake.calls()[-1][1] == f"{models}/first/run"
+    assert promoted(models) == "first"
+
+
+def test_a_version_may_be_named_without_a_folder(fake, tmp_path):
+    words = [JOBS / "retrain.sh", "train", "test", "first"]
+    subprocess.run(words, cwd=tmp_path, env=fake.environment, check=True, capture_output=True)
+    assert promoted(tmp_path) == "first"
+
+
+def test_what_is_no_link_is_not_replaced(fake, models):
+    (models / "promoted" / "by hand").mkdir(parents=True)
+    assert retrain(fake, models / "first")[0] == 2
+    assert (models / "promoted" / "by hand").exists()
+    assert fake.calls() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["train", "test"],
+        ["--max-flips"],
+        ["--min-compared"],
+        ["--max-flip", "2", "t", "t", "v"],
+        ["t", "t", "models/promoted"],
+    ],
+)
+def test_usage_is_told(fake, words):
+    code, _, stderr = fake.run("retrain.sh", *words)
+    assert code == 2
+    assert "usage: retrain.sh" in stderr
+
+
+def wait_until(true, timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_second_start_ends_at_once_and_a_signal_stops_the_first(fake, models):
+    fake.hang("evaluate")
+    running = fake.start("retrain.sh", "my train", "my test", models / "first")
+    wait_until((fake.folder / "calls").exists)
+    code, _, stderr = retrain(fake, models / "second")
+    assert code == 75
+    assert f"not started: process {running.pid} on " in stderr
+    running.send_signal(signal.SIGTERM)
+    _, told = running.communicate(timeout=20)
+    assert running.returncode == 75
+    assert "stopped early" in told
+    assert promoted(models) is None
+
+
+def photos(folder: Path, seed: int) -> str:
+    """Three classes of twelve noisy images of 32 px, each brightest in another channel."""
+    rng = np.random.default_rng(seed)
+    for channel, name in enumerate(("ant", "bee", "cat")):
+        (folder / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 120, (32, 32, 3))
+            pixels[..., channel] += 100
+            cv2.imwrite(str(folder / name / f"{number:02d}.png"), pixels.astype(np.uint8))
+    return str(folder)
+
+
+@pytest.mark.slow
+def test_real_versions_are_trained_on_after_a_signal_promoted_and_refused(tmp_path, models):
+    batchcam = Path(sys.executable).with_name("batchcam")
+    if not batchcam.exists():
+        pytest.skip("batchcam is not installed beside this Python")
+    environment = {"PATH": f"{batchcam.parent}:/usr/bin:/bin"}
+    environment |= {"BATCHCAM_DEVICE": "cpu", "BATCHCAM_THREADS": "1", "BATCHCAM_WORKERS": "0"}
+    learn, test = photos(tmp_path / "to learn", 0), photos(tmp_path / "to test", 1)
+
+    def start(version: str, *more: str) -> subprocess.Popen[str]:
+        options = ["--preprocess", "seed", "--image-size", "32", "-b", "8", "--epochs", "3"]
+        words = [JOBS / "retrain.sh", "--max-flips", "5", learn, test, models / version, *options, *more]
+        return subprocess.Popen(words, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    running = start("first")
+    wait_until(lambda: (models / "first" / "model.last.pth").exists() or running.poll() is not None, timeout_s=300)
+    running.send_signal(signal.SIGTERM)
+    _, told = running.communicate(timeout=600)
+    assert running.returncode == 75, told
+    assert promoted(models) is None
+
+    running = start("first")
+    _, told = running.communicate(timeout=600)
+    assert running.returncode == 0, told
+    assert "starting at epoch 1" not in told
+    assert promoted(models) == "first"
+
+    running = start("second", "--learning-rate", "1e-6")
+    _, told = running.communicate(timeout=600)
+    assert running.returncode == 3, told
+    assert "refused: --max-flips 5: exceeded: " in told
+    assert promoted(models) == "first"
+    assert json.loads((models / "second" / "compare" / "compare.json").read_text())
+    assert (models / "second" / "run" / "manifest.json").exists()

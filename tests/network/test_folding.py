@@ -1,0 +1,81 @@
+"""Folding batch normalisations: the same logits and maps, or the network as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from batchcam.network.folding import fold_batch_norms
+from batchcam.network.proof import prove
+from tests.helpers.networks import (
+    CHANNELS,
+    CLASSES,
+    FailingNetwork,
+    hook_count,
+    random_images,
+    seeded,
+    torchvision_network,
+)
+
+
+def norms(network: nn.Module) -> int:
+    return sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [("resnet18", 0), ("mobilenet_v2", 0), ("efficientnet_b0", 0), ("densenet121", 62), ("convnext_tiny", 0)],
+)
+def test_folded_network_gives_the_same_logits_layer_and_maps(name, left):
+    network, images = torchvision_network(name), random_images(2, 64, 96)
+    original, count = copy.deepcopy(network), norms(network)
+    assert fold_batch_norms(network, random_images(1, 64, 64, seed=3)) == count - left
+    assert norms(network) == left  # DenseNet normalises before it convolves
+    with torch.inference_mode():
+        torch.testing.assert_close(network(images), original(images), rtol=1e-4, atol=1e-5)
+    before, after = prove(original, images), prove(network, images)
+    assert (before.target_layer, before.grid_size) == (after.target_layer, after.grid_size)
+    assert after.residual < 1e-5
+    assert hook_count(network) == 0
+
+
+class SharedConvolution(nn.Module):
+    """The normalisation is not the only one to use what the convolution gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, CHANNELS, 3)
+        self.norm = nn.BatchNorm2d(CHANNELS)
+        self.head = nn.Linear(CHANNELS, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        raw = self.convolution(images)
+        return self.head((self.norm(raw) + raw).mean((2, 3)))
+
+
+class RepeatedConvolution(SharedConvolution):
+    """The convolution runs twice."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        once = self.norm(self.convolution(images))
+        return self.head(once.mean((2, 3)) + self.convolution(images).mean((2, 3)))
+
+
+@pytest.mark.parametrize("factory", [SharedConvolution, RepeatedConvolution])
+def test_network_that_folding_would_change_is_left_as_it_is(factory):
+    network, images = seeded(factory), random_images(2, 16, 16)
+    with torch.inference_mode():
+        before = network(images)
+        assert fold_batch_norms(network, images) == 0
+        assert torch.equal(network(images), before)
+    assert norms(network) == 1
+
+
+def test_no_hook_is_left_when_the_network_raises():
+    network = seeded(FailingNetwork)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fold_batch_norms(network, random_images(1, 16, 16))
+    assert hook_count(network) == 0

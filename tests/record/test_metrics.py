@@ -1,0 +1,52 @@
+"""Numbers about predictions and maps, against counting by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from batchcam.record import metrics
+
+
+def test_accuracy_counts_samples_that_have_a_label_and_a_prediction():
+    labels, predictions = np.array([0, 1, 2, -1, 2, 1]), np.array([0, 1, 0, 2, -1, 1])
+    assert metrics.accuracy(labels, predictions) == 3 / 4
+
+
+def test_accuracy_is_unknown_without_labels():
+    assert metrics.accuracy(np.array([-1, -1]), np.array([0, 1])) is None
+
+
+def test_class_scores_count_what_loops_count():
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.integers(-1, 4, 200), rng.integers(-1, 4, 200)
+    for k, score in enumerate(metrics.class_scores(labels, predictions, ("a", "b", "c", "d"))):
+        rows = [(t, p) for t, p in zip(labels, predictions, strict=True) if t >= 0 and p >= 0]
+        assert score.labelled == sum(t == k for t, _ in rows)
+        assert score.correct == sum(t == p == k for t, p in rows)
+        assert score.predicted == sum(p == k for p in predictions)
+
+
+def test_class_without_samples_has_no_accuracy():
+    scores = metrics.class_scores(np.array([0]), np.array([0]), ("a", "b"))
+    assert (scores[0].accuracy, scores[1].accuracy) == (1.0, None)
+
+
+def test_peak_hits_finds_the_first_of_equal_peaks():
+    maps = np.zeros((3, 4, 5))
+    maps[0, 2, 3] = 1
+    maps[1, 1, 1] = maps[1, 3, 4] = 7
+    masks = np.zeros((3, 4, 5), bool)
+    masks[0, 2, 3] = masks[1, 3, 4] = masks[2, 0, 0] = True
+    assert metrics.peak_hits(maps, masks).tolist() == [True, False, True]
+
+
+def test_peak_hits_refuses_masks_of_another_size():
+    with pytest.raises(ValueError, match="masks"):
+        metrics.peak_hits(np.zeros((1, 2, 2)), np.zeros((1, 3, 3), bool))
+
+
+def test_centre_hits_looks_at_the_middle():
+    masks = np.zeros((2, 5, 5), bool)
+    masks[0, 2, 2] = True
+    assert metrics.centre_hits(masks).tolist() == [True, False]
