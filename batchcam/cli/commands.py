@@ -35,7 +35,6 @@ from batchcam.config import (
     parse_duration,
 )
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, one_line
-from batchcam.job.scheduler import Stop
 from batchcam.rules import CONTROLS, METHODS
 
 EXIT_CODES = {
@@ -197,11 +196,10 @@ def explain(
         quiet=quiet,
         **options,
     )
-    with Stop(config.time_limit_s) as stop:  # before torch is imported, which takes seconds
-        from batchcam.cli.printing import explain_text
-        from batchcam.commands.explain.explain import explain as run
+    from batchcam.cli.printing import explain_text
+    from batchcam.commands.explain.explain import explain as run
 
-        return _finish(run(config, stop), explain_text, as_json)
+    return _finish(run(config), explain_text, as_json)
 
 
 @_command("batchcam merge runs/monday")

@@ -12,6 +12,7 @@ import torch
 from batchcam.commands.explain.reassembly import reassemble
 from batchcam.config import VerifyConfig
 from batchcam.data.loader import LoadedBatch, collate
+from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request
 from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
@@ -42,6 +43,7 @@ def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple
     found: list[Finding] = []
     with Explainer(proved, assembly.preprocessing, request, device) as explainer:
         for shard, indices in drawn:
+            stop_if_asked()
             batch = collate([assembly.dataset[i] for i in indices])
             explained = explainer(batch.pixels, assembly.labels[indices], batch.unreadable)
             found += _compare(config.run, plan, shard, batch, explained)
