@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from batchcam.errors import ConfigError
 from batchcam.rules import IDENTITY_TOLERANCE
 
-if TYPE_CHECKING:
-    from typing_extensions import dataclass_transform
+if sys.version_info >= (3, 11):
+    from typing import dataclass_transform
 else:
 
     def dataclass_transform(**_: Any) -> Callable[[type], type]:
+        """Return a decorator that does nothing: type checkers know what it means."""
         return lambda kind: kind
 
 
@@ -75,10 +77,10 @@ class Option:
             return
         if self.low <= value <= self.high and self.above < value < self.below:
             return
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{name} {value}: must be a finite number")
         if math.isfinite(self.low) and math.isfinite(self.high):
             raise ConfigError(f"{name} {value}: must be from {self.low} to {self.high}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{name} {value}: must be a finite number")
         bounds = {"at least": self.low, "at most": self.high, "above": self.above, "below": self.below}
         told = " and ".join(f"{words} {bound}" for words, bound in bounds.items() if math.isfinite(bound))
         raise ConfigError(f"{name} {value}: must be {told}")

@@ -8,18 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from batchcam.config import (
-    Classifier,
-    Compute,
-    DemoConfig,
-    EvaluateConfig,
-    ExplainConfig,
-    TrainConfig,
-    VerifyConfig,
-    parse_duration,
-    parse_size,
-    parse_triple,
-)
+from batchcam.commands.demo.config import DemoConfig
+from batchcam.commands.evaluate.config import EvaluateConfig
+from batchcam.commands.explain.config import ExplainConfig
+from batchcam.commands.train.config import TrainConfig
+from batchcam.commands.verify.config import VerifyConfig
+from batchcam.config import Classifier, Compute, parse_duration, parse_size, parse_triple
 from batchcam.errors import EXIT_USAGE, ConfigError
 
 CHECKPOINT, OUT = Path("a.pth"), Path("out")

@@ -14,8 +14,8 @@ import pytest
 
 from batchcam.commands.demo import demo as demo_module
 from batchcam.commands.demo import shapes
+from batchcam.commands.demo.config import DemoConfig
 from batchcam.commands.demo.demo import demo
-from batchcam.config import DemoConfig
 from batchcam.errors import BatchcamError, ConfigError
 
 
