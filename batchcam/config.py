@@ -101,7 +101,7 @@ def argument(metavar: str | None = None) -> Any:
 
 def like(kind: type, name: str) -> Any:
     """Return a field that is asked for as the one of this name in `kind`."""
-    model = fields(kind)[name]
+    model = next(field for field, _ in members(kind) if field.name == name)
     return dataclasses.field(default=model.default, metadata=model.metadata)
 
 
@@ -115,14 +115,10 @@ def originals(purpose: str = "") -> Any:
     return field(f"Where the original images are{purpose}.  [default: where the run found them]", default=None)
 
 
-def fields(kind: Any) -> dict[str, dataclasses.Field[Any]]:
-    """Return a config's fields by name."""
-    return {f.name: f for f in dataclasses.fields(kind)}
-
-
-def types_of(kind: type) -> dict[str, Any]:
-    """Return the type of each field of a config by name, without the None that an optional one may be."""
-    return {name: _without_none(hint) for name, hint in typing.get_type_hints(kind).items()}
+def members(kind: Any) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """Return the fields of a config and the type of each, without the None that an optional one may be."""
+    hints = typing.get_type_hints(kind)
+    return [(field, _without_none(hints[field.name])) for field in dataclasses.fields(kind)]
 
 
 def _without_none(hint: Any) -> Any:
@@ -201,9 +197,8 @@ class Part:
         Raises:
             ConfigError: the message names the option.
         """
-        kinds = types_of(type(self))
-        for name, field in fields(self).items():
-            object.__setattr__(self, name, _checked(field, kinds[name], getattr(self, name)))
+        for field, kind in members(type(self)):
+            object.__setattr__(self, field.name, _checked(field, kind, getattr(self, field.name)))
 
 
 def _checked(field: dataclasses.Field[Any], kind: Any, value: Any) -> Any:

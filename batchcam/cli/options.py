@@ -14,7 +14,7 @@ import click
 from batchcam import __version__
 from batchcam.cli.config_file import read_config
 from batchcam.cli.variables import variable_of
-from batchcam.config import Option, Part, fields, flag_of, option_of, types_of
+from batchcam.config import Option, Part, flag_of, members, option_of
 
 P = TypeVar("P", bound=Part)
 
@@ -48,37 +48,34 @@ PROCESS_OPTIONS = (
 """What every command is asked that is no part of its config."""
 
 
-def parameters(kind: type[Part]) -> list[click.Parameter]:
+def parameters(config: type[Part]) -> list[click.Parameter]:
     """Return a click argument or option for each field of a config, in the order of help.
 
-    The field's own class comes before its bases, and what several commands share after what is a command's own. The
+    A class's own fields come before those of its bases, and of the own ones those last that several commands share. The
     option of a field that is a part of a config, such as a classifier, asks for the part's first field.
     """
     found: list[tuple[int, click.Parameter]] = []
-    for name, field in fields(kind).items():
-        place = 2 * next(i for i, base in enumerate(kind.__mro__) if name in inspect.get_annotations(base))
-        own = types_of(kind)[name]
-        part = own if _is_part(own) else None
+    for field, kind in members(config):
+        place = 2 * next(i for i, base in enumerate(config.__mro__) if field.name in inspect.get_annotations(base))
         if Option in field.metadata:
-            asked = next(iter(types_of(part).values())) if part else own
-            found.append((place, _parameter(field, asked)))
-        if part:
-            is_shared = part.__module__ == Part.__module__
-            found += [(place + is_shared, parameter) for parameter in parameters(part)]
+            found.append((place, _parameter(field, members(kind)[0][1] if _is_part(kind) else kind)))
+        if _is_part(kind):
+            is_shared = kind.__module__ == Part.__module__
+            found += [(place + is_shared, parameter) for parameter in parameters(kind)]
     return [parameter for _, parameter in sorted(found, key=lambda each: each[0])]
 
 
-def build(kind: type[P], values: Mapping[str, Any], **given: Any) -> P:
+def build(config: type[P], values: Mapping[str, Any], **given: Any) -> P:
     """Return the config that the values of `parameters` make, by their names; `given` are fields that are known."""
-    for name, field in fields(kind).items():
-        own, is_asked = types_of(kind)[name], Option in field.metadata
+    for field, kind in members(config):
+        is_asked = Option in field.metadata
         value = values[_name(field)] if is_asked else None
-        if _is_part(own):
-            first = {next(iter(fields(own))): value} if is_asked else {}
-            given[name] = None if is_asked and value is None else build(own, values, **first)
+        if _is_part(kind):
+            first = {members(kind)[0][0].name: value} if is_asked else {}
+            given[field.name] = None if is_asked and value is None else build(kind, values, **first)
         elif is_asked:
-            given[name] = not value if field.default is True else value
-    return kind(**given)
+            given[field.name] = not value if field.default is True else value
+    return config(**given)
 
 
 def _is_part(kind: Any) -> bool:
@@ -107,7 +104,9 @@ def _parameter(field: dataclasses.Field[Any], kind: Any) -> click.Parameter:
 def _click_type(option: Option, kind: Any) -> click.ParamType[Any] | type:
     if option.choices:
         return Choice(option.choices)
-    return FILE if kind is Path else kind if kind in (int, float) else str
+    if kind is Path:
+        return FILE
+    return kind if kind in (int, float) and not option.parse else str
 
 
 def _count(option: Option, kind: Any) -> dict[str, Any]:
