@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.faithfulness import imputation as faithfulness
-from batchcam.commands.faithfulness.config import FaithfulnessConfig
+from batchcam.commands.faithfulness.config import SUBSTRATE_NAMES, FaithfulnessConfig
 from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Probe, follow
 from batchcam.commands.faithfulness.faithfulness import FaithfulnessSummary, draw, faithfulness_text
 from batchcam.commands.faithfulness.faithfulness import faithfulness as command
@@ -461,7 +461,7 @@ def test_other_methods_and_controls_are_measured_on_the_runs_network(
     assert all(ours.startswith(start) for ours, start in zip(summary.notes, notes, strict=True))
 
 
-@pytest.mark.parametrize(("name", "end"), [("mean", 0), ("zero", 1), ("blur", 2)])
+@pytest.mark.parametrize(("name", "end"), [(name, end) for end, name in enumerate(SUBSTRATE_NAMES)])
 def test_substrates_are_what_their_names_say(name: str, end: int) -> None:
     image = np.random.default_rng(0).standard_normal((3, 8, 9))
     whole = np.broadcast_to(image.mean((1, 2), keepdims=True), image.shape)
