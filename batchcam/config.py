@@ -86,17 +86,19 @@ class Option:
         raise ConfigError(f"{name} {value}: must be {told}")
 
 
-def field(
-    help: str = "", *flags: str, default: Any = dataclasses.MISSING, kw_only: bool = False, **settings: Any
-) -> Any:
+def field(help: str, *flags: str, default: Any = None, **settings: Any) -> Any:
     """Return a dataclass field that knows its option; `settings` are further fields of `Option`."""
-    option = Option(help, flags, **settings)
-    return dataclasses.field(default=default, kw_only=kw_only, metadata={Option: option})
+    return dataclasses.field(default=default, metadata={Option: Option(help, flags, **settings)})
+
+
+def required(help: str, *flags: str, **settings: Any) -> Any:
+    """Return such a field without a default."""
+    return field(help, *flags, default=dataclasses.MISSING, **settings)
 
 
 def argument(metavar: str | None = None) -> Any:
-    """Return a dataclass field that the command line asks for by its place."""
-    return field(metavar=metavar, is_argument=True)
+    """Return a field without a default that the command line asks for by its place."""
+    return required("", metavar=metavar, is_argument=True)
 
 
 def like(kind: type, name: str) -> Any:
@@ -112,7 +114,7 @@ def random_seed(of: str) -> Any:
 
 def originals(purpose: str = "") -> Any:
     """Return a field for the place of a run's images."""
-    return field(f"Where the original images are{purpose}.  [default: where the run found them]", default=None)
+    return field(f"Where the original images are{purpose}.  [default: where the run found them]")
 
 
 def members(kind: Any) -> list[tuple[dataclasses.Field[Any], Any]]:
@@ -181,7 +183,7 @@ def parse_duration(text: str) -> float:
     raise ValueError(f"{text!r}: expected seconds, 90s, 15m, 2h or HH:MM:SS")
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(field, argument))
+@dataclass_transform(frozen_default=True, field_specifiers=(required, argument))
 class Part:
     """A frozen dataclass of what a command is asked, or of a part of it; it is checked when it is built.
 
@@ -219,7 +221,8 @@ def _checked(field: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
 class Config(Part):
     """What every command is asked."""
 
-    quiet: bool = field("No progress and no notes.", "-q", default=False, kw_only=True)
+    _: dataclasses.KW_ONLY
+    quiet: bool = field("No progress and no notes.", "-q", default=False)
 
 
 class RunConfig(Config):
@@ -231,37 +234,33 @@ class RunConfig(Config):
 class PartialConfig(RunConfig):
     """What commands are asked that can do with a part of a run."""
 
-    partial: bool = field("Leave out shards that are gone or damaged; then end with 3.", default=False, kw_only=True)
+    _: dataclasses.KW_ONLY
+    partial: bool = field("Leave out shards that are gone or damaged; then end with 3.", default=False)
 
 
 class Classifier(Part):
     """Which network, which classes, which preprocessing, where the checkpoint does not say."""
 
     checkpoint: Path
-    arch: str | None = field("torchvision's name of the network, where the checkpoint does not say.", default=None)
-    model: str | None = field("Your own function that returns the network.", default=None, metavar="MODULE:CALLABLE")
-    class_names: Path | None = field(
-        "File with one class name a line, where the checkpoint does not say.", default=None
-    )
+    arch: str | None = field("torchvision's name of the network, where the checkpoint does not say.")
+    model: str | None = field("Your own function that returns the network.", metavar="MODULE:CALLABLE")
+    class_names: Path | None = field("File with one class name a line, where the checkpoint does not say.")
     preprocess: str | None = field(
-        "Preset: imagenet (256, crop 224) or seed (128, mean and std 0.5: what train does).",
-        default=None,
-        choices=PRESET_NAMES,
+        "Preset: imagenet (256, crop 224) or seed (128, mean and std 0.5: what train does).", choices=PRESET_NAMES
     )
     image_size: tuple[int, ...] | None = field(
-        "The network's input, cropped from the centre.", default=None, metavar="N|HxW", parse=parse_size
+        "The network's input, cropped from the centre.", metavar="N|HxW", parse=parse_size
     )
     resize: tuple[int, ...] | None = field(
         "Before the crop: shorter side to N, or exactly HxW.  [default: --image-size]",
-        default=None,
         metavar="N|HxW",
         parse=parse_size,
     )
     mean: tuple[float, float, float] | None = field(
-        "Mean of the channels, in units of 0…1.", default=None, metavar="R,G,B", parse=parse_triple
+        "Mean of the channels, in units of 0…1.", metavar="R,G,B", parse=parse_triple
     )
     std: tuple[float, float, float] | None = field(
-        "Standard deviation of the channels.", default=None, metavar="R,G,B", parse=parse_triple
+        "Standard deviation of the channels.", metavar="R,G,B", parse=parse_triple
     )
 
     def __post_init__(self) -> None:
@@ -274,18 +273,12 @@ class Compute(Part):
     """How to compute; None where the run's plan, or else the machine, decides."""
 
     batch_size: int | None = field(
-        f"Images of one forward pass.  [default: {DEFAULT_BATCH_SIZE}]", "-b", default=None, low=1, high=LARGEST_COUNT
+        f"Images of one forward pass.  [default: {DEFAULT_BATCH_SIZE}]", "-b", low=1, high=LARGEST_COUNT
     )
     workers: int | None = field(
-        "Processes that decode images.  [default: a quarter of the CPUs]",
-        "-j",
-        default=None,
-        low=0,
-        high=MOST_PROCESSES,
+        "Processes that decode images.  [default: a quarter of the CPUs]", "-j", low=0, high=MOST_PROCESSES
     )
-    threads: int | None = field(
-        "CPU threads of the network.  [default: all CPUs]", default=None, low=1, high=MOST_PROCESSES
-    )
+    threads: int | None = field("CPU threads of the network.  [default: all CPUs]", low=1, high=MOST_PROCESSES)
     device: str = field("cpu, cuda, cuda:N, or auto.", default="auto")
     sample_timeout: float = field(
         "Give up an image that takes longer to read: it counts as unreadable. 0: never.",
@@ -295,9 +288,7 @@ class Compute(Part):
         metavar="TIME",
         parse=parse_duration,
     )
-    precision: str | None = field(
-        "Of the network's arithmetic; CAMs are float32.  [default: fp32]", default=None, choices=PRECISIONS
-    )
+    precision: str | None = field("Of the network's arithmetic; CAMs are float32.  [default: fp32]", choices=PRECISIONS)
 
 
 def require_outside(out: Path, run: Path) -> None:

@@ -51,7 +51,7 @@ TABLE: dict[str, set[str]] = {
         *("numpy", "h5py", "torch", "__init__", "config", "job", "record", "store", "maps", "network", "data"),
         "commands/explain",
     },
-    "commands/info": {"numpy", "config", "record", "store"},
+    "commands/info": {"numpy", "config", "job", "record", "store"},
     "commands/localize": {"numpy", "cv2", "__init__", "config", "job", "pictures", "record", "store"},
     "commands/merge": {"job", "record", "store"},
     "commands/render": {"numpy", "cv2", "config", "job", "pictures", "record", "store"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import json
@@ -31,7 +30,6 @@ from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.config import Config, RunConfig
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, one_line
-from batchcam.job.scheduler import Stop
 
 EXIT_CODES = {
     0: "done",
@@ -46,41 +44,44 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command: it makes a config of its options, hands it to a function, and tells what that returns.
+    """A command: its options make a config, a function takes it, what that returns is told as text.
 
     Attributes:
-        name: of the command and of the function.
+        name: of the command, its function, and NAME_text.
         config: what it is asked.
+        example: arguments and options of a call.
         help: what it does.
-        example: how to call it.
         findings: whether it may end with 3.
         module: where the function is; imported when the command is called.
-        text: where its function is that makes a text of what the other returns, NAME_text.
-        takes: the field of the config that the function takes; None: all of it.
-        stops: whether the function also takes what listens for signals and the time limit.
+        text: where NAME_text is.
+        takes: the field of the config that the function takes instead of all of it.
     """
 
     name: str
     config: type[Config]
-    help: str
     example: str
+    help: str
     findings: bool = True
-    module: str = "batchcam.commands.{name}.{name}"
-    text: str = "batchcam.cli.printing"
+    module: str = "commands.{name}.{name}"
+    text: str = "cli.printing"
     takes: str | None = None
-    stops: bool = False
 
     def run(self, as_json: bool, **values: Any) -> int:
         """Do what the values of the options say, and return the exit code."""
         config = build(self.config, values)
         if isinstance(config, InfoConfig) and config.watch:
             return _watch(config.run, as_json)
-        asked = getattr(config, self.takes) if self.takes else config
-        # before torch is imported, which takes seconds
-        with Stop(getattr(config, "time_limit_s", None)) if self.stops else contextlib.nullcontext() as stop:
-            function = getattr(importlib.import_module(self.module.format(name=self.name)), self.name)
-            text = getattr(importlib.import_module(self.text), f"{self.name}_text")
-            return _finish(function(asked, stop) if stop else function(asked), text, as_json)
+        return _finish(self.function(getattr(config, self.takes) if self.takes else config), self.to_text, as_json)
+
+    @property
+    def function(self) -> Callable[[Any], Any]:
+        """What the command does."""
+        return _load(self.module.format(name=self.name), self.name)
+
+    @property
+    def to_text(self) -> Callable[[Any], str]:
+        """What makes a text of what the function returns."""
+        return _load(self.text, f"{self.name}_text")
 
     def to_click(self) -> click.Command:
         """Return the command for the command line; its help ends with an example and the exit codes."""
@@ -92,7 +93,7 @@ class Command:
             if self.findings or code != EXIT_FINDINGS
         }
         lines = "\n".join(f"  {code:<3} {meaning}" for code, meaning in meanings.items())
-        epilog = f"\b\nExample:\n  {self.example}\n\n\b\nExit codes:\n{lines}"
+        epilog = f"\b\nExample:\n  batchcam {self.name} {self.example}\n\n\b\nExit codes:\n{lines}"
         command = click.Command(self.name, CONTEXT, self.run, own, self.help, epilog)
         for add in PROCESS_OPTIONS:
             add(command)
@@ -108,99 +109,49 @@ def cli() -> None:
 
 
 COMMANDS = (
-    Command(
-        "demo",
-        DemoConfig,
-        "The whole loop on generated images: train, explain, verify, pictures.",
-        "batchcam demo --out demo",
-        findings=False,
-    ),
-    Command(
-        "train",
-        TrainConfig,
-        "Fine-tune a classifier on DATA: by default ResNet18 on 128 px with Adam; run again to resume.",
-        "batchcam train photos/train --val photos/test --out model.pth",
-    ),
-    Command(
-        "evaluate",
-        EvaluateConfig,
-        "Measure the accuracy of CKPT on DATA, overall and per class; no maps.",
-        "batchcam evaluate model.pth photos/test",
-    ),
-    Command(
-        "explain",
-        ExplainConfig,
-        "Explain every sample of DATA with CKPT: predictions, raw CAMs and maps into RUN's shards.\n\n"
-        "DATA is a folder of class folders, a CSV manifest (path[,label][,id]), stl10:ROOT[:split], "
-        "torchvision:NAME:ROOT[:split] or python:module:callable. Run again to go on; several workers may share a run.",
-        'batchcam explain model.pth photos/test --out runs/monday --task "$SLURM_ARRAY_TASK_ID/8"',
-        stops=True,
-    ),
-    Command(
-        "merge",
-        RunConfig,
-        "Prove that RUN's shards hold each sample once; write run.h5 and the manifest.",
-        "batchcam merge runs/monday",
-        module="batchcam.commands.merge",
-        takes="run",
-    ),
-    Command(
-        "verify",
-        VerifyConfig,
-        "Check every file and every row of RUN, read-only: digests, structure, coverage, numbers.",
-        "batchcam verify runs/monday",
-    ),
-    Command(
-        "info",
-        InfoConfig,
-        "Tell what RUN explained, by which weights, how well, and what went wrong.",
-        "batchcam info runs/monday",
-        findings=False,
-        takes="run",
-    ),
-    Command(
-        "render",
-        RenderConfig,
-        "Draw maps over the original images: one sheet (20 spread over the run by default) or a file for each.",
-        "batchcam render runs/monday --wrong --top 20 --out mistakes.png",
-    ),
-    Command(
-        "report",
-        ReportConfig,
-        "Write one HTML file about RUN: provenance, accuracy, calibration, where the evidence sits, what looks odd.",
-        "batchcam report runs/monday --out monday.html",
-    ),
-    Command(
-        "localize",
-        LocalizeConfig,
-        "Tell whether the maps find annotated objects: MaxBoxAccV2, PxAP, pointing game, energy inside.",
-        "batchcam localize runs/monday --annotations photos/annotations.csv --out scores",
-        text="batchcam.commands.localize.localize",
-    ),
-    Command(
-        "faithfulness",
-        FaithfulnessConfig,
-        "Tell whether the network uses what the maps point to: deletion, insertion and ROAD, beside baselines.",
-        "batchcam faithfulness runs/monday --checkpoint model.pth --data photos/test --out scores",
-        text="batchcam.commands.faithfulness.faithfulness",
-    ),
-    Command(
-        "export",
-        ExportConfig,
-        "Hand a run over in another tool's format: ViRelAy, WSOL score maps, pictures, tables.",
-        "batchcam export runs/monday --to csv --out monday-table",
-    ),
-    Command(
-        "compare",
-        CompareConfig,
-        "Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts.",
-        "batchcam compare runs/monday runs/tuesday --max-accuracy-drop 1 --min-cam-similarity 0.5",
-        text="batchcam.commands.compare.text",
-    ),
-)
+    Command("demo", DemoConfig, "--out demo",
+            "The whole loop on generated images: train, explain, verify, pictures.", findings=False),
+    Command("train", TrainConfig, "photos/train --val photos/test --out model.pth",
+            "Fine-tune a classifier on DATA: by default ResNet18 on 128 px with Adam; run again to resume."),
+    Command("evaluate", EvaluateConfig, "model.pth photos/test",
+            "Measure the accuracy of CKPT on DATA, overall and per class; no maps."),
+    Command("explain", ExplainConfig, 'model.pth photos/test --out runs/monday --task "$SLURM_ARRAY_TASK_ID/8"',
+            "Explain every sample of DATA with CKPT: predictions, raw CAMs and maps into RUN's shards.\n\n"
+            "DATA is a folder of class folders, a CSV manifest (path[,label][,id]), stl10:ROOT[:split], "
+            "torchvision:NAME:ROOT[:split] or python:module:callable. Run again to go on; several workers may share a "
+            "run."),
+    Command("merge", RunConfig, "runs/monday",
+            "Prove that RUN's shards hold each sample once; write run.h5 and the manifest.",
+            module="commands.merge", takes="run"),
+    Command("verify", VerifyConfig, "runs/monday",
+            "Check every file and every row of RUN, read-only: digests, structure, coverage, numbers."),
+    Command("info", InfoConfig, "runs/monday",
+            "Tell what RUN explained, by which weights, how well, and what went wrong.", findings=False, takes="run"),
+    Command("render", RenderConfig, "runs/monday --wrong --top 20 --out mistakes.png",
+            "Draw maps over the original images: one sheet (20 spread over the run by default) or a file for each."),
+    Command("report", ReportConfig, "runs/monday --out monday.html",
+            "Write one HTML file about RUN: provenance, accuracy, calibration, where the evidence sits, what looks "
+            "odd."),
+    Command("localize", LocalizeConfig, "runs/monday --annotations photos/annotations.csv --out scores",
+            "Tell whether the maps find annotated objects: MaxBoxAccV2, PxAP, pointing game, energy inside.",
+            text="commands.localize.localize"),
+    Command("faithfulness", FaithfulnessConfig, "runs/monday --checkpoint model.pth --data photos/test --out scores",
+            "Tell whether the network uses what the maps point to: deletion, insertion and ROAD, beside baselines.",
+            text="commands.faithfulness.faithfulness"),
+    Command("export", ExportConfig, "runs/monday --to csv --out monday-table",
+            "Hand a run over in another tool's format: ViRelAy, WSOL score maps, pictures, tables."),
+    Command("compare", CompareConfig, "runs/monday runs/tuesday --max-accuracy-drop 1 --min-cam-similarity 0.5",
+            "Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts.",
+            text="commands.compare.text"),
+)  # fmt: skip
 
 for each in COMMANDS:
     cli.add_command(each.to_click())
+
+
+def _load(module: str, name: str) -> Callable[[Any], Any]:
+    function: Callable[[Any], Any] = getattr(importlib.import_module(f"batchcam.{module}"), name)
+    return function
 
 
 def _finish(summary: Any, text: Callable[[Any], str], as_json: bool) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from batchcam.config import Config, argument, field, require_outside
 
@@ -11,6 +11,9 @@ LIMITS: Final = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_cl
 
 MIN_COMPARED: Final = 95.0
 """Per cent of OLD's samples below which what is compared says little of the runs."""
+
+PERCENT: Final[dict[str, Any]] = {"low": 0, "high": 100, "metavar": "P"}
+SIMILARITY: Final[dict[str, Any]] = {"low": -1, "high": 1, "metavar": "S"}
 
 
 class CompareConfig(Config):
@@ -21,26 +24,14 @@ class CompareConfig(Config):
 
     old: Path = argument()
     new: Path = argument()
-    max_flips: float | None = field(
-        "Gate: percent of compared samples whose prediction changed.", default=None, low=0, high=100, metavar="P"
-    )
-    max_accuracy_drop: float | None = field(
-        "Gate: percentage points, on samples labelled in both.", default=None, low=0, high=100, metavar="P"
-    )
-    min_cam_similarity: float | None = field(
-        "Gate: mean similarity (rank correlation) of the CAMs.", default=None, low=-1, high=1, metavar="S"
-    )
-    min_class_similarity: float | None = field(
-        "Gate: the same of each class with ten pairs of CAMs.", default=None, low=-1, high=1, metavar="S"
-    )
+    max_flips: float | None = field("Gate: percent of compared samples whose prediction changed.", **PERCENT)
+    max_accuracy_drop: float | None = field("Gate: percentage points, on samples labelled in both.", **PERCENT)
+    min_cam_similarity: float | None = field("Gate: mean similarity (rank correlation) of the CAMs.", **SIMILARITY)
+    min_class_similarity: float | None = field("Gate: the same of each class with ten pairs of CAMs.", **SIMILARITY)
     min_compared: float | None = field(
-        f"Gate: percent of OLD compared.  [default: {MIN_COMPARED:g} with a gate; 0: off]",
-        default=None,
-        low=0,
-        high=100,
-        metavar="P",
+        f"Gate: percent of OLD compared.  [default: {MIN_COMPARED:g} with a gate; 0: off]", **PERCENT
     )
-    out: Path | None = field("Folder for compare.h5, compare.json and movers.csv.", default=None)
+    out: Path | None = field("Folder for compare.h5, compare.json and movers.csv.")
     shared_classes: bool = field("Compare the classes that both runs name, and leave out the others.", default=False)
     target: str = field("Whose class's CAMs to compare.", default="old", choices=("old", "new", "label"))
     top: int = field("Movers to list of each kind.", default=50, low=0, high=10_000)

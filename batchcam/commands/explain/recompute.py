@@ -11,6 +11,7 @@ import torch
 from batchcam.commands.explain.reassembly import reassemble
 from batchcam.config import Classifier
 from batchcam.data.loader import LoadedBatch, collate
+from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request
 from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
@@ -48,6 +49,7 @@ def recompute(
     found: list[Finding] = []
     with Explainer(proved, assembly.preprocessing, request, picked) as explainer:
         for shard, indices in drawn:
+            stop_if_asked()
             batch = collate([assembly.dataset[i] for i in indices])
             explained = explainer(batch.pixels, assembly.labels[indices], batch.unreadable)
             found += _compare(run, plan, shard, batch, explained)

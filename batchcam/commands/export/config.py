@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import PartialConfig, field, originals, require_outside
+from batchcam.config import PartialConfig, field, originals, require_outside, required
 from batchcam.errors import ConfigError
 from batchcam.rules import PALETTES
 
@@ -42,19 +42,16 @@ def parse_map_size(text: str) -> tuple[int, int] | str:
 class ExportConfig(PartialConfig):
     """Everything that `export` is asked; the folder is new, empty, or an earlier call's, which goes on."""
 
-    to: str = field("parquet: pip install pyarrow first.", choices=FORMATS)
-    out: Path = field("Folder; run again to go on.")
+    to: str = required("parquet: pip install pyarrow first.", choices=FORMATS)
+    out: Path = required("Folder; run again to go on.")
     data: str | None = originals(", for virelay and png")
-    target: str | None = field(
-        "Explained class.  [default: predicted; label for wsol]", default=None, choices=("predicted", "label")
-    )
+    target: str | None = field("Explained class.  [default: predicted; label for wsol]", choices=("predicted", "label"))
     size: tuple[int, int] | str | None = field(
         "Size of the maps, or 'input', or for virelay 'grid'.  [default: 224x224 for wsol]",
-        default=None,
         metavar="HxW",
         parse=parse_map_size,
     )
-    palette: str | None = field("Colours of the maps, for png.  [default: viridis]", default=None, choices=PALETTES)
+    palette: str | None = field("Colours of the maps, for png.  [default: viridis]", choices=PALETTES)
 
     def __post_init__(self) -> None:
         super().__post_init__()

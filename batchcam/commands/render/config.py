@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import Part, PartialConfig, field, originals, require_outside
+from batchcam.config import Part, PartialConfig, field, originals, require_outside, required
 from batchcam.errors import ConfigError
 from batchcam.rules import PALETTES
 
@@ -25,11 +25,11 @@ class Selection(Part):
     """
 
     sample_ids: tuple[str, ...] = field("These samples; may be repeated.", "--sample", default=(), metavar="ID")
-    label: str | None = field("Samples of this class, by name or index.", "--class", default=None, metavar="C")
+    label: str | None = field("Samples of this class, by name or index.", "--class", metavar="C")
     wrong: bool = field("Samples predicted otherwise than labelled.", default=False)
-    confusion: tuple[str, str] | None = field("Samples of class A predicted as B.", default=None, metavar="A B")
-    top: int | None = field("The N with the largest values of --by.", default=None, low=1, metavar="N")
-    bottom: int | None = field("The N with the smallest values of --by.", default=None, low=1, metavar="N")
+    confusion: tuple[str, str] | None = field("Samples of class A predicted as B.", metavar="A B")
+    top: int | None = field("The N with the largest values of --by.", low=1, metavar="N")
+    bottom: int | None = field("The N with the smallest values of --by.", low=1, metavar="N")
     by: str = field("What --top and --bottom rank by.", default="confidence", choices=RANKINGS)
 
     def __post_init__(self) -> None:
@@ -41,14 +41,14 @@ class Selection(Part):
 class RenderConfig(PartialConfig):
     """Everything that `render` is asked."""
 
-    out: Path = field("FILE.png: one sheet; else a folder: one picture per sample.")
+    out: Path = required("FILE.png: one sheet; else a folder: one picture per sample.")
     selection: Selection = Selection()
     data: str | None = originals()
     palette: str = field("Colours of the maps.", default="viridis", choices=PALETTES)
     cells: bool = field("Show the map's own cells instead of interpolating.", default=False)
     signed: bool = field("Raw values around zero: evidence for red, against blue.", default=False)
     contrast: tuple[str, str] | None = field(
-        "CAM of class A minus that of B; also 'predicted', 'label'.", default=None, metavar="A B"
+        "CAM of class A minus that of B; also 'predicted', 'label'.", metavar="A B"
     )
 
     def __post_init__(self) -> None:

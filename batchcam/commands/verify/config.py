@@ -10,8 +10,8 @@ class VerifyConfig(RunConfig):
     """Everything that `verify` is asked."""
 
     recompute: int = field("Run the network again on so many samples.", default=0, low=0)
-    classifier: Classifier | None = field("The run's checkpoint, for --recompute.", "--checkpoint", default=None)
-    data: str | None = field("The run's dataset, for --recompute.", default=None)
+    classifier: Classifier | None = field("The run's checkpoint, for --recompute.", "--checkpoint")
+    data: str | None = field("The run's dataset, for --recompute.")
     seed: int = random_seed("the draw of samples")
     device: str = field("Where to recompute: cpu, cuda, cuda:N or auto.", default="auto")
 

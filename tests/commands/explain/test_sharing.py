@@ -168,7 +168,7 @@ def test_manifest_that_lands_while_a_late_worker_starts_is_not_taken_for_stale(
     assert digests(run) == digests(reference)
 
 
-@pytest.mark.parametrize("finish", [merge, lambda run: complete_run(run, lambda: None)], ids=["merge", "explain"])
+@pytest.mark.parametrize("finish", [merge, complete_run], ids=["merge", "explain"])
 @pytest.mark.parametrize("name", ["task-00000-0123abcd.json", "run.h5", "manifest.json"])
 def test_temporary_file_of_a_dead_worker_goes_when_the_run_is_complete(settings, tmp_path, finish, name):
     run = tmp_path / "run"

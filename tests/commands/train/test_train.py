@@ -33,6 +33,7 @@ from batchcam.errors import (
     ConfigError,
     DatasetError,
     StoppedEarlyError,
+    stopped_by,
 )
 
 NAMES = ("ant", "bee", "cat")
@@ -155,9 +156,10 @@ def stop_in_epoch(monkeypatch, epoch: int) -> None:
     original = train_module.train_epoch
     calls = iter(range(1, 100))
 
-    def stopping(network, optimizer, preprocessing, labels, batches, device, advance, stop):
-        reason = (lambda: "SIGTERM") if next(calls) == epoch else stop
-        return original(network, optimizer, preprocessing, labels, batches, device, advance, reason)
+    def stopping(*arguments):
+        if next(calls) == epoch:
+            raise stopped_by("SIGTERM")
+        return original(*arguments)
 
     monkeypatch.setattr(train_module, "train_epoch", stopping)
 
