@@ -14,7 +14,7 @@ ENV PATH=/opt/batchcam/bin:$PATH \
 RUN python3 -m venv /opt/batchcam
 
 # dependencies first: a change of our code does not download torch again
-COPY pyproject.toml setup.cfg README.md LICENSE /src/
+COPY pyproject.toml setup.cfg setup.py README.md LICENSE /src/
 COPY batchcam/__init__.py /src/batchcam/
 RUN pip install --no-cache-dir '/src[worker]'
 COPY batchcam /src/batchcam

@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 
-from batchcam import __version__
 from batchcam.cli.options import (
     FILE,
     classifier_options,
@@ -22,6 +21,7 @@ from batchcam.cli.options import (
     option,
     partial_option,
     preprocessing_options,
+    version_option,
 )
 from batchcam.cli.variables import remarks
 from batchcam.config import (
@@ -74,7 +74,7 @@ def _command(example: str, findings: bool = True) -> Callable[[Callable[..., Any
 
 
 @click.group(context_settings=CONTEXT, epilog="`batchcam COMMAND -h` ends with an example and the exit codes.")
-@click.version_option(__version__, prog_name="batchcam")
+@version_option
 def cli() -> None:
     """Explain a whole dataset's predictions with class activation maps, in a record that an auditor can trust."""
     for remark in remarks(cli, os.environ):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from batchcam import __version__
+import batchcam
 from batchcam.cli.config_file import read_config
 from batchcam.cli.variables import variable_of
 from batchcam.config import PRECISIONS, parse_duration
@@ -38,6 +38,18 @@ def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 partial_option = option("--partial", is_flag=True, help="Leave out shards that are gone or damaged; then end with 3.")
 
+
+def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"batchcam, version {batchcam.__version__}")
+        context.exit()
+
+
+version_option = click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+    help="Show the version and exit.",
+)  # fmt: skip
+
 common_options = _options(
     option("-q", "--quiet", is_flag=True, help="No progress and no notes."),
     option("--json", "as_json", is_flag=True, help="End stdout with one line: a JSON object."),
@@ -46,7 +58,7 @@ common_options = _options(
         help="TOML file with options of this command, at its top level or under [COMMAND].",
     ),
     click.option("--debug", is_flag=True, expose_value=False, envvar="BATCHCAM_DEBUG", help="Traceback on failure."),
-    click.version_option(__version__, prog_name="batchcam"),
+    version_option,
 )  # fmt: skip
 
 
