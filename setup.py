@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent
 
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 
-LINK = re.compile(r"""(?P<before>\]\(|^\[[^\]\n]+\]:\s+|\b(?:src|href)=")(?![a-z]+:|[#/])(?P<path>[^)\s"#]+)""", re.MULTILINE)
+LINK = re.compile(r'(?P<before>\]\(|^\[[^]\n]+\]: +|(?:src|href)=")(?![a-z]+:|[#/])(?P<path>[^)\s"#]+)', re.MULTILINE)
 
 PICTURES = (".gif", ".jpg", ".png", ".svg")
 

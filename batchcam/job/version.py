@@ -7,7 +7,7 @@ is what was tagged v0.2.0. Where the package's files are not the commit's, a dig
 
 Elsewhere it is what the distribution says that the package lies in: an installed wheel, an unpacked sdist. Where that
 does not know (a copied folder, an archive), or git can't be asked, the digest still tells one code from another:
-`0+unknown.5f0c1e8a2b4d`.
+`0.0+unknown.5f0c1e8a2b4d`.
 
 Only a repository of ours counts, in whose root the package lies: never one around an environment or the working
 directory, and none that GIT_DIR names, as in a hook. It is looked up when it is first wanted, once a process; of a
@@ -27,8 +27,8 @@ from typing import Final
 
 PACKAGE: Final = Path(__file__).resolve().parent.parent
 
-UNKNOWN: Final = "0+unknown"
-"""What a build is called that has neither git nor an archive's name: fallback_version in pyproject.toml."""
+UNKNOWN: Final = "0.0"
+"""What builds are called where there is no git and no tag: fallback_version in pyproject.toml."""
 
 GIT_TIMEOUT_S = 10.0
 """A repository on a file server that hangs does not hold up a run."""
@@ -44,7 +44,7 @@ def version_of(package: Path) -> str:
     """Return the version of a package's folder."""
     root = package.parent
     known = _of_checkout(package) if _is_checkout(root) else _of_distribution(root)
-    return known or f"{UNKNOWN}.{_digest(package)}"
+    return known or f"{UNKNOWN}+unknown.{_digest(package)}"
 
 
 def _is_checkout(root: Path) -> bool:
@@ -62,7 +62,7 @@ def _of_checkout(package: Path) -> str | None:
     if not described or changes is None:
         return None
     if "-" not in described:  # the commit alone: there is no tag
-        described = f"v0.0-{_git(root, 'rev-list', '--count', 'HEAD')}-g{described}"
+        described = f"v{UNKNOWN}-{_git(root, 'rev-list', '--count', 'HEAD')}-g{described}"
     tag, distance, commit = described.rsplit("-", 2)
     if distance == "0" and not changes:
         return tag[1:]
