@@ -399,6 +399,16 @@ def compare(old: Path, new: Path, quiet: bool, as_json: bool, **options: Any) ->
     return _finish(command(CompareConfig(old, new, quiet=quiet, **options)), compare_text, as_json)
 
 
+@_command("batchcam jobs ~/jobs", findings=False)
+@click.argument("folder", metavar="DIR", type=FILE)
+def jobs(folder: Path, quiet: bool, as_json: bool) -> int:
+    """Copy the job scripts for cron, Slurm and several GPUs into DIR, where you can adapt them."""
+    from batchcam.cli.printing import jobs_text
+    from batchcam.commands.jobs import copy_jobs
+
+    return _finish(copy_jobs(folder), jobs_text, as_json)
+
+
 def _finish(summary: Any, text: Callable[[Any], str], as_json: bool) -> int:
     """Print what a command returned; return the exit code."""
     code = EXIT_FINDINGS if getattr(summary, "findings", 0) else EXIT_DONE
