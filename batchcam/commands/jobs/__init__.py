@@ -1,0 +1,1 @@
+"""`batchcam jobs`: the job scripts, to be adapted."""
