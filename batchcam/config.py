@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import re
 import sys
@@ -187,11 +188,13 @@ def parse_duration(text: str) -> float:
 class Part:
     """A frozen dataclass of what a command is asked, or of a part of it; it is checked when it is built.
 
-    Where a field holds a Path, or what its option parses, a text will do.
+    Where a field holds a Path, or what its option parses, a text will do. The docstring lists what the options say.
     """
 
     def __init_subclass__(cls) -> None:
-        dataclasses.dataclass(frozen=True)(cls)
+        kind: Any = dataclasses.dataclass(frozen=True)(cls)
+        told = [f"    {f.name}: {option_of(f).help}" for f in dataclasses.fields(kind) if option_of(f).help]
+        cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *told])
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant.

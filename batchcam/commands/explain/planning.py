@@ -71,7 +71,7 @@ def make_plan(
     Raises:
         ConfigError: --cams asks for more classes than there are, or for all with gradients.
     """
-    source = assembly.source
+    source, exact = assembly.source, proved.method == EXACT
     plan = Plan(
         checkpoint_sha256=assembly.checkpoint.sha256,
         dataset_fingerprint=fingerprint(assembly),
@@ -82,14 +82,14 @@ def make_plan(
         ),
         precision=precision,
         architecture=assembly.architecture,
-        identity=config.identity and proved.method == EXACT,
+        identity=config.identity and exact,
         method=proved.method,
         control=control_of(config, existing),
         sample_count=len(source),
         sample_id_bytes=max(len(i.encode()) for i in source.sample_ids),
         batch_size=config.compute.batch_size or (existing.batch_size if existing else DEFAULT_BATCH_SIZE),
         shard_size=config.shard_size or (existing.shard_size if existing else 1),
-        cams=config.cams or (existing.cams if existing else default_cams(proved.method)),
+        cams=config.cams or (existing.cams if existing else CamSelection("all" if exact else "predicted")),
         maps=config.maps or (existing.maps if existing else "uint8"),
         channels=proved.weight.shape[1],
         grid_size=proved.grid_size,
@@ -99,7 +99,7 @@ def make_plan(
         plan.cams.count(len(plan.class_names))
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
-    if plan.cams.is_all and plan.method != EXACT:
+    if plan.cams.is_all and not exact:
         raise ConfigError(
             f"--cams all: --method {plan.method} takes a backward pass for each class; choose predicted, "
             "predicted+label or topk:N"
@@ -117,11 +117,6 @@ def method_of(config: ExplainConfig, existing: Plan | None) -> str:
 def control_of(config: ExplainConfig, existing: Plan | None) -> str:
     """Return which weights become random ones first; the default is none."""
     return config.control or (existing.control if existing else CONTROLS[0])
-
-
-def default_cams(method: str) -> CamSelection:
-    """Return the classes to store where nobody says it: gradient methods take a backward pass for each."""
-    return CamSelection("all" if method == EXACT else "predicted")
 
 
 def fingerprint(assembly: Assembly) -> str:
