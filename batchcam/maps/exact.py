@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from types import TracebackType
 
+import torch
 from torch import Tensor
 
 from batchcam.maps import cam
 from batchcam.maps.capture import ActivationCapture
-from batchcam.network.proof import ExplainableNetwork
+from batchcam.network.proof import ExactNetwork
+from batchcam.network.target_layer import TargetLayer
 
 
 class ExactMaps:
@@ -18,9 +20,13 @@ class ExactMaps:
         proved: what `prove` returned.
     """
 
-    def __init__(self, proved: ExplainableNetwork) -> None:
+    grad_mode = torch.inference_mode
+    """What `forward` and the maps run in: quicker than `no_grad`, and nothing in it can ever have a gradient."""
+
+    def __init__(self, proved: ExactNetwork) -> None:
         self._proved = proved
-        self._capture = ActivationCapture(proved.network.get_submodule(proved.module_name))
+        layer = TargetLayer.parse(proved.target_layer).name
+        self._capture = ActivationCapture(proved.network.get_submodule(layer))
 
     def __enter__(self) -> ExactMaps:
         self._capture.__enter__()
@@ -44,3 +50,7 @@ class ExactMaps:
         """Return raw CAMs (N, M, h, w), float32, for classes (N, M) of the latest forward pass; NaN for class -1."""
         activations = self._proved.activations(self._capture.take())
         return cam.selected_class_activation_maps(activations, self._proved.weight, classes)
+
+    def residual(self, cams: Tensor, classes: Tensor, logits: Tensor) -> Tensor:
+        """Return how far the maps are from adding up to the logits, see `cam.identity_residual`."""
+        return cam.identity_residual(cams, classes, self._proved.bias, logits)

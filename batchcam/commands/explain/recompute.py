@@ -14,7 +14,6 @@ from batchcam.config import VerifyConfig
 from batchcam.data.loader import LoadedBatch, collate
 from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request
-from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
 from batchcam.rules import RECOMPUTE_TOLERANCE, Status
@@ -36,12 +35,11 @@ def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple
         raise ValueError("recompute needs a classifier and data")
     device = pick_device(config.device)
     set_precision(plan.precision, device)
-    assembly = reassemble(plan, config.classifier, config.data)
-    proved = prepare(assembly.network, assembly.normalised_probe(device), plan.method, plan.control, plan.target_layer)
+    assembly, explainable = reassemble(plan, config.classifier, config.data, device)
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
     drawn = _draw(config, plan, sound)
     found: list[Finding] = []
-    with Explainer(proved, assembly.preprocessing, request, device) as explainer:
+    with Explainer(explainable, assembly.preprocessing, request, device) as explainer:
         for shard, indices in drawn:
             stop_if_asked()
             batch = collate([assembly.dataset[i] for i in indices])

@@ -17,7 +17,6 @@ from batchcam.commands.faithfulness.imputation import SUBSTRATES
 from batchcam.config import SEEDS, Classifier, require_outside
 from batchcam.errors import ConfigError, RunError, one_line
 from batchcam.job.console import Progress
-from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
 from batchcam.rules import CONTROLS, EXACT, RECOMPUTE_TOLERANCE
@@ -157,11 +156,11 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
             raise ConfigError(f"--steps {config.steps}: the network's input has {math.prod(plan.input_size)} pixels")
         device = pick_device(config.device)
         set_precision(plan.precision, device, config.threads)
-        assembly = reassemble(plan, config.classifier, config.data)
-        images = assembly.normalised_probe(device)
-        network = prepare(assembly.network, images, plan.method, plan.control, plan.target_layer).network
+        assembly, explainable = reassemble(plan, config.classifier, config.data, device)
         substrates = (SUBSTRATES[config.deletion_to], SUBSTRATES[config.insertion_from])
-        probe = Probe(network, device, plan.precision, plan.batch_size, config.steps, config.seed, *substrates)
+        probe = Probe(
+            explainable.network, device, plan.precision, plan.batch_size, config.steps, config.seed, *substrates
+        )
         rows = draw(len(run), config.samples, config.seed)
         with Progress("faithfulness", len(rows), "samples", config.quiet) as progress:
             found = measure(run, assembly, rows, probe, progress.advance)
