@@ -324,8 +324,9 @@ def report(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @option("-j", "--workers", type=int, help="Threads that judge maps.  [default: all CPUs, at most 8]")
 def localize(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
     """Tell whether the maps find annotated objects: MaxBoxAccV2, PxAP, pointing game, energy inside."""
-    from batchcam.commands.localize.localize import LocalizeConfig, localize_text
+    from batchcam.commands.localize.localize import LocalizeConfig
     from batchcam.commands.localize.localize import localize as command
+    from batchcam.commands.localize.text import localize_text
 
     return _finish(command(LocalizeConfig(run, quiet=quiet, **options)), localize_text, as_json)
 
@@ -349,8 +350,9 @@ def localize(run: Path, quiet: bool, as_json: bool, **options: Any) -> int:
 @classifier_options
 def faithfulness(run: Path, ckpt: Path, data: str, quiet: bool, as_json: bool, **options: Any) -> int:
     """Tell whether the network uses what the maps point to: deletion, insertion and ROAD, beside baselines."""
-    from batchcam.commands.faithfulness.faithfulness import FaithfulnessConfig, faithfulness_text
+    from batchcam.commands.faithfulness.faithfulness import FaithfulnessConfig
     from batchcam.commands.faithfulness.faithfulness import faithfulness as command
+    from batchcam.commands.faithfulness.text import faithfulness_text
 
     config = FaithfulnessConfig(run, _classifier(ckpt, options), data, quiet=quiet, **options)
     return _finish(command(config), faithfulness_text, as_json)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from batchcam.commands.compare.matching import Apart, words
+from batchcam.commands.compare.matching import Apart
 from batchcam.commands.compare.movement import ClassMovement, Totals
 
 CLASS_MAPS: Final = 10
@@ -68,7 +68,7 @@ def judge_gates(
 
 
 def judge_evidence(
-    limit: float, totals: Totals, samples: int, apart: Mapping[Apart, int], of_maps: bool
+    limit: float, totals: Totals, samples: int, apart: Mapping[str, int], of_maps: bool
 ) -> tuple[Gate, ...]:
     """Return whether enough of OLD's samples were compared for the other gates to mean anything.
 
@@ -81,14 +81,14 @@ def judge_evidence(
     """
     found = [(totals.compared, told_compared(totals, samples, apart))]
     if of_maps:
-        without = {reason: count for reason, count in totals.without_maps.items() if count}
-        found.append((totals.maps, f"{totals.maps} of {samples} samples have a pair of maps{_because(without)}"))
+        reasons = _because(totals.without_maps)
+        found.append((totals.maps, f"{totals.maps} of {samples} samples have a pair of maps{reasons}"))
     return tuple(_judge("--min-compared", limit, 100 * count / samples, told, "compared") for count, told in found)
 
 
-def told_compared(totals: Totals, samples: int, apart: Mapping[Apart, int]) -> str:
+def told_compared(totals: Totals, samples: int, apart: Mapping[str, int]) -> str:
     """Return how many of OLD's samples could be compared, and why not the others."""
-    reasons = {words(reason): count for reason, count in apart.items() if count and reason != Apart.ADDED}
+    reasons = {reason: count for reason, count in apart.items() if reason != Apart.ADDED.words}
     return f"{totals.compared} of {samples} samples could be compared{_because(reasons)}"
 
 

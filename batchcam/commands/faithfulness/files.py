@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from batchcam import __version__
-from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Curves
-from batchcam.record.names import cell
+from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Curves, LeftOut
 from batchcam.record.rows import class_names
-from batchcam.store import landing
-from batchcam.store.document import seal
+from batchcam.record.study import csv_number, csv_table, land_study
 from batchcam.store.run import Run
 
 FAITHFULNESS_VERSION: Final = 1
@@ -24,7 +16,6 @@ FAITHFULNESS_VERSION: Final = 1
 
 SAMPLES_FILE: Final = "faithfulness.csv"
 CURVES_FILE: Final = "curves.csv"
-DOCUMENT_FILE: Final = "faithfulness.json"
 
 RULES: Final = {
     "maps": "raw maps of the predicted class as stored, bilinear to the network's input; pixels by falling value",
@@ -59,21 +50,15 @@ def write_files(out: Path, run: Run, found: Curves, summary: dict[str, Any]) -> 
         found: what was measured.
         summary: what faithfulness.json says beside rules, versions and the digests of the other two files.
     """
-    landing.make_folder(out)
     mean = found.values[found.judged].mean(0).reshape(len(PAIRS), -1).T
-    curves = ([f"{share:.6g}", *map(_number, row)] for share, row in zip(found.fractions.tolist(), mean, strict=True))
-    files = {SAMPLES_FILE: _table(HEADER, _rows(run, found)), CURVES_FILE: _table(("fraction", *PAIRS), curves)}
-    for name, data in files.items():
-        landing.land(out / name, data)
-    content = {name: value for name, value in summary.items() if name != "out"}
-    content |= {
-        "faithfulness_version": FAITHFULNESS_VERSION,
-        "batchcam_version": __version__,
-        "rules": RULES,
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    curves = (
+        [f"{share:.6g}", *map(csv_number, row)] for share, row in zip(found.fractions.tolist(), mean, strict=True)
+    )
+    files = {
+        SAMPLES_FILE: csv_table(HEADER, _rows(run, found)),
+        CURVES_FILE: csv_table(("fraction", *PAIRS), curves),
     }
-    landing.land(out / DOCUMENT_FILE, seal(content))
-    landing.remove_stale_partials(out, (*files, DOCUMENT_FILE))
+    land_study(out, "faithfulness", FAITHFULNESS_VERSION, files, {**summary, "rules": RULES})
 
 
 def _rows(run: Run, found: Curves) -> Iterable[Sequence[object]]:
@@ -84,21 +69,9 @@ def _rows(run: Run, found: Curves) -> Iterable[Sequence[object]]:
         run.sample_id[rows],
         class_names(run, run.label[rows]),
         class_names(run, run.prediction[rows]),
-        (reason.value for reason in found.reasons),
+        (LeftOut(reason).words for reason in found.reasons.tolist()),
         found.errors,
-        map(_number, found.probability),
-        *(map(_number, column) for column in areas.T),
+        map(csv_number, found.probability),
+        *(map(csv_number, column) for column in areas.T),
         strict=True,
     )
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([cell(v) if isinstance(v, str) else v for v in row] for row in rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _number(value: float) -> str | None:
-    return f"{value:.6g}" if np.isfinite(value) else None

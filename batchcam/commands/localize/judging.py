@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import enum
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -30,6 +29,7 @@ from batchcam.pictures import heatmap
 from batchcam.pictures.protocol import relative_boxes, score_map, view_values
 from batchcam.record.rows import batches, target_cams
 from batchcam.record.similarity import says_nothing
+from batchcam.record.study import Reason, first_reasons
 from batchcam.rules import Status
 from batchcam.store.run import Run
 from batchcam.store.stored_cams import stored_ranks
@@ -43,26 +43,16 @@ PIXEL_BYTES: Final = 8
 Advance = Callable[[int], None]
 
 
-class Reason(enum.IntEnum):
+class LeftOut(Reason):
     """Why a sample is not judged."""
 
     JUDGED = 0
-    UNREADABLE = 1
+    UNREADABLE = 1, "unreadable images"
     NOT_ANNOTATED = 2
-    NO_CLASS = 3
-    NOT_STORED = 4
-    BROKEN_MASK = 5
-    OUT_OF_VIEW = 6
-
-
-WORDS: Final = {
-    Reason.UNREADABLE: "unreadable images",
-    Reason.NOT_ANNOTATED: "not annotated",
-    Reason.NO_CLASS: "no class to explain",
-    Reason.NOT_STORED: "no CAM of the class in the run",
-    Reason.BROKEN_MASK: "mask cannot be read",
-    Reason.OUT_OF_VIEW: "object outside of the network's view",
-}
+    NO_CLASS = 3, "no class to explain"
+    NOT_STORED = 4, "no CAM of the class in the run"
+    BROKEN_MASK = 5, "mask cannot be read"
+    OUT_OF_VIEW = 6, "object outside of the network's view"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +78,7 @@ class Judged:
     """What was found, a row for each sample of the run, and counts over the judged ones.
 
     Attributes:
-        reason: why a sample is not judged, uint8 (n).
+        reason: why a sample is not judged, `LeftOut`, uint8 (n).
         error: why its masks can't be read, by row.
         classes: class whose CAM is judged, int64 (n); -1: none.
         right: whether the predicted class is the label, bool (n).
@@ -113,7 +103,7 @@ class Judged:
     @property
     def rows(self) -> np.ndarray:
         """Rows of the judged samples."""
-        return np.flatnonzero(self.reason == Reason.JUDGED)
+        return np.flatnonzero(self.reason == LeftOut.JUDGED)
 
     def total(self) -> tuple[Tally, Tally]:
         """Return the counts over all classes, of the maps and of the centre."""
@@ -141,7 +131,7 @@ class _Map:
 
 @dataclasses.dataclass(frozen=True)
 class _Result:
-    reason: Reason
+    reason: LeftOut
     error: str = ""
     seen: float = float("nan")
     truth: Truth | None = None
@@ -152,17 +142,16 @@ def start(run: Run, annotations: Annotations, method: Method) -> Judged:
     """Return which samples can be judged, before any map is read."""
     status, prediction, label = run.status[:], run.prediction[:], run.label[:]
     classes = label if method.target == "label" else prediction
-    conditions = [
-        ((status & Status.UNREADABLE) > 0, Reason.UNREADABLE),
-        (~annotations.annotated, Reason.NOT_ANNOTATED),
-        (classes < 0, Reason.NO_CLASS),
-    ]
+    conditions: dict[Reason, np.ndarray] = {
+        LeftOut.UNREADABLE: (status & Status.UNREADABLE) > 0,
+        LeftOut.NOT_ANNOTATED: ~annotations.annotated,
+        LeftOut.NO_CLASS: classes < 0,
+    }
     if run.plan.cams != "all":
-        conditions.append((stored_ranks(run.cam_class[:], classes) < 0, Reason.NOT_STORED))
-    reason = np.select([c for c, _ in conditions], [r for _, r in conditions], Reason.JUDGED).astype(np.uint8)
+        conditions[LeftOut.NOT_STORED] = stored_ranks(run.cam_class[:], classes) < 0
     count = len(run)
     return Judged(
-        reason=reason,
+        reason=first_reasons(conditions),
         error={},
         classes=classes,
         right=(prediction == label) & (label >= 0),
@@ -224,20 +213,19 @@ def _maps(run: Run, rows: np.ndarray, classes: np.ndarray, method: Method) -> It
         some = rows[part]
         cams = target_cams(run, some, classes[some])
         views, sizes = run.crop_box[some], run.image_size[some]
-        nothing, shares = says_nothing(cams), relative_boxes(views, sizes)
+        without, shares = says_nothing(cams), relative_boxes(views, sizes)
         upsampled = heatmap.upsample(cams, method.size) if method.frame == "view" else cams
         yield [
-            _Map(row, *each)
-            for row, *each in zip(
-                some.tolist(),
-                cams,
-                upsampled,
-                map(tuple, views.tolist()),
-                map(tuple, shares.tolist()),
-                map(tuple, sizes.tolist()),
-                nothing.tolist(),
-                strict=True,
+            _Map(
+                row=int(row),
+                cam=cams[i],
+                upsampled=upsampled[i],
+                view=tuple(views[i].tolist()),
+                share=tuple(shares[i].tolist()),
+                image_size=tuple(sizes[i].tolist()),
+                says_nothing=bool(without[i]),
             )
+            for i, row in enumerate(some)
         ]
 
 
@@ -248,14 +236,14 @@ def _judge(each: _Map, objects: Objects, method: Method, centre: Evidence) -> _R
         masks = [read_mask(path) for path in objects.masks]
         ignored = None if objects.ignored is None else read_mask(objects.ignored)
     except DatasetError as error:
-        return _Result(Reason.BROKEN_MASK, str(error))
+        return _Result(LeftOut.BROKEN_MASK, str(error))
     seen = _seen(view, objects, masks)
     if method.frame == "view" and seen == 0:
-        return _Result(Reason.OUT_OF_VIEW, seen=seen)
+        return _Result(LeftOut.OUT_OF_VIEW, seen=seen)
     truth = _truth(frame, objects, masks, ignored, method)
     found = evidence(*_scored(each, method))
     return _Result(
-        Reason.JUDGED,
+        LeftOut.JUDGED,
         seen=seen,
         truth=truth,
         verdicts=(judge(found, truth, method.tolerance), judge(centre, truth, method.tolerance)),

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.faithfulness import imputation as faithfulness
 from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Probe, follow
-from batchcam.commands.faithfulness.faithfulness import FaithfulnessConfig, FaithfulnessSummary, draw, faithfulness_text
+from batchcam.commands.faithfulness.faithfulness import FaithfulnessConfig, FaithfulnessSummary, draw
 from batchcam.commands.faithfulness.faithfulness import faithfulness as command
 from batchcam.commands.faithfulness.files import PAIRS
+from batchcam.commands.faithfulness.text import faithfulness_text
 from batchcam.config import Classifier, Compute, ExplainConfig
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, RunError
 from batchcam.maps import cam

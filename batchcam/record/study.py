@@ -1,0 +1,165 @@
+"""What compare, localize and faithfulness share: why samples are left out, notes on a run, files, lines for people."""
+
+from __future__ import annotations
+
+import csv
+import enum
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from batchcam import __version__
+from batchcam.errors import one_line
+from batchcam.record.names import cell
+from batchcam.rules import EXACT
+from batchcam.store import landing
+from batchcam.store.document import seal
+from batchcam.store.run import Run
+
+LISTED: Final = 1000
+"""Ids of each reason that a study's JSON document lists; its tables have all of them."""
+
+CLASSES_SHOWN: Final = 40
+
+
+class Reason(enum.IntEnum):
+    """Why a sample is left out, 0: it is not; a member's words are those of its name, or stand beside its number."""
+
+    _other: str
+
+    def __new__(cls, number: int, words: str = "") -> Reason:
+        member = int.__new__(cls, number)
+        member._value_, member._other = number, words
+        return member
+
+    @property
+    def words(self) -> str:
+        """The reason as people read it, "" for a sample that is not left out."""
+        return (self._other or self.name.lower().replace("_", " ")) if self else ""
+
+
+def first_reasons(conditions: Mapping[Reason, np.ndarray]) -> np.ndarray:
+    """Return the first reason that holds for each of n samples, 0 where none does, uint8 (n).
+
+    Args:
+        conditions: for which samples each reason holds, bool (n), in order of precedence.
+    """
+    return np.select(list(conditions.values()), list(conditions), 0).astype(np.uint8)
+
+
+def rows_left_out(kind: type[Reason], reasons: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the rows that are left out by their reason's words, without reasons that hold for none."""
+    rows = {reason.words: np.flatnonzero(reasons == reason) for reason in kind if reason}
+    return {words: places for words, places in rows.items() if len(places)}
+
+
+def count_left_out(kind: type[Reason], reasons: np.ndarray) -> dict[str, int]:
+    """Return how many samples are left out by their reason's words, without reasons that hold for none."""
+    return {words: len(rows) for words, rows in rows_left_out(kind, reasons).items()}
+
+
+def run_notes(run: Run, name: str = "the run", control: str = "") -> Iterator[str]:
+    """Yield what has to be known of a run before its numbers are read.
+
+    Args:
+        run: an open run.
+        name: what it is called.
+        control: what follows from random weights; "": that needs no telling.
+    """
+    plan = run.plan
+    if not run.complete:
+        yield f"{name} is not complete: {len(run.shards)} of {len(plan.shards)} shards"
+    if plan.is_control and control:
+        yield f"control {plan.control}: {control}"
+    if plan.waived:
+        yield f"{name} waived the identity: its maps do not explain its logits"
+
+
+def document_file(study: str) -> str:
+    """Return the name of a study's JSON document."""
+    return f"{study}.json"
+
+
+def land_study(out: Path, study: str, version: int, files: Mapping[str, bytes], content: Mapping[str, Any]) -> None:
+    """Land the files of a study in folder `out`, over those of an earlier one; its document comes last.
+
+    Args:
+        out: created if it is not there.
+        study: the command.
+        version: changes with the names and meanings in the files.
+        files: the other files by name.
+        content: what the document says beside versions and the digests of the other files.
+    """
+    landing.make_folder(out)
+    for name, data in files.items():
+        landing.land(out / name, data)
+    head = {
+        f"{study}_version": version,
+        "batchcam_version": __version__,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    }
+    # without the folder: the same runs give the same bytes, wherever they are written
+    landing.land(out / document_file(study), seal({k: v for k, v in content.items() if k != "out"} | head))
+    landing.remove_stale_partials(out, (*files, document_file(study)))
+
+
+def csv_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return a CSV table whose texts no spreadsheet takes for formulas."""
+    data = io.BytesIO()
+    # encoded as it grows: as one text, a million rows with a rare character take four times the room
+    with io.TextIOWrapper(data, "utf-8", "backslashreplace", newline="") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([cell(v) if isinstance(v, str) else v for v in row] for row in rows)
+        text.flush()
+        return data.getvalue()
+
+
+def csv_number(value: float) -> str | None:
+    """Return a number as a cell, empty where it is not finite."""
+    return f"{value:.6g}" if np.isfinite(value) else None
+
+
+def head_lines(
+    head: Iterable[tuple[str, str]], notes: Iterable[str], out: str | None, study: str, gates: Iterable[str] = ()
+) -> list[str]:
+    """Return the lines above a study's tables.
+
+    Args:
+        head: names and values.
+        notes: what a reader should know.
+        out: folder of the files, None where none were asked for.
+        study: the command.
+        gates: what its gates say.
+    """
+    lines = [*head, *(("note", note) for note in notes), *(("gate", gate) for gate in gates)]
+    if out is not None:
+        lines.append(("written", f"{out}/{document_file(study)} and the files it names"))
+    return [f"{name:<11} {one_line(value)}" for name, value in lines]
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Return counts by what is counted in one line."""
+    return "; ".join(f"{count} {words}" for words, count in counts.items())
+
+
+def maps_text(method: str) -> str:
+    """Return what a study judges of maps by `method`."""
+    return "raw CAM" if method == EXACT else f"raw map by {method}"
+
+
+def class_lines(header: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a table of the first classes.
+
+    Args:
+        header: of the columns behind the name.
+        rows: name of each class, and its columns.
+    """
+    shown = rows[:CLASSES_SHOWN]
+    width = max([5, *(len(one_line(name)) for name, _ in shown)])
+    lines = [f"{one_line(name):<{width}}  {columns}" for name, columns in (("class", header), *shown)]
+    return lines + ([f"… and {len(rows) - len(shown)} more"] if len(rows) > len(shown) else [])
