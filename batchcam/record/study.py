@@ -27,17 +27,17 @@ CLASSES_SHOWN: Final = 40
 
 
 class Reason(enum.IntEnum):
-    """Why a sample is left out, 0: it is not; a member's words are those of its name, or stand beside its number."""
+    """Why a sample is left out, 0: it is not; a member's text is its name, or what stands beside its number."""
 
     _other: str
 
-    def __new__(cls, number: int, words: str = "") -> Reason:
+    def __new__(cls, number: int, text: str = "") -> Reason:
         member = int.__new__(cls, number)
-        member._value_, member._other = number, words
+        member._value_, member._other = number, text
         return member
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """The reason as people read it, "" for a sample that is not left out."""
         return (self._other or self.name.lower().replace("_", " ")) if self else ""
 
@@ -52,14 +52,14 @@ def first_reasons(conditions: Mapping[Reason, np.ndarray]) -> np.ndarray:
 
 
 def rows_left_out(kind: type[Reason], reasons: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the rows that are left out by their reason's words, without reasons that hold for none."""
-    rows = {reason.words: np.flatnonzero(reasons == reason) for reason in kind if reason}
-    return {words: places for words, places in rows.items() if len(places)}
+    """Return the rows that are left out by the reason's text, without reasons that hold for none."""
+    rows = {reason.text: np.flatnonzero(reasons == reason) for reason in kind if reason}
+    return {text: places for text, places in rows.items() if len(places)}
 
 
 def count_left_out(kind: type[Reason], reasons: np.ndarray) -> dict[str, int]:
-    """Return how many samples are left out by their reason's words, without reasons that hold for none."""
-    return {words: len(rows) for words, rows in rows_left_out(kind, reasons).items()}
+    """Return how many samples are left out by the reason's text, without reasons that hold for none."""
+    return {text: len(rows) for text, rows in rows_left_out(kind, reasons).items()}
 
 
 def run_notes(run: Run, name: str = "the run", control: str = "") -> Iterator[str]:
@@ -144,7 +144,7 @@ def head_lines(
 
 def counts_text(counts: Mapping[str, int]) -> str:
     """Return counts by what is counted in one line."""
-    return "; ".join(f"{count} {words}" for words, count in counts.items())
+    return "; ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def maps_text(method: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from batchcam.commands.compare.exchanges import Exchange, find_exchanges
 from batchcam.commands.compare.files import write_files
-from batchcam.commands.compare.gates import Gate, judge_evidence, judge_gates, told_compared
+from batchcam.commands.compare.gates import Gate, compared_text, judge_evidence, judge_gates
 from batchcam.commands.compare.matching import Apart, Classes, Matching, match_classes
 from batchcam.commands.compare.movement import (
     ClassMovement,
@@ -262,7 +262,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     if config.evidence:
         gates += judge_evidence(config.evidence, totals, len(old.run), apart, config.judges_maps)
     elif totals.compared < MIN_COMPARED / 100 * len(old.run):
-        notes.append(f"only {told_compared(totals, len(old.run), apart)}")
+        notes.append(f"only {compared_text(totals, len(old.run), apart)}")
     return CompareSummary(
         old=str(config.old),
         new=str(config.new),
@@ -310,9 +310,9 @@ def _notes(old: Run, new: Run, classes: Classes, relabelled: int) -> Iterator[st
     elif old.plan.checkpoint_sha256 == new.plan.checkpoint_sha256:
         yield "both runs explain the same checkpoint"
     # another method has a line of its own, and no identity to keep
-    told = {"method", "identity"} if old.plan.method != new.plan.method else set()
+    covered = {"method", "identity"} if old.plan.method != new.plan.method else set()
     differing = [
-        n.replace("_", " ") for n in DIFFERING if n not in told and getattr(old.plan, n) != getattr(new.plan, n)
+        n.replace("_", " ") for n in DIFFERING if n not in covered and getattr(old.plan, n) != getattr(new.plan, n)
     ]
     if differing:
         yield f"the runs differ in {', '.join(differing)}"

@@ -307,11 +307,11 @@ def movers(pairs: Pairs, most: int) -> Iterator[tuple[int, str]]:
         ("similarity", pairs.spearman, pairs.spearman < 1),  # a NaN is not below 1
         ("confidence", pairs.confidence_change, pairs.confidence_change < 0),
     )
-    told = np.zeros(len(pairs.flip), bool)
+    taken = np.zeros(len(pairs.flip), bool)
     for reason, values, chosen in reasons:
-        rows = np.flatnonzero(chosen & ~told)
+        rows = np.flatnonzero(chosen & ~taken)
         rows = rows[np.argsort(values[rows], kind="stable")[:most]]
-        told[rows] = True
+        taken[rows] = True
         yield from ((row, reason) for row in rows.tolist())
 
 

@@ -197,7 +197,7 @@ def _summary(config: FaithfulnessConfig, run: Run, found: Curves) -> Faithfulnes
         insertion_from=config.insertion_from,
         probability=float(found.probability[found.judged].mean()),
         scores=_scores(found.areas[found.judged]),
-        findings=sum(left_out.get(reason.words, 0) for reason in (LeftOut.CHANGED, LeftOut.GONE)),
+        findings=sum(left_out.get(reason.text, 0) for reason in (LeftOut.CHANGED, LeftOut.GONE)),
         notes=tuple(_notes(run, found)),
         out=None if config.out is None else str(config.out),
     )
@@ -207,12 +207,12 @@ def _scores(areas: np.ndarray) -> dict[str, dict[str, Score]]:
     """Return the scores by curve and order from areas, float64 (n, curves, orders); the map is the first order."""
     scores: dict[str, dict[str, Score]] = {}
     for number, curve in enumerate(CURVES):
-        each = areas[:, number]
-        ahead = (each - each[:, :1]) * (1 if curve in FALLING else -1)
-        scores[curve] = {ORDERS[0]: Score(float(each[:, 0].mean()))}
+        of_curve = areas[:, number]
+        ahead = (of_curve - of_curve[:, :1]) * (1 if curve in FALLING else -1)
+        scores[curve] = {ORDERS[0]: Score(float(of_curve[:, 0].mean()))}
         for other, order in enumerate(ORDERS[1:], 1):
             scores[curve][order] = Score(
-                area=float(each[:, other].mean()),
+                area=float(of_curve[:, other].mean()),
                 ahead=float(ahead[:, other].mean()),
                 ahead_error=float(ahead[:, other].std(ddof=1) / math.sqrt(len(ahead))) if len(ahead) > 1 else None,
                 ahead_percent=float((ahead[:, other] > 0).mean() * 100),

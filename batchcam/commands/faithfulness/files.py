@@ -69,7 +69,7 @@ def _rows(run: Run, found: Curves) -> Iterable[Sequence[object]]:
         run.sample_id[rows],
         class_names(run, run.label[rows]),
         class_names(run, run.prediction[rows]),
-        (LeftOut(reason).words for reason in found.reasons.tolist()),
+        (LeftOut(reason).text for reason in found.reasons.tolist()),
         found.errors,
         map(csv_number, found.probability),
         *(map(csv_number, column) for column in areas.T),

@@ -8,13 +8,13 @@ from batchcam.commands.faithfulness.curves import CURVES, ORDERS
 from batchcam.commands.faithfulness.faithfulness import FaithfulnessSummary, Score
 from batchcam.record.study import counts_text, head_lines, maps_text
 
-SUBSTRATE_WORDS: Final = {
+SUBSTRATE_TEXTS: Final = {
     "mean": "the image's mean colour",
     "zero": "zero of the normalised input",
     "blur": "the blurred image",
 }
-NAME_WORDS: Final = {"deletion": "deletion, low", "insertion": "insertion, high", "road": "ROAD, low"}
-ORDER_WORDS: Final = {order: order.replace("_", " ") for order in ORDERS}
+CURVE_TEXTS: Final = {"deletion": "deletion, low", "insertion": "insertion, high", "road": "ROAD, low"}
+ORDER_TEXTS: Final = {order: order.replace("_", " ") for order in ORDERS}
 
 
 def faithfulness_text(summary: FaithfulnessSummary) -> str:
@@ -24,8 +24,8 @@ def faithfulness_text(summary: FaithfulnessSummary) -> str:
         ("run", f"{s.run} ({s.samples} samples)"),
         ("maps", f"{maps_text(s.method)} of the predicted class, bilinear to {s.size[0]}x{s.size[1]}"),
         ("judged", counts_text({f"samples of {s.drawn} drawn": s.judged} | s.left_out)),
-        ("deletion", f"in {s.steps} steps to {SUBSTRATE_WORDS[s.deletion_to]}, largest values first"),
-        ("insertion", f"in {s.steps} steps into {SUBSTRATE_WORDS[s.insertion_from]}, largest values first"),
+        ("deletion", f"in {s.steps} steps to {SUBSTRATE_TEXTS[s.deletion_to]}, largest values first"),
+        ("insertion", f"in {s.steps} steps into {SUBSTRATE_TEXTS[s.insertion_from]}, largest values first"),
         ("ROAD", f"in {s.steps - 1} steps by noisy linear imputation, largest values first"),
         ("probability", f"{s.probability:.3f} of the predicted class before any change"),
     ]
@@ -34,17 +34,17 @@ def faithfulness_text(summary: FaithfulnessSummary) -> str:
 
 
 def _area_table(scores: dict[str, dict[str, Score]]) -> list[str]:
-    rows = [f"{'area':<15}" + "".join(f"  {words:>14}" for words in ORDER_WORDS.values())]
-    for curve, words in NAME_WORDS.items():
-        rows.append(f"{words:<15}" + "".join(f"  {scores[curve][order].area:>14.3f}" for order in ORDERS))
+    rows = [f"{'area':<15}" + "".join(f"  {title:>14}" for title in ORDER_TEXTS.values())]
+    for curve, title in CURVE_TEXTS.items():
+        rows.append(f"{title:<15}" + "".join(f"  {scores[curve][order].area:>14.3f}" for order in ORDERS))
     return rows
 
 
 def _ahead_table(scores: dict[str, dict[str, Score]]) -> list[str]:
-    rows = [f"{'map ahead of':<15}" + "".join(f"  {ORDER_WORDS[order]:>22}" for order in ORDERS[1:])]
+    rows = [f"{'map ahead of':<15}" + "".join(f"  {ORDER_TEXTS[order]:>22}" for order in ORDERS[1:])]
     for curve in CURVES:
         cells = "".join(f"  {_shown(scores[curve][order]):>22}" for order in ORDERS[1:])
-        rows.append(f"{NAME_WORDS[curve].split(',')[0]:<15}{cells}")
+        rows.append(f"{CURVE_TEXTS[curve].split(',')[0]:<15}{cells}")
     return rows
 
 

@@ -86,7 +86,7 @@ def _sample_rows(run: Run, judged: Judged, ious: np.ndarray) -> Iterator[Sequenc
             class_names(run, block["label"]),
             class_names(run, block["prediction"]),
             class_names(run, judged.classes[part]),
-            (LeftOut(reason).words for reason in judged.reason[part].tolist()),
+            (LeftOut(reason).text for reason in judged.reason[part].tolist()),
             (judged.error.get(row, "") for row in range(first, first + count)),
             judged.without_map[part].astype(int).tolist(),
             judged.box_counts[part].tolist(),
@@ -99,8 +99,8 @@ def _sample_rows(run: Run, judged: Judged, ious: np.ndarray) -> Iterator[Sequenc
 def _curves(shown: Tally, centre: Tally) -> bytes:
     """Return the counts that the scores follow from; those of several runs' parts add up, line by line."""
     rules = [(LARGEST, STRICT), *((ANY, i) for i in range(len(IOU_LEVELS))), (ANY_RIGHT, STRICT)]
-    words = {LARGEST: "largest", ANY: "any", ANY_RIGHT: "right"}
-    names = [f"{words[rule]}_{IOU_LEVELS[level]}" for rule, level in rules] + ["object_pixels", "background_pixels"]
+    named = {LARGEST: "largest", ANY: "any", ANY_RIGHT: "right"}
+    names = [f"{named[rule]}_{IOU_LEVELS[level]}" for rule, level in rules] + ["object_pixels", "background_pixels"]
     columns = [
         column
         for tally in (shown, centre)

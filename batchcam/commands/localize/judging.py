@@ -168,14 +168,14 @@ def measure(run: Run, annotations: Annotations, judged: Judged, method: Method, 
     centre = centre_evidence(method.size)
     boxes = [judged.boxes]
 
-    def work(each: _Map) -> _Result:
-        return _judge(each, annotations.of(each.row), method, centre)
+    def work(sample: _Map) -> _Result:
+        return _judge(sample, annotations.of(sample.row), method, centre)
 
     with _mapper(workers) as mapped:
         for maps in _maps(run, judged.rows, judged.classes, method):
             results = list(mapped(work, maps))
-            for each, result in zip(maps, results, strict=True):
-                _note(judged, each, result)
+            for sample, result in zip(maps, results, strict=True):
+                _note(judged, sample, result)
             boxes.append(np.concatenate([judged.boxes, *(r.truth.boxes for r in results if r.truth is not None)]))
             advance(len(maps))
     judged.boxes = np.concatenate(boxes)
@@ -186,13 +186,13 @@ def overlaps(run: Run, judged: Judged, method: Method, threshold: float, workers
     ious = np.full(len(run), np.nan)
     ends = np.cumsum(judged.box_counts)
 
-    def work(each: _Map) -> float:
-        truth = judged.boxes[ends[each.row] - judged.box_counts[each.row] : ends[each.row]]
-        return float(box_ious(boxes_at(_scored(each, method)[1], threshold), truth).max())
+    def work(sample: _Map) -> float:
+        truth = judged.boxes[ends[sample.row] - judged.box_counts[sample.row] : ends[sample.row]]
+        return float(box_ious(boxes_at(_scored(sample, method)[1], threshold), truth).max())
 
     with _mapper(workers) as mapped:
         for maps in _maps(run, np.flatnonzero(judged.box_counts), judged.classes, method):
-            ious[[each.row for each in maps]] = list(mapped(work, maps))
+            ious[[sample.row for sample in maps]] = list(mapped(work, maps))
             advance(len(maps))
     return ious
 
@@ -229,9 +229,9 @@ def _maps(run: Run, rows: np.ndarray, classes: np.ndarray, method: Method) -> It
         ]
 
 
-def _judge(each: _Map, objects: Objects, method: Method, centre: Evidence) -> _Result:
-    frame = Frame(method.size, each.image_size, each.view if method.frame == "view" else None)
-    view = Frame(method.size, each.image_size, each.view)
+def _judge(sample: _Map, objects: Objects, method: Method, centre: Evidence) -> _Result:
+    frame = Frame(method.size, sample.image_size, sample.view if method.frame == "view" else None)
+    view = Frame(method.size, sample.image_size, sample.view)
     try:
         masks = [read_mask(path) for path in objects.masks]
         ignored = None if objects.ignored is None else read_mask(objects.ignored)
@@ -241,7 +241,7 @@ def _judge(each: _Map, objects: Objects, method: Method, centre: Evidence) -> _R
     if method.frame == "view" and seen == 0:
         return _Result(LeftOut.OUT_OF_VIEW, seen=seen)
     truth = _truth(frame, objects, masks, ignored, method)
-    found = evidence(*_scored(each, method))
+    found = evidence(*_scored(sample, method))
     return _Result(
         LeftOut.JUDGED,
         seen=seen,
@@ -250,17 +250,17 @@ def _judge(each: _Map, objects: Objects, method: Method, centre: Evidence) -> _R
     )
 
 
-def _scored(each: _Map, method: Method) -> tuple[np.ndarray, np.ndarray]:
+def _scored(sample: _Map, method: Method) -> tuple[np.ndarray, np.ndarray]:
     """Return a map's raw values, -inf outside of the view, and the same scaled to 0…1, both (H, W)."""
     zeros = np.zeros(method.size)
-    if not np.isfinite(each.cam).all():
+    if not np.isfinite(sample.cam).all():
         return np.full(method.size, np.nan), zeros
     if method.frame == "view":
-        return each.upsampled, zeros if each.says_nothing else min_max(each.upsampled)
+        return sample.upsampled, zeros if sample.says_nothing else min_max(sample.upsampled)
     values = np.full(method.size, -np.inf)
-    seen, window = view_values(each.cam, each.share, method.size)
+    seen, window = view_values(sample.cam, sample.share, method.size)
     values[window] = seen
-    return values, zeros if each.says_nothing else score_map(each.cam, each.share, method.size)
+    return values, zeros if sample.says_nothing else score_map(sample.cam, sample.share, method.size)
 
 
 def _seen(view: Frame, objects: Objects, masks: list[np.ndarray]) -> float:
@@ -292,15 +292,15 @@ def _extent(mask: np.ndarray) -> np.ndarray:
     return np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float64)
 
 
-def _note(judged: Judged, each: _Map, result: _Result) -> None:
-    row, columns = each.row, judged.columns
+def _note(judged: Judged, sample: _Map, result: _Result) -> None:
+    row, columns = sample.row, judged.columns
     judged.reason[row] = result.reason
     columns["seen"][row] = result.seen
     if result.error:
         judged.error[row] = result.error
     if result.truth is None or result.verdicts is None:
         return
-    judged.without_map[row] = each.says_nothing
+    judged.without_map[row] = sample.says_nothing
     judged.box_counts[row] = len(result.truth.boxes)
     shown, centre = result.verdicts
     values = {

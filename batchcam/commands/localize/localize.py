@@ -193,7 +193,7 @@ def _summary(
 def left_out_text(left_out: dict[str, int], target: str) -> str:
     """Return what is left out and why, and what helps where the labels' CAMs are not stored."""
     text = counts_text(left_out)
-    if target == "label" and LeftOut.NOT_STORED.words in left_out:
+    if target == "label" and LeftOut.NOT_STORED.text in left_out:
         text += "; explain with --cams predicted+label, or use --target predicted"
     return text
 

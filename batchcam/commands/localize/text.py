@@ -39,12 +39,12 @@ def localize_text(summary: LocalizeSummary) -> str:
 
 def _score_table(summary: LocalizeSummary) -> list[str]:
     rows = [f"{'percent':<15} {'CAM':>6}  {'centre':>6}  {'samples':>7}  threshold"]
-    for name, words in SCORES.items():
+    for name, title in SCORES.items():
         score = summary.scores.get(name)
         if score is None or not score.samples:
             continue
         at = f"{score.threshold:.3f}" if score.threshold is not None else ""
-        line = f"{words:<15} {_shown(score.percent):>6}  {_shown(score.centre_percent):>6}  {score.samples:>7}  {at}"
+        line = f"{title:<15} {_shown(score.percent):>6}  {_shown(score.centre_percent):>6}  {score.samples:>7}  {at}"
         rows.append(line.rstrip())
     return rows
 
@@ -52,7 +52,7 @@ def _score_table(summary: LocalizeSummary) -> list[str]:
 def _class_table(classes: list[ClassScores]) -> list[str]:
     """Return a table of classes, each score with the centre's after a slash, the smallest peak inside first."""
     ranked = sorted(classes, key=lambda c: (c.scores["peak_inside"].percent or 0, c.name))
-    header = "samples" + "".join(f"  {words:>13}" for words in CLASS_COLUMNS.values())
+    header = "samples" + "".join(f"  {title:>13}" for title in CLASS_COLUMNS.values())
     return class_lines(header, [(c.name, _class_line(c)) for c in ranked])
 
 

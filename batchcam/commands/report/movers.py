@@ -80,7 +80,7 @@ def _measures(sample: MovedSample) -> Markup:
             f"peak shift {share(mover.peak_shift)}"
         )
     else:
-        alike = f"not compared, {sample.pairing.words}"
+        alike = f"not compared, {sample.pairing.text}"
     return element("p", "maps of ", of, f": {alike}; logit {signed(mover.logit_change)}", class_="soft")
 
 
