@@ -158,9 +158,15 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
         device = pick_device(config.device)
         set_precision(plan.precision, device, config.threads)
         assembly, explainable = reassemble(plan, config.classifier, config.data, device)
-        substrates = (SUBSTRATES[config.deletion_to], SUBSTRATES[config.insertion_from])
         probe = Probe(
-            explainable.network, device, plan.precision, plan.batch_size, config.steps, config.seed, *substrates
+            network=explainable.network,
+            device=device,
+            precision=plan.precision,
+            batch_size=plan.batch_size,
+            steps=config.steps,
+            seed=config.seed,
+            deleted=SUBSTRATES[config.deletion_to],
+            blank=SUBSTRATES[config.insertion_from],
         )
         rows = draw(len(run), config.samples, config.seed)
         with Progress("faithfulness", len(rows), "samples", config.quiet) as progress:
