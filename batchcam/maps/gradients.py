@@ -16,6 +16,8 @@ from batchcam.maps.gradient_maps import METHODS
 from batchcam.network.target_layer import TargetLayer
 from batchcam.network.tracing import Trace, finite_trace, grid_output
 
+NAN = np.float32(np.nan)
+
 
 @dataclasses.dataclass(frozen=True)
 class GradientNetwork:
@@ -38,9 +40,8 @@ class GradientNetwork:
     grid_size: tuple[int, int]
 
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return what a record holds for W and b, which no gradient method has: NaN."""
-        nan = np.float32(np.nan)
-        return np.full((self.class_count, self.channels), nan), np.full(self.class_count, nan)
+        """Return what a record holds for W and b, of which there are none: NaN."""
+        return np.full((self.class_count, self.channels), NAN), np.full(self.class_count, NAN)
 
 
 def with_gradients(network: nn.Module, probe: Tensor, method: str, target_layer: str | None = None) -> GradientNetwork:
@@ -132,7 +133,7 @@ def _as_grid(network: nn.Module, trace: Trace, name: str, output: Tensor) -> Tar
     return TargetLayer(name, channels_last=channels_last)
 
 
-class GradientMaps:
+class GradientMaps(ActivationCapture):
     """Logits, and maps from activations and gradients, of one network; use it with `with`.
 
     Args:
@@ -143,27 +144,21 @@ class GradientMaps:
     """What `forward` and the maps run in; inference mode could not be left for the backward pass."""
 
     def __init__(self, explained: GradientNetwork) -> None:
-        self._explained = explained
-        self._layer = TargetLayer.parse(explained.target_layer)
-        module = explained.network.get_submodule(self._layer.name)
-        self._capture = ActivationCapture(module, differentiable=True)
+        self._explained, self._target = explained, TargetLayer.parse(explained.target_layer)
+        super().__init__(explained.network.get_submodule(self._target.name), differentiable=True)
         self._pass: tuple[Tensor, Tensor] | None = None
-
-    def __enter__(self) -> GradientMaps:
-        self._capture.__enter__()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._capture.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
         self._pass = None
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits (N, K), float32, for normalised images, and keep what `cams` needs."""
         with torch.enable_grad():
             logits = self._explained.network(pixels).float()
-        self._pass = logits, self._capture.take()
+        self._pass = logits, self.take()
         detached: Tensor = logits.detach()
         return detached
 
@@ -186,7 +181,7 @@ class GradientMaps:
         if self._pass is None:
             raise RuntimeError("no forward pass to explain")
         (logits, activations), self._pass = self._pass, None
-        method, layer = METHODS[self._explained.method], self._layer
+        method, layer = METHODS[self._explained.method], self._target
         maps = []
         for column in classes.T:
             gradients = self._gradients(logits, activations, column)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import enum
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +12,6 @@ import numpy as np
 
 from batchcam import __version__
 from batchcam.errors import one_line
-from batchcam.record.names import cell
 from batchcam.rules import EXACT
 from batchcam.store import landing
 from batchcam.store.document import seal
@@ -79,11 +76,6 @@ def run_notes(run: Run, name: str = "the run", control: str = "") -> Iterator[st
         yield f"{name} waived the identity: its maps do not explain its logits"
 
 
-def document_file(study: str) -> str:
-    """Return the name of a study's JSON document."""
-    return f"{study}.json"
-
-
 def land_study(out: Path, study: str, version: int, files: Mapping[str, bytes], content: Mapping[str, Any]) -> None:
     """Land the files of a study in folder `out`, over those of an earlier one; its document comes last.
 
@@ -103,42 +95,17 @@ def land_study(out: Path, study: str, version: int, files: Mapping[str, bytes], 
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     # without the folder: the same runs give the same bytes, wherever they are written
-    landing.land(out / document_file(study), seal({k: v for k, v in content.items() if k != "out"} | head))
-    landing.remove_stale_partials(out, (*files, document_file(study)))
-
-
-def csv_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """Return a CSV table whose texts no spreadsheet takes for formulas."""
-    data = io.BytesIO()
-    # encoded as it grows: as one text, a million rows with a rare character take four times the room
-    with io.TextIOWrapper(data, "utf-8", "backslashreplace", newline="") as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows([cell(v) if isinstance(v, str) else v for v in row] for row in rows)
-        text.flush()
-        return data.getvalue()
-
-
-def csv_number(value: float) -> str | None:
-    """Return a number as a cell, empty where it is not finite."""
-    return f"{value:.6g}" if np.isfinite(value) else None
+    landing.land(out / f"{study}.json", seal({k: v for k, v in content.items() if k != "out"} | head))
+    landing.remove_stale_partials(out, (*files, f"{study}.json"))
 
 
 def head_lines(
     head: Iterable[tuple[str, str]], notes: Iterable[str], out: str | None, study: str, gates: Iterable[str] = ()
 ) -> list[str]:
-    """Return the lines above a study's tables.
-
-    Args:
-        head: names and values.
-        notes: what a reader should know.
-        out: folder of the files, None where none were asked for.
-        study: the command.
-        gates: what its gates say.
-    """
+    """Return the lines above a study's tables: names and values, notes, gates, and where its files are."""
     lines = [*head, *(("note", note) for note in notes), *(("gate", gate) for gate in gates)]
     if out is not None:
-        lines.append(("written", f"{out}/{document_file(study)} and the files it names"))
+        lines.append(("written", f"{out}/{study}.json and the files it names"))
     return [f"{name:<11} {one_line(value)}" for name, value in lines]
 
 
@@ -153,12 +120,7 @@ def maps_text(method: str) -> str:
 
 
 def class_lines(header: str, rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Return a table of the first classes.
-
-    Args:
-        header: of the columns behind the name.
-        rows: name of each class, and its columns.
-    """
+    """Return a table of the first classes from the name and the other columns of each."""
     shown = rows[:CLASSES_SHOWN]
     width = max([5, *(len(one_line(name)) for name, _ in shown)])
     lines = [f"{one_line(name):<{width}}  {columns}" for name, columns in (("class", header), *shown)]

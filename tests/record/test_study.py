@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,8 +17,6 @@ from batchcam.record.study import (
     class_lines,
     count_left_out,
     counts_text,
-    csv_number,
-    csv_table,
     first_reasons,
     head_lines,
     land_study,
@@ -110,17 +106,6 @@ def test_the_document_comes_last_and_an_earlier_one_stays_until_then(tmp_path: P
         land_study(tmp_path, "tasting", 7, {"a.csv": b"new\n", "b.csv": b"b"}, {})
     assert landed == ["a.csv", "b.csv", "tasting.json"]
     assert (tmp_path / "tasting.json").read_bytes() == before
-
-
-def test_a_table_reads_back_and_runs_no_formula() -> None:
-    rows = [["=1+1", 2, None], ["ä;b", csv_number(0.123456789), csv_number(float("nan"))]]
-    table = csv_table(["name", "x", "y"], rows)
-    assert b"\r" not in table
-    assert list(csv.reader(io.StringIO(table.decode()))) == [
-        ["name", "x", "y"],
-        ["'=1+1", "2", ""],
-        ["ä;b", "0.123457", ""],
-    ]
 
 
 def test_lines_above_the_tables_are_one_for_each_name_whatever_the_values_hold() -> None:

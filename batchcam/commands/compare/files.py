@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import io
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ import numpy as np
 
 from batchcam import __version__
 from batchcam.commands.compare.matching import Apart, Classes
-from batchcam.commands.compare.movement import Flip, Pairing, Pairs
-from batchcam.record.study import LISTED, csv_table, land_study, rows_left_out
+from batchcam.commands.compare.movement import Flip, Mover, Pairing, Pairs
+from batchcam.record.names import csv_table
+from batchcam.record.study import LISTED, land_study, rows_left_out
 from batchcam.store.layout import as_utf8, attach_scales, create, describe, new_file, set_text, write_text
 from batchcam.store.reader import decode
 from batchcam.store.schema import CLASS_NAME, NAN, Array, encode_text
@@ -77,10 +79,7 @@ APART_ARRAYS: Final = (
 KINDS: Final[dict[str, type[enum.IntEnum]]] = {"flip": Flip, "pairing": Pairing, "apart_reason": Apart}
 """Arrays whose numbers have names."""
 
-MOVER_COLUMNS: Final = (
-    *("reason", "sample_id", "label", "old_prediction", "new_prediction", "flip", "old_confidence", "new_confidence"),
-    *("confidence_change", "map_class", "logit_change", "spearman", "cosine", "top_iou", "peak_shift"),
-)
+MOVER_COLUMNS: Final = tuple(field.name for field in dataclasses.fields(Mover))
 
 
 def write_files(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Curves, LeftOut
+from batchcam.record.names import csv_number, csv_table
 from batchcam.record.rows import class_names
-from batchcam.record.study import csv_number, csv_table, land_study
+from batchcam.record.study import land_study
 from batchcam.store.run import Run
 
 FAITHFULNESS_VERSION: Final = 1
@@ -38,7 +39,6 @@ RULES: Final = {
 """What the numbers mean, for readers of faithfulness.json."""
 
 PAIRS: Final = tuple(f"{curve}_{order}" for curve in CURVES for order in ORDERS)
-HEADER: Final = ("sample_index", "sample_id", "label", "prediction", "left_out", "error", "probability", *PAIRS)
 
 
 def write_files(out: Path, run: Run, found: Curves, summary: dict[str, Any]) -> None:
@@ -54,24 +54,24 @@ def write_files(out: Path, run: Run, found: Curves, summary: dict[str, Any]) -> 
     curves = (
         [f"{share:.6g}", *map(csv_number, row)] for share, row in zip(found.fractions.tolist(), mean, strict=True)
     )
+    samples = _columns(run, found)
     files = {
-        SAMPLES_FILE: csv_table(HEADER, _rows(run, found)),
+        SAMPLES_FILE: csv_table(list(samples), zip(*samples.values(), strict=True)),
         CURVES_FILE: csv_table(("fraction", *PAIRS), curves),
     }
     land_study(out, "faithfulness", FAITHFULNESS_VERSION, files, {**summary, "rules": RULES})
 
 
-def _rows(run: Run, found: Curves) -> Iterable[Sequence[object]]:
+def _columns(run: Run, found: Curves) -> dict[str, Iterable[object]]:
     rows = found.rows
-    areas = found.areas.reshape(len(rows), -1)
-    return zip(
-        run.sample_index[rows].tolist(),
-        run.sample_id[rows],
-        class_names(run, run.label[rows]),
-        class_names(run, run.prediction[rows]),
-        (LeftOut(reason).text for reason in found.reasons.tolist()),
-        found.errors,
-        map(csv_number, found.probability),
-        *(map(csv_number, column) for column in areas.T),
-        strict=True,
-    )
+    areas = found.areas.reshape(len(rows), -1).T
+    return {
+        "sample_index": run.sample_index[rows].tolist(),
+        "sample_id": run.sample_id[rows],
+        "label": class_names(run, run.label[rows]),
+        "prediction": class_names(run, run.prediction[rows]),
+        "left_out": (LeftOut(reason).text for reason in found.reasons.tolist()),
+        "error": found.errors,
+        "probability": map(csv_number, found.probability),
+        **{pair: map(csv_number, area) for pair, area in zip(PAIRS, areas, strict=True)},
+    }

@@ -11,8 +11,9 @@ import numpy as np
 from batchcam.commands.localize.annotations import Annotations
 from batchcam.commands.localize.judging import Judged, LeftOut
 from batchcam.commands.localize.protocol import ANY, ANY_RIGHT, EDGES, IOU_LEVELS, LARGEST, STRICT, Tally
+from batchcam.record.names import csv_number, csv_table
 from batchcam.record.rows import class_names
-from batchcam.record.study import LISTED, csv_number, csv_table, land_study, rows_left_out
+from batchcam.record.study import LISTED, land_study, rows_left_out
 from batchcam.store.run import Run
 
 LOCALIZE_VERSION: Final = 1
