@@ -48,12 +48,12 @@ TABLE: dict[str, set[str]] = {
     },
     "commands/export": {"numpy", "h5py", "cv2", "config", "job", "pictures", "record", "store"},
     "commands/faithfulness": {
-        *("numpy", "h5py", "torch", "__init__", "config", "job", "record", "store", "maps", "network", "data"),
+        *("numpy", "torch", "config", "job", "record", "store", "maps", "network", "data"),
         "commands/explain",
     },
     "commands/info": {"numpy", "config", "job", "record", "store"},
     "commands/jobs": {"config", "job", "store"},
-    "commands/localize": {"numpy", "cv2", "__init__", "config", "job", "pictures", "record", "store"},
+    "commands/localize": {"numpy", "cv2", "config", "job", "pictures", "record", "store"},
     "commands/merge": {"job", "record", "store"},
     "commands/render": {"numpy", "cv2", "config", "job", "pictures", "record", "store"},
     "commands/report": {
@@ -67,7 +67,7 @@ TABLE: dict[str, set[str]] = {
     "data": {"numpy", "PIL", *TORCH, "images", "job"},
     "images": {"numpy", "PIL"},
     "pictures": {"numpy", "cv2", "images", "store"},
-    "record": {"numpy", "job", "store"},
+    "record": {"numpy", "__init__", "job", "store"},
     "store": {"numpy", "h5py", "isal", "__init__"},
     "job": {"tqdm"},
 }

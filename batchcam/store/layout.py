@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 import batchcam
-from batchcam.rules import EXACT, Status
+from batchcam.rules import Status
 from batchcam.store.plan import Plan
 from batchcam.store.schema import (
     CLASS_NAME,
@@ -76,7 +76,7 @@ def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
         "target_layer": plan.target_layer,
         "method": plan.method,
         "control": plan.control,
-        **(ROOT_WORDS if plan.method == EXACT else GRADIENT_WORDS),
+        **(ROOT_WORDS if plan.exact else GRADIENT_WORDS),
     }
     for name, text in texts.items():
         set_text(file.attrs, name, text)
@@ -182,7 +182,7 @@ def head_bytes(plan: Plan) -> int:
 
 def shard_bytes(plan: Plan, count: int) -> int:
     """Return at most how many bytes a shard of `count` samples takes."""
-    arrays = sample_arrays(plan.maps, plan.method)
+    arrays = sample_arrays(plan.maps, plan.exact)
     return head_bytes(plan) + sum(stored_bytes(array, plan, count) for array in arrays)
 
 

@@ -101,6 +101,21 @@ class Plan:
         return hashlib.sha256(canonical({f: content[f] for f in IDENTITY_FIELDS}).encode()).hexdigest()
 
     @property
+    def exact(self) -> bool:
+        """Whether the maps are exact CAMs; no identity covers those of gradient methods."""
+        return self.method == EXACT
+
+    @property
+    def waived(self) -> bool:
+        """Whether the proof that exact CAMs add up to the logits was waived."""
+        return self.exact and not self.identity
+
+    @property
+    def is_control(self) -> bool:
+        """Whether weights were replaced by random ones."""
+        return self.control != CONTROLS[0]
+
+    @property
     def maps_per_sample(self) -> int:
         """M: how many classes' CAMs each sample has."""
         return self.cams.count(len(self.class_names))
@@ -176,7 +191,7 @@ class Plan:
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} of the plan is not one that this batchcam knows")
-        if self.identity is True and self.method != EXACT:
+        if self.identity is True and not self.exact:
             raise ValueError("the plan claims an identity for maps that have none")
         if type(self.identity) is not bool or not isinstance(self.preprocessing, dict):
             raise ValueError("identity of the plan is not true or false, or preprocessing no table")

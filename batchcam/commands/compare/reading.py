@@ -14,6 +14,7 @@ from batchcam.commands.compare.movement import Pairing, Pairs, judge, same_view
 from batchcam.errors import RunError
 from batchcam.job.console import Progress
 from batchcam.record.similarity import FUNCTIONS, compare_maps, is_constant
+from batchcam.record.study import first_reasons
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Shard
 from batchcam.store.reader import Block, open_checked
@@ -194,16 +195,17 @@ class _Picked:
 def _pairing(old: _Picked, new: _Picked, known: np.ndarray, view: np.ndarray) -> np.ndarray:
     finite = np.isfinite(old.cams).all((1, 2)) & np.isfinite(new.cams).all((1, 2))
     old_constant, new_constant = is_constant(old.cams), is_constant(new.cams)
-    conditions = (
-        (~(known & old.has & new.has), Pairing.NO_CLASS),
-        (~(old.stored & new.stored), Pairing.NOT_STORED),
-        (~view, Pairing.OTHER_VIEW),
-        (~finite, Pairing.NOT_FINITE),
-        (old_constant & new_constant, Pairing.CONSTANT_IN_BOTH),
-        (old_constant, Pairing.CONSTANT_IN_OLD),
-        (new_constant, Pairing.CONSTANT_IN_NEW),
+    return first_reasons(
+        {
+            Pairing.NO_CLASS: ~(known & old.has & new.has),
+            Pairing.NOT_STORED: ~(old.stored & new.stored),
+            Pairing.OTHER_VIEW: ~view,
+            Pairing.NOT_FINITE: ~finite,
+            Pairing.CONSTANT_IN_BOTH: old_constant & new_constant,
+            Pairing.CONSTANT_IN_OLD: old_constant,
+            Pairing.CONSTANT_IN_NEW: new_constant,
+        }
     )
-    return np.select([c for c, _ in conditions], [r for _, r in conditions], Pairing.MEASURED).astype(np.uint8)
 
 
 def _pick(run: Run, rows: np.ndarray, classes: np.ndarray, advance: Advance) -> _Picked:

@@ -13,7 +13,6 @@ from batchcam.config import Classifier
 from batchcam.data.loader import LoadedBatch, collate
 from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request
-from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
 from batchcam.rules import RECOMPUTE_TOLERANCE, Status
@@ -43,11 +42,10 @@ def recompute(
     """
     picked = pick_device(device)
     set_precision(plan.precision, picked)
-    assembly = reassemble(plan, classifier, data)
-    proved = prepare(assembly.network, assembly.normalised_probe(picked), plan.method, plan.control, plan.target_layer)
+    assembly, explainable = reassemble(plan, classifier, data, picked)
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
     found: list[Finding] = []
-    with Explainer(proved, assembly.preprocessing, request, picked) as explainer:
+    with Explainer(explainable, assembly.preprocessing, request, picked) as explainer:
         for shard, indices in drawn:
             stop_if_asked()
             batch = collate([assembly.dataset[i] for i in indices])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from batchcam.commands.compare.matching import words
 from batchcam.commands.compare.movement import Pairing
 from batchcam.commands.report.content import Moved, MovedSample
 from batchcam.commands.report.drawing import PairPicture
@@ -81,7 +80,7 @@ def _measures(sample: MovedSample) -> Markup:
             f"peak shift {share(mover.peak_shift)}"
         )
     else:
-        alike = f"not compared, {words(sample.pairing)}"
+        alike = f"not compared, {sample.pairing.text}"
     return element("p", "maps of ", of, f": {alike}; logit {signed(mover.logit_change)}", class_="soft")
 
 

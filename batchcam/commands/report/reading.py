@@ -9,7 +9,7 @@ import numpy as np
 
 from batchcam.commands.compare.compare import Comparison, set_side_by_side, summarise
 from batchcam.commands.compare.config import CompareConfig
-from batchcam.commands.compare.matching import Apart, words
+from batchcam.commands.compare.matching import Apart
 from batchcam.commands.compare.movement import Mover, Pairing, movers, ranked_classes
 from batchcam.commands.compare.text import exchange_text
 from batchcam.commands.info.info import provenance
@@ -18,6 +18,7 @@ from batchcam.commands.report.drawing import Picture, draw, draw_pair
 from batchcam.commands.report.facts import Facts, gather
 from batchcam.job.console import Progress
 from batchcam.pictures.originals import Originals
+from batchcam.record.study import rows_left_out
 from batchcam.record.totals import count_totals
 from batchcam.rules import Status
 from batchcam.store import landing
@@ -157,14 +158,14 @@ def read_moved(old: Run, new: Run, originals: Originals, top: int, quiet: bool) 
     config = CompareConfig(old.path, new.path, shared_classes=True, top=top, quiet=quiet)
     found = set_side_by_side(config, old, new)
     summary = summarise(config, found)
-    named = {words(reason): reason for reason in Apart}
     return Moved(
         old=about_run(old),
         totals=summary.totals,
         pairs=found.pairs,
         apart=summary.apart,
         apart_ids={
-            name: decode(found.apart_ids[found.apart_reasons == named[name]][:APART_LISTED]) for name in summary.apart
+            reason: decode(found.apart_ids[rows[:APART_LISTED]])
+            for reason, rows in rows_left_out(Apart, found.apart_reasons).items()
         },
         classes=ranked_classes(summary.classes),
         only_old=found.classes.only_old,

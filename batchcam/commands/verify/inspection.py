@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from batchcam.commands.verify import check
-from batchcam.commands.verify.audit import Facts, Wrong, audit
+from batchcam.commands.verify.audit import Wrong, audit
 from batchcam.errors import RunError, without_path
 from batchcam.job.confined import Parent
 from batchcam.record.totals import count_totals, needs_a_look
@@ -155,7 +155,6 @@ class _Inspector:
         self._classifier = self._classifier or classifier
         if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(classifier, self._classifier, strict=True)):
             yield Finding(Kind.CLASSIFIER, name, "not the classifier of the first shard", array="classifier")
-        facts = self._facts(classifier[1])
         wrong: dict[tuple[str, str, str], tuple[int, int]] = {}
         for start, block in blocks(file, self._names, self._block_rows()):
             first = shard.first + start
@@ -163,7 +162,7 @@ class _Inspector:
             displaced = Wrong(
                 "coverage", "sample_index", block["sample_index"] != expected, "not the sample that the plan says"
             )
-            for broken in (displaced, *audit(block, facts)):
+            for broken in (displaced, *audit(block, self._plan, classifier[1])):
                 _count(wrong, (broken.rule, broken.array, broken.message), broken.rows, first)
             for column in COLUMNS_FOR_TOTALS:
                 self._columns[column].append(block[column])
@@ -222,19 +221,6 @@ class _Inspector:
         shapes = [(a, array_shape(a, self._plan, 1)) for a in sample_arrays(self._plan.maps)]
         row_bytes = sum(math.prod(s) * np.dtype(a.dtype).itemsize for a, s in shapes if a.dtype != "text")
         return max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes))
-
-    def _facts(self, bias: np.ndarray) -> Facts:
-        plan = self._plan
-        return Facts(
-            len(plan.class_names),
-            plan.cams,
-            plan.maps,
-            plan.input_size,
-            plan.precision,
-            plan.identity,
-            bias,
-            plan.method,
-        )
 
     def _gathered(self) -> dict[str, np.ndarray] | None:
         """Return the columns of all shards, None unless each was sound enough to be read."""
