@@ -113,7 +113,7 @@ class RenderSummary:
         pictures: of them drawn.
         unreadable: of these: samples that the worker could not read, shown as their error.
         missing_originals: drawn on grey because there is no image.
-        unread_originals: drawn on grey because OpenCV can't show the image as the worker saw it.
+        unread_originals: drawn on grey because the image can't be decoded as the worker decoded it.
         changed_originals: drawn on grey because the image is not the one that was explained; findings.
         without_map: shown without a map: constant, not finite, or of a class whose CAM the run does not store.
         data: where --data says that the originals are; None: where the run found them.
