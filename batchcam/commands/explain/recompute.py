@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,10 +16,13 @@ from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
 from batchcam.rules import RECOMPUTE_TOLERANCE, Status
+from batchcam.store.files import RunFiles
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import Plan, Shard
-from batchcam.store.reader import open_checked
+from batchcam.store.run import Run
 from batchcam.store.schema import SHARD_FOLDER
+
+STORED: Final = ("sample_index", "input_sha256", "status", "logits", "cams", "cam_class")
 
 
 def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple[int, list[Finding]]:
@@ -38,34 +40,33 @@ def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple
     assembly = reassemble(plan, config.classifier, config.data)
     proved = prepare(assembly.network, assembly.normalised_probe(device), plan.method, plan.control, plan.target_layer)
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
-    drawn = _draw(config, plan, sound)
     found: list[Finding] = []
-    with Explainer(proved, assembly.preprocessing, request, device) as explainer:
-        for shard, indices in drawn:
+    with (
+        Explainer(proved, assembly.preprocessing, request, device) as explainer,
+        Run(config.run, plan, sound, False, RunFiles(config.run, plan, None)) as record,
+    ):
+        count = min(config.recompute, len(record))
+        rows = np.sort(np.random.default_rng(config.seed).choice(len(record), count, replace=False))
+        for stored in _batches(record, rows):
+            indices = stored["sample_index"].tolist()
             batch = collate([assembly.dataset[i] for i in indices])
             explained = explainer(batch.pixels, assembly.labels[indices], batch.unreadable)
-            found += _compare(config.run, plan, shard, batch, explained)
-    return sum(len(indices) for _, indices in drawn), found
+            found += _compare(plan, stored, batch, explained)
+    return count, found
 
 
-def _draw(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> list[tuple[Shard, list[int]]]:
-    """Return dataset positions drawn without repetition, in batches of one shard each."""
-    total = sum(s.count for s in sound)
-    chosen = np.random.default_rng(config.seed).choice(total, min(config.recompute, total), replace=False)
-    # `chosen` counts sound samples only
-    starts = itertools.accumulate((s.count for s in sound), initial=0)
-    drawn = []
-    for shard, start in zip(sound, starts, strict=False):
-        own = np.sort(chosen[(chosen >= start) & (chosen < start + shard.count)]) - start + shard.first
-        drawn += [(shard, own[i : i + plan.batch_size].tolist()) for i in range(0, len(own), plan.batch_size)]
-    return drawn
+def _batches(record: Run, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    """Yield what the record says of rows, in batches of one shard each."""
+    size = record.plan.batch_size
+    for some, block in record.blocks(STORED, rows):
+        for start in range(0, len(some), size):
+            yield {name: values[start : start + size] for name, values in block.items()}
 
 
-def _compare(run: Path, plan: Plan, shard: Shard, batch: LoadedBatch, explained: ExplainedBatch) -> Iterator[Finding]:
-    name = f"{SHARD_FOLDER}/{shard.file}"
-    rows = batch.indices.numpy() - shard.first
-    with open_checked(run / name, plan, shard) as file:
-        stored = {n: file[n][rows] for n in ("input_sha256", "status", "logits", "cams", "cam_class")}
+def _compare(
+    plan: Plan, stored: dict[str, np.ndarray], batch: LoadedBatch, explained: ExplainedBatch
+) -> Iterator[Finding]:
+    name = f"{SHARD_FOLDER}/{plan.shards[int(batch.indices[0]) // plan.shard_size].file}"
     same_input = (stored["input_sha256"] == batch.sha256.numpy()).all(1)
     yield from _finding(
         Kind.INPUT_CHANGED, name, "input_sha256", ~same_input, batch.indices, "the stored image is another one now"
@@ -77,12 +78,12 @@ def _compare(run: Path, plan: Plan, shard: Shard, batch: LoadedBatch, explained:
     both = ~unreadable & ~batch.unreadable & same_input
     same_classes = (stored["cam_class"] == explained.cam_class).all(1)
     for array, now in (("logits", explained.logits), ("cams", explained.cams)):
-        then = stored[array].reshape(len(rows), -1)
+        then = stored[array].reshape(len(both), -1)
         most = RECOMPUTE_TOLERANCE[plan.precision]
         scale = np.maximum(1e-6, np.nanmax(np.abs(np.where(np.isfinite(then), then, 0)), axis=1))
         near = np.isclose(
             then,
-            now.reshape(len(rows), -1),
+            now.reshape(len(both), -1),
             rtol=0,
             atol=most * scale[:, None],
             equal_nan=True,

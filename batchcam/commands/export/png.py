@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import cv2
@@ -11,18 +11,17 @@ import numpy as np
 from batchcam.commands.export.folder import ExportFolder
 from batchcam.commands.export.originals import search_notes
 from batchcam.pictures import heatmap
-from batchcam.pictures.originals import Originals, State
+from batchcam.pictures.originals import ORIGIN, Originals, State
 from batchcam.record.rows import (
     Advance,
     Choice,
     Outcome,
     Target,
-    batches,
+    cam_blocks,
     choose,
     class_names,
     file_names,
     status_words,
-    target_cams,
 )
 from batchcam.record.similarity import says_nothing
 from batchcam.store.run import Run
@@ -36,7 +35,8 @@ LARGEST_SIDE: Final = 1024
 """Longest side of an overlay, in pixels: a photo of 12 megapixels would make a PNG of 20 MB."""
 
 GREY: Final = 128
-BATCH: Final = 64
+MAP_BYTES: Final = 5
+"""Held for each pixel of a map that is upsampled and normalised."""
 
 HEADER: Final = (
     *("sample_index", "sample_id", "label_name", "prediction_name", "confidence"),
@@ -59,20 +59,20 @@ def write(
         originals: where the images are.
         target: class explained.
         palette: one of `heatmap.PALETTES`.
-        advance: told of each batch.
+        advance: told of each sample.
     """
     choice = choose(run, target, finite=True)
     names = file_names(run, choice.rows, ENDING, folder.folds_case)
     states = np.zeros(len(names), np.int64)
     constant = 0
-    row_bytes = run.plan.input_size[0] * run.plan.input_size[1] * 8
-    for part in batches(run, len(names), row_bytes, BATCH):
-        rows = choice.rows[part]
-        maps, empty = _maps(run, rows, choice.classes[part], target)
-        constant += empty
-        samples = zip(rows.tolist(), names[part], maps, _origins(run, rows), strict=True)
-        states[part] = [_draw(folder, originals, name, map_, origin, palette) for _, name, map_, origin in samples]
-        advance(len(rows))
+    stored = ("maps",) if target == "predicted" and run.plan.maps == "uint8" else ()
+    columns, held = (*stored, "crop_box", *ORIGIN), MAP_BYTES * run.plan.input_size[0] * run.plan.input_size[1]
+    for part, cams, block in cam_blocks(run, choice.rows, choice.classes, columns, held):
+        constant += int(says_nothing(cams).sum())
+        maps = block["maps"] if stored else heatmap.normalise(heatmap.upsample(cams, run.plan.input_size))[0]
+        for at, name in enumerate(names[part]):
+            states[part.start + at] = _draw(folder, originals, name, maps[at], block, at, palette)
+            advance(1)
     folder.write_table(INDEX_FILE, HEADER, _index(run, choice, names, states))
     counts = np.bincount(states, minlength=len(State))
     notes = search_notes(originals.where, counts, f"heatmap on grey, in {GREY_FOLDER}/")
@@ -81,27 +81,14 @@ def write(
     return choice.outcome(*notes, changed=int(counts[State.CHANGED]))
 
 
-Origin = tuple[str, bytes, list[int], list[float]]
-"""Sample id, digest, (height, width) and crop box of an original image."""
-
-
-def _origins(run: Run, rows: np.ndarray) -> Iterator[Origin]:
-    digests = (digest.tobytes() for digest in run.input_sha256[rows])
-    sizes, boxes = run.image_size[rows].tolist(), run.crop_box[rows].tolist()
-    return zip(run.sample_id[rows].tolist(), digests, sizes, boxes, strict=True)
-
-
-def _maps(run: Run, rows: np.ndarray, classes: np.ndarray, target: Target) -> tuple[np.ndarray, int]:
-    """Return normalised maps, uint8 (n, H, W), and how many of them say nothing."""
-    cams = target_cams(run, rows, classes)
-    empty = int(says_nothing(cams).sum())
-    if target == "predicted" and run.plan.maps == "uint8":
-        return run.maps[rows], empty
-    return heatmap.normalise(heatmap.upsample(cams, run.plan.input_size))[0], empty
-
-
 def _draw(
-    folder: ExportFolder, originals: Originals, name: str, map_: np.ndarray, origin: Origin, palette: str
+    folder: ExportFolder,
+    originals: Originals,
+    name: str,
+    map_: np.ndarray,
+    block: Mapping[str, np.ndarray],
+    at: int,
+    palette: str,
 ) -> State:
     """Write the pictures of one sample that are not there; return what became of its image."""
     map_file, overlay_file = f"{MAP_FOLDER}/{name}{ENDING}", f"{OVERLAY_FOLDER}/{name}{ENDING}"
@@ -109,11 +96,10 @@ def _draw(
         folder.write(map_file, heatmap.write_png(map_))
     if folder.has(overlay_file):
         return State.FOUND
-    sample_id, digest, size, box = origin
-    original = originals.find(sample_id, digest.hex(), (size[0], size[1]))
+    original = originals.of(block, at)
     found = original.state
     if original.image is not None:
-        picture = _overlay(original.image, map_, box, palette)
+        picture = _overlay(original.image, map_, block["crop_box"][at].tolist(), palette)
         if picture is not None:
             folder.write(overlay_file, heatmap.write_png(picture))
             return found

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from batchcam.commands.merge import merge
-from batchcam.commands.report import facts as report_facts
 from batchcam.commands.report.drawing import fitted
 from batchcam.commands.report.facts import Facts, count_confusions, gather
 from batchcam.commands.report.report import ReportConfig, ReportSummary
@@ -25,6 +24,7 @@ from batchcam.errors import BatchcamError, ConfigError, RunError
 from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan
 from tests.helpers.report_pages import HOSTILE_IDS, browse, console, decoded, needs_chromium, probe, table_of, write
+from tests.helpers.small_blocks import small_blocks
 from tests.helpers.synthetic import CLASS_NAMES, Rows
 from tests.helpers.wellformed import Page
 
@@ -144,7 +144,7 @@ def test_a_class_mean_is_that_of_its_correct_samples_maps(make_run: MakeRun, cam
 
 def test_blocks_of_any_size_give_the_same_numbers(sound_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = facts_of(sound_run).maps
-    monkeypatch.setattr(report_facts, "BLOCK_BYTES", 1)
+    small_blocks(monkeypatch, 1)
     by_row = facts_of(sound_run).maps
     for field in dataclasses.fields(whole):
         np.testing.assert_allclose(getattr(by_row, field.name), getattr(whole, field.name), rtol=1e-12)
