@@ -19,6 +19,7 @@ from batchcam.commands.export.originals import network_view, search_notes
 from batchcam.errors import RunError, one_line
 from batchcam.pictures import heatmap
 from batchcam.pictures.originals import ORIGIN, Originals, State
+from batchcam.pictures.overlay import GREY
 from batchcam.record.rows import Advance, Choice, Outcome, Target, cam_blocks, choose, class_names
 from batchcam.record.similarity import says_nothing
 from batchcam.store.layout import new_file
@@ -36,7 +37,6 @@ CHUNK_PIXELS: Final = 2048
 """Most pixels of one channel in a chunk: its three equal channels then lie within deflate's window of 32 KiB."""
 
 NAMES: Final = ("logits", "sample_index", "crop_box", *ORIGIN)
-GREY: Final = 128
 STRATEGIES: Final = {"predicted": "predicted_label", "label": "true_label"}
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from batchcam.commands.merge import merge
-from batchcam.commands.report.drawing import fitted
 from batchcam.commands.report.facts import Facts, count_confusions, gather
 from batchcam.commands.report.report import ReportConfig, ReportSummary
 from batchcam.errors import BatchcamError, ConfigError, RunError
@@ -370,13 +369,6 @@ def test_without_images_the_maps_stand_alone(written: tuple[ReportSummary, str])
     assert summary.without_image == summary.pictures
     assert summary.changed == 0
     assert "the image is not at hand" in Page(source).text
-
-
-@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1), (40, 30)])
-def test_pictures_of_any_shape_fit(size: tuple[int, int]) -> None:
-    height, width = fitted(np.zeros((*size, 3), np.uint8)).shape[:2]
-    assert 1 <= height <= 150
-    assert 1 <= width <= 200
 
 
 # hostile text
