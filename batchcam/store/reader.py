@@ -159,4 +159,5 @@ def read(dataset: h5py.Dataset, selection: Any) -> Any:
     try:
         return dataset[selection]
     except (OSError, RuntimeError, MemoryError) as error:
-        raise RunError(f"{dataset.file.filename}: {dataset.name.lstrip('/')}: cannot read: {error}") from error
+        name = dataset.name.lstrip("/")
+        raise RunError(f"{dataset.file.filename}: {name}: cannot read: {error}; see batchcam verify") from error
