@@ -11,40 +11,54 @@ import click
 
 from batchcam.cli.commands import cli
 from batchcam.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, BatchcamError, one_line
+from batchcam.job.processes import ignore_job_signals
+from batchcam.job.stop import Stop
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and end the process with its exit code."""
+    """Run the command line and end the process with its exit code.
+
+    Args:
+        arguments: of a call inside of another program; None: the process's own.
+    """
     _open_missing_streams()
     _escape_what_streams_lack()
     _let_threads_sleep()
-    words = sys.argv[1:] if arguments is None else arguments
+    with Stop():
+        code = _exit_code(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        ignore_job_signals()  # all is done, but ending takes a while where torch is loaded
+    sys.exit(code)
+
+
+def _exit_code(words: list[str]) -> int:
+    """Run the command line, tell an error in one line, and return the exit code."""
     try:
         code = cli.main(words, prog_name="batchcam", standalone_mode=False)
+        return code if isinstance(code, int) else EXIT_DONE
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else error.format_message())
-        code = error.exit_code
+        return error.exit_code
     except click.exceptions.Exit as error:
-        code = error.exit_code
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = _fail("interrupted; run the same command again to go on", EXIT_STOPPED_EARLY, words)
+        return _fail("interrupted; run the same command again to go on", EXIT_STOPPED_EARLY, words)
     except click.ClickException as error:
-        code = _fail(error.format_message(), error.exit_code, words)
+        return _fail(error.format_message(), error.exit_code, words)
     except BatchcamError as error:
         _debug(words)
-        code = _fail(str(error), error.exit_code, words)
+        return _fail(str(error), error.exit_code, words)
     except ModuleNotFoundError as error:
         _debug(words)
         advice = "this command needs more than the auditor's side: pip install '.[worker]' in batchcam's folder"
-        code = _fail(f"no module {error.name}; {advice}", EXIT_FAILED, words)
+        return _fail(f"no module {error.name}; {advice}", EXIT_FAILED, words)
     except OSError as error:  # a folder that may not be entered, a name that is too long, a file server that is gone
         _debug(words)
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
-        code = _fail(f"{where}{error.strerror or error}; --debug shows where", EXIT_FAILED, words)
+        return _fail(f"{where}{error.strerror or error}; --debug shows where", EXIT_FAILED, words)
     except Exception as error:
         _debug(words)
-        code = _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", EXIT_FAILED, words)
-    sys.exit(code if isinstance(code, int) else EXIT_DONE)
+        return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", EXIT_FAILED, words)
 
 
 def _let_threads_sleep() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from batchcam.errors import RunError
 from batchcam.job.scheduler import utc_now, whereabouts
+from batchcam.job.stop import reason_to_stop
 from batchcam.record.totals import Totals, needs_a_look
 from batchcam.store import landing
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks, write_manifest
@@ -29,23 +29,22 @@ class MergeSummary:
     bytes: int
 
 
-def merge(run: Path, stop: Callable[[], str | None] = lambda: None) -> MergeSummary:
+def merge(run: Path) -> MergeSummary:
     """Write run.h5 and manifest.json over the shards of a run; the manifest comes last.
 
     A manifest that says the same of the same files stays as it is, so that its digest, once noted down, stays true.
 
     Args:
         run: the run directory.
-        stop: asked now and then for a reason to stop.
 
     Raises:
         RunError: shards are missing or do not belong here; the message names them.
-        StoppedEarlyError: `stop` gave a reason.
+        StoppedEarlyError: a signal or the time limit.
     """
     plan = open_plan(run)
     _require_all(run, plan)
     counted = Totals()
-    master, shards = write_master(run, plan, counted.add, stop)
+    master, shards = write_master(run, plan, counted.add, reason_to_stop)
     totals = counted.stated()
     findings = needs_a_look(totals)
     manifest = Manifest(
@@ -73,7 +72,7 @@ def _is_stated(run: Path, plan: Plan, manifest: Manifest) -> bool:
     return (there.shards, there.master, there.totals) == (manifest.shards, manifest.master, manifest.totals)
 
 
-def complete_run(run: Path, stop: Callable[[], str | None]) -> MergeSummary:
+def complete_run(run: Path) -> MergeSummary:
     """Return what the manifest of a complete run says; merge first if there is none, or it is not about these files.
 
     Raises:
@@ -83,12 +82,12 @@ def complete_run(run: Path, stop: Callable[[], str | None]) -> MergeSummary:
     try:
         manifest = read_manifest(run, plan)
     except (FileNotFoundError, RunError):
-        return merge(run, stop)
+        return merge(run)
     records = (*((SHARD_FOLDER, r) for r in manifest.shards), ("", manifest.master))
     for folder, record in records:
         path = run / folder / record.file
         if not path.is_file() or path.stat().st_size != record.bytes or landing.read_digest(path) != record.sha256:
-            return merge(run, stop)
+            return merge(run)
     _remove_leftovers(run, plan)
     size = manifest.master.bytes + sum(r.bytes for r in manifest.shards)
     findings = sum(f["count"] for f in manifest.findings)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from batchcam.errors import RunError, one_line
-from batchcam.job.processes import die_with_parent
+from batchcam.job.processes import die_with_parent, ignore_job_signals
 
 MEMORY_SHARE = 0.5
 """Share of the machine's memory that the child may take on top of what it starts with."""
@@ -120,7 +120,7 @@ def serve(module: str) -> None:
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no message
     die_with_parent(os.getppid())  # elsewhere than on Linux it ends with its next message
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_job_signals()  # the parent hears them too
     request = json.load(sys.stdin)
     parent = Parent(stream)
     work = importlib.import_module(module)

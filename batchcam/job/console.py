@@ -10,6 +10,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 from batchcam.errors import one_line
+from batchcam.job.stop import stop_if_asked
 
 LINE_EVERY_S = 30  # in a log file, where a bar can't move
 
@@ -39,6 +40,8 @@ def readable_size(size: int) -> str:
 class Progress:
     """A bar with rate and end time on a terminal, a line now and then in a log, nothing when quiet.
 
+    Whatever shows progress can be stopped: by telling of each block done, a loop asks whether to go on.
+
     Args:
         what: the work, such as "explain".
         total: how many there are.
@@ -67,6 +70,15 @@ class Progress:
             self._line()
 
     def advance(self, count: int) -> None:
+        """Count `count` more as done, and ask whether to go on.
+
+        Raises:
+            StoppedEarlyError: the work should stop.
+        """
+        self.count(count)
+        stop_if_asked()
+
+    def count(self, count: int) -> None:
         """Count `count` more as done."""
         self._done += count
         self._bar.update(count)

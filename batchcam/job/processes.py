@@ -14,6 +14,12 @@ JOB_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
+def ignore_job_signals() -> None:
+    """Make this process deaf to them: one that its parent ends, or whose work is done."""
+    for number in JOB_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def die_with_parent(parent: int) -> None:
     """End this process when process `parent` ends, also by SIGKILL; elsewhere than on Linux, only if it has ended."""
     with contextlib.suppress(OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""What a scheduler tells a job: its share of the work, when to stop, where it runs."""
+"""What a scheduler tells a job: its share of the work, where it runs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import dataclasses
 import getpass
 import os
 import re
-import signal
 import socket
 import time
 from collections.abc import Mapping
-from types import FrameType, TracebackType
 from typing import Any
 
 from batchcam.errors import ConfigError
-from batchcam.job.processes import JOB_SIGNALS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,44 +55,6 @@ def local_rank(environment: Mapping[str, str] = os.environ) -> int:
         if environment.get(name, "").isdecimal():
             return int(environment[name])
     return 0
-
-
-class Stop:
-    """Knows whether the work should stop; use it with `with`, which listens for the signals meanwhile.
-
-    The first signal sets a flag, a second one of the same kind does what it always did.
-
-    Args:
-        time_limit_s: stop after this many seconds, counted from now.
-    """
-
-    def __init__(self, time_limit_s: float | None = None) -> None:
-        self._deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
-        self._signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Stop:
-        for number in JOB_SIGNALS:
-            self._before[number] = signal.signal(number, self._heard)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def reason(self) -> str | None:
-        """Return why to stop, None while there is no reason."""
-        if self._signal is not None:
-            return signal.Signals(self._signal).name
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            return "time limit"
-        return None
-
-    def _heard(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
-        signal.signal(number, self._before[number])
 
 
 def whereabouts(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:

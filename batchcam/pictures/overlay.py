@@ -86,7 +86,7 @@ def overlay(
         cam: raw map, float32 (h, w); None where the run has none.
         view: where it belongs.
         size: (height, width) of the picture.
-        palette: one of `heatmap.PALETTES`.
+        palette: one of `rules.PALETTES`.
         cells: show the map's cells as they are, with lines between them, instead of interpolating.
         signed: show raw values instead of their range, red above zero and blue below, over the original in grey; a
             constant map then says something.

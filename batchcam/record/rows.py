@@ -80,7 +80,7 @@ def choose(run: Run, target: Target, finite: bool) -> Choice:
         reasons["numbers that are not finite"] = (status & Status.NON_FINITE) > 0
     if target == "label":
         reasons["no label"] = classes < 0
-    if run.plan.cams != "all":
+    if not run.plan.cams.is_all:
         missing = (stored_ranks(run.cam_class[:], classes) < 0) & (classes >= 0)
         reasons[f"no CAM of this class in a run with --cams {run.plan.cams}"] = missing
     shown = np.ones(len(status), bool)
@@ -112,7 +112,7 @@ def cam_blocks(
         Which of `rows` these are; CAMs, float32 (b, h, w), NaN where none is stored; and the arrays by name,
         `cam_class` among them unless the run stores the CAMs of all classes.
     """
-    cam_class = () if run.plan.cams == "all" else ("cam_class",)
+    cam_class = () if run.plan.cams.is_all else ("cam_class",)
     start = 0
     for some, block in run.blocks(("cams", *cam_class, *names), rows, held=held):
         part = slice(start, start := start + len(some))

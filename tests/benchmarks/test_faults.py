@@ -17,7 +17,7 @@ from benchmarks.faults.registry import Bench, Outcome, table, tried, updated
 from benchmarks.faults.supervision import proceed, watched
 from benchmarks.faults.warm import Warm
 
-OWN = {"kill", "power", "disk", "soak"}
+OWN = {"kill", "terminate", "power", "disk", "soak"}
 """The modules whose fault classes are tried here; others have tests of their own."""
 
 NAMES = [name for name, function in CLASSES.items() if function.__module__.rpartition(".")[2] in OWN]

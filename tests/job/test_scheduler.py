@@ -1,17 +1,14 @@
-"""What a scheduler tells a job: the share, the signals, the time limit."""
+"""What a scheduler tells a job: its share, and where it runs."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from batchcam.errors import ConfigError
-from batchcam.job.scheduler import Share, Stop, share, utc_now, whereabouts
+from batchcam.job.scheduler import Share, share, utc_now, whereabouts
 
 
 @pytest.mark.parametrize(
@@ -53,80 +50,6 @@ def test_shares_divide_the_shards_among_them(count):
 
 def test_share_is_written_as_it_is_given():
     assert share(str(Share(3, 8)), {}) == Share(3, 8)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], ids=lambda n: n.name)
-def test_first_signal_is_only_a_reason_to_stop(number):
-    with Stop() as stop:
-        assert stop.reason() is None
-        os.kill(os.getpid(), number)
-        assert stop.reason() == number.name
-
-
-def test_handlers_are_as_before_after_the_block():
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = [signal.getsignal(n) for n in numbers]
-    with Stop():
-        assert all(signal.getsignal(n) != b for n, b in zip(numbers, before, strict=True))
-        os.kill(os.getpid(), signal.SIGUSR1)
-    assert [signal.getsignal(n) for n in numbers] == before
-    with pytest.raises(ZeroDivisionError), Stop():
-        raise ZeroDivisionError
-    assert [signal.getsignal(n) for n in numbers] == before
-
-
-def test_second_signal_of_a_kind_does_what_it_always_did():
-    with Stop() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.reason() == "SIGTERM"
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-
-
-def test_signal_of_another_kind_does_not_end_the_process_either():
-    with Stop() as stop:
-        os.kill(os.getpid(), signal.SIGUSR1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.reason() == "SIGTERM"
-
-
-def test_second_termination_ends_the_process():
-    program = (
-        "import os, signal, time; from batchcam.job.scheduler import Stop\n"
-        "with Stop() as stop:\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    print(stop.reason(), flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    time.sleep(30)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert (ended.returncode, ended.stdout) == (-signal.SIGTERM, "SIGTERM\n")
-
-
-def test_time_limit_is_a_reason_to_stop_once_it_is_over(monkeypatch):
-    now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    with Stop(60) as stop:
-        now = 159.9
-        assert stop.reason() is None
-        now = 160.0
-        assert stop.reason() == "time limit"
-
-
-def test_time_limit_counts_from_the_making_of_stop(monkeypatch):
-    now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    stop = Stop(60)
-    now = 161.0
-    with stop:
-        assert stop.reason() == "time limit"
-
-
-def test_signal_outweighs_the_time_limit_as_reason():
-    with Stop(0) as stop:
-        os.kill(os.getpid(), signal.SIGUSR1)
-        assert stop.reason() == "SIGUSR1"
 
 
 def test_whereabouts_name_the_job_and_its_restarts():

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from batchcam.commands.demo import demo
-from batchcam.commands.export.export import ExportConfig, export
-from batchcam.commands.render.render import RenderConfig, render
-from batchcam.commands.report.report import ReportConfig, report
+from batchcam.commands.export.config import ExportConfig
+from batchcam.commands.export.export import export
+from batchcam.commands.render.config import RenderConfig
+from batchcam.commands.render.render import render
+from batchcam.commands.report.config import ReportConfig
+from batchcam.commands.report.report import report
 from batchcam.pictures import overlay, sheet
 from batchcam.pictures.overlay import GREY, View
 from batchcam.store.opening import open_run

@@ -17,6 +17,7 @@ import pytest
 
 from batchcam.commands.merge import merge
 from batchcam.errors import RunError, StoppedEarlyError
+from batchcam.job.stop import Stop
 from batchcam.store import landing, layout, master
 from batchcam.store.reader import open_checked
 from batchcam.store.schema import STATUS_MISSING, sample_arrays
@@ -227,13 +228,14 @@ def test_a_reason_to_stop_ends_merging_at_the_next_shard(finished_run: Path, mon
                 time.sleep(1)
             yield each
 
-    def stop() -> str:
-        asked.set()
-        return "SIGTERM"
+    class Stopped(Stop):
+        def reason(self) -> str:
+            asked.set()
+            return "SIGTERM"
 
     monkeypatch.setattr(master, "collect", waiting)
-    with pytest.raises(StoppedEarlyError, match="stopped by SIGTERM; run the same command again"):
-        merge(finished_run, stop)
+    with Stopped(), pytest.raises(StoppedEarlyError, match="stopped by SIGTERM; run the same command again"):
+        merge(finished_run)
     assert read == [0, 1]
     assert (finished_run / "run.h5").read_bytes() == before
     assert not list(finished_run.glob(".*"))

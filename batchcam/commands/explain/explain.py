@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from batchcam.commands.explain.assembly import assemble
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.planning import (
     bytes_of,
     control_of,
@@ -22,10 +23,10 @@ from batchcam.commands.explain.planning import (
 )
 from batchcam.commands.explain.work import Work, task_record
 from batchcam.commands.merge import MergeSummary, complete_run
-from batchcam.config import ExplainConfig
 from batchcam.errors import BatchcamError, StoppedEarlyError
 from batchcam.job.console import note
-from batchcam.job.scheduler import Share, Stop, local_rank, share, utc_now
+from batchcam.job.scheduler import Share, local_rank, share, utc_now
+from batchcam.job.stop import Stop
 from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
@@ -78,24 +79,18 @@ class ExplainSummary:
         return self.merged.findings if self.merged else self.unreadable
 
 
-def explain(config: ExplainConfig, stop: Stop | None = None) -> ExplainSummary:
+def explain(config: ExplainConfig) -> ExplainSummary:
     """Explain all samples of the missing shards that are this worker's, and merge when nothing is missing any more.
-
-    Args:
-        config: what to do.
-        stop: listens for signals already; None: only from now on.
 
     Raises:
         StoppedEarlyError: a signal, the time limit or a full disk; the same command goes on.
         BatchcamError: anything else that is wrong, before anything is written where possible.
     """
-    if stop:
-        return _explain(config, stop)
-    with Stop(config.time_limit_s) as listening:
-        return _explain(config, listening)
+    with Stop(config.time_limit_s):
+        return _explain(config)
 
 
-def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
+def _explain(config: ExplainConfig) -> ExplainSummary:
     require_outside_dataset(config.out, config.data)
     mine = share(config.task)
     device = pick_device(config.compute.device, local_rank())
@@ -122,12 +117,12 @@ def _explain(config: ExplainConfig, stop: Stop) -> ExplainSummary:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
     work = Work(config, agreed, assembly, proved, shards, device)
-    seconds = _recorded(config, mine, device, work, stop) if shards else 0.0
+    seconds = _recorded(config, mine, device, work) if shards else 0.0
     complete = len(landed_shards(config.out, agreed)) == len(agreed.shards)
-    return _summary(config, agreed, shards, work, seconds, complete_run(config.out, stop.reason) if complete else None)
+    return _summary(config, agreed, shards, work, seconds, complete_run(config.out) if complete else None)
 
 
-def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work, stop: Stop) -> float:
+def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work) -> float:
     """Do the work; record how far it is now and then, and how it ends; return the seconds that it took."""
     record, name = task_record(config, mine, device), task_file(mine.index)
     told = time.monotonic()
@@ -144,7 +139,7 @@ def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Wo
     write("running")
     outcome = "failed"
     try:
-        work.run(stop, tell)
+        work.run(tell)
         outcome = "done"
     except StoppedEarlyError:
         outcome = "stopped early"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 
 from batchcam.commands.explain.reassembly import reassemble
-from batchcam.config import VerifyConfig
+from batchcam.config import Classifier
 from batchcam.data.loader import LoadedBatch, collate
+from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request
 from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
@@ -22,51 +24,49 @@ from batchcam.store.plan import Plan, Shard
 from batchcam.store.run import Run
 from batchcam.store.schema import SHARD_FOLDER
 
-STORED: Final = ("sample_index", "input_sha256", "status", "logits", "cams", "cam_class")
+STORED: Final = ("input_sha256", "status", "logits", "cams", "cam_class")
 
 
-def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple[int, list[Finding]]:
-    """Explain `config.recompute` samples of the `sound` shards again; return how many, and what differs.
+def recompute(
+    run: Path, plan: Plan, drawn: Sequence[tuple[Shard, list[int]]], classifier: Classifier, data: str, device: str
+) -> list[Finding]:
+    """Explain samples of a run again; return what differs.
+
+    Args:
+        run: the run directory.
+        plan: of it.
+        drawn: positions of samples in the dataset, in batches of one shard each.
+        classifier: the run's checkpoint.
+        data: the run's dataset.
+        device: where.
 
     Raises:
         CheckpointError: the checkpoint is not the run's.
         DatasetError: the dataset is not the run's.
         ConfigError: the preprocessing is not the run's.
     """
-    if config.classifier is None or config.data is None:
-        raise ValueError("recompute needs a classifier and data")
-    device = pick_device(config.device)
-    set_precision(plan.precision, device)
-    assembly = reassemble(plan, config.classifier, config.data)
-    proved = prepare(assembly.network, assembly.normalised_probe(device), plan.method, plan.control, plan.target_layer)
+    picked = pick_device(device)
+    set_precision(plan.precision, picked)
+    assembly = reassemble(plan, classifier, data)
+    proved = prepare(assembly.network, assembly.normalised_probe(picked), plan.method, plan.control, plan.target_layer)
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
     found: list[Finding] = []
     with (
-        Explainer(proved, assembly.preprocessing, request, device) as explainer,
-        Run(config.run, plan, sound, False, RunFiles(config.run, plan, None)) as record,
+        Explainer(proved, assembly.preprocessing, request, picked) as explainer,
+        # all shards, sound or not: a row is its sample's position in the dataset
+        Run(run, plan, plan.shards, False, RunFiles(run, plan, None)) as record,
     ):
-        count = min(config.recompute, len(record))
-        rows = np.sort(np.random.default_rng(config.seed).choice(len(record), count, replace=False))
-        for stored in _batches(record, rows):
-            indices = stored["sample_index"].tolist()
+        for shard, indices in drawn:
+            stop_if_asked()
             batch = collate([assembly.dataset[i] for i in indices])
             explained = explainer(batch.pixels, assembly.labels[indices], batch.unreadable)
-            found += _compare(plan, stored, batch, explained)
-    return count, found
+            found += _compare(record, shard, batch, explained)
+    return found
 
 
-def _batches(record: Run, rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    """Yield what the record says of rows, in batches of one shard each."""
-    size = record.plan.batch_size
-    for some, block in record.blocks(STORED, rows):
-        for start in range(0, len(some), size):
-            yield {name: values[start : start + size] for name, values in block.items()}
-
-
-def _compare(
-    plan: Plan, stored: dict[str, np.ndarray], batch: LoadedBatch, explained: ExplainedBatch
-) -> Iterator[Finding]:
-    name = f"{SHARD_FOLDER}/{plan.shards[int(batch.indices[0]) // plan.shard_size].file}"
+def _compare(record: Run, shard: Shard, batch: LoadedBatch, explained: ExplainedBatch) -> Iterator[Finding]:
+    name, plan = f"{SHARD_FOLDER}/{shard.file}", record.plan
+    stored = {array: getattr(record, array)[batch.indices.numpy()] for array in STORED}
     same_input = (stored["input_sha256"] == batch.sha256.numpy()).all(1)
     yield from _finding(
         Kind.INPUT_CHANGED, name, "input_sha256", ~same_input, batch.indices, "the stored image is another one now"

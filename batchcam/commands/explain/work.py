@@ -16,12 +16,13 @@ import torchvision
 
 from batchcam import __version__
 from batchcam.commands.explain.assembly import Assembly
-from batchcam.config import ExplainConfig
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
 from batchcam.errors import stopped_by
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes
-from batchcam.job.scheduler import Share, Stop, utc_now, whereabouts
+from batchcam.job.scheduler import Share, utc_now, whereabouts
+from batchcam.job.stop import reason_to_stop
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request, Submitted
 from batchcam.network.proof import ExplainableNetwork
 from batchcam.store.compression import COMPRESSOR
@@ -64,22 +65,21 @@ class Work:
         """How long the loop over batches has been running."""
         return time.perf_counter() - self._start
 
-    def run(self, stop: Stop, tell: Callable[[], None]) -> None:
+    def run(self, tell: Callable[[], None]) -> None:
         """Explain and land every shard of this worker.
 
         Args:
-            stop: asked before every batch.
             tell: called after every shard, to record how far the work is.
 
         Raises:
-            StoppedEarlyError: `stop` gave a reason; the shard under way is given up.
+            StoppedEarlyError: a signal or the time limit; the shard under way is given up.
             LoaderDiedError: a loader process died, and again after every restart.
         """
         self._start = time.perf_counter()
         processes = loader_processes(self._config.compute.workers)
         for restart in range(RESTARTS + 1):
             try:
-                self._explain(stop, tell, processes)
+                self._explain(tell, processes)
                 return
             except Exception as error:
                 if not is_loader_death(error):
@@ -100,7 +100,7 @@ class Work:
         self._shards = [shard for shard in self._shards if shard.index not in done]
         self._unreadable_under_way = 0
 
-    def _explain(self, stop: Stop, tell: Callable[[], None], processes: int) -> None:
+    def _explain(self, tell: Callable[[], None], processes: int) -> None:
         plan, assembly, proved = self._plan, self._assembly, self._proved
         request = Request(plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity)
         weight, bias = proved.weight.cpu().numpy(), proved.bias.cpu().numpy()
@@ -115,13 +115,13 @@ class Work:
             writer.landed[:0] = self._before
             self.landed = writer.landed  # also what lands after an error
             builder: ShardBuilder | None = None
-            for batch, labels, explained in self._explained(batches, explainer, stop):
+            for batch, labels, explained in self._explained(batches, explainer):
                 builder = builder or writer.builder(self._begun.popleft())
                 with self._counted("storing"):
                     builder.append(*self._rows(batch, labels, explained.columns()))
                 self._samples += len(labels)
                 self._unreadable_under_way += int(batch.unreadable.sum())
-                progress.advance(len(labels))
+                progress.count(len(labels))
                 if builder.rows == builder.shard.count:
                     self.unreadable += self._unreadable_under_way
                     self._unreadable_under_way = 0
@@ -157,16 +157,16 @@ class Work:
             return next(batches, None)
 
     def _explained(
-        self, batches: BatchStream, explainer: Explainer, stop: Stop
+        self, batches: BatchStream, explainer: Explainer
     ) -> Iterator[tuple[LoadedBatch, np.ndarray, ExplainedBatch]]:
         """Yield each batch, its labels, and what came out, while a GPU goes on with the next one.
 
         Raises:
-            StoppedEarlyError: `stop` gave a reason; what was begun before has been yielded.
+            StoppedEarlyError: a signal or the time limit; what was begun before has been yielded.
         """
         under_way: collections.deque[tuple[LoadedBatch, np.ndarray, Submitted]] = collections.deque()
         reason = None
-        while (batch := self._next(batches)) and not (reason := stop.reason()):
+        while (batch := self._next(batches)) and not (reason := reason_to_stop()):
             labels = self._assembly.labels[batch.indices.numpy()]
             with self._counted("explaining"):
                 under_way.append((batch, labels, explainer.submit(batch.pixels, labels, batch.unreadable)))

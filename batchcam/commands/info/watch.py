@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from batchcam.job.stop import wait
 from batchcam.store.manifest import read_tasks
 from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.schema import MANIFEST_FILE, SHARD_FOLDER
@@ -45,11 +45,12 @@ class Watch:
     complete: bool
 
 
-def watch(run: Path, interval_s: float = 2.0, sleep: Callable[[float], None] = time.sleep) -> Iterator[Watch]:
+def watch(run: Path, interval_s: float = 2.0, sleep: Callable[[float], None] = wait) -> Iterator[Watch]:
     """Yield a look at `run` every `interval_s` seconds, the last one when it is complete.
 
     Raises:
         RunError: not a run directory, or its plan is damaged.
+        StoppedEarlyError: a signal came.
     """
     plan = open_plan(run)
     while True:

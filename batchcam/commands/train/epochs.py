@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from batchcam.data.loader import LoadedBatch
 from batchcam.data.preprocessing import Preprocessing
-from batchcam.errors import BatchcamError, CheckpointError, ModelError, StoppedEarlyError
+from batchcam.errors import BatchcamError, CheckpointError, ModelError
+from batchcam.job.stop import stop_if_asked
 from batchcam.maps import cam
 from batchcam.maps.parts import parts
 from batchcam.network.checkpoint import load_checkpoint
@@ -94,20 +95,11 @@ def train_epoch(
     batches: Iterable[LoadedBatch],
     device: torch.device,
     advance: Callable[[int], None],
-    stop: Callable[[], str | None],
 ) -> Score:
-    """Take one step per batch; return loss and accuracy as they were while learning.
-
-    Raises:
-        StoppedEarlyError: `stop` gave a reason; the epoch is given up.
-    """
+    """Take one step per batch, each told to `advance`; return loss and accuracy as they were while learning."""
     network.train()
     tally = _Tally()
     for batch in batches:
-        if reason := stop():
-            raise StoppedEarlyError(
-                f"stopped by {reason}; run the same command again to resume after the last whole epoch"
-            )
         images, truth = _readable(batch, preprocessing, labels, device)
         if len(truth) > 1:
             optimizer.zero_grad()
@@ -134,6 +126,7 @@ def validate(
     network.eval()
     tally = _Tally()
     for batch in batches:
+        stop_if_asked()
         images, truth = _readable(batch, preprocessing, labels, device)
         if len(truth):
             logits = network(images)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.epochs import (
     Score,
     initial_network,
@@ -20,7 +21,6 @@ from batchcam.commands.train.epochs import (
     train_epoch,
     validate,
 )
-from batchcam.config import TrainConfig
 from batchcam.data.loader import BatchStream, SampleDataset
 from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
 from batchcam.data.sources import dataset_folder, match_classes, open_source
@@ -28,7 +28,6 @@ from batchcam.data.timed_source import timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes, warn_of_workers
-from batchcam.job.scheduler import Stop
 from batchcam.network.checkpoint import FORMAT_KEY, load_raw, pack_checkpoint
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
@@ -103,22 +102,21 @@ def train(config: TrainConfig) -> TrainSummary:
     if config.out.is_dir():
         raise ConfigError(f"--out {config.out}: a folder; give the checkpoint's file name")
     landing.make_folder(config.out.parent)
-    with Stop() as stop:
-        for epoch in range(len(state.history) + 1, config.epochs + 1):
-            batches = shuffled_batches(training.positions, config.batch_size, config.seed, epoch)
-            torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout: the same after a resume
-            with (
-                _stream(config, training, batches, device) as stream,
-                Progress(f"epoch {epoch}/{config.epochs}", len(training.positions), "images", config.quiet) as progress,
-            ):
-                learned = train_epoch(
-                    state.network, state.optimizer, preprocessing, training.labels,
-                    stream, device, progress.advance, stop.reason,
-                )  # fmt: skip
-            if learned.unreadable >= sum(map(len, batches)) - 1:  # no step was taken
-                raise DatasetError(_too_few_readable(config, training))
-            validated = _validate(config, state.network, preprocessing, validation, device)
-            state.finish_epoch(epoch, learned, validated)
+    for epoch in range(len(state.history) + 1, config.epochs + 1):
+        batches = shuffled_batches(training.positions, config.batch_size, config.seed, epoch)
+        torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout: the same after a resume
+        with (
+            _stream(config, training, batches, device) as stream,
+            Progress(f"epoch {epoch}/{config.epochs}", len(training.positions), "images", config.quiet) as progress,
+        ):
+            learned = train_epoch(
+                state.network, state.optimizer, preprocessing, training.labels,
+                stream, device, progress.advance,
+            )  # fmt: skip
+        if learned.unreadable >= sum(map(len, batches)) - 1:  # no step was taken
+            raise DatasetError(_too_few_readable(config, training))
+        validated = _validate(config, state.network, preprocessing, validation, device)
+        state.finish_epoch(epoch, learned, validated)
     landing.remove_stale_partials(config.out.parent, [config.out.name, _last_path(config.out).name])
     return state.summary()
 

@@ -23,13 +23,16 @@ import torch
 import torchvision
 
 from batchcam.commands.explain import work
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.explain.planning import bytes_of
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute, ExplainConfig, VerifyConfig
+from batchcam.config import Classifier, Compute
 from batchcam.data import samples
 from batchcam.errors import EXIT_STOPPED_EARLY, ModelError, RunError, StoppedEarlyError, StorageFullError
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.job.stop import Stop
 from batchcam.maps.explainer import Explainer
 from batchcam.network.checkpoint import pack_checkpoint
 from batchcam.rules import Status
@@ -202,15 +205,16 @@ def test_sigterm_while_torch_is_being_imported_ends_with_exit_75(checkpoint, ima
     assert not list((tmp_path / "run").glob("shards/*.h5"))
 
 
-class Countdown:
-    """A Stop that gives a reason at the nth batch."""
+class Countdown(Stop):
+    """Gives a reason at the nth batch."""
 
     def __init__(self, batches: int) -> None:
+        super().__init__()
         self.left = batches
 
-    def reason(self) -> str:
+    def reason(self) -> str | None:
         self.left -= 1
-        return "" if self.left >= 0 else "a test"
+        return None if self.left >= 0 else "a test"
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 2])
@@ -245,8 +249,8 @@ def test_a_shard_whose_batches_were_all_begun_lands_before_the_stop(
     checkpoint, images, reference, tmp_path, monkeypatch, batches, ahead
 ):
     monkeypatch.setattr(work, "batches_ahead", lambda device: ahead)
-    with pytest.raises(StoppedEarlyError, match="stopped by a test"):
-        explain(config(checkpoint, images, tmp_path / "run"), Countdown(batches))
+    with Countdown(batches), pytest.raises(StoppedEarlyError, match="stopped by a test"):
+        explain(config(checkpoint, images, tmp_path / "run"))
     landed = digests(tmp_path / "run")
     assert len(landed) == 2 * (batches // 3)  # a digest beside each
     assert landed.items() <= digests(reference).items()

@@ -12,10 +12,12 @@ import torch
 
 from batchcam.commands.explain import explain as explain_module
 from batchcam.commands.explain import work as work_module
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.merge import complete_run, merge
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute, ExplainConfig, VerifyConfig
+from batchcam.config import Classifier, Compute
 from batchcam.job.scheduler import local_rank
 from tests.helpers.networks import CHANNELS, GapNetwork, seeded
 
@@ -166,7 +168,7 @@ def test_manifest_that_lands_while_a_late_worker_starts_is_not_taken_for_stale(
     assert digests(run) == digests(reference)
 
 
-@pytest.mark.parametrize("finish", [merge, lambda run: complete_run(run, lambda: None)], ids=["merge", "explain"])
+@pytest.mark.parametrize("finish", [merge, complete_run], ids=["merge", "explain"])
 @pytest.mark.parametrize("name", ["task-00000-0123abcd.json", "run.h5", "manifest.json"])
 def test_temporary_file_of_a_dead_worker_goes_when_the_run_is_complete(settings, tmp_path, finish, name):
     run = tmp_path / "run"

@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from batchcam.commands.export.export import ExportConfig, export
+from batchcam.commands.export.config import ExportConfig
+from batchcam.commands.export.export import export
 from batchcam.commands.export.originals import network_view
 from tests.helpers.export_runs import png_bytes, shard_columns, smooth_image, tree, write_run
 from tests.helpers.small_blocks import small_blocks

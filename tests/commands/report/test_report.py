@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from batchcam.commands.merge import merge
+from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.report.facts import Facts, count_confusions, gather
-from batchcam.commands.report.report import ReportConfig, ReportSummary
+from batchcam.commands.report.report import ReportSummary
 from batchcam.errors import BatchcamError, ConfigError, RunError
 from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan

@@ -22,7 +22,7 @@ from batchcam.commands.train.epochs import (
 )
 from batchcam.data.loader import BatchStream, SampleDataset
 from batchcam.data.preprocessing import Preprocessing
-from batchcam.errors import BatchcamError, CheckpointError, ModelError, StoppedEarlyError
+from batchcam.errors import BatchcamError, CheckpointError, ModelError, StoppedEarlyError, stopped_by
 from tests.helpers.memory_source import UNREADABLE, MemorySource
 from tests.helpers.networks import GapNetwork, seeded
 
@@ -83,10 +83,6 @@ def stream(kinds: list[object], size: int = 4) -> BatchStream:
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
 
 
-def never() -> None:
-    return None
-
-
 def test_validation_is_the_mean_over_readable_samples_whatever_the_batches():
     network = seeded(GapNetwork)
     kinds: list[object] = [(16, 20)] * 10
@@ -111,7 +107,7 @@ def test_epoch_takes_one_step_of_the_optimizer_for_each_batch():
     optimizers = [torch.optim.Adam(n.parameters(), lr=1e-2, weight_decay=1e-2) for n in (ours, theirs)]
     advanced: list[int] = []
     with stream([(16, 20)] * 10) as batches:
-        score = train_epoch(ours, optimizers[0], PREPROCESSING, LABELS, batches, CPU, advanced.append, never)
+        score = train_epoch(ours, optimizers[0], PREPROCESSING, LABELS, batches, CPU, advanced.append)
     losses = []
     with stream([(16, 20)] * 10) as batches:
         for batch in batches:
@@ -133,7 +129,7 @@ def test_unreadable_samples_are_left_out_of_the_step_and_counted():
         dataset = SampleDataset(MemorySource(kinds), PREPROCESSING, (16, 16))
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
         with BatchStream(dataset, [order], 0, CPU) as batches:
-            score = train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None, never)
+            score = train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None)
         assert score.unreadable == len(order) - 3
     for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
@@ -145,7 +141,7 @@ def test_batch_with_less_than_two_readable_samples_is_no_step(kinds):
     before = [p.clone() for p in network.parameters()]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     with stream(kinds) as batches:
-        train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None, never)
+        train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None)
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 
 
@@ -153,12 +149,14 @@ def test_reason_to_stop_ends_the_epoch_before_the_next_step():
     network = seeded(GapNetwork)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     advanced: list[int] = []
+
+    def advance(count: int) -> None:
+        advanced.append(count)
+        raise stopped_by("SIGTERM")
+
     with stream([(16, 20)] * 10) as batches, pytest.raises(StoppedEarlyError, match="stopped by SIGTERM"):
-        train_epoch(
-            network, optimizer, PREPROCESSING, LABELS, batches, CPU, advanced.append,
-            lambda: "SIGTERM" if advanced else None,
-        )  # fmt: skip
-    assert advanced == [4]
+        train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, advance)
+    assert len(advanced) == 1
 
 
 def test_loss_that_is_not_finite_is_an_error_that_says_what_to_do():
@@ -166,7 +164,7 @@ def test_loss_that_is_not_finite_is_an_error_that_says_what_to_do():
     nn.init.constant_(network.head.bias, math.inf)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     with stream([(16, 20)] * 4) as batches, pytest.raises(BatchcamError, match=r"diverged.*lower --learning-rate"):
-        train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None, never)
+        train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None)
 
 
 def test_training_and_validation_set_the_networks_mode():
@@ -177,7 +175,7 @@ def test_training_and_validation_set_the_networks_mode():
         validate(network, PREPROCESSING, LABELS, batches, CPU)
     assert torch.equal(network.bn1.running_mean, before)
     with stream([(16, 20)] * 4) as batches:
-        train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None, never)
+        train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None)
     assert not torch.equal(network.bn1.running_mean, before)
 
 
@@ -265,5 +263,5 @@ def test_network_with_side_exits_learns_from_its_last_one():
     for network in networks:
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
         with stream([(16, 20)] * 4) as batches:
-            train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None, never)
+            train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None)
     assert torch.equal(networks[0].head.weight, networks[1].head.weight)

@@ -19,11 +19,13 @@ import torchvision
 
 from batchcam.cli.printing import evaluate_text
 from batchcam.commands.evaluate import evaluate as evaluate_module
+from batchcam.commands.evaluate.config import EvaluateConfig
 from batchcam.commands.evaluate.evaluate import evaluate
 from batchcam.commands.train import train as train_module
+from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.epochs import Score
 from batchcam.commands.train.train import TrainSummary, train
-from batchcam.config import Classifier, Compute, EvaluateConfig, TrainConfig
+from batchcam.config import Classifier, Compute
 from batchcam.errors import (
     EXIT_FINDINGS,
     EXIT_STOPPED_EARLY,
@@ -31,6 +33,7 @@ from batchcam.errors import (
     ConfigError,
     DatasetError,
     StoppedEarlyError,
+    stopped_by,
 )
 
 NAMES = ("ant", "bee", "cat")
@@ -153,9 +156,10 @@ def stop_in_epoch(monkeypatch, epoch: int) -> None:
     original = train_module.train_epoch
     calls = iter(range(1, 100))
 
-    def stopping(network, optimizer, preprocessing, labels, batches, device, advance, stop):
-        reason = (lambda: "SIGTERM") if next(calls) == epoch else stop
-        return original(network, optimizer, preprocessing, labels, batches, device, advance, reason)
+    def stopping(*arguments):
+        if next(calls) == epoch:
+            raise stopped_by("SIGTERM")
+        return original(*arguments)
 
     monkeypatch.setattr(train_module, "train_epoch", stopping)
 
