@@ -84,7 +84,7 @@ WORKER = {
 OPTIONAL = {"pandas", "xarray"}
 """What the store hands out when asked for, imported inside of the function that does."""
 
-WORKER_PACKAGES = ("torch", "torchvision", "PIL", "isal", "safetensors")
+WORKER_PACKAGES = ("torch", "torchvision", "isal", "safetensors")
 
 
 def imports(source: str, module: str, at_import_only: bool = False) -> Iterator[str]:
@@ -226,7 +226,7 @@ BLOCKED = f"import sys; sys.modules.update(dict.fromkeys({WORKER_PACKAGES!r}))\n
     [
         ".".join(("batchcam", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         for path in FILES
-        if owner(path) not in {*WORKER, "images", "__main__"}
+        if owner(path) not in {*WORKER, "__main__"}
     ],
 )
 def test_the_auditors_side_imports_where_the_workers_packages_are_absent(module: str) -> None:
@@ -253,7 +253,7 @@ def test_zlib_compresses_where_isal_is_absent() -> None:
     assert done.stdout.startswith("zlib")
 
 
-HEAVY = ("numpy", "h5py", "cv2", *WORKER_PACKAGES)
+HEAVY = ("numpy", "h5py", "cv2", "PIL", *WORKER_PACKAGES)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["explain", "--help"], ["verify", "-h"]], ids=" ".join)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
-import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.store import landing
@@ -18,9 +16,6 @@ from batchcam.store.schema import MASTER_FILE, SHARD_FOLDER
 
 OPEN_FILES = 64
 """Shards kept open at once; far below any limit of the system, however many shards a run has."""
-
-DENSE = 4
-"""Rows are read in one slice when at least one in so many is wanted."""
 
 Proof = Callable[[Path], str | None]
 """The SHA-256 that a file of the run must have, hex; None where nothing is known to prove it by."""
@@ -84,29 +79,3 @@ class RunFiles:
             return
         require_digest(path, digest)
         self._proven.add(path)
-
-
-def read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    """Return rows of an HDF5 dataset in the order asked for, which HDF5 itself can't."""
-    if not len(rows):
-        return np.empty((0, *dataset.shape[1:]), dataset.dtype)
-    wanted, back = np.unique(rows, return_inverse=True)
-    first, stop = int(wanted[0]), int(wanted[-1]) + 1
-    if stop - first <= DENSE * len(wanted):  # a slice reads quicker than a list of rows
-        block: np.ndarray = read(dataset, slice(first, stop))[wanted - first][back]
-        return block
-    scattered: np.ndarray = read(dataset, wanted)[back]
-    return scattered
-
-
-def read(dataset: h5py.Dataset, selection: Any) -> Any:
-    """Return what a selection of an HDF5 dataset holds.
-
-    Raises:
-        RunError: it can't be read.
-    """
-    try:
-        return dataset[selection]
-    except (OSError, RuntimeError, MemoryError) as error:
-        name = dataset.name.lstrip("/")
-        raise RunError(f"{dataset.file.filename}: {name}: cannot read: {error}; see batchcam verify") from error

@@ -17,6 +17,7 @@ from batchcam.errors import RunError
 from batchcam.rules import Status
 from batchcam.store import files as files_module
 from batchcam.store.plan import read_plan
+from batchcam.store.reader import open_structured
 
 
 def stored(run: Path, name: str) -> np.ndarray:
@@ -292,17 +293,63 @@ def test_folder_that_is_no_run_is_refused(tmp_path):
         batchcam.open_run(tmp_path / "none")
 
 
-def test_chunks_cover_the_mask_in_order(sound_run, run):
-    mask = np.arange(len(run)) % 3 == 1
-    chunks = list(run.chunks("sample_index", "cams", rows=4, mask=mask))
-    assert max(len(c["cams"]) for c in chunks) == 4
-    np.testing.assert_array_equal(np.concatenate([c["sample_index"] for c in chunks]), np.flatnonzero(mask))
-    np.testing.assert_array_equal(np.concatenate([c["cams"] for c in chunks]), stored(sound_run, "cams")[mask])
+ROW_BYTES = 8 + 5 * 3 * 5 * 4  # of a sample's index and its CAMs
 
 
-def test_chunks_of_an_array_that_is_not_there_name_those_that_are(run):
+@pytest.mark.parametrize("budget", [1, 3 * ROW_BYTES, 2**20])
+def test_blocks_hold_the_rows_asked_for_in_order_within_their_budget_and_one_shard(sound_run, run, budget):
+    mask = np.arange(len(run)) % 3 != 1
+    blocks = list(run.blocks(("sample_index", "cams"), mask, budget))
+    np.testing.assert_array_equal(np.concatenate([rows for rows, _ in blocks]), np.flatnonzero(mask))
+    cams = stored(sound_run, "cams")
+    for rows, block in blocks:
+        np.testing.assert_array_equal(block["sample_index"], rows)
+        np.testing.assert_array_equal(block["cams"], cams[rows])
+        assert rows[-1] - rows[0] < max(1, budget // ROW_BYTES)
+        assert rows[0] // 8 == rows[-1] // 8
+
+
+def test_what_a_block_holds_depends_on_its_shard_and_not_on_what_else_is_asked_for(run):
+    few, all_ = ([rows.tolist() for rows, _ in run.blocks(("cams",), r, 900)] for r in ([4, 5, 6, 7, 20], None))
+    assert all_ == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9, 10], [11, 12, 13], [14, 15], [16, 17, 18], [19, 20]]
+    assert few == [[4, 5], [6, 7], [20]]
+
+
+def test_blocks_are_smaller_where_the_caller_holds_more_of_each_row(run):
+    assert [len(rows) for rows, _ in run.blocks(("cams",), range(6), 1200, held=300)] == [2, 2, 2]
+
+
+def test_blocks_of_what_lies_in_the_master_reach_over_shards(run):
+    ((rows, block),) = run.blocks(("label", "sample_id"))
+    assert rows.tolist() == list(range(len(run)))
+    assert block["sample_id"].tolist() == run.sample_id[:].tolist()
+
+
+def test_blocks_open_each_shard_once_and_no_other_than_those_asked_for(run, monkeypatch):
+    opened = []
+    monkeypatch.setattr(files_module, "OPEN_FILES", 1)
+    monkeypatch.setattr(
+        files_module, "open_structured", lambda path, *rest: opened.append(path.name) or open_structured(path, *rest)
+    )
+    assert len(list(run.blocks(("cams", "maps", "sample_id"), [0, 3, 7, 16, 20], budget=1))) == 5
+    assert opened == ["shard-00000.h5", "shard-00002.h5"]
+
+
+def test_blocks_keep_the_order_asked_for(sound_run, run):
+    order = [20, 3, 3, 9]
+    cams = [block["cams"] for _, block in run.blocks(("cams",), order)]
+    np.testing.assert_array_equal(np.concatenate(cams), stored(sound_run, "cams")[order])
+
+
+def test_blocks_of_no_rows_are_none(run):
+    assert list(run.blocks(("cams",), np.zeros(len(run), bool))) == []
+
+
+def test_blocks_of_an_array_or_row_that_is_not_there_are_refused(run):
     with pytest.raises(KeyError, match=r"no array 'cam'; there are .*cams"):
-        next(run.chunks("cam"))
+        next(run.blocks(("cam",)))
+    with pytest.raises(IndexError):
+        next(run.blocks(("cams",), [21]))
 
 
 def test_few_files_stay_open_however_many_shards(make_run, monkeypatch):

@@ -16,7 +16,7 @@ from batchcam.store.document import canonical
 from batchcam.store.plan import Plan
 
 EXPORT_FILE: Final = "export.json"
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """Changes with the files of any format, so that a newer batchcam does not go on with an older one's export."""
 
 

@@ -19,7 +19,7 @@ from batchcam.network.precision import in_precision
 from batchcam.record.study import Reason, first_reasons
 from batchcam.rules import Status
 from batchcam.store.run import Run
-from batchcam.store.stored_cams import stored_ranks
+from batchcam.store.stored_cams import predicted_cams, stored_ranks
 
 CURVES: Final = ("deletion", "insertion", "road")
 FALLING: Final = ("deletion", "road")
@@ -199,7 +199,8 @@ def _curves(run: Run, rows: np.ndarray, images: Tensor, counts: Tensor, probe: P
     drawn = [_Drawn.of(int(index), probe.seed, run, tuple(images.shape[1:])) for index in run.sample_index[rows]]
     noise = torch.stack([d.noise for d in drawn]).to(probe.device)
     classes = torch.from_numpy(run.prediction[rows]).to(probe.device)
-    orders = _orders(torch.from_numpy(np.stack([run.cam(int(row)) for row in rows])), drawn, probe.device)
+    cams = predicted_cams({name: getattr(run, name)[rows] for name in ("cams", "cam_class", "prediction")})
+    orders = _orders(torch.from_numpy(cams), drawn, probe.device)
     deleted, blank = probe.deleted(images), probe.blank(images)
     changes: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "deletion": lambda i, changed: torch.where(changed[:, None], deleted[i], images[i]),

@@ -77,10 +77,7 @@ def write_files(
 def _sample_rows(run: Run, judged: Judged, ious: np.ndarray) -> Iterator[Sequence[object]]:
     numbers = ("seen", "object_share", "iou", "peak_inside", "points", "energy", "centre_inside", "centre_points")
     columns = {**judged.columns, "iou": ious}
-    first = 0
-    for block in run.chunks("sample_index", "sample_id", "label", "prediction", rows=65536):
-        count = len(block["sample_index"])
-        part = slice(first, first + count)
+    for part, block in run.blocks(("sample_index", "sample_id", "label", "prediction")):
         yield from zip(
             block["sample_index"].tolist(),
             block["sample_id"],
@@ -88,13 +85,12 @@ def _sample_rows(run: Run, judged: Judged, ious: np.ndarray) -> Iterator[Sequenc
             class_names(run, block["prediction"]),
             class_names(run, judged.classes[part]),
             (LeftOut(reason).text for reason in judged.reason[part].tolist()),
-            (judged.error.get(row, "") for row in range(first, first + count)),
+            (judged.error.get(row, "") for row in part.tolist()),
             judged.without_map[part].astype(int).tolist(),
             judged.box_counts[part].tolist(),
             *(map(csv_number, columns[name][part].tolist()) for name in numbers),
             strict=True,
         )
-        first += count
 
 
 def _curves(shown: Tally, centre: Tally) -> bytes:

@@ -27,7 +27,7 @@ from batchcam.commands.localize.protocol import (
 from batchcam.errors import DatasetError
 from batchcam.pictures import heatmap
 from batchcam.pictures.protocol import relative_boxes, score_map, view_values
-from batchcam.record.rows import batches, target_cams
+from batchcam.record.rows import cam_blocks
 from batchcam.record.similarity import says_nothing
 from batchcam.record.study import Reason, first_reasons
 from batchcam.rules import Status
@@ -206,15 +206,14 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
 
 def _maps(run: Run, rows: np.ndarray, classes: np.ndarray, method: Method) -> Iterator[list[_Map]]:
     """Yield the maps of rows in lists, each small enough to be held in memory while it is judged."""
-    for part in batches(run, len(rows), PIXEL_BYTES * method.size[0] * method.size[1]):
-        some = rows[part]
-        cams = target_cams(run, some, classes[some])
-        views, sizes = run.crop_box[some], run.image_size[some]
+    names, held = ("crop_box", "image_size"), PIXEL_BYTES * method.size[0] * method.size[1]
+    for part, cams, block in cam_blocks(run, rows, classes[rows], names, held):
+        views, sizes = block["crop_box"], block["image_size"]
         without, shares = says_nothing(cams), relative_boxes(views, sizes)
         upsampled = heatmap.upsample(cams, method.size) if method.frame == "view" else cams
         yield [
             _Map(
-                row=int(row),
+                row=row,
                 cam=cams[i],
                 upsampled=upsampled[i],
                 view=tuple(views[i].tolist()),
@@ -222,7 +221,7 @@ def _maps(run: Run, rows: np.ndarray, classes: np.ndarray, method: Method) -> It
                 image_size=tuple(sizes[i].tolist()),
                 says_nothing=bool(without[i]),
             )
-            for i, row in enumerate(some)
+            for i, row in enumerate(rows[part].tolist())
         ]
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.planning import Settings
-from batchcam.config import Classifier, Compute, ExplainConfig
+from batchcam.config import Classifier, Compute
 
 GIVEN = {"method": "layercam", "control": "head", "cams": "predicted+label", "maps": "none", "shard_size": 7}
 COMPUTED = {"precision": "bf16", "batch_size": 3}
