@@ -27,6 +27,7 @@ from batchcam.commands.compare.movement import (
     transitions,
 )
 from batchcam.commands.compare.reading import Side, keep, match, measure, read_side, stated_labels
+from batchcam.config import keywords
 from batchcam.errors import RunError
 from batchcam.rules import EXACT
 from batchcam.store.opening import open_run
@@ -128,6 +129,11 @@ class CompareSummary:
     notes: tuple[str, ...]
     out: str | None
 
+    @property
+    def passed(self) -> bool:
+        """Whether every gate that was asked for passed; True where none was."""
+        return all(gate.passed for gate in self.gates)
+
 
 def compare(config: CompareConfig) -> CompareSummary:
     """Tell what moved between two runs, and write it down where that is asked for.
@@ -152,6 +158,9 @@ def compare(config: CompareConfig) -> CompareSummary:
             )
             _write(config.out, config, summary, columns, found.classes)
     return summary
+
+
+by_keywords = keywords(CompareConfig, compare)
 
 
 def set_side_by_side(config: CompareConfig, old_run: Run, new_run: Run) -> Comparison:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 from batchcam.commands.explain.assembly import Assembly, assemble
-from batchcam.commands.explain.planning import fingerprint
-from batchcam.config import Classifier
+from batchcam.commands.explain.planning import fingerprint, require_same_kind
+from batchcam.config import Classifier, MapDataset
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.store.plan import Plan
 
 
-def reassemble(plan: Plan, classifier: Classifier, data: str) -> Assembly:
+def reassemble(plan: Plan, classifier: Classifier, data: str | MapDataset) -> Assembly:
     """Return what the run worked with.
 
     Args:
@@ -25,7 +25,8 @@ def reassemble(plan: Plan, classifier: Classifier, data: str) -> Assembly:
         DatasetError: the dataset is not the run's.
         ConfigError: the preprocessing is not the run's, or its --model is not given again.
     """
-    if not (classifier.arch or classifier.model):
+    require_same_kind(plan, classifier)
+    if not (classifier.arch or classifier.model or classifier.is_in_memory):
         if ":" in plan.architecture:  # never code that a run names
             raise ConfigError(f"this run was made with --model {plan.architecture}: give it again")
         classifier = dataclasses.replace(classifier, arch=plan.architecture)
@@ -35,7 +36,9 @@ def reassemble(plan: Plan, classifier: Classifier, data: str) -> Assembly:
     if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
         raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
     if fingerprint(assembly) != plan.dataset_fingerprint:
-        raise DatasetError(f"{data}: not the dataset of this run: its sample ids, labels or sizes differ")
+        raise DatasetError(
+            f"{assembly.source.spec}: not the dataset of this run: its sample ids, labels or sizes differ"
+        )
     if (assembly.preprocessing and assembly.preprocessing != told) or assembly.input_size != plan.input_size:
         raise ConfigError(f"the run's preprocessing is another one: {dict(plan.preprocessing)}; leave the options out")
     return assembly
