@@ -20,7 +20,9 @@ FLOOR = {"errors", "rules"}
 TORCH = {"torch", "torchvision"}
 
 TABLE: dict[str, set[str]] = {
-    "__init__": {"job", "store"},
+    "__init__": {
+        *("config", "job", "store", *(f"commands/{c}" for c in ("compare", "explain", "merge", "report", "verify"))),
+    },
     "__main__": {"cli"},
     "errors": set(),
     "rules": set(),

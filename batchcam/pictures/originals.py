@@ -19,6 +19,7 @@ from batchcam.errors import ConfigError, one_line
 from batchcam.images import stl10_files
 from batchcam.images.decoding import UnreadableImageError, decode_image
 from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
+from batchcam.rules import IN_MEMORY
 from batchcam.store.plan import named_dataset
 from batchcam.store.run import Run, Sample
 
@@ -28,7 +29,7 @@ FILE_LIMIT: Final = 2**30
 ORIGIN: Final = ("sample_id", "input_sha256", "image_size")
 """Arrays that tell which image a sample was made from."""
 
-WITHOUT_FILES: Final = ("torchvision", "python")
+WITHOUT_FILES: Final = ("torchvision", "python", IN_MEMORY)
 """Kinds of dataset whose digests are of arrays in memory: no file could be told to be the one explained."""
 
 _ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import h5py
@@ -28,17 +29,24 @@ class RunFiles:
         path: the run directory or shard.
         plan: what the run is.
         proof: gives the digest that a file must have when it is opened for the first time; None: nothing is compared.
+        proven: files that have been compared already.
     """
 
-    def __init__(self, path: Path, plan: Plan, proof: Proof | None) -> None:
+    def __init__(self, path: Path, plan: Plan, proof: Proof | None, proven: Iterable[Path] = ()) -> None:
         self._path, self._plan, self._proof = path, plan, proof
         self._is_folder = path.is_dir()
-        self._proven: set[Path] = set()
+        self._proven = set(proven)
         self._open: collections.OrderedDict[Path, h5py.File] = collections.OrderedDict()
+        self._process = os.getpid()
 
     def __len__(self) -> int:
         """Return how many are open."""
         return len(self._open)
+
+    @property
+    def proves(self) -> bool:
+        """Whether files are proven before they are read."""
+        return self._proof is not None
 
     def shard(self, shard: Shard) -> h5py.File:
         """Return an open shard.
@@ -58,6 +66,9 @@ class RunFiles:
             self._open.popitem()[1].close()
 
     def _file(self, path: Path, shard: Shard | None) -> h5py.File:
+        if self._process != os.getpid():  # a fork shares its parent's open files, and where each is being read
+            self.close()
+            self._process = os.getpid()
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]

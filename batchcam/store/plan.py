@@ -11,7 +11,7 @@ from typing import Any
 
 import batchcam
 from batchcam.errors import RunError
-from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, MAP_KINDS, METHODS, CamSelection
+from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, IN_MEMORY, MAP_KINDS, METHODS, CamSelection
 from batchcam.store import landing
 from batchcam.store.document import SIZE_LIMIT, canonical, read_document, seal
 from batchcam.store.schema import MOST_TEXT_BYTES, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, shard_file
@@ -52,7 +52,7 @@ class Plan:
     """Everything that decides the bytes of a run's shards.
 
     Attributes:
-        checkpoint_sha256: digest of the checkpoint file, hex.
+        checkpoint_sha256: digest of the checkpoint file, hex; of a network in memory that of its state dict.
         dataset_fingerprint: see `dataset_fingerprint`.
         class_names: K names, by class index.
         target_layer: name of the module whose output is explained.
@@ -114,6 +114,11 @@ class Plan:
     def is_control(self) -> bool:
         """Whether weights were replaced by random ones."""
         return self.control != CONTROLS[0]
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the network was given as an object: `checkpoint_sha256` is then its state dict's digest."""
+        return self.architecture.startswith(IN_MEMORY)
 
     @property
     def maps_per_sample(self) -> int:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import h5py
 import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.rules import Status
-from batchcam.store import structure
+from batchcam.store import notebook, structure
 from batchcam.store.files import RunFiles
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import READ_BYTES, blocks, decode, read, split
-from batchcam.store.schema import VIRTUAL_IN_MASTER, Array, sample_arrays
+from batchcam.store.schema import SAMPLE_ARRAYS, VIRTUAL_IN_MASTER, Array, sample_arrays
 from batchcam.store.stored_cams import stored_ranks
 
 if TYPE_CHECKING:
@@ -99,6 +100,16 @@ class RunArray:
         self.shape = array_shape(array, run.plan, len(run))
         self.dtype = np.dtype(object) if array.dtype == "text" else np.dtype(array.dtype)
 
+    @property
+    def name(self) -> str:
+        """Its name in the schema."""
+        return self._array.name
+
+    @property
+    def meaning(self) -> str:
+        """What its numbers or texts are."""
+        return self._array.meaning
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -117,12 +128,38 @@ class RunArray:
         return self._run._rows_of(self._array, np.atleast_1d(np.arange(len(self))[first]), rest)
 
 
+class Column:
+    """An attribute of a run: the array of the schema that has its name; AttributeError where the run stores none."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        array = next(array for array in SAMPLE_ARRAYS if array.name == name)
+        self._name = name
+        self.__doc__ = f"{array.meaning}: {array.dtype} ({', '.join(array.dims)})."
+
+    @overload
+    def __get__(self, run: None, owner: type) -> Column: ...
+    @overload
+    def __get__(self, run: Run, owner: type) -> RunArray: ...
+    def __get__(self, run: Run | None, owner: type) -> Column | RunArray:
+        if run is None:
+            return self
+        if self._name not in run._arrays:
+            raise AttributeError(f"{owner.__name__} has no attribute {self._name!r}: {NO_MAPS}")
+        return RunArray(run, run._arrays[self._name])
+
+    def __set__(self, run: Run, value: object) -> None:
+        raise AttributeError(f"{self._name} is read from the run's files")
+
+
 class Run:
     """A run directory, or one of its shards, opened for reading; close it, or use it with `with`.
 
     A complete run is read from run.h5 and its shards; of a run that is still being written the shards that have
     landed. Files are opened read-only, with HDF5's lock where the file system has one. Before the HDF5 library sees a
     file for the first time, its SHA-256 is compared with the one that was written with it.
+
+    It may go to other processes: a fork opens files of its own; pickled, it travels as its path, gives the same rows
+    there, and proves its files again.
 
     Attributes:
         path: the run directory or shard.
@@ -134,6 +171,23 @@ class Run:
         lost: what is wrong with each file that was left out, by `open_partial`.
         class_names: K names.
     """
+
+    sample_index = Column()
+    sample_id = Column()
+    input_sha256 = Column()
+    label = Column()
+    prediction = Column()
+    confidence = Column()
+    logits = Column()
+    cam_class = Column()
+    cams = Column()
+    maps = Column()
+    map_range = Column()
+    crop_box = Column()
+    image_size = Column()
+    identity_residual = Column()
+    status = Column()
+    error = Column()
 
     def __init__(
         self,
@@ -150,7 +204,7 @@ class Run:
         self.absent, self.lost = absent, tuple(lost)
         self._files = files
         self._starts = np.cumsum([0, *(s.count for s in self.shards)])
-        self._arrays = {a.name: a for a in sample_arrays(plan.maps)}
+        self._arrays = {a.name: a for a in sample_arrays(plan.maps, plan.exact)}
         self._rows_by_id: dict[str, int] | None = None
 
     def __enter__(self) -> Run:
@@ -165,24 +219,22 @@ class Run:
         return int(self._starts[-1])
 
     def __repr__(self) -> str:
-        readable = len(self.shards) - len(self.absent)
-        state = "complete" if self.complete and not self.absent else f"{readable} of {len(self.plan.shards)} shards"
-        return f"<batchcam run {self.path}: {len(self)} samples, {len(self.class_names)} classes, {state}>"
+        return f"<batchcam run {self.path}: {len(self)} samples, {len(self.class_names)} classes, {self.state}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: what the run is, and a line for each array."""
+        return notebook.page(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from batchcam.store.opening import open_again  # which imports this module
+
+        shards = tuple(shard.index for shard in self.shards)
+        kept = {"complete": self.complete, "absent": self.absent, "lost": self.lost}
+        return open_again, (os.path.abspath(self.path), self._files.proves, self.plan.run_id, shards, kept)
 
     def close(self) -> None:
         """Close all files."""
         self._files.close()
-
-    def __getattr__(self, name: str) -> RunArray:
-        """Return an array of the schema, such as `run.cams` or `run.prediction`."""
-        array = self.__dict__.get("_arrays", {}).get(name)
-        if array is None:
-            why = f": {NO_MAPS}" if name in ("maps", "map_range") else ""
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{why}")
-        return RunArray(self, array)
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._arrays]
 
     def __getitem__(self, row: int) -> Sample:
         """Return the sample at `row`; negative rows count from the end.
@@ -289,6 +341,18 @@ class Run:
             start = 0 if shard is None else self._starts[shard]
             for own, block in blocks(functools.partial(self._dataset, shard), names, part - start, budget, held):
                 yield own + start, {name: _plain(values) for name, values in block.items()}
+
+    @property
+    def state(self) -> str:
+        """`complete`, or how many of its shards can be read."""
+        if self.complete and not self.absent:
+            return "complete"
+        return f"{len(self.shards) - len(self.absent)} of {len(self.plan.shards)} shards"
+
+    @property
+    def arrays(self) -> list[RunArray]:
+        """The arrays that the run stores, which are its attributes too, in the schema's order."""
+        return [RunArray(self, array) for array in self._arrays.values()]
 
     @property
     def missing(self) -> np.ndarray:

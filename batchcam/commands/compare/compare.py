@@ -26,6 +26,7 @@ from batchcam.commands.compare.movement import (
     transitions,
 )
 from batchcam.commands.compare.reading import Side, keep, match, measure, read_side, stated_labels
+from batchcam.config import keywords
 from batchcam.errors import RunError
 from batchcam.record.study import count_left_out, run_notes
 from batchcam.store.opening import open_run
@@ -109,6 +110,11 @@ class CompareSummary:
     notes: tuple[str, ...]
     out: str | None
 
+    @property
+    def passed(self) -> bool:
+        """Whether every gate that was asked for passed; True where none was."""
+        return all(gate.passed for gate in self.gates)
+
 
 def compare(config: CompareConfig) -> CompareSummary:
     """Tell what moved between two runs, and write it down where that is asked for.
@@ -133,6 +139,9 @@ def compare(config: CompareConfig) -> CompareSummary:
             }
             write_files(config.out, found.pairs, columns, found.classes, config.target, dataclasses.asdict(summary))
     return summary
+
+
+by_keywords = keywords(CompareConfig, compare)
 
 
 def set_side_by_side(config: CompareConfig, old_run: Run, new_run: Run) -> Comparison:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from batchcam.commands.explain.assembly import assemble
-from batchcam.commands.explain.config import ExplainConfig
+from batchcam.commands.explain.config import ExplainConfig, ExplainKeywords
 from batchcam.commands.explain.planning import (
     Settings,
     bytes_of,
@@ -19,17 +19,19 @@ from batchcam.commands.explain.planning import (
     origin,
     preflight,
     require_outside_dataset,
+    require_same_kind,
     settle,
 )
 from batchcam.commands.explain.work import Work, task_record
 from batchcam.commands.merge import MergeSummary, complete_run
+from batchcam.config import keywords
 from batchcam.errors import BatchcamError, StoppedEarlyError
 from batchcam.job.console import note
 from batchcam.job.scheduler import Share, local_rank, share, utc_now
 from batchcam.job.stop import Stop
 from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
-from batchcam.network.precision import set_precision
+from batchcam.network.precision import set_precision, settings_kept
 from batchcam.network.proof import ExactNetwork, require_identity
 from batchcam.store import landing
 from batchcam.store.manifest import task_file, write_task
@@ -81,19 +83,29 @@ class ExplainSummary:
 def explain(config: ExplainConfig) -> ExplainSummary:
     """Explain all samples of the missing shards that are this worker's, and merge when nothing is missing any more.
 
+    Checkpoint and data may be a `torch.nn.Module` and a map-style dataset in memory. The module stays as it is: a copy
+    of it is explained, in evaluation mode; meanwhile its weights take their memory twice.
+
     Raises:
         StoppedEarlyError: a signal, the time limit or a full disk; the same command goes on.
         BatchcamError: anything else that is wrong, before anything is written where possible.
     """
+    config = config.nested()
     with Stop(config.time_limit_s):
         return _explain(config)
 
 
+by_keywords = keywords(ExplainKeywords, explain)
+
+
+@settings_kept()
 def _explain(config: ExplainConfig) -> ExplainSummary:
     require_outside_dataset(config.out, config.data)
     mine = share(config.task)
     device = pick_device(config.compute.device, local_rank())
     existing = existing_plan(config.out)
+    if existing:
+        require_same_kind(existing, config.classifier)
     settings = Settings.of(config, existing)
     set_precision(settings.precision, device, config.compute.threads)
     assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)

@@ -15,14 +15,14 @@ import torch
 
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.config import ExplainConfig
-from batchcam.config import DEFAULT_BATCH_SIZE, Part
+from batchcam.config import DEFAULT_BATCH_SIZE, Classifier, MapDataset, Part
 from batchcam.data.sources import dataset_folder
-from batchcam.errors import ConfigError
+from batchcam.errors import ConfigError, RunError
 from batchcam.job.console import counted, note, readable_size
 from batchcam.job.cpus import warn_of_workers
 from batchcam.job.scheduler import Share, utc_now, whereabouts
 from batchcam.maps.preparation import ExplainableNetwork
-from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, CamSelection
+from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, CamSelection, in_memory
 from batchcam.store.layout import shard_bytes
 from batchcam.store.master import master_bytes
 from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
@@ -33,13 +33,13 @@ SHARD_BYTES = 64 * 2**20
 ROW_BYTES = 160  # the columns of one number, and texts
 
 
-def require_outside_dataset(out: Path, data: str) -> None:
+def require_outside_dataset(out: Path, data: str | MapDataset) -> None:
     """Refuse a run among the class folders of its own dataset, which would then have another class for ever.
 
     Raises:
         ConfigError: `out` is the folder of class folders that `data` names, or lies in it.
     """
-    folder = dataset_folder(data)
+    folder = dataset_folder(data) if isinstance(data, str) else None
     if folder is not None and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder)):
         raise ConfigError(
             f"--out {out}: is, or lies in, the dataset: the run would become one of its classes; choose another --out"
@@ -63,6 +63,22 @@ def existing_plan(run: Path) -> Plan | None:
         return None
     except NotADirectoryError as error:
         raise ConfigError(f"--out {run}: not a folder") from error
+
+
+def require_same_kind(plan: Plan, classifier: Classifier) -> None:
+    """Refuse a file where a run explains a network in memory, and the other way round: their digests never agree.
+
+    Raises:
+        RunError: the classifier is of the other kind.
+    """
+    if plan.is_in_memory == classifier.is_in_memory:
+        return
+    if plan.is_in_memory:
+        raise RunError(
+            f"this run explains a network {plan.architecture}, and no file has its digest: only the program that has "
+            "the network can go on with it or check it, by batchcam.explain or batchcam.verify"
+        )
+    raise RunError(f"this run explains a checkpoint, {plan.architecture}: name its file instead of a network in memory")
 
 
 def settle(option: Value | None, existing: Plan | None, name: str, default: Value) -> Value:
@@ -234,6 +250,9 @@ def _folder() -> str:
 
 
 def _plain(value: Any) -> Any:
+    """Return a config as JSON types, and of what is in memory its class."""
     if isinstance(value, Part):
         return {name: _plain(each) for name, each in vars(value).items()}
-    return str(value) if isinstance(value, (Path, CamSelection)) else value
+    if isinstance(value, (Path, CamSelection)):
+        return str(value)
+    return value if value is None or isinstance(value, (str, int, float, list, tuple)) else in_memory(value)

@@ -7,8 +7,8 @@ import dataclasses
 import torch
 
 from batchcam.commands.explain.assembly import Assembly, assemble
-from batchcam.commands.explain.planning import fingerprint
-from batchcam.config import Classifier
+from batchcam.commands.explain.planning import fingerprint, require_same_kind
+from batchcam.config import Classifier, MapDataset
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.maps.preparation import ExplainableNetwork, prepare
@@ -16,7 +16,7 @@ from batchcam.store.plan import Plan
 
 
 def reassemble(
-    plan: Plan, classifier: Classifier, data: str, device: torch.device
+    plan: Plan, classifier: Classifier, data: str | MapDataset, device: torch.device
 ) -> tuple[Assembly, ExplainableNetwork]:
     """Return what the run worked with, and the network as the run explained it.
 
@@ -31,7 +31,8 @@ def reassemble(
         DatasetError: the dataset is not the run's.
         ConfigError: the preprocessing is not the run's, or its --model is not given again.
     """
-    if not (classifier.arch or classifier.model):
+    require_same_kind(plan, classifier)
+    if not (classifier.arch or classifier.model or classifier.is_in_memory):
         if ":" in plan.architecture:  # never code that a run names
             raise ConfigError(f"this run was made with --model {plan.architecture}: give it again")
         classifier = dataclasses.replace(classifier, arch=plan.architecture)
@@ -41,7 +42,9 @@ def reassemble(
     if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
         raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
     if fingerprint(assembly) != plan.dataset_fingerprint:
-        raise DatasetError(f"{data}: not the dataset of this run: its sample ids, labels or sizes differ")
+        raise DatasetError(
+            f"{assembly.source.spec}: not the dataset of this run: its sample ids, labels or sizes differ"
+        )
     if (assembly.preprocessing and assembly.preprocessing != preprocessing) or assembly.input_size != plan.input_size:
         raise ConfigError(f"the run's preprocessing is another one: {dict(plan.preprocessing)}; leave the options out")
     images = assembly.normalised_probe(device)

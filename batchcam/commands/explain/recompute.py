@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from batchcam.commands.explain.reassembly import reassemble
-from batchcam.config import Classifier
+from batchcam.config import Classifier, MapDataset
 from batchcam.data.loader import LoadedBatch, collate
 from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request
 from batchcam.network.device import pick_device
-from batchcam.network.precision import set_precision
+from batchcam.network.precision import set_precision, settings_kept
 from batchcam.rules import RECOMPUTE_TOLERANCE, Status
 from batchcam.store.files import RunFiles
 from batchcam.store.findings import Finding, Kind
@@ -26,8 +26,14 @@ from batchcam.store.schema import SHARD_FOLDER
 STORED: Final = ("input_sha256", "status", "logits", "cams", "cam_class")
 
 
+@settings_kept()
 def recompute(
-    run: Path, plan: Plan, drawn: Sequence[tuple[Shard, list[int]]], classifier: Classifier, data: str, device: str
+    run: Path,
+    plan: Plan,
+    drawn: Sequence[tuple[Shard, list[int]]],
+    classifier: Classifier,
+    data: str | MapDataset,
+    device: str,
 ) -> list[Finding]:
     """Explain samples of a run again; return what differs.
 

@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from batchcam.commands.verify.config import VerifyConfig
+from batchcam.config import keywords
 from batchcam.job.confined import DiedError, ask
 from batchcam.job.console import Progress, note
 from batchcam.store.findings import Finding, Inspection, Kind
@@ -52,6 +53,11 @@ class VerifySummary:
     def findings(self) -> int:
         """How many findings there are."""
         return len(self.found)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was found."""
+        return not self.found
 
     @property
     def told(self) -> list[str]:
@@ -96,6 +102,9 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
         manifest_sha256=_digest(config.run) if seen.run_id else None,
         found=found,
     )
+
+
+by_keywords = keywords(VerifyConfig, verify)
 
 
 def _ranges(numbers: Sequence[int]) -> str:
