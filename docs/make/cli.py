@@ -16,8 +16,8 @@ PAGE = Path(__file__).parents[1] / "cli.md"
 HEAD = """# Command line
 
 `batchcam COMMAND -h` shows the same. Each option that names a variable can be set by it, and by its long name in a TOML
-file (`--config FILE`), at the file's top level or in a table with the command's name; the command line wins over both.
-batchcam warns of a `BATCHCAM_…` variable that no option has.
+file (`--config FILE`), at the file's top level or in a table with the command's name. The command line wins over a
+variable, and a variable over the file. batchcam warns of a `BATCHCAM_…` variable that no option has.
 """
 
 Record = tuple[str, str, str]
