@@ -11,11 +11,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 import pytest
 
 from batchcam.cli import EXIT_CODES, cli
+from batchcam.cli.commands import COMMANDS
+from batchcam.cli.options import build
+from batchcam.errors import ConfigError
 from batchcam.network.checkpoint import pack_checkpoint
 from batchcam.store.findings import Kind
 from batchcam.store.manifest import read_manifest
@@ -151,16 +155,19 @@ def test_shell_lines_run_and_call_batchcam_with_words_that_it_takes(block, desk)
 
 
 def parsed(words: list[str]) -> None:
-    """Let click read the words of a call, as it would before the command starts."""
-    with cli.make_context("batchcam", list(words)) as group:
-        command = cli.commands[words[0]]
-        with command.make_context(words[0], words[1:], parent=group):
-            pass
+    """Make the config that the words of a call ask for."""
+    (kind,) = [command.config for command in COMMANDS if command.name == words[0]]
+    with (
+        cli.make_context("batchcam", list(words)) as group,
+        cli.commands[words[0]].make_context(words[0], words[1:], parent=group) as context,
+    ):
+        build(kind, context.params)
 
 
-def test_the_shell_test_can_fail():
-    with pytest.raises(Exception, match="--max-flip"):
-        parsed(["compare", "a", "b", "--max-flip", "2"])
+@pytest.mark.parametrize("words", ["compare a b --max-flip 2", "compare a b --target none", "explain a b"])
+def test_the_shell_test_can_fail(words):
+    with pytest.raises((click.ClickException, ConfigError)):
+        parsed(words.split())
 
 
 @pytest.mark.parametrize("block", blocks("console"), ids=str)
