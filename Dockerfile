@@ -2,11 +2,11 @@
 # torch's wheels bring their own CUDA libraries; the base image brings what the NVIDIA container toolkit looks for.
 FROM nvidia/cuda:12.8.1-base-ubuntu24.04
 
-# libgl1 and libglib2.0-0t64: opencv-python links against them
+# no libGL: batchcam depends on opencv-python-headless
 # hadolint ignore=DL3008
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        python3 python3-venv libgl1 libglib2.0-0t64 \
+        python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
 ENV PATH=/opt/batchcam/bin:$PATH \
