@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batchcam.store.opening import open_run
 
+    __version__: str
+
 __all__ = ["__version__", "open_run"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # asks git in a checkout
+        from batchcam.job.version import version
+
+        return version()
     if name == "open_run":  # not imported above: `batchcam --help` would wait for numpy and h5py
         from batchcam.store.opening import open_run
 

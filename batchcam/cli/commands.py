@@ -13,8 +13,7 @@ from typing import Any
 
 import click
 
-from batchcam import __version__
-from batchcam.cli.options import PROCESS_OPTIONS, build, parameters
+from batchcam.cli.options import PROCESS_OPTIONS, build, parameters, version_option
 from batchcam.cli.variables import remarks
 from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.demo.config import DemoConfig
@@ -101,7 +100,7 @@ class Command:
 
 
 @click.group(context_settings=CONTEXT, epilog="`batchcam COMMAND -h` ends with an example and the exit codes.")
-@click.version_option(__version__, prog_name="batchcam")
+@version_option
 def cli() -> None:
     """Explain a whole dataset's predictions with class activation maps, in a record that an auditor can trust."""
     for remark in remarks(cli, os.environ):

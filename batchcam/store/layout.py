@@ -9,7 +9,7 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from batchcam import __version__
+import batchcam
 from batchcam.rules import EXACT, Status
 from batchcam.store.plan import Plan
 from batchcam.store.schema import (
@@ -68,7 +68,7 @@ def set_text(attributes: h5py.AttributeManager, name: str, text: str) -> None:
 def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
     """Write the root attributes: identity of the run, samples of this file, words on units and sign."""
     texts = {
-        "batchcam_version": __version__,
+        "batchcam_version": batchcam.__version__,
         "run_id": plan.run_id,
         "checkpoint_sha256": plan.checkpoint_sha256,
         "dataset_fingerprint": plan.dataset_fingerprint,

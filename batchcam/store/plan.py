@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from batchcam import __version__
+import batchcam
 from batchcam.errors import RunError
 from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, MAP_KINDS, METHODS, CamSelection
 from batchcam.store import landing
@@ -291,7 +291,7 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any]) -> Plan:
         raise RunError(f"{run / SHARD_FOLDER}: a link; a run holds its files itself: link the whole run instead")
     landing.make_folder(run / SHARD_FOLDER)
     content = {
-        "batchcam_version": __version__,
+        "batchcam_version": batchcam.__version__,
         "run_id": plan.run_id,
         "plan": plan.to_dict(),
         "origin": dict(origin),

@@ -13,7 +13,7 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from batchcam import __version__
+import batchcam
 from batchcam.commands.compare.matching import Apart
 from batchcam.commands.compare.movement import Flip, Pairing, Pairs
 from batchcam.record.names import cell
@@ -94,7 +94,7 @@ def write_files(
     for name, data in files.items():
         landing.land(out / name, data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    head = {"compare_version": COMPARE_VERSION, "batchcam_version": __version__, "files": digests}
+    head = {"compare_version": COMPARE_VERSION, "batchcam_version": batchcam.__version__, "files": digests}
     landing.land(out / DOCUMENT_FILE, seal({**content, **head}))
     landing.remove_stale_partials(out, (*files, DOCUMENT_FILE))
 
@@ -111,7 +111,8 @@ def table_columns(
 def _table(columns: dict[str, np.ndarray], class_names: Sequence[str], run_ids: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
     with new_file(buffer) as file:
-        texts = {"title": "What moved between two runs, sample by sample", "batchcam_version": __version__, **run_ids}
+        title = "What moved between two runs, sample by sample"
+        texts = {"title": title, "batchcam_version": batchcam.__version__, **run_ids}
         for name, text in texts.items():
             set_text(file.attrs, name, text)
         file.attrs["compare_version"] = np.int64(COMPARE_VERSION)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torchvision
 
-from batchcam import __version__
+import batchcam
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
@@ -228,7 +228,7 @@ def task_record(config: ExplainConfig, mine: Share, device: torch.device) -> dic
         "threads": torch.get_num_threads(),
         "workers": loader_processes(config.compute.workers),
         "versions": {
-            "batchcam": __version__,
+            "batchcam": batchcam.__version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from batchcam import __version__
+import batchcam
 from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Curves
 from batchcam.record.names import cell
 from batchcam.record.rows import class_names
@@ -68,7 +68,7 @@ def write_files(out: Path, run: Run, found: Curves, summary: dict[str, Any]) -> 
     content = {name: value for name, value in summary.items() if name != "out"}
     content |= {
         "faithfulness_version": FAITHFULNESS_VERSION,
-        "batchcam_version": __version__,
+        "batchcam_version": batchcam.__version__,
         "rules": RULES,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }

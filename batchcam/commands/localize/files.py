@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from batchcam import __version__
+import batchcam
 from batchcam.commands.localize.annotations import Annotations
 from batchcam.commands.localize.judging import WORDS, Judged, Reason
 from batchcam.commands.localize.protocol import ANY, ANY_RIGHT, EDGES, IOU_LEVELS, LARGEST, STRICT, Tally
@@ -75,7 +75,7 @@ def write_files(
     content = {name: value for name, value in summary.items() if name != "out"}
     content |= {
         "localize_version": LOCALIZE_VERSION,
-        "batchcam_version": __version__,
+        "batchcam_version": batchcam.__version__,
         "prefix": annotations.prefix,
         "rules": RULES,
         "left_out_listed": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from batchcam import __version__
+import batchcam
 from batchcam.commands.report.content import About
 from batchcam.commands.report.html import Markup, definitions, element, escape, foreign, join, table
 from batchcam.commands.report.writing import NONE, stated, stated_cell
@@ -20,7 +20,7 @@ def provenance(about: About) -> Markup:
         "This report trusts the run's files as they are. To check them, run batchcam verify on the run and compare the "
         "manifest's digest with one noted down when the run was made."
     )
-    pairs = (*_facts(about), ("Report by", f"batchcam {__version__}"))
+    pairs = (*_facts(about), ("Report by", f"batchcam {batchcam.__version__}"))
     return join((definitions(pairs, "facts"), element("p", trust), _tasks(about)))
 
 
