@@ -52,6 +52,7 @@ TABLE: dict[str, set[str]] = {
         "commands/explain",
     },
     "commands/info": {"numpy", "config", "job", "record", "store"},
+    "commands/jobs": {"config", "job", "store"},
     "commands/localize": {"numpy", "cv2", "__init__", "config", "job", "pictures", "record", "store"},
     "commands/merge": {"job", "record", "store"},
     "commands/render": {"numpy", "cv2", "config", "job", "pictures", "record", "store"},

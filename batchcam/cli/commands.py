@@ -22,6 +22,7 @@ from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.export.config import ExportConfig
 from batchcam.commands.faithfulness.config import FaithfulnessConfig
 from batchcam.commands.info.config import InfoConfig
+from batchcam.commands.jobs.config import JobsConfig
 from batchcam.commands.localize.config import LocalizeConfig
 from batchcam.commands.render.config import RenderConfig
 from batchcam.commands.report.config import ReportConfig
@@ -142,6 +143,8 @@ COMMANDS = (
     Command("compare", CompareConfig, "runs/monday runs/tuesday --max-accuracy-drop 1 --min-cam-similarity 0.5",
             "Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts.",
             text="commands.compare.text"),
+    Command("jobs", JobsConfig, "~/jobs",
+            "Copy the job scripts for cron, Slurm and several GPUs into DIR, where you can adapt them.", findings=False),
 )  # fmt: skip
 
 for each in COMMANDS:

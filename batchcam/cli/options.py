@@ -52,20 +52,9 @@ PROCESS_OPTIONS = (
         "--config", type=FILE, callback=read_config, expose_value=False, is_eager=True, envvar=variable_of("config"),
         help="TOML file with options of this command, at its top level or under [COMMAND].",
     ),
-def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-    if wanted and not context.resilient_parsing:
-        click.echo(f"batchcam, version {batchcam.__version__}")
-        context.exit()
-
-
-version_option = click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
-    help="Show the version and exit.",
-)  # fmt: skip
-
     click.option("--debug", is_flag=True, expose_value=False, envvar=variable_of("debug"),
                  help="Traceback on failure."),
-    click.version_option(__version__, prog_name="batchcam"),
+    version_option,
 )  # fmt: skip
 """What every command is asked that is no part of its config."""
 

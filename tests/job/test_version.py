@@ -1,4 +1,4 @@
-"""The version names the code that runs: a checkout's commit, the build of an installation, and never somebody else's."""
+"""The version names the code that runs: a checkout's commit, the build of an installation, never somebody else's."""
 
 from __future__ import annotations
 
