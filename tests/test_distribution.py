@@ -29,8 +29,8 @@ pytestmark = pytest.mark.skipif(
 
 
 def sources() -> list[str]:
-    """Return the files of the checkout that git knows, or of an unpacked sdist; without what tests leave behind."""
-    left = {"__pycache__", ".git", "build", "dist", "batchcam.egg-info"}
+    """Return the files of the checkout that git knows; of an unpacked sdist all but what building and tests left."""
+    left = {"__pycache__", "PKG-INFO", "batchcam.egg-info", "build", "dist"}
     if (ROOT / ".git").exists():
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
         return sorted(name for name in listed.stdout.split("\0") if name and (ROOT / name).exists())

@@ -25,6 +25,7 @@ from typing import IO, Any
 
 from batchcam.errors import CheckerError, RunError, one_line
 from batchcam.job.processes import die_with_parent, ignore_job_signals
+from batchcam.job.stop import stop_if_asked
 
 MEMORY_SHARE = 0.5
 """Share of the machine's memory that the child may take on top of what it starts with."""
@@ -92,6 +93,7 @@ def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
     Raises:
         CheckerError: the process ended before it was ready to read; that says nothing about the folder.
         RunError: the work ended with it.
+        StoppedEarlyError: there is a reason to stop, which may have ended the process.
         DiedError: the process crashed, was killed, reached a limit, or ended with any other exception.
     """
     with tempfile.TemporaryFile() as stderr:
@@ -109,6 +111,7 @@ def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
                     return
                 yield message
             code = process.wait()
+        stop_if_asked()  # a scheduler's signal ends a process that has only just started
         stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - STDERR_LIMIT))
         cause = _cause(code, stderr.read().decode("utf-8", "replace"), "the HDF5 library" if ready else "its process")
         raise DiedError(cause) if ready else _cannot_start(module, cause)

@@ -83,6 +83,7 @@ def _git(root: Path, *words: str) -> str | None:
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            start_new_session=True,  # what a scheduler sends to all processes of a job is not meant for it
             timeout=GIT_TIMEOUT_S,
             check=True,
         )

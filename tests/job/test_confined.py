@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from batchcam.errors import CheckerError, RunError
+from batchcam.errors import CheckerError, RunError, StoppedEarlyError
 from batchcam.job import confined
 from batchcam.job.confined import DiedError, ask
+from batchcam.job.stop import Stop
 from tests.helpers.misbehaviour import map_a_terabyte
 
 
@@ -93,6 +94,17 @@ def test_a_child_that_ends_before_it_reads_says_nothing_about_the_folder(
     monkeypatch.syspath_prepend(folder.parent)
     with pytest.raises(CheckerError, match=rf"^the checker cannot start: .*{how}; nothing was checked\."):
         list(ask("cannot_start", folder))
+
+
+def test_a_child_that_a_schedulers_signal_ends_before_it_reads_stops_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the whole process group gets it
+    source = "import os; os.kill(os.getppid(), 15); os.kill(os.getpid(), 9)"
+    (folder.parent / "stopped.py").write_text(source)
+    monkeypatch.syspath_prepend(folder.parent)
+    with Stop(), pytest.raises(StoppedEarlyError, match="SIGTERM"):
+        list(ask("stopped", folder))
 
 
 def test_what_is_printed_before_the_child_is_ready_is_no_message(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.job.confined import DiedError, ask
 from batchcam.job.console import Progress, note
-from batchcam.job.stop import stop_if_asked
 from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, SHARD_FOLDER
@@ -124,7 +123,6 @@ def _survive(run: Path, bar: _Bar) -> Inspection:
                 bar.tell(**message)
             raise DiedError("its process said nothing at all")
         except DiedError as error:
-            stop_if_asked()  # a scheduler's signal ends a process that has only just started
             deadly[bar.reading] = str(error)
     found = [Finding(Kind.FILE_UNREADABLE, file, message) for file, message in deadly.items()]
     rest = Finding(Kind.FILE_UNREADABLE, SHARD_FOLDER, "the rest of the run is not checked: too many such files")
