@@ -252,7 +252,12 @@ def test_help_asks_no_git_and_the_version_does(noted: Callable[[], int], checkou
     assert noted() == 2
 
 
-def test_a_command_records_one_version_whatever_happens_to_the_checkout_meanwhile(
+def version_in(file: Path) -> str:
+    with h5py.File(file) as opened:
+        return opened.attrs["batchcam_version"].decode()
+
+
+def test_a_command_records_one_version_and_another_may_go_on(
     noted: Callable[[], int], checkout: Path, tmp_path: Path
 ) -> None:
     from tests.commands.explain.test_explain import CLASSES, write_checkpoint
@@ -262,14 +267,18 @@ def test_a_command_records_one_version_whatever_happens_to_the_checkout_meanwhil
         folder.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    checkpoint = write_checkpoint(tmp_path / "model.pth", 0)
-    run = tmp_path / "run"
-    words = ("explain", checkpoint, tmp_path / "data", "--out", run, "-j", "2", "--shard-size", "3", "--device", "cpu")
-    run_batchcam(checkout, *words)
+    run, checkpoint = tmp_path / "run", write_checkpoint(tmp_path / "model.pth", 0)
+    explain = ("explain", checkpoint, tmp_path / "data", "--out", run, "-j", 2, "--shard-size", 3, "--device", "cpu")
+    run_batchcam(checkout, *map(str, explain))
+    first, second = sorted(run.glob("shards/*.h5"))
     (task,) = run.glob("task-*.json")
-    documents = [json.loads((run / name).read_text()) for name in ("run.json", "manifest.json", task.name)]
-    told = [documents[0]["batchcam_version"], documents[1]["batchcam_version"], documents[2]["versions"]["batchcam"]]
-    for path in (*sorted(run.glob("shards/*.h5")), run / "run.h5"):
-        with h5py.File(path) as file:
-            told.append(file.attrs["batchcam_version"].decode())
-    assert told == ["0.1.1.dev1+g1"] * 6
+    plan, manifest, record = (json.loads((run / n).read_text()) for n in ("run.json", "manifest.json", task.name))
+    told = [plan["batchcam_version"], manifest["batchcam_version"], record["versions"]["batchcam"]]
+    assert [*told, *map(version_in, (first, second, run / "run.h5"))] == ["0.1.1.dev1+g1"] * 6
+
+    before = second.read_bytes()
+    first.unlink()
+    run_batchcam(checkout, *map(str, explain))
+    assert [version_in(first), version_in(second)] == ["0.1.1.dev1+g3", "0.1.1.dev1+g1"]
+    assert second.read_bytes() == before
+    assert "no findings; 6 samples in 2 shards" in run_batchcam(checkout, "verify", run)
