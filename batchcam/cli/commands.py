@@ -144,7 +144,8 @@ COMMANDS = (
             "Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts.",
             text="commands.compare.text"),
     Command("jobs", JobsConfig, "~/jobs",
-            "Copy the job scripts for cron, Slurm and several GPUs into DIR, where you can adapt them.", findings=False),
+            "Copy the job scripts for cron, Slurm and several GPUs into DIR, where you can adapt them.",
+            findings=False),
 )  # fmt: skip
 
 for each in COMMANDS:
