@@ -10,4 +10,4 @@ from batchcam.config import Config, argument
 class JobsConfig(Config):
     """Everything that `jobs` is asked."""
 
-    folder: Path = argument("DIR")
+    folder: Path = argument(metavar="DIR")

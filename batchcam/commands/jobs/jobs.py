@@ -1,4 +1,4 @@
-"""jobs: the job scripts, out of the installation into a folder where they can be adapted."""
+"""jobs: copy the job scripts, whole and executable, and replace nothing of the user's."""
 
 from __future__ import annotations
 

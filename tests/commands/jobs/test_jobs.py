@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from batchcam.commands.jobs import jobs as module
 from batchcam.commands.jobs.config import JobsConfig
-from batchcam.commands.jobs.jobs import find_jobs, jobs
+from batchcam.commands.jobs.jobs import NIGHTLY, JobsSummary, find_jobs, jobs
 from batchcam.errors import BatchcamError
 from tests.helpers.fake_batchcam import JOBS
 
 NAMES = sorted(os.listdir(JOBS))
+
+
+def copy_jobs(folder: Path) -> JobsSummary:
+    return jobs(JobsConfig(folder))
 
 
 def executable(folder: Path) -> set[str]:
@@ -25,7 +28,7 @@ def executable(folder: Path) -> set[str]:
 
 def test_all_scripts_are_copied_and_work_from_there(tmp_path: Path) -> None:
     folder = tmp_path / "my own" / "jobs"
-    summary = jobs(JobsConfig(folder))
+    summary = copy_jobs(folder)
     assert (summary.copied, summary.kept) == (NAMES, [])
     assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == {
         name: (JOBS / name).read_bytes() for name in NAMES
@@ -36,12 +39,12 @@ def test_all_scripts_are_copied_and_work_from_there(tmp_path: Path) -> None:
 
 
 def test_a_second_copy_adds_what_is_missing_and_touches_nothing_else(tmp_path: Path) -> None:
-    jobs(JobsConfig(tmp_path))
+    copy_jobs(tmp_path)
     (tmp_path / "submit.sh").unlink()
     (tmp_path / "retrain.sh").chmod(0o644)  # as an interruption leaves it
     (tmp_path / "mine.sh").write_text("mine")
     times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    summary = jobs(JobsConfig(tmp_path))
+    summary = copy_jobs(tmp_path)
     assert (summary.copied, len(summary.kept)) == (["submit.sh"], len(NAMES) - 1)
     assert executable(tmp_path) == executable(JOBS)
     assert {path: path.stat().st_mtime_ns for path in times} == times
@@ -87,7 +90,7 @@ def test_an_installations_scripts_are_found_wherever_pip_puts_them(tmp_path: Pat
     (tmp_path / packages / "jobs").mkdir(parents=True)  # another project's package
     folder = tmp_path / share / "batchcam/jobs"
     folder.mkdir(parents=True)
-    (folder / module.NIGHTLY).write_text("")
+    (folder / NIGHTLY).write_text("")
     assert find_jobs(tmp_path / packages) == folder
 
 
