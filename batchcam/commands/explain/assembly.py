@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from batchcam.config import SAMPLE_TIMEOUT_S, Classifier, read_option_file
+from batchcam.config import Classifier, Compute, read_option_file
 from batchcam.data.callables import load_callable
 from batchcam.data.loader import SampleDataset, prepare
 from batchcam.data.preprocessing import Preprocessing, chosen_preprocessing
@@ -69,7 +69,10 @@ class Assembly:
 
 
 def assemble(
-    classifier: Classifier, data: str, fallback: Preprocessing | None = None, sample_timeout: float = SAMPLE_TIMEOUT_S
+    classifier: Classifier,
+    data: str,
+    fallback: Preprocessing | None = None,
+    sample_timeout: float = Compute().sample_timeout,
 ) -> Assembly:
     """Load the checkpoint, list the dataset, and check that they fit.
 

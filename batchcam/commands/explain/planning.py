@@ -14,14 +14,15 @@ from typing import Any, TypeVar
 import torch
 
 from batchcam.commands.explain.assembly import Assembly
-from batchcam.config import DEFAULT_BATCH_SIZE, ExplainConfig
+from batchcam.commands.explain.config import ExplainConfig
+from batchcam.config import DEFAULT_BATCH_SIZE, Part
 from batchcam.data.sources import dataset_folder
 from batchcam.errors import ConfigError
 from batchcam.job.console import counted, note, readable_size
 from batchcam.job.cpus import warn_of_workers
 from batchcam.job.scheduler import Share, utc_now, whereabouts
 from batchcam.maps.preparation import ExplainableNetwork
-from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, cams_per_sample
+from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, CamSelection
 from batchcam.store.layout import shard_bytes
 from batchcam.store.master import master_bytes
 from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
@@ -86,7 +87,7 @@ class Settings:
     control: str
     batch_size: int
     shard_size: int | None
-    cams: str
+    cams: CamSelection
     maps: str
 
     @classmethod
@@ -99,7 +100,7 @@ class Settings:
             control=settle(config.control, existing, "control", CONTROLS[0]),
             batch_size=settle(config.compute.batch_size, existing, "batch_size", DEFAULT_BATCH_SIZE),
             shard_size=settle(config.shard_size, existing, "shard_size", None),
-            cams=settle(config.cams, existing, "cams", "all" if method == EXACT else "predicted"),
+            cams=settle(config.cams, existing, "cams", CamSelection("all" if method == EXACT else "predicted")),
             maps=settle(config.maps, existing, "maps", "uint8"),
         )
 
@@ -114,7 +115,7 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         identity: whether the identity is claimed for exact CAMs.
 
     Raises:
-        ConfigError: --cams names no selection.
+        ConfigError: --cams asks for more classes than there are, or for all with gradients.
     """
     source = assembly.source
     plan = Plan(
@@ -141,10 +142,10 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         input_size=assembly.input_size,
     )
     try:
-        cams_per_sample(plan.cams, len(plan.class_names))
+        plan.cams.count(len(plan.class_names))
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
-    if plan.cams == "all" and not plan.exact:
+    if plan.cams.is_all and not plan.exact:
         raise ConfigError(
             f"--cams all: --method {plan.method} takes a backward pass for each class; choose predicted, "
             "predicted+label or topk:N"
@@ -217,7 +218,7 @@ def preflight(
 def origin(config: ExplainConfig) -> dict[str, Any]:
     """Return where the run comes from, for run.json: recorded once, and no part of any shard."""
     return {
-        "options": _plain(dataclasses.asdict(config)),
+        "options": _plain(config),
         "command": sys.argv,
         "folder": _folder(),  # which relative paths in the options start from
         "created": utc_now(),
@@ -233,6 +234,6 @@ def _folder() -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, Part):
+        return {name: _plain(each) for name, each in vars(value).items()}
+    return str(value) if isinstance(value, (Path, CamSelection)) else value

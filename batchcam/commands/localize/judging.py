@@ -34,9 +34,6 @@ from batchcam.rules import Status
 from batchcam.store.run import Run
 from batchcam.store.stored_cams import stored_ranks
 
-FRAMES: Final = ("view", "image")
-TARGETS: Final = ("label", "predicted")
-
 PIXEL_BYTES: Final = 8
 """Held for each pixel of an upsampled map until it is judged."""
 
@@ -147,7 +144,7 @@ def start(run: Run, annotations: Annotations, method: Method) -> Judged:
         LeftOut.NOT_ANNOTATED: ~annotations.annotated,
         LeftOut.NO_CLASS: classes < 0,
     }
-    if run.plan.cams != "all":
+    if not run.plan.cams.is_all:
         conditions[LeftOut.NOT_STORED] = stored_ranks(run.cam_class[:], classes) < 0
     count = len(run)
     return Judged(

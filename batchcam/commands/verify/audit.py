@@ -82,7 +82,7 @@ def _blank(block: Block, plan: Plan) -> np.ndarray:
     rows = len(block["status"])
     names = ("logits", "cams", "confidence", "identity_residual", "map_range")
     blank = np.logical_and.reduce([np.isnan(block[n]).reshape(rows, -1).all(1) for n in names if n in block])
-    if plan.cams != "all":
+    if not plan.cams.is_all:
         blank &= (block["cam_class"] == -1).all(1)
     return blank & (block["prediction"] == -1)  # type: ignore[no-any-return]
 
@@ -102,7 +102,7 @@ def _cams(block: Block, readable: np.ndarray, plan: Plan, bias: np.ndarray) -> I
     cams, logits, classes = block["cams"], block["logits"], block["cam_class"]
     known = classes >= 0
     yield Wrong(
-        "cam-class", "cam_class", readable & _wrong_classes(block, plan), f"not the classes that {plan.cams!r} stores"
+        "cam-class", "cam_class", readable & _wrong_classes(block, plan), f"not the classes that '{plan.cams}' stores"
     )
     unknown = readable & (~known & ~np.isnan(cams).all((2, 3))).any(1)
     yield Wrong("cam-class", "cams", unknown, "numbers in a CAM that has no class")
@@ -133,9 +133,9 @@ def _identity(block: Block, residual: np.ndarray, sound: np.ndarray, plan: Plan)
 def _wrong_classes(block: Block, plan: Plan) -> np.ndarray:
     """Return which rows store CAMs of other classes than the plan asks for."""
     classes, prediction, logits = block["cam_class"], block["prediction"], block["logits"]
-    if plan.cams == "all":
+    if plan.cams.is_all:
         return (classes != np.arange(len(plan.class_names))).any(1)  # type: ignore[no-any-return]
-    if plan.cams.startswith("topk:"):
+    if plan.cams.top:
         # equal logits may come in either order: compare their values
         ranked = -np.sort(-logits, axis=1)[:, : classes.shape[1]]
         picked = np.take_along_axis(logits, np.clip(classes, 0, len(plan.class_names) - 1), 1)
@@ -143,7 +143,7 @@ def _wrong_classes(block: Block, plan: Plan) -> np.ndarray:
         wrong = (classes[:, 0] != prediction) | (picked != ranked).any(1) | twice
         return np.where(prediction < 0, (classes != -1).any(1), wrong)  # type: ignore[no-any-return]
     expected = prediction[:, None]
-    if plan.cams == "predicted+label":
+    if plan.cams.has_label:
         expected = np.stack([prediction, block["label"]], 1)
     return (classes != expected).any(1)  # type: ignore[no-any-return]
 
