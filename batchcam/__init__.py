@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchcam.config import Classifier, Compute
     from batchcam.errors import (
         BatchcamError,
+        CheckerError,
         CheckpointError,
         ConfigError,
         DatasetError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchcamError",
+    "CheckerError",
     "CheckpointError",
     "Classifier",
     "CompareConfig",
