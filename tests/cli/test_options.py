@@ -31,6 +31,7 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
     "faithfulness": (["run"], {"checkpoint": "a.pth", "data": "data"}),
     "export": (["run"], {"to": "virelay", "out": "exported"}),
     "compare": (["old", "new"], {}),
+    "jobs": (["folder"], {}),
 }
 """Arguments of each command, and options that it can't do without, or others can't."""
 
