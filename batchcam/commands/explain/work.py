@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torchvision
 
-import batchcam
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
@@ -28,6 +27,7 @@ from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.store.compression import COMPRESSOR
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter, has_landed
+from batchcam.version import version
 
 RESTARTS = 3
 """How often loader processes are started again when one dies."""
@@ -227,7 +227,7 @@ def task_record(config: ExplainConfig, mine: Share, device: torch.device) -> dic
         "threads": torch.get_num_threads(),
         "workers": loader_processes(config.compute.workers),
         "versions": {
-            "batchcam": batchcam.__version__,
+            "batchcam": version(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
