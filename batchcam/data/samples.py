@@ -104,6 +104,9 @@ class Source(abc.ABC):
         sizes: bytes of each stored image, -1 where not known, int64 (n,).
         class_names: by class index; None when the dataset does not name its classes.
         notes: what was passed over while listing, a line each.
+        empty_classes: what would be classes if there were an image of them.
+        numeric: labels are written as whole numbers, which may be class indices or names. They count as indices where
+            they can be some, and `class_names` is None, else as names.
     """
 
     def __init__(
@@ -114,6 +117,8 @@ class Source(abc.ABC):
         sizes: NDArray[np.int64],
         class_names: tuple[str, ...] | None = None,
         notes: Iterable[str] = (),
+        empty_classes: tuple[str, ...] = (),
+        numeric: bool = False,
     ) -> None:
         """Keep the listing.
 
@@ -128,6 +133,8 @@ class Source(abc.ABC):
         self.sizes = sizes
         self.class_names = class_names
         self.notes = tuple(notes)
+        self.empty_classes = empty_classes
+        self.numeric = numeric
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -158,10 +165,13 @@ class FileSource(Source):
         sizes: NDArray[np.int64],
         class_names: tuple[str, ...] | None = None,
         notes: Iterable[str] = (),
+        empty_classes: tuple[str, ...] = (),
+        numeric: bool = False,
         sample_ids: PackedText | None = None,
     ) -> None:
         """Keep a listing of `paths`, relative to `folder`, which are the sample ids where none are given."""
-        super().__init__(spec, paths if sample_ids is None else sample_ids, labels, sizes, class_names, notes)
+        ids = paths if sample_ids is None else sample_ids
+        super().__init__(spec, ids, labels, sizes, class_names, notes, empty_classes, numeric)
         # a loader process may work in another folder
         self._folder = os.fsencode(os.path.abspath(folder))
         self._paths = paths

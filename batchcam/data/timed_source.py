@@ -51,7 +51,10 @@ class TimedSource(Source):
 
     def __init__(self, source: Source, seconds: float) -> None:
         """Wrap `source`; nothing is started before the first read."""
-        super().__init__(source.spec, source.sample_ids, source.labels, source.sizes, source.class_names, source.notes)
+        super().__init__(
+            source.spec, source.sample_ids, source.labels, source.sizes, source.class_names, source.notes,
+            source.empty_classes, source.numeric,
+        )  # fmt: skip
         self._source = source
         self._seconds = seconds
         self._reader: _Reader | None = None

@@ -11,14 +11,16 @@ from torch import Tensor, nn
 
 from batchcam.config import SAMPLE_TIMEOUT_S, Classifier, read_option_file
 from batchcam.data.callables import load_callable
+from batchcam.data.labels import match_classes, own_classes
 from batchcam.data.loader import SampleDataset, prepare
 from batchcam.data.preprocessing import Preprocessing, chosen_preprocessing
-from batchcam.data.sources import Source, match_classes, open_source
+from batchcam.data.sources import Source, open_source
 from batchcam.data.timed_source import rest, timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
 from batchcam.network.model import class_count_of, load_state, network_for
+from batchcam.rules import composed
 
 PROBE_SAMPLES = 4
 PROBE_ATTEMPTS = 64  # first samples looked at for readable ones
@@ -37,7 +39,8 @@ class Assembly:
         labels: the dataset's labels as indices into `class_names`, -1 unknown, int64 (n,).
         preprocessing: None when the dataset gives preprocessed tensors.
         probe: the first readable samples as the loader gives them: uint8 (m, 3, H, W) or float (m, C, H, W).
-        names_from_dataset: whether only the dataset names the classes.
+        names_from: who names the classes: the checkpoint, --class-names, the dataset, or nobody.
+        remarks: what the user should know of how classes, labels and samples were read, a line each.
     """
 
     checkpoint: Checkpoint
@@ -48,7 +51,8 @@ class Assembly:
     labels: np.ndarray
     preprocessing: Preprocessing | None
     probe: Tensor
-    names_from_dataset: bool = False
+    names_from: str
+    remarks: tuple[str, ...]
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -87,7 +91,8 @@ def assemble(
     checkpoint = load_checkpoint(classifier.checkpoint)
     network, architecture, class_count = _network(classifier, checkpoint)
     source = timed(open_source(data), sample_timeout)
-    names = _class_names(classifier, checkpoint, source, class_count)
+    names, names_from, doubts = _class_names(classifier, checkpoint, source, class_count)
+    matched = match_classes(source, names)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe = _probe(source, preprocessing)
     rest(source)
@@ -97,10 +102,11 @@ def assemble(
         architecture=architecture,
         class_names=names,
         source=source,
-        labels=match_classes(source, names),
+        labels=matched.indices,
         preprocessing=preprocessing if probe.dtype == torch.uint8 else None,
         probe=probe,
-        names_from_dataset=not (checkpoint.class_names or classifier.class_names) and source.class_names is not None,
+        names_from=names_from,
+        remarks=(*doubts, *matched.remarks, *source.notes),
     )
 
 
@@ -134,25 +140,33 @@ def _call(model: str) -> object:
         raise ModelError(f"--model {model}: raised {type(error).__name__}: {error}") from error
 
 
-def _class_names(classifier: Classifier, checkpoint: Checkpoint, source: Source, class_count: int) -> tuple[str, ...]:
-    names = checkpoint.class_names
+def _class_names(
+    classifier: Classifier, checkpoint: Checkpoint, source: Source, class_count: int
+) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    """Return the class names by index, who says them, and what to tell about that."""
+    remarks: tuple[str, ...] = ()
+    names, names_from = checkpoint.class_names, "the checkpoint"
     if classifier.class_names:
         given = _read_class_names(classifier.class_names)
-        if names and given != names:
+        if names and tuple(map(composed, given)) != tuple(map(composed, names)):
             raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
-        names = given
-    if names is None and source.class_names is None:
-        return tuple(str(k) for k in range(class_count))
+        names, names_from = (names, names_from) if names else (given, "--class-names")
     if names is None:
-        names = source.class_names or ()
+        names, remarks = own_classes(source)
+        if names is None:
+            return tuple(str(k) for k in range(class_count)), "nobody", ()
         if len(names) != class_count:
+            empty = f", and no image of {', '.join(source.empty_classes)}" if source.empty_classes else ""
             raise DatasetError(
-                f"{source.spec}: has {len(names)} classes, the checkpoint {class_count}; "
+                f"{source.spec}: has {len(names)} classes{empty}, the checkpoint {class_count}; "
                 "name them all with --class-names FILE"
             )
+        order = f"0 {names[0]} … {len(names) - 1} {names[-1]}"
+        told = f"class names: from the dataset, in its order, {order}; the checkpoint has none"
+        names_from, remarks = "the dataset", (told, *remarks)
     if len(names) != class_count:
         raise CheckpointError(f"{checkpoint.path}: {len(names)} class names for {class_count} classes")
-    return names
+    return names, names_from, remarks
 
 
 def _read_class_names(path: Path) -> tuple[str, ...]:

@@ -112,7 +112,7 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
         return _summary(config, plan, shards, None, 0.0, None)
-    agreed = write_plan(config.out, plan, origin(config))
+    agreed = write_plan(config.out, plan, origin(config, assembly))
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from batchcam.errors import DatasetError
+from batchcam.rules import composed
 
 ID_COLUMNS: Final = ("id", "sample_id", "path", "image")
 """Columns of a CSV file that can name the sample, the first that it has."""
@@ -132,7 +133,7 @@ def mask_entries(folder: Path, sample_ids: Sequence[str]) -> Iterator[Entry]:
     """Yield each mask of a folder under the id of the sample whose name it has, up to the ending."""
     stems: dict[str, str] = {}
     for each in sample_ids:
-        stem = os.path.splitext(each)[0]
+        stem = composed(os.path.splitext(each)[0])
         stems[stem] = "" if stem in stems else each  # "": two samples differ in their endings alone
     ids = frozenset(sample_ids)
     for path in _files(folder):
@@ -148,7 +149,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _named(name: str, stems: dict[str, str]) -> str:
     """Return the name of a mask's image: the mask's own up to the ending, which is that of the sample."""
-    stem = os.path.splitext(name)[0]
+    stem = composed(os.path.splitext(name)[0])
     starts = (0, *(i + 1 for i, c in enumerate(stem) if c == "/"))
     return next((stem[:i] + stems[stem[i:]] for i in starts if stems.get(stem[i:])), name)
 

@@ -23,6 +23,7 @@ from batchcam.commands.localize.annotation_files import (
     wsol_entries,
 )
 from batchcam.errors import ConfigError, DatasetError, one_line
+from batchcam.rules import composed
 
 LISTED: Final = 1000
 """Names of images that are not in the run, kept to be told."""
@@ -161,6 +162,8 @@ def read_mask(path: Path) -> np.ndarray:
 class _Names:
     """Which sample each name of an annotation means: its id, after one prefix that is the same for all.
 
+    A name that is no id letter by letter is one in another Unicode form.
+
     Attributes:
         ids: the sample ids.
         prefix: the prefix, as soon as it is known.
@@ -169,18 +172,22 @@ class _Names:
     def __init__(self, ids: Sequence[str], prefix: str | None) -> None:
         self.ids = ids
         self.prefix = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
-        self._rows = {each: row for row, each in enumerate(ids)}
+        self._rows = {composed(each): row for row, each in enumerate(ids)}
+        self._rows |= {each: row for row, each in enumerate(ids)}
 
     def row(self, name: str) -> int:
         """Return the row of the sample that a name means, -1 for none."""
         name, prefix = name.removeprefix("./"), self.prefix or ""
-        return self._rows.get(name[len(prefix) :], -1) if name.startswith(prefix) else -1
+        for text, start in ((name, prefix), (composed(name), composed(prefix))):
+            if text.startswith(start) and (row := self._rows.get(text[len(start) :])) is not None:
+                return row
+        return -1
 
     def prefix_of(self, name: str) -> str | None:
         """Return what stands before the longest sample id, of whole folders and a name, that a name ends in."""
         name = name.removeprefix("./")
         start = 0
-        while name[start:] not in self._rows:
+        while not self._rows.keys() & {name[start:], composed(name[start:])}:
             start = name.find("/", start) + 1
             if not start:
                 return None
