@@ -347,7 +347,10 @@ def _notes(found: Comparison) -> Iterator[str]:
         if count:
             yield f"{count} {what} are written in another Unicode form in NEW than in OLD, and count as the same"
     if found.relabelled:
-        yield f"{found.relabelled} samples are labelled as different classes; their flips can't be judged as fixed or broken"
+        yield (
+            f"{found.relabelled} samples are labelled as different classes; their flips can't be judged as fixed or "
+            "broken"
+        )
 
 
 def _write(
