@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ TABLE: dict[str, set[str]] = {
         *("numpy", "h5py", "torch", "__init__", "config", "job", "record", "store", "maps", "network", "data"),
         "commands/explain",
     },
-    "commands/info": {"numpy", "job", "record", "store"},
+    "commands/info": {"numpy", "config", "job", "record", "store"},
     "commands/localize": {"numpy", "cv2", "__init__", "config", "job", "pictures", "record", "store"},
     "commands/merge": {"job", "record", "store"},
     "commands/render": {"numpy", "cv2", "config", "job", "pictures", "record", "store"},
@@ -62,7 +63,7 @@ TABLE: dict[str, set[str]] = {
     "commands/verify": {"numpy", "h5py", "config", "job", "pictures", "record", "store", "commands/explain"},
     "maps": {"numpy", "torch", "data", "network"},
     "network": {"numpy", "safetensors", *TORCH, "images", "job"},
-    "data": {"numpy", "PIL", *TORCH, "config", "images", "job"},
+    "data": {"numpy", "PIL", *TORCH, "images", "job"},
     "images": {"numpy", "PIL"},
     "pictures": {"numpy", "cv2", "images", "store"},
     "record": {"numpy", "job", "store"},
@@ -86,7 +87,10 @@ WORKER_PACKAGES = ("torch", "torchvision", "PIL", "isal", "safetensors")
 
 
 def imports(source: str, module: str, at_import_only: bool = False) -> Iterator[str]:
-    """Yield what `source` imports: our own by the folder of TABLE, packages by their first name."""
+    """Yield what `source` imports: our own by the folder of TABLE, packages by their first name.
+
+    At import only, without what commands are asked, which is as light as `config` (a test below).
+    """
     tree = ast.parse(source)
     nodes = list(_executed(tree)) if at_import_only else list(ast.walk(tree))
     for node in nodes:
@@ -94,6 +98,8 @@ def imports(source: str, module: str, at_import_only: bool = False) -> Iterator[
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: relative import"
+            if at_import_only and re.fullmatch(r"batchcam\.commands\.[a-z]+\.config", str(node.module)):
+                continue
             # `from batchcam import x` may name a module or something of __init__
             own = node.module == "batchcam"
             names = [f"batchcam.{alias.name}" if own else str(node.module) for alias in node.names]
@@ -202,6 +208,12 @@ def test_commands_and_store_are_imported_only_when_they_are_used(path: str) -> N
     package = path.partition("/")[0].removesuffix(".py")
     found = set(imports((PACKAGE / path).read_text(encoding="utf-8"), package, at_import_only=True))
     assert {name for name in found if name.startswith("commands")} | found & {"store"} == set()
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("commands/*/config.py")), ids=lambda p: p.parent.name)
+def test_what_a_command_is_asked_needs_no_other_module_of_a_command_and_nothing_heavy(path: Path) -> None:
+    found = set(imports(path.read_text(encoding="utf-8"), owner(path)))
+    assert found - set(sys.stdlib_module_names) <= {"config", "errors", "rules"}
 
 
 BLOCKED = f"import sys; sys.modules.update(dict.fromkeys({WORKER_PACKAGES!r}))\n"

@@ -15,9 +15,6 @@ from batchcam.data.samples import UNKNOWN_LABEL, Source
 from batchcam.errors import DatasetError, one_line
 from batchcam.rules import composed
 
-LABEL_KINDS: Final = ("names", "indices")
-"""What labels that are whole numbers can be."""
-
 _WHOLE_NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*|,(?![0-9]{3}(?![0-9]))[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?")
 """As spreadsheets and data frames write one: 7, 007, 7.0, "7,0", 7e0. Three digits after a comma may be thousands."""
 
@@ -50,13 +47,21 @@ def whole_number(text: str) -> int | None:
     return int(value) if value.adjusted() < _MOST_DIGITS and value == value.to_integral_value() else None
 
 
-def own_classes(source: Source) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+def own_classes(source: Source, kind: str | None = None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
     """Return the class names of a dataset whose order is to count, None where it has none, and what to know of them.
+
+    Args:
+        source: the dataset.
+        kind: what labels that are whole numbers are, names or indices; None: indices.
 
     Raises:
         DatasetError: they can't be told apart, or are numbers that may be meant otherwise.
     """
     names = source.class_names
+    if source.numeric and kind == "names":
+        written = names or map(str, source.labels[source.labels >= 0].tolist())
+        numbers = sorted({number for name in written if (number := whole_number(name)) is not None})
+        return tuple(map(str, numbers)), ("class names are numbers, in their order",)
     if names is None:
         return None, ()
     if source.numeric:
@@ -78,7 +83,7 @@ def match_classes(source: Source, model_classes: Sequence[str], kind: str | None
     Args:
         source: the dataset.
         model_classes: the model's class names by index.
-        kind: what whole numbers are, one of LABEL_KINDS; None: what fits.
+        kind: what whole numbers are, names or indices; None: what fits.
 
     Raises:
         DatasetError: the model does not know a class, or knows only names or numbers that can't be told apart.

@@ -18,7 +18,7 @@ from batchcam.maps.parts import parts
 from batchcam.maps.transfer import Arriving, Transfer
 from batchcam.network.precision import in_precision
 from batchcam.network.proof import ExplainableNetwork
-from batchcam.rules import EXACT, IDENTITY_TOLERANCE, Status, cams_per_sample
+from batchcam.rules import EXACT, IDENTITY_TOLERANCE, CamSelection, Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Request:
     """What to compute for each sample.
 
     Attributes:
-        cams: which classes: all, predicted, predicted+label, or topk:N.
+        cams: which classes.
         maps: upsampled map of the predicted class: uint8, float32 or none.
         input_size: (H, W) of the network's input, and so of the upsampled map.
         precision: fp32, tf32, bf16 or fp16, for the forward pass; CAMs are float32 always.
         identity: whether a batch that breaks the identity stops the run.
     """
 
-    cams: str
+    cams: CamSelection
     maps: str
     input_size: tuple[int, int]
     precision: str
@@ -133,7 +133,7 @@ class Explainer:
         finite = torch.isfinite(logits).all(1)
         prediction = cam.first_argmax(logits).masked_fill(~finite, -1)
         classes = self._classes(logits, prediction, labels)
-        if isinstance(self._method, ExactMaps) and self._request.cams == "all":
+        if isinstance(self._method, ExactMaps) and self._request.cams.is_all:
             cams = self._method.all_cams()
         else:
             cams = self._method.cams(classes)
@@ -170,18 +170,18 @@ class Explainer:
     def _classes(self, logits: Tensor, prediction: Tensor, labels: np.ndarray) -> Tensor:
         """Return the class of each stored map, int64 (n, M); -1 where there is none."""
         selection = self._request.cams
-        if selection == "all":
+        if selection.is_all:
             return torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-        if selection.startswith("topk:"):
+        if selection.top:
             ranked = torch.sort(logits, dim=1, descending=True, stable=True).indices
-            return torch.where((prediction >= 0)[:, None], ranked[:, : int(selection[5:])], -1)
-        if selection == "predicted":
-            return prediction[:, None]
-        return torch.stack([prediction, self._transfer.to_device(torch.from_numpy(labels))], 1)
+            return torch.where((prediction >= 0)[:, None], ranked[:, : selection.top], -1)
+        if selection.has_label:
+            return torch.stack([prediction, self._transfer.to_device(torch.from_numpy(labels))], 1)
+        return prediction[:, None]
 
     def _predicted_cams(self, cams: Tensor, classes: Tensor, prediction: Tensor) -> Tensor:
         """Return the predicted class's CAM of each sample, (n, h, w); NaN where no class is predicted."""
-        rank = prediction.clamp(min=0) if self._request.cams == "all" else torch.zeros_like(prediction)
+        rank = prediction.clamp(min=0) if self._request.cams.is_all else torch.zeros_like(prediction)
         chosen = cams[torch.arange(len(cams), device=cams.device), rank]
         return chosen.masked_fill((prediction < 0)[:, None, None], float("nan"))
 
@@ -197,7 +197,7 @@ class Explainer:
     def _blank(self, rows: int) -> dict[str, Tensor]:
         """Return arrays for a batch in which no sample is readable, to be overwritten as such."""
         class_count = len(self._proved.weight)
-        count = cams_per_sample(self._request.cams, class_count)
+        count = self._request.cams.count(class_count)
         blank = {
             "prediction": torch.empty(rows, dtype=torch.int64),
             "confidence": torch.empty(rows),
@@ -226,7 +226,7 @@ def _blank_rows(batch: ExplainedBatch, rows: np.ndarray, request: Request) -> No
         if values is not None:
             values[rows] = np.nan
     batch.prediction[rows] = -1
-    if request.cams != "all":
+    if not request.cams.is_all:
         batch.cam_class[rows] = -1
     if batch.maps is not None:
         batch.maps[rows] = 0 if batch.maps.dtype == np.uint8 else np.nan

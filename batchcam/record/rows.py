@@ -82,7 +82,7 @@ def choose(run: Run, target: Target, finite: bool) -> Choice:
         reasons["numbers that are not finite"] = (status & Status.NON_FINITE) > 0
     if target == "label":
         reasons["no label"] = classes < 0
-    if run.plan.cams != "all":
+    if not run.plan.cams.is_all:
         missing = (stored_ranks(run.cam_class[:], classes) < 0) & (classes >= 0)
         reasons[f"no CAM of this class in a run with --cams {run.plan.cams}"] = missing
     shown = np.ones(len(status), bool)
@@ -106,7 +106,7 @@ def target_cams(run: Run, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
         rows: rows of the run, int64 (n,).
         classes: class for each row, int64 (n,).
     """
-    cam_class = None if run.plan.cams == "all" else run.cam_class[rows]
+    cam_class = None if run.plan.cams.is_all else run.cam_class[rows]
     return picked_cams(run.cams[rows], cam_class, classes)
 
 

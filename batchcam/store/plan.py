@@ -11,10 +11,10 @@ from typing import Any
 
 from batchcam import __version__
 from batchcam.errors import RunError
-from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, METHODS, cams_per_sample
+from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, MAP_KINDS, METHODS, CamSelection
 from batchcam.store import landing
 from batchcam.store.document import SIZE_LIMIT, canonical, read_document, seal
-from batchcam.store.schema import MAP_KINDS, MOST_TEXT_BYTES, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, shard_file
+from batchcam.store.schema import MOST_TEXT_BYTES, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, shard_file
 
 PIXEL_LIMIT = 2**28
 """Largest input of a network; maps are upsampled to it, whether they are stored or not."""
@@ -64,8 +64,8 @@ class Plan:
         sample_id_bytes: UTF-8 length of the longest sample id.
         batch_size: samples of one forward pass.
         shard_size: samples of one shard; the last one may hold fewer.
-        cams: which classes' CAMs are stored, one of rules.CAM_SELECTIONS.
-        maps: kind of upsampled map, one of schema.MAP_KINDS.
+        cams: which classes' CAMs are stored.
+        maps: kind of upsampled map, one of rules.MAP_KINDS.
         channels: C, features that the classifier takes.
         grid_size: (h, w) of the target layer's output.
         input_size: (H, W) of the network's input.
@@ -85,7 +85,7 @@ class Plan:
     sample_id_bytes: int
     batch_size: int
     shard_size: int
-    cams: str
+    cams: CamSelection
     maps: str
     channels: int
     grid_size: tuple[int, int]
@@ -103,7 +103,7 @@ class Plan:
     @property
     def maps_per_sample(self) -> int:
         """M: how many classes' CAMs each sample has."""
-        return cams_per_sample(self.cams, len(self.class_names))
+        return self.cams.count(len(self.class_names))
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -113,7 +113,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
-        content = dataclasses.asdict(self)
+        content = {**dataclasses.asdict(self), "cams": str(self.cams)}
         for name in ("class_names", "grid_size", "input_size"):
             content[name] = list(content[name])
         return content
@@ -135,6 +135,10 @@ class Plan:
         if not isinstance(content, Mapping) or set(content) != fields:
             raise ValueError(f"fields of the plan differ: {sorted(map(str, set(content) ^ fields))}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        try:
+            values["cams"] = CamSelection.parse(str(values["cams"]))
+        except ValueError as error:
+            raise ValueError(f"cams of the plan {error}") from error
         plan = cls(**values)
         plan._check()
         return plan
@@ -148,7 +152,6 @@ class Plan:
             "target_layer",
             "precision",
             "architecture",
-            "cams",
             "maps",
             "method",
             "control",
@@ -177,7 +180,7 @@ class Plan:
             raise ValueError("the plan claims an identity for maps that have none")
         if type(self.identity) is not bool or not isinstance(self.preprocessing, dict):
             raise ValueError("identity of the plan is not true or false, or preprocessing no table")
-        cams_per_sample(self.cams, len(self.class_names))
+        self.cams.count(len(self.class_names))
         try:
             canonical(self.to_dict()).encode()
         except UnicodeEncodeError as error:  # JSON can spell half a character

@@ -231,7 +231,7 @@ class Run:
         wanted = int(self.prediction[row]) if class_ is None else self.class_index(class_)
         (rank,) = stored_ranks(self.cam_class[row][None], np.array([wanted])).tolist()
         if rank < 0:
-            raise KeyError(f"{self.path}: row {row} has no map of class {wanted}; the run stores {self.plan.cams!r}")
+            raise KeyError(f"{self.path}: row {row} has no map of class {wanted}; the run stores '{self.plan.cams}'")
         cam: np.ndarray = self.cams[row, rank]
         return cam
 

@@ -20,8 +20,6 @@ DIGEST_SUFFIX: Final = ".sha256"
 TASK_PATTERN: Final = "task-*.json"
 PARTIAL_SUFFIX: Final = ".partial"
 
-MAP_KINDS: Final = ("uint8", "float32", "none")
-
 
 def shard_file(index: int) -> str:
     """Return the name of shard `index`, relative to the shard folder."""
@@ -211,7 +209,7 @@ def column_chunk_rows(rows: int, row_bytes: int) -> int:
 
 
 def sample_arrays(maps: str, method: str = EXACT) -> tuple[Array, ...]:
-    """Return the arrays with a row per sample for a plan's choice of `maps` (see MAP_KINDS).
+    """Return the arrays with a row per sample for a plan's choice of `maps` (see rules.MAP_KINDS).
 
     Another `method` than the exact one has the same arrays, in other words and units.
     """

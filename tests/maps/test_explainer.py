@@ -18,7 +18,7 @@ from batchcam.maps.gradients import with_gradients
 from batchcam.network.device import pick_device
 from batchcam.network.precision import in_precision, set_precision
 from batchcam.network.proof import ExplainableNetwork, prove
-from batchcam.rules import EXACT, IDENTITY_TOLERANCE, METHODS, Status
+from batchcam.rules import EXACT, IDENTITY_TOLERANCE, METHODS, CamSelection, Status
 from tests.helpers.networks import (
     CHANNELS,
     CLASSES,
@@ -68,7 +68,9 @@ def explain(
     proved = prove(network, random_images(2, *SIZE, seed=9)) if isinstance(network, nn.Module) else network
     count = len(pixels) if len(pixels) else len(unreadable)
     rows = np.isin(np.arange(count), unreadable)
-    with Explainer(proved, preprocessing, Request(cams, maps, SIZE, precision, identity), CPU) as explainer:
+    with Explainer(
+        proved, preprocessing, Request(CamSelection.parse(cams), maps, SIZE, precision, identity), CPU
+    ) as explainer:
         return explainer(pixels, np.full(count, -1) if labels is None else labels, rows)
 
 
@@ -337,7 +339,7 @@ def test_unreadable_rows_do_not_count_for_the_identity(images):
 
 def test_batches_do_not_depend_on_each_other(network, images):
     proved = prove(network, images)
-    with Explainer(proved, None, Request("all", "uint8", SIZE, "fp32", True), CPU) as explainer:
+    with Explainer(proved, None, Request(CamSelection("all"), "uint8", SIZE, "fp32", True), CPU) as explainer:
         none, labels = np.zeros(COUNT, bool), np.full(COUNT, -1)
         first = explainer(images, labels, none)
         explainer(images.flip(0), labels, none)
@@ -346,7 +348,7 @@ def test_batches_do_not_depend_on_each_other(network, images):
 
 def test_results_can_be_written_to_and_do_not_change_with_the_next_batch(network, images):
     proved = prove(network, images)
-    with Explainer(proved, None, Request("all", "float32", SIZE, "fp32", True), CPU) as explainer:
+    with Explainer(proved, None, Request(CamSelection("all"), "float32", SIZE, "fp32", True), CPU) as explainer:
         first = explainer(images, np.full(COUNT, -1), np.zeros(COUNT, bool))
         copies = {k: v.copy() for k, v in first.columns().items()}
         explainer(images.flip(0) * 2, np.full(COUNT, -1), np.zeros(COUNT, bool))
@@ -365,7 +367,7 @@ class PeekingNetwork(GapNetwork):
 
 def submit_without_values(network: ExplainableNetwork, cams: str, maps: str, labels: np.ndarray) -> None:
     """Submit a batch of tensors that have shapes but no values: whatever asks for a value raises."""
-    request = Request(cams, maps, SIZE, "fp32", True)
+    request = Request(CamSelection.parse(cams), maps, SIZE, "fp32", True)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, Explainer(network, PREPROCESSING, request, CPU) as it:
         pixels = mode.from_tensor(torch.zeros(COUNT, 3, *SIZE, dtype=torch.uint8))
         it.submit(pixels, labels, np.zeros(COUNT, bool))
@@ -390,7 +392,7 @@ def test_asking_for_a_value_would_have_been_noticed(images):
 def test_batches_submitted_one_after_the_other_come_back_from_a_gpu_as_from_a_cpu(network, method, cams, maps):
     generator = torch.Generator().manual_seed(0)
     batches = torch.randint(0, 256, (4, COUNT, 3, *SIZE), dtype=torch.uint8, generator=generator)
-    request, none = Request(cams, maps, SIZE, "fp32", method == EXACT), np.zeros(COUNT, bool)
+    request, none = Request(CamSelection.parse(cams), maps, SIZE, "fp32", method == EXACT), np.zeros(COUNT, bool)
     expected, found = [], []
     for device, results in ((CPU, expected), (torch.device("cuda"), found)):
         probe = random_images(2, *SIZE).to(device)
@@ -414,7 +416,7 @@ def test_batches_submitted_one_after_the_other_come_back_from_a_gpu_as_from_a_cp
 
 def test_hook_is_gone_after_the_block(network, images):
     proved = prove(network, images)
-    request = Request("all", "uint8", SIZE, "fp32", True)
+    request = Request(CamSelection("all"), "uint8", SIZE, "fp32", True)
     with Explainer(proved, None, request, CPU):
         assert hook_count(network) == 1
     assert hook_count(network) == 0

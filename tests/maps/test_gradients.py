@@ -12,11 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from batchcam.commands.compare.compare import CompareConfig, compare
+from batchcam.commands.compare.compare import compare
+from batchcam.commands.compare.config import CompareConfig
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.info.info import info
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute, ExplainConfig, VerifyConfig
+from batchcam.config import Classifier, Compute
 from batchcam.errors import ConfigError, ModelError, RunError
 from batchcam.maps.gradient_maps import METHODS
 from batchcam.maps.gradients import GradientMaps, with_gradients

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from batchcam.commands.compare.config import MIN_COMPARED, CompareConfig
 from batchcam.commands.compare.exchanges import Exchange, find_exchanges
 from batchcam.commands.compare.files import table_columns, write_files
 from batchcam.commands.compare.gates import Gate, judge_evidence, judge_gates, told_compared
@@ -26,18 +27,12 @@ from batchcam.commands.compare.movement import (
     transitions,
 )
 from batchcam.commands.compare.reading import Side, keep, match, measure, read_side, stated_labels
-from batchcam.config import require_outside
-from batchcam.errors import ConfigError, RunError
+from batchcam.errors import RunError
 from batchcam.rules import EXACT
 from batchcam.store.opening import open_run
 from batchcam.store.reader import decode
 from batchcam.store.run import Run
 
-TARGETS: Final = ("old", "new", "label")
-LIMITS: Final = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity")
-MIN_COMPARED: Final = 95.0
-"""Per cent of OLD's samples below which what is compared says little of the runs."""
-MOST_MOVERS: Final = 10_000
 LISTED: Final = 1000
 """Ids of each reason that compare.json lists; compare.h5 has all of them."""
 TRANSITIONS: Final = 20
@@ -68,79 +63,6 @@ DIFFERING: Final = (
     "identity",
     "grid_size",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class CompareConfig:
-    """Everything that `compare` is asked.
-
-    Attributes:
-        old, new: run directories.
-        max_flips: largest share of compared samples whose predicted class may change, in per cent; None: any.
-        max_accuracy_drop: most percentage points of accuracy that may be lost; None: any.
-        min_cam_similarity: smallest mean Spearman correlation of the maps; None: any.
-        min_class_similarity: the same of each class that has ten pairs of maps or more; None: any.
-        min_compared: smallest share of OLD's samples that are compared, in per cent, and that have a pair of maps where
-            a similarity is judged; 0: any; None: `MIN_COMPARED` where another limit was asked for.
-        out: folder for compare.h5, movers.csv and compare.json; None: write nothing.
-        shared_classes: go on where a run has classes that the other has not.
-        target: whose class's maps are compared: the one that the `old` or the `new` run predicts, or the `label`.
-        top: samples of each kind of movers.
-        quiet: no progress.
-    """
-
-    old: Path
-    new: Path
-    max_flips: float | None = None
-    max_accuracy_drop: float | None = None
-    min_cam_similarity: float | None = None
-    min_class_similarity: float | None = None
-    min_compared: float | None = None
-    out: Path | None = None
-    shared_classes: bool = False
-    target: str = "old"
-    top: int = 50
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what can't be meant.
-
-        Raises:
-            ConfigError: a limit out of range, an unknown target, or an output folder inside of a run.
-        """
-        for name, value in {**self.limits, "min_compared": self.min_compared}.items():
-            low, high = (-1, 1) if name.endswith("similarity") else (0, 100)
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
-        if self.target not in TARGETS:
-            raise ConfigError(f"--target {self.target}: choose one of {', '.join(TARGETS)}")
-        if not 0 <= self.top <= MOST_MOVERS:
-            raise ConfigError(f"--top {self.top}: must be from 0 to {MOST_MOVERS}")
-        if self.out is not None:
-            for run in (self.old, self.new):
-                require_outside(self.out, run.parent if run.is_file() else run)
-
-    @property
-    def limits(self) -> dict[str, float | None]:
-        """The gates' limits by name, None where none was asked for."""
-        return {name: getattr(self, name) for name in LIMITS}
-
-    @property
-    def evidence(self) -> float:
-        """Per cent of OLD's samples that have to be compared, 0 where nothing depends on it."""
-        if self.min_compared is not None:
-            return self.min_compared
-        return MIN_COMPARED if any(value is not None for value in self.limits.values()) else 0
-
-    @property
-    def is_gate(self) -> bool:
-        """Whether a limit was asked for."""
-        return self.evidence > 0 or any(value is not None for value in self.limits.values())
-
-    @property
-    def judges_maps(self) -> bool:
-        """Whether a limit of similarity was asked for."""
-        return any(value is not None for name, value in self.limits.items() if name.endswith("similarity"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -218,7 +218,7 @@ def _pick(run: Run, rows: np.ndarray, classes: np.ndarray, advance: Advance) -> 
     order = np.argsort(rows, kind="stable")
     cams = np.full((len(rows), *run.plan.grid_size), np.nan, np.float32)
     logits, stored = np.full(len(rows), np.nan, np.float32), np.zeros(len(rows), bool)
-    names = ("logits", "cams") if run.plan.cams == "all" else ("logits", "cams", "cam_class")
+    names = ("logits", "cams") if run.plan.cams.is_all else ("logits", "cams", "cam_class")
     for part, block in _blocks(run, rows[order], names):
         places = order[part]
         wanted, cam_class = classes[places], block.get("cam_class")

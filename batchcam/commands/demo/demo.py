@@ -10,10 +10,14 @@ import cv2
 import numpy as np
 
 from batchcam.commands.demo import shapes
+from batchcam.commands.demo.config import DemoConfig
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
+from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.train import train
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute, DemoConfig, ExplainConfig, TrainConfig, VerifyConfig
+from batchcam.config import Classifier, Compute
 from batchcam.errors import ConfigError, RunError
 from batchcam.job.console import note
 from batchcam.pictures import heatmap, sheet
@@ -112,9 +116,9 @@ def _train_and_explain(config: DemoConfig, checkpoint: Path, run: Path) -> None:
             learning_rate=LEARNING_RATE,
             weight_decay=WEIGHT_DECAY,
             seed=config.seed,
-            image_size=str(IMAGE_SIZE),
-            mean="0.5",
-            std="0.5",
+            image_size=(IMAGE_SIZE,),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
             threads=config.threads,
             device="cpu",
             quiet=config.quiet,

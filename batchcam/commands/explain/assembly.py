@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from batchcam.config import SAMPLE_TIMEOUT_S, Classifier, read_option_file
+from batchcam.config import Classifier, Compute, read_option_file
 from batchcam.data.callables import load_callable
 from batchcam.data.labels import match_classes, own_classes
 from batchcam.data.loader import SampleDataset, prepare
@@ -73,7 +73,10 @@ class Assembly:
 
 
 def assemble(
-    classifier: Classifier, data: str, fallback: Preprocessing | None = None, sample_timeout: float = SAMPLE_TIMEOUT_S
+    classifier: Classifier,
+    data: str,
+    fallback: Preprocessing | None = None,
+    sample_timeout: float = Compute().sample_timeout,
 ) -> Assembly:
     """Load the checkpoint, list the dataset, and check that they fit.
 
@@ -92,7 +95,7 @@ def assemble(
     network, architecture, class_count = _network(classifier, checkpoint)
     source = timed(open_source(data), sample_timeout)
     names, names_from, doubts = _class_names(classifier, checkpoint, source, class_count)
-    matched = match_classes(source, names)
+    matched = match_classes(source, names, classifier.label_kind)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe = _probe(source, preprocessing)
     rest(source)
@@ -152,7 +155,7 @@ def _class_names(
             raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
         names, names_from = (names, names_from) if names else (given, "--class-names")
     if names is None:
-        names, remarks = own_classes(source)
+        names, remarks = own_classes(source, classifier.label_kind)
         if names is None:
             return tuple(str(k) for k in range(class_count)), "nobody", ()
         if len(names) != class_count:

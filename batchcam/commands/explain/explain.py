@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from batchcam.commands.explain.assembly import assemble
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.planning import (
     bytes_of,
     control_of,
@@ -22,7 +23,6 @@ from batchcam.commands.explain.planning import (
 )
 from batchcam.commands.explain.work import Work, task_record
 from batchcam.commands.merge import MergeSummary, complete_run
-from batchcam.config import ExplainConfig
 from batchcam.errors import BatchcamError, StoppedEarlyError
 from batchcam.job.console import note
 from batchcam.job.scheduler import Share, local_rank, share, utc_now

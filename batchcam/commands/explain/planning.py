@@ -14,14 +14,15 @@ from typing import Any
 import torch
 
 from batchcam.commands.explain.assembly import Assembly
-from batchcam.config import DEFAULT_BATCH_SIZE, ExplainConfig
+from batchcam.commands.explain.config import ExplainConfig
+from batchcam.config import DEFAULT_BATCH_SIZE, Part
 from batchcam.data.sources import dataset_folder
 from batchcam.errors import ConfigError
 from batchcam.job.console import counted, note, readable_size
 from batchcam.job.cpus import warn_of_workers
 from batchcam.job.scheduler import Share, utc_now, whereabouts
 from batchcam.network.proof import ExplainableNetwork
-from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, cams_per_sample
+from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, CamSelection
 from batchcam.store.layout import shard_bytes
 from batchcam.store.master import master_bytes
 from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
@@ -68,7 +69,7 @@ def make_plan(
     """Return the plan that the options ask for; what they leave open is the existing run's, or a default.
 
     Raises:
-        ConfigError: --cams names no selection.
+        ConfigError: --cams asks for more classes than there are, or for all with gradients.
     """
     source = assembly.source
     plan = Plan(
@@ -88,17 +89,17 @@ def make_plan(
         sample_id_bytes=max(len(i.encode()) for i in source.sample_ids),
         batch_size=config.compute.batch_size or (existing.batch_size if existing else DEFAULT_BATCH_SIZE),
         shard_size=config.shard_size or (existing.shard_size if existing else 1),
-        cams=config.cams or (existing.cams if existing else "all" if proved.method == EXACT else "predicted"),
+        cams=config.cams or (existing.cams if existing else default_cams(proved.method)),
         maps=config.maps or (existing.maps if existing else "uint8"),
         channels=proved.weight.shape[1],
         grid_size=proved.grid_size,
         input_size=assembly.input_size,
     )
     try:
-        cams_per_sample(plan.cams, len(plan.class_names))
+        plan.cams.count(len(plan.class_names))
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
-    if plan.cams == "all" and plan.method != EXACT:
+    if plan.cams.is_all and plan.method != EXACT:
         raise ConfigError(
             f"--cams all: --method {plan.method} takes a backward pass for each class; choose predicted, "
             "predicted+label or topk:N"
@@ -116,6 +117,11 @@ def method_of(config: ExplainConfig, existing: Plan | None) -> str:
 def control_of(config: ExplainConfig, existing: Plan | None) -> str:
     """Return which weights become random ones first; the default is none."""
     return config.control or (existing.control if existing else CONTROLS[0])
+
+
+def default_cams(method: str) -> CamSelection:
+    """Return the classes to store where nobody says it: gradient methods take a backward pass for each."""
+    return CamSelection("all" if method == EXACT else "predicted")
 
 
 def fingerprint(assembly: Assembly) -> str:
@@ -181,7 +187,7 @@ def preflight(
 def origin(config: ExplainConfig, assembly: Assembly) -> dict[str, Any]:
     """Return where the run comes from, for run.json: recorded once, and no part of any shard."""
     return {
-        "options": _plain(dataclasses.asdict(config)),
+        "options": _plain(config),
         "class_names_from": assembly.names_from,
         "remarks": assembly.remarks,
         "command": sys.argv,
@@ -199,6 +205,6 @@ def _folder() -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, Part):
+        return {name: _plain(each) for name, each in vars(value).items()}
+    return str(value) if isinstance(value, (Path, CamSelection)) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 
 from batchcam.commands.explain.reassembly import reassemble
-from batchcam.config import VerifyConfig
+from batchcam.config import Classifier
 from batchcam.data.loader import LoadedBatch, collate
 from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request
@@ -24,43 +23,37 @@ from batchcam.store.reader import open_checked
 from batchcam.store.schema import SHARD_FOLDER
 
 
-def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple[int, list[Finding]]:
-    """Explain `config.recompute` samples of the `sound` shards again; return how many, and what differs.
+def recompute(
+    run: Path, plan: Plan, drawn: Sequence[tuple[Shard, list[int]]], classifier: Classifier, data: str, device: str
+) -> list[Finding]:
+    """Explain samples of a run again; return what differs.
+
+    Args:
+        run: the run directory.
+        plan: of it.
+        drawn: positions of samples in the dataset, in batches of one shard each.
+        classifier: the run's checkpoint.
+        data: the run's dataset.
+        device: where.
 
     Raises:
         CheckpointError: the checkpoint is not the run's.
         DatasetError: the dataset is not the run's.
         ConfigError: the preprocessing is not the run's.
     """
-    if config.classifier is None or config.data is None:
-        raise ValueError("recompute needs a classifier and data")
-    device = pick_device(config.device)
-    set_precision(plan.precision, device)
-    assembly = reassemble(plan, config.classifier, config.data)
-    proved = prepare(assembly.network, assembly.normalised_probe(device), plan.method, plan.control, plan.target_layer)
+    picked = pick_device(device)
+    set_precision(plan.precision, picked)
+    assembly = reassemble(plan, classifier, data)
+    proved = prepare(assembly.network, assembly.normalised_probe(picked), plan.method, plan.control, plan.target_layer)
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
-    drawn = _draw(config, plan, sound)
     found: list[Finding] = []
-    with Explainer(proved, assembly.preprocessing, request, device) as explainer:
+    with Explainer(proved, assembly.preprocessing, request, picked) as explainer:
         for shard, indices in drawn:
             stop_if_asked()
             batch = collate([assembly.dataset[i] for i in indices])
             explained = explainer(batch.pixels, assembly.labels[indices], batch.unreadable)
-            found += _compare(config.run, plan, shard, batch, explained)
-    return sum(len(indices) for _, indices in drawn), found
-
-
-def _draw(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> list[tuple[Shard, list[int]]]:
-    """Return dataset positions drawn without repetition, in batches of one shard each."""
-    total = sum(s.count for s in sound)
-    chosen = np.random.default_rng(config.seed).choice(total, min(config.recompute, total), replace=False)
-    # `chosen` counts sound samples only
-    starts = itertools.accumulate((s.count for s in sound), initial=0)
-    drawn = []
-    for shard, start in zip(sound, starts, strict=False):
-        own = np.sort(chosen[(chosen >= start) & (chosen < start + shard.count)]) - start + shard.first
-        drawn += [(shard, own[i : i + plan.batch_size].tolist()) for i in range(0, len(own), plan.batch_size)]
-    return drawn
+            found += _compare(run, plan, shard, batch, explained)
+    return found
 
 
 def _compare(run: Path, plan: Plan, shard: Shard, batch: LoadedBatch, explained: ExplainedBatch) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ import torchvision
 
 from batchcam import __version__
 from batchcam.commands.explain.assembly import Assembly
-from batchcam.config import ExplainConfig
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
 from batchcam.errors import stopped_by
 from batchcam.job.console import Progress, note

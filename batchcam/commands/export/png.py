@@ -58,7 +58,7 @@ def write(
         folder: where to.
         originals: where the images are.
         target: class explained.
-        palette: one of `heatmap.PALETTES`.
+        palette: one of `rules.PALETTES`.
         advance: told of each batch.
     """
     choice = choose(run, target, finite=True)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from batchcam.commands.explain.reassembly import reassemble
+from batchcam.commands.faithfulness.config import FaithfulnessConfig
 from batchcam.commands.faithfulness.curves import CURVES, FALLING, ORDERS, Curves, Probe, Reason, measure
 from batchcam.commands.faithfulness.files import DOCUMENT_FILE, write_files
 from batchcam.commands.faithfulness.imputation import SUBSTRATES
-from batchcam.config import SEEDS, Classifier, require_outside
 from batchcam.errors import ConfigError, RunError, one_line
 from batchcam.job.console import Progress
 from batchcam.maps.preparation import prepare
@@ -24,64 +23,8 @@ from batchcam.rules import CONTROLS, EXACT, RECOMPUTE_TOLERANCE
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
 
-MOST_STEPS: Final = 1000
 LEAST_REACH: Final = 0.05
 """Curves of a smaller range, as of a network with random weights, can't tell one order from another."""
-
-
-@dataclasses.dataclass(frozen=True)
-class FaithfulnessConfig:
-    """Everything that `faithfulness` is asked.
-
-    Attributes:
-        run: the run directory, or one of its shards.
-        classifier: the run's checkpoint, and what it does not say.
-        data: the run's dataset.
-        samples: how many to draw at random.
-        steps: of each curve.
-        seed: of the draw and of everything random in the measurement.
-        deletion_to: what deleted pixels become, one of SUBSTRATES.
-        insertion_from: what pixels are inserted into, one of SUBSTRATES.
-        out: folder for faithfulness.json, faithfulness.csv and curves.csv; None: write nothing.
-        device: cpu, cuda, cuda:N, or auto.
-        threads: CPU threads of the network; None: all CPUs that this process may use.
-        quiet: no progress.
-    """
-
-    run: Path
-    classifier: Classifier
-    data: str
-    samples: int = 50
-    steps: int = 20
-    seed: int = 0
-    deletion_to: str = "mean"
-    insertion_from: str = "blur"
-    out: Path | None = None
-    device: str = "auto"
-    threads: int | None = None
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what can't be meant.
-
-        Raises:
-            ConfigError: an unknown choice, a number out of range, or an output folder inside of the run.
-        """
-        least = {"samples": 1, "steps": 2, "threads": 1}
-        for name, number in least.items():
-            value = getattr(self, name)
-            if value is not None and value < number:
-                raise ConfigError(f"--{name} {value}: must be at least {number}")
-        if self.steps > MOST_STEPS:
-            raise ConfigError(f"--steps {self.steps}: must be at most {MOST_STEPS}")
-        if not 0 <= self.seed < SEEDS:
-            raise ConfigError(f"--seed {self.seed}: must be from 0 to {SEEDS - 1}")
-        for name in ("deletion_to", "insertion_from"):
-            if getattr(self, name) not in SUBSTRATES:
-                option, value = name.replace("_", "-"), one_line(getattr(self, name))
-                raise ConfigError(f"--{option} {value}: choose one of {', '.join(SUBSTRATES)}")
-        if self.out is not None:
-            require_outside(self.out, self.run.parent if self.run.is_file() else self.run)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,9 +34,6 @@ from batchcam.rules import Status
 from batchcam.store.run import Run
 from batchcam.store.stored_cams import stored_ranks
 
-FRAMES: Final = ("view", "image")
-TARGETS: Final = ("label", "predicted")
-
 PIXEL_BYTES: Final = 8
 """Held for each pixel of an upsampled map until it is judged."""
 
@@ -157,7 +154,7 @@ def start(run: Run, annotations: Annotations, method: Method) -> Judged:
         (~annotations.annotated, Reason.NOT_ANNOTATED),
         (classes < 0, Reason.NO_CLASS),
     ]
-    if run.plan.cams != "all":
+    if not run.plan.cams.is_all:
         conditions.append((stored_ranks(run.cam_class[:], classes) < 0, Reason.NOT_STORED))
     reason = np.select([c for c, _ in conditions], [r for _, r in conditions], Reason.JUDGED).astype(np.uint8)
     count = len(run)

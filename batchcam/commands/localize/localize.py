@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from batchcam.commands.localize.annotations import Annotations, read_annotations
+from batchcam.commands.localize.config import LocalizeConfig
 from batchcam.commands.localize.files import DOCUMENT_FILE, write_files
-from batchcam.commands.localize.judging import FRAMES, TARGETS, WORDS, Judged, Method, Reason, measure, overlaps, start
+from batchcam.commands.localize.judging import WORDS, Judged, Method, Reason, measure, overlaps, start
 from batchcam.commands.localize.protocol import IOU_LEVELS, STRICT, TOLERANCE, mean
 from batchcam.commands.localize.scores import SCORES, ClassScores, Score, percent, score
-from batchcam.config import require_outside
-from batchcam.errors import ConfigError, RunError, one_line
+from batchcam.errors import RunError, one_line
 from batchcam.job.console import Progress
 from batchcam.job.cpus import available_cpus
 from batchcam.pictures.protocol import PROTOCOL_SIZE
@@ -27,51 +25,6 @@ from batchcam.store.run import Run
 
 MOST_THREADS: Final = 8
 CLASSES_SHOWN: Final = 40
-
-
-@dataclasses.dataclass(frozen=True)
-class LocalizeConfig:
-    """Everything that `localize` is asked.
-
-    Attributes:
-        run: the run directory, or one of its shards.
-        annotations: CSV file, folder of masks, or metadata of WSOL evaluation.
-        target: whose CAM: of the `label` (GT-known, as the protocol), or of the `predicted` class.
-        frame: `view`: the network's view at its input size; `image`: the whole image at 224 x 224, as the protocol.
-        tolerance: of the pointing game, in pixels of the map; None: 15 at 224.
-        mask_root: folder that paths of masks are relative to; None: where the annotations lie.
-        prefix: what stands before the sample ids in the annotations; None: found by itself.
-        out: folder for localize.json, localize.csv and curves.csv; None: write nothing.
-        workers: threads, 0 as 1; None: all CPUs that this process may use, at most 8.
-        quiet: no progress.
-    """
-
-    run: Path
-    annotations: Path
-    target: str = "label"
-    frame: str = "view"
-    tolerance: float | None = None
-    mask_root: Path | None = None
-    prefix: str | None = None
-    out: Path | None = None
-    workers: int | None = None
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what can't be meant.
-
-        Raises:
-            ConfigError: an unknown choice, a number out of range, or an output folder inside of the run.
-        """
-        for name, choices in (("target", TARGETS), ("frame", FRAMES)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"--{name} {getattr(self, name)}: choose one of {', '.join(choices)}")
-        if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
-            raise ConfigError(f"--tolerance {self.tolerance}: must be a number of pixels, from 0")
-        if self.workers is not None and self.workers < 0:
-            raise ConfigError(f"--workers {self.workers}: must not be negative")
-        if self.out is not None:
-            require_outside(self.out, self.run.parent if self.run.is_file() else self.run)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,13 +6,12 @@ import dataclasses
 import os
 import re
 import unicodedata
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from batchcam.commands.render.selection import Selection, class_index, select, spread
-from batchcam.config import require_outside
+from batchcam.commands.render.config import RenderConfig
+from batchcam.commands.render.selection import class_index, select, spread
 from batchcam.errors import ConfigError
 from batchcam.job.console import Progress, note
 from batchcam.pictures import heatmap, sheet
@@ -26,12 +25,10 @@ from batchcam.store.stored_cams import stored_cam
 SHEET_PICTURES: Final = 20
 """Pictures of a sheet for which no number was asked: two rows of ten, evenly spread over the selected samples."""
 
-MOST_SHEET_PICTURES: Final = 1000
 SHEET_TILE: Final = (160, 160)
 SINGLE_SIDE: Final = (320, 1200)
 """Pixels between which the longer side of a picture in a folder is brought; smaller or larger ones are scaled."""
 
-OTHER_PICTURES: Final = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg")
 SLUG_BYTES: Final = 100
 GREY: Final = 128
 
@@ -46,59 +43,6 @@ NOTHING_TO_SHOW: Final = {
     Status.NON_FINITE: "not finite: no map",
     Status.CONSTANT_MAP: "constant map",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class RenderConfig:
-    """Everything that `render` is asked.
-
-    Attributes:
-        run: the run directory, or one of its shards.
-        out: a sheet, FILE.png, or a folder for one picture a sample.
-        selection: which samples.
-        data: where the original images are; None: where the run found them.
-        palette: of maps that are scaled to their own range, one of `heatmap.PALETTES`.
-        cells: show the map's cells instead of interpolating between them.
-        signed: show raw values, red above zero and blue below, instead of scaling to the map's own range.
-        contrast: two classes: show the CAM of the first minus the CAM of the second, signed. Names, indices, or
-            "predicted" and "label" for the sample's own.
-        partial: leave out files that are gone or damaged.
-        quiet: no progress.
-    """
-
-    run: Path
-    out: Path
-    selection: Selection = dataclasses.field(default_factory=Selection)
-    data: str | None = None
-    palette: str = "viridis"
-    cells: bool = False
-    signed: bool = False
-    contrast: tuple[str, str] | None = None
-    partial: bool = False
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        if self.palette not in heatmap.PALETTES:
-            choices = ", ".join(heatmap.PALETTES)
-            raise ConfigError(f"--palette {self.palette}: choose one of {choices}")
-        if self.contrast and self.contrast[0] == self.contrast[1]:
-            raise ConfigError(f"--contrast {self.contrast[0]} twice: name two different classes")
-        require_outside(self.out, self.run)
-        if self.out.suffix.lower() in OTHER_PICTURES and not self.out.is_dir():
-            raise ConfigError(f"--out {self.out}: pictures are PNG; name a FILE.png, or a folder")
-        asked = self.selection.top or self.selection.bottom or len(self.selection.sample_ids)
-        if self.is_sheet and asked > MOST_SHEET_PICTURES:
-            raise ConfigError(f"a sheet holds at most {MOST_SHEET_PICTURES} pictures; name a folder with --out")
-
-    @property
-    def is_sheet(self) -> bool:
-        """Whether all pictures go into one file."""
-        return self.out.suffix.lower() == ".png" and not self.out.is_dir()
-
-    @property
-    def is_signed(self) -> bool:
-        """Whether zero has its own colour."""
-        return self.signed or self.contrast is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +204,7 @@ class _Drawing:
         if config.contrast and len(run.class_names) < 2:
             raise ConfigError("--contrast: the run has one class, and nothing to contrast it with")
         if config.contrast and run.plan.maps_per_sample < 2:
-            raise ConfigError(f"--contrast: the run stores CAMs of {run.plan.cams!r} only; explain with --cams all")
+            raise ConfigError(f"--contrast: the run stores CAMs of '{run.plan.cams}' only; explain with --cams all")
 
     def draw(self, row: int, smallest: tuple[int, int], largest: tuple[int, int]) -> _Drawn:
         """Return a sample's tile and caption.

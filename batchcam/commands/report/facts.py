@@ -151,7 +151,7 @@ def count_confusions(labels: np.ndarray, predictions: np.ndarray, class_count: i
 
 
 def _maps(run: Run, label: np.ndarray, prediction: np.ndarray, quiet: bool) -> Maps:
-    grid, names = run.plan.grid_size, ("cams",) if run.plan.cams == "all" else ("cams", "cam_class")
+    grid, names = run.plan.grid_size, ("cams",) if run.plan.cams.is_all else ("cams", "cam_class")
     borders, spreads = np.full(len(run), np.nan), np.full(len(run), np.nan)
     cells, samples = np.zeros(grid), 0
     sums, counts = np.zeros((len(run.class_names), *grid)), np.zeros(len(run.class_names))

@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from batchcam.commands.compare.compare import CompareConfig, Comparison, set_side_by_side, summarise
+from batchcam.commands.compare.compare import Comparison, set_side_by_side, summarise
+from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.matching import Apart, words
 from batchcam.commands.compare.movement import Mover, Pairing, movers, ranked_classes
 from batchcam.commands.compare.text import exchange_text

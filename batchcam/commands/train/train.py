@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.epochs import (
     Score,
     initial_network,
@@ -20,7 +21,6 @@ from batchcam.commands.train.epochs import (
     train_epoch,
     validate,
 )
-from batchcam.config import TrainConfig
 from batchcam.data.labels import NAMED_CLASSES, match_classes, own_classes
 from batchcam.data.loader import BatchStream, SampleDataset
 from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
@@ -255,24 +255,24 @@ def _preprocessing(config: TrainConfig) -> Preprocessing:
 
 def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str, ...], _Samples, _Samples | None]:
     source = timed(open_source(config.data), config.sample_timeout)
-    labels = source.labels
+    names, doubts = own_classes(source, config.label_kind)
+    _tell(config, (*doubts, *source.notes))
+    if names is None:
+        names = tuple(str(k) for k in range(int(source.labels.max()) + 1))
+    labels = match_classes(source, names, config.label_kind).indices
     if (labels < 0).any():
         raise DatasetError(
             f"{config.data}: {int((labels < 0).sum())} samples have no label; training needs one for each"
         )
-    names, doubts = own_classes(source)
-    _tell(config, (*doubts, *source.notes))
-    if names is None:
-        names = tuple(str(k) for k in range(int(labels.max()) + 1))
     if len(names) < 2:
         raise DatasetError(f"{config.data}: has one class; a classifier needs two")
-    _require_images(source, names)
+    _require_images(source, labels, names)
     dataset = SampleDataset(source, preprocessing, preprocessing.image_size)
     everything = np.arange(len(source))
     if config.val:
         other = timed(open_source(config.val), config.sample_timeout)
         samples = SampleDataset(other, preprocessing, preprocessing.image_size)
-        known, remarks = match_classes(other, names)
+        known, remarks = match_classes(other, names, config.label_kind)
         _tell(config, (*remarks, *other.notes))
         if (known < 0).all():
             raise DatasetError(f"{config.val}: no sample has a label; validation needs labels")
@@ -288,13 +288,13 @@ def _tell(config: TrainConfig, remarks: Sequence[str]) -> None:
         note(remark, config.quiet)
 
 
-def _require_images(source: Source, names: Sequence[str]) -> None:
+def _require_images(source: Source, labels: np.ndarray, names: Sequence[str]) -> None:
     """Refuse to learn classes of which there is no image."""
-    counts = np.bincount(source.labels, minlength=len(names))
+    counts = np.bincount(labels, minlength=len(names))
     missing = [*source.empty_classes, *(names[k] for k in np.flatnonzero(counts == 0).tolist())]
     if missing:
         listed = ", ".join(missing[:NAMED_CLASSES]) + ", …" * (len(missing) > NAMED_CLASSES)
-        why = "; its labels are whole numbers and count as class indices from 0" if source.numeric else ""
+        why = "; its labels are whole numbers and count as class indices from 0, unless --label-kind names" if source.numeric else ""
         raise DatasetError(
             f"{source.spec}: no image of these classes: {listed}{why}; add images, or take the classes out"
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from batchcam.pictures import heatmap
-from batchcam.rules import CONSTANT_RELATIVE_RANGE, EXACT, IDENTITY_TOLERANCE, Status
+from batchcam.rules import CONSTANT_RELATIVE_RANGE, EXACT, IDENTITY_TOLERANCE, CamSelection, Status
 from batchcam.store.stored_cams import predicted_cams
 
 Block = Mapping[str, np.ndarray]
@@ -41,7 +41,7 @@ class Facts:
     """
 
     class_count: int
-    cams: str
+    cams: CamSelection
     maps: str
     input_size: tuple[int, int]
     precision: str
@@ -105,7 +105,7 @@ def _blank(block: Block, facts: Facts) -> np.ndarray:
     rows = len(block["status"])
     names = ("logits", "cams", "confidence", "identity_residual", "map_range")
     blank = np.logical_and.reduce([np.isnan(block[n]).reshape(rows, -1).all(1) for n in names if n in block])
-    if facts.cams != "all":
+    if not facts.cams.is_all:
         blank &= (block["cam_class"] == -1).all(1)
     return blank & (block["prediction"] == -1)  # type: ignore[no-any-return]
 
@@ -125,7 +125,7 @@ def _cams(block: Block, readable: np.ndarray, facts: Facts) -> Iterator[Wrong]:
     cams, logits, classes = block["cams"], block["logits"], block["cam_class"]
     known = classes >= 0
     yield Wrong(
-        "cam-class", "cam_class", readable & _wrong_classes(block, facts), f"not the classes that {facts.cams!r} stores"
+        "cam-class", "cam_class", readable & _wrong_classes(block, facts), f"not the classes that '{facts.cams}' stores"
     )
     unknown = readable & (~known & ~np.isnan(cams).all((2, 3))).any(1)
     yield Wrong("cam-class", "cams", unknown, "numbers in a CAM that has no class")
@@ -156,9 +156,9 @@ def _identity(block: Block, residual: np.ndarray, sound: np.ndarray, facts: Fact
 def _wrong_classes(block: Block, facts: Facts) -> np.ndarray:
     """Return which rows store CAMs of other classes than the plan asks for."""
     classes, prediction, logits = block["cam_class"], block["prediction"], block["logits"]
-    if facts.cams == "all":
+    if facts.cams.is_all:
         return (classes != np.arange(facts.class_count)).any(1)  # type: ignore[no-any-return]
-    if facts.cams.startswith("topk:"):
+    if facts.cams.top:
         # equal logits may come in either order: compare their values
         ranked = -np.sort(-logits, axis=1)[:, : classes.shape[1]]
         picked = np.take_along_axis(logits, np.clip(classes, 0, facts.class_count - 1), 1)
@@ -166,7 +166,7 @@ def _wrong_classes(block: Block, facts: Facts) -> np.ndarray:
         wrong = (classes[:, 0] != prediction) | (picked != ranked).any(1) | twice
         return np.where(prediction < 0, (classes != -1).any(1), wrong)  # type: ignore[no-any-return]
     expected = prediction[:, None]
-    if facts.cams == "predicted+label":
+    if facts.cams.has_label:
         expected = np.stack([prediction, block["label"]], 1)
     return (classes != expected).any(1)  # type: ignore[no-any-return]
 

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from batchcam.commands.compare import reading as compare_reading
-from batchcam.commands.compare.compare import CompareConfig, CompareSummary, compare
+from batchcam.commands.compare.compare import CompareSummary, compare
+from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.files import APART_ARRAYS, ARRAYS, MOVER_COLUMNS
 from batchcam.commands.compare.matching import Apart
 from batchcam.commands.compare.movement import Pairing

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from batchcam.commands.export.export import ExportConfig, export
+from batchcam.commands.export.config import ExportConfig
+from batchcam.commands.export.export import export
 from tests.helpers.export_runs import png_bytes, shard_columns, smooth_image, tree, write_run
 from tests.helpers.synthetic import CONSTANT, NON_FINITE, UNREADABLE, bilinear
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from batchcam.commands.export import virelay
-from batchcam.commands.export.export import ExportConfig, export
+from batchcam.commands.export.config import ExportConfig
+from batchcam.commands.export.export import export
 from batchcam.commands.export.originals import network_view
 from tests.helpers.export_runs import png_bytes, shard_columns, smooth_image, tree, write_run
 from tests.helpers.synthetic import CLASS_NAMES, CONSTANT, NON_FINITE, UNLABELLED, UNREADABLE, bilinear

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batchcam.commands.render.selection import RANKINGS, Selection, class_index, select, spread
+from batchcam.commands.render.config import RANKINGS, Selection
+from batchcam.commands.render.selection import class_index, select, spread
 from batchcam.errors import ConfigError
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run

@@ -18,9 +18,10 @@ import pytest
 
 from batchcam.commands.merge import merge
 from batchcam.commands.report import facts as report_facts
+from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.report.drawing import fitted
 from batchcam.commands.report.facts import Facts, count_confusions, gather
-from batchcam.commands.report.report import ReportConfig, ReportSummary
+from batchcam.commands.report.report import ReportSummary
 from batchcam.errors import BatchcamError, ConfigError, RunError
 from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan

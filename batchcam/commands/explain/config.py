@@ -1,0 +1,61 @@
+"""What `explain` is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from batchcam.config import (
+    LARGEST_COUNT,
+    LONGEST_S,
+    Classifier,
+    Compute,
+    Config,
+    argument,
+    field,
+    parse_duration,
+    required,
+)
+from batchcam.rules import CONTROLS, MAP_KINDS, METHODS, CamSelection
+
+
+class ExplainConfig(Config):
+    """Everything that `explain` is asked; None where the run's plan, or else a default, decides."""
+
+    classifier: Classifier = argument("CKPT")
+    data: str = argument()
+    out: Path = required("The run directory.")
+    compute: Compute = Compute()
+    task: str | None = field(
+        "This worker's share of the shards, 0/N to N-1/N.  [default: from torchrun or srun, or all]", metavar="I/N"
+    )
+    shard_size: int | None = field("Samples of one shard.  [default: about 64 MiB]", low=1, high=LARGEST_COUNT)
+    target_layer: str | None = field(
+        "Layer to explain.  [default: the one that the classifier pools; for gradient methods the last grid]"
+    )
+    identity: bool = field(
+        "Explain --target-layer although its CAMs do not add up to the logits.", "--no-identity", default=True
+    )
+    method: str | None = field(
+        "cam adds up to the logits; the others are gradient methods, for networks without it.  [default: cam]",
+        choices=METHODS,
+    )
+    control: str | None = field(
+        "Sanity check: give the last layer (head) or all layers (weights) random weights, then explain; maps that "
+        "stay the same do not depend on what was learned.",
+        choices=CONTROLS,
+    )
+    cams: CamSelection | None = field(
+        "Classes to store: all, predicted, predicted+label, topk:N.  [default: all; predicted with gradients]",
+        metavar="SELECTION",
+        parse=CamSelection.parse,
+    )
+    maps: str | None = field("Upsampled map of the predicted class.  [default: uint8]", choices=MAP_KINDS)
+    time_limit_s: float | None = field(
+        "Stop early after 90s, 15m, 2h or HH:MM:SS.",
+        "--time-limit",
+        low=0,
+        high=LONGEST_S,
+        metavar="TIME",
+        parse=parse_duration,
+    )
+    dry_run: bool = field("Check everything, tell samples, shards and bytes, write nothing.", default=False)
