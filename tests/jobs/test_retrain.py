@@ -45,6 +45,14 @@ def first(fake, models) -> Path:
     return models / "first"
 
 
+def test_a_version_is_not_promoted_by_a_test_of_which_most_could_not_be_read(fake, models):
+    write_totals(models / "first" / "run", samples=30, unreadable=16)
+    fake.answer(explain=3)
+    code, _, stderr = retrain(fake, models / "first")
+    assert (code, promoted(models)) == (3, None)
+    assert "refused: most images of TEST could not be read" in stderr
+
+
 def test_the_first_version_is_promoted_without_a_comparison(fake, models):
     code, _, stderr = retrain(fake, models / "first")
     assert code == 0

@@ -16,7 +16,7 @@ from batchcam.data.loader import SampleDataset, prepare
 from batchcam.data.preprocessing import Preprocessing, chosen_preprocessing
 from batchcam.data.sources import Source, open_source
 from batchcam.data.timed_source import rest, timed
-from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError
+from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError, StoppedEarlyError
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
 from batchcam.network.model import class_count_of, load_state, network_for
@@ -77,6 +77,7 @@ def assemble(
     data: str,
     fallback: Preprocessing | None = None,
     sample_timeout: float = Compute().sample_timeout,
+    may_be_unreadable: bool = False,
 ) -> Assembly:
     """Load the checkpoint, list the dataset, and check that they fit.
 
@@ -85,8 +86,10 @@ def assemble(
         data: the dataset, as given.
         fallback: the preprocessing where neither the checkpoint nor an option says one.
         sample_timeout: seconds after which reading a sample is given up; 0: never.
+        may_be_unreadable: go on where none of the first samples can be read.
 
     Raises:
+        StoppedEarlyError: none of the first samples can be read.
         CheckpointError: it can't be read, or its keys are not the network's.
         DatasetError: it can't be listed, or its classes are not the checkpoint's.
         ConfigError: something that neither file says has to be said by an option.
@@ -97,7 +100,7 @@ def assemble(
     names, names_from, doubts = _class_names(classifier, checkpoint, source, class_count)
     matched = match_classes(source, names, classifier.label_kind)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
-    probe = _probe(source, preprocessing)
+    probe = _probe(source, preprocessing, may_be_unreadable)
     rest(source)
     return Assembly(
         checkpoint=checkpoint,
@@ -194,11 +197,12 @@ def _preprocessing(classifier: Classifier, checkpoint: Checkpoint) -> Preprocess
     return said
 
 
-def _probe(source: Source, preprocessing: Preprocessing | None) -> Tensor:
-    """Return up to PROBE_SAMPLES readable samples; noise if there are none among the first ones."""
+def _probe(source: Source, preprocessing: Preprocessing | None, may_be_unreadable: bool) -> Tensor:
+    """Return up to PROBE_SAMPLES readable samples; noise if there are none among the first ones, and need not be."""
     probe: list[Tensor] = []
     reason = "no sample"
-    for index in range(min(len(source), PROBE_ATTEMPTS)):
+    attempts = min(len(source), PROBE_ATTEMPTS)
+    for index in range(attempts):
         try:
             image = source.read(index).image
             if preprocessing is None and not isinstance(image, Tensor):
@@ -215,8 +219,12 @@ def _probe(source: Source, preprocessing: Preprocessing | None) -> Tensor:
             break
     if probe:
         return torch.stack(probe)
-    if preprocessing is None:
-        raise DatasetError(f"{source.spec}: none of the first {PROBE_ATTEMPTS} samples can be read: {reason}")
+    if preprocessing is None or not may_be_unreadable:
+        told = "".join(f" ({remark})" for remark in source.notes)
+        raise StoppedEarlyError(
+            f"{source.spec}: none of the first {attempts} images can be read: {reason}{told}: is the storage there? "
+            "Run the same command again when it is"
+        )
     height, width = preprocessing.image_size
     return torch.randint(
         0, 256, (PROBE_SAMPLES, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from batchcam.commands.explain.assembly import assemble
-from batchcam.commands.explain.config import ExplainConfig
+from batchcam.commands.explain.config import EVERYTHING, ExplainConfig
 from batchcam.commands.explain.planning import (
     bytes_of,
     control_of,
@@ -21,6 +21,7 @@ from batchcam.commands.explain.planning import (
     preflight,
     require_outside_dataset,
 )
+from batchcam.commands.explain.retry import read_unreadable, with_recorded_sizes
 from batchcam.commands.explain.work import Work, task_record
 from batchcam.commands.merge import MergeSummary, complete_run
 from batchcam.errors import BatchcamError, StoppedEarlyError
@@ -97,7 +98,12 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     existing = existing_plan(config.out)
     precision = config.compute.precision or (existing.precision if existing else "fp32")
     set_precision(precision, device, config.compute.threads)
-    assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
+    assembly = assemble(
+        config.classifier,
+        config.data,
+        sample_timeout=config.compute.sample_timeout,
+        may_be_unreadable=config.max_unreadable == EVERYTHING,
+    )
     method, control = method_of(config, existing), control_of(config, existing)
     same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
     target_layer = config.target_layer or (same_weights.target_layer if same_weights else None)
@@ -105,10 +111,12 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     if config.identity and method == EXACT:
         require_identity(proved, "fp32")
     plan = make_plan(config, existing, assembly, proved, precision)
+    landed = landed_shards(config.out, existing or plan)
+    recorded = read_unreadable(config.out, existing, landed) if existing and config.retry_unreadable else {}
     if existing:
+        plan = with_recorded_sizes(plan, existing, assembly, recorded)
         require_same(config.out, existing, plan)
-    landed = landed_shards(config.out, plan)
-    shards = [s for s in plan.shards if s.index not in landed and mine.takes(s.index)]
+    shards = [s for s in plan.shards if (s.index in recorded or s.index not in landed) and mine.takes(s.index)]
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
         return _summary(config, plan, shards, None, 0.0, None)
@@ -116,7 +124,7 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
-    work = Work(config, agreed, assembly, proved, shards, device)
+    work = Work(config, agreed, assembly, proved, shards, recorded, device)
     seconds = _recorded(config, mine, device, work) if shards else 0.0
     complete = len(landed_shards(config.out, agreed)) == len(agreed.shards)
     return _summary(config, agreed, shards, work, seconds, complete_run(config.out) if complete else None)

@@ -31,7 +31,7 @@ def reassemble(plan: Plan, classifier: Classifier, data: str) -> Assembly:
         classifier = dataclasses.replace(classifier, arch=plan.architecture)
     # a run over preprocessed tensors has none
     told = Preprocessing.from_dict(plan.preprocessing) if "image_size" in plan.preprocessing else None
-    assembly = assemble(classifier, data, told)
+    assembly = assemble(classifier, data, told, may_be_unreadable=True)
     if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
         raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
     if fingerprint(assembly) != plan.dataset_fingerprint:

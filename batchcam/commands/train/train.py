@@ -294,7 +294,11 @@ def _require_images(source: Source, labels: np.ndarray, names: Sequence[str]) ->
     missing = [*source.empty_classes, *(names[k] for k in np.flatnonzero(counts == 0).tolist())]
     if missing:
         listed = ", ".join(missing[:NAMED_CLASSES]) + ", …" * (len(missing) > NAMED_CLASSES)
-        why = "; its labels are whole numbers and count as class indices from 0, unless --label-kind names" if source.numeric else ""
+        why = (
+            "; its labels are whole numbers and count as class indices from 0, unless --label-kind names"
+            if source.numeric
+            else ""
+        )
         raise DatasetError(
             f"{source.spec}: no image of these classes: {listed}{why}; add images, or take the classes out"
         )
