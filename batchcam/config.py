@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import math
+import os
 import re
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from batchcam.errors import ConfigError
 from batchcam.rules import IDENTITY_TOLERANCE
@@ -40,6 +43,48 @@ MOST_OPTION_BYTES: Final = 2**24
 
 LONGEST_S: Final = 1e9
 """Thirty years; Python's timers refuse three hundred."""
+
+
+AnyPath = str | os.PathLike[str]
+AnySize = tuple[int, ...] | int | str | None
+AnyTriple = tuple[float, float, float] | float | str | None
+
+Read = TypeVar("Read")
+Asked = TypeVar("Asked")
+Built = TypeVar("Built")
+Summary = TypeVar("Summary")
+P = ParamSpec("P")
+
+if TYPE_CHECKING:
+
+    class Given(Generic[Read, Asked]):
+        """A field that reads as one type and may be given as another, which the check makes the first."""
+
+        def __get__(self, config: object, kind: type) -> Read: ...
+
+        def __set__(self, config: object, value: Asked) -> None: ...
+
+else:
+
+    class Given:
+        """The type that a field reads as."""
+
+        def __class_getitem__(cls, kinds: tuple[Any, Any]) -> Any:
+            return kinds[0]
+
+
+class Network(Protocol):
+    """A `torch.nn.Module` that takes images (N, C, H, W) and returns logits (N, K)."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+
+class MapDataset(Protocol):
+    """A map-style dataset: items (image or tensor, label), or (image or tensor, label, id)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,15 +229,18 @@ def parse_duration(text: str) -> float:
     raise ValueError(f"{text!r}: expected seconds, 90s, 15m, 2h or HH:MM:SS")
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(required, argument))
+# not frozen_default: mypy reads an inherited field of a frozen class as what it may be given as
+@dataclass_transform(field_specifiers=(required, argument, dataclasses.field))
 class Part:
     """A frozen dataclass of what a command is asked, or of a part of it; it is checked when it is built.
 
-    Where a field holds a Path, or what its option parses, a text will do.
+    Where a field holds a Path, or what its option parses, a text will do. The docstring lists what the options say.
     """
 
     def __init_subclass__(cls) -> None:
-        dataclasses.dataclass(frozen=True)(cls)
+        kind: Any = dataclasses.dataclass(frozen=True)(cls)
+        told = [f"    {f.name}: {option_of(f).help}" for f in dataclasses.fields(kind) if option_of(f).help]
+        cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *told])
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant.
@@ -207,12 +255,13 @@ class Part:
 def _checked(field: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
     if value is None:
         return None
-    if kind is Path:
-        return Path(value)
+    if kind in (Path, str) and isinstance(value, (str, os.PathLike)):
+        value = kind(os.fspath(value))
     option = option_of(field)
-    if option.parse and isinstance(value, str):
+    is_one_for_all = typing.get_origin(kind) is tuple and not isinstance(value, tuple)
+    if option.parse and (is_one_for_all or isinstance(value, str)):
         try:
-            value = option.parse(value)
+            value = option.parse(str(value))
         except ValueError as error:
             raise ConfigError(f"{flag_of(field)} {error}") from error
     option.check(flag_of(field), value)
@@ -229,7 +278,7 @@ class Config(Part):
 class RunConfig(Config):
     """What every command about one run is asked: the run directory, or one of its shards."""
 
-    run: Path = argument()
+    run: Given[Path, AnyPath] = argument()
 
 
 class PartialConfig(RunConfig):
@@ -240,12 +289,18 @@ class PartialConfig(RunConfig):
 
 
 class Classifier(Part):
-    """Which network, which classes, which preprocessing, where the checkpoint does not say."""
+    """Which network, which classes, which preprocessing, where the checkpoint does not say.
 
-    checkpoint: Path
+    A network in memory stands for a checkpoint, and the names themselves for a file of class names.
+    """
+
+    checkpoint: Given[Path | Network, AnyPath | Network]
+    _: dataclasses.KW_ONLY
     arch: str | None = field("torchvision's name of the network, where the checkpoint does not say.")
     model: str | None = field("Your own function that returns the network.", metavar="MODULE:CALLABLE")
-    class_names: Path | None = field("File with one class name a line, where the checkpoint does not say.")
+    class_names: Given[Path | Sequence[str] | None, AnyPath | Sequence[str] | None] = field(
+        "File with one class name a line, where the checkpoint does not say."
+    )
     label_kind: str | None = field(
         "What labels of a manifest are that are whole numbers.  [default: names where all are known, else indices]",
         choices=LABEL_KINDS,
@@ -253,18 +308,18 @@ class Classifier(Part):
     preprocess: str | None = field(
         "Preset: imagenet (256, crop 224) or seed (128, mean and std 0.5: what train does).", choices=PRESET_NAMES
     )
-    image_size: tuple[int, ...] | None = field(
+    image_size: Given[tuple[int, ...] | None, AnySize] = field(
         "The network's input, cropped from the centre.", metavar="N|HxW", parse=parse_size
     )
-    resize: tuple[int, ...] | None = field(
+    resize: Given[tuple[int, ...] | None, AnySize] = field(
         "Before the crop: shorter side to N, or exactly HxW.  [default: --image-size]",
         metavar="N|HxW",
         parse=parse_size,
     )
-    mean: tuple[float, float, float] | None = field(
+    mean: Given[tuple[float, float, float] | None, AnyTriple] = field(
         "Mean of the channels, in units of 0…1.", metavar="R,G,B", parse=parse_triple
     )
-    std: tuple[float, float, float] | None = field(
+    std: Given[tuple[float, float, float] | None, AnyTriple] = field(
         "Standard deviation of the channels.", metavar="R,G,B", parse=parse_triple
     )
 
@@ -272,11 +327,19 @@ class Classifier(Part):
         super().__post_init__()
         if self.arch and self.model:
             raise ConfigError("--arch and --model exclude each other: the callable of --model builds the whole network")
+        if self.is_in_memory and (self.arch or self.model):
+            raise ConfigError("--arch and --model say how to build a network: one in memory is built")
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the network itself is given, and no file."""
+        return not isinstance(self.checkpoint, Path)
 
 
 class Compute(Part):
     """How to compute; None where the run's plan, or else the machine, decides."""
 
+    _: dataclasses.KW_ONLY
     batch_size: int | None = field(
         f"Images of one forward pass.  [default: {DEFAULT_BATCH_SIZE}]", "-b", low=1, high=LARGEST_COUNT
     )
@@ -285,7 +348,7 @@ class Compute(Part):
     )
     threads: int | None = field("CPU threads of the network.  [default: all CPUs]", low=1, high=MOST_PROCESSES)
     device: str = field("cpu, cuda, cuda:N, or auto.", default="auto")
-    sample_timeout: float = field(
+    sample_timeout: Given[float, float | str] = field(
         "Give up an image that takes longer to read: it counts as unreadable. 0: never.",
         default="5m",  # longer than a file server's restart, shorter than a night
         low=0,
@@ -294,6 +357,21 @@ class Compute(Part):
         parse=parse_duration,
     )
     precision: str | None = field("Of the network's arithmetic; CAMs are float32.  [default: fp32]", choices=PRECISIONS)
+
+
+def keywords(config: Callable[P, Built], command: Callable[[Built], Summary]) -> Callable[P, Summary]:
+    """Return a command as the package's function of its name, which takes its config's fields."""
+
+    @functools.wraps(command)
+    def call(*values: P.args, **named: P.kwargs) -> Summary:
+        return command(config(*values, **named))
+
+    about = re.split("\n\n(?:Args|Raises):", inspect.cleandoc(command.__doc__ or ""))[0]
+    call.__doc__ = f"{about}\n\nArgs:{(config.__doc__ or '').partition('Attributes:')[2]}"
+    call.__module__ = "batchcam"  # where pickle finds it
+    returned = inspect.signature(command).return_annotation
+    vars(call)["__signature__"] = inspect.signature(config).replace(return_annotation=returned)
+    return call
 
 
 def require_outside(out: Path, run: Path) -> None:

@@ -89,6 +89,9 @@ class CamSelection:
         return class_count if self.is_all else self.top or 1 + self.has_label
 
 
+IN_MEMORY: Final = "in memory"
+"""What a record says first of a network or a dataset that is no file."""
+
 CONSTANT_RELATIVE_RANGE: Final = 1e-6
 """A CAM is constant when max - min <= this * max(abs(max), abs(min)): float32 rounding, not evidence."""
 
@@ -110,6 +113,11 @@ def identity_words(method: str, identity: bool) -> str:
     if method != EXACT:
         return f"none: maps by {method} do not add up to the logits"
     return "holds" if identity else "WAIVED: these maps do not explain the logits"
+
+
+def in_memory(value: object) -> str:
+    """Return what a record says of a network or a dataset in memory: that it is, and its class."""
+    return f"{IN_MEMORY}: {type(value).__module__}.{type(value).__qualname__}"
 
 
 def flag_name(flag: Status) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from batchcam.config import (
     parse_duration,
     parse_size,
     parse_triple,
+    required,
 )
 from batchcam.data.preprocessing import PRESETS
 from batchcam.errors import EXIT_USAGE, ConfigError
@@ -40,7 +42,7 @@ class Order(Config):
     """What a kitchen is asked."""
 
     guest: str = argument()
-    meal: Meal = field("What to eat.", "--dish")
+    meal: Meal = required("What to eat.", "--dish")
     plates: int = field("How many.", default=1, low=1, high=9)
     tip: float | None = field("On top, in per cent.", default=None, above=0, below=100)
     wait: float = field("How long.", default="1m", parse=parse_duration)
@@ -97,6 +99,14 @@ def test_a_field_like_another_has_its_default_its_option_and_its_check():
     assert Snack().plates == 1
     with pytest.raises(ConfigError, match="--plates 0: must be from 1 to 9"):
         Snack(plates=0)
+
+
+def test_the_docstring_has_what_the_options_say():
+    assert inspect.getdoc(Order) == (
+        "What a kitchen is asked.\n\nAttributes:\n    quiet: No progress and no notes.\n    meal: What to eat.\n"
+        "    plates: How many.\n    tip: On top, in per cent.\n    wait: How long.\n    share: Of the table.\n"
+        "    again: Where the last one is."
+    )
 
 
 def test_arch_and_model_exclude_each_other():

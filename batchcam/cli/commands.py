@@ -13,8 +13,7 @@ from typing import Any
 
 import click
 
-from batchcam import __version__
-from batchcam.cli.options import PROCESS_OPTIONS, build, parameters
+from batchcam.cli.options import PROCESS_OPTIONS, build, parameters, version_option
 from batchcam.cli.variables import remarks
 from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.demo.config import DemoConfig
@@ -23,6 +22,7 @@ from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.export.config import ExportConfig
 from batchcam.commands.faithfulness.config import FaithfulnessConfig
 from batchcam.commands.info.config import InfoConfig
+from batchcam.commands.jobs.config import JobsConfig
 from batchcam.commands.localize.config import LocalizeConfig
 from batchcam.commands.render.config import RenderConfig
 from batchcam.commands.report.config import ReportConfig
@@ -101,7 +101,7 @@ class Command:
 
 
 @click.group(context_settings=CONTEXT, epilog="`batchcam COMMAND -h` ends with an example and the exit codes.")
-@click.version_option(__version__, prog_name="batchcam")
+@version_option
 def cli() -> None:
     """Explain a whole dataset's predictions with class activation maps, in a record that an auditor can trust."""
     for remark in remarks(cli, os.environ):
@@ -134,15 +134,18 @@ COMMANDS = (
             "odd."),
     Command("localize", LocalizeConfig, "runs/monday --annotations photos/annotations.csv --out scores",
             "Tell whether the maps find annotated objects: MaxBoxAccV2, PxAP, pointing game, energy inside.",
-            text="commands.localize.localize"),
+            text="commands.localize.text"),
     Command("faithfulness", FaithfulnessConfig, "runs/monday --checkpoint model.pth --data photos/test --out scores",
             "Tell whether the network uses what the maps point to: deletion, insertion and ROAD, beside baselines.",
-            text="commands.faithfulness.faithfulness"),
+            text="commands.faithfulness.text"),
     Command("export", ExportConfig, "runs/monday --to csv --out monday-table",
             "Hand a run over in another tool's format: ViRelAy, WSOL score maps, pictures, tables."),
     Command("compare", CompareConfig, "runs/monday runs/tuesday --max-accuracy-drop 1 --min-cam-similarity 0.5",
             "Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts.",
             text="commands.compare.text"),
+    Command("jobs", JobsConfig, "~/jobs",
+            "Copy the job scripts for cron, Slurm and several GPUs into DIR, where you can adapt them.",
+            findings=False),
 )  # fmt: skip
 
 for each in COMMANDS:

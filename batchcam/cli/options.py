@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from batchcam import __version__
+import batchcam
 from batchcam.cli.config_file import read_config
 from batchcam.cli.variables import variable_of
 from batchcam.config import Option, Part, flag_of, members, option_of
@@ -34,6 +34,17 @@ class Choice(TextChoice):
         return value
 
 
+def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"batchcam, version {batchcam.__version__}")
+        context.exit()
+
+
+version_option = click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+    help="Show the version and exit.",
+)  # fmt: skip
+
 PROCESS_OPTIONS = (
     click.option("--json", "as_json", is_flag=True, envvar=variable_of("json"),
                  help="End stdout with one line: a JSON object."),
@@ -43,7 +54,7 @@ PROCESS_OPTIONS = (
     ),
     click.option("--debug", is_flag=True, expose_value=False, envvar=variable_of("debug"),
                  help="Traceback on failure."),
-    click.version_option(__version__, prog_name="batchcam"),
+    version_option,
 )  # fmt: skip
 """What every command is asked that is no part of its config."""
 

@@ -14,6 +14,7 @@ from batchcam.rules import CONSTANT_RELATIVE_RANGE, PALETTES
 _COLOUR_MAPS: Final = {name: getattr(cv2, f"COLORMAP_{name.upper()}") for name in PALETTES}
 """OpenCV's numbers for them."""
 
+STRENGTH: Final = 0.5  # share of the heatmap in an overlay
 OUTSIDE_BRIGHTNESS: Final = 0.45  # of the grey that stands for what the network did not see
 GRID_LINE_SHARE: Final = 200  # of the shorter side of the network's view is a grid line's width
 SMALLEST_GRID_CELL: Final = 4  # pixels below which lines would hide the cells
@@ -124,7 +125,7 @@ def overlay(
     normalised_map: np.ndarray,
     crop_box: Sequence[float] | np.ndarray,
     palette: str = "viridis",
-    alpha: float = 0.5,
+    alpha: float = STRENGTH,
     cells: bool = False,
 ) -> np.ndarray:
     """Return the original image with the heatmap over what the network saw, and the rest dimmed and grey.
@@ -157,7 +158,7 @@ def signed_overlay(
     cam: np.ndarray,
     crop_box: Sequence[float] | np.ndarray,
     limit: float,
-    alpha: float = 0.6,
+    alpha: float = STRENGTH,
     cells: bool = False,
 ) -> np.ndarray:
     """Return the original image in grey with a raw map's evidence over it: red for the class, blue against it.

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from batchcam import __version__
+import batchcam
 from batchcam.errors import RunError
-from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, MAP_KINDS, METHODS, CamSelection
+from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, IN_MEMORY, MAP_KINDS, METHODS, CamSelection
 from batchcam.store import landing
 from batchcam.store.document import SIZE_LIMIT, canonical, read_document, seal
 from batchcam.store.schema import MOST_TEXT_BYTES, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, shard_file
@@ -52,7 +52,7 @@ class Plan:
     """Everything that decides the bytes of a run's shards.
 
     Attributes:
-        checkpoint_sha256: digest of the checkpoint file, hex.
+        checkpoint_sha256: digest of the checkpoint file, hex; of a network in memory that of its state dict.
         dataset_fingerprint: see `dataset_fingerprint`.
         class_names: K names, by class index.
         target_layer: name of the module whose output is explained.
@@ -99,6 +99,26 @@ class Plan:
         """SHA-256, hex, of what the run is (IDENTITY_FIELDS)."""
         content = self.to_dict()
         return hashlib.sha256(canonical({f: content[f] for f in IDENTITY_FIELDS}).encode()).hexdigest()
+
+    @property
+    def exact(self) -> bool:
+        """Whether the maps are exact CAMs; no identity covers those of gradient methods."""
+        return self.method == EXACT
+
+    @property
+    def waived(self) -> bool:
+        """Whether the proof that exact CAMs add up to the logits was waived."""
+        return self.exact and not self.identity
+
+    @property
+    def is_control(self) -> bool:
+        """Whether weights were replaced by random ones."""
+        return self.control != CONTROLS[0]
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the network was given as an object: `checkpoint_sha256` is then its state dict's digest."""
+        return self.architecture.startswith(IN_MEMORY)
 
     @property
     def maps_per_sample(self) -> int:
@@ -176,7 +196,7 @@ class Plan:
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} of the plan is not one that this batchcam knows")
-        if self.identity is True and self.method != EXACT:
+        if self.identity is True and not self.exact:
             raise ValueError("the plan claims an identity for maps that have none")
         if type(self.identity) is not bool or not isinstance(self.preprocessing, dict):
             raise ValueError("identity of the plan is not true or false, or preprocessing no table")
@@ -291,7 +311,7 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any]) -> Plan:
         raise RunError(f"{run / SHARD_FOLDER}: a link; a run holds its files itself: link the whole run instead")
     landing.make_folder(run / SHARD_FOLDER)
     content = {
-        "batchcam_version": __version__,
+        "batchcam_version": batchcam.__version__,
         "run_id": plan.run_id,
         "plan": plan.to_dict(),
         "origin": dict(origin),

@@ -31,6 +31,7 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
     "faithfulness": (["run"], {"checkpoint": "a.pth", "data": "data"}),
     "export": (["run"], {"to": "virelay", "out": "exported"}),
     "compare": (["old", "new"], {}),
+    "jobs": (["folder"], {}),
 }
 """Arguments of each command, and options that it can't do without, or others can't."""
 
@@ -41,15 +42,14 @@ WRITTEN = {"TIME": "90s", "N|HxW": "32x48", "R,G,B": "0.25,0.5,1", "SELECTION": 
 """What people write for what the help calls so."""
 
 
-def process_options() -> set[str]:
-    return {"json", "config", "debug", "version"}
+PROCESS = {"json", "config", "debug", "version"}
 
 
 def own(command: Command) -> dict[str, click.Option]:
     """The options that come from the command's config, by long name."""
     options = [p for p in cli.commands[command.name].params if isinstance(p, click.Option)]
     named = {max(p.opts, key=len).lstrip("-"): p for p in options}
-    return {name: p for name, p in named.items() if name not in process_options()}
+    return {name: p for name, p in named.items() if name not in PROCESS}
 
 
 def leaves(config: Part, where: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

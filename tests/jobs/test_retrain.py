@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.helpers.fake_batchcam import Fake, write_totals
+from tests.helpers.fake_batchcam import JOBS, Fake, write_totals
 
 STEPS = ["train", "evaluate", "explain", "verify", "compare"]
 

@@ -15,9 +15,10 @@ from batchcam.errors import DeviceError, ModelError
 from batchcam.maps import parts
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request
 from batchcam.maps.gradients import with_gradients
+from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.network.device import pick_device
 from batchcam.network.precision import in_precision, set_precision
-from batchcam.network.proof import ExplainableNetwork, prove
+from batchcam.network.proof import ExactNetwork, prove
 from batchcam.rules import EXACT, IDENTITY_TOLERANCE, METHODS, CamSelection, Status
 from tests.helpers.networks import (
     CHANNELS,
@@ -234,6 +235,21 @@ def test_sample_of_nan_or_infinity_is_flagged_without_a_prediction_or_a_map(netw
     assert not np.isfinite(batch.logits[3]).all()
 
 
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_maps_by_gradients_have_no_residual_not_even_in_a_row_without_a_class(network, images, method):
+    images[3] = torch.nan
+    batch = explain(with_gradients(network, images[:2], method), images, cams="predicted", identity=False)
+    assert batch.cam_class[:, 0].tolist() == [*batch.prediction[:3], -1, *batch.prediction[4:]]
+    assert np.isnan(batch.identity_residual).all()
+
+
+def test_all_classes_maps_by_gradients_are_those_of_each_class_alone(network, images):
+    found = with_gradients(network, images, "gradcam")
+    both = explain(found, images, cams="all"), explain(found, images, cams="topk:3")
+    for ranked, row in zip(both[1].cam_class, range(COUNT), strict=True):
+        np.testing.assert_array_equal(both[0].cams[row][ranked], both[1].cams[row])
+
+
 def test_float_map_of_a_sample_without_a_prediction_is_nan(network, images):
     proved = prove(network, images)
     with torch.no_grad():
@@ -312,7 +328,7 @@ def test_bfloat16_records_float32_within_its_tolerance():
     assert 0 < np.abs(rough.cams - exact.cams).max() < 0.1 * np.ptp(exact.cams)
 
 
-def noisy() -> ExplainableNetwork:
+def noisy() -> ExactNetwork:
     network = seeded(RandomDropNetwork)
     proved = prove(network, random_images(2, *SIZE))
     network.noisy = True
@@ -428,7 +444,7 @@ def test_hook_is_gone_after_the_block(network, images):
 def test_hook_is_gone_after_the_network_raised_inside_the_block(images):
     network = seeded(FailingNetwork)
     proved = prove(seeded(GapNetwork), images)
-    proved = ExplainableNetwork(network, "body", proved.weight, proved.bias, proved.grid_size, 0.0)
+    proved = ExactNetwork(network, "body", proved.weight, proved.bias, proved.grid_size, 0.0)
     with pytest.raises(RuntimeError, match="out of memory"):
         explain(proved, images)
     assert hook_count(network) == 0

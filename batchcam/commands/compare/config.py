@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from batchcam.config import Config, argument, field, require_outside
+from batchcam.config import AnyPath, Config, Given, argument, field, require_outside
 
 LIMITS: Final = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity")
 
@@ -22,8 +22,8 @@ class CompareConfig(Config):
     Where a limit of similarity is asked for, `min_compared` holds for the samples with a pair of CAMs, too.
     """
 
-    old: Path = argument()
-    new: Path = argument()
+    old: Given[Path, AnyPath] = argument()
+    new: Given[Path, AnyPath] = argument()
     max_flips: float | None = field("Gate: percent of compared samples whose prediction changed.", **PERCENT)
     max_accuracy_drop: float | None = field("Gate: percentage points, on samples labelled in both.", **PERCENT)
     min_cam_similarity: float | None = field("Gate: mean similarity (rank correlation) of the CAMs.", **SIMILARITY)
@@ -31,7 +31,7 @@ class CompareConfig(Config):
     min_compared: float | None = field(
         f"Gate: percent of OLD compared.  [default: {MIN_COMPARED:g} with a gate; 0: off]", **PERCENT
     )
-    out: Path | None = field("Folder for compare.h5, compare.json and movers.csv.")
+    out: Given[Path | None, AnyPath | None] = field("Folder for compare.h5, compare.json and movers.csv.")
     shared_classes: bool = field("Compare the classes that both runs name, and leave out the others.", default=False)
     target: str = field("Whose class's CAMs to compare.", default="old", choices=("old", "new", "label"))
     top: int = field("Movers to list of each kind.", default=50, low=0, high=10_000)

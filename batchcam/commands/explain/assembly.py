@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from batchcam.config import Classifier, Compute, read_option_file
+from batchcam.config import Classifier, Compute, MapDataset, read_option_file
 from batchcam.data.callables import load_callable
 from batchcam.data.labels import match_classes, own_classes
 from batchcam.data.loader import SampleDataset, prepare
+from batchcam.data.map_source import MapSource
 from batchcam.data.preprocessing import Preprocessing, chosen_preprocessing
 from batchcam.data.sources import Source, open_source
 from batchcam.data.timed_source import rest, timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError, StoppedEarlyError
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
+from batchcam.network.in_memory import as_checkpoint, copied
 from batchcam.network.model import class_count_of, load_state, network_for
-from batchcam.rules import composed
+from batchcam.rules import composed, in_memory
 
 PROBE_SAMPLES = 4
 PROBE_ATTEMPTS = 64  # first samples looked at for readable ones
@@ -33,7 +36,7 @@ class Assembly:
     Attributes:
         checkpoint: the weights and what their file says.
         network: with the weights loaded, in evaluation mode, on the CPU.
-        architecture: its name: torchvision's, or `module:callable`.
+        architecture: its name: torchvision's, `module:callable`, or the class of a network in memory.
         class_names: K names, by class index.
         source: the dataset.
         labels: the dataset's labels as indices into `class_names`, -1 unknown, int64 (n,).
@@ -74,7 +77,7 @@ class Assembly:
 
 def assemble(
     classifier: Classifier,
-    data: str,
+    data: str | MapDataset,
     fallback: Preprocessing | None = None,
     sample_timeout: float = Compute().sample_timeout,
     may_be_unreadable: bool = False,
@@ -83,7 +86,7 @@ def assemble(
 
     Args:
         classifier: the network, as the options say.
-        data: the dataset, as given.
+        data: the dataset, as given, or itself.
         fallback: the preprocessing where neither the checkpoint nor an option says one.
         sample_timeout: seconds after which reading a sample is given up; 0: never.
         may_be_unreadable: go on where none of the first samples can be read.
@@ -94,9 +97,9 @@ def assemble(
         DatasetError: it can't be listed, or its classes are not the checkpoint's.
         ConfigError: something that neither file says has to be said by an option.
     """
-    checkpoint = load_checkpoint(classifier.checkpoint)
+    checkpoint = _checkpoint(classifier)
     network, architecture, class_count = _network(classifier, checkpoint)
-    source = timed(open_source(data), sample_timeout)
+    source = timed(open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data), sample_timeout)
     names, names_from, doubts = _class_names(classifier, checkpoint, source, class_count)
     matched = match_classes(source, names, classifier.label_kind)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
@@ -116,8 +119,19 @@ def assemble(
     )
 
 
+def _checkpoint(classifier: Classifier) -> Checkpoint:
+    given = classifier.checkpoint
+    if isinstance(given, nn.Module):
+        return as_checkpoint(given)
+    if isinstance(given, Path):
+        return load_checkpoint(given)
+    raise ModelError(f"a {type(given).__name__} is given as the network: expected a checkpoint's path or an nn.Module")
+
+
 def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str, int]:
     where = str(checkpoint.path)
+    if isinstance(classifier.checkpoint, nn.Module):
+        return copied(classifier.checkpoint), where, class_count_of(checkpoint.state, where)
     if classifier.model:
         network = _call(classifier.model)
         if not isinstance(network, nn.Module):
@@ -152,8 +166,8 @@ def _class_names(
     """Return the class names by index, who says them, and what to tell about that."""
     remarks: tuple[str, ...] = ()
     names, names_from = checkpoint.class_names, "the checkpoint"
-    if classifier.class_names:
-        given = _read_class_names(classifier.class_names)
+    if classifier.class_names is not None:
+        given = _given_class_names(classifier.class_names)
         if names and tuple(map(composed, given)) != tuple(map(composed, names)):
             raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
         names, names_from = (names, names_from) if names else (given, "--class-names")
@@ -175,11 +189,11 @@ def _class_names(
     return names, names_from, remarks
 
 
-def _read_class_names(path: Path) -> tuple[str, ...]:
-    lines = read_option_file(path, "--class-names").splitlines()
+def _given_class_names(given: Path | Sequence[str]) -> tuple[str, ...]:
+    lines = read_option_file(given, "--class-names").splitlines() if isinstance(given, Path) else given
     names = tuple(line.strip() for line in lines if line.strip())
     if not names or len(set(names)) != len(names):
-        raise ConfigError(f"--class-names {path}: expected one name a line, each once")
+        raise ConfigError(f"--class-names {given}: expected one name a line, each once")
     return names
 
 

@@ -11,7 +11,7 @@ from batchcam.commands.render.config import Selection
 from batchcam.errors import ConfigError, one_line
 from batchcam.store.run import Run
 
-BLOCK_BYTES: Final = 64 * 2**20  # of logits read at once
+LOGIT_BYTES: Final = 40  # held for each logit while samples are ranked: float64, a few times
 NAMED_CLASSES: Final = 10  # that an error lists
 
 
@@ -95,14 +95,8 @@ def _of_logits(
     """Return a ranking by a function of log probabilities (b, K) and labels (b,)."""
 
     def values(run: Run, rows: np.ndarray) -> np.ndarray:
-        ranked = np.full(len(run), np.nan)
-        mask = np.zeros(len(run), bool)
-        mask[rows] = True
-        block_rows = max(1, BLOCK_BYTES // (4 * len(run.class_names)))
-        labels, places, start = run.label[:], np.flatnonzero(mask), 0
-        for block in run.chunks("logits", rows=block_rows, mask=mask):
-            part = places[start : start + len(block["logits"])]
-            start += len(part)
+        ranked, labels = np.full(len(run), np.nan), run.label[:]
+        for part, block in run.blocks(("logits",), np.sort(rows), held=LOGIT_BYTES * len(run.class_names)):
             with np.errstate(all="ignore"):  # NaN is data here
                 ranked[part] = function(_log_softmax(block["logits"].astype(np.float64)), labels[part])
         return np.asarray(ranked[rows])

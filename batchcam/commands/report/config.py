@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import PartialConfig, field, originals, require_outside, required
+from batchcam.config import AnyPath, Given, PartialConfig, field, originals, require_outside, required
 from batchcam.errors import ConfigError
 
 SUFFIXES: Final = (".html", ".htm")
@@ -15,9 +15,11 @@ MOST_TOP: Final = 200  # pictures of a kind: about 15 kB each, in a file that ma
 class ReportConfig(PartialConfig):
     """Everything that `report` is asked."""
 
-    out: Path = required("FILE.html: one file that needs nothing else.")
+    out: Given[Path, AnyPath] = required("FILE.html: one file that needs nothing else.")
     data: str | None = originals()
-    against: Path | None = field("An older run of the same samples: tell what moved since.", metavar="OLD")
+    against: Given[Path | None, AnyPath | None] = field(
+        "An older run of the same samples: tell what moved since.", metavar="OLD"
+    )
     top: int = field("Most pictures of each kind.", default=24, low=0, high=MOST_TOP)
 
     def __post_init__(self) -> None:

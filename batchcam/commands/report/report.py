@@ -9,6 +9,7 @@ from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.report.content import Content
 from batchcam.commands.report.page import write_page
 from batchcam.commands.report.reading import read_content
+from batchcam.config import keywords
 from batchcam.job.console import note
 from batchcam.pictures.originals import State, open_originals
 from batchcam.record.asked import open_asked
@@ -68,6 +69,9 @@ def report(config: ReportConfig) -> ReportSummary:
     landing.land(config.out, image)
     landing.remove_stale_partials(config.out.parent, [config.out.name])
     return _summary(config, content, len(image))
+
+
+by_keywords = keywords(ReportConfig, report)
 
 
 def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary:

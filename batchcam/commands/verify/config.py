@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchcam.config import Classifier, RunConfig, field, random_seed
+from batchcam.config import AnyPath, Classifier, Given, MapDataset, RunConfig, field, random_seed
 from batchcam.errors import ConfigError
 
 
@@ -11,7 +11,7 @@ class VerifyConfig(RunConfig):
 
     recompute: int = field("Run the network again on so many samples.", default=0, low=0)
     classifier: Classifier | None = field("The run's checkpoint, for --recompute.", "--checkpoint")
-    data: str | None = field("The run's dataset, for --recompute.")
+    data: Given[str | MapDataset | None, AnyPath | MapDataset | None] = field("The run's dataset, for --recompute.")
     seed: int = random_seed("the draw of samples")
     device: str = field("Where to recompute: cpu, cuda, cuda:N or auto.", default="auto")
 

@@ -11,9 +11,9 @@ from types import TracebackType
 import numpy as np
 
 from batchcam.commands.verify.config import VerifyConfig
+from batchcam.config import keywords
 from batchcam.job.confined import DiedError, ask
 from batchcam.job.console import Progress, note
-from batchcam.job.stop import stop_if_asked
 from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, SHARD_FOLDER
@@ -53,6 +53,11 @@ class VerifySummary:
     def findings(self) -> int:
         """How many findings there are."""
         return len(self.found)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was found."""
+        return not self.found
 
     @property
     def told(self) -> list[str]:
@@ -99,6 +104,9 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
     )
 
 
+by_keywords = keywords(VerifyConfig, verify)
+
+
 def _ranges(numbers: Sequence[int]) -> str:
     """Return ascending numbers of shards as text, such as "00001 to 00003, 00007"."""
     edges = [i for i, n in enumerate(numbers) if i == 0 or n != numbers[i - 1] + 1]
@@ -124,7 +132,6 @@ def _survive(run: Path, bar: _Bar) -> Inspection:
                 bar.tell(**message)
             raise DiedError("its process said nothing at all")
         except DiedError as error:
-            stop_if_asked()  # a scheduler's signal ends a process that has only just started
             deadly[bar.reading] = str(error)
     found = [Finding(Kind.FILE_UNREADABLE, file, message) for file, message in deadly.items()]
     rest = Finding(Kind.FILE_UNREADABLE, SHARD_FOLDER, "the rest of the run is not checked: too many such files")

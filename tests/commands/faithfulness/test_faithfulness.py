@@ -24,9 +24,10 @@ from batchcam.commands.explain.explain import explain
 from batchcam.commands.faithfulness import imputation as faithfulness
 from batchcam.commands.faithfulness.config import SUBSTRATE_NAMES, FaithfulnessConfig
 from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Probe, follow
-from batchcam.commands.faithfulness.faithfulness import FaithfulnessSummary, draw, faithfulness_text
+from batchcam.commands.faithfulness.faithfulness import FaithfulnessSummary, draw
 from batchcam.commands.faithfulness.faithfulness import faithfulness as command
 from batchcam.commands.faithfulness.files import PAIRS
+from batchcam.commands.faithfulness.text import faithfulness_text
 from batchcam.config import Classifier, Compute
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, RunError
 from batchcam.maps import cam

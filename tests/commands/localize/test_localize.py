@@ -19,9 +19,10 @@ from batchcam.commands.export.export import export
 from batchcam.commands.localize.config import LocalizeConfig
 from batchcam.commands.localize.files import HEADER
 from batchcam.commands.localize.frames import Frame
-from batchcam.commands.localize.localize import LocalizeSummary, localize, localize_text
+from batchcam.commands.localize.localize import LocalizeSummary, localize
 from batchcam.commands.localize.protocol import ANY, LARGEST, Tally, Truth, evidence, judge
 from batchcam.commands.localize.scores import SCORES
+from batchcam.commands.localize.text import localize_text
 from batchcam.errors import ConfigError, DatasetError, RunError
 from batchcam.store.document import read_document
 from tests.helpers.export_runs import IMAGE_SIZE, shard_columns, write_run
