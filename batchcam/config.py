@@ -31,6 +31,7 @@ DEFAULT_BATCH_SIZE: Final = 64
 PRECISIONS: Final = tuple(IDENTITY_TOLERANCE)
 PRESET_NAMES: Final = ("imagenet", "seed")
 LABEL_KINDS: Final = ("names", "indices")
+START_METHODS: Final = ("fork", "spawn")
 
 LARGEST_COUNT: Final = 2**31 - 1
 """More does not fit into torch's integers or a run's plan."""
@@ -345,6 +346,9 @@ class Compute(Part):
     )
     workers: int | None = field(
         "Processes that decode images.  [default: a quarter of the CPUs]", "-j", low=0, high=MOST_PROCESSES
+    )
+    start_method: str | None = field(
+        "How these are started, where a dataset can't be forked.  [default: as Python does]", choices=START_METHODS
     )
     threads: int | None = field("CPU threads of the network.  [default: all CPUs]", low=1, high=MOST_PROCESSES)
     device: str = field("cpu, cuda, cuda:N, or auto.", default="auto")

@@ -11,8 +11,9 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from batchcam.data.passing_faults import passing_fault
 from batchcam.data.samples import UNKNOWN_SIZE, FileSource, PackedText
-from batchcam.errors import DatasetError, one_line
+from batchcam.errors import BatchcamError, DatasetError, one_line
 from batchcam.images.decoding import IMAGE_ENDINGS
 
 _NAMED: Final = 5
@@ -192,7 +193,9 @@ class _Listing:
         except OSError as error:
             raise self._cannot_list(folder, error) from error
 
-    def _cannot_list(self, folder: str, error: OSError) -> DatasetError:
+    def _cannot_list(self, folder: str, error: OSError) -> BatchcamError:
+        if fault := passing_fault(error):
+            return fault
         path = _shown(os.path.join(self.root, folder))
         return DatasetError(f"{path}: cannot list this folder: {error.strerror}; make it readable or move it away")
 

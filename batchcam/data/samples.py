@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from batchcam.data.passing_faults import passing_fault
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError, decode_image
 from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
@@ -26,11 +26,6 @@ UNKNOWN_SIZE: Final = -1
 
 MOST_BYTES: Final = 2**30
 """Largest stored image: the most pixels that are decoded take less, unpacked, at 16 bits for each of four channels."""
-
-_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_SERVER_GONE: Final = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH})
-NOT_OF_THE_FILE: Final = _OUT_OF_RESOURCES | _SERVER_GONE
-"""System errors that say nothing about the file: no memory or descriptor left, or the file server does not answer."""
 
 
 class PackedText(Sequence[str]):
@@ -215,9 +210,12 @@ def unreadable(error: OSError) -> UnreadableImageError:
     """Return the reason why a file can't be read, without its path.
 
     Raises:
-        OSError: it says nothing about the file; a rerun may read it.
+        PassingFaultError: it says nothing about the file; a rerun may read it.
+        OSError: it is no error of the system's.
     """
-    if error.errno is None or error.errno in NOT_OF_THE_FILE:
+    if fault := passing_fault(error):
+        raise fault from error
+    if error.errno is None:
         raise error
     return UnreadableImageError(os.strerror(error.errno))
 

@@ -24,7 +24,7 @@ class HungStorageError(StoppedEarlyError):
     """So many reads hang that the storage, and not the samples, must be the trouble."""
 
     def __init__(self, message: object = "") -> None:
-        """Say so, whatever torch makes of the message on the way from a loader process."""
+        """Say so; a copy from a loader process comes with its message."""
         super().__init__(
             f"{MOST_STUCK} reads of samples hang: is the dataset's storage still there? "
             "run the same command again when it is"

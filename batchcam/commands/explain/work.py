@@ -116,7 +116,9 @@ class Work:
         total = sum(s.count for s in self._shards)
         with (
             # forks the loader processes, before any thread of the writer starts
-            BatchStream(assembly.dataset, self._index_lists(), processes, self._device) as batches,
+            BatchStream(
+                assembly.dataset, self._index_lists(), processes, self._device, self._config.compute.start_method
+            ) as batches,
             Explainer(explainable, assembly.preprocessing, request, self._device) as explainer,
             Progress("explain", total, "images", self._config.quiet) as progress,
             ShardWriter(self._config.out, plan, *explainable.classifier()) as writer,

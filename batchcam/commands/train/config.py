@@ -29,6 +29,7 @@ class TrainConfig(Config):
     mean: tuple[float, float, float] | None = like(Classifier, "mean")
     std: tuple[float, float, float] | None = like(Classifier, "std")
     workers: int | None = like(Compute, "workers")
+    start_method: str | None = like(Compute, "start_method")
     threads: int | None = like(Compute, "threads")
     device: str = like(Compute, "device")
     sample_timeout: float = like(Compute, "sample_timeout")

@@ -317,7 +317,7 @@ def _fingerprint(samples: _Samples) -> str:
 
 
 def _stream(config: TrainConfig, samples: _Samples, batches: Sequence[list[int]], device: torch.device) -> BatchStream:
-    return BatchStream(samples.dataset, batches, loader_processes(config.workers), device)
+    return BatchStream(samples.dataset, batches, loader_processes(config.workers), device, config.start_method)
 
 
 def _validate(
