@@ -20,6 +20,9 @@
 # With --keep N, when a night has ended well, all runs go that are older than the N-th newest complete one, except
 # `latest`. Only dated directories that hold a run.json are ever removed, each with its report and its log.
 #
+# With --sign KEY, KEY is a private key without a passphrase, or a public one whose private key an agent holds. Then
+# batchcam verify RUN --signature RUN/signatures/manifest.json.sig --allowed-signers FILE tells whose run it is.
+#
 # Silent when all is well, as cron mails what is printed; otherwise it says what happened and what to do.
 # A run of which most images could not be read replaces nothing: `latest` stays, --keep does not count it, and the next
 # start of that day tries again.
@@ -33,8 +36,9 @@ source "$(dirname "$(readlink -f "$0")")/common.sh"
 
 usage() {
     cat <<'END'
-usage: nightly.sh [--keep N] CKPT DATA RUNS [option of batchcam explain]...
+usage: nightly.sh [--keep N] [--sign KEY] CKPT DATA RUNS [option of batchcam explain]...
   --keep N    remove runs that are older than the N newest complete ones (default: keep all)
+  --sign KEY  sign the manifest of each verified run with this SSH key: RUN/signatures/manifest.json.sig
 END
 }
 
@@ -67,6 +71,7 @@ fail() {
     explain-*) advice+=" If model or data changed on purpose since the run was begun, move the run away." ;;
     verify-3) advice="do not use the run. Remove the files that are named and start the same command again today." ;;
     verify-*) advice="the run is complete, but was not verified. Start the same command again today." ;;
+    sign-*) advice="the run is complete and verified, but not signed. Start the same command again today." ;;
     report-*) advice="the run is complete and verified. For its report start the same command again today." ;;
     esac
     tell "$told (exit code $code)" "$advice"
@@ -78,6 +83,13 @@ step() {
     printf '%(%F %T)T batchcam%s\n' -1 "$(printf ' %q' "$@")" >>"$run.log"
     code=0
     attend batchcam "$@" >>"$run.log" 2>&1 || code=$?
+}
+
+sign() {
+    local signature folder=$run/signatures
+    mkdir -p -- "$folder" &&
+        signature=$(ssh-keygen -Y sign -f "$key" -n batchcam <"$run/manifest.json") &&
+        printf '%s\n' "$signature" >"$folder/.new" && mv -fT -- "$folder/.new" "$folder/manifest.json.sig"
 }
 
 explain_into() {
@@ -96,6 +108,10 @@ explain_into() {
         ended=3
         tell "most images could not be read (exit code 3)" "mount their storage and start the same command again today."
         return
+    fi
+    if [ -n "$key" ] && ! sign >>"$run.log" 2>&1; then
+        code=1
+        fail sign
     fi
     point "$runs/latest" "$(basename "$run")"
     step report "$run" --out "$run.html"
@@ -131,12 +147,16 @@ remove_old_runs() {
     done
 }
 
-keep=''
+keep='' key=''
 while [ $# -gt 0 ]; do
     case $1 in
     --keep)
         [[ ${2-} =~ ^[1-9][0-9]{0,8}$ ]] || refuse "--keep ${2-}: not a number of runs"
         keep=$2 && shift
+        ;;
+    --sign)
+        [ -f "${2-}" ] || refuse "--sign ${2-}: not a key's file"
+        key=$2 && shift
         ;;
     -h | --help)
         usage
@@ -160,7 +180,8 @@ fi
 mkdir -p -- "$runs"
 lock "$runs"
 today=$runs/$(date +%F)
-if [ "$runs/latest" -ef "$today" ] && [ -e "$today.html" ]; then
+if [ "$runs/latest" -ef "$today" ] && [ -e "$today.html" ] &&
+    { [ -z "$key" ] || [ -e "$today/signatures/manifest.json.sig" ]; }; then
     [ -f "$checkpoint" ] || exit 0
     digest=$(sha256sum <"$checkpoint")
     grep -qF "${digest%% *}" "$today/run.json" && exit 0

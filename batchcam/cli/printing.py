@@ -70,8 +70,10 @@ def verify_text(summary: VerifySummary) -> str:
         f"{counted(summary.samples, 'sample')}{unreadable} in {counted(summary.shards, 'shard')}, "
         f"{readable_size(summary.bytes)} checked{again}"
     )
+    lines += [f"not checked: {each}" for each in summary.unchecked]
     if summary.manifest_sha256:
-        lines.append(f"manifest.json SHA-256 {summary.manifest_sha256}")
+        signed = f", signed by {one_line(summary.signed_by)}" if summary.signed_by else ""
+        lines.append(f"manifest.json SHA-256 {summary.manifest_sha256}{signed}")
     return "\n".join(lines)
 
 

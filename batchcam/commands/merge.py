@@ -57,6 +57,7 @@ def merge(run: str | os.PathLike[str]) -> MergeSummary:
         findings=findings,
         tasks=read_tasks(run),
         made={"when": utc_now(), **whereabouts()},
+        schema_version=plan.schema_version,
     )
     if not _is_stated(run, plan, manifest):
         write_manifest(run, manifest)

@@ -36,6 +36,9 @@ class Kind(str, enum.Enum):
     STATUS = "status"
     CLASSIFIER = "classifier"
     TOTALS = "totals"
+    DATASET = "dataset"
+    OTHER_MANIFEST = "other-manifest"
+    SIGNATURE = "signature"
     RECOMPUTED = "recomputed"
     INPUT_CHANGED = "input-changed"
 
@@ -81,6 +84,7 @@ class Inspection:
         sound: indices of the shards that nothing was found wrong with.
         found: all findings.
         unreadable: of the rows checked, how many say that their image could not be read.
+        unchecked: what could not be checked, and why, a line each.
     """
 
     run_id: str | None
@@ -90,6 +94,7 @@ class Inspection:
     sound: list[int]
     found: list[Finding]
     unreadable: int = 0
+    unchecked: list[str] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the inspection as JSON types."""

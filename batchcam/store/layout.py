@@ -25,7 +25,6 @@ from batchcam.store.schema import (
     column_chunk_rows,
     encode_text,
     map_chunk_rows,
-    sample_arrays,
 )
 from batchcam.store.sink import Sink
 from batchcam.version import version
@@ -81,6 +80,8 @@ def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
     for name, text in texts.items():
         set_text(file.attrs, name, text)
     file.attrs["schema_version"] = np.int64(plan.schema_version)
+    if plan.schema_min_reader is not None:
+        file.attrs["schema_min_reader"] = np.int64(plan.schema_min_reader)
     file.attrs["first_sample"] = np.int64(first)
     file.attrs["sample_count"] = np.int64(count)
 
@@ -182,7 +183,7 @@ def head_bytes(plan: Plan) -> int:
 
 def shard_bytes(plan: Plan, count: int) -> int:
     """Return at most how many bytes a shard of `count` samples takes."""
-    arrays = sample_arrays(plan.maps, plan.exact)
+    arrays = plan.arrays
     return head_bytes(plan) + sum(stored_bytes(array, plan, count) for array in arrays)
 
 

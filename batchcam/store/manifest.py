@@ -14,7 +14,7 @@ from batchcam.store import landing
 from batchcam.store.document import read_document, seal
 from batchcam.store.form import mismatch
 from batchcam.store.plan import Plan
-from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, SCHEMA_VERSION, TASK_PATTERN
+from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, TASK_PATTERN
 from batchcam.version import version
 
 _RECORD = {"file": str, "first": int, "count": int, "bytes": int, "sha256": str}
@@ -63,6 +63,7 @@ class Manifest:
         findings: what a reader should look at: kind and count.
         tasks: what each task recorded of itself.
         made: when, where and by whom it was written.
+        schema_version: of the plan.
     """
 
     run_id: str
@@ -72,12 +73,13 @@ class Manifest:
     findings: list[dict[str, Any]]
     tasks: list[dict[str, Any]]
     made: dict[str, Any]
+    schema_version: int
 
 
 def write_manifest(run: Path, manifest: Manifest) -> None:
     """Land manifest.json."""
-    made_by = {"schema_version": SCHEMA_VERSION, "batchcam_version": version()}
-    landing.land(run / MANIFEST_FILE, seal(made_by | dataclasses.asdict(manifest)))
+    content = {"batchcam_version": version(), **dataclasses.asdict(manifest)}
+    landing.land(run / MANIFEST_FILE, seal(content))
 
 
 def read_manifest(run: Path, plan: Plan) -> Manifest:
@@ -89,8 +91,8 @@ def read_manifest(run: Path, plan: Plan) -> Manifest:
     """
     path = run / MANIFEST_FILE
     content = read_document(path)
-    if content.get("schema_version") != SCHEMA_VERSION:
-        raise RunError(f"{path}: schema {content.get('schema_version')!r}; this batchcam reads schema {SCHEMA_VERSION}")
+    if content.get("schema_version") != plan.schema_version:
+        raise RunError(f"{path}: schema {content.get('schema_version')!r}; {PLAN_FILE} says {plan.schema_version}")
     if (where := mismatch(content, MANIFEST_FORM)) is not None:
         raise RunError(f"{path}: not a manifest of this version: {where} is missing or of the wrong type")
     try:
@@ -102,6 +104,7 @@ def read_manifest(run: Path, plan: Plan) -> Manifest:
             findings=content["findings"],
             tasks=content["tasks"],
             made=content["made"],
+            schema_version=content["schema_version"],
         )
     except TypeError as error:  # a record with more fields
         raise RunError(f"{path}: not a manifest of this version: {error}") from error

@@ -45,7 +45,6 @@ from batchcam.store.schema import (
     VIRTUAL_IN_MASTER,
     Array,
     encode_text,
-    sample_arrays,
 )
 
 LOOK_EVERY_S = 0.2
@@ -69,7 +68,7 @@ def collect(
     Raises:
         RunError: a shard is missing, changed, unreadable, of another run, or holds other samples than the plan says.
     """
-    arrays = [a for a in sample_arrays(plan.maps) if is_copied(a, plan) or a.name == "status"]
+    arrays = [a for a in plan.arrays if is_copied(a, plan) or a.name == "status"]
     names = [a.name for a in arrays]
     for shard in plan.shards if shards is None else shards:
         path = run / SHARD_FOLDER / shard.file
@@ -165,7 +164,7 @@ def is_copied(array: Array, plan: Plan) -> bool:
 
 def master_bytes(plan: Plan) -> int:
     """Return about how many bytes run.h5 takes at most."""
-    copied = [array for array in sample_arrays(plan.maps, plan.exact) if is_copied(array, plan)]
+    copied = [array for array in plan.arrays if is_copied(array, plan)]
     columns = sum(stored_bytes(array, plan, plan.sample_count) for array in copied)
     return columns + head_bytes(plan) + SHARD_ENTRY_BYTES * len(plan.shards)
 
@@ -176,7 +175,7 @@ class _Copies:
     def __init__(self, file: h5py.File, plan: Plan) -> None:
         self._columns: dict[str, _Column] = {}
         self._late: list[_LateTexts] = []
-        for array in sample_arrays(plan.maps, plan.exact):
+        for array in plan.arrays:
             if not is_copied(array, plan):
                 _refer(file, plan, array)
             elif array.storage == "text" and array.name != "sample_id":

@@ -13,7 +13,16 @@ from batchcam.errors import RunError
 from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, IN_MEMORY, MAP_KINDS, METHODS, CamSelection
 from batchcam.store import landing
 from batchcam.store.document import SIZE_LIMIT, canonical, read_document, seal
-from batchcam.store.schema import MOST_TEXT_BYTES, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, shard_file
+from batchcam.store.schema import (
+    MOST_TEXT_BYTES,
+    OLDEST_READER,
+    PLAN_FILE,
+    SCHEMA_VERSION,
+    SHARD_FOLDER,
+    Array,
+    sample_arrays,
+    shard_file,
+)
 from batchcam.version import version
 
 PIXEL_LIMIT = 2**28
@@ -71,6 +80,7 @@ class Plan:
         input_size: (H, W) of the network's input.
         method: how maps are made, one of rules.METHODS.
         control: which weights were replaced by random ones first, one of rules.CONTROLS.
+        schema_version: what its files are written as.
     """
 
     checkpoint_sha256: str
@@ -126,6 +136,16 @@ class Plan:
         return self.cams.count(len(self.class_names))
 
     @property
+    def schema_min_reader(self) -> int | None:
+        """The oldest schema that a reader of its files has to know; None where they don't say."""
+        return OLDEST_READER[self.schema_version]
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """The arrays with a row per sample, in the order in which they are created."""
+        return sample_arrays(self.maps, self.exact, self.schema_version)
+
+    @property
     def shards(self) -> tuple[Shard, ...]:
         """All shards of the run, in order; together they hold every sample once."""
         starts = range(0, self.sample_count, self.shard_size)
@@ -164,8 +184,8 @@ class Plan:
         return plan
 
     def _check(self) -> None:
-        if type(self.schema_version) is not int or self.schema_version != SCHEMA_VERSION:
-            raise ValueError(f"schema {self.schema_version!r}; this batchcam reads schema {SCHEMA_VERSION}")
+        if type(self.schema_version) is not int or self.schema_version not in OLDEST_READER:
+            raise ValueError(f"schema {self.schema_version!r}; this batchcam reads schemas 1 to {SCHEMA_VERSION}")
         texts = (
             "checkpoint_sha256",
             "dataset_fingerprint",
@@ -215,15 +235,30 @@ def _is_size(value: object) -> bool:
     return type(value) is int and 0 < value < 2**40
 
 
-def dataset_fingerprint(sample_ids: Iterable[str], labels: Iterable[int], sizes: Iterable[int]) -> str:
-    """Return the SHA-256, hex, over each sample's id, label and size in bytes, in order.
+class Fingerprint:
+    """The SHA-256 over each sample's id, label and size in bytes, in order.
 
     It is quick for a million files; their content is covered by `input_sha256` in the shards.
     """
-    digest = hashlib.sha256()
-    for sample_id, label, size in zip(sample_ids, labels, sizes, strict=True):
-        digest.update(f"{sample_id}\0{label}\0{size}\n".encode())
-    return digest.hexdigest()
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, sample_ids: Iterable[bytes], labels: Iterable[int], sizes: Iterable[int]) -> None:
+        """Take in the samples that come next; ids as UTF-8."""
+        for sample_id, label, size in zip(sample_ids, labels, sizes, strict=True):
+            self._digest.update(b"%b\0%d\0%d\n" % (sample_id, label, size))
+
+    def hex(self) -> str:
+        """Return it as a plan states it."""
+        return self._digest.hexdigest()
+
+
+def dataset_fingerprint(sample_ids: Iterable[str], labels: Iterable[int], sizes: Iterable[int]) -> str:
+    """Return the fingerprint of a whole dataset, hex."""
+    fingerprint = Fingerprint()
+    fingerprint.add((i.encode() for i in sample_ids), labels, sizes)
+    return fingerprint.hex()
 
 
 def read_plan(run: Path) -> Plan:

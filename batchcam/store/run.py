@@ -21,7 +21,7 @@ from batchcam.store.files import RunFiles
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import READ_BYTES, blocks, decode, read, split
-from batchcam.store.schema import SAMPLE_ARRAYS, VIRTUAL_IN_MASTER, Array, sample_arrays
+from batchcam.store.schema import SAMPLE_ARRAYS, VIRTUAL_IN_MASTER, Array
 from batchcam.store.stored_cams import stored_ranks
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Sample:
         crop_box: x0, y0, x1, y1 of the network's view in pixels of the upright original.
         image_size: (height, width) of the upright original.
         input_sha256: digest of the stored image, hex.
+        input_bytes: size of the stored file when the dataset was listed, -1 where there is none; None in schema 1.
         identity_residual: largest abs(mean of CAM + bias - logit).
         status: flags.
         error: why the sample is unreadable, "" if it is not.
@@ -80,6 +81,7 @@ class Sample:
     crop_box: tuple[float, float, float, float]
     image_size: tuple[int, int]
     input_sha256: str
+    input_bytes: int | None
     identity_residual: float
     status: Status
     error: str
@@ -133,7 +135,7 @@ class Column:
 
     def __set_name__(self, owner: type, name: str) -> None:
         array = next(array for array in SAMPLE_ARRAYS if array.name == name)
-        self._name = name
+        self._name, self._since = name, array.since
         self.__doc__ = f"{array.meaning}: {array.dtype} ({', '.join(array.dims)})."
 
     @overload
@@ -144,7 +146,9 @@ class Column:
         if run is None:
             return self
         if self._name not in run._arrays:
-            raise AttributeError(f"{owner.__name__} has no attribute {self._name!r}: {NO_MAPS}")
+            newer = f"the run is of schema {run.plan.schema_version}, which does not have it"
+            why = newer if self._since > run.plan.schema_version else NO_MAPS
+            raise AttributeError(f"{owner.__name__} has no attribute {self._name!r}: {why}")
         return RunArray(run, run._arrays[self._name])
 
     def __set__(self, run: Run, value: object) -> None:
@@ -175,6 +179,7 @@ class Run:
     sample_index = Column()
     sample_id = Column()
     input_sha256 = Column()
+    input_bytes = Column()
     label = Column()
     prediction = Column()
     confidence = Column()
@@ -204,7 +209,7 @@ class Run:
         self.absent, self.lost = absent, tuple(lost)
         self._files = files
         self._starts = np.cumsum([0, *(s.count for s in self.shards)])
-        self._arrays = {a.name: a for a in sample_arrays(plan.maps, plan.exact)}
+        self._arrays = {a.name: a for a in plan.arrays}
         self._rows_by_id: dict[str, int] | None = None
 
     def __enter__(self) -> Run:
@@ -404,6 +409,7 @@ class Run:
             crop_box=tuple(at["crop_box"].tolist()),
             image_size=tuple(at["image_size"].tolist()),
             input_sha256=at["input_sha256"].tobytes().hex(),
+            input_bytes=int(at["input_bytes"]) if "input_bytes" in at else None,
             identity_residual=float(at["identity_residual"]),
             status=Status(int(at["status"])),
             error=at["error"],

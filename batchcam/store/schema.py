@@ -1,4 +1,4 @@
-"""Names, types and meanings of everything in a run directory: schema 1."""
+"""Names, types and meanings of everything in a run directory: every schema that was ever written."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import numpy as np
 
 from batchcam.rules import STATUS_MISSING
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""What a new run is written as."""
+
+OLDEST_READER: Final[Mapping[int, int | None]] = {1: None, 2: 1}
+"""By schema that is read here, the oldest one that a reader has to know to read its files right, as they state it."""
 
 PLAN_FILE: Final = "run.json"
 MANIFEST_FILE: Final = "manifest.json"
 MASTER_FILE: Final = "run.h5"
 SHARD_FOLDER: Final = "shards"
 DIGEST_SUFFIX: Final = ".sha256"
+SIGNATURE_FOLDER: Final = "signatures"
 TASK_PATTERN: Final = "task-*.json"
 PARTIAL_SUFFIX: Final = ".partial"
 
@@ -42,6 +47,7 @@ class Array:
         fill: value of a row that is not there.
         meaning: `long_name` in the file.
         units: `units` in the file, None where a number has none.
+        since: first schema that has it.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Array:
     fill: float | int | bytes
     meaning: str
     units: str | None = None
+    since: int = 1
 
 
 NAN: Final = float("nan")
@@ -66,6 +73,16 @@ SAMPLE_ARRAYS: Final = (
         "checked",
         0,
         "SHA-256 of the stored image bytes, or of the decoded array where a dataset has no file; 0 when unreadable",
+    ),
+    Array(
+        "input_bytes",
+        ("sample_index",),
+        "int64",
+        "checked",
+        -1,
+        "size of the stored file when the dataset was listed; -1 where there is none",
+        "byte",
+        since=2,
     ),
     Array("label", ("sample_index",), "int64", "checked", -1, "class from the dataset; -1: not known"),
     Array("prediction", ("sample_index",), "int64", "checked", -1, "predicted class: argmax of the logits"),
@@ -208,19 +225,20 @@ def column_chunk_rows(rows: int, row_bytes: int) -> int:
     return max(1, min(rows, 262144 // max(1, row_bytes)))
 
 
-def sample_arrays(maps: str, exact: bool = True) -> tuple[Array, ...]:
+def sample_arrays(maps: str, exact: bool = True, schema: int = SCHEMA_VERSION) -> tuple[Array, ...]:
     """Return the arrays with a row per sample for a plan's choice of `maps` (see rules.MAP_KINDS).
 
     Maps that are no exact CAMs have the same arrays, in other words and units.
     """
     if not exact:
-        return tuple(_without_identity(a) for a in sample_arrays(maps))
+        return tuple(_without_identity(a) for a in sample_arrays(maps, schema=schema))
+    arrays = tuple(a for a in SAMPLE_ARRAYS if a.since <= schema)
     if maps == "uint8":
-        return SAMPLE_ARRAYS
+        return arrays
     if maps == "float32":
         raw = {"dtype": "float32", "fill": NAN, "meaning": FLOAT_MAPS_MEANING, "units": LOGIT_PER_CELL}
-        return tuple(dataclasses.replace(a, **raw) if a.name == "maps" else a for a in SAMPLE_ARRAYS)  # type: ignore[arg-type]
-    return tuple(a for a in SAMPLE_ARRAYS if a.name not in ("maps", "map_range"))
+        return tuple(dataclasses.replace(a, **raw) if a.name == "maps" else a for a in arrays)  # type: ignore[arg-type]
+    return tuple(a for a in arrays if a.name not in ("maps", "map_range"))
 
 
 def _without_identity(array: Array) -> Array:

@@ -26,7 +26,7 @@ from batchcam.store.layout import (
     write_scales,
 )
 from batchcam.store.plan import Plan, Shard
-from batchcam.store.schema import DIGEST_SUFFIX, SHARD_FOLDER, Array, encode_text, map_chunk_rows, sample_arrays
+from batchcam.store.schema import DIGEST_SUFFIX, SHARD_FOLDER, Array, encode_text, map_chunk_rows
 
 PENDING_CHUNKS = 256
 """Uncompressed map chunks (64 KiB each or one map) that may wait for a compressing thread."""
@@ -60,7 +60,7 @@ class ShardBuilder:
         self.rows = 0
         self._weight, self._bias = weight, bias
         self._compressors = compressors
-        self._arrays = sample_arrays(plan.maps, plan.exact)
+        self._arrays = plan.arrays
         self._columns: dict[str, np.ndarray] = {}
         self._texts: dict[str, list[str]] = {}
         for array in self._arrays:

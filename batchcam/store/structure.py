@@ -28,7 +28,6 @@ from batchcam.store.schema import (
     SHARD_FOLDER,
     VIRTUAL_IN_MASTER,
     Array,
-    sample_arrays,
 )
 
 Problem = tuple[str, str]
@@ -76,7 +75,7 @@ def problems(file: h5py.File, plan: Plan, shard: Shard | None) -> Iterator[Probl
     """
     _, count = _samples(plan, shard)
     sizes: dict[str, dict[str, int]] = {storage: {} for storage in FILTERS}
-    for array in (*sample_arrays(plan.maps), *CLASSIFIER_ARRAYS, CLASS_NAME):
+    for array in (*plan.arrays, *CLASSIFIER_ARRAYS, CLASS_NAME):
         if shard is None and lies_in_shards(file, array):
             continue
         shape = array_shape(array, plan, count)

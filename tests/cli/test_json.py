@@ -116,8 +116,8 @@ KEYS = {
         evidence), largest_identity_residual), findings, shards, bytes, exit_code)
     """,
     "verify": """
-        (run, run_id, shards, samples, unreadable, bytes, recomputed, manifest_sha256, found[(kind, file, message,
-        array, rows, first_sample)], exit_code)
+        (run, run_id, shards, samples, unreadable, bytes, recomputed, manifest_sha256, signed_by, unchecked,
+        found[(kind, file, message, array, rows, first_sample)], exit_code)
     """,
     "info": """
         (run, complete, plan(checkpoint_sha256, dataset_fingerprint, class_names, target_layer,

@@ -55,6 +55,7 @@ NOT_RUN = {
     "Slurm": "needs sbatch: tests/jobs/test_slurm.py runs it",
     "Docker": "needs a daemon and a base image",
     "MATLAB": "needs MATLAB",
+    "signature": "needs a key: tests/commands/verify/test_signature.py signs and verifies",
     "timm": "needs timm, which is no package of the tests",
 }
 """Why a block is not run, by the mark in front of it."""

@@ -324,6 +324,27 @@ def label_below_unknown(run: Path) -> None:
     _set(run, "label", 2, -2)
 
 
+def label_changed(run: Path) -> None:
+    """Into another class that there is."""
+    with edited(run) as file:
+        file["label"][2] = (file["label"][2] + 1) % 5
+
+
+def sample_ids_swapped(run: Path) -> None:
+    with edited(run) as file:
+        file["sample_id"][2:4] = file["sample_id"][2:4][::-1]
+
+
+def size_of_an_input_changed(run: Path) -> None:
+    with edited(run) as file:
+        file["input_bytes"][2] += 1
+
+
+def min_reader_changed(run: Path) -> None:
+    with edited(run) as file:
+        file.attrs["schema_min_reader"] = np.int64(2)
+
+
 def error_of_a_readable_sample(run: Path) -> None:
     with edited(run, "shards/shard-00000.h5") as file:
         file["error"][1] = b"broken"

@@ -17,7 +17,7 @@ from batchcam.commands.merge import merge
 from batchcam.rules import CamSelection
 from batchcam.store import landing
 from batchcam.store.manifest import task_file, write_task
-from batchcam.store.plan import Plan, Shard, write_plan
+from batchcam.store.plan import Plan, Shard, dataset_fingerprint, write_plan
 from batchcam.store.schema import SHARD_FOLDER
 from batchcam.store.shard import ShardBuilder
 
@@ -104,6 +104,7 @@ def synthetic_rows(plan: Plan, seed: int = 0) -> Rows:
     columns = {
         "sample_index": np.arange(count),
         "input_sha256": rng.integers(0, 256, (count, 32), dtype=np.uint8),
+        "input_bytes": 1000 + np.arange(count),
         "label": labels,
         "prediction": prediction,
         "confidence": _softmax(logits).max(1).astype(np.float32),
@@ -203,6 +204,14 @@ def shard_image(plan: Plan, shard: Shard, rows: Rows, batch: int = 4, threads: i
         return bytes(builder.image())
 
 
+def fingerprinted(plan: Plan, rows: Rows) -> Plan:
+    """The plan with the fingerprint of its rows; a fingerprint that a test has set stays."""
+    if plan.dataset_fingerprint != "d" * 64:
+        return plan
+    columns = (rows.columns[name].tolist() for name in ("label", "input_bytes"))
+    return dataclasses.replace(plan, dataset_fingerprint=dataset_fingerprint(rows.texts["sample_id"], *columns))
+
+
 def land_shards(run: Path, plan: Plan, rows: Rows, skip: tuple[int, ...] = ()) -> None:
     """Write run.json and all shards but those to `skip`."""
     write_plan(run, plan, ORIGIN)
@@ -214,7 +223,9 @@ def land_shards(run: Path, plan: Plan, rows: Rows, skip: tuple[int, ...] = ()) -
 def synthetic_run(run: Path, seed: int = 0, **changes: Any) -> Plan:
     """Make a finished run of 21 samples in three shards, the last one short."""
     plan = synthetic_plan(**changes)
-    land_shards(run, plan, synthetic_rows(plan, seed))
+    rows = synthetic_rows(plan, seed)
+    plan = fingerprinted(plan, rows)
+    land_shards(run, plan, rows)
     write_task(run, task_file(0), {"task": "0/1", "started": "2026-01-02T03:04:05Z", "outcome": "done", "samples": 21})
     merge(run)
     return plan

@@ -127,6 +127,49 @@ def test_a_second_start_with_another_checkpoint_says_that_the_day_is_taken(fake,
     assert (fake.calls(), contents(runs)) == ([], before)
 
 
+@pytest.fixture
+def key(tmp_path) -> Path:
+    path = tmp_path / "my key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "night", "-f", path], check=True)
+    return path
+
+
+def test_a_night_that_signs_leaves_a_signature_of_the_manifest_that_openssh_accepts(fake, runs, key):
+    assert night(fake, runs, "--sign", str(key)) == (0, "", "")
+    folder = runs / NIGHT / "signatures"
+    assert os.listdir(folder) == ["manifest.json.sig"]
+    signers = key.with_name("signers")
+    signers.write_text(f"night {key.with_suffix('.pub').read_text()}")
+    check = ["ssh-keygen", "-Y", "verify", "-f", signers, "-I", "night", "-n", "batchcam"]
+    manifest = (runs / NIGHT / "manifest.json").read_bytes()
+    checked = subprocess.run([*check, "-s", folder / "manifest.json.sig"], input=manifest, capture_output=True)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_a_night_that_cannot_sign_does_not_move_latest_and_the_next_start_signs(fake, runs, key):
+    private = key.read_bytes()
+    key.write_text("no key")
+    code, _, stderr = night(fake, runs, "--sign", str(key))
+    assert (code, latest(runs)) == (1, None)
+    assert "sign failed" in stderr
+    key.write_bytes(private)
+    assert night(fake, runs, "--sign", str(key)) == (0, "", "")
+    assert latest(runs) == NIGHT
+    assert (runs / NIGHT / "signatures/manifest.json.sig").exists()
+
+
+def test_a_finished_night_is_signed_when_that_is_asked_for_later(fake, runs, key):
+    night(fake, runs)
+    assert not (runs / NIGHT / "signatures").exists()
+    assert night(fake, runs, "--sign", str(key)) == (0, "", "")
+    assert (runs / NIGHT / "signatures/manifest.json.sig").exists()
+
+
+def test_a_key_that_is_not_there_is_told_before_anything_is_done(fake, runs):
+    code, _, stderr = night(fake, runs, "--sign", "no such key")
+    assert (code, "--sign no such key: not a key's file" in stderr, fake.calls()) == (2, True, [])
+
+
 def test_each_night_has_its_own_run(fake, runs):
     night(fake, runs)
     first = contents(runs / NIGHT)

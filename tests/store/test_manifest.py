@@ -68,7 +68,7 @@ def test_findings_are_the_samples_that_need_a_look(sound_run: Path) -> None:
 
 def test_manifest_tells_versions_tasks_and_who_made_it(sound_run: Path) -> None:
     content = content_of(sound_run)
-    assert (content["schema_version"], content["batchcam_version"]) == (1, __version__)
+    assert (content["schema_version"], content["batchcam_version"]) == (2, __version__)
     assert content["run_id"] == read_plan(sound_run).run_id
     assert [t["task"] for t in content["tasks"]] == ["0/1"]
     assert {"when", "host", "user"} <= set(content["made"])
@@ -95,7 +95,7 @@ def test_manifest_survives_reading(sound_run: Path) -> None:
         ({"run_id": "0" * 64}, "belongs to run 000000000000"),
         ({"run_id": 7}, "run_id is missing or of the wrong type"),
         ({"run_id": None}, "run_id is missing or of the wrong type"),
-        ({"schema_version": 2}, "schema 2; this batchcam reads schema 1"),
+        ({"schema_version": 1}, r"schema 1; run\.json says 2"),
         ({"shards": []}, r"not those of run\.json"),
         ({"shards": None}, "not a manifest"),
         ({"shards": [1]}, "not a manifest"),

@@ -46,7 +46,7 @@ CHANGES = {
     "channels": 8,
     "grid_size": (3, 6),
     "input_size": (48, 81),
-    "schema_version": 2,
+    "schema_version": 1,
 }
 
 
@@ -269,8 +269,8 @@ def test_a_plan_of_very_many_shards_is_refused_before_they_are_listed(tmp_path: 
 
 def test_a_plan_of_another_schema_is_refused_by_its_number(tmp_path: Path, make_plan) -> None:
     write_plan(tmp_path, make_plan(), {})
-    edit_document(tmp_path / "run.json", plan={**make_plan().to_dict(), "schema_version": 2})
-    with pytest.raises(RunError, match="schema 2; this batchcam reads schema 1"):
+    edit_document(tmp_path / "run.json", plan={**make_plan().to_dict(), "schema_version": 3})
+    with pytest.raises(RunError, match="schema 3; this batchcam reads schemas 1 to 2"):
         read_plan(tmp_path)
 
 

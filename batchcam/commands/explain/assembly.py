@@ -79,6 +79,7 @@ def assemble(
     classifier: Classifier,
     data: str | MapDataset,
     fallback: Preprocessing | None = None,
+    fallback_names: tuple[str, ...] | None = None,
     sample_timeout: float = Compute().sample_timeout,
     may_be_unreadable: bool = False,
 ) -> Assembly:
@@ -88,6 +89,7 @@ def assemble(
         classifier: the network, as the options say.
         data: the dataset, as given, or itself.
         fallback: the preprocessing where neither the checkpoint nor an option says one.
+        fallback_names: likewise the class names.
         sample_timeout: seconds after which reading a sample is given up; 0: never.
         may_be_unreadable: go on where none of the first samples can be read.
 
@@ -100,7 +102,7 @@ def assemble(
     checkpoint = _checkpoint(classifier)
     network, architecture, class_count = _network(classifier, checkpoint)
     source = timed(open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data), sample_timeout)
-    names, names_from, doubts = _class_names(classifier, checkpoint, source, class_count)
+    names, names_from, doubts = _class_names(classifier, checkpoint, source, class_count, fallback_names)
     matched = match_classes(source, names, classifier.label_kind)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe = _probe(source, preprocessing, may_be_unreadable)
@@ -161,7 +163,11 @@ def _call(model: str) -> object:
 
 
 def _class_names(
-    classifier: Classifier, checkpoint: Checkpoint, source: Source, class_count: int
+    classifier: Classifier,
+    checkpoint: Checkpoint,
+    source: Source,
+    class_count: int,
+    fallback: tuple[str, ...] | None,
 ) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
     """Return the class names by index, who says them, and what to tell about that."""
     remarks: tuple[str, ...] = ()
@@ -171,6 +177,8 @@ def _class_names(
         if names and tuple(map(composed, given)) != tuple(map(composed, names)):
             raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
         names, names_from = (names, names_from) if names else (given, "--class-names")
+    if names is None and fallback is not None:
+        names, names_from = fallback, "the run"
     if names is None:
         names, remarks = own_classes(source, classifier.label_kind)
         if names is None:

@@ -26,6 +26,7 @@ from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, CamSelection, in_memo
 from batchcam.store.layout import shard_bytes
 from batchcam.store.master import master_bytes
 from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
+from batchcam.store.schema import SCHEMA_VERSION
 
 Value = TypeVar("Value")
 
@@ -96,6 +97,7 @@ class Settings:
     Attributes:
         precision, method, control, batch_size, cams, maps: see Plan.
         shard_size: None: chosen by the size of a sample.
+        schema_version: an existing run's is kept, so that an older one can be finished and repaired.
     """
 
     precision: str
@@ -105,6 +107,7 @@ class Settings:
     shard_size: int | None
     cams: CamSelection
     maps: str
+    schema_version: int
 
     @classmethod
     def of(cls, config: ExplainConfig, existing: Plan | None) -> Settings:
@@ -118,6 +121,7 @@ class Settings:
             shard_size=settle(config.shard_size, existing, "shard_size", None),
             cams=settle(config.cams, existing, "cams", CamSelection("all" if method == EXACT else "predicted")),
             maps=settle(config.maps, existing, "maps", "uint8"),
+            schema_version=settle(None, existing, "schema_version", SCHEMA_VERSION),
         )
 
 
@@ -156,6 +160,7 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         channels=explainable.channels,
         grid_size=explainable.grid_size,
         input_size=assembly.input_size,
+        schema_version=settings.schema_version,
     )
     try:
         plan.cams.count(len(plan.class_names))

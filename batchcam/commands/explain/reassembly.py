@@ -20,7 +20,7 @@ from batchcam.store.plan import Plan
 def reassemble(
     plan: Plan, classifier: Classifier, data: str | MapDataset, device: torch.device
 ) -> tuple[Assembly, ExplainableNetwork]:
-    """Return what the run worked with, and the network as the run explained it.
+    """Return what the run worked with, and the network as the run explained it; `require_dataset` proves the dataset.
 
     Args:
         plan: of the run; says architecture, class names and preprocessing where checkpoint and options do not.
@@ -30,7 +30,6 @@ def reassemble(
 
     Raises:
         CheckpointError: the checkpoint is not the run's.
-        DatasetError: the dataset is not the run's.
         ConfigError: the preprocessing is not the run's, or its --model is not given again.
     """
     require_same_kind(plan, classifier)
@@ -38,11 +37,9 @@ def reassemble(
         if ":" in plan.architecture:  # never code that a run names
             raise ConfigError(f"this run was made with --model {plan.architecture}: give it again")
         classifier = dataclasses.replace(classifier, arch=plan.architecture)
-    if classifier.class_names is None:
-        classifier = dataclasses.replace(classifier, class_names=plan.class_names)
     # a run over preprocessed tensors has none
     preprocessing = Preprocessing.from_dict(plan.preprocessing) if "image_size" in plan.preprocessing else None
-    assembly = assemble(classifier, data, preprocessing, may_be_unreadable=True)
+    assembly = assemble(classifier, data, preprocessing, plan.class_names, may_be_unreadable=True)
     if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
         raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
     assembly = _labelled_as_planned(assembly, plan)
@@ -53,11 +50,7 @@ def reassemble(
 
 
 def _labelled_as_planned(assembly: Assembly, plan: Plan) -> Assembly:
-    """Return the dataset with its labels read as the run read them: as names, or as class indices.
-
-    Raises:
-        DatasetError: it is not the run's, in either case.
-    """
+    """Return the dataset with its labels read as the run read them, as names or as class indices, if either fits."""
     if fingerprint(assembly) == plan.dataset_fingerprint:
         return assembly
     for kind in LABEL_KINDS if assembly.source.numeric else ():
@@ -66,4 +59,14 @@ def _labelled_as_planned(assembly: Assembly, plan: Plan) -> Assembly:
             labelled = dataclasses.replace(assembly, labels=labels)
             if fingerprint(labelled) == plan.dataset_fingerprint:
                 return labelled
-    raise DatasetError(f"{assembly.source.spec}: not the dataset of this run: its sample ids, labels or sizes differ")
+    return assembly
+
+
+def require_dataset(plan: Plan, assembly: Assembly) -> None:
+    """Raise CheckpointError or DatasetError unless class names and dataset are the run's."""
+    if assembly.class_names != plan.class_names:
+        raise CheckpointError(f"{assembly.checkpoint.path}: its class names are not those of this run")
+    if fingerprint(assembly) != plan.dataset_fingerprint:
+        raise DatasetError(
+            f"{assembly.source.spec}: not the dataset of this run: its sample ids, labels or sizes differ"
+        )

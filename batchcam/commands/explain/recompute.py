@@ -9,9 +9,12 @@ from typing import Final
 import numpy as np
 import torch
 
+from batchcam.commands.explain.assembly import Assembly
+from batchcam.commands.explain.planning import fingerprint
 from batchcam.commands.explain.reassembly import reassemble
 from batchcam.config import Classifier, MapDataset
 from batchcam.data.loader import LoadedBatch, collate
+from batchcam.errors import DatasetError
 from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request
 from batchcam.network.device import pick_device
@@ -21,25 +24,30 @@ from batchcam.store.files import RunFiles
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.run import Run
-from batchcam.store.schema import SHARD_FOLDER
+from batchcam.store.schema import PLAN_FILE, SHARD_FOLDER
 
-STORED: Final = ("input_sha256", "status", "logits", "cams", "cam_class")
+STORED: Final = ("input_sha256", "status", "logits", "cams", "cam_class", "crop_box", "image_size")
+
+PIXEL_ROUNDING: Final = 1e-3
+"""Edges of a view differ by less, in pixels of the original."""
 
 
 @settings_kept()
 def recompute(
     run: Path,
     plan: Plan,
+    sound: Sequence[Shard],
     drawn: Sequence[tuple[Shard, list[int]]],
     classifier: Classifier,
     data: str | MapDataset,
     device: str,
-) -> list[Finding]:
-    """Explain samples of a run again; return what differs.
+) -> tuple[int, list[Finding]]:
+    """Compare a run with the dataset's listing and explain samples again; return how many, and what differs.
 
     Args:
         run: the run directory.
         plan: of it.
+        sound: the shards whose rows are compared with the listing.
         drawn: positions of samples in the dataset, in batches of one shard each.
         classifier: the run's checkpoint.
         data: the run's dataset.
@@ -47,25 +55,62 @@ def recompute(
 
     Raises:
         CheckpointError: the checkpoint is not the run's.
-        DatasetError: the dataset is not the run's.
+        DatasetError: the dataset has none of the run's samples.
         ConfigError: the preprocessing is not the run's.
     """
     picked = pick_device(device)
     set_precision(plan.precision, picked)
     assembly, explainable = reassemble(plan, classifier, data, picked)
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
-    found: list[Finding] = []
     with (
         Explainer(explainable, assembly.preprocessing, request, picked) as explainer,
         # all shards, sound or not: a row is its sample's position in the dataset
         Run(run, plan, plan.shards, False, RunFiles(run, plan, None)) as record,
     ):
+        found = list(_compare_listing(record, sound, assembly))
+        if len(assembly.source) != plan.sample_count:
+            return 0, found  # whose position in the dataset is not its row's
         for shard, indices in drawn:
             stop_if_asked()
             batch = collate([assembly.dataset[i] for i in indices])
             explained = explainer(batch.pixels, assembly.labels[indices], batch.unreadable)
             found += _compare(record, shard, batch, explained)
-    return found
+    return sum(len(indices) for _, indices in drawn), found
+
+
+def _compare_listing(record: Run, sound: Sequence[Shard], assembly: Assembly) -> Iterator[Finding]:
+    """Yield where ids, labels, sizes and class names are not those that checkpoint and dataset give.
+
+    Raises:
+        DatasetError: no sample id is the run's: it is another dataset.
+    """
+    plan, source = record.plan, assembly.source
+    known = set(source.sample_ids)
+    rows = np.concatenate([np.arange(s.first, s.first + s.count) for s in sound]) if sound else np.arange(0)
+    ids = record.sample_id[rows]
+    foreign = np.array([each not in known for each in ids], bool)
+    if foreign.all() and len(rows):
+        raise DatasetError(f"{source.spec}: not the dataset of this run: none of its sample ids is the run's")
+    if assembly.class_names != plan.class_names:
+        message = "class names are not those of the checkpoint"
+        yield Finding(Kind.DATASET, PLAN_FILE, message, "class_name")
+    if len(source) != plan.sample_count:
+        message = (
+            f"{plan.sample_count} samples, of which {foreign.sum()} are not in the dataset, which has {len(source)}"
+        )
+        yield Finding(Kind.DATASET, PLAN_FILE, message)
+        return
+    listed = {"sample_id": np.array([source.sample_ids[i] for i in rows], object), "label": assembly.labels[rows]}
+    if "input_bytes" in (a.name for a in plan.arrays):
+        listed["input_bytes"] = source.sizes[rows]
+    differing = {name: getattr(record, name)[rows] != values for name, values in listed.items()}
+    for name, wrong in differing.items():
+        for shard in sound:
+            own = (rows >= shard.first) & (rows < shard.first + shard.count)
+            file = f"{SHARD_FOLDER}/{shard.file}"
+            yield from _finding(Kind.DATASET, file, name, wrong[own], rows[own], "not what the dataset says now")
+    if not any(wrong.any() for wrong in differing.values()) and fingerprint(assembly) != plan.dataset_fingerprint:
+        yield Finding(Kind.DATASET, PLAN_FILE, "the fingerprint is not the dataset's: sizes of its files differ")
 
 
 def _compare(record: Run, shard: Shard, batch: LoadedBatch, explained: ExplainedBatch) -> Iterator[Finding]:
@@ -80,6 +125,9 @@ def _compare(record: Run, shard: Shard, batch: LoadedBatch, explained: Explained
     message = "the image can be read now, or no longer"
     yield from _finding(Kind.RECOMPUTED, name, "status", other, batch.indices, message)
     both = ~unreadable & ~batch.unreadable & same_input
+    for array, view in (("crop_box", batch.crop_box.numpy()), ("image_size", batch.image_size.numpy())):
+        off = both & ~np.isclose(stored[array], view, rtol=0, atol=PIXEL_ROUNDING).all(1)
+        yield from _finding(Kind.RECOMPUTED, name, array, off, batch.indices, "not how the network sees the image")
     same_classes = (stored["cam_class"] == explained.cam_class).all(1)
     for array, now in (("logits", explained.logits), ("cams", explained.cams)):
         then = stored[array].reshape(len(both), -1)
@@ -99,7 +147,7 @@ def _compare(record: Run, shard: Shard, batch: LoadedBatch, explained: Explained
 
 
 def _finding(
-    kind: Kind, name: str, array: str, rows: np.ndarray, indices: torch.Tensor, message: str
+    kind: Kind, name: str, array: str, rows: np.ndarray, indices: torch.Tensor | np.ndarray, message: str
 ) -> Iterator[Finding]:
     if rows.any():
         first = int(indices[int(rows.argmax())])

@@ -223,16 +223,19 @@ class Work:
         self, batch: LoadedBatch, labels: np.ndarray, explained: dict[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
         """Return a batch's rows as the schema names them: arrays, and texts."""
+        source = self._assembly.source
         columns = {
             "sample_index": batch.indices.numpy(),
             "input_sha256": batch.sha256.numpy(),
+            "input_bytes": source.sizes[batch.indices.numpy()],
             "label": labels,
             "crop_box": batch.crop_box.numpy(),
             "image_size": batch.image_size.numpy(),
             **explained,
         }
-        ids = [self._assembly.source.sample_ids[i] for i in batch.indices.tolist()]
-        return columns, {"sample_id": ids, "error": batch.errors}
+        texts = {"sample_id": [source.sample_ids[i] for i in batch.indices.tolist()], "error": batch.errors}
+        stored = [a.name for a in self._plan.arrays if a.name not in texts]  # a run of an older schema has fewer
+        return {name: columns[name] for name in stored}, texts
 
     def record(self) -> dict[str, Any]:
         """Return what the loop counted, for the task's record."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from batchcam.commands.explain.reassembly import reassemble
+from batchcam.commands.explain.reassembly import reassemble, require_dataset
 from batchcam.commands.faithfulness.config import FaithfulnessConfig
 from batchcam.commands.faithfulness.curves import CURVES, FALLING, ORDERS, Curves, LeftOut, Probe, measure
 from batchcam.commands.faithfulness.files import write_files
@@ -101,6 +101,7 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
         device = pick_device(config.device)
         set_precision(plan.precision, device, config.threads)
         assembly, explainable = reassemble(plan, config.classifier, config.data, device)
+        require_dataset(plan, assembly)
         probe = Probe(
             network=explainable.network,
             device=device,

@@ -25,13 +25,14 @@ from batchcam.store.schema import (
     PLAN_FILE,
     SHARD_FOLDER,
     SHARD_TABLE,
+    SIGNATURE_FOLDER,
     TASK_PATTERN,
     encode_text,
-    sample_arrays,
 )
 
 ATTRIBUTES_OF_PLAN = (
     "schema_version",
+    "schema_min_reader",
     "checkpoint_sha256",
     "dataset_fingerprint",
     "architecture",
@@ -67,6 +68,8 @@ def check_folder(run: Path, plan: Plan) -> Iterator[Finding]:
                 )
             elif path.match(TASK_PATTERN) and folder == run:
                 yield from _check_task(path)
+            elif name == SIGNATURE_FOLDER and path.is_dir() and not path.is_symlink():
+                yield from _check_signatures(path)
             elif path.name not in names:
                 yield Finding(Kind.UNEXPECTED_FILE, name, "not a file of this run")
 
@@ -126,7 +129,7 @@ def check_master(file: h5py.File, plan: Plan, manifest: Manifest) -> Iterator[Fi
     if structure.identity(file)[0] != plan.run_id:
         yield Finding(Kind.OTHER_RUN, MASTER_FILE, "belongs to another run")
         return
-    for array in sample_arrays(plan.maps):
+    for array in plan.arrays:
         if structure.lies_in_shards(file, array) and (problem := structure.virtual_problem(file, array, plan)):
             yield Finding(Kind.SCHEMA, MASTER_FILE, problem, array=array.name)
     table = {f"{SHARD_TABLE}/{field.name}": field.name for field in dataclasses.fields(FileRecord)}
@@ -151,7 +154,7 @@ def differing_rows(
 
 def _check_form(file: h5py.File, plan: Plan, shard: Shard | None, name: str, more: set[str]) -> Iterator[Finding]:
     """Yield what is wrong with arrays, attributes, config or dimension scales of a shard, or of run.h5 (None)."""
-    arrays = {a.name for a in (*sample_arrays(plan.maps), *CLASSIFIER_ARRAYS, CLASS_NAME)}
+    arrays = {a.name for a in (*plan.arrays, *CLASSIFIER_ARRAYS, CLASS_NAME)}
     wrong = [Finding(Kind.SCHEMA, name, problem, array) for array, problem in structure.problems(file, plan, shard)]
     yield from wrong
     for field in ATTRIBUTES_OF_PLAN:
@@ -176,6 +179,13 @@ def _check_names(file: h5py.File, known: set[str], name: str) -> Iterator[Findin
             names |= {f"{group}/{leaf}" for leaf in file[group]}
     for extra in sorted(names - known):
         yield Finding(Kind.SCHEMA, name, "not in the schema", array=extra)
+
+
+def _check_signatures(folder: Path) -> Iterator[Finding]:
+    """Yield a finding for what is no plain file: signatures and timestamps, whoever makes them, are nothing else."""
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_file():
+            yield Finding(Kind.UNEXPECTED_FILE, f"{folder.name}/{path.name}", "not a plain file")
 
 
 def _check_task(path: Path) -> Iterator[Finding]:

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from batchcam.config import AnyPath, Classifier, Given, MapDataset, RunConfig, field, random_seed
 from batchcam.errors import ConfigError
+
+
+def parse_digest(text: str) -> str:
+    """Return a SHA-256 in lower case.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError(f"{text!r}: expected a SHA-256, 64 hexadecimal digits")
+    return text.lower()
 
 
 class VerifyConfig(RunConfig):
@@ -14,8 +28,17 @@ class VerifyConfig(RunConfig):
     data: Given[str | MapDataset | None, AnyPath | MapDataset | None] = field("The run's dataset, for --recompute.")
     seed: int = random_seed("the draw of samples")
     device: str = field("Where to recompute: cpu, cuda, cuda:N or auto.", default="auto")
+    manifest_sha256: str | None = field(
+        "SHA-256 of manifest.json, as verify told it when the run was made.", metavar="HEX", parse=parse_digest
+    )
+    signature: Given[Path | None, AnyPath | None] = field("SSH signature of manifest.json, namespace batchcam.")
+    allowed_signers: Given[Path | None, AnyPath | None] = field(
+        "Who may have signed: lines of name and public key, see ssh-keygen(1)."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.recompute and not (self.classifier and self.data):
             raise ConfigError("--recompute needs --checkpoint and --data")
+        if bool(self.signature) != bool(self.allowed_signers):
+            raise ConfigError("--signature and --allowed-signers need each other")

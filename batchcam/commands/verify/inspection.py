@@ -20,9 +20,9 @@ from batchcam.rules import Status
 from batchcam.store import structure
 from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.manifest import FileRecord, Manifest
-from batchcam.store.plan import Plan, Shard, open_plan
+from batchcam.store.plan import Fingerprint, Plan, Shard, open_plan
 from batchcam.store.reader import READ_BYTES, UNREADABLE, blocks, open_file, open_hdf5
-from batchcam.store.schema import CLASSIFIER_ARRAYS, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, sample_arrays
+from batchcam.store.schema import CLASSIFIER_ARRAYS, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
 
 PIXEL_BYTES = 24
 """Held for each pixel of a map that is compared with its CAM: float64, three times."""
@@ -76,6 +76,7 @@ def inspect(run: Path, witness: Witness, deadly: Deadly) -> Inspection:
         sorted(inspector.sound),
         found,
         inspector.unreadable,
+        inspector.unchecked,
     )
 
 
@@ -87,8 +88,10 @@ class _Inspector:
         self.bytes = 0
         self.unreadable = 0
         self.sound: set[int] = set()
+        self.unchecked: list[str] = []
         self._run, self._plan, self._witness, self._deadly = run, plan, witness, deadly
-        self._names = tuple(a.name for a in sample_arrays(plan.maps))
+        self._names = tuple(a.name for a in plan.arrays)
+        self._fingerprint = Fingerprint()
         self._columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS_FOR_TOTALS}
         self._classifier: list[np.ndarray] | None = None
         self._classifier_of_master: list[np.ndarray] | None = None
@@ -110,6 +113,7 @@ class _Inspector:
                 self._witness.tell(advance=shard.count)
             yield from of_master
         yield from self._compare_with_shards()
+        yield from self._dataset()
         if manifest:
             yield from self._totals(manifest)
 
@@ -164,6 +168,8 @@ class _Inspector:
                 _count(wrong, (broken.rule, broken.array, broken.message), broken.rows, first)
             for column in COLUMNS_FOR_TOTALS:
                 self._columns[column].append(block[column])
+            if "input_bytes" in block:
+                self._fingerprint.add(*(block[name].tolist() for name in ("sample_id", "label", "input_bytes")))
             self.samples += len(rows)
             self.unreadable += int(((block["status"] & Status.UNREADABLE) > 0).sum())
             yield from self._compare_copies(block, first, name)
@@ -198,7 +204,7 @@ class _Inspector:
             if not wrong:
                 yield from check.check_classes(file, self._plan, MASTER_FILE)
                 self._classifier_of_master = [file[a.name][...] for a in CLASSIFIER_ARRAYS]
-                arrays = sample_arrays(self._plan.maps)
+                arrays = self._plan.arrays
                 self._copies = {a.name: file[a.name] for a in arrays if not structure.lies_in_shards(file, a)}
         except (*UNREADABLE, MemoryError) as error:
             yield Finding(Kind.FILE_UNREADABLE, MASTER_FILE, f"HDF5 cannot read it: {error}")
@@ -223,6 +229,17 @@ class _Inspector:
         if self.samples != self._plan.sample_count:
             return None
         return {name: np.concatenate(parts) for name, parts in self._columns.items()}
+
+    def _dataset(self) -> Iterator[Finding]:
+        """Yield a finding when ids, labels, order or sizes are not those that the plan, and so the run id, is about."""
+        about = "sample ids and labels were not compared with the dataset's fingerprint"
+        if "input_bytes" not in self._names:
+            self.unchecked.append(f"{about}: schema {self._plan.schema_version} has no input_bytes; see --recompute")
+        elif self.samples != self._plan.sample_count:
+            self.unchecked.append(f"{about}: it takes all shards")
+        elif self._fingerprint.hex() != self._plan.dataset_fingerprint:
+            message = "sample ids, labels, sizes (input_bytes) or their order are not those of run.json's fingerprint"
+            yield Finding(Kind.DATASET, SHARD_FOLDER, message)
 
     def _totals(self, manifest: Manifest) -> Iterator[Finding]:
         columns = self._gathered()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from batchcam.commands.verify.config import VerifyConfig
+from batchcam.commands.verify.signature import SignatureError, signer
 from batchcam.config import keywords
 from batchcam.job.confined import DiedError, ask
 from batchcam.job.console import Progress, note
@@ -36,6 +38,8 @@ class VerifySummary:
         bytes: of the files whose digest was computed.
         recomputed: samples explained again.
         manifest_sha256: digest of manifest.json, to be compared with one noted down when the run was made.
+        signed_by: whose signature of manifest.json was found true; None: none was asked for, or it was not.
+        unchecked: what could not be checked, and why, a line each.
         found: all findings.
     """
 
@@ -47,6 +51,8 @@ class VerifySummary:
     bytes: int
     recomputed: int
     manifest_sha256: str | None
+    signed_by: str | None
+    unchecked: list[str]
     found: list[Finding]
 
     @property
@@ -84,6 +90,7 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
 
     Raises:
         RunError: the directory holds no run at all.
+        BatchcamError: a signature is to be checked, and there is no ssh-keygen.
     """
     with _Bar(config.quiet) as bar:
         seen = _survive(config.run, bar) if confine else _inspect_here(config.run, bar)
@@ -91,6 +98,17 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
     if config.recompute and seen.run_id:
         recomputed, more = _recompute(config, set(seen.sound))
         found += more
+    manifest = _read_manifest(config.run) if seen.run_id else None
+    digest = hashlib.sha256(manifest).hexdigest() if manifest else None
+    if config.manifest_sha256 and digest != config.manifest_sha256:
+        message = f"SHA-256 is {digest or 'not known'}, not the {config.manifest_sha256} that was noted down"
+        found.append(Finding(Kind.OTHER_MANIFEST, MANIFEST_FILE, message))
+    signed_by = None
+    if config.signature and config.allowed_signers:
+        try:
+            signed_by = signer(manifest or b"", config.signature, config.allowed_signers)
+        except SignatureError as error:
+            found.append(Finding(Kind.SIGNATURE, MANIFEST_FILE, str(error)))
     return VerifySummary(
         run=str(config.run),
         run_id=seen.run_id,
@@ -99,7 +117,9 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
         unreadable=seen.unreadable,
         bytes=seen.bytes,
         recomputed=recomputed,
-        manifest_sha256=_digest(config.run) if seen.run_id else None,
+        manifest_sha256=digest,
+        signed_by=signed_by,
+        unchecked=seen.unchecked,
         found=found,
     )
 
@@ -174,12 +194,12 @@ def _recompute(config: VerifyConfig, sound: set[int]) -> tuple[int, list[Finding
     from batchcam.commands.explain.recompute import recompute  # needs torch
 
     plan = open_plan(config.run)
-    drawn = _draw(config, plan, [s for s in plan.shards if s.index in sound])
-    count = sum(len(indices) for _, indices in drawn)
-    note(f"explaining {count} samples again", config.quiet)
+    shards = [s for s in plan.shards if s.index in sound]
+    drawn = _draw(config, plan, shards)
+    note(f"explaining {sum(len(indices) for _, indices in drawn)} samples again", config.quiet)
     assert config.classifier is not None  # as the config refuses --recompute without these two
     assert config.data is not None
-    return count, recompute(config.run, plan, drawn, config.classifier, config.data, config.device)
+    return recompute(config.run, plan, shards, drawn, config.classifier, config.data, config.device)
 
 
 def _draw(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> list[tuple[Shard, list[int]]]:
@@ -195,11 +215,11 @@ def _draw(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> list[tupl
     return drawn
 
 
-def _digest(run: Path) -> str | None:
+def _read_manifest(run: Path) -> bytes | None:
     from batchcam.store import landing
     from batchcam.store.document import SIZE_LIMIT
 
     path = run / MANIFEST_FILE
     if not landing.is_own_file(run, MANIFEST_FILE) or path.stat().st_size > SIZE_LIMIT:
         return None
-    return landing.file_digest(path)
+    return path.read_bytes()

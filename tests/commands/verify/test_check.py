@@ -15,11 +15,13 @@ from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.errors import RunError
 from tests.helpers import damage
-from tests.helpers.synthetic import Rows
+from tests.helpers.synthetic import Rows, fingerprinted
 
 FIRST, MIDDLE, RUN_H5 = "shards/shard-00000.h5", damage.MIDDLE, "run.h5"
 
 Expected = set[tuple[str, str, "str | None"]]
+
+OTHER_DATASET = ("dataset", "shards", None)
 
 
 def schema(array: str | None, file: str = MIDDLE) -> Expected:
@@ -76,10 +78,14 @@ DAMAGES: dict[Callable[[Path], None], Expected] = {
     damage.numbers_of_an_unreadable_sample: {("status", FIRST, "logits")},
     damage.map_of_an_unreadable_sample: {("map", FIRST, "maps")},
     damage.sample_twice: {("coverage", MIDDLE, "sample_index")},
-    damage.sample_id_twice: {("coverage", "shards", "sample_id")},
-    damage.sample_id_not_text: {("text", MIDDLE, "sample_id")},
-    damage.label_out_of_range: {("label", MIDDLE, "label")},
-    damage.label_below_unknown: {("label", MIDDLE, "label")},
+    damage.sample_id_twice: {("coverage", "shards", "sample_id"), OTHER_DATASET},
+    damage.sample_id_not_text: {("text", MIDDLE, "sample_id"), OTHER_DATASET},
+    damage.label_out_of_range: {("label", MIDDLE, "label"), OTHER_DATASET},
+    damage.label_below_unknown: {("label", MIDDLE, "label"), OTHER_DATASET},
+    damage.label_changed: {OTHER_DATASET},
+    damage.sample_ids_swapped: {OTHER_DATASET},
+    damage.size_of_an_input_changed: {OTHER_DATASET},
+    damage.min_reader_changed: schema(None),
     damage.error_of_a_readable_sample: {("status", FIRST, "error")},
     damage.cam_classes_exchanged: {
         ("cam-class", MIDDLE, "cam_class"),
@@ -228,7 +234,7 @@ def test_verify_still_compares_run_h5_with_the_other_shards_when_one_is_missing(
 def test_verify_tells_how_many_rows_are_wrong_and_which_is_the_first(run: Path) -> None:
     with damage.edited(run) as file:
         file["label"][[2, 5, 6]] = 99
-    (finding,) = verify(VerifyConfig(run, quiet=True), confine=False).found
+    finding, _ = verify(VerifyConfig(run, quiet=True), confine=False).found
     assert (finding.rows, finding.first_sample) == (3, damage.MIDDLE_FIRST + 2)
     assert "3 rows" in finding.message
 
@@ -316,7 +322,7 @@ def test_a_run_that_is_whole_may_hold_unreadable_samples_and_says_how_many(
     readable = Rows(
         *({k: v[:3] for k, v in part.items()} for part in (rows.columns, rows.texts)), rows.weight, rows.bias
     )
-    make_shards(tmp_path / "readable", plan, readable)
+    make_shards(tmp_path / "readable", fingerprinted(plan, readable), readable)
     assert "1 finding; 3 samples in 1 shard," in run_cli("verify", tmp_path / "readable", "--quiet")[1]
 
 

@@ -1,0 +1,148 @@
+"""A run of schema 1, as it was written before schema 2: every reader still reads it, and verify says what it lacks."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from batchcam.commands.merge import merge
+from batchcam.commands.verify.config import VerifyConfig
+from batchcam.commands.verify.verify import verify
+from batchcam.errors import RunError
+from batchcam.store.manifest import read_manifest
+from batchcam.store.opening import open_run
+from batchcam.store.plan import read_plan
+from batchcam.store.schema import OLDEST_READER, SCHEMA_VERSION, sample_arrays
+from tests.helpers import ROOT
+from tests.helpers.damage import edit_document, edited, make_digests_right
+
+FOLDER = ROOT / "tests/data/schema-1"
+IDS = ["ant/a.png", "ant/b.png", "bee/broken.png", "bee/c.png", "bee/d.png", "cat/e.png", "cat/f.png"]
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(FOLDER / "run", tmp_path / "old"))
+
+
+def test_every_schema_that_is_read_is_in_the_tests() -> None:
+    assert sorted(OLDEST_READER) == [1, 2]
+    assert max(OLDEST_READER) == SCHEMA_VERSION
+    assert read_plan(FOLDER / "run").schema_version == 1
+
+
+def test_schema_2_has_all_of_schema_1_in_its_order_and_one_array_more() -> None:
+    names = [a.name for a in sample_arrays("uint8")]
+    assert [n for n in names if n != "input_bytes"] == [a.name for a in sample_arrays("uint8", schema=1)]
+    assert "input_bytes" in names
+
+
+def test_open_run_reads_it_and_says_that_it_has_no_sizes(old: Path) -> None:
+    with open_run(old) as run:
+        assert run.complete
+        assert run.sample_id[:].tolist() == IDS
+        assert run.label[:].tolist() == [0, 0, 1, 1, 1, 2, 2]
+        assert run[0].input_bytes is None
+        sums = run.cams[:].mean((2, 3)) + run.classifier[1]
+        readable = run.status[:] & 1 == 0
+        np.testing.assert_allclose(sums[readable], run.logits[readable], atol=1e-5)
+        with pytest.raises(AttributeError, match="of schema 1, which does not have it"):
+            _ = run.input_bytes
+    with open_run(old / "shards/shard-00001.h5") as shard:
+        assert shard.sample_id[:].tolist() == IDS[4:]
+
+
+def test_verify_finds_nothing_and_tells_what_it_could_not_check(old: Path, run_cli) -> None:
+    summary = verify(VerifyConfig(old, quiet=True))
+    assert (summary.found, summary.samples) == ([], 7)
+    (line,) = summary.unchecked
+    assert "schema 1 has no input_bytes" in line
+    code, stdout, _ = run_cli("verify", old, "--quiet")
+    assert (code, f"not checked: {line}" in stdout) == (0, True)
+
+
+def test_verify_of_a_run_of_schema_2_leaves_nothing_unchecked(sound_run: Path, run_cli) -> None:
+    assert verify(VerifyConfig(sound_run, quiet=True)).unchecked == []
+    assert "not checked" not in run_cli("verify", sound_run, "--quiet")[1]
+
+
+def test_it_is_merged_again_as_schema_1(old: Path) -> None:
+    for name in ("run.h5", "run.h5.sha256", "manifest.json"):
+        (old / name).unlink()
+    merge(old)
+    assert read_manifest(old, read_plan(old)).schema_version == 1
+    assert verify(VerifyConfig(old, quiet=True)).found == []
+    with h5py.File(old / "run.h5") as file, h5py.File(FOLDER / "run/run.h5") as made:
+        assert (sorted(file), sorted(file.attrs)) == (sorted(made), sorted(made.attrs))
+
+
+def test_an_array_of_schema_2_in_it_is_a_finding(old: Path) -> None:
+    with edited(old, "shards/shard-00001.h5") as file:
+        file["input_bytes"] = np.zeros(3, np.int64)
+    assert {(f.kind.value, f.array) for f in verify(VerifyConfig(old, quiet=True)).found} >= {("schema", "input_bytes")}
+
+
+def test_its_manifest_may_not_claim_another_schema(old: Path) -> None:
+    edit_document(old / "manifest.json", schema_version=2)
+    with pytest.raises(RunError, match=r"schema 2; run\.json says 1"):
+        open_run(old)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["info"], "accuracy 0.333 of 6 labelled"),
+        (["report", "--out", "OUT.html"], "7 samples"),
+        (["export", "--to", "csv", "--out", "OUT"], "7 samples"),
+        (["render", "--out", "OUT.png", "--data", str(FOLDER / "images")], "7 of 7 selected"),
+        (["compare", str(FOLDER / "run")], "7"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_every_command_reads_it(old: Path, tmp_path: Path, run_cli, command: list[str], told: str) -> None:
+    words = [str(tmp_path / word) if word.startswith("OUT") else word for word in command[1:]]
+    code, stdout, stderr = run_cli(command[0], old, *words, "--quiet")
+    assert code in (0, 3), stderr
+    assert told in stdout
+
+
+@pytest.fixture
+def again() -> list[str]:
+    """The words by which its network and its images are named."""
+    pytest.importorskip("torch")
+    words = ["--model", "tests.helpers.networks:GapNetwork", "--class-names", str(FOLDER / "names.txt")]
+    return [*words, "--device", "cpu", "--quiet"]
+
+
+def test_its_labels_are_compared_with_the_dataset_when_it_is_recomputed(old: Path, again: list[str], run_cli) -> None:
+    data = ["--checkpoint", FOLDER / "network.pth", "--data", FOLDER / "images"]
+    code, stdout, stderr = run_cli("verify", old, "--recompute", 7, *data, *again)
+    assert (code, "no findings" in stdout) == (0, True), stdout + stderr
+    with edited(old, "shards/shard-00001.h5") as file:
+        file["label"][1:] = file["prediction"][1:]
+    with h5py.File(old / "run.h5", "r+") as master:
+        master["label"][5:] = master["prediction"][5:]
+    make_digests_right(old)
+    assert run_cli("verify", old, "--quiet")[0] == 0
+    code, stdout, _ = run_cli("verify", old, "--recompute", 7, *data, *again)
+    assert code == 3
+    assert "dataset: shards/shard-00001.h5:label: 2 rows, first sample 5: not what the dataset says now" in stdout
+
+
+def test_a_shard_that_it_lost_is_made_again_as_schema_1(old: Path, again: list[str], run_cli) -> None:
+    lost = old / "shards/shard-00001.h5"
+    with h5py.File(lost) as file:
+        names, cams = sorted(file), file["cams"][...]
+    lost.unlink()
+    words = ["--image-size", "8x12", "--resize", "10x14", "--mean", "0.5", "--std", "0.5", "-j", 0, "--threads", 1]
+    code, _, stderr = run_cli("explain", FOLDER / "network.pth", FOLDER / "images", "--out", old, *words, *again)
+    assert code == 3, stderr
+    with h5py.File(lost) as file:
+        assert (sorted(file), int(file.attrs["schema_version"])) == (names, 1)
+        assert "schema_min_reader" not in file.attrs
+        np.testing.assert_allclose(file["cams"][...], cams, rtol=1e-5, equal_nan=True)
+    assert verify(VerifyConfig(old, quiet=True)).found == []
