@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchcam.errors import one_line
 from batchcam.job.console import counted, readable_size
+from batchcam.record.metrics import rate_text
 from batchcam.rules import CONTROLS, EXACT, identity_words
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def info_text(run: RunInfo) -> str:
     """Return what `info` shows."""
     plan, totals = run.plan, run.totals
     state = "complete" if run.complete else f"{run.shards_landed} of {run.shards} shards so far"
+    if run.lost_shards:
+        state = f"NOT complete any more: {run.lost_shards} of {run.shards} shards are gone or cut short"
     head = [
         ("run", f"{run.run} ({state})"),
         ("run id", run.run_id),
@@ -225,9 +228,11 @@ def class_table(scores: Sequence[ClassScore], shown: int = 40) -> list[str]:
     """Return a table of classes, the least accurate first, and those without labels by how often they are predicted."""
     ranked = sorted(scores, key=lambda s: (s.accuracy is None, s.accuracy or 0, 0 if s.labelled else -s.predicted))
     width = max((len(one_line(s.name)) for s in ranked[:shown]), default=5)
-    rows = [f"{'class':<{width}}  accuracy  labelled  predicted"]
+    some_left_out = any(s.left_out for s in scores)
+    rows = [f"{'class':<{width}}  accuracy  labelled  predicted{'  left out' if some_left_out else ''}"]
     rows += [
         f"{one_line(s.name):<{width}}  {_share(s.accuracy):>8}  {s.labelled:>8}  {s.predicted:>9}"
+        + (f"  {s.left_out:>8}" if some_left_out else "")
         for s in ranked[:shown]
     ]
     return rows + ([f"… and {len(ranked) - shown} more"] if len(ranked) > shown else [])
@@ -260,7 +265,9 @@ def _identity(plan: dict[str, Any], totals: dict[str, Any]) -> str:
 def _accuracy(totals: dict[str, Any]) -> str:
     if not totals["labelled"] and totals["status"]["unreadable"] < totals["samples"]:
         return "no labels"
-    return f"accuracy {_share(totals['accuracy'])} of {totals['labelled']} labelled"
+    left_out = totals["samples"] - totals["labelled"]
+    without = f", {left_out} of {totals['samples']} samples without label or prediction" if left_out else ""
+    return f"accuracy {_share(totals['accuracy'])} of {totals['labelled']} labelled{without}"
 
 
 def _status(totals: dict[str, Any]) -> Iterable[str]:
@@ -276,4 +283,4 @@ def _size(size: Sequence[int]) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if value is None else rate_text(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import operator
 import os
@@ -45,6 +46,12 @@ def load_callable(spec: str, raises: type[BatchcamError], prefix: str = "") -> A
         raise raises(f"{where}: module {module_name} has no {name}{hint}") from error
     except Exception as error:  # a module that imports its parts when they are asked for
         raise raises(f"{where}: can't get {name}: {type(error).__name__}: {error}") from error
+
+
+def module_digest(spec: str) -> str:
+    """Return the SHA-256, hex, of the file of the module that `load_callable` imported; "" where it has none."""
+    path = getattr(sys.modules[spec.partition(":")[0]], "__file__", None)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and os.path.isfile(path) else ""
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

@@ -44,16 +44,23 @@ class MapSource(Source):
         where = one_line(spec)
         count = _length(where, dataset)
         self._dataset = dataset
-        with_ids = _check_first_item(where, dataset)
+        with_ids = _check_first_item(where, dataset, count)
         labels = _attribute(dataset, _LABEL_ATTRIBUTES)
         sample_ids = _attribute(dataset, ("sample_ids",))
         notes = []
         sizes = _sizes(dataset, count)
         if labels is None or (sample_ids is None and with_ids):
             items = _Pass(dataset, count)
+            notes.append("labels or ids read from the items: attributes targets and sample_ids would list it quicker")
+            if items.unread and sample_ids is None and with_ids:
+                unread = f"{len(items.unread)} of {count} items can't be read, first item {items.unread[0]}"
+                raise DatasetError(f"{where}: {unread}, and only items tell their ids: give an attribute sample_ids")
+            if items.unread and labels is None:
+                notes.append(
+                    f"{len(items.unread)} items can't be read: only an attribute targets would tell their labels"
+                )
             labels = items.labels if labels is None else labels
             sample_ids = items.sample_ids if sample_ids is None and with_ids else sample_ids
-            notes.append("labels or ids read from the items: attributes targets and sample_ids would list it quicker")
         class_indices = _class_indices(where, labels, count)
         class_names = _class_names(where, dataset, class_indices)
         ids = _ids(where, sample_ids, count, id_prefix)
@@ -85,8 +92,11 @@ class _Pass:
     def __init__(self, dataset: Any, count: int) -> None:
         self.labels: list[object] = []
         self.sample_ids: list[object] = []
+        self.unread: list[int] = []
         numbers = numbered_ids(count)
         for index, item in enumerate(_items(dataset, count)):
+            if item is None:
+                self.unread.append(index)
             self.labels.append(None if item is None else item[1])
             self.sample_ids.append(item[2] if item is not None and len(item) > 2 else numbers[index])
 
@@ -111,12 +121,15 @@ def _is_item(item: object) -> bool:
     return isinstance(item, (tuple, list)) and len(item) >= 2
 
 
-def _check_first_item(where: str, dataset: Any) -> bool:
-    """Refuse a dataset whose first item has no image or label; return whether it has an id."""
-    try:
-        item = dataset[0]
-    except Exception as error:  # one unreadable sample says nothing about the others
-        _raise_passing(error)
+def _check_first_item(where: str, dataset: Any, count: int) -> bool:
+    """Refuse a dataset whose first item that can be had has no image or label; return whether it has an id."""
+    for index in range(count):
+        try:
+            item = dataset[index]
+            break
+        except Exception as error:  # one unreadable sample says nothing about the others
+            _raise_passing(error)
+    else:
         return False
     if not _is_item(item):
         raise DatasetError(f"{where}: items are {type(item).__name__}: return (image, label) or (image, label, id)")

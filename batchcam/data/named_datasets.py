@@ -10,7 +10,7 @@ from typing import Any
 import torchvision.datasets
 from torchvision.datasets import VisionDataset
 
-from batchcam.data.callables import did_you_mean, load_callable
+from batchcam.data.callables import did_you_mean, load_callable, module_digest
 from batchcam.data.map_source import MapSource
 from batchcam.data.passing_faults import passing_fault
 from batchcam.errors import DatasetError, one_line
@@ -56,7 +56,9 @@ def open_python(spec: str, rest: str) -> MapSource:
             raise fault from error
         called = f"{one_line(spec)}: {rest.partition(':')[2]}()"
         raise DatasetError(f"{called} failed: {type(error).__name__}: {describe(error)}") from error
-    return MapSource(spec, dataset)
+    source = MapSource(spec, dataset)
+    source.code = {"callable": rest, "module_sha256": module_digest(rest)}
+    return source
 
 
 def _torchvision_class(name: str) -> Callable[..., Any]:

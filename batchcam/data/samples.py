@@ -99,6 +99,7 @@ class Source(abc.ABC):
         sizes: bytes of each stored image, -1 where not known, int64 (n,).
         class_names: by class index; None when the dataset does not name its classes.
         notes: what was passed over while listing, a line each.
+        code: callable and digest of its module where the dataset is the user's own code, by what they are.
         empty_classes: what would be classes if there were an image of them.
         numeric: labels are written as whole numbers, which may be class indices or names. They count as indices where
             they can be some, and `class_names` is None, else as names.
@@ -123,6 +124,7 @@ class Source(abc.ABC):
         if not len(sample_ids):
             raise DatasetError(f"{spec}: no samples: give a dataset with at least one image")
         self.spec = spec
+        self.code: dict[str, str] = {}
         self.sample_ids = sample_ids
         self.labels = labels
         self.sizes = sizes

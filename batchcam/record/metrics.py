@@ -9,12 +9,21 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class ClassScore:
-    """How one class fares: samples labelled with it, those of them predicted right, and samples predicted as it."""
+    """How one class fares.
+
+    Attributes:
+        name: of the class.
+        labelled: samples that are labelled with it and have a prediction.
+        correct: of those, predicted right.
+        predicted: samples predicted as it.
+        left_out: samples that are labelled with it and have no prediction: unreadable, or not finite.
+    """
 
     name: str
     labelled: int
     correct: int
     predicted: int
+    left_out: int
 
     @property
     def accuracy(self) -> float | None:
@@ -34,10 +43,18 @@ def class_scores(labels: np.ndarray, predictions: np.ndarray, class_names: tuple
     labelled = np.bincount(labels[known], minlength=count)
     correct = np.bincount(labels[known & (labels == predictions)], minlength=count)
     predicted = np.bincount(predictions[predictions >= 0], minlength=count)
-    return [
-        ClassScore(*row)
-        for row in zip(class_names, labelled.tolist(), correct.tolist(), predicted.tolist(), strict=True)
-    ]
+    left_out = np.bincount(labels[(labels >= 0) & (predictions < 0)], minlength=count)
+    columns = (counts.tolist() for counts in (labelled, correct, predicted, left_out))
+    return [ClassScore(*row) for row in zip(class_names, *columns, strict=True)]
+
+
+def rate_text(value: float) -> str:
+    """Return a share with three digits, and as many more as it takes not to read as all or nothing when it is not."""
+    for digits in range(3, 10):
+        text = f"{value:.{digits}f}"
+        if float(text) == value or float(text) not in (0, 1):
+            break
+    return text
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float | None:

@@ -32,6 +32,7 @@ IDENTITY_FIELDS = (
     "schema_version",
     "checkpoint_sha256",
     "dataset_fingerprint",
+    "dataset_code",
     "class_names",
     "target_layer",
     "preprocessing",
@@ -40,6 +41,9 @@ IDENTITY_FIELDS = (
     "control",
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
+
+ABSENT_IF_EMPTY = "dataset_code"
+"""A field that a plan has only where there is something to say."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Plan:
         method: how maps are made, one of rules.METHODS.
         control: which weights were replaced by random ones first, one of rules.CONTROLS.
         schema_version: what its files are written as.
+        dataset_code: callable and digest of its module where a dataset is the user's code, else nothing.
     """
 
     checkpoint_sha256: str
@@ -103,12 +108,13 @@ class Plan:
     method: str = EXACT
     control: str = CONTROLS[0]
     schema_version: int = SCHEMA_VERSION
+    dataset_code: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
         """SHA-256, hex, of what the run is (IDENTITY_FIELDS)."""
         content = self.to_dict()
-        return hashlib.sha256(canonical({f: content[f] for f in IDENTITY_FIELDS}).encode()).hexdigest()
+        return hashlib.sha256(canonical({f: content[f] for f in IDENTITY_FIELDS if f in content}).encode()).hexdigest()
 
     @property
     def exact(self) -> bool:
@@ -156,6 +162,8 @@ class Plan:
         content = {**dataclasses.asdict(self), "cams": str(self.cams)}
         for name in ("class_names", "grid_size", "input_size"):
             content[name] = list(content[name])
+        if not self.dataset_code:
+            del content[ABSENT_IF_EMPTY]
         return content
 
     def config_text(self) -> str:
@@ -172,7 +180,7 @@ class Plan:
             ValueError: a field is missing, unknown or of the wrong type or range.
         """
         fields = {f.name for f in dataclasses.fields(cls)}
-        if not isinstance(content, Mapping) or set(content) != fields:
+        if not isinstance(content, Mapping) or {*content, ABSENT_IF_EMPTY} != fields:
             raise ValueError(f"fields of the plan differ: {sorted(map(str, set(content) ^ fields))}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         try:
@@ -212,6 +220,9 @@ class Plan:
             raise ValueError(f"a sample id of {self.sample_id_bytes} bytes; at most {MOST_TEXT_BYTES} can be stored")
         if math.prod(self.input_size) > PIXEL_LIMIT:
             raise ValueError(f"input_size of the plan has more than {PIXEL_LIMIT} pixels")
+        code = self.dataset_code
+        if not isinstance(code, dict) or not _is_tuple((*code, *code.values()), str):
+            raise ValueError("dataset_code of the plan is not texts by name")
         known = {"precision": IDENTITY_TOLERANCE, "maps": MAP_KINDS, "method": METHODS, "control": CONTROLS}
         for name, values in known.items():
             if getattr(self, name) not in values:
@@ -368,10 +379,10 @@ def require_same(run: Path, existing: Plan, ours: Plan) -> None:
     """Raise RunError, naming the fields that differ, unless `ours` is the plan that `run` was made with."""
     theirs, mine = existing.to_dict(), ours.to_dict()
     # as text: JSON has no tuples, which the preprocessing may hold
-    differing = [f for f in mine if canonical(theirs[f]) != canonical(mine[f])]
+    differing = [f for f in {**theirs, **mine} if canonical(theirs.get(f)) != canonical(mine.get(f))]
     if not differing:
         return
-    told = ", ".join(f"{f.replace('_', ' ')} ({_difference(theirs[f], mine[f])})" for f in differing)
+    told = ", ".join(f"{f.replace('_', ' ')} ({_difference(theirs.get(f, {}), mine.get(f, {}))})" for f in differing)
     if set(differing) & set(IDENTITY_FIELDS):
         raise RunError(f"{run}: belongs to another run: {told}; choose another --out")
     raise RunError(f"{run}: was planned otherwise: {told}; leave the option out, or choose another --out")

@@ -168,6 +168,21 @@ def test_a_broken_first_item_does_not_hide_the_others() -> None:
     assert listed.labels.tolist() == [-1, 3]
 
 
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_an_item_whose_id_only_it_could_tell_is_refused_with_what_would_tell_it(broken: int) -> None:
+    items: list[Any] = [(PICTURE, 0, name) for name in "abc"]
+    items[broken] = RuntimeError("x")
+    with pytest.raises(DatasetError, match=f"1 of 3 items can't be read, first item {broken}, .* attribute sample_ids"):
+        listing(*items)
+    assert list(listing(*items, sample_ids=["a", "b", "c"], targets=[0, 0, 0]).sample_ids) == ["a", "b", "c"]
+
+
+def test_a_label_that_only_a_broken_item_could_tell_is_noted() -> None:
+    listed = listing((PICTURE, 0), RuntimeError("x"), (PICTURE, 3))
+    assert listed.notes[1] == "1 items can't be read: only an attribute targets would tell their labels"
+    assert len(listing((PICTURE, 0), RuntimeError("x"), targets=[0, 1]).notes) == 0
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [

@@ -25,6 +25,18 @@ def test_class_scores_count_what_loops_count():
         assert score.labelled == sum(t == k for t, _ in rows)
         assert score.correct == sum(t == p == k for t, p in rows)
         assert score.predicted == sum(p == k for p in predictions)
+        assert score.left_out == sum(t == k and p < 0 for t, p in zip(labels, predictions, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "text"),
+    [
+        (1, 1, "1.000"), (0, 7, "0.000"), (2, 3, "0.667"), (2000, 2001, "0.9995"), (1, 20000, "0.0001"),
+        (999_999, 1_000_000, "0.999999"), (9_999_999, 10_000_000, "0.9999999"), (1999, 2000, "0.9995"),
+    ],
+)  # fmt: skip
+def test_a_rate_reads_as_all_or_nothing_only_where_it_is(right: int, of: int, text: str):
+    assert metrics.rate_text(right / of) == text
 
 
 def test_class_without_samples_has_no_accuracy():

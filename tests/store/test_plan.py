@@ -47,6 +47,7 @@ CHANGES = {
     "grid_size": (3, 6),
     "input_size": (48, 81),
     "schema_version": 1,
+    "dataset_code": {"callable": "shelf:Photos"},
 }
 
 

@@ -236,7 +236,10 @@ def _notes(found: Comparison) -> Iterator[str]:
         yield from run_notes(run, side)
     if old.plan.method != new.plan.method:
         yield f"maps by {new.plan.method} in NEW, by {old.plan.method} in OLD: their similarity says little"
-    if old.plan.run_id == new.plan.run_id:
+    changed = int((found.apart_reasons == Apart.CHANGED_INPUT).sum())
+    if old.plan.run_id == new.plan.run_id and changed:
+        yield f"both have one run id, but {changed} of their images differ: one name of the dataset, two contents"
+    elif old.plan.run_id == new.plan.run_id:
         yield "both are the same run: the same checkpoint, dataset and preprocessing"
     elif old.plan.checkpoint_sha256 == new.plan.checkpoint_sha256:
         yield "both runs explain the same checkpoint"

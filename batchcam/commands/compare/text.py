@@ -8,6 +8,7 @@ from batchcam.commands.compare.compare import CompareSummary
 from batchcam.commands.compare.exchanges import Exchange
 from batchcam.commands.compare.movement import ClassMovement, Mover, Totals, ranked_classes
 from batchcam.errors import one_line
+from batchcam.record.metrics import rate_text
 from batchcam.record.study import class_lines, counts_text, head_lines
 
 MOVERS_SHOWN: Final = 10
@@ -38,7 +39,7 @@ def compare_text(summary: CompareSummary) -> str:
 def _accuracy(t: Totals) -> str:
     if t.accuracy_drop is None:
         return "- no sample is labelled in both"
-    shares = f"{_shown(t.old_accuracy)} → {_shown(t.new_accuracy)}"
+    shares = " → ".join("-" if rate is None else rate_text(rate) for rate in (t.old_accuracy, t.new_accuracy))
     return f"{shares} ({0 - t.accuracy_drop:+.2f} points) on {t.labelled} labelled in both"
 
 

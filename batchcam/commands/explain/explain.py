@@ -11,6 +11,7 @@ import torch
 
 from batchcam.commands.explain.assembly import assemble
 from batchcam.commands.explain.config import EVERYTHING, ExplainConfig, ExplainKeywords
+from batchcam.commands.explain.inputs import require_same_inputs
 from batchcam.commands.explain.planning import (
     Settings,
     bytes_of,
@@ -22,7 +23,7 @@ from batchcam.commands.explain.planning import (
     require_same_kind,
     settle,
 )
-from batchcam.commands.explain.retry import read_unreadable, with_recorded_sizes
+from batchcam.commands.explain.retry import read_recorded, with_recorded_sizes
 from batchcam.commands.explain.work import Work, task_record
 from batchcam.commands.merge import MergeSummary, complete_run
 from batchcam.config import keywords
@@ -123,10 +124,12 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
         require_identity(explainable, "fp32")
     plan = make_plan(settings, assembly, explainable, config.identity)
     landed = landed_shards(config.out, existing or plan)
-    recorded = read_unreadable(config.out, existing, landed) if existing and config.retry_unreadable else {}
+    recorded = read_recorded(config.out, existing, landed) if existing and config.retry_unreadable else {}
     if existing:
         plan = with_recorded_sizes(plan, existing, assembly, recorded)
         require_same(config.out, existing, plan)
+        require_same_inputs(config.out, existing, assembly, landed)
+    recorded = {index: each for index, each in recorded.items() if each.unreadable.any()}
     shards = [s for s in plan.shards if (s.index in recorded or s.index not in landed) and mine.takes(s.index)]
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:

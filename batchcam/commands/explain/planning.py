@@ -161,6 +161,7 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         grid_size=explainable.grid_size,
         input_size=assembly.input_size,
         schema_version=settings.schema_version,
+        dataset_code=source.code if settings.schema_version > 1 else {},
     )
     try:
         plan.cams.count(len(plan.class_names))

@@ -24,11 +24,13 @@ class RecordedShard:
     Attributes:
         unreadable: which could not be read, bool (n,).
         input_sha256: digests of the images, uint8 (n, 32).
+        away: which had no file when the dataset was listed, bool (n,).
     """
 
     shard: Shard
     unreadable: np.ndarray
     input_sha256: np.ndarray
+    away: np.ndarray
 
     def improves(self, unreadable: np.ndarray, input_sha256: np.ndarray) -> bool:
         """Return whether images can be read now that could not, and all the others as before.
@@ -46,8 +48,8 @@ class RecordedShard:
         return not (unreadable & ~self.unreadable).any() and bool((self.unreadable & ~unreadable).any())
 
 
-def read_unreadable(run: Path, plan: Plan, landed: Collection[int]) -> dict[int, RecordedShard]:
-    """Return the landed shards that have unreadable samples, by their index.
+def read_recorded(run: Path, plan: Plan, landed: Collection[int]) -> dict[int, RecordedShard]:
+    """Return what the landed shards say, by their index.
 
     Raises:
         RunError: a shard is damaged.
@@ -58,15 +60,25 @@ def read_unreadable(run: Path, plan: Plan, landed: Collection[int]) -> dict[int,
             continue
         with open_checked(run / SHARD_FOLDER / shard.file, plan, shard) as file:
             unreadable = file["status"][...] & Status.UNREADABLE != 0
-            if unreadable.any():
-                found[shard.index] = RecordedShard(shard, unreadable, file["input_sha256"][...])
+            # schema 1 does not say: files that were away are among the unreadable ones
+            away = file["input_bytes"][...] == UNKNOWN_SIZE if "input_bytes" in file else unreadable
+            found[shard.index] = RecordedShard(shard, unreadable, file["input_sha256"][...], away)
     return found
 
 
 def with_recorded_sizes(plan: Plan, existing: Plan, assembly: Assembly, recorded: Mapping[int, RecordedShard]) -> Plan:
-    """Return `plan` with the existing run's fingerprint if nothing else differs than sizes of files that were away."""
-    sizes = assembly.source.sizes.copy()
+    """Return `plan` with the existing run's fingerprint if nothing else differs than sizes of files that were away.
+
+    The source then says their sizes as the run recorded them: its rows and its fingerprint go together.
+    """
+    source = assembly.source
+    if len(source) != existing.sample_count:
+        return plan
+    sizes = source.sizes.copy()
     for each in recorded.values():
-        sizes[each.shard.first : each.shard.first + each.shard.count][each.unreadable] = UNKNOWN_SIZE
-    then = dataset_fingerprint(assembly.source.sample_ids, assembly.labels.tolist(), sizes.tolist())
-    return dataclasses.replace(plan, dataset_fingerprint=then) if then == existing.dataset_fingerprint else plan
+        sizes[each.shard.first : each.shard.first + each.shard.count][each.away] = UNKNOWN_SIZE
+    then = dataset_fingerprint(source.sample_ids, assembly.labels.tolist(), sizes.tolist())
+    if then != existing.dataset_fingerprint:
+        return plan
+    source.sizes = sizes
+    return dataclasses.replace(plan, dataset_fingerprint=then)

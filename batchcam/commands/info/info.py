@@ -18,7 +18,7 @@ from batchcam.store.manifest import Manifest, read_manifest, read_tasks
 from batchcam.store.master import collect
 from batchcam.store.plan import Plan, open_plan
 from batchcam.store.reader import decode, open_checked, require_digest
-from batchcam.store.schema import MASTER_FILE, PLAN_FILE
+from batchcam.store.schema import MASTER_FILE, PLAN_FILE, SHARD_FOLDER
 from batchcam.store.shard import landed_shards
 
 UNREADABLE_SHOWN = 10
@@ -38,14 +38,15 @@ class RunInfo:
 
     Attributes:
         run: the run directory.
-        complete: whether the manifest is there.
+        complete: whether the manifest is there, and every shard as large as it says.
         plan: the plan as JSON types.
         run_id: of the plan.
         origin: paths, command line and time of the run's first call.
         shards_landed: shards on disk.
         shards: shards of the plan.
-        totals: over the landed shards: samples, accuracy, samples by status.
-        classes: score of each class, over the landed shards.
+        lost_shards: of a run that was complete, those that are gone or cut short since.
+        totals: samples, accuracy, samples by status: over the landed shards, or all that the manifest states.
+        classes: score of each class, over the same samples.
         tasks: what each task recorded of itself.
         notes: what a reader should know, such as tasks on different machines.
         unreadable: the first unreadable samples, each with the reason.
@@ -58,6 +59,7 @@ class RunInfo:
     origin: dict[str, Any]
     shards_landed: int
     shards: int
+    lost_shards: int
     totals: dict[str, Any]
     classes: list[metrics.ClassScore]
     tasks: list[dict[str, Any]]
@@ -81,14 +83,18 @@ def info(run: Path) -> RunInfo:
         columns = _columns_of_master(run, plan, manifest)
         totals = manifest.totals
     origin, tasks, notes = _provenance(run, manifest)
+    lost = _lost(run, plan, manifest, landed)
+    if lost:
+        notes.append(f"numbers are of all {plan.sample_count} samples, as run.h5 has them; see batchcam verify")
     return RunInfo(
         run=str(run),
-        complete=manifest is not None,
+        complete=manifest is not None and not lost,
         plan=plan.to_dict(),
         run_id=plan.run_id,
         origin=origin,
         shards_landed=len(landed),
         shards=len(plan.shards),
+        lost_shards=lost,
         totals=totals,
         classes=metrics.class_scores(columns["label"], columns["prediction"], plan.class_names),
         tasks=tasks,
@@ -117,6 +123,15 @@ def _manifest(run: Path, plan: Plan) -> Manifest | None:
         return read_manifest(run, plan)
     except FileNotFoundError:
         return None
+
+
+def _lost(run: Path, plan: Plan, manifest: Manifest | None, landed: set[int]) -> int:
+    """Return how many shards of a complete run are gone, or have another size."""
+    records = zip(plan.shards, manifest.shards, strict=True) if manifest else ()
+    return sum(
+        shard.index not in landed or (run / SHARD_FOLDER / record.file).stat().st_size != record.bytes
+        for shard, record in records
+    )
 
 
 def _origin(run: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Watch:
         seconds_left: at this rate; None while it is not known.
         unreadable: samples that the tasks found unreadable so far.
         tasks: what each task recorded of itself so far.
-        complete: whether the manifest is there.
+        complete: whether the manifest and all shards are there.
     """
 
     run: str
@@ -63,8 +63,8 @@ def watch(run: Path, interval_s: float = 2.0, sleep: Callable[[float], None] = w
 
 def look(run: Path, plan: Plan) -> Watch:
     """Return how far `run` is now."""
-    complete = (run / MANIFEST_FILE).exists()
     landed = landed_shards(run, plan)
+    complete = (run / MANIFEST_FILE).exists() and len(landed) == len(plan.shards)
     shards = [s for s in plan.shards if s.index in landed]
     done = sum(s.count for s in shards)
     rate = _rate(run, shards)

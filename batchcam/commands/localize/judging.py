@@ -34,6 +34,9 @@ from batchcam.rules import Status
 from batchcam.store.run import Run
 from batchcam.store.stored_cams import stored_ranks
 
+SAME_SHAPE: Final = 1.05
+"""Ratios of height to width that differ by less are one: a mask may be smaller than its image, and rounded."""
+
 PIXEL_BYTES: Final = 8
 """Held for each pixel of an upsampled map until it is judged."""
 
@@ -50,6 +53,7 @@ class LeftOut(Reason):
     NOT_STORED = 4, "no CAM of the class in the run"
     BROKEN_MASK = 5, "mask cannot be read"
     OUT_OF_VIEW = 6, "object outside of the network's view"
+    TURNED_MASK = 7, "mask drawn on the image before its EXIF turn"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +83,7 @@ class Judged:
         error: why its masks can't be read, by row.
         classes: class whose CAM is judged, int64 (n); -1: none.
         right: whether the predicted class is the label, bool (n).
+        stretched: whether a mask has another shape than the image that it is laid over, bool (n).
         without_map: whether the CAM is constant or not finite, so that it finds nothing, bool (n).
         columns: numbers by name, float64 (n), NaN where there is none: `seen`, `object_share`, `peak_inside`, `points`,
             `energy`, `centre_inside`, `centre_points`, `centre_energy`.
@@ -91,6 +96,7 @@ class Judged:
     error: dict[int, str]
     classes: np.ndarray
     right: np.ndarray
+    stretched: np.ndarray
     without_map: np.ndarray
     columns: dict[str, np.ndarray]
     tallies: dict[int, tuple[Tally, Tally]]
@@ -131,6 +137,7 @@ class _Result:
     reason: LeftOut
     error: str = ""
     seen: float = float("nan")
+    stretched: bool = False
     truth: Truth | None = None
     verdicts: tuple[Verdict, Verdict] | None = None
 
@@ -152,6 +159,7 @@ def start(run: Run, annotations: Annotations, method: Method) -> Judged:
         error={},
         classes=classes,
         right=(prediction == label) & (label >= 0),
+        stretched=np.zeros(count, bool),
         without_map=np.zeros(count, bool),
         columns={name: np.full(count, np.nan) for name in COLUMNS},
         tallies={},
@@ -233,6 +241,9 @@ def _judge(sample: _Map, objects: Objects, method: Method, centre: Evidence) -> 
         ignored = None if objects.ignored is None else read_mask(objects.ignored)
     except DatasetError as error:
         return _Result(LeftOut.BROKEN_MASK, str(error))
+    drawn = masks if ignored is None else [*masks, ignored]
+    if any(_is_turned(mask, sample.image_size) for mask in drawn):
+        return _Result(LeftOut.TURNED_MASK)
     seen = _seen(view, objects, masks)
     if method.frame == "view" and seen == 0:
         return _Result(LeftOut.OUT_OF_VIEW, seen=seen)
@@ -241,6 +252,7 @@ def _judge(sample: _Map, objects: Objects, method: Method, centre: Evidence) -> 
     return _Result(
         LeftOut.JUDGED,
         seen=seen,
+        stretched=any(_is_stretched(mask, sample.image_size) for mask in drawn),
         truth=truth,
         verdicts=(judge(found, truth, method.tolerance), judge(centre, truth, method.tolerance)),
     )
@@ -282,6 +294,17 @@ def _truth(
     return Truth(boxes, inside, exact=True, ignored=None if ignored is None else place(ignored))
 
 
+def _is_turned(mask: np.ndarray, image_size: tuple[int, int]) -> bool:
+    """Return whether a mask has the shape of the image turned by 90 degrees, and not the image's own."""
+    return _is_stretched(mask, image_size) and not _is_stretched(mask.T, image_size)
+
+
+def _is_stretched(mask: np.ndarray, image_size: tuple[int, int]) -> bool:
+    """Return whether a mask has another shape than the image that it is laid over."""
+    ratio = float(mask.shape[0] / mask.shape[1] / (image_size[0] / image_size[1]))
+    return max(ratio, 1 / ratio) > SAME_SHAPE
+
+
 def _extent(mask: np.ndarray) -> np.ndarray:
     """Return the box around a mask's pixels, float64 (1, 4)."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -292,6 +315,7 @@ def _note(judged: Judged, sample: _Map, result: _Result) -> None:
     row, columns = sample.row, judged.columns
     judged.reason[row] = result.reason
     columns["seen"][row] = result.seen
+    judged.stretched[row] = result.stretched
     if result.error:
         judged.error[row] = result.error
     if result.truth is None or result.verdicts is None:

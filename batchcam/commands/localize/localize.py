@@ -49,7 +49,7 @@ class LocalizeSummary:
         right_elsewhere: samples that are predicted right although the peak lies outside of the object.
         scores: by name, see SCORES.
         classes: one a class that has samples.
-        findings: samples whose masks can't be read.
+        findings: samples whose masks can't be read, or were drawn on the image before its EXIF turn.
         notes: what a reader should know, a line each.
         out: folder of the files, None where none were asked for.
     """
@@ -143,7 +143,7 @@ def _summary(
         right_elsewhere=int((judged.right[rows] & (columns["peak_inside"][rows] == 0)).sum()),
         scores=scores,
         classes=classes,
-        findings=int((judged.reason == LeftOut.BROKEN_MASK).sum()),
+        findings=int(np.isin(judged.reason, (LeftOut.BROKEN_MASK, LeftOut.TURNED_MASK)).sum()),
         notes=tuple(_notes(run, annotations, judged)),
         out=None if config.out is None else str(config.out),
     )
@@ -169,6 +169,8 @@ def _notes(run: Run, annotations: Annotations, judged: Judged) -> Iterator[str]:
     if judged.error:
         first = min(judged.error)
         yield f"masks of {len(judged.error)} samples can't be read, first: {judged.error[first]}"
+    if judged.stretched.any():
+        yield f"masks of {judged.stretched.sum()} samples have another shape than their images: they are stretched"
     sizes = run.image_size[:]
     other = (annotations.sizes.min(1) > 1) & (sizes > 0).all(1) & (sizes != annotations.sizes).any(1)
     if other.any():

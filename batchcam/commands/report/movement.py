@@ -13,7 +13,7 @@ from batchcam.commands.report.content import About, Moved
 from batchcam.commands.report.html import Markup, definitions, details, element, foreign, join, table
 from batchcam.commands.report.movers import movers
 from batchcam.commands.report.provenance import side_by_side
-from batchcam.commands.report.writing import NONE, histogram, percent, share, signed, stated_cell
+from batchcam.commands.report.writing import NONE, histogram, percent, rate, share, signed, stated_cell
 
 MOST_CLASSES: Final = 1000
 MOST_NAMES: Final = 50
@@ -85,7 +85,7 @@ def _change(t: Totals) -> Markup:
     mean = None if t.old_confidence is None or t.new_confidence is None else t.new_confidence - t.old_confidence
     points = NONE if drop is None else f"{signed(drop, 2)} points"
     rows = [
-        (f"accuracy on {t.labelled:,} samples labelled in both", share(t.old_accuracy), share(t.new_accuracy), points),
+        (f"accuracy on {t.labelled:,} samples labelled in both", rate(t.old_accuracy), rate(t.new_accuracy), points),
         ("mean confidence", share(t.old_confidence), share(t.new_confidence), signed(mean)),
         ("mean logit of the class that OLD predicts", NONE, NONE, signed(t.logit_change)),
     ]
@@ -183,7 +183,7 @@ def _class_row(c: ClassMovement) -> tuple[object, ...]:
     points = NONE if c.accuracy_drop is None else signed(-c.accuracy_drop, 1)
     return (
         foreign(c.name),
-        *(f"{c.labelled:,}", share(before), share(after), points, f"{c.fixed:,}", f"{c.broken:,}"),
+        *(f"{c.labelled:,}", rate(before), rate(after), points, f"{c.fixed:,}", f"{c.broken:,}"),
         *(f"{c.old_predicted:,}", f"{c.new_predicted:,}", f"{c.left:,}"),
         *(signed(c.logit_change), share(c.spearman), share(c.peak_shift)),
     )

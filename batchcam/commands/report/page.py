@@ -14,7 +14,8 @@ from batchcam.commands.report.movement import movement
 from batchcam.commands.report.predictions import classes, confidence, confusions
 from batchcam.commands.report.provenance import network, provenance
 from batchcam.commands.report.stylesheet import STYLE
-from batchcam.commands.report.writing import NONE, percent, share, small, stated_cell
+from batchcam.commands.report.writing import NONE, percent, rate, share, small, stated_cell
+from batchcam.record.study import counts_text
 from batchcam.rules import CONTROL_WORDS, Status
 from batchcam.store.plan import Plan
 
@@ -98,10 +99,12 @@ def _caveats(plan: Plan) -> Iterable[str]:
 
 def _summary(content: Content) -> Markup:
     facts, totals = content.facts, content.totals
+    without = sum(score.left_out for score in facts.scores)
     numbers = [
         ("samples", f"{totals['samples']:,}"),
-        ("with a label", f"{totals['labelled']:,}"),
-        ("accuracy", share(totals["accuracy"])),
+        ("with a label", f"{totals['labelled'] + without:,}"),
+        (f"accuracy of the {totals['labelled']:,} with label and prediction", rate(totals["accuracy"])),
+        ("with a label, but no prediction: unreadable or not finite", f"{without:,}"),
         ("expected calibration error", share(facts.calibration_error)),
         ("wrong predictions", f"{content.counts['mistakes']:,}" if totals["labelled"] else NONE),
         ("unreadable samples", f"{len(content.unreadable):,}"),
@@ -129,7 +132,9 @@ def _findings(content: Content) -> Iterable[Markup]:
         t = content.moved.totals
         flips = f"{t.flips:,} of {t.compared:,} predictions ({percent(t.flips_percent)})"
         text = f"{flips}; mean similarity of maps {share(t.spearman)}"
-        yield join((link, ": nothing" if content.moved.nothing else f": {text}"))
+        apart = f"; not compared: {counts_text(content.moved.apart)}" if content.moved.apart else ""
+        nothing = f"nothing, over {t.compared:,} compared samples"
+        yield join((link, f": {nothing if content.moved.nothing else text}{apart}"))
     if content.unreadable:
         yield _finding("Unreadable samples", len(content.unreadable), "unreadable")
     for kind, (heading, _) in ODD.items():

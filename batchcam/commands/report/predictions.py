@@ -12,7 +12,7 @@ from batchcam.commands.report.calibration import BINS
 from batchcam.commands.report.content import Content
 from batchcam.commands.report.facts import Facts
 from batchcam.commands.report.html import Markup, details, element, foreign, image, join, table
-from batchcam.commands.report.writing import NONE, groups, histogram, share
+from batchcam.commands.report.writing import NONE, groups, histogram, rate, share
 from batchcam.record.metrics import ClassScore
 
 MATRIX_CLASSES: Final = 30
@@ -110,9 +110,7 @@ def _reliability(facts: Facts) -> Markup:
         f"confident than right. Expected calibration error: {share(error)} – the mean of |accuracy − mean confidence| "
         "over the bins, weighted by their samples."
     )
-    rows = [
-        (f"{b.low:.3f} to {b.high:.3f}", f"{b.count:,}", share(b.confidence), share(b.accuracy)) for b in facts.bins
-    ]
+    rows = [(f"{b.low:.3f} to {b.high:.3f}", f"{b.count:,}", share(b.confidence), rate(b.accuracy)) for b in facts.bins]
     numbers = table("Reliability by bin", ("confidence", "samples", "mean confidence", "accuracy"), rows)
     figure = element("figure", charts.reliability_diagram(facts.bins, summary))
     return join(
@@ -181,7 +179,7 @@ def _class_row(
     cam = content.facts.maps.class_cams[index]
     return [
         foreign(score.name),
-        element("td", share(score.accuracy), _meter(score.accuracy)),
+        element("td", rate(score.accuracy), _meter(score.accuracy)),
         f"{score.labelled:,}",
         f"{score.correct:,}",
         f"{score.predicted:,}",

@@ -27,7 +27,9 @@ class ReportSummary:
         bytes: its size.
         complete: whether the run is.
         samples: rows of the run that it covers.
-        accuracy: share of labelled samples predicted right, None without labels.
+        labelled: of those, with a label and a prediction.
+        left_out: of those, with a label and no prediction: unreadable, or not finite.
+        accuracy: share of the labelled ones predicted right, None without any.
         pictures: samples shown.
         without_image: of those, how many show the map alone.
         changed: of those, how many because the image is no longer the one that was explained.
@@ -40,6 +42,8 @@ class ReportSummary:
     bytes: int
     complete: bool
     samples: int
+    labelled: int
+    left_out: int
     accuracy: float | None
     pictures: int
     without_image: int
@@ -83,6 +87,8 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
         bytes=size,
         complete=content.about.complete,
         samples=content.about.samples,
+        labelled=content.totals["labelled"],
+        left_out=sum(score.left_out for score in content.facts.scores),
         accuracy=content.totals["accuracy"],
         pictures=len(states),
         without_image=len(states) - states.count(State.FOUND),

@@ -10,6 +10,7 @@ import numpy as np
 from batchcam.commands.report import charts
 from batchcam.commands.report.facts import Facts
 from batchcam.commands.report.html import Markup, element, foreign
+from batchcam.record.metrics import rate_text
 
 NONE: Final = "–"
 HISTOGRAM_BINS: Final = 20
@@ -18,6 +19,11 @@ HISTOGRAM_BINS: Final = 20
 def share(value: float | None) -> str:
     """Return a share from 0 to 1, or a correlation, as text, a dash where there is none."""
     return NONE if value is None or math.isnan(value) else f"{value:.3f}".replace("-", "−")
+
+
+def rate(value: float | None) -> str:
+    """Return a share as text that reads as all or nothing only where it is, a dash where there is none."""
+    return NONE if value is None else rate_text(value)
 
 
 def small(value: float | None) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from batchcam.commands.info.info import info
+from batchcam.commands.info.watch import look
 from batchcam.errors import RunError
 from batchcam.store.manifest import task_file, write_task
+from batchcam.store.plan import open_plan
 from tests.helpers import damage
 from tests.helpers.outputs import run_json
 
@@ -24,6 +28,43 @@ def test_info_of_a_finished_run_is_what_the_manifest_says(sound_run: Path) -> No
     assert sum(score.labelled for score in about.classes) == manifest["totals"]["labelled"]
     assert [t["outcome"] for t in about.tasks] == ["done"]
     assert about.notes == []
+
+
+@pytest.mark.parametrize(
+    ("break_it", "lost"),
+    [
+        (damage.shard_missing, 1), (damage.shard_and_its_digest_missing, 1), (damage.digest_file_missing, 1),
+        (damage.shard_truncated, 1), (damage.shard_empty, 1),
+    ],
+)  # fmt: skip
+def test_a_run_that_lost_a_shard_is_not_complete(finished_run: Path, run_cli, break_it, lost: int) -> None:
+    break_it(finished_run)
+    about = info(finished_run)
+    assert (about.complete, about.lost_shards, about.totals["samples"]) == (False, lost, 21)
+    stdout = run_cli("info", finished_run)[1]
+    assert "(NOT complete any more: 1 of 3 shards are gone or cut short)" in stdout
+    assert "numbers are of all 21 samples, as run.h5 has them; see batchcam verify" in stdout
+    assert not look(finished_run, open_plan(finished_run)).complete or break_it in (
+        damage.shard_truncated, damage.shard_empty,
+    )  # fmt: skip
+
+
+def test_labelled_samples_without_a_prediction_are_counted_by_class(sound_run: Path, run_cli) -> None:
+    label, prediction = (np.concatenate(list(column)) for column in zip(*_labels(sound_run), strict=True))
+    left_out = [int(((label == k) & (prediction < 0)).sum()) for k in range(5)]
+    assert [score.left_out for score in info(sound_run).classes] == left_out
+    assert sum(left_out) == 2
+    stdout = run_cli("info", sound_run)[1]
+    assert "labelled  predicted  left out" in stdout
+    assert "of 18 labelled, 3 of 21 samples without label or prediction" in stdout
+
+
+def _labels(run: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    pairs = []
+    for path in sorted((run / "shards").glob("*.h5")):
+        with h5py.File(path) as file:
+            pairs.append((file["label"][...], file["prediction"][...]))
+    return pairs
 
 
 def test_info_of_a_run_in_progress_counts_what_has_landed(tmp_path: Path, make_plan, make_rows, make_shards) -> None:

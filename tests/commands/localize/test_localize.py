@@ -273,6 +273,30 @@ def test_masks_give_boxes_too_and_one_that_cannot_be_read_is_a_finding(tmp_path:
     assert summary.scores["pxap"].samples == summary.scores["max_box_acc"].samples == COUNT - 3
 
 
+@pytest.mark.parametrize("scale", [1, 2, 0.5])
+def test_a_mask_of_the_image_before_its_exif_turn_is_a_finding_and_not_stretched(tmp_path: Path, scale: float) -> None:
+    run, _, _ = write_run(tmp_path)
+    ids = ids_of(run)
+    masks = write_masks(tmp_path / "masks", ids)
+    turned = cv2.imread(str(masks / ids[4]), cv2.IMREAD_GRAYSCALE).T
+    turned = cv2.resize(turned, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    (masks / ids[4]).write_bytes(bytes(cv2.imencode(".png", turned)[1]))
+    summary = of(run, masks)
+    assert (summary.findings, summary.left_out["mask drawn on the image before its EXIF turn"]) == (1, 1)
+    assert not any("stretched" in note for note in summary.notes)
+
+
+def test_masks_of_another_shape_than_their_images_are_noted(tmp_path: Path) -> None:
+    run, _, _ = write_run(tmp_path)
+    masks = write_masks(tmp_path / "masks", ids_of(run), size=(32, 32))
+    summary = of(run, masks)
+    assert (
+        f"masks of {summary.judged} samples have another shape than their images: they are stretched" in summary.notes
+    )
+    half = write_masks(tmp_path / "half", ids_of(run), size=(IMAGE_SIZE[0] // 2, IMAGE_SIZE[1] // 2))
+    assert not any("stretched" in note for note in of(run, half).notes)
+
+
 def test_a_mask_and_the_box_around_it_give_the_same_box_scores(tmp_path: Path) -> None:
     run, _, _ = write_run(tmp_path)
     ids = ids_of(run)

@@ -369,10 +369,26 @@ def test_a_run_against_itself_says_that_nothing_moved(sound_run: Path, tmp_path:
     text = Page(source).text
     assert summary.flips == 0
     assert "Nothing moved: over the 19 compared samples" in text
-    assert "What moved against OLD : nothing" in text
+    nothing = "What moved against OLD : nothing, over 19 compared samples; not compared: 1 unreadable in both"
+    assert nothing in text
     assert "both are the same run" in text
     assert figures(source) == {}
     assert Page(source).wrong == []
+
+
+def test_what_is_not_compared_stands_beside_nothing_moved(tmp_path: Path) -> None:
+    plan, old = make_rows(1)
+    new = copy.deepcopy(old)
+    for row in (1, 2):
+        new.columns["input_sha256"][row, 0] ^= 1
+    for row in (4, 5, 7, 8, 10, 11):
+        new.texts["sample_id"][row] = f"new {row}"
+    _, source = reported(((plan, old), (dataclasses.replace(plan, checkpoint_sha256="e" * 64), new)), tmp_path)
+    text = Page(source).text
+    assert (
+        "What moved against OLD : nothing, over 11 compared samples; not compared: 6 added; 6 removed; 2 changed"
+        in text
+    )
 
 
 def test_runs_of_which_no_sample_can_be_compared_do_not_say_that_nothing_moved(

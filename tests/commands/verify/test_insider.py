@@ -186,7 +186,7 @@ def test_a_forged_plan_is_found_by_what_lies_elsewhere(world: Path, run: Path, r
 def test_class_names_that_were_exchanged_are_told(world: Path, run: Path, tmp_path: Path) -> None:
     forge_the_plan(run, class_names=("bee", "ant", "cat"))
     assert verify(VerifyConfig(run, quiet=True)).found == []
-    assert ("dataset", "shards/shard-00000.h5", "label", 6) in recomputed(world, run)  # matched by the folders' names
+    assert ("dataset", "shards/shard-00000.h5", "label", 8) in recomputed(world, run)  # matched by the folders' names
     names = tmp_path / "names.txt"
     names.write_text("\n".join(CLASSES))
     said = dataclasses.replace(classifier(world), class_names=names)
