@@ -28,6 +28,7 @@ def rows(plan: Plan, shard: Shard, rng: np.random.Generator) -> tuple[dict[str, 
     columns = {
         "sample_index": np.arange(shard.first, shard.first + n),
         "input_sha256": np.zeros((n, 32), np.uint8),
+        "input_bytes": np.full(n, -1),
         "label": rng.integers(0, classes, n),
         "prediction": rng.integers(0, classes, n),
         "confidence": rng.random(n, np.float32),

@@ -133,13 +133,36 @@ def test_its_labels_are_compared_with_the_dataset_when_it_is_recomputed(old: Pat
     assert "dataset: shards/shard-00001.h5:label: 2 rows, first sample 5: not what the dataset says now" in stdout
 
 
+WORDS = ["--image-size", "8x12", "--resize", "10x14", "--mean", "0.5", "--std", "0.5", "-j", "0", "--threads", "1"]
+"""What it was made with."""
+
+
+def test_a_new_run_of_the_same_images_has_one_array_and_one_attribute_more(
+    old: Path, again: list[str], tmp_path: Path, run_cli
+) -> None:
+    words = [*WORDS, "-b", "2", "--shard-size", "4", "--out", tmp_path / "new"]
+    assert run_cli("explain", FOLDER / "network.pth", FOLDER / "images", *words, *again)[0] == 3
+    name = "shards/shard-00000.h5"
+    with h5py.File(old / name) as before, h5py.File(tmp_path / "new" / name) as after:
+        assert set(after) - set(before) == {"input_bytes"}
+        assert set(before) <= set(after)
+        assert set(after.attrs) - set(before.attrs) == {"schema_min_reader"}
+        assert after["input_bytes"][...].tolist() == [(FOLDER / "images" / each).stat().st_size for each in IDS[:4]]
+        for array in sample_arrays("uint8", schema=1):
+            ours, theirs = after[array.name], before[array.name]
+            assert (ours.dtype, ours.shape, ours.chunks) == (theirs.dtype, theirs.shape, theirs.chunks)
+            if array.dtype == "float32":
+                np.testing.assert_allclose(ours[...], theirs[...], rtol=1e-5, atol=1e-6)
+            elif array.name != "maps":
+                assert np.array_equal(ours[...], theirs[...])
+
+
 def test_a_shard_that_it_lost_is_made_again_as_schema_1(old: Path, again: list[str], run_cli) -> None:
     lost = old / "shards/shard-00001.h5"
     with h5py.File(lost) as file:
         names, cams = sorted(file), file["cams"][...]
     lost.unlink()
-    words = ["--image-size", "8x12", "--resize", "10x14", "--mean", "0.5", "--std", "0.5", "-j", 0, "--threads", 1]
-    code, _, stderr = run_cli("explain", FOLDER / "network.pth", FOLDER / "images", "--out", old, *words, *again)
+    code, _, stderr = run_cli("explain", FOLDER / "network.pth", FOLDER / "images", "--out", old, *WORDS, *again)
     assert code == 3, stderr
     with h5py.File(lost) as file:
         assert (sorted(file), int(file.attrs["schema_version"])) == (names, 1)
