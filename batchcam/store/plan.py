@@ -181,7 +181,7 @@ class Plan:
         """
         fields = {f.name for f in dataclasses.fields(cls)}
         if not isinstance(content, Mapping) or {*content, ABSENT_IF_EMPTY} != fields:
-            raise ValueError(f"fields of the plan differ: {sorted(map(str, set(content) ^ fields))}")
+            raise ValueError(f"fields of the plan differ: {sorted(map(str, {*content, ABSENT_IF_EMPTY} ^ fields))}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         try:
             values["cams"] = CamSelection.parse(str(values["cams"]))

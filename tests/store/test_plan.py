@@ -129,7 +129,7 @@ def test_a_field_of_the_wrong_type_or_range_is_refused(make_plan, field: str, wr
         "True": ("identity",),
         "['a']": ("class_names",),
         "[1, 2]": ("grid_size", "input_size"),
-        "{}": ("preprocessing",),
+        "{}": ("preprocessing", "dataset_code"),
     }
     content = {**make_plan().to_dict(), field: wrong}
     if field in accepted.get(str(wrong), ()):

@@ -12,6 +12,7 @@ from batchcam.commands.explain.assembly import Assembly
 from batchcam.data.timed_source import rest
 from batchcam.errors import RunError
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.rules import Status
 from batchcam.store.files import RunFiles
 from batchcam.store.plan import Plan
 from batchcam.store.run import Run
@@ -33,12 +34,14 @@ def require_same_inputs(run: Path, plan: Plan, assembly: Assembly, landed: Colle
     with Run(run, plan, shards, False, RunFiles(run, plan, None)) as record:
         for row in np.unique(np.linspace(0, len(record) - 1, MOST_LOOKED_AT, dtype=np.int64)) if shards else ():
             try:
-                index, then = int(record.sample_index[row]), record.input_sha256[row]
+                if record.status[row] & Status.UNREADABLE:
+                    continue
+                index, then = int(record.sample_index[row]), record.input_sha256[row].tobytes()
                 now = assembly.source.read(index).sha256
             except (RunError, UnreadableImageError):
                 continue
-            looked_at += then.any()
-            if then.any() and then.tobytes() != now:
+            looked_at += 1
+            if then != now:
                 differing.append(index)
     rest(assembly.source)
     if differing:

@@ -23,13 +23,16 @@ def config(compute: dict[str, object], **options: object) -> ExplainConfig:
 
 @pytest.mark.parametrize("name", [*GIVEN, *COMPUTED])
 def test_an_option_counts_and_what_is_left_open_is_the_runs(make_plan, name: str) -> None:
-    existing = make_plan(identity=False, **THERE, **THERE_COMPUTED)
+    existing = make_plan(identity=False, schema_version=1, **THERE, **THERE_COMPUTED)
     compute, options = ({k: v for k, v in known.items() if k == name} for known in (COMPUTED, GIVEN))
     settings = vars(Settings.of(config(compute, **options), existing))
-    assert {**settings, "cams": str(settings["cams"])} == {**THERE, **THERE_COMPUTED, **compute, **options}
+    kept = {**THERE, **THERE_COMPUTED, "schema_version": 1}
+    assert {**settings, "cams": str(settings["cams"])} == {**kept, **compute, **options}
 
 
 @pytest.mark.parametrize(("method", "cams"), [(None, "all"), ("cam", "all"), ("hirescam", "predicted")])
 def test_a_first_run_takes_defaults_and_a_backward_pass_for_one_class_only(method: str | None, cams: str) -> None:
     settings = Settings.of(config({}, method=method), None)
-    assert settings == Settings("fp32", method or "cam", "none", settings.batch_size, None, CamSelection(cams), "uint8")
+    assert settings == Settings(
+        "fp32", method or "cam", "none", settings.batch_size, None, CamSelection(cams), "uint8", 2
+    )
