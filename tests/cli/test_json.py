@@ -103,7 +103,7 @@ KEYS = {
         train_accuracy, val_loss, val_accuracy, unreadable)], exit_code)
     """,
     "evaluate": """
-        (samples, labelled, unreadable, non_finite, accuracy, classes[(name, labelled, correct, predicted)],
+        (samples, labelled, unreadable, non_finite, accuracy, classes[(name, labelled, correct, predicted, left_out)],
         exit_code)
     """,
     "explain": """
@@ -127,10 +127,12 @@ KEYS = {
         classifier(arch, checkpoint, class_names, image_size, label_kind, mean, model, preprocess, resize, std),
         compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control, data,
         dry_run, identity, maps, max_unreadable, method, out, quiet, retry_unreadable, shard_size, target_layer, task,
-        time_limit_s), pid, remarks, restarts, user), shards_landed, shards, totals(accuracy, correct, labelled,
-        largest_identity_residual, samples, status(constant map, no positive evidence, non finite, unreadable)),
-        classes[(name, labelled, correct, predicted)], tasks[(device, host, images_per_s, job, outcome, pid, restarts,
-        samples, seconds, seconds_explaining, seconds_landing, seconds_storing, seconds_waiting_for_images, shards,
+        time_limit_s), pid, remarks, restarts, user), shards_landed, shards, lost_shards, totals(accuracy, correct,
+        labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non finite,
+        unreadable)),
+        classes[(name, labelled, correct, predicted, left_out)], tasks[(device, host, images_per_s, job, outcome, pid,
+        restarts, samples, seconds, seconds_explaining, seconds_landing, seconds_storing, seconds_waiting_for_images,
+        shards,
         started, task, threads, unreadable, user, versions(batchcam, compressor, h5py, hdf5, numpy, python, torch,
         torchvision), workers, written)], notes, unreadable, exit_code)
     """,
@@ -139,8 +141,8 @@ KEYS = {
         without_map, data, lost_files, exit_code)
     """,
     "report": """
-        (out, bytes, complete, samples, accuracy, pictures, without_image, changed, lost_files, findings, flips,
-        exit_code)
+        (out, bytes, complete, samples, labelled, left_out, accuracy, pictures, without_image, changed, lost_files,
+        findings, flips, exit_code)
     """,
     "localize": """
         (error, exit_code)

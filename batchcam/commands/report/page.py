@@ -103,8 +103,9 @@ def _summary(content: Content) -> Markup:
     numbers = [
         ("samples", f"{totals['samples']:,}"),
         ("with a label", f"{totals['labelled'] + without:,}"),
-        (f"accuracy of the {totals['labelled']:,} with label and prediction", rate(totals["accuracy"])),
-        ("with a label, but no prediction: unreadable or not finite", f"{without:,}"),
+        ("of those left out: unreadable or not finite", f"{without:,}"),
+        ("accuracy", rate(totals["accuracy"])),
+        ("accuracy is of", f"{totals['labelled']:,} with label and prediction"),
         ("expected calibration error", share(facts.calibration_error)),
         ("wrong predictions", f"{content.counts['mistakes']:,}" if totals["labelled"] else NONE),
         ("unreadable samples", f"{len(content.unreadable):,}"),

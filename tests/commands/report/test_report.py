@@ -63,7 +63,16 @@ def test_the_provenance_names_run_weights_data_and_manifest(
     text = Page(written[1]).text
     plan = json.loads((sound_run / "run.json").read_text())
     manifest = hashlib.sha256((sound_run / "manifest.json").read_bytes()).hexdigest()
-    for fact in (plan["run_id"], "c" * 64, "d" * 64, manifest, "weights/modèle.pth", "photos", "layer4", "node1"):
+    for fact in (
+        plan["run_id"],
+        "c" * 64,
+        plan["plan"]["dataset_fingerprint"],
+        manifest,
+        "weights/modèle.pth",
+        "photos",
+        "layer4",
+        "node1",
+    ):
         assert fact in text
 
 
@@ -74,7 +83,10 @@ def test_totals_are_those_of_the_manifest(written: tuple[ReportSummary, str], so
     assert summary.samples == totals["samples"]
     numbers = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", source))
     assert numbers["accuracy"] == f"{totals['accuracy']:.3f}"
-    assert numbers["with a label"] == str(totals["labelled"])
+    assert (summary.labelled, summary.left_out) == (totals["labelled"], 2)
+    assert numbers["with a label"] == str(totals["labelled"] + 2)
+    assert numbers["of those left out: unreadable or not finite"] == "2"
+    assert numbers["accuracy is of"] == f"{totals['labelled']} with label and prediction"
     assert numbers["unreadable samples"] == "1"
 
 
