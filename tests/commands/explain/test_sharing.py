@@ -40,7 +40,7 @@ def settings(tmp_path_factory) -> ExplainConfig:
     checkpoint = tmp_path_factory.mktemp("weights") / "model.pth"
     torch.save(seeded(GapNetwork).state_dict(), checkpoint)
     return ExplainConfig(
-        Classifier(checkpoint, model="tests.helpers.networks:GapNetwork", preprocess="seed", image_size="16"),
+        Classifier(checkpoint, model="tests.helpers.networks:GapNetwork", preprocess="stl10", image_size="16"),
         f"python:{__name__}:Images",
         Path("to be replaced"),
         Compute(batch_size=SHARD_SIZE, workers=0, threads=1, device="cpu"),
