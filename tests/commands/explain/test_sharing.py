@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,9 @@ def test_workers_without_a_task_share_the_shards(settings, reference, tmp_path, 
     def has_landed(folder: Path, shard) -> bool:
         asked.append(shard)
         if len(asked) == 3:
+            deadline = time.monotonic() + 60
+            while not all(real(folder, begun) for begun in asked[:2]) and time.monotonic() < deadline:
+                time.sleep(0.01)  # a thread lands them
             # works to its end now, which is what the first one then finds
             second = explain(dataclasses.replace(settings, out=run))
             assert second.complete
