@@ -55,6 +55,8 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 
+LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+
 _MESSAGE_LIMIT: Final = 200
 
 
@@ -79,6 +81,8 @@ def decode_image(data: bytes) -> Image.Image:
     """
     if not data:
         raise UnreadableImageError("empty file")
+    if data.startswith(LFS_POINTER):
+        raise UnreadableImageError("a Git LFS pointer, not the image: git lfs pull")
     with _pillow_at_work():
         image = Image.open(io.BytesIO(data), formats=_known_formats())
         # Pillow only warns of the first few too many

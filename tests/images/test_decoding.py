@@ -330,3 +330,8 @@ def test_describe_leaves_out_addresses_and_paths() -> None:
     assert describe(ValueError(f"bad\n{object()}")) == "bad <object object>"
     assert describe(FileNotFoundError(2, "gone", "/secret/place")) == "No such file or directory"
     assert describe(KeyError()) == "KeyError"
+
+
+def test_git_lfs_pointer_is_named():
+    with pytest.raises(UnreadableImageError, match="Git LFS pointer.*git lfs pull"):
+        decode_image(b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 4\n")

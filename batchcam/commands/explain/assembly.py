@@ -38,6 +38,7 @@ class Assembly:
         preprocessing: None when the dataset gives preprocessed tensors.
         probe: the first readable samples as the loader gives them: uint8 (m, 3, H, W) or float (m, C, H, W).
         names_from_dataset: whether only the dataset names the classes.
+        notes: what was chosen or found that the user may not expect, to be told before the work begins.
     """
 
     checkpoint: Checkpoint
@@ -49,6 +50,7 @@ class Assembly:
     preprocessing: Preprocessing | None
     probe: Tensor
     names_from_dataset: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -89,7 +91,7 @@ def assemble(
     source = timed(open_source(data), sample_timeout)
     names = _class_names(classifier, checkpoint, source, class_count)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
-    probe = _probe(source, preprocessing)
+    probe, unreadable = _probe(source, preprocessing)
     rest(source)
     return Assembly(
         checkpoint=checkpoint,
@@ -101,6 +103,7 @@ def assemble(
         preprocessing=preprocessing if probe.dtype == torch.uint8 else None,
         probe=probe,
         names_from_dataset=not (checkpoint.class_names or classifier.class_names) and source.class_names is not None,
+        notes=unreadable,
     )
 
 
@@ -177,8 +180,8 @@ def _preprocessing(classifier: Classifier, checkpoint: Checkpoint) -> Preprocess
     return said
 
 
-def _probe(source: Source, preprocessing: Preprocessing | None) -> Tensor:
-    """Return up to PROBE_SAMPLES readable samples; noise if there are none among the first ones."""
+def _probe(source: Source, preprocessing: Preprocessing | None) -> tuple[Tensor, tuple[str, ...]]:
+    """Return up to PROBE_SAMPLES readable samples; noise, and why, if there are none among the first ones."""
     probe: list[Tensor] = []
     reason = "no sample"
     for index in range(min(len(source), PROBE_ATTEMPTS)):
@@ -197,10 +200,11 @@ def _probe(source: Source, preprocessing: Preprocessing | None) -> Tensor:
         if len(probe) == PROBE_SAMPLES:
             break
     if probe:
-        return torch.stack(probe)
+        return torch.stack(probe), ()
     if preprocessing is None:
         raise DatasetError(f"{source.spec}: none of the first {PROBE_ATTEMPTS} samples can be read: {reason}")
     height, width = preprocessing.image_size
-    return torch.randint(
+    noise = torch.randint(
         0, 256, (PROBE_SAMPLES, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
+    return noise, (f"none of the first {min(len(source), PROBE_ATTEMPTS)} images can be read: {reason}",)

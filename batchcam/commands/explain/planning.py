@@ -170,7 +170,7 @@ def preflight(
     warn_of_workers(config.compute.workers)
     if assembly.names_from_dataset:
         note("class names: the dataset's, in its order; the checkpoint has none", config.quiet)
-    for remark in assembly.source.notes:
+    for remark in (*assembly.notes, *assembly.source.notes):
         note(remark, config.quiet)
     if size > free:
         warning = f"{folder} may be too small: {readable_size(free)} free for up to {readable_size(size)}"
