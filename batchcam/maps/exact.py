@@ -8,6 +8,7 @@ from torch import Tensor
 
 from batchcam.maps import cam
 from batchcam.maps.capture import ActivationCapture
+from batchcam.network.forward import forward
 from batchcam.network.proof import ExplainableNetwork
 
 
@@ -33,8 +34,7 @@ class ExactMaps:
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits (N, K), float32, for normalised images, and keep what `cams` needs."""
-        logits: Tensor = self._proved.network(pixels)
-        return logits.float()
+        return forward(self._proved.network, pixels).float()
 
     def all_cams(self) -> Tensor:
         """Return the raw CAMs of all classes (N, K, h, w), float32, of the latest forward pass."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from batchcam.errors import ModelError
 from batchcam.maps.capture import ActivationCapture
 from batchcam.maps.gradient_maps import METHODS
+from batchcam.network.forward import forward
 from batchcam.network.proof import ExplainableNetwork
 from batchcam.network.target_layer import TargetLayer
 from batchcam.network.tracing import Trace, finite_trace, grid_output
@@ -135,7 +136,7 @@ class GradientMaps:
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits (N, K), float32, for normalised images, and keep what `cams` needs."""
         with torch.enable_grad():
-            logits = self._explainable.network(pixels).float()
+            logits = forward(self._explainable.network, pixels).float()
         self._pass = logits, self._capture.take()
         detached: Tensor = logits.detach()
         return detached

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from batchcam.errors import ModelError
+from batchcam.network.forward import forward
 
 
 @dataclasses.dataclass
@@ -55,9 +56,7 @@ def _trace(network: nn.Module, probe: Tensor) -> Trace:
         return keep
 
     with _hooks(network, listen), torch.inference_mode():
-        logits = network(probe)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise ModelError("the network does not return logits of shape (N, K); wrap it with --model module:callable")
+        logits = forward(network, probe)
     return Trace((probe.shape[2], probe.shape[3]), logits, inputs, outputs)
 
 

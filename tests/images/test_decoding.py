@@ -333,5 +333,5 @@ def test_describe_leaves_out_addresses_and_paths() -> None:
 
 
 def test_git_lfs_pointer_is_named():
-    with pytest.raises(UnreadableImageError, match="Git LFS pointer.*git lfs pull"):
+    with pytest.raises(UnreadableImageError, match=r"Git LFS pointer.*git lfs pull"):
         decode_image(b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 4\n")

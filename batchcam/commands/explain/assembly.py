@@ -18,7 +18,8 @@ from batchcam.data.timed_source import rest, timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
-from batchcam.network.model import class_count_of, load_state, network_for
+from batchcam.network.forward import forward, unwrapped
+from batchcam.network.model import load_state, network_for
 
 PROBE_SAMPLES = 4
 PROBE_ATTEMPTS = 64  # first samples looked at for readable ones
@@ -64,10 +65,12 @@ class Assembly:
 
     def normalised_probe(self, device: torch.device) -> Tensor:
         """Return the probe as the network takes it."""
-        probe = self.probe.to(device)
-        return (
-            self.preprocessing.normalise(probe) if self.preprocessing and probe.dtype == torch.uint8 else probe.float()
-        )
+        return normalised(self.probe.to(device), self.preprocessing)
+
+
+def normalised(probe: Tensor, preprocessing: Preprocessing | None) -> Tensor:
+    """Return pixels as a network takes them, float32; tensors of the dataset's own making stay as they are."""
+    return preprocessing.normalise(probe) if preprocessing and probe.dtype == torch.uint8 else probe.float()
 
 
 def assemble(
@@ -87,33 +90,40 @@ def assemble(
         ConfigError: something that neither file says has to be said by an option.
     """
     checkpoint = load_checkpoint(classifier.checkpoint)
-    network, architecture, class_count = _network(classifier, checkpoint)
+    network, architecture = _network(classifier, checkpoint)
     source = timed(open_source(data), sample_timeout)
-    names = _class_names(classifier, checkpoint, source, class_count)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe, unreadable = _probe(source, preprocessing)
     rest(source)
+    preprocessing = preprocessing if probe.dtype == torch.uint8 else None
+    names = _class_names(classifier, checkpoint, source, _class_count(network, normalised(probe, preprocessing)))
     return Assembly(
         checkpoint=checkpoint,
-        network=network.eval(),
+        network=network,
         architecture=architecture,
         class_names=names,
         source=source,
         labels=match_classes(source, names),
-        preprocessing=preprocessing if probe.dtype == torch.uint8 else None,
+        preprocessing=preprocessing,
         probe=probe,
         names_from_dataset=not (checkpoint.class_names or classifier.class_names) and source.class_names is not None,
         notes=unreadable,
     )
 
 
-def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str, int]:
+def _class_count(network: nn.Module, images: Tensor) -> int:
+    """Return K as the network itself returns it: a checkpoint's last matrix may be part of something else."""
+    with torch.inference_mode():
+        return forward(network, images[:1]).shape[1]
+
+
+def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str]:
     where = str(checkpoint.path)
     if classifier.model:
         network = _call(classifier.model)
         if not isinstance(network, nn.Module):
             raise ModelError(f"--model {classifier.model}: returned {type(network).__name__}, not a torch.nn.Module")
-        architecture = classifier.model
+        network, architecture = unwrapped(network), classifier.model
     else:
         said = checkpoint.architecture
         if said and classifier.arch and said != classifier.arch:
@@ -125,8 +135,7 @@ def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module,
             )
         network = network_for(architecture, checkpoint.state, where)
     load_state(network, checkpoint.state, where)
-    # in the network's order: safetensors sorts its keys
-    return network, architecture, class_count_of(network.state_dict(), where)
+    return network.eval(), architecture
 
 
 def _call(model: str) -> object:

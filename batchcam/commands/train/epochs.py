@@ -19,6 +19,7 @@ from batchcam.job.stop import stop_if_asked
 from batchcam.maps import cam
 from batchcam.maps.parts import parts
 from batchcam.network.checkpoint import load_checkpoint
+from batchcam.network.forward import forward
 from batchcam.network.model import build_network, class_count_of, load_state
 from batchcam.network.precision import in_precision
 
@@ -144,7 +145,7 @@ def predict(
     if not len(batch.pixels):
         return predictions
     with in_precision(precision, device):
-        each = [network(_images(batch.pixels[part], preprocessing, device)) for part in parts(batch.pixels, device)]
+        each = [forward(network, _images(batch.pixels[p], preprocessing, device)) for p in parts(batch.pixels, device)]
     logits = torch.cat(each).float()
     chosen = cam.first_argmax(logits).masked_fill(~torch.isfinite(logits).all(1), -1).cpu().numpy()
     return np.where(batch.unreadable, predictions, chosen)
