@@ -1,253 +1,372 @@
-"""What each command is asked to do: one frozen dataclass a command, checked when built."""
+"""What every command is asked: how one field says its option, and the options that several commands share."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import math
+import os
 import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from batchcam.errors import ConfigError
-from batchcam.rules import CONTROLS, IDENTITY_TOLERANCE, METHODS
+from batchcam.rules import IDENTITY_TOLERANCE
 
-SEEDS = 2**32  # of which NumPy and torch take any
-DEFAULT_BATCH_SIZE = 64
-PRECISIONS = tuple(IDENTITY_TOLERANCE)
-SAMPLE_TIMEOUT_S = 300.0  # longer than a file server's restart, shorter than a night
+if sys.version_info >= (3, 11):
+    from typing import dataclass_transform
+else:
 
-MOST = {"workers": 1024, "threads": 1024, "batch_size": 2**31 - 1, "shard_size": 2**31 - 1}
-"""More does not fit into torch's integers or a run's plan, or would start so many processes."""
+    def dataclass_transform(**_: Any) -> Callable[[type], type]:
+        """Return a decorator that does nothing: type checkers know what it means."""
+        return lambda kind: kind
 
-MOST_OPTION_BYTES = 2**24
+
+DEFAULT_BATCH_SIZE: Final = 64
+PRECISIONS: Final = tuple(IDENTITY_TOLERANCE)
+PRESET_NAMES: Final = ("imagenet", "seed")
+
+LARGEST_COUNT: Final = 2**31 - 1
+"""More does not fit into torch's integers or a run's plan."""
+
+MOST_PROCESSES: Final = 1024
+LARGEST_SEED: Final = 2**32 - 1  # of those that NumPy and torch take
+
+MOST_OPTION_BYTES: Final = 2**24
 """Largest file of options or class names: a hundred for each of a hundred thousand classes, and more."""
 
-LONGEST_S = 1e9
+LONGEST_S: Final = 1e9
 """Thirty years; Python's timers refuse three hundred."""
 
 
-def _require_count(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
-    if value is not None and value > MOST[name]:
-        raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at most {MOST[name]}")
+AnyPath = str | os.PathLike[str]
+AnySize = tuple[int, ...] | int | str | None
+AnyTriple = tuple[float, float, float] | float | str | None
+
+Read = TypeVar("Read")
+Asked = TypeVar("Asked")
+Built = TypeVar("Built")
+Summary = TypeVar("Summary")
+P = ParamSpec("P")
+
+if TYPE_CHECKING:
+
+    class Given(Generic[Read, Asked]):
+        """A field that reads as one type and may be given as another, which the check makes the first."""
+
+        def __get__(self, config: object, kind: type) -> Read: ...
+
+        def __set__(self, config: object, value: Asked) -> None: ...
+
+else:
+
+    class Given:
+        """The type that a field reads as."""
+
+        def __class_getitem__(cls, kinds: tuple[Any, Any]) -> Any:
+            return kinds[0]
 
 
-def _require_seed(seed: int) -> None:
-    if not 0 <= seed < SEEDS:
-        raise ConfigError(f"--seed {seed}: must be from 0 to {SEEDS - 1}")
+class Network(Protocol):
+    """A `torch.nn.Module` that takes images (N, C, H, W) and returns logits (N, K)."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+
+class MapDataset(Protocol):
+    """A map-style dataset: items (image or tensor, label), or (image or tensor, label, id)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclasses.dataclass(frozen=True)
-class Classifier:
+class Option:
+    """How a field is asked for: what the command line, the variable, `--config` and the check know of it.
+
+    Attributes:
+        help: what it is for; ends with the default where code or another file decides that.
+        flags: its name where that is not the field's, and a short one; of a bool that is True the one that denies it.
+        choices: its only values.
+        low: its smallest value.
+        high: its largest value.
+        above: what every value is larger than.
+        below: what every value is smaller than.
+        metavar: what stands for a value in the help.
+        parse: makes a value of a text, or raises ValueError; the message begins with the text.
+        is_argument: whether its place says what it is.
+    """
+
+    help: str = ""
+    flags: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    metavar: str | None = None
+    parse: Callable[[str], Any] | None = None
+    is_argument: bool = False
+
+    def check(self, name: str, value: object) -> None:
+        """Raise ConfigError if `value` is no choice, or out of range."""
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{name} {value}: choose one of {', '.join(self.choices)}")
+        if not isinstance(value, (int, float)):
+            return
+        if self.low <= value <= self.high and self.above < value < self.below:
+            return
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            raise ConfigError(f"{name} {value}: must be from {self.low} to {self.high}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{name} {value}: must be a finite number")
+        bounds = {"at least": self.low, "at most": self.high, "above": self.above, "below": self.below}
+        told = " and ".join(f"{words} {bound}" for words, bound in bounds.items() if math.isfinite(bound))
+        raise ConfigError(f"{name} {value}: must be {told}")
+
+
+def field(help: str, *flags: str, default: Any = None, **settings: Any) -> Any:
+    """Return a dataclass field that knows its option; `settings` are further fields of `Option`."""
+    return dataclasses.field(default=default, metadata={Option: Option(help, flags, **settings)})
+
+
+def required(help: str, *flags: str, **settings: Any) -> Any:
+    """Return such a field without a default."""
+    return field(help, *flags, default=dataclasses.MISSING, **settings)
+
+
+def argument(metavar: str | None = None) -> Any:
+    """Return a field without a default that the command line asks for by its place."""
+    return required("", metavar=metavar, is_argument=True)
+
+
+def like(kind: type, name: str) -> Any:
+    """Return a field that is asked for as the one of this name in `kind`."""
+    model = next(field for field, _ in members(kind) if field.name == name)
+    return dataclasses.field(default=model.default, metadata=model.metadata)
+
+
+def random_seed(of: str) -> Any:
+    """Return a field for the random seed of something."""
+    return field(f"Random seed of {of}.", default=0, low=0, high=LARGEST_SEED)
+
+
+def originals(purpose: str = "") -> Any:
+    """Return a field for the place of a run's images."""
+    return field(f"Where the original images are{purpose}.  [default: where the run found them]")
+
+
+def members(kind: Any) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """Return the fields of a config and the type of each, without the None that an optional one may be."""
+    hints = typing.get_type_hints(kind)
+    return [(field, _without_none(hints[field.name])) for field in dataclasses.fields(kind)]
+
+
+def _without_none(hint: Any) -> Any:
+    if not isinstance(hint, types.UnionType):
+        return hint
+    return next(kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+
+
+def option_of(field: dataclasses.Field[Any]) -> Option:
+    """Return how a field is asked for."""
+    option: Option = field.metadata.get(Option, Option())
+    return option
+
+
+def flag_of(field: dataclasses.Field[Any]) -> str:
+    """Return the long name of a field's option, with its dashes."""
+    long = [flag for flag in option_of(field).flags if flag.startswith("--")]
+    return long[0] if long else "--" + field.name.replace("_", "-")
+
+
+def parse_size(text: str) -> tuple[int, ...]:
+    """Return (n,) for "N" and (height, width) for "HxW".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text)
+    if not match or any(int(g) == 0 for g in match.groups() if g):
+        raise ValueError(f"{text!r}: expected N or HxW, such as 224 or 240x320")
+    return tuple(int(g) for g in match.groups() if g)
+
+
+def parse_triple(text: str) -> tuple[float, float, float]:
+    """Return three numbers from "a,b,c", or the same number three times from "a".
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        numbers = [float(p) for p in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 3
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{text!r}: expected three numbers, such as 0.485,0.456,0.406")
+    return (numbers[0], numbers[1], numbers[2])
+
+
+def parse_duration(text: str) -> float:
+    """Return seconds from "90", "90s", "15m", "2h" or "HH:MM:SS".
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if match := re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", text):
+        return min(LONGEST_S, float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]])
+    if match := re.fullmatch(r"([0-9]{1,9}):([0-5][0-9]):([0-5][0-9])", text):
+        return min(LONGEST_S, int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3]))
+    raise ValueError(f"{text!r}: expected seconds, 90s, 15m, 2h or HH:MM:SS")
+
+
+# not frozen_default: mypy reads an inherited field of a frozen class as what it may be given as
+@dataclass_transform(field_specifiers=(required, argument, dataclasses.field))
+class Part:
+    """A frozen dataclass of what a command is asked, or of a part of it; it is checked when it is built.
+
+    Where a field holds a Path, or what its option parses, a text will do. The docstring lists what the options say.
+    """
+
+    def __init_subclass__(cls) -> None:
+        kind: Any = dataclasses.dataclass(frozen=True)(cls)
+        told = [f"    {f.name}: {option_of(f).help}" for f in dataclasses.fields(kind) if option_of(f).help]
+        cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *told])
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant.
+
+        Raises:
+            ConfigError: the message names the option.
+        """
+        for field, kind in members(type(self)):
+            object.__setattr__(self, field.name, _checked(field, kind, getattr(self, field.name)))
+
+
+def _checked(field: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if kind in (Path, str) and isinstance(value, (str, os.PathLike)):
+        value = kind(os.fspath(value))
+    option = option_of(field)
+    is_one_for_all = typing.get_origin(kind) is tuple and not isinstance(value, tuple)
+    if option.parse and (is_one_for_all or isinstance(value, str)):
+        try:
+            value = option.parse(str(value))
+        except ValueError as error:
+            raise ConfigError(f"{flag_of(field)} {error}") from error
+    option.check(flag_of(field), value)
+    return value
+
+
+class Config(Part):
+    """What every command is asked."""
+
+    _: dataclasses.KW_ONLY
+    quiet: bool = field("No progress and no notes.", "-q", default=False)
+
+
+class RunConfig(Config):
+    """What every command about one run is asked: the run directory, or one of its shards."""
+
+    run: Given[Path, AnyPath] = argument()
+
+
+class PartialConfig(RunConfig):
+    """What commands are asked that can do with a part of a run."""
+
+    _: dataclasses.KW_ONLY
+    partial: bool = field("Leave out shards that are gone or damaged; then end with 3.", default=False)
+
+
+class Classifier(Part):
     """Which network, which classes, which preprocessing, where the checkpoint does not say.
 
-    Attributes:
-        checkpoint: `.pth`, `.pt` or `.safetensors`.
-        arch: torchvision's name of the network.
-        model: `module:callable` that returns the network.
-        class_names: file with one name a line.
-        preprocess: preset, imagenet or seed.
-        image_size: N or HxW, the network's input, cropped from the centre.
-        resize: N (shorter side) or HxW.
-        mean: three numbers, separated by commas.
-        std: three numbers, separated by commas.
+    A network in memory stands for a checkpoint, and the names themselves for a file of class names.
     """
 
-    checkpoint: Path
-    arch: str | None = None
-    model: str | None = None
-    class_names: Path | None = None
-    preprocess: str | None = None
-    image_size: str | None = None
-    resize: str | None = None
-    mean: str | None = None
-    std: str | None = None
+    checkpoint: Given[Path | Network, AnyPath | Network]
+    _: dataclasses.KW_ONLY
+    arch: str | None = field("torchvision's name of the network, where the checkpoint does not say.")
+    model: str | None = field("Your own function that returns the network.", metavar="MODULE:CALLABLE")
+    class_names: Given[Path | Sequence[str] | None, AnyPath | Sequence[str] | None] = field(
+        "File with one class name a line, where the checkpoint does not say."
+    )
+    preprocess: str | None = field(
+        "Preset: imagenet (256, crop 224) or seed (128, mean and std 0.5: what train does).", choices=PRESET_NAMES
+    )
+    image_size: Given[tuple[int, ...] | None, AnySize] = field(
+        "The network's input, cropped from the centre.", metavar="N|HxW", parse=parse_size
+    )
+    resize: Given[tuple[int, ...] | None, AnySize] = field(
+        "Before the crop: shorter side to N, or exactly HxW.  [default: --image-size]",
+        metavar="N|HxW",
+        parse=parse_size,
+    )
+    mean: Given[tuple[float, float, float] | None, AnyTriple] = field(
+        "Mean of the channels, in units of 0…1.", metavar="R,G,B", parse=parse_triple
+    )
+    std: Given[tuple[float, float, float] | None, AnyTriple] = field(
+        "Standard deviation of the channels.", metavar="R,G,B", parse=parse_triple
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.arch and self.model:
             raise ConfigError("--arch and --model exclude each other: the callable of --model builds the whole network")
+        if self.is_in_memory and (self.arch or self.model):
+            raise ConfigError("--arch and --model say how to build a network: one in memory is built")
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the network itself is given, and no file."""
+        return not isinstance(self.checkpoint, Path)
 
 
-@dataclasses.dataclass(frozen=True)
-class Compute:
-    """How to compute.
+class Compute(Part):
+    """How to compute; None where the run's plan, or else the machine, decides."""
 
-    Attributes:
-        batch_size: samples of one forward pass; None: the run's, or the default.
-        workers: loader processes; None: chosen for the machine.
-        threads: CPU threads of the network; None: all CPUs that this process may use.
-        device: cpu, cuda, cuda:N, or auto.
-        precision: of the forward pass; None: the run's, or fp32.
-        sample_timeout: seconds after which reading a sample is given up; 0: never.
-    """
-
-    batch_size: int | None = None
-    workers: int | None = None
-    threads: int | None = None
-    device: str = "auto"
-    precision: str | None = None
-    sample_timeout: float = SAMPLE_TIMEOUT_S
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("workers", 0), ("threads", 1)):
-            _require_count(name, getattr(self, name), least)
-        if self.precision not in (None, *PRECISIONS):
-            raise ConfigError(f"--precision {self.precision}: choose one of {', '.join(PRECISIONS)}")
+    _: dataclasses.KW_ONLY
+    batch_size: int | None = field(
+        f"Images of one forward pass.  [default: {DEFAULT_BATCH_SIZE}]", "-b", low=1, high=LARGEST_COUNT
+    )
+    workers: int | None = field(
+        "Processes that decode images.  [default: a quarter of the CPUs]", "-j", low=0, high=MOST_PROCESSES
+    )
+    threads: int | None = field("CPU threads of the network.  [default: all CPUs]", low=1, high=MOST_PROCESSES)
+    device: str = field("cpu, cuda, cuda:N, or auto.", default="auto")
+    sample_timeout: Given[float, float | str] = field(
+        "Give up an image that takes longer to read: it counts as unreadable. 0: never.",
+        default="5m",  # longer than a file server's restart, shorter than a night
+        low=0,
+        high=LONGEST_S,
+        metavar="TIME",
+        parse=parse_duration,
+    )
+    precision: str | None = field("Of the network's arithmetic; CAMs are float32.  [default: fp32]", choices=PRECISIONS)
 
 
-@dataclasses.dataclass(frozen=True)
-class ExplainConfig:
-    """Everything that `explain` is asked; None where the run's plan, or else a default, decides.
+def keywords(config: Callable[P, Built], command: Callable[[Built], Summary]) -> Callable[P, Summary]:
+    """Return a command as the package's function of its name, which takes its config's fields."""
 
-    Attributes:
-        classifier: the network.
-        data: the dataset, as given.
-        out: the run directory.
-        compute: how to compute.
-        task: this worker's share, i/n.
-        shard_size: samples of a shard.
-        target_layer: name of the layer to explain instead of the one found.
-        identity: False waives the proof that the maps add up to the logits.
-        method: how to make maps, one of rules.METHODS; None: the exact CAM.
-        control: weights to replace by random ones first, one of rules.CONTROLS.
-        cams: which classes' CAMs to store.
-        maps: kind of upsampled map to store.
-        time_limit_s: stop before this many seconds have passed.
-        dry_run: stop after the preflight line.
-        quiet: no progress.
-    """
+    @functools.wraps(command)
+    def call(*values: P.args, **named: P.kwargs) -> Summary:
+        return command(config(*values, **named))
 
-    classifier: Classifier
-    data: str
-    out: Path
-    compute: Compute = Compute()
-    task: str | None = None
-    shard_size: int | None = None
-    target_layer: str | None = None
-    identity: bool = True
-    method: str | None = None
-    control: str | None = None
-    cams: str | None = None
-    maps: str | None = None
-    time_limit_s: float | None = None
-    dry_run: bool = False
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        _require_count("shard_size", self.shard_size, 1)
-        for option, value, known in (("method", self.method, METHODS), ("control", self.control, CONTROLS)):
-            if value not in (None, *known):
-                raise ConfigError(f"--{option} {value}: choose one of {', '.join(known)}")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Everything that `train` is asked; the defaults are the seed's recipe.
-
-    Attributes:
-        data: training dataset.
-        out: where the best checkpoint goes; the last one lies beside it.
-        val: validation dataset; None: a part of the training dataset.
-        val_fraction: that part, by class.
-        arch: torchvision's name of the network.
-        weights: file, or torchvision's name, of pretrained weights.
-        epochs: passes over the training samples.
-        batch_size: samples of one step.
-        learning_rate: of Adam.
-        weight_decay: of Adam.
-        seed: of the split, the initial weights and the order of samples.
-        preprocess, image_size, resize, mean, std: see Classifier.
-        workers, threads, device, sample_timeout: see Compute.
-        quiet: no progress.
-    """
-
-    data: str
-    out: Path
-    val: str | None = None
-    val_fraction: float = 0.1
-    arch: str = "resnet18"
-    weights: str | None = None
-    epochs: int = 20
-    batch_size: int = 40
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-2
-    seed: int = 0
-    preprocess: str | None = None
-    image_size: str | None = None
-    resize: str | None = None
-    mean: str | None = None
-    std: str | None = None
-    workers: int | None = None
-    threads: int | None = None
-    device: str = "auto"
-    sample_timeout: float = SAMPLE_TIMEOUT_S
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2:
-            raise ConfigError("--epochs must be at least 1 and --batch-size at least 2 (batch normalisation needs two)")
-        if not 0 <= self.val_fraction < 1:
-            raise ConfigError(f"--val-fraction {self.val_fraction}: must be from 0 (no validation) to below 1")
-        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
-            raise ConfigError("--learning-rate must be above 0 and --weight-decay not below, both finite")
-        _require_seed(self.seed)
-        _require_count("batch_size", self.batch_size, 2)
-        _require_count("workers", self.workers, 0)
-        _require_count("threads", self.threads, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateConfig:
-    """Everything that `evaluate` is asked."""
-
-    classifier: Classifier
-    data: str
-    compute: Compute = Compute()
-    quiet: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class VerifyConfig:
-    """Everything that `verify` is asked.
-
-    Attributes:
-        run: the run directory.
-        recompute: how many samples, drawn at random, to explain again.
-        classifier: the network to do it with; None without `recompute`.
-        data: the dataset to do it with.
-        seed: of the draw.
-        device: where to do it.
-        quiet: no progress.
-    """
-
-    run: Path
-    recompute: int = 0
-    classifier: Classifier | None = None
-    data: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        if self.recompute < 0:
-            raise ConfigError(f"--recompute {self.recompute}: must not be negative")
-        if self.recompute and not (self.classifier and self.data):
-            raise ConfigError("--recompute needs --checkpoint and --data")
-        _require_seed(self.seed)
-
-
-@dataclasses.dataclass(frozen=True)
-class DemoConfig:
-    """Everything that `demo` is asked."""
-
-    out: Path
-    seed: int = 0
-    threads: int | None = None
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        _require_seed(self.seed)
-        _require_count("threads", self.threads, 1)
+    about = re.split("\n\n(?:Args|Raises):", inspect.cleandoc(command.__doc__ or ""))[0]
+    call.__doc__ = f"{about}\n\nArgs:{(config.__doc__ or '').partition('Attributes:')[2]}"
+    call.__module__ = "batchcam"  # where pickle finds it
+    returned = inspect.signature(command).return_annotation
+    vars(call)["__signature__"] = inspect.signature(config).replace(return_annotation=returned)
+    return call
 
 
 def require_outside(out: Path, run: Path) -> None:
@@ -274,45 +393,3 @@ def read_option_file(path: Path, option: str) -> str:
         return content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{option} {path}: cannot read: {getattr(error, 'strerror', None) or error}") from error
-
-
-def parse_size(text: str, option: str) -> tuple[int, ...]:
-    """Return (n,) for "N" and (height, width) for "HxW".
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text)
-    if not match or any(int(g) == 0 for g in match.groups() if g):
-        raise ConfigError(f"{option} {text!r}: expected N or HxW, such as 224 or 240x320")
-    return tuple(int(g) for g in match.groups() if g)
-
-
-def parse_triple(text: str, option: str) -> tuple[float, float, float]:
-    """Return three numbers from "a,b,c", or the same number three times from "a".
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    try:
-        numbers = [float(p) for p in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
-        raise ConfigError(f"{option} {text!r}: expected three numbers, such as 0.485,0.456,0.406")
-    return (numbers[0], numbers[1], numbers[2])
-
-
-def parse_duration(text: str, option: str) -> float:
-    """Return seconds from "90", "90s", "15m", "2h" or "HH:MM:SS".
-
-    Raises:
-        ConfigError: it is none of them.
-    """
-    if match := re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", text):
-        return min(LONGEST_S, float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]])
-    if match := re.fullmatch(r"([0-9]{1,9}):([0-5][0-9]):([0-5][0-9])", text):
-        return min(LONGEST_S, int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3]))
-    raise ConfigError(f"{option} {text!r}: expected seconds, 90s, 15m, 2h or HH:MM:SS")

@@ -45,6 +45,10 @@ class RunError(BatchcamError):
     """A run directory that is another run's, damaged, or incomplete."""
 
 
+class CheckerError(BatchcamError):
+    """The process that is to check a run can't start, which says nothing about the run."""
+
+
 class StoppedEarlyError(BatchcamError):
     """The work stopped before its end and goes on when the same command is run again."""
 

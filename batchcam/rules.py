@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from typing import Final
 
@@ -30,8 +31,65 @@ CONTROL_WORDS: Final = {"head": "the last layer", "weights": "every layer"}
 CONTROLS: Final = ("none", *CONTROL_WORDS)
 """What was replaced by random weights before explaining, to see whether maps care: nothing, the head, everything."""
 
-CAM_SELECTIONS: Final = ("all", "predicted", "predicted+label", "topk:N")
-"""The classes whose CAMs are stored for each sample."""
+MAP_KINDS: Final = ("uint8", "float32", "none")
+"""The kinds of upsampled map of the predicted class."""
+
+PALETTES: Final = ("viridis", "jet")
+"""Colours of maps: viridis is perceptually even, jet is the best known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CamSelection:
+    """The classes whose CAMs are stored for each sample: all, predicted, predicted+label, or topk:N.
+
+    Attributes:
+        text: as people and the plan write it.
+        top: N of topk:N, None for the others.
+    """
+
+    text: str
+    top: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> CamSelection:
+        """Return the selection that `text` says.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if text in ("all", "predicted", "predicted+label"):
+            return cls(text)
+        kind, _, number = text.partition(":")
+        if kind != "topk" or not number.isdecimal() or int(number) < 1:
+            raise ValueError(f"{text!r}: choose one of all, predicted, predicted+label, topk:N with N from 1")
+        return cls(text, int(number))
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def is_all(self) -> bool:
+        """Whether every class has a CAM, in the order of the classes."""
+        return self.text == "all"
+
+    @property
+    def has_label(self) -> bool:
+        """Whether the label's CAM follows the predicted class's."""
+        return self.text == "predicted+label"
+
+    def count(self, class_count: int) -> int:
+        """Return M, the number of CAMs of each sample of a network with so many classes.
+
+        Raises:
+            ValueError: there are fewer classes than `top`.
+        """
+        if self.top and self.top > class_count:
+            raise ValueError(f"cams {self.text}: more than the {class_count} classes")
+        return class_count if self.is_all else self.top or 1 + self.has_label
+
+
+IN_MEMORY: Final = "in memory"
+"""What a record says first of a network or a dataset that is no file."""
 
 CONSTANT_RELATIVE_RANGE: Final = 1e-6
 """A CAM is constant when max - min <= this * max(abs(max), abs(min)): float32 rounding, not evidence."""
@@ -51,23 +109,11 @@ def identity_words(method: str, identity: bool) -> str:
     return "holds" if identity else "WAIVED: these maps do not explain the logits"
 
 
+def in_memory(value: object) -> str:
+    """Return what a record says of a network or a dataset in memory: that it is, and its class."""
+    return f"{IN_MEMORY}: {type(value).__module__}.{type(value).__qualname__}"
+
+
 def flag_name(flag: Status) -> str:
     """Return a status flag's name as people read it."""
     return str(flag.name).lower().replace("_", " ")
-
-
-def cams_per_sample(selection: str, class_count: int) -> int:
-    """Return M, the number of maps stored for each sample, for a plan's choice of `cams`.
-
-    Raises:
-        ValueError: `selection` is none of CAM_SELECTIONS, or names more classes than there are.
-    """
-    fixed = {"all": class_count, "predicted": 1, "predicted+label": 2}
-    if selection in fixed:
-        return fixed[selection]
-    kind, _, number = selection.partition(":")
-    if kind != "topk" or not number.isdecimal() or not 1 <= int(number) <= class_count:
-        raise ValueError(
-            f"cams {selection!r}: choose one of {', '.join(CAM_SELECTIONS)} with 1 <= N <= {class_count} classes"
-        )
-    return int(number)

@@ -33,8 +33,8 @@ from hypothesis import strategies as st
 import batchcam
 from batchcam import cli as command_line
 from batchcam.commands.localize.annotations import read_annotations, read_mask
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import VerifyConfig
 from batchcam.data.csv_manifest import open_csv
 from batchcam.errors import BatchcamError, ConfigError, DatasetError, RunError
 from batchcam.store.document import DIGEST_KEY, read_document, seal

@@ -37,8 +37,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from batchcam.commands.explain.assembly import Assembly, assemble
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
-from batchcam.config import Classifier, Compute, ExplainConfig
+from batchcam.config import Classifier, Compute
 from batchcam.data.loader import BatchStream, RangeBatches
 from batchcam.job.cpus import available_cpus, loader_processes
 from batchcam.network.checkpoint import pack_checkpoint

@@ -1,49 +1,112 @@
-"""Configurations: what can't be meant is refused when it is built, by the option's name."""
+"""What commands share: what can't be meant is refused when a config is built, by the option's name."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batchcam.config import (
+    PRESET_NAMES,
     Classifier,
     Compute,
-    DemoConfig,
-    EvaluateConfig,
-    ExplainConfig,
-    TrainConfig,
-    VerifyConfig,
+    Config,
+    Part,
+    argument,
+    field,
+    like,
     parse_duration,
     parse_size,
     parse_triple,
+    required,
 )
+from batchcam.data.preprocessing import PRESETS
 from batchcam.errors import EXIT_USAGE, ConfigError
 
-CHECKPOINT, OUT = Path("a.pth"), Path("out")
+CHECKPOINT = Path("a.pth")
 NAN, INFINITY = float("nan"), float("inf")
 
 
-def test_defaults_of_every_configuration_are_accepted():
-    classifier = Classifier(CHECKPOINT)
-    for config in (
-        ExplainConfig(classifier, "data", OUT),
-        TrainConfig("data", OUT),
-        EvaluateConfig(classifier, "data"),
-        VerifyConfig(OUT),
-        DemoConfig(OUT),
-    ):
-        assert dataclasses.is_dataclass(config)
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            config.quiet = True  # type: ignore[misc]
+class Meal(Part):
+    """A part of an order."""
+
+    dish: Path
+    spice: str = field("How hot.", "--heat", default="mild", choices=("mild", "hot"))
 
 
-def test_defaults_of_training_are_the_seeds_recipe():
-    config = TrainConfig("data", OUT)
-    recipe = (config.arch, config.epochs, config.batch_size, config.learning_rate, config.weight_decay)
-    assert recipe == ("resnet18", 20, 40, 1e-4, 1e-2)
+class Order(Config):
+    """What a kitchen is asked."""
+
+    guest: str = argument()
+    meal: Meal = required("What to eat.", "--dish")
+    plates: int = field("How many.", default=1, low=1, high=9)
+    tip: float | None = field("On top, in per cent.", default=None, above=0, below=100)
+    wait: float = field("How long.", default="1m", parse=parse_duration)
+    share: float = field("Of the table.", default=1.0, low=0)
+    again: Path | None = field("Where the last one is.", default=None)
+
+
+def order(**changes: Any) -> Order:
+    return Order("ann", Meal("soup"), **changes)  # type: ignore[arg-type]
+
+
+def test_a_config_is_a_frozen_dataclass_and_needs_what_has_no_default():
+    assert order(quiet=True).quiet
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        order().plates = 2  # type: ignore[misc]
+    with pytest.raises(TypeError, match="meal"):
+        Order("ann")  # type: ignore[call-arg]
+
+
+def test_a_text_will_do_for_a_path_and_for_what_is_parsed_also_as_a_default():
+    one = order(again="last/order.txt", wait="00:01:30")
+    assert (one.meal.dish, one.again, one.wait, order().wait) == (Path("soup"), Path("last/order.txt"), 90, 60)
+    assert order(wait=90.0, again=Path("last/order.txt")) == one
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"plates": 0}, "--plates 0: must be from 1 to 9"),
+        ({"plates": 10**400}, f"--plates {10**400}: must be from 1 to 9"),
+        ({"tip": 0}, "--tip 0: must be above 0 and below 100"),
+        ({"tip": 100.0}, "--tip 100.0: must be above 0 and below 100"),
+        ({"tip": NAN}, "--tip nan: must be a finite number"),
+        ({"share": INFINITY}, "--share inf: must be a finite number"),
+        ({"share": -1}, "--share -1: must be at least 0"),
+        ({"wait": "long"}, "--wait 'long': expected seconds, 90s, 15m, 2h or HH:MM:SS"),
+    ],
+)
+def test_what_is_out_of_range_or_can_not_be_parsed_is_refused_by_the_options_name(change, message):
+    with pytest.raises(ConfigError) as error:
+        order(**change)
+    assert (str(error.value), error.value.exit_code) == (message, EXIT_USAGE)
+
+
+def test_what_is_no_choice_is_refused_by_the_name_that_the_option_has():
+    with pytest.raises(ConfigError, match="--heat boiling: choose one of mild, hot"):
+        Meal(Path("soup"), "boiling")
+
+
+def test_a_field_like_another_has_its_default_its_option_and_its_check():
+    class Snack(Config):
+        plates: int = like(Order, "plates")
+
+    assert Snack().plates == 1
+    with pytest.raises(ConfigError, match="--plates 0: must be from 1 to 9"):
+        Snack(plates=0)
+
+
+def test_the_docstring_has_what_the_options_say():
+    assert inspect.getdoc(Order) == (
+        "What a kitchen is asked.\n\nAttributes:\n    quiet: No progress and no notes.\n    meal: What to eat.\n"
+        "    plates: How many.\n    tip: On top, in per cent.\n    wait: How long.\n    share: Of the table.\n"
+        "    again: Where the last one is."
+    )
 
 
 def test_arch_and_model_exclude_each_other():
@@ -51,10 +114,22 @@ def test_arch_and_model_exclude_each_other():
         Classifier(CHECKPOINT, arch="resnet18", model="a:b")
 
 
+def test_preprocessing_is_parsed_with_the_classifier():
+    classifier = Classifier(CHECKPOINT, image_size="64x96", resize="64", mean="0.5", std="0.1,0.2,0.3")  # type: ignore[arg-type]
+    assert (classifier.image_size, classifier.resize) == ((64, 96), (64,))
+    assert (classifier.mean, classifier.std) == ((0.5, 0.5, 0.5), (0.1, 0.2, 0.3))
+
+
+def test_the_presets_are_those_that_there_are():
+    assert tuple(PRESETS) == PRESET_NAMES
+
+
 @pytest.mark.parametrize(
     ("change", "option"),
     [({"batch_size": 0}, "--batch-size 0"), ({"batch_size": -1}, "--batch-size -1"), ({"workers": -1}, "--workers -1"),
-     ({"threads": 0}, "--threads 0"), ({"precision": "fp8"}, "--precision fp8")],
+     ({"threads": 0}, "--threads 0"), ({"precision": "fp8"}, "--precision fp8"),
+     *(({name: 10**12}, f"--{name.replace('_', '-')} 1000000000000: must be from") for name in
+       ("batch_size", "workers", "threads"))],
 )  # fmt: skip
 def test_way_to_compute_that_can_not_be_meant_is_refused_by_name(change, option):
     with pytest.raises(ConfigError, match=option):
@@ -66,48 +141,11 @@ def test_known_precisions_are_accepted(precision):
     assert Compute(precision=precision, workers=0).precision == precision
 
 
-def test_empty_shards_are_refused():
-    with pytest.raises(ConfigError, match=r"--shard-size 0"):
-        ExplainConfig(Classifier(CHECKPOINT), "data", OUT, shard_size=0)
-
-
-@pytest.mark.parametrize(
-    ("change", "option"),
-    [({"epochs": 0}, "--epochs"), ({"batch_size": 1}, "--batch-size"), ({"val_fraction": 1}, "--val-fraction"),
-     ({"val_fraction": -0.1}, "--val-fraction"), ({"val_fraction": NAN}, "--val-fraction"),
-     ({"learning_rate": 0}, "--learning-rate"), ({"learning_rate": NAN}, "--learning-rate"),
-     ({"learning_rate": INFINITY}, "--learning-rate"), ({"weight_decay": -1}, "--weight-decay"),
-     ({"weight_decay": NAN}, "--weight-decay"), ({"weight_decay": INFINITY}, "--weight-decay"),
-     ({"seed": -1}, "--seed"), ({"seed": 2**32}, "--seed"), ({"workers": -1}, "--workers"),
-     ({"threads": 0}, "--threads")],
-)  # fmt: skip
-def test_training_that_can_not_be_meant_is_refused_by_name(change, option):
-    with pytest.raises(ConfigError, match=option) as error:
-        TrainConfig("data", OUT, **change)
-    assert error.value.exit_code == EXIT_USAGE
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"recompute": -1}, "--recompute -1"), ({"recompute": 5}, "needs --checkpoint and --data"),
-     ({"recompute": 5, "data": "data"}, "needs --checkpoint and --data"), ({"seed": -1}, "--seed")],
-)  # fmt: skip
-def test_verification_that_can_not_be_meant_is_refused(change, message):
-    with pytest.raises(ConfigError, match=message):
-        VerifyConfig(OUT, **change)
-
-
-@pytest.mark.parametrize("change", [{"seed": -1}, {"threads": 0}])
-def test_demo_that_can_not_be_meant_is_refused(change):
-    with pytest.raises(ConfigError, match=f"--{next(iter(change))}"):
-        DemoConfig(OUT, **change)
-
-
 @pytest.mark.parametrize(
     ("text", "size"), [("224", (224,)), ("240x320", (240, 320)), ("1", (1,)), ("99999x1", (99999, 1))]
 )
 def test_size_is_one_side_or_height_by_width(text, size):
-    assert parse_size(text, "--resize") == size
+    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize(
@@ -115,7 +153,7 @@ def test_size_is_one_side_or_height_by_width(text, size):
 )
 def test_size_that_is_neither_is_refused_with_the_option(text):
     with pytest.raises(ConfigError, match=r"--resize .*expected N or HxW"):
-        parse_size(text, "--resize")
+        Classifier(CHECKPOINT, resize=text)
 
 
 @pytest.mark.parametrize(
@@ -123,13 +161,13 @@ def test_size_that_is_neither_is_refused_with_the_option(text):
     [("0.5", (0.5, 0.5, 0.5)), ("0.485,0.456,0.406", (0.485, 0.456, 0.406)), ("1, 2, 3e-1", (1, 2, 0.3))],
 )
 def test_triple_is_three_numbers_or_one(text, numbers):
-    assert parse_triple(text, "--mean") == numbers
+    assert parse_triple(text) == numbers
 
 
 @pytest.mark.parametrize("text", ["", "1,2", "1,2,3,4", "a", "1,,2", "1;2;3", "nan", "1,inf,2"])
 def test_triple_that_is_neither_is_refused_with_the_option(text):
     with pytest.raises(ConfigError, match=r"--mean .*expected three numbers"):
-        parse_triple(text, "--mean")
+        Classifier(CHECKPOINT, mean=text)
 
 
 @pytest.mark.parametrize(
@@ -137,28 +175,17 @@ def test_triple_that_is_neither_is_refused_with_the_option(text):
     [("90", 90), ("90s", 90), ("1.5h", 5400), ("15m", 900), ("2h", 7200), ("00:01:30", 90), ("100:00:00", 360000)],
 )
 def test_duration_is_read_as_schedulers_write_it(text, seconds):
-    assert parse_duration(text, "--time-limit") == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["999999999h", "999999999:00:00"])
 def test_duration_of_an_eternity_is_one_that_timers_take(text):
-    assert parse_duration(text, "--time-limit") < threading.TIMEOUT_MAX
-
-
-@pytest.mark.parametrize("option", ["threads", "workers", "batch_size"])
-def test_counts_beyond_what_torch_takes_are_refused(option):
-    with pytest.raises(ConfigError, match=rf"--{option.replace('_', '-')} 1000000000000: must be at most"):
-        Compute(**{option: 10**12})
-
-
-def test_shards_larger_than_a_plan_takes_are_refused():
-    with pytest.raises(ConfigError, match="--shard-size 1000000000000: must be at most"):
-        ExplainConfig(Classifier(CHECKPOINT), "data", OUT, shard_size=10**12)
+    assert Compute(sample_timeout=text).sample_timeout < threading.TIMEOUT_MAX
 
 
 @pytest.mark.parametrize(
     "text", ["", "1d", "-5", "5 m", "1:30", "1:2:3", "h", "1e3", "5m\n", "00:75:00", "9" * 5000 + ":00:00"]
 )
 def test_duration_that_is_none_is_refused_with_the_option(text):
-    with pytest.raises(ConfigError, match=r"--time-limit .*expected seconds"):
-        parse_duration(text, "--time-limit")
+    with pytest.raises(ConfigError, match=r"--sample-timeout .*expected seconds"):
+        Compute(sample_timeout=text)

@@ -66,14 +66,15 @@ def _as_written(option: click.Option, value: object, where: str) -> Any:
         if not isinstance(value, bool):
             raise ConfigError(f"{where}: expected true or false")
         return value
-    several = option.multiple or option.nargs > 1 or option.name in ("mean", "std")
+    is_joined = "," in str(option.metavar)  # R,G,B
+    several = option.multiple or option.nargs > 1 or is_joined
     items = value if isinstance(value, list) and several else [value]
     for item in items:
         too_long = isinstance(item, int) and item.bit_length() > 64  # TOML has no such integer, nor can str write all
         if type(item) not in (str, int, float) or too_long or "\0" in str(item):
             raise ConfigError(f"{where}: expected text or a number{', or a list of them' if several else ''}")
     texts = [str(item) for item in items]
-    if option.name in ("mean", "std"):
+    if is_joined:
         return ",".join(texts)
     if option.nargs > 1 and len(texts) != option.nargs:
         raise ConfigError(f"{where}: expected a list of {option.nargs}")

@@ -1,96 +1,128 @@
-"""The options that several commands share, and how an option is declared."""
+"""The command line's side of a config: its arguments and options, and the config that their values make."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import inspect
+import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from batchcam import __version__
+import batchcam
 from batchcam.cli.config_file import read_config
 from batchcam.cli.variables import variable_of
-from batchcam.config import PRECISIONS, parse_duration
+from batchcam.config import Option, Part, flag_of, members, option_of
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = TypeVar("P", bound=Part)
 
 FILE = click.Path(path_type=Path)
 
-
-def option(*names: str, **settings: Any) -> Callable[[F], F]:
-    """Return a click option that can also come from BATCHCAM_<its long name>."""
-    longest = max((n for n in names if n.startswith("-")), key=len).lstrip("-")
-    settings.setdefault("envvar", variable_of(longest))
-    return click.option(*names, **settings)
+if TYPE_CHECKING:
+    TextChoice = click.Choice[str]
+else:  # not generic in every click
+    TextChoice = click.Choice
 
 
-def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Return one decorator that applies `decorators` in the order in which help should list them."""
+class Choice(TextChoice):
+    """Choices for help and completion; what is none of them the config refuses, in the same words for everyone."""
 
-    def apply(function: F) -> F:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return apply
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value as it is."""
+        return value
 
 
-partial_option = option("--partial", is_flag=True, help="Leave out shards that are gone or damaged; then end with 3.")
+def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"batchcam, version {batchcam.__version__}")
+        context.exit()
 
-common_options = _options(
-    option("-q", "--quiet", is_flag=True, help="No progress and no notes."),
-    option("--json", "as_json", is_flag=True, help="End stdout with one line: a JSON object."),
+
+version_option = click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+    help="Show the version and exit.",
+)  # fmt: skip
+
+PROCESS_OPTIONS = (
+    click.option("--json", "as_json", is_flag=True, envvar=variable_of("json"),
+                 help="End stdout with one line: a JSON object."),
     click.option(
-        "--config", type=FILE, callback=read_config, expose_value=False, is_eager=True, envvar="BATCHCAM_CONFIG",
+        "--config", type=FILE, callback=read_config, expose_value=False, is_eager=True, envvar=variable_of("config"),
         help="TOML file with options of this command, at its top level or under [COMMAND].",
     ),
-    click.option("--debug", is_flag=True, expose_value=False, envvar="BATCHCAM_DEBUG", help="Traceback on failure."),
-    click.version_option(__version__, prog_name="batchcam"),
+    click.option("--debug", is_flag=True, expose_value=False, envvar=variable_of("debug"),
+                 help="Traceback on failure."),
+    version_option,
 )  # fmt: skip
+"""What every command is asked that is no part of its config."""
 
 
-def _sample_timeout(context: click.Context, parameter: click.Parameter, text: str) -> float:
-    return parse_duration(text, "--sample-timeout")
+def parameters(config: type[Part]) -> list[click.Parameter]:
+    """Return a click argument or option for each field of a config, in the order of help.
+
+    A class's own fields come before those of its bases, and of the own ones those last that several commands share. The
+    option of a field that is a part of a config, such as a classifier, asks for the part's first field.
+    """
+    found: list[tuple[int, click.Parameter]] = []
+    for field, kind in members(config):
+        place = 2 * next(i for i, base in enumerate(config.__mro__) if field.name in inspect.get_annotations(base))
+        if Option in field.metadata:
+            found.append((place, _parameter(field, members(kind)[0][1] if _is_part(kind) else kind)))
+        if _is_part(kind):
+            is_shared = kind.__module__ == Part.__module__
+            found += [(place + is_shared, parameter) for parameter in parameters(kind)]
+    return [parameter for _, parameter in sorted(found, key=lambda each: each[0])]
 
 
-preprocessing_options = _options(
-    option(
-        "--preprocess",
-        metavar="imagenet|seed",
-        help="Preset: imagenet (256, crop 224) or seed (128, mean and std 0.5: what train does).",
-    ),
-    option("--image-size", metavar="N|HxW", help="The network's input, cropped from the centre."),
-    option(
-        "--resize", metavar="N|HxW", help="Before the crop: shorter side to N, or exactly HxW.  [default: --image-size]"
-    ),
-    option("--mean", metavar="R,G,B", help="Mean of the channels, in units of 0…1."),
-    option("--std", metavar="R,G,B", help="Standard deviation of the channels."),
-)
+def build(config: type[P], values: Mapping[str, Any], **given: Any) -> P:
+    """Return the config that the values of `parameters` make, by their names; `given` are fields that are known."""
+    for field, kind in members(config):
+        is_asked = Option in field.metadata
+        value = values[_name(field)] if is_asked else None
+        if _is_part(kind):
+            first = {members(kind)[0][0].name: value} if is_asked else {}
+            given[field.name] = None if is_asked and value is None else build(kind, values, **first)
+        elif is_asked:
+            given[field.name] = not value if field.default is True else value
+    return config(**given)
 
-classifier_options = _options(
-    option("--arch", help="torchvision's name of the network, where the checkpoint does not say."),
-    option("--model", metavar="MODULE:CALLABLE", help="Your own function that returns the network."),
-    option("--class-names", type=FILE, help="File with one class name a line, where the checkpoint does not say."),
-    preprocessing_options,
-)
 
-device_options = _options(
-    option("-j", "--workers", type=int, help="Processes that decode images.  [default: a quarter of the CPUs]"),
-    option("--threads", type=int, help="CPU threads of the network.  [default: all CPUs]"),
-    option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, or auto."),
-    option(
-        "--sample-timeout", metavar="TIME", default="5m", show_default=True, callback=_sample_timeout,
-        help="Give up an image that takes longer to read: it counts as unreadable. 0: never.",
-    ),
-)  # fmt: skip
+def _is_part(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Part)
 
-compute_options = _options(
-    option("-b", "--batch-size", type=int, help="Images of one forward pass.  [default: 64]"),
-    device_options,
-    option(
-        "--precision",
-        type=click.Choice(PRECISIONS),
-        help="Of the network's arithmetic; CAMs are float32.  [default: fp32]",
-    ),
-)
+
+def _name(field: dataclasses.Field[Any]) -> str:
+    return field.name if option_of(field).is_argument else flag_of(field)[2:].replace("-", "_")
+
+
+def _parameter(field: dataclasses.Field[Any], kind: Any) -> click.Parameter:
+    option, flag = option_of(field), flag_of(field)
+    if option.is_argument:
+        return click.Argument([field.name], type=_click_type(option, kind), metavar=option.metavar)
+    settings: dict[str, Any] = {"is_flag": True}
+    if kind is not bool:
+        settings = {"type": _click_type(option, kind), "metavar": option.metavar, **_count(option, kind)}
+        if field.default is dataclasses.MISSING:
+            settings["required"] = True
+        else:
+            settings.update(default=field.default, show_default=field.default not in (None, ()))
+    names = dict.fromkeys((*option.flags, flag))
+    return click.Option([*names], help=option.help, envvar=variable_of(flag[2:]), **settings)
+
+
+def _click_type(option: Option, kind: Any) -> click.ParamType[Any] | type:
+    if option.choices:
+        return Choice(option.choices)
+    if kind is Path:
+        return FILE
+    return kind if kind in (int, float) and not option.parse else str
+
+
+def _count(option: Option, kind: Any) -> dict[str, Any]:
+    """Return how many values an option takes, where that is not one."""
+    if option.parse or typing.get_origin(kind) is not tuple:
+        return {}
+    members = typing.get_args(kind)
+    return {"multiple": True} if ... in members else {"nargs": len(members)}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from batchcam.commands.export.export import ExportSummary
     from batchcam.commands.info.info import RunInfo
     from batchcam.commands.info.watch import Watch
+    from batchcam.commands.jobs.jobs import JobsSummary
     from batchcam.commands.merge import MergeSummary
     from batchcam.commands.render.render import RenderSummary
     from batchcam.commands.report.report import ReportSummary
@@ -152,6 +153,15 @@ def export_text(summary: ExportSummary) -> str:
     files = f"{counted(summary.files, 'file')}{kept}"
     head = f"{one_line(summary.out)}: {counted(summary.samples, 'sample')}{skipped} as {summary.format} in {files}"
     return "; ".join([head, *map(one_line, summary.notes)])
+
+
+def jobs_text(summary: JobsSummary) -> str:
+    """Return the result of `jobs`."""
+    folder = one_line(summary.folder)
+    copied = f"copied {', '.join(summary.copied)}" if summary.copied else "nothing to copy"
+    kept = f"; {counted(len(summary.kept), 'script')} there already" if summary.kept else ""
+    step = f"next: each begins with how to use it; {shlex.quote(f'{folder}/nightly.sh')} --help for a run every night"
+    return f"{folder}: {copied}{kept}\n{step}"
 
 
 def watch_text(seen: Watch) -> str:

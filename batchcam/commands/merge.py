@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class MergeSummary:
     bytes: int
 
 
-def merge(run: Path) -> MergeSummary:
+def merge(run: str | os.PathLike[str]) -> MergeSummary:
     """Write run.h5 and manifest.json over the shards of a run; the manifest comes last.
 
     A manifest that says the same of the same files stays as it is, so that its digest, once noted down, stays true.
@@ -41,6 +42,7 @@ def merge(run: Path) -> MergeSummary:
         RunError: shards are missing or do not belong here; the message names them.
         StoppedEarlyError: a signal or the time limit.
     """
+    run = Path(run)
     plan = open_plan(run)
     _require_all(run, plan)
     counted = Totals()

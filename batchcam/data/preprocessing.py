@@ -14,7 +14,6 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from batchcam.config import parse_size, parse_triple
 from batchcam.errors import ConfigError, one_line
 from batchcam.images.decoding import UnreadableImageError
 
@@ -208,24 +207,25 @@ PRESETS: Final = {
 
 
 def chosen_preprocessing(
-    preset: str | None, image_size: str | None, resize: str | None, mean: str | None, std: str | None
+    preset: str | None,
+    size: tuple[int, ...] | None,
+    resize: tuple[int, ...] | None,
+    mean: tuple[float, float, float] | None,
+    std: tuple[float, float, float] | None,
 ) -> Preprocessing | None:
     """Return the preprocessing that the options ask for, None when they say nothing.
 
     Raises:
-        ConfigError: an option can't be read, or more has to be said.
+        ConfigError: more has to be said, or it does not fit together.
     """
-    if not any((preset, image_size, resize, mean, std)):
+    if not any((preset, size, resize, mean, std)):
         return None
-    if preset and preset not in PRESETS:
-        raise ConfigError(f"--preprocess {preset}: choose one of {', '.join(PRESETS)}")
     base = PRESETS[preset] if preset else None
-    if base is None and not (image_size and mean and std):
+    if base is None and not (size and mean and std):
         raise ConfigError("say --preprocess imagenet or seed, or all of --image-size, --mean and --std")
-    size = parse_size(image_size, "--image-size") if image_size else None
     return Preprocessing(
-        resize=parse_size(resize, "--resize") if resize else base.resize if base and size is None else size,
+        resize=resize or (base.resize if base and size is None else size),
         image_size=(size[0], size[-1]) if size else base.image_size if base else (0, 0),
-        mean=parse_triple(mean, "--mean") if mean else base.mean if base else (0, 0, 0),
-        std=parse_triple(std, "--std") if std else base.std if base else (1, 1, 1),
+        mean=mean or (base.mean if base else (0, 0, 0)),
+        std=std or (base.std if base else (1, 1, 1)),
     )

@@ -23,8 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from batchcam.errors import RunError, one_line
+from batchcam.errors import CheckerError, RunError, one_line
 from batchcam.job.processes import die_with_parent, ignore_job_signals
+from batchcam.job.stop import stop_if_asked
 
 MEMORY_SHARE = 0.5
 """Share of the machine's memory that the child may take on top of what it starts with."""
@@ -48,6 +49,9 @@ RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
 
 # sys.path as the parent has it: with -m or an empty entry, a file numpy.py in the run would be imported
 BOOT = "import sys; sys.path[:] = sys.argv[2:]; from batchcam.job.confined import serve; serve(sys.argv[1])"
+
+READY = b'{"ready": true}\n'
+"""The child's first message: whatever ends it from now on may be the work's doing."""
 
 Message = dict[str, Any]
 
@@ -87,22 +91,18 @@ def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
         request: what JSON can hold.
 
     Raises:
+        CheckerError: the process ended before it was ready to read; that says nothing about the folder.
         RunError: the work ended with it.
+        StoppedEarlyError: there is a reason to stop, which may have ended the process.
         DiedError: the process crashed, was killed, reached a limit, or ended with any other exception.
     """
-    paths = [path for path in sys.path if path] or [os.getcwd()]
     with tempfile.TemporaryFile() as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-c", BOOT, module, *paths],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=_environment(),
-        )
+        process = _start(module, stderr)
         with _killed_at_the_end(process) as (stdin, stdout):
             with contextlib.suppress(BrokenPipeError):
                 stdin.write(json.dumps({"folder": os.fspath(folder), **request}).encode())
                 stdin.close()
+            ready = READY in stdout  # what comes before is no message: a module may print while it is imported
             for line in stdout:
                 message = _message(line)
                 if "error" in message:
@@ -111,8 +111,10 @@ def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
                     return
                 yield message
             code = process.wait()
+        stop_if_asked()  # a scheduler's signal ends a process that has only just started
         stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - STDERR_LIMIT))
-        raise DiedError(_cause(code, stderr.read().decode("utf-8", "replace")))
+        cause = _cause(code, stderr.read().decode("utf-8", "replace"), "the HDF5 library" if ready else "its process")
+        raise DiedError(cause) if ready else _cannot_start(module, cause)
 
 
 def serve(module: str) -> None:
@@ -125,8 +127,8 @@ def serve(module: str) -> None:
     parent = Parent(stream)
     work = importlib.import_module(module)
     folder = Path(request.pop("folder"))
-    parent.alive()
     _confine(folder)
+    parent.tell(ready=True)
     try:
         work.answer(parent, folder, **request)
         parent.tell(end=True)
@@ -138,6 +140,23 @@ def serve(module: str) -> None:
         os._exit(1)  # with HDF5 in an unknown state, its tidying up may crash
     stream.flush()
     os._exit(0)
+
+
+def _start(module: str, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+    paths = [path for path in sys.path if path] or [os.getcwd()]
+    command = [sys.executable, "-c", BOOT, module, *paths]
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, env=_environment())
+    except OSError as error:  # no process or no memory left
+        raise _cannot_start(module, error.strerror or str(error)) from error
+
+
+def _cannot_start(module: str, cause: str) -> CheckerError:
+    return CheckerError(
+        f"the checker cannot start: {cause}; nothing was checked. Give it more memory, or mend the installation: "
+        f"python -c 'import {module}' tries it"
+    )
 
 
 def _environment() -> dict[str, str]:
@@ -170,14 +189,14 @@ def _message(line: bytes) -> Message:
     return message
 
 
-def _cause(code: int, stderr: str) -> str:
-    """Return in words how a process ended."""
+def _cause(code: int, stderr: str, worker: str) -> str:
+    """Return in words how a process ended, in which `worker` was at work."""
     if code == -signal.SIGXCPU:
         return f"took more than {CPU_SECONDS} s of computing time"
     if code == -signal.SIGKILL:
         return "the process was killed, maybe for want of memory"
     if code < 0:
-        return f"the HDF5 library crashed ({signal.Signals(-code).name})"
+        return f"{worker} crashed ({signal.Signals(-code).name})"
     lines = [line for line in stderr.splitlines() if line.strip()]
     return one_line(lines[-1])[:200] if lines else f"its process ended with code {code}"
 

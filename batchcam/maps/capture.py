@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+Listener = TypeVar("Listener", bound="ActivationCapture")
 
 
 class ActivationCapture:
@@ -27,7 +29,7 @@ class ActivationCapture:
         self._handle: RemovableHandle | None = None
         self._latest: Tensor | None = None
 
-    def __enter__(self) -> ActivationCapture:
+    def __enter__(self: Listener) -> Listener:
         if self._handle:
             raise RuntimeError("already listening to the layer")
         self._handle = self._layer.register_forward_hook(self._keep)

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
+import torch
 from torch import Tensor
 
 from batchcam.maps import cam
 from batchcam.maps.capture import ActivationCapture
 from batchcam.network.forward import forward
-from batchcam.network.proof import ExplainableNetwork
+from batchcam.network.proof import ExactNetwork
+from batchcam.network.target_layer import TargetLayer
 
 
-class ExactMaps:
+class ExactMaps(ActivationCapture):
     """Logits and CAMs of one network, with its one hook; use it with `with`.
 
     Args:
         proved: what `prove` returned.
     """
 
-    def __init__(self, proved: ExplainableNetwork) -> None:
+    grad_mode = torch.inference_mode
+    """What `forward` and the maps run in: quicker than `no_grad`, and nothing in it can ever have a gradient."""
+
+    def __init__(self, proved: ExactNetwork) -> None:
+        super().__init__(proved.network.get_submodule(TargetLayer.parse(proved.target_layer).name))
         self._proved = proved
-        self._capture = ActivationCapture(proved.network.get_submodule(proved.module_name))
-
-    def __enter__(self) -> ExactMaps:
-        self._capture.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._capture.__exit__(kind, error, trace)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits (N, K), float32, for normalised images, and keep what `cams` needs."""
@@ -38,9 +32,13 @@ class ExactMaps:
 
     def all_cams(self) -> Tensor:
         """Return the raw CAMs of all classes (N, K, h, w), float32, of the latest forward pass."""
-        return cam.class_activation_maps(self._proved.activations(self._capture.take()), self._proved.weight)
+        return cam.class_activation_maps(self._proved.activations(self.take()), self._proved.weight)
 
     def cams(self, classes: Tensor) -> Tensor:
         """Return raw CAMs (N, M, h, w), float32, for classes (N, M) of the latest forward pass; NaN for class -1."""
-        activations = self._proved.activations(self._capture.take())
+        activations = self._proved.activations(self.take())
         return cam.selected_class_activation_maps(activations, self._proved.weight, classes)
+
+    def residual(self, cams: Tensor, classes: Tensor, logits: Tensor) -> Tensor:
+        """Return how far the maps are from adding up to the logits, see `cam.identity_residual`."""
+        return cam.identity_residual(cams, classes, self._proved.bias, logits)

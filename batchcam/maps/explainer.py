@@ -12,13 +12,11 @@ from torch import Tensor
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import ModelError
 from batchcam.maps import cam
-from batchcam.maps.exact import ExactMaps
-from batchcam.maps.gradients import GradientMaps
 from batchcam.maps.parts import parts
+from batchcam.maps.preparation import ExplainableNetwork, maps_of
 from batchcam.maps.transfer import Arriving, Transfer
 from batchcam.network.precision import in_precision
-from batchcam.network.proof import ExplainableNetwork
-from batchcam.rules import EXACT, IDENTITY_TOLERANCE, Status, cams_per_sample
+from batchcam.rules import IDENTITY_TOLERANCE, CamSelection, Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +24,14 @@ class Request:
     """What to compute for each sample.
 
     Attributes:
-        cams: which classes: all, predicted, predicted+label, or topk:N.
+        cams: which classes.
         maps: upsampled map of the predicted class: uint8, float32 or none.
         input_size: (H, W) of the network's input, and so of the upsampled map.
         precision: fp32, tf32, bf16 or fp16, for the forward pass; CAMs are float32 always.
         identity: whether a batch that breaks the identity stops the run.
     """
 
-    cams: str
+    cams: CamSelection
     maps: str
     input_size: tuple[int, int]
     precision: str
@@ -82,28 +80,31 @@ class Explainer:
     """A network with its one hook, ready to explain batches; use it with `with`.
 
     Args:
-        proved: the network, its target layer, and the method.
+        explainable: the network, as `prepare` returned it.
         preprocessing: how to normalise uint8 pixels; None when the dataset gives normalised tensors.
         request: what to compute.
         device: where.
     """
 
     def __init__(
-        self, proved: ExplainableNetwork, preprocessing: Preprocessing | None, request: Request, device: torch.device
+        self,
+        explainable: ExplainableNetwork,
+        preprocessing: Preprocessing | None,
+        request: Request,
+        device: torch.device,
     ) -> None:
-        self._proved, self._preprocessing, self._request, self._device = proved, preprocessing, request, device
+        self._preprocessing, self._request, self._device = preprocessing, request, device
+        self._explainable, self._maps = explainable, maps_of(explainable)
         self._transfer = Transfer(device)
-        self._exact = proved.method == EXACT
-        self._method: ExactMaps | GradientMaps = ExactMaps(proved) if self._exact else GradientMaps(proved)
 
     def __enter__(self) -> Explainer:
-        self._method.__enter__()
+        self._maps.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._method.__exit__(kind, error, trace)
+        self._maps.__exit__(kind, error, trace)
 
     def __call__(self, pixels: Tensor, labels: np.ndarray, unreadable: np.ndarray) -> ExplainedBatch:
         """Explain one batch; see `submit`, and `Submitted.result`."""
@@ -119,8 +120,7 @@ class Explainer:
         """
         if not len(pixels):
             return Submitted(Arriving(self._blank(len(labels))), unreadable, self._request)
-        # inference mode is quicker, and nothing in it can ever have a gradient
-        with torch.inference_mode() if self._exact else torch.no_grad():
+        with self._maps.grad_mode():
             pieces = [self._explain(pixels[part], labels[part]) for part in parts(pixels, self._device)]
             return Submitted(self._transfer.to_host(_joined(pieces)), unreadable, self._request)
 
@@ -133,11 +133,8 @@ class Explainer:
         finite = torch.isfinite(logits).all(1)
         prediction = cam.first_argmax(logits).masked_fill(~finite, -1)
         classes = self._classes(logits, prediction, labels)
-        if isinstance(self._method, ExactMaps) and self._request.cams == "all":
-            cams = self._method.all_cams()
-        else:
-            cams = self._method.cams(classes)
-        residual = cam.identity_residual(cams, classes, self._proved.bias, logits)  # NaN without an identity
+        cams = self._maps.all_cams() if self._request.cams.is_all else self._maps.cams(classes)
+        residual = self._maps.residual(cams, classes, logits)
         known = (classes >= 0)[:, :, None, None]
         finite &= (torch.isfinite(cams) | ~known).flatten(1).all(1)
         predicted = self._predicted_cams(cams, classes, prediction)
@@ -153,7 +150,7 @@ class Explainer:
             "cams": cams,
             "identity_residual": residual,
             "status": status.to(torch.uint8),
-            **self._maps(predicted, finite, constant),
+            **self._upsampled(predicted, finite, constant),
         }
 
     def _forward(self, pixels: Tensor) -> Tensor:
@@ -165,27 +162,27 @@ class Explainer:
             pixels = self._preprocessing.normalise(pixels)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with in_precision(self._request.precision, self._device):
-            return self._method.forward(pixels)
+            return self._maps.forward(pixels)
 
     def _classes(self, logits: Tensor, prediction: Tensor, labels: np.ndarray) -> Tensor:
         """Return the class of each stored map, int64 (n, M); -1 where there is none."""
         selection = self._request.cams
-        if selection == "all":
+        if selection.is_all:
             return torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-        if selection.startswith("topk:"):
+        if selection.top:
             ranked = torch.sort(logits, dim=1, descending=True, stable=True).indices
-            return torch.where((prediction >= 0)[:, None], ranked[:, : int(selection[5:])], -1)
-        if selection == "predicted":
-            return prediction[:, None]
-        return torch.stack([prediction, self._transfer.to_device(torch.from_numpy(labels))], 1)
+            return torch.where((prediction >= 0)[:, None], ranked[:, : selection.top], -1)
+        if selection.has_label:
+            return torch.stack([prediction, self._transfer.to_device(torch.from_numpy(labels))], 1)
+        return prediction[:, None]
 
     def _predicted_cams(self, cams: Tensor, classes: Tensor, prediction: Tensor) -> Tensor:
         """Return the predicted class's CAM of each sample, (n, h, w); NaN where no class is predicted."""
-        rank = prediction.clamp(min=0) if self._request.cams == "all" else torch.zeros_like(prediction)
+        rank = prediction.clamp(min=0) if self._request.cams.is_all else torch.zeros_like(prediction)
         chosen = cams[torch.arange(len(cams), device=cams.device), rank]
         return chosen.masked_fill((prediction < 0)[:, None, None], float("nan"))
 
-    def _maps(self, predicted: Tensor, finite: Tensor, constant: Tensor) -> dict[str, Tensor]:
+    def _upsampled(self, predicted: Tensor, finite: Tensor, constant: Tensor) -> dict[str, Tensor]:
         if self._request.maps == "none":
             return {}
         raw = cam.upsample(predicted, self._request.input_size)
@@ -196,14 +193,14 @@ class Explainer:
 
     def _blank(self, rows: int) -> dict[str, Tensor]:
         """Return arrays for a batch in which no sample is readable, to be overwritten as such."""
-        class_count = len(self._proved.weight)
-        count = cams_per_sample(self._request.cams, class_count)
+        class_count = self._explainable.class_count
+        count = self._request.cams.count(class_count)
         blank = {
             "prediction": torch.empty(rows, dtype=torch.int64),
             "confidence": torch.empty(rows),
             "logits": torch.empty(rows, class_count),
             "cam_class": torch.arange(count).repeat(rows, 1),
-            "cams": torch.empty(rows, count, *self._proved.grid_size),
+            "cams": torch.empty(rows, count, *self._explainable.grid_size),
             "identity_residual": torch.empty(rows),
             "status": torch.empty(rows, dtype=torch.uint8),
         }
@@ -226,7 +223,7 @@ def _blank_rows(batch: ExplainedBatch, rows: np.ndarray, request: Request) -> No
         if values is not None:
             values[rows] = np.nan
     batch.prediction[rows] = -1
-    if request.cams != "all":
+    if not request.cams.is_all:
         batch.cam_class[rows] = -1
     if batch.maps is not None:
         batch.maps[rows] = 0 if batch.maps.dtype == np.uint8 else np.nan

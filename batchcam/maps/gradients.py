@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from types import TracebackType
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,14 +14,38 @@ from batchcam.errors import ModelError
 from batchcam.maps.capture import ActivationCapture
 from batchcam.maps.gradient_maps import METHODS
 from batchcam.network.forward import forward
-from batchcam.network.proof import ExplainableNetwork
 from batchcam.network.target_layer import TargetLayer
 from batchcam.network.tracing import Trace, finite_trace, grid_output
 
+NAN = np.float32(np.nan)
 
-def with_gradients(
-    network: nn.Module, probe: Tensor, method: str, target_layer: str | None = None
-) -> ExplainableNetwork:
+
+@dataclasses.dataclass(frozen=True)
+class GradientNetwork:
+    """A network in evaluation mode with the layer that a gradient method looks at.
+
+    Attributes:
+        network: images (N, C, H, W) to logits (N, K).
+        target_layer: the activations that are explained, see TargetLayer.
+        method: name in `gradient_maps.METHODS`.
+        class_count: K.
+        channels: C of the activations.
+        grid_size: (h, w) of the activations.
+    """
+
+    network: nn.Module
+    target_layer: str
+    method: str
+    class_count: int
+    channels: int
+    grid_size: tuple[int, int]
+
+    def classifier(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a record holds for W and b, of which there are none: NaN."""
+        return np.full((self.class_count, self.channels), NAN), np.full(self.class_count, NAN)
+
+
+def with_gradients(network: nn.Module, probe: Tensor, method: str, target_layer: str | None = None) -> GradientNetwork:
     """Return the network with the layer that a gradient method looks at.
 
     Args:
@@ -34,20 +60,18 @@ def with_gradients(
     trace = finite_trace(network, probe)
     layer = _named_grid(network, trace, target_layer) if target_layer else _last_grid(network, trace)
     grid = layer.grid(trace.outputs[layer.name])
-    class_count, channels = trace.logits.shape[1], grid.shape[1]
-    explainable = ExplainableNetwork(
+    found = GradientNetwork(
         network=network.requires_grad_(False),
         target_layer=str(layer),
-        weight=torch.full((class_count, channels), torch.nan, device=grid.device),
-        bias=torch.full((class_count,), torch.nan, device=grid.device),
-        grid_size=(grid.shape[2], grid.shape[3]),
-        residual=float("nan"),
         method=method,
+        class_count=trace.logits.shape[1],
+        channels=grid.shape[1],
+        grid_size=(grid.shape[2], grid.shape[3]),
     )
-    with GradientMaps(explainable) as maps:  # refused now, not in the first batch
+    with GradientMaps(found) as maps:  # refused now, not in the first batch
         logits = maps.forward(probe[:1])
         maps.cams(logits.argmax(1, keepdim=True))
-    return explainable
+    return found
 
 
 def _named_grid(network: nn.Module, trace: Trace, text: str) -> TargetLayer:
@@ -110,36 +134,41 @@ def _as_grid(network: nn.Module, trace: Trace, name: str, output: Tensor) -> Tar
     return TargetLayer(name, channels_last=channels_last)
 
 
-class GradientMaps:
+class GradientMaps(ActivationCapture):
     """Logits, and maps from activations and gradients, of one network; use it with `with`.
 
     Args:
-        explainable: what `with_gradients` returned.
+        explained: what `with_gradients` returned.
     """
 
-    def __init__(self, explainable: ExplainableNetwork) -> None:
-        self._explainable = explainable
-        layer = explainable.network.get_submodule(explainable.module_name)
-        self._capture = ActivationCapture(layer, differentiable=True)
-        self._pass: tuple[Tensor, Tensor] | None = None
+    grad_mode = torch.no_grad
+    """What `forward` and the maps run in; inference mode could not be left for the backward pass."""
 
-    def __enter__(self) -> GradientMaps:
-        self._capture.__enter__()
-        return self
+    def __init__(self, explained: GradientNetwork) -> None:
+        self._explained, self._target = explained, TargetLayer.parse(explained.target_layer)
+        super().__init__(explained.network.get_submodule(self._target.name), differentiable=True)
+        self._pass: tuple[Tensor, Tensor] | None = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._capture.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
         self._pass = None
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits (N, K), float32, for normalised images, and keep what `cams` needs."""
         with torch.enable_grad():
-            logits = forward(self._explainable.network, pixels).float()
-        self._pass = logits, self._capture.take()
+            logits = forward(self._explained.network, pixels).float()
+        self._pass = logits, self.take()
         detached: Tensor = logits.detach()
         return detached
+
+    def all_cams(self) -> Tensor:
+        """Return the raw maps of all classes (N, K, h, w), float32, as `cams` does: by K backward passes."""
+        if self._pass is None:
+            raise RuntimeError("no forward pass to explain")
+        logits = self._pass[0]
+        return self.cams(torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1))
 
     def cams(self, classes: Tensor) -> Tensor:
         """Return raw maps (N, M, h, w), float32, for classes (N, M) of the latest forward pass; NaN for class -1.
@@ -153,12 +182,16 @@ class GradientMaps:
         if self._pass is None:
             raise RuntimeError("no forward pass to explain")
         (logits, activations), self._pass = self._pass, None
-        method, layer = METHODS[self._explainable.method], TargetLayer.parse(self._explainable.target_layer)
+        method, layer = METHODS[self._explained.method], self._target
         maps = []
         for column in classes.T:
             gradients = self._gradients(logits, activations, column)
             maps.append(method(layer.grid(activations.detach().float()), layer.grid(gradients.float())))
         return torch.stack(maps, 1).masked_fill((classes < 0)[:, :, None, None], torch.nan)
+
+    def residual(self, cams: Tensor, classes: Tensor, logits: Tensor) -> Tensor:
+        """Return NaN (N,): no identity covers these maps."""
+        return torch.full((len(logits),), torch.nan, device=logits.device)
 
     def _gradients(self, logits: Tensor, activations: Tensor, column: Tensor) -> Tensor:
         chosen = torch.arange(logits.shape[1], device=logits.device) == column[:, None]
@@ -166,6 +199,6 @@ class GradientMaps:
         try:
             gradients = torch.autograd.grad(logits, activations, chosen.to(logits.dtype), retain_graph=True)[0]
         except RuntimeError as error:
-            layer = self._explainable.target_layer
+            layer = self._explained.target_layer
             raise ModelError(f"target layer {layer!r}: the logits have no gradient there: {error}") from error
         return gradients

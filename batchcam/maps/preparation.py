@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from batchcam.maps.gradients import with_gradients
+from batchcam.maps.exact import ExactMaps
+from batchcam.maps.gradients import GradientMaps, GradientNetwork, with_gradients
 from batchcam.network.control import randomise
 from batchcam.network.folding import fold_batch_norms
-from batchcam.network.proof import ExplainableNetwork, prove
+from batchcam.network.proof import ExactNetwork, prove
 from batchcam.rules import EXACT
+
+ExplainableNetwork = ExactNetwork | GradientNetwork
+"""What can be explained: both know their target layer, grid, classes and what a record holds of the classifier."""
 
 
 def prepare(
@@ -34,3 +38,8 @@ def prepare(
     if method == EXACT:
         return prove(network, probe, target_layer)
     return with_gradients(network, probe, method, target_layer)
+
+
+def maps_of(explainable: ExplainableNetwork) -> ExactMaps | GradientMaps:
+    """Return what makes the network's maps; use it with `with`."""
+    return ExactMaps(explainable) if isinstance(explainable, ExactNetwork) else GradientMaps(explainable)

@@ -36,19 +36,6 @@ def forward(network: nn.Module, images: Tensor) -> Tensor:
     )
 
 
-def unwrapped(network: nn.Module) -> nn.Module:
-    """Return the network inside of torch.compile's wrapper, or of the one that spreads a batch over devices.
-
-    Raises:
-        ModelError: it is a TorchScript program, or holds one.
-    """
-    while isinstance(network, nn.DataParallel) or hasattr(network, "_orig_mod"):
-        network = network.module if isinstance(network, nn.DataParallel) else network._orig_mod
-    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
-        raise ModelError("the network is a TorchScript program, whose layers can't be seen: return the network itself")
-    return network
-
-
 def _other_channels(network: nn.Module, channels: int) -> str:
     """Return what to do where the first convolution takes other images than these, "" where it does not."""
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)

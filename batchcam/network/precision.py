@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import torch
@@ -26,6 +26,23 @@ def set_precision(precision: str, device: torch.device, threads: int | None = No
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+
+
+@contextlib.contextmanager
+def settings_kept() -> Iterator[None]:
+    """Leave torch's settings of this process as they were, and its random numbers: a trainer goes on with them."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    in_use: Callable[[], bool] = torch.cuda.is_initialized  # torch gives it no types
+    threads, device = torch.get_num_threads(), torch.cuda.current_device() if in_use() else None
+    before = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32
+    try:
+        with torch.random.fork_rng(devices=()):  # a DataLoader draws a seed
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, matmul.allow_tf32 = before
+        if device is not None:
+            torch.cuda.set_device(device)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from batchcam.errors import ModelError
 from batchcam.network.heads import Head, heads
 from batchcam.network.target_layer import TargetLayer
 from batchcam.network.tracing import Trace, finite_trace, grid_output
-from batchcam.rules import EXACT, IDENTITY_TOLERANCE
+from batchcam.rules import IDENTITY_TOLERANCE
 
 FEATURE_TOLERANCE = 1e-5
 """A layer is what is pooled when its spatial mean is the pooled vector up to this share of its size."""
@@ -26,8 +27,8 @@ WAY_OUT = "--method gradcam explains such networks, without an identity"
 
 
 @dataclasses.dataclass(frozen=True)
-class ExplainableNetwork:
-    """A network in evaluation mode with its target layer.
+class ExactNetwork:
+    """A network in evaluation mode whose logits are an exact linear map of its pooled target layer.
 
     Attributes:
         network: images (N, C, H, W) to logits (N, K).
@@ -37,7 +38,6 @@ class ExplainableNetwork:
         grid_size: (h, w) of the activations.
         residual: largest abs(mean(CAM) + bias - logit) on the probe, relative to max(1, largest abs(logit)).
         norm_eps: eps of the layer norm, None where there is none.
-        method: `cam`, or the gradient method; then no identity holds, and weight, bias and residual are NaN.
     """
 
     network: nn.Module
@@ -47,19 +47,27 @@ class ExplainableNetwork:
     grid_size: tuple[int, int]
     residual: float
     norm_eps: float | None = None
-    method: str = EXACT
 
     @property
-    def module_name(self) -> str:
-        """Name of the module whose output is captured."""
-        return TargetLayer.parse(self.target_layer).name
+    def class_count(self) -> int:
+        """K."""
+        return self.weight.shape[0]
+
+    @property
+    def channels(self) -> int:
+        """C of the activations."""
+        return self.weight.shape[1]
+
+    def classifier(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return W and b as a record holds them."""
+        return self.weight.cpu().numpy(), self.bias.cpu().numpy()
 
     def activations(self, output: Tensor) -> Tensor:
         """Return A (N, C, h, w), float32, from the captured output."""
         return TargetLayer.parse(self.target_layer).activations(output.float(), self.norm_eps)
 
 
-def prove(network: nn.Module, probe: Tensor, target_layer: str | None = None) -> ExplainableNetwork:
+def prove(network: nn.Module, probe: Tensor, target_layer: str | None = None) -> ExactNetwork:
     """Find the layer of whose spatial mean the logits are an exact linear map, and measure the identity on a probe.
 
     Args:
@@ -89,7 +97,7 @@ def prove(network: nn.Module, probe: Tensor, target_layer: str | None = None) ->
     return min((_measured(network, trace, layer, head) for head in fitting), key=lambda m: m.residual)
 
 
-def require_identity(proved: ExplainableNetwork, precision: str) -> None:
+def require_identity(proved: ExactNetwork, precision: str) -> None:
     """Raise ModelError, with the measured residual, unless mean(CAM) + bias is the logit."""
     tolerance = IDENTITY_TOLERANCE[precision]
     if not proved.residual <= tolerance:
@@ -174,10 +182,10 @@ def _require_grid(network: nn.Module, probe: Tensor, layer: TargetLayer, output:
         )
 
 
-def _measured(network: nn.Module, trace: Trace, layer: TargetLayer, head: Head) -> ExplainableNetwork:
+def _measured(network: nn.Module, trace: Trace, layer: TargetLayer, head: Head) -> ExactNetwork:
     weight, bias = head.weight.float(), head.bias.float()
     activations = layer.activations(trace.outputs[layer.name].float(), head.norm_eps)
-    return ExplainableNetwork(
+    return ExactNetwork(
         network=network,
         target_layer=str(dataclasses.replace(layer, normed=head.norm_eps is not None)),
         weight=weight,

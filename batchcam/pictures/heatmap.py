@@ -9,11 +9,12 @@ from typing import Final
 import cv2
 import numpy as np
 
-from batchcam.rules import CONSTANT_RELATIVE_RANGE
+from batchcam.rules import CONSTANT_RELATIVE_RANGE, PALETTES
 
-PALETTES: Final = {"viridis": cv2.COLORMAP_VIRIDIS, "jet": cv2.COLORMAP_JET}
-"""Palette names and OpenCV's numbers for them; viridis is perceptually even, jet is the best known."""
+_COLOUR_MAPS: Final = {name: getattr(cv2, f"COLORMAP_{name.upper()}") for name in PALETTES}
+"""OpenCV's numbers for them."""
 
+STRENGTH: Final = 0.5  # share of the heatmap in an overlay
 OUTSIDE_BRIGHTNESS: Final = 0.45  # of the grey that stands for what the network did not see
 GRID_LINE_SHARE: Final = 200  # of the shorter side of the network's view is a grid line's width
 SMALLEST_GRID_CELL: Final = 4  # pixels below which lines would hide the cells
@@ -84,7 +85,7 @@ def colour(normalised_map: np.ndarray, palette: str = "viridis") -> np.ndarray:
 
     Args:
         normalised_map: uint8 (H, W).
-        palette: one of `PALETTES`.
+        palette: one of `rules.PALETTES`.
 
     Raises:
         ValueError: the palette is unknown, or the map is not uint8 (H, W).
@@ -92,7 +93,7 @@ def colour(normalised_map: np.ndarray, palette: str = "viridis") -> np.ndarray:
     if palette not in PALETTES:
         raise ValueError(f"unknown palette {palette!r}: choose from {', '.join(PALETTES)}")
     _require_map(normalised_map)
-    return np.ascontiguousarray(cv2.applyColorMap(normalised_map, PALETTES[palette])[..., ::-1])
+    return np.ascontiguousarray(cv2.applyColorMap(normalised_map, _COLOUR_MAPS[palette])[..., ::-1])
 
 
 def colour_signed(values: np.ndarray, limit: float) -> np.ndarray:
@@ -124,7 +125,7 @@ def overlay(
     normalised_map: np.ndarray,
     crop_box: Sequence[float] | np.ndarray,
     palette: str = "viridis",
-    alpha: float = 0.5,
+    alpha: float = STRENGTH,
     cells: bool = False,
 ) -> np.ndarray:
     """Return the original image with the heatmap over what the network saw, and the rest dimmed and grey.
@@ -134,7 +135,7 @@ def overlay(
         normalised_map: uint8 (H, W), over the network's input.
         crop_box: x0, y0, x1, y1 of the network's view in pixels of the original, measured from the outer edge of its
             first pixel; what lies outside the image is left out.
-        palette: one of `PALETTES`.
+        palette: one of `rules.PALETTES`.
         alpha: share of the heatmap in the blend, 0 to 1.
         cells: show the map's cells as they are, with lines between them, instead of interpolating.
 
@@ -157,7 +158,7 @@ def signed_overlay(
     cam: np.ndarray,
     crop_box: Sequence[float] | np.ndarray,
     limit: float,
-    alpha: float = 0.6,
+    alpha: float = STRENGTH,
     cells: bool = False,
 ) -> np.ndarray:
     """Return the original image in grey with a raw map's evidence over it: red for the class, blue against it.

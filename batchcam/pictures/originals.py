@@ -1,4 +1,4 @@
-"""A run's original images: found by sample id, read without the worker's packages, checked before they are shown."""
+"""A run's original images: found by sample id, checked, and decoded as the worker decoded them."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ import enum
 import hashlib
 import os
 import re
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 
 from batchcam.errors import ConfigError, one_line
 from batchcam.images import stl10_files
+from batchcam.images.decoding import UnreadableImageError, decode_image
 from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
+from batchcam.rules import IN_MEMORY
 from batchcam.store.plan import named_dataset
 from batchcam.store.run import Run, Sample
 
 FILE_LIMIT: Final = 2**30
 """Bytes above which a file is no image of ours."""
 
-WITHOUT_FILES: Final = ("torchvision", "python")
+ORIGIN: Final = ("sample_id", "input_sha256", "image_size")
+"""Arrays that tell which image a sample was made from."""
+
+WITHOUT_FILES: Final = ("torchvision", "python", IN_MEMORY)
 """Kinds of dataset whose digests are of arrays in memory: no file could be told to be the one explained."""
 
 _ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
 """Only bytes that are not UTF-8 are escaped: never a slash, a dot or a NUL."""
-
-_JPEG: Final = b"\xff\xd8"
-_TIFF_ORDERS: Final = {b"II*\0": "<", b"MM\0*": ">"}
-_ORIENTATION_TAG: Final = 0x0112
 
 
 class State(enum.IntEnum):
@@ -43,7 +42,7 @@ class State(enum.IntEnum):
     FOUND = 0
     MISSING = 1
     CHANGED = 2  # there, but not the image that was explained
-    UNREADABLE = 3  # the right bytes, which OpenCV can't show as the worker saw them
+    UNREADABLE = 3  # the right bytes, which the Pillow that is installed here reads otherwise or not at all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +88,11 @@ class Originals:
         """Return the original of a sample, whose digest has been compared with the run's."""
         return self.find(sample.id, sample.input_sha256, sample.image_size)
 
+    def of(self, block: Mapping[str, np.ndarray], at: int) -> Original:
+        """Return the original of sample `at` of a block of rows, which has the arrays ORIGIN."""
+        height, width = block["image_size"][at].tolist()
+        return self.find(block["sample_id"][at], block["input_sha256"][at].tobytes().hex(), (height, width))
+
     def find(self, sample_id: str, sha256: str, image_size: tuple[int, int]) -> Original:
         """Return the original of a sample.
 
@@ -105,11 +109,11 @@ class Originals:
             return Original(State.CHANGED, reason="not the image that was explained: its SHA-256 differs")
         try:
             image = stored.decode()
-        except ValueError as error:
+        except UnreadableImageError as error:
             return Original(State.UNREADABLE, reason=one_line(error))
         if image.shape[:2] != image_size:
             sizes = f"{image.shape[0]}×{image.shape[1]}, explained as {image_size[0]}×{image_size[1]}"
-            return Original(State.UNREADABLE, reason=f"OpenCV reads it as {sizes}")
+            return Original(State.UNREADABLE, reason=f"it is read as {sizes}")
         return Original(State.FOUND, image)
 
 
@@ -220,7 +224,7 @@ def _read_file(path: bytes) -> _Stored:
         raise _MissingError(f"not a file of at most {FILE_LIMIT} bytes") from error
     except OSError as error:
         raise _MissingError(error.strerror or str(error)) from error
-    return _Stored(hashlib.sha256(data).hexdigest(), lambda: decode(data))
+    return _Stored(hashlib.sha256(data).hexdigest(), lambda: np.asarray(decode_image(data)))
 
 
 def _stl10(root: str) -> _Reader | None:
@@ -242,89 +246,3 @@ def _stl10(root: str) -> _Reader | None:
         return _Stored(hashlib.sha256(pixels.tobytes()).hexdigest(), lambda: pixels)
 
     return read
-
-
-def decode(data: bytes) -> np.ndarray:
-    """Return a stored image as the worker saw it: RGB uint8 (H, W, 3), upright, the high byte of 16 bits, over white.
-
-    OpenCV and Pillow differ in what is left: the transparent colour of a grey PNG shows, LAB TIFFs are a little
-    lighter or darker, and grey of 9 to 15 bits in JPEG 2000 keeps its low bits.
-
-    Raises:
-        ValueError: OpenCV can't read it, or would show it turned.
-    """
-    if data[4:8] == b"ftyp" and (b"irot" in data[:4096] or b"imir" in data[:4096]):
-        raise ValueError("OpenCV leaves turned AVIF images as they are stored")
-    stored = np.frombuffer(data, np.uint8)
-    with _opencv_silent():
-        try:
-            image = None if data.startswith(_JPEG) else _decode_transparent(stored)
-            if image is None:
-                image = cv2.imdecode(stored, cv2.IMREAD_COLOR_RGB)
-        except cv2.error as error:
-            raise ValueError("OpenCV can't read it") from error
-    if image is None:
-        raise ValueError("OpenCV can't read it")
-    return np.ascontiguousarray(image)
-
-
-@contextlib.contextmanager
-def _opencv_silent() -> Iterator[None]:
-    """Keep OpenCV's remarks on a file off stderr: what matters of them is the error that we raise."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-
-
-def _decode_transparent(stored: np.ndarray) -> np.ndarray | None:
-    """Return an image with an alpha channel over white, upright; None when it has none."""
-    # only so is alpha kept, and then the image stays turned as it is
-    image, kinds, blocks = cv2.imdecodeWithMetadata(stored, cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise ValueError("OpenCV can't read it")
-    if image.ndim != 3 or image.shape[2] != 4:
-        return None
-    # TIFF's reader multiplies 8 bits by alpha
-    premultiplied = stored[:4].tobytes() in _TIFF_ORDERS and image.dtype == np.uint8
-    if image.dtype == np.uint16:
-        image = (image // 256).astype(np.uint8)
-    colour, alpha = image[..., 2::-1].astype(np.float32), image[..., 3:].astype(np.float32) / 255
-    over_white = (colour if premultiplied else colour * alpha) + 255 * (1 - alpha)
-    upright = np.rint(over_white).clip(0, 255).astype(np.uint8)
-    for kind, block in zip(kinds, blocks, strict=True):
-        if kind == cv2.IMAGE_METADATA_EXIF:
-            upright = turned_upright(upright, _orientation(np.asarray(block).tobytes()))
-    return upright
-
-
-def _orientation(exif: bytes) -> int:
-    """Return the orientation that an EXIF block states, 1 (upright) when it states none."""
-    order = _TIFF_ORDERS.get(exif[:4])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, start)
-        for entry in range(count):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry)
-            if tag == _ORIENTATION_TAG:
-                return int(value)
-    except struct.error:  # corrupt EXIF says nothing about the pixels
-        pass
-    return 1
-
-
-def turned_upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Return an image (H, W, …) turned as EXIF's orientation 1 to 8 says; other numbers leave it as it is."""
-    turns: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-        2: lambda i: i[:, ::-1],
-        3: lambda i: i[::-1, ::-1],
-        4: lambda i: i[::-1],
-        5: lambda i: i.swapaxes(0, 1),
-        6: lambda i: np.rot90(i, -1),
-        7: lambda i: i[::-1, ::-1].swapaxes(0, 1),
-        8: lambda i: np.rot90(i),
-    }
-    return turns[orientation](image) if orientation in turns else image

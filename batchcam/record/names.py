@@ -1,11 +1,16 @@
-"""File names and table cells from a run's texts, which are untrusted."""
+"""File names and tables from a run's texts, which are untrusted."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import Final
+
+import numpy as np
 
 from batchcam.errors import escaped
 
@@ -82,3 +87,20 @@ def cell(text: str) -> str:
         return text
     safe = "".join(c if c.isprintable() and c != "\\" else escaped(c) for c in text)
     return MARK + HIDDEN_FORMULA.sub(r"\\x3b", safe)
+
+
+def csv_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return a CSV table in UTF-8: a header line; texts as `cell` has them, None an empty cell."""
+    data = io.BytesIO()
+    # encoded as it grows: as one text, a million rows with a rare character take four times the room
+    with io.TextIOWrapper(data, "utf-8", "backslashreplace", newline="") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows([cell(v) if isinstance(v, str) else v for v in row] for row in rows)
+        text.flush()
+        return data.getvalue()
+
+
+def csv_number(value: float) -> str | None:
+    """Return a number as a cell, empty where it is not finite."""
+    return f"{value:.6g}" if np.isfinite(value) else None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -20,8 +20,6 @@ Target = Literal["predicted", "label"]
 
 Advance = Callable[[int], None]
 """Told how many more samples are done."""
-
-READ_BYTES: Final = 32 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +80,7 @@ def choose(run: Run, target: Target, finite: bool) -> Choice:
         reasons["numbers that are not finite"] = (status & Status.NON_FINITE) > 0
     if target == "label":
         reasons["no label"] = classes < 0
-    if run.plan.cams != "all":
+    if not run.plan.cams.is_all:
         missing = (stored_ranks(run.cam_class[:], classes) < 0) & (classes >= 0)
         reasons[f"no CAM of this class in a run with --cams {run.plan.cams}"] = missing
     shown = np.ones(len(status), bool)
@@ -98,16 +96,27 @@ def choose(run: Run, target: Target, finite: bool) -> Choice:
     return Choice(rows, classes[rows], dict(left_out))
 
 
-def target_cams(run: Run, rows: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return the raw CAM of one class for each row, float32 (n, h, w); NaN where there is none.
+def cam_blocks(
+    run: Run, rows: np.ndarray, classes: np.ndarray, names: Sequence[str] = (), held: int = 0
+) -> Iterator[tuple[slice, np.ndarray, dict[str, np.ndarray]]]:
+    """Yield the raw CAM of one class for each row, in blocks as `Run.blocks` cuts them.
 
     Args:
         run: an open run.
         rows: rows of the run, int64 (n,).
-        classes: class for each row, int64 (n,).
+        classes: class for each row, -1: none, int64 (n,).
+        names: further arrays of the schema to read.
+        held: as `Run.blocks` takes it.
+
+    Yields:
+        Which of `rows` these are; CAMs, float32 (b, h, w), NaN where none is stored; and the arrays by name,
+        `cam_class` among them unless the run stores the CAMs of all classes.
     """
-    cam_class = None if run.plan.cams == "all" else run.cam_class[rows]
-    return picked_cams(run.cams[rows], cam_class, classes)
+    cam_class = () if run.plan.cams.is_all else ("cam_class",)
+    start = 0
+    for some, block in run.blocks(("cams", *cam_class, *names), rows, held=held):
+        part = slice(start, start := start + len(some))
+        yield part, picked_cams(block["cams"], block.get("cam_class"), classes[part]), block
 
 
 def file_names(run: Run, rows: np.ndarray, ending: str, folds_case: bool) -> list[str]:
@@ -120,14 +129,6 @@ def file_names(run: Run, rows: np.ndarray, ending: str, folds_case: bool) -> lis
     if len(set(ids)) < len(ids):
         raise RunError(f"{run.path}: a sample id stands twice; see batchcam verify")
     return [safe_name(sample_id, ending, folds_case) for sample_id in ids]
-
-
-def batches(run: Run, count: int, row_bytes: int, largest: int = 256) -> Iterator[slice]:
-    """Yield slices over `count` samples, each small enough that their CAMs and `row_bytes` a sample fit in memory."""
-    cams_bytes = 4 * run.plan.maps_per_sample * run.plan.grid_size[0] * run.plan.grid_size[1]
-    size = min(largest, max(1, READ_BYTES // (cams_bytes + row_bytes)))
-    for start in range(0, count, size):
-        yield slice(start, min(count, start + size))
 
 
 def class_names(run: Run, classes: np.ndarray) -> list[str | None]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import h5py
-import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.store import landing
@@ -18,9 +17,6 @@ from batchcam.store.schema import MASTER_FILE, SHARD_FOLDER
 
 OPEN_FILES = 64
 """Shards kept open at once; far below any limit of the system, however many shards a run has."""
-
-DENSE = 4
-"""Rows are read in one slice when at least one in so many is wanted."""
 
 Proof = Callable[[Path], str | None]
 """The SHA-256 that a file of the run must have, hex; None where nothing is known to prove it by."""
@@ -33,17 +29,24 @@ class RunFiles:
         path: the run directory or shard.
         plan: what the run is.
         proof: gives the digest that a file must have when it is opened for the first time; None: nothing is compared.
+        proven: files that have been compared already.
     """
 
-    def __init__(self, path: Path, plan: Plan, proof: Proof | None) -> None:
+    def __init__(self, path: Path, plan: Plan, proof: Proof | None, proven: Iterable[Path] = ()) -> None:
         self._path, self._plan, self._proof = path, plan, proof
         self._is_folder = path.is_dir()
-        self._proven: set[Path] = set()
+        self._proven = set(proven)
         self._open: collections.OrderedDict[Path, h5py.File] = collections.OrderedDict()
+        self._process = os.getpid()
 
     def __len__(self) -> int:
         """Return how many are open."""
         return len(self._open)
+
+    @property
+    def proves(self) -> bool:
+        """Whether files are proven before they are read."""
+        return self._proof is not None
 
     def shard(self, shard: Shard) -> h5py.File:
         """Return an open shard.
@@ -63,6 +66,9 @@ class RunFiles:
             self._open.popitem()[1].close()
 
     def _file(self, path: Path, shard: Shard | None) -> h5py.File:
+        if self._process != os.getpid():  # a fork shares its parent's open files, and where each is being read
+            self.close()
+            self._process = os.getpid()
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]
@@ -84,29 +90,3 @@ class RunFiles:
             return
         require_digest(path, digest)
         self._proven.add(path)
-
-
-def read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    """Return rows of an HDF5 dataset in the order asked for, which HDF5 itself can't."""
-    if not len(rows):
-        return np.empty((0, *dataset.shape[1:]), dataset.dtype)
-    wanted, back = np.unique(rows, return_inverse=True)
-    first, stop = int(wanted[0]), int(wanted[-1]) + 1
-    if stop - first <= DENSE * len(wanted):  # a slice reads quicker than a list of rows
-        block: np.ndarray = read(dataset, slice(first, stop))[wanted - first][back]
-        return block
-    scattered: np.ndarray = read(dataset, wanted)[back]
-    return scattered
-
-
-def read(dataset: h5py.Dataset, selection: Any) -> Any:
-    """Return what a selection of an HDF5 dataset holds.
-
-    Raises:
-        RunError: it can't be read.
-    """
-    try:
-        return dataset[selection]
-    except (OSError, RuntimeError, MemoryError) as error:
-        name = dataset.name.lstrip("/")
-        raise RunError(f"{dataset.file.filename}: {name}: cannot read: {error}; see batchcam verify") from error

@@ -9,8 +9,8 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from batchcam import __version__
-from batchcam.rules import EXACT, Status
+import batchcam
+from batchcam.rules import Status
 from batchcam.store.plan import Plan
 from batchcam.store.schema import (
     CLASS_NAME,
@@ -68,7 +68,7 @@ def set_text(attributes: h5py.AttributeManager, name: str, text: str) -> None:
 def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
     """Write the root attributes: identity of the run, samples of this file, words on units and sign."""
     texts = {
-        "batchcam_version": __version__,
+        "batchcam_version": batchcam.__version__,
         "run_id": plan.run_id,
         "checkpoint_sha256": plan.checkpoint_sha256,
         "dataset_fingerprint": plan.dataset_fingerprint,
@@ -76,7 +76,7 @@ def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
         "target_layer": plan.target_layer,
         "method": plan.method,
         "control": plan.control,
-        **(ROOT_WORDS if plan.method == EXACT else GRADIENT_WORDS),
+        **(ROOT_WORDS if plan.exact else GRADIENT_WORDS),
     }
     for name, text in texts.items():
         set_text(file.attrs, name, text)
@@ -182,7 +182,7 @@ def head_bytes(plan: Plan) -> int:
 
 def shard_bytes(plan: Plan, count: int) -> int:
     """Return at most how many bytes a shard of `count` samples takes."""
-    arrays = sample_arrays(plan.maps, plan.method)
+    arrays = sample_arrays(plan.maps, plan.exact)
     return head_bytes(plan) + sum(stored_bytes(array, plan, count) for array in arrays)
 
 

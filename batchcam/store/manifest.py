@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from batchcam import __version__
+import batchcam
 from batchcam.errors import RunError, one_line
 from batchcam.rules import Status, flag_name
 from batchcam.store import landing
@@ -76,8 +76,8 @@ class Manifest:
 
 def write_manifest(run: Path, manifest: Manifest) -> None:
     """Land manifest.json."""
-    content = {"schema_version": SCHEMA_VERSION, "batchcam_version": __version__, **dataclasses.asdict(manifest)}
-    landing.land(run / MANIFEST_FILE, seal(content))
+    made_by = {"schema_version": SCHEMA_VERSION, "batchcam_version": batchcam.__version__}
+    landing.land(run / MANIFEST_FILE, seal(made_by | dataclasses.asdict(manifest)))
 
 
 def read_manifest(run: Path, plan: Plan) -> Manifest:

@@ -165,7 +165,7 @@ def is_copied(array: Array, plan: Plan) -> bool:
 
 def master_bytes(plan: Plan) -> int:
     """Return about how many bytes run.h5 takes at most."""
-    copied = [array for array in sample_arrays(plan.maps, plan.method) if is_copied(array, plan)]
+    copied = [array for array in sample_arrays(plan.maps, plan.exact) if is_copied(array, plan)]
     columns = sum(stored_bytes(array, plan, plan.sample_count) for array in copied)
     return columns + head_bytes(plan) + SHARD_ENTRY_BYTES * len(plan.shards)
 
@@ -176,7 +176,7 @@ class _Copies:
     def __init__(self, file: h5py.File, plan: Plan) -> None:
         self._columns: dict[str, _Column] = {}
         self._late: list[_LateTexts] = []
-        for array in sample_arrays(plan.maps, plan.method):
+        for array in sample_arrays(plan.maps, plan.exact):
             if not is_copied(array, plan):
                 _refer(file, plan, array)
             elif array.storage == "text" and array.name != "sample_id":

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from batchcam.errors import RunError
 from batchcam.store import landing, structure
@@ -72,6 +73,31 @@ def open_partial(path: Path) -> Run:
         except RunError as error:
             lost.append(str(error))
     return Run(path, found.plan, sound, bool(found.manifest) and not lost, found.files, lost=lost)
+
+
+def open_again(path: str, prove: bool, run_id: str, shards: tuple[int, ...], kept: dict[str, Any]) -> Run:
+    """Open a run with the rows that it had where it was pickled, however many shards have landed since.
+
+    Args:
+        path: run directory or shard.
+        prove: as for `open_run`.
+        run_id: of the run.
+        shards: indices of those whose rows it had.
+        kept: what else its constructor was given.
+
+    Raises:
+        RunError: as `open_run`, or another run lies there now; reading raises it for a shard that is gone.
+    """
+    if Path(path).is_file():
+        run = open_run(path, prove=prove)
+    else:
+        found = _look(Path(path), prove)
+        run = Run(
+            Path(path), found.plan, [s for s in found.plan.shards if s.index in shards], files=found.files, **kept
+        )
+    if run.plan.run_id != run_id or tuple(s.index for s in run.shards) != shards:
+        raise RunError(f"{path}: not what was there when it was opened; open it again")
+    return run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +178,7 @@ def _open_shard(path: Path, proof: Proof | None) -> Run:
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise RunError(f"{path}: not a shard of batchcam: {error}") from error
     _require_plausible(path, count, path.stat().st_size)
-    return Run(path, plan, [Shard(first // plan.shard_size, first, count)], False, RunFiles(path, plan, None))
+    return Run(path, plan, [Shard(first // plan.shard_size, first, count)], False, RunFiles(path, plan, proof, [path]))
 
 
 def _require_plausible(path: Path, rows: int, size: int) -> None:

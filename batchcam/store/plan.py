@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from batchcam import __version__
+import batchcam
 from batchcam.errors import RunError
-from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, METHODS, cams_per_sample
+from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, IN_MEMORY, MAP_KINDS, METHODS, CamSelection
 from batchcam.store import landing
 from batchcam.store.document import SIZE_LIMIT, canonical, read_document, seal
-from batchcam.store.schema import MAP_KINDS, MOST_TEXT_BYTES, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, shard_file
+from batchcam.store.schema import MOST_TEXT_BYTES, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, shard_file
 
 PIXEL_LIMIT = 2**28
 """Largest input of a network; maps are upsampled to it, whether they are stored or not."""
@@ -52,7 +52,7 @@ class Plan:
     """Everything that decides the bytes of a run's shards.
 
     Attributes:
-        checkpoint_sha256: digest of the checkpoint file, hex.
+        checkpoint_sha256: digest of the checkpoint file, hex; of a network in memory that of its state dict.
         dataset_fingerprint: see `dataset_fingerprint`.
         class_names: K names, by class index.
         target_layer: name of the module whose output is explained.
@@ -64,8 +64,8 @@ class Plan:
         sample_id_bytes: UTF-8 length of the longest sample id.
         batch_size: samples of one forward pass.
         shard_size: samples of one shard; the last one may hold fewer.
-        cams: which classes' CAMs are stored, one of rules.CAM_SELECTIONS.
-        maps: kind of upsampled map, one of schema.MAP_KINDS.
+        cams: which classes' CAMs are stored.
+        maps: kind of upsampled map, one of rules.MAP_KINDS.
         channels: C, features that the classifier takes.
         grid_size: (h, w) of the target layer's output.
         input_size: (H, W) of the network's input.
@@ -85,7 +85,7 @@ class Plan:
     sample_id_bytes: int
     batch_size: int
     shard_size: int
-    cams: str
+    cams: CamSelection
     maps: str
     channels: int
     grid_size: tuple[int, int]
@@ -101,9 +101,29 @@ class Plan:
         return hashlib.sha256(canonical({f: content[f] for f in IDENTITY_FIELDS}).encode()).hexdigest()
 
     @property
+    def exact(self) -> bool:
+        """Whether the maps are exact CAMs; no identity covers those of gradient methods."""
+        return self.method == EXACT
+
+    @property
+    def waived(self) -> bool:
+        """Whether the proof that exact CAMs add up to the logits was waived."""
+        return self.exact and not self.identity
+
+    @property
+    def is_control(self) -> bool:
+        """Whether weights were replaced by random ones."""
+        return self.control != CONTROLS[0]
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the network was given as an object: `checkpoint_sha256` is then its state dict's digest."""
+        return self.architecture.startswith(IN_MEMORY)
+
+    @property
     def maps_per_sample(self) -> int:
         """M: how many classes' CAMs each sample has."""
-        return cams_per_sample(self.cams, len(self.class_names))
+        return self.cams.count(len(self.class_names))
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -113,7 +133,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
-        content = dataclasses.asdict(self)
+        content = {**dataclasses.asdict(self), "cams": str(self.cams)}
         for name in ("class_names", "grid_size", "input_size"):
             content[name] = list(content[name])
         return content
@@ -135,6 +155,10 @@ class Plan:
         if not isinstance(content, Mapping) or set(content) != fields:
             raise ValueError(f"fields of the plan differ: {sorted(map(str, set(content) ^ fields))}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        try:
+            values["cams"] = CamSelection.parse(str(values["cams"]))
+        except ValueError as error:
+            raise ValueError(f"cams of the plan {error}") from error
         plan = cls(**values)
         plan._check()
         return plan
@@ -148,7 +172,6 @@ class Plan:
             "target_layer",
             "precision",
             "architecture",
-            "cams",
             "maps",
             "method",
             "control",
@@ -173,11 +196,11 @@ class Plan:
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} of the plan is not one that this batchcam knows")
-        if self.identity is True and self.method != EXACT:
+        if self.identity is True and not self.exact:
             raise ValueError("the plan claims an identity for maps that have none")
         if type(self.identity) is not bool or not isinstance(self.preprocessing, dict):
             raise ValueError("identity of the plan is not true or false, or preprocessing no table")
-        cams_per_sample(self.cams, len(self.class_names))
+        self.cams.count(len(self.class_names))
         try:
             canonical(self.to_dict()).encode()
         except UnicodeEncodeError as error:  # JSON can spell half a character
@@ -288,7 +311,7 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any]) -> Plan:
         raise RunError(f"{run / SHARD_FOLDER}: a link; a run holds its files itself: link the whole run instead")
     landing.make_folder(run / SHARD_FOLDER)
     content = {
-        "batchcam_version": __version__,
+        "batchcam_version": batchcam.__version__,
         "run_id": plan.run_id,
         "plan": plan.to_dict(),
         "origin": dict(origin),

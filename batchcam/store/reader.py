@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -14,7 +16,14 @@ from batchcam.errors import RunError
 from batchcam.store import landing, structure
 from batchcam.store.plan import Plan, Shard
 
-Block = Mapping[str, np.ndarray]
+READ_BYTES = 32 * 2**20
+"""Memory of one block of rows."""
+
+DENSE = 4
+"""Rows are read in one slice when at least one in so many is wanted."""
+
+TEXT_BYTES = 64
+"""What Python adds to a text of its own."""
 
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """What h5py raises over a file that it can't make sense of."""
@@ -98,8 +107,57 @@ def decode(values: np.ndarray) -> list[str]:
     return [v.decode("utf-8", "backslashreplace") for v in values.tolist()]
 
 
-def blocks(file: h5py.File, names: tuple[str, ...], rows: int) -> Iterator[tuple[int, Block]]:
-    """Yield (first row, arrays by name) for consecutive blocks of at most `rows` rows of the file's sample arrays."""
-    count = file[names[0]].shape[0]
-    for start in range(0, count, rows):
-        yield start, {name: file[name][start : start + rows] for name in names}
+def blocks(
+    open_array: Callable[[str], h5py.Dataset], names: Sequence[str], rows: np.ndarray, budget: int, held: int = 0
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Yield (rows, arrays by name) of one file's sample arrays, texts as they are stored.
+
+    The file is cut every so many rows, whichever of them are wanted: what a block holds depends on this file alone.
+
+    Args:
+        open_array: returns an array of the file by its name.
+        names: of arrays, at least one.
+        rows: in the order wanted.
+        budget: bytes of memory for one block.
+        held: bytes a row that the caller makes of a block and holds at once.
+
+    Raises:
+        RunError: an array can't be read.
+    """
+    size = max(1, budget // (held + sum(_row_bytes(open_array(name)) for name in names)))
+    for some in split(rows, rows // size):
+        yield some, {name: read_rows(open_array(name), some) for name in names}
+
+
+def _row_bytes(dataset: h5py.Dataset) -> int:
+    text = TEXT_BYTES if dataset.dtype.kind == "S" else 0
+    return int(math.prod(dataset.shape[1:])) * int(dataset.dtype.itemsize) + text
+
+
+def split(rows: np.ndarray, owners: np.ndarray) -> list[np.ndarray]:
+    """Return `rows` in parts of consecutive ones that have the same owner."""
+    return np.split(rows, np.flatnonzero(np.diff(owners)) + 1) if len(rows) else []
+
+
+def read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    """Return rows of an HDF5 dataset, at least one, in the order asked for, which HDF5 itself can't."""
+    first, stop = int(rows.min()), int(rows.max()) + 1
+    if stop - first <= DENSE * len(rows):  # a slice reads quicker than a list of rows
+        block: np.ndarray = read(dataset, slice(first, stop))
+        return block if len(block) == len(rows) and (np.diff(rows) == 1).all() else block[rows - first]
+    wanted, back = np.unique(rows, return_inverse=True)
+    scattered: np.ndarray = read(dataset, wanted)[back]
+    return scattered
+
+
+def read(dataset: h5py.Dataset, selection: Any) -> Any:
+    """Return what a selection of an HDF5 dataset holds.
+
+    Raises:
+        RunError: it can't be read.
+    """
+    try:
+        return dataset[selection]
+    except (OSError, RuntimeError, MemoryError) as error:
+        name = dataset.name.lstrip("/")
+        raise RunError(f"{dataset.file.filename}: {name}: cannot read: {error}; see batchcam verify") from error

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import h5py
 import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.rules import Status
-from batchcam.store import structure
-from batchcam.store.files import RunFiles, read, read_rows
+from batchcam.store import notebook, structure
+from batchcam.store.files import RunFiles
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
-from batchcam.store.reader import decode
-from batchcam.store.schema import VIRTUAL_IN_MASTER, Array, sample_arrays
+from batchcam.store.reader import READ_BYTES, blocks, decode, read, split
+from batchcam.store.schema import SAMPLE_ARRAYS, VIRTUAL_IN_MASTER, Array, sample_arrays
 from batchcam.store.stored_cams import stored_ranks
 
 if TYPE_CHECKING:
@@ -98,6 +100,16 @@ class RunArray:
         self.shape = array_shape(array, run.plan, len(run))
         self.dtype = np.dtype(object) if array.dtype == "text" else np.dtype(array.dtype)
 
+    @property
+    def name(self) -> str:
+        """Its name in the schema."""
+        return self._array.name
+
+    @property
+    def meaning(self) -> str:
+        """What its numbers or texts are."""
+        return self._array.meaning
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -116,12 +128,38 @@ class RunArray:
         return self._run._rows_of(self._array, np.atleast_1d(np.arange(len(self))[first]), rest)
 
 
+class Column:
+    """An attribute of a run: the array of the schema that has its name; AttributeError where the run stores none."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        array = next(array for array in SAMPLE_ARRAYS if array.name == name)
+        self._name = name
+        self.__doc__ = f"{array.meaning}: {array.dtype} ({', '.join(array.dims)})."
+
+    @overload
+    def __get__(self, run: None, owner: type) -> Column: ...
+    @overload
+    def __get__(self, run: Run, owner: type) -> RunArray: ...
+    def __get__(self, run: Run | None, owner: type) -> Column | RunArray:
+        if run is None:
+            return self
+        if self._name not in run._arrays:
+            raise AttributeError(f"{owner.__name__} has no attribute {self._name!r}: {NO_MAPS}")
+        return RunArray(run, run._arrays[self._name])
+
+    def __set__(self, run: Run, value: object) -> None:
+        raise AttributeError(f"{self._name} is read from the run's files")
+
+
 class Run:
     """A run directory, or one of its shards, opened for reading; close it, or use it with `with`.
 
     A complete run is read from run.h5 and its shards; of a run that is still being written the shards that have
     landed. Files are opened read-only, with HDF5's lock where the file system has one. Before the HDF5 library sees a
     file for the first time, its SHA-256 is compared with the one that was written with it.
+
+    It may go to other processes: a fork opens files of its own; pickled, it travels as its path, gives the same rows
+    there, and proves its files again.
 
     Attributes:
         path: the run directory or shard.
@@ -133,6 +171,23 @@ class Run:
         lost: what is wrong with each file that was left out, by `open_partial`.
         class_names: K names.
     """
+
+    sample_index = Column()
+    sample_id = Column()
+    input_sha256 = Column()
+    label = Column()
+    prediction = Column()
+    confidence = Column()
+    logits = Column()
+    cam_class = Column()
+    cams = Column()
+    maps = Column()
+    map_range = Column()
+    crop_box = Column()
+    image_size = Column()
+    identity_residual = Column()
+    status = Column()
+    error = Column()
 
     def __init__(
         self,
@@ -149,7 +204,7 @@ class Run:
         self.absent, self.lost = absent, tuple(lost)
         self._files = files
         self._starts = np.cumsum([0, *(s.count for s in self.shards)])
-        self._arrays = {a.name: a for a in sample_arrays(plan.maps)}
+        self._arrays = {a.name: a for a in sample_arrays(plan.maps, plan.exact)}
         self._rows_by_id: dict[str, int] | None = None
 
     def __enter__(self) -> Run:
@@ -164,24 +219,22 @@ class Run:
         return int(self._starts[-1])
 
     def __repr__(self) -> str:
-        readable = len(self.shards) - len(self.absent)
-        state = "complete" if self.complete and not self.absent else f"{readable} of {len(self.plan.shards)} shards"
-        return f"<batchcam run {self.path}: {len(self)} samples, {len(self.class_names)} classes, {state}>"
+        return f"<batchcam run {self.path}: {len(self)} samples, {len(self.class_names)} classes, {self.state}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: what the run is, and a line for each array."""
+        return notebook.page(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from batchcam.store.opening import open_again  # which imports this module
+
+        shards = tuple(shard.index for shard in self.shards)
+        kept = {"complete": self.complete, "absent": self.absent, "lost": self.lost}
+        return open_again, (os.path.abspath(self.path), self._files.proves, self.plan.run_id, shards, kept)
 
     def close(self) -> None:
         """Close all files."""
         self._files.close()
-
-    def __getattr__(self, name: str) -> RunArray:
-        """Return an array of the schema, such as `run.cams` or `run.prediction`."""
-        array = self.__dict__.get("_arrays", {}).get(name)
-        if array is None:
-            why = f": {NO_MAPS}" if name in ("maps", "map_range") else ""
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{why}")
-        return RunArray(self, array)
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._arrays]
 
     def __getitem__(self, row: int) -> Sample:
         """Return the sample at `row`; negative rows count from the end.
@@ -231,7 +284,7 @@ class Run:
         wanted = int(self.prediction[row]) if class_ is None else self.class_index(class_)
         (rank,) = stored_ranks(self.cam_class[row][None], np.array([wanted])).tolist()
         if rank < 0:
-            raise KeyError(f"{self.path}: row {row} has no map of class {wanted}; the run stores {self.plan.cams!r}")
+            raise KeyError(f"{self.path}: row {row} has no map of class {wanted}; the run stores '{self.plan.cams}'")
         cam: np.ndarray = self.cams[row, rank]
         return cam
 
@@ -260,24 +313,46 @@ class Run:
             return operator.index(class_)
         raise KeyError(f"{self.path}: no class {class_!r}")
 
-    def chunks(self, *names: str, rows: int = 1024, mask: np.ndarray | None = None) -> Iterator[dict[str, np.ndarray]]:
-        """Yield arrays in chunks of at most `rows` rows, so that a run of any size passes through little memory.
+    def blocks(
+        self, names: Sequence[str], rows: Rows | None = None, budget: int = READ_BYTES, held: int = 0
+    ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Yield (rows, arrays by name) in blocks, so that a run of any size passes through little memory.
+
+        A block ends where its shard does, unless run.h5 has all of these arrays.
 
         Args:
-            names: arrays of the schema.
-            rows: rows of a chunk.
-            mask: bool (n,), which rows; default: all.
+            names: arrays of the schema, at least one; texts come as objects of type str.
+            rows: as `RunArray` takes them, default: all. Blocks keep their order; ascending rows open each shard once.
+            budget: bytes of memory for one block.
+            held: bytes that the caller makes of each row of a block and holds at once, part of the budget.
 
         Raises:
             KeyError: there is no such array.
+            IndexError: there is no such row.
+            RunError: a file can't be read.
         """
         for name in names:
             if name not in self._arrays:
                 raise KeyError(f"{self.path}: no array {name!r}; there are {', '.join(self._arrays)}")
-        chosen = np.arange(len(self)) if mask is None else np.flatnonzero(mask)
-        for start in range(0, len(chosen), rows):
-            part = chosen[start : start + rows]
-            yield {name: self._rows_of(self._arrays[name], part, ()) for name in names}
+        wanted = np.arange(len(self)) if rows is None else np.atleast_1d(np.arange(len(self))[rows])
+        copied = self.complete and not self.absent and all(map(self._is_copied, names))
+        for part in split(wanted, np.zeros_like(wanted) if copied else self._owners(wanted)):
+            shard = None if copied else int(self._owners(part[0]))
+            start = 0 if shard is None else self._starts[shard]
+            for own, block in blocks(functools.partial(self._dataset, shard), names, part - start, budget, held):
+                yield own + start, {name: _plain(values) for name, values in block.items()}
+
+    @property
+    def state(self) -> str:
+        """`complete`, or how many of its shards can be read."""
+        if self.complete and not self.absent:
+            return "complete"
+        return f"{len(self.shards) - len(self.absent)} of {len(self.plan.shards)} shards"
+
+    @property
+    def arrays(self) -> list[RunArray]:
+        """The arrays that the run stores, which are its attributes too, in the schema's order."""
+        return [RunArray(self, array) for array in self._arrays.values()]
 
     @property
     def missing(self) -> np.ndarray:
@@ -350,46 +425,47 @@ class Run:
 
     def _row_of(self, array: Array, row: int, rest: tuple[Any, ...]) -> Any:
         row = self._valid(row)
-        shard = int(np.searchsorted(self._starts, row, "right")) - 1
-        if self.shards[shard].index in self.absent:
-            return self._rows_of(array, np.array([row]), rest)[0]
-        value = read(self._dataset(array, shard), (row - int(self._starts[shard]), *rest))
+        shard = int(self._owners(row))
+        value = read(self._dataset(shard, array.name), (row - int(self._starts[shard]), *rest))
         return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
     def _rows_of(self, array: Array, rows: np.ndarray, rest: tuple[Any, ...]) -> np.ndarray:
-        """Return the rows in the order asked for, read shard by shard; text as str."""
-        if self.complete and not self.absent and self._is_copied(array):
-            values = read_rows(self._files.master()[array.name], rows)
-        else:
-            values = self._gather(array, rows)
-        if array.dtype == "text":
-            return np.array(decode(values), dtype=object)
-        chosen: np.ndarray = values[(slice(None), *rest)] if rest else values
-        return chosen
-
-    def _is_copied(self, array: Array) -> bool:
-        """Return whether run.h5 holds `array` itself: HDF5 would follow a reference to whatever file it names."""
-        if array.name in VIRTUAL_IN_MASTER:
-            return False
-        return not structure.lies_in_shards(self._files.master(), array)
-
-    def _gather(self, array: Array, rows: np.ndarray) -> np.ndarray:
-        """Return the rows from the shards; those of absent ones hold the array's fill value."""
-        owners = np.searchsorted(self._starts, rows, "right") - 1
-        wanted = [s for s in np.unique(owners).tolist() if self.shards[s].index not in self.absent]
-        dtype: str | np.dtype[Any] = array.dtype
-        if array.dtype == "text":
-            dtype = f"S{max((self._dataset(array, s).dtype.itemsize for s in wanted), default=1)}"
-        elif wanted:
-            self._dataset(array, wanted[0])  # a shard proves that rows are as large as the plan says
-        values = np.full((len(rows), *array_shape(array, self.plan, 1)[1:]), array.fill, dtype)
-        for shard in wanted:
-            places = np.flatnonzero(owners == shard)
-            values[places] = read_rows(self._dataset(array, shard), rows[places] - self._starts[shard])
+        """Return the rows in the order asked for; text as str."""
+        order, done = np.argsort(rows, kind="stable"), 0
+        values = np.empty(array_shape(array, self.plan, 0), object if array.dtype == "text" else array.dtype)
+        values = values[(slice(None), *rest)]
+        for some, block in self.blocks((array.name,), rows[order]):
+            part = block[array.name][(slice(None), *rest)]
+            if not done:  # a file proves that rows are as large as the plan says
+                values = np.empty((len(rows), *part.shape[1:]), part.dtype)
+            values[order[done : done + len(some)]] = part
+            done += len(some)
         return values
+
+    def _owners(self, rows: Any) -> Any:
+        """Return the place in `shards` of each row's shard."""
+        return np.searchsorted(self._starts, rows, "right") - 1
+
+    def _is_copied(self, name: str) -> bool:
+        """Return whether run.h5 holds the array itself: HDF5 would follow a reference to whatever file it names."""
+        if name in VIRTUAL_IN_MASTER:
+            return False
+        return not structure.lies_in_shards(self._files.master(), self._arrays[name])
+
+    def _dataset(self, shard: int | None, name: str) -> h5py.Dataset:
+        """Return an array of a shard, or of run.h5 (None); an absent shard's has the fill value everywhere."""
+        if shard is None:
+            return self._files.master()[name]
+        if self.shards[shard].index not in self.absent:
+            return self._files.shard(self.shards[shard])[name]
+        array = self._arrays[name]
+        fill = np.array(array.fill, "S" if array.dtype == "text" else array.dtype)
+        return np.broadcast_to(fill, array_shape(array, self.plan, self.shards[shard].count))
 
     def _readable(self) -> list[int]:
         return [place for place, shard in enumerate(self.shards) if shard.index not in self.absent]
 
-    def _dataset(self, array: Array, shard: int) -> h5py.Dataset:
-        return self._files.shard(self.shards[shard])[array.name]
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """Return stored text as objects of type str, and anything else as it is."""
+    return np.array(decode(values), dtype=object) if values.dtype.kind == "S" else values

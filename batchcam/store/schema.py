@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from batchcam.rules import EXACT, STATUS_MISSING
+from batchcam.rules import STATUS_MISSING
 
 SCHEMA_VERSION: Final = 1
 
@@ -19,8 +19,6 @@ SHARD_FOLDER: Final = "shards"
 DIGEST_SUFFIX: Final = ".sha256"
 TASK_PATTERN: Final = "task-*.json"
 PARTIAL_SUFFIX: Final = ".partial"
-
-MAP_KINDS: Final = ("uint8", "float32", "none")
 
 
 def shard_file(index: int) -> str:
@@ -210,12 +208,12 @@ def column_chunk_rows(rows: int, row_bytes: int) -> int:
     return max(1, min(rows, 262144 // max(1, row_bytes)))
 
 
-def sample_arrays(maps: str, method: str = EXACT) -> tuple[Array, ...]:
-    """Return the arrays with a row per sample for a plan's choice of `maps` (see MAP_KINDS).
+def sample_arrays(maps: str, exact: bool = True) -> tuple[Array, ...]:
+    """Return the arrays with a row per sample for a plan's choice of `maps` (see rules.MAP_KINDS).
 
-    Another `method` than the exact one has the same arrays, in other words and units.
+    Maps that are no exact CAMs have the same arrays, in other words and units.
     """
-    if method != EXACT:
+    if not exact:
         return tuple(_without_identity(a) for a in sample_arrays(maps))
     if maps == "uint8":
         return SAMPLE_ARRAYS

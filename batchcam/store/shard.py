@@ -60,7 +60,7 @@ class ShardBuilder:
         self.rows = 0
         self._weight, self._bias = weight, bias
         self._compressors = compressors
-        self._arrays = sample_arrays(plan.maps, plan.method)
+        self._arrays = sample_arrays(plan.maps, plan.exact)
         self._columns: dict[str, np.ndarray] = {}
         self._texts: dict[str, list[str]] = {}
         for array in self._arrays:

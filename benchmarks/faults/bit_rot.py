@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import VerifyConfig
 from tests.commands.verify.test_check import DAMAGES
 from tests.helpers import synthetic
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import h5py
 
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import VerifyConfig
 from batchcam.errors import RunError
 from batchcam.store.plan import read_plan
 from batchcam.store.reader import open_checked

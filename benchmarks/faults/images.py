@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import VerifyConfig
 from batchcam.images.decoding import UnreadableImageError, decode_image
 
 from .material import Job, write_images

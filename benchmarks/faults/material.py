@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import VerifyConfig
 from batchcam.errors import BatchcamError
 from batchcam.network.checkpoint import pack_checkpoint
 from batchcam.store import landing

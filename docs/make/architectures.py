@@ -22,7 +22,8 @@ from torch import nn
 
 from batchcam.errors import ModelError
 from batchcam.maps.gradients import with_gradients
-from batchcam.network.proof import ExplainableNetwork, prove, require_identity
+from batchcam.maps.preparation import ExplainableNetwork
+from batchcam.network.proof import prove, require_identity
 from tests.helpers.networks import random_images, randomised, torchvision_network
 
 PAGE = Path(__file__).parents[1] / "architectures.md"

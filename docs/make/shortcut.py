@@ -25,10 +25,13 @@ import cv2
 import numpy as np
 
 from batchcam.commands.demo import shapes
+from batchcam.commands.evaluate.config import EvaluateConfig
 from batchcam.commands.evaluate.evaluate import evaluate
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
+from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.train import train
-from batchcam.config import Classifier, Compute, EvaluateConfig, ExplainConfig, TrainConfig
+from batchcam.config import Classifier, Compute
 from batchcam.pictures import heatmap, sheet
 from batchcam.record import metrics
 from batchcam.record.similarity import compare_maps

@@ -21,14 +21,8 @@ import torchvision
 
 from batchcam import __version__
 from batchcam.cli import cli, main
-from batchcam.commands.compare import compare
-from batchcam.commands.export import export
-from batchcam.commands.faithfulness.imputation import SUBSTRATES
-from batchcam.commands.localize import judging as localize_reading
-from batchcam.commands.render import selection
 from batchcam.config import MOST_OPTION_BYTES
 from batchcam.network.checkpoint import pack_checkpoint
-from batchcam.pictures import heatmap
 from tests.helpers.networks import GapNetwork, seeded
 
 CLASSES = ("ant", "bee", "cat")
@@ -555,21 +549,3 @@ def test_what_runs_a_network_again_asks_for_the_runs_own_model(capsys, images, t
 def test_the_time_limit_is_told_of_by_commands_that_have_one(capsys, name):
     _, out, _ = run(capsys, name, "-h")
     assert ("--time-limit" in out.split("Exit codes:")[1]) == ("--time-limit TIME" in out)
-
-
-def test_help_shows_the_choices_that_commands_take():
-    taken = {
-        ("render", "by"): selection.RANKINGS,
-        ("render", "palette"): heatmap.PALETTES,
-        ("export", "palette"): heatmap.PALETTES,
-        ("export", "to"): export.FORMATS,
-        ("export", "target"): export.TARGETS,
-        ("localize", "target"): localize_reading.TARGETS,
-        ("localize", "frame"): localize_reading.FRAMES,
-        ("compare", "target"): compare.TARGETS,
-        ("faithfulness", "deletion_to"): SUBSTRATES,
-        ("faithfulness", "insertion_from"): SUBSTRATES,
-    }
-    shown = {(name, p.name): p.metavar.split("|") for name, c in cli.commands.items() for p in c.params if p.metavar}
-    for key, choices in taken.items():
-        assert sorted(shown[key]) == sorted(choices), key

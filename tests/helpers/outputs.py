@@ -152,7 +152,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def exact(cell: str) -> str:
-    """The text of a cell, in the way that the README tells."""
+    """The text of a cell, in the way that docs/record.md tells."""
     return cell[1:].encode("latin-1", "backslashreplace").decode("unicode_escape") if cell.startswith("'") else cell
 
 

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from batchcam.commands.report.report import ReportConfig, ReportSummary, report
+from batchcam.commands.report.config import ReportConfig
+from batchcam.commands.report.report import ReportSummary, report
 from tests.helpers.wellformed import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

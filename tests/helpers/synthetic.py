@@ -14,6 +14,7 @@ import pytest
 
 from batchcam.cli import main
 from batchcam.commands.merge import merge
+from batchcam.rules import CamSelection
 from batchcam.store import landing
 from batchcam.store.manifest import task_file, write_task
 from batchcam.store.plan import Plan, Shard, write_plan
@@ -83,7 +84,8 @@ def synthetic_plan(**changes: Any) -> Plan:
         "grid_size": (3, 5),
         "input_size": (48, 80),
     }
-    return Plan(**{**values, **changes})
+    values.update(changes)
+    return Plan(**{**values, "cams": CamSelection.parse(values["cams"])})
 
 
 def synthetic_rows(plan: Plan, seed: int = 0) -> Rows:
@@ -165,13 +167,13 @@ def _maps(plan: Plan, cams: np.ndarray, prediction: np.ndarray) -> dict[str, np.
 
 
 def _cam_classes(plan: Plan, logits: np.ndarray, prediction: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    if plan.cams == "all":
+    if str(plan.cams) == "all":
         return np.tile(np.arange(logits.shape[1]), (len(logits), 1))
-    if plan.cams == "predicted":
+    if str(plan.cams) == "predicted":
         return prediction[:, None]
-    if plan.cams == "predicted+label":
+    if str(plan.cams) == "predicted+label":
         return np.stack([prediction, labels], 1)
-    ranked = np.argsort(-logits, 1, kind="stable")[:, : int(plan.cams.removeprefix("topk:"))]
+    ranked = np.argsort(-logits, 1, kind="stable")[:, : int(str(plan.cams).removeprefix("topk:"))]
     return np.where(prediction[:, None] < 0, -1, ranked)
 
 
@@ -184,7 +186,7 @@ def _blank(plan: Plan, columns: dict[str, np.ndarray], texts: dict[str, list[str
     columns["image_size"][rows] = -1
     columns["input_sha256"][rows] = 0
     columns["status"][rows] = 1
-    if plan.cams != "all":
+    if str(plan.cams) != "all":
         columns["cam_class"][rows] = -1
     if "maps" in columns:
         columns["maps"][rows] = np.nan if plan.maps == "float32" else 0

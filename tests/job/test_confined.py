@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from batchcam.errors import RunError
+from batchcam.errors import CheckerError, RunError, StoppedEarlyError
 from batchcam.job import confined
 from batchcam.job.confined import DiedError, ask
+from batchcam.job.stop import Stop
 from tests.helpers.misbehaviour import map_a_terabyte
 
 
@@ -69,6 +70,53 @@ def test_an_error_of_ours_comes_back_as_it_was(folder: Path) -> None:
 def test_a_child_that_fails_is_told_by_how(folder: Path, what: str, how: str) -> None:
     with pytest.raises(DiedError, match=how):
         ask_for(folder, what)
+
+
+@pytest.mark.parametrize(
+    ("source", "how"),
+    [
+        ("raise ImportError('libGL.so.1: no such file')", "ImportError: libGL.so.1: no such file"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("import os; os._exit(0)", "its process ended with code 0"),
+        ("import os; os.abort()", r"its process crashed \(SIGABRT\)"),
+        ("import os; os.kill(os.getpid(), 9)", "killed, maybe for want of memory"),
+        (
+            "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)); bytearray(2**31)",
+            "MemoryError",
+        ),
+        ("import sys; sys.__stdout__.write('\\0not JSON\\n'); sys.__stdout__.flush(); raise OSError(1)", "OSError: 1"),
+    ],
+)
+def test_a_child_that_ends_before_it_reads_says_nothing_about_the_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, source: str, how: str
+) -> None:
+    (folder.parent / "cannot_start.py").write_text(source)
+    monkeypatch.syspath_prepend(folder.parent)
+    with pytest.raises(CheckerError, match=rf"^the checker cannot start: .*{how}; nothing was checked\."):
+        list(ask("cannot_start", folder))
+
+
+def test_a_child_that_a_schedulers_signal_ends_before_it_reads_stops_the_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the whole process group gets it
+    source = "import os; os.kill(os.getppid(), 15); os.kill(os.getpid(), 9)"
+    (folder.parent / "stopped.py").write_text(source)
+    monkeypatch.syspath_prepend(folder.parent)
+    with Stop(), pytest.raises(StoppedEarlyError, match="SIGTERM"):
+        list(ask("stopped", folder))
+
+
+def test_what_is_printed_before_the_child_is_ready_is_no_message(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder.parent / "sitecustomize.py").write_text("print('welcome')")
+    monkeypatch.setenv("PYTHONPATH", str(folder.parent))
+    assert ask_for(folder, "work")[1]["read"] == "content"
+
+
+def test_no_process_left_says_nothing_about_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(folder / "no-python"))
+    with pytest.raises(CheckerError, match="No such file or directory; nothing was checked"):
+        ask_for(folder, "work")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")

@@ -22,9 +22,11 @@ import pytest
 import torch
 
 import batchcam
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute, ExplainConfig, VerifyConfig
+from batchcam.config import Classifier, Compute
 from tests.helpers import ROOT
 from tests.helpers.networks import GapNetwork, seeded
 

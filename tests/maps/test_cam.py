@@ -16,6 +16,7 @@ from batchcam.maps import cam
 from batchcam.maps.capture import ActivationCapture
 from batchcam.maps.explainer import Explainer, Request
 from batchcam.network.proof import prove
+from batchcam.rules import CamSelection
 from tests.helpers.networks import random_images, randomised
 
 CLASS_COUNT = 5
@@ -61,7 +62,9 @@ def cams_by_loops(activations: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def explained(network: nn.Module, images: Tensor, cams: str = "all", maps: str = "none"):
     proved = prove(network, images[:2])
     size = (images.shape[2], images.shape[3])
-    with Explainer(proved, None, Request(cams, maps, size, "fp32", True), torch.device("cpu")) as explainer:
+    with Explainer(
+        proved, None, Request(CamSelection.parse(cams), maps, size, "fp32", True), torch.device("cpu")
+    ) as explainer:
         return explainer(images, np.full(len(images), -1), np.zeros(len(images), bool))
 
 

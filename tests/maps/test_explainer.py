@@ -15,10 +15,11 @@ from batchcam.errors import DeviceError, ModelError
 from batchcam.maps import parts
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request
 from batchcam.maps.gradients import with_gradients
+from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.network.device import pick_device
 from batchcam.network.precision import in_precision, set_precision
-from batchcam.network.proof import ExplainableNetwork, prove
-from batchcam.rules import EXACT, IDENTITY_TOLERANCE, METHODS, Status
+from batchcam.network.proof import ExactNetwork, prove
+from batchcam.rules import EXACT, IDENTITY_TOLERANCE, METHODS, CamSelection, Status
 from tests.helpers.networks import (
     CHANNELS,
     CLASSES,
@@ -68,7 +69,9 @@ def explain(
     proved = prove(network, random_images(2, *SIZE, seed=9)) if isinstance(network, nn.Module) else network
     count = len(pixels) if len(pixels) else len(unreadable)
     rows = np.isin(np.arange(count), unreadable)
-    with Explainer(proved, preprocessing, Request(cams, maps, SIZE, precision, identity), CPU) as explainer:
+    with Explainer(
+        proved, preprocessing, Request(CamSelection.parse(cams), maps, SIZE, precision, identity), CPU
+    ) as explainer:
         return explainer(pixels, np.full(count, -1) if labels is None else labels, rows)
 
 
@@ -232,6 +235,21 @@ def test_sample_of_nan_or_infinity_is_flagged_without_a_prediction_or_a_map(netw
     assert not np.isfinite(batch.logits[3]).all()
 
 
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_maps_by_gradients_have_no_residual_not_even_in_a_row_without_a_class(network, images, method):
+    images[3] = torch.nan
+    batch = explain(with_gradients(network, images[:2], method), images, cams="predicted", identity=False)
+    assert batch.cam_class[:, 0].tolist() == [*batch.prediction[:3], -1, *batch.prediction[4:]]
+    assert np.isnan(batch.identity_residual).all()
+
+
+def test_all_classes_maps_by_gradients_are_those_of_each_class_alone(network, images):
+    found = with_gradients(network, images, "gradcam")
+    both = explain(found, images, cams="all"), explain(found, images, cams="topk:3")
+    for ranked, row in zip(both[1].cam_class, range(COUNT), strict=True):
+        np.testing.assert_array_equal(both[0].cams[row][ranked], both[1].cams[row])
+
+
 def test_float_map_of_a_sample_without_a_prediction_is_nan(network, images):
     proved = prove(network, images)
     with torch.no_grad():
@@ -310,7 +328,7 @@ def test_bfloat16_records_float32_within_its_tolerance():
     assert 0 < np.abs(rough.cams - exact.cams).max() < 0.1 * np.ptp(exact.cams)
 
 
-def noisy() -> ExplainableNetwork:
+def noisy() -> ExactNetwork:
     network = seeded(RandomDropNetwork)
     proved = prove(network, random_images(2, *SIZE))
     network.noisy = True
@@ -337,7 +355,7 @@ def test_unreadable_rows_do_not_count_for_the_identity(images):
 
 def test_batches_do_not_depend_on_each_other(network, images):
     proved = prove(network, images)
-    with Explainer(proved, None, Request("all", "uint8", SIZE, "fp32", True), CPU) as explainer:
+    with Explainer(proved, None, Request(CamSelection("all"), "uint8", SIZE, "fp32", True), CPU) as explainer:
         none, labels = np.zeros(COUNT, bool), np.full(COUNT, -1)
         first = explainer(images, labels, none)
         explainer(images.flip(0), labels, none)
@@ -346,7 +364,7 @@ def test_batches_do_not_depend_on_each_other(network, images):
 
 def test_results_can_be_written_to_and_do_not_change_with_the_next_batch(network, images):
     proved = prove(network, images)
-    with Explainer(proved, None, Request("all", "float32", SIZE, "fp32", True), CPU) as explainer:
+    with Explainer(proved, None, Request(CamSelection("all"), "float32", SIZE, "fp32", True), CPU) as explainer:
         first = explainer(images, np.full(COUNT, -1), np.zeros(COUNT, bool))
         copies = {k: v.copy() for k, v in first.columns().items()}
         explainer(images.flip(0) * 2, np.full(COUNT, -1), np.zeros(COUNT, bool))
@@ -365,7 +383,7 @@ class PeekingNetwork(GapNetwork):
 
 def submit_without_values(network: ExplainableNetwork, cams: str, maps: str, labels: np.ndarray) -> None:
     """Submit a batch of tensors that have shapes but no values: whatever asks for a value raises."""
-    request = Request(cams, maps, SIZE, "fp32", True)
+    request = Request(CamSelection.parse(cams), maps, SIZE, "fp32", True)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, Explainer(network, PREPROCESSING, request, CPU) as it:
         pixels = mode.from_tensor(torch.zeros(COUNT, 3, *SIZE, dtype=torch.uint8))
         it.submit(pixels, labels, np.zeros(COUNT, bool))
@@ -390,7 +408,7 @@ def test_asking_for_a_value_would_have_been_noticed(images):
 def test_batches_submitted_one_after_the_other_come_back_from_a_gpu_as_from_a_cpu(network, method, cams, maps):
     generator = torch.Generator().manual_seed(0)
     batches = torch.randint(0, 256, (4, COUNT, 3, *SIZE), dtype=torch.uint8, generator=generator)
-    request, none = Request(cams, maps, SIZE, "fp32", method == EXACT), np.zeros(COUNT, bool)
+    request, none = Request(CamSelection.parse(cams), maps, SIZE, "fp32", method == EXACT), np.zeros(COUNT, bool)
     expected, found = [], []
     for device, results in ((CPU, expected), (torch.device("cuda"), found)):
         probe = random_images(2, *SIZE).to(device)
@@ -414,7 +432,7 @@ def test_batches_submitted_one_after_the_other_come_back_from_a_gpu_as_from_a_cp
 
 def test_hook_is_gone_after_the_block(network, images):
     proved = prove(network, images)
-    request = Request("all", "uint8", SIZE, "fp32", True)
+    request = Request(CamSelection("all"), "uint8", SIZE, "fp32", True)
     with Explainer(proved, None, request, CPU):
         assert hook_count(network) == 1
     assert hook_count(network) == 0
@@ -426,7 +444,7 @@ def test_hook_is_gone_after_the_block(network, images):
 def test_hook_is_gone_after_the_network_raised_inside_the_block(images):
     network = seeded(FailingNetwork)
     proved = prove(seeded(GapNetwork), images)
-    proved = ExplainableNetwork(network, "body", proved.weight, proved.bias, proved.grid_size, 0.0)
+    proved = ExactNetwork(network, "body", proved.weight, proved.bias, proved.grid_size, 0.0)
     with pytest.raises(ModelError, match="raised RuntimeError: out of memory, say"):
         explain(proved, images)
     assert hook_count(network) == 0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from batchcam.errors import ModelError
 from batchcam.maps.exact import ExactMaps
 from batchcam.maps.gradients import GradientMaps, with_gradients
-from batchcam.network.proof import ExplainableNetwork, prove, require_identity
+from batchcam.network.proof import ExactNetwork, prove, require_identity
 from docs.make.architectures import CLASS_COUNT, TIMM, Row, read_page, timm_network, torchvision_names
 from tests.helpers.networks import hook_count, random_images, torchvision_network
 
@@ -47,7 +47,7 @@ def image_size(name: str) -> tuple[int, int]:
     return (128, 160) if name == "inception_v3" else (96, 128)
 
 
-def reference(network: nn.Module, proved: ExplainableNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
+def reference(network: nn.Module, proved: ExactNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return all CAMs (N, K, h, w) and logits (N, K) in float64: Zhou et al. 2016, eq. 2, by this file's own hook.
 
     The network is in float64 afterwards.
@@ -85,7 +85,7 @@ def gradient_cam(network: nn.Module, name: str, images: Tensor, label: int) -> t
     return cam, logits[:, label].detach() - cam.mean((1, 2))
 
 
-def require_exact(network: nn.Module, row: Row, images: Tensor) -> ExplainableNetwork:
+def require_exact(network: nn.Module, row: Row, images: Tensor) -> ExactNetwork:
     """Find the row's layer, and hold its maps against ones of another making."""
     proved = prove(network, images)
     require_identity(proved, "fp32")

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from batchcam.errors import ModelError
-from batchcam.network.forward import forward, unwrapped
+from batchcam.network.forward import forward
+from batchcam.network.in_memory import unwrapped
 from tests.helpers.networks import GapNetwork, random_images, seeded
 
 
@@ -67,5 +68,5 @@ def test_network_is_taken_out_of_what_spreads_or_compiles_it(wrap):
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("make", [torch.jit.script, lambda n: torch.jit.trace(n, torch.zeros(1, 3, 16, 16))])
 def test_program_of_torchscript_is_refused(make):
-    with pytest.raises(ModelError, match=r"TorchScript program.*return the network itself"):
+    with pytest.raises(ModelError, match=r"TorchScript program.*give the network itself"):
         unwrapped(nn.Sequential(make(seeded(GapNetwork))))

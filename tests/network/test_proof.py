@@ -136,7 +136,9 @@ def explained(network: nn.Module, images: torch.Tensor) -> tuple[object, torch.T
     """The proof, the activations A of `images`, and the CAMs from A."""
     proved = prove(network, random_images(2, 32, 32, seed=5))
     kept = []
-    handle = network.get_submodule(proved.module_name).register_forward_hook(lambda m, i, o: kept.append(o.clone()))
+    handle = network.get_submodule(TargetLayer.parse(proved.target_layer).name).register_forward_hook(
+        lambda m, i, o: kept.append(o.clone())
+    )
     with torch.no_grad():
         network(images)
     handle.remove()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from batchcam.pictures import heatmap
+from batchcam.rules import PALETTES
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_viridis_grows_brighter_with_the_map_and_jet_does_not() -> None:
     ramp = np.arange(256, dtype=np.uint8)[None]
     rising = {
         name: (np.diff(cv2.cvtColor(heatmap.colour(ramp, name), cv2.COLOR_RGB2LAB)[0, :, 0].astype(int)) >= 0).all()
-        for name in heatmap.PALETTES
+        for name in PALETTES
     }
     assert rising == {"viridis": True, "jet": False}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import unicodedata
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from batchcam.commands.export.folder import ExportFolder
 from batchcam.errors import RunError
-from batchcam.record.names import cell, safe_name
+from batchcam.record.names import cell, csv_number, csv_table, safe_name
 
 HOSTILE = [
     *("", ".", "..", "/", "../../etc/passwd", "/abs", "a/../b", "a//b", "./a", "a/", "a/.", ".hidden", "a/.hidden"),
@@ -118,3 +120,14 @@ def test_what_a_killed_export_left_is_removed_once_its_file_has_landed(tmp_path:
 def test_all_pairs_of_ids_that_differ_in_replaced_characters_have_names_of_their_own() -> None:
     ids = ["".join(each) for each in itertools.product(",|?*\n\0", repeat=3)]
     assert len({safe_name(each, ".npy") for each in ids}) == len(ids)
+
+
+def test_a_table_reads_back_and_runs_no_formula() -> None:
+    rows = [["=1+1", 2, None], ["ä;b", csv_number(0.123456789), csv_number(float("nan"))]]
+    table = csv_table(["name", "x", "y"], rows)
+    assert b"\r" not in table
+    assert list(csv.reader(io.StringIO(table.decode()))) == [
+        ["name", "x", "y"],
+        ["'=1+1", "2", ""],
+        ["ä;b", "0.123457", ""],
+    ]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import batchcam
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import VerifyConfig
 from batchcam.errors import RunError
 from tests.helpers import damage
 

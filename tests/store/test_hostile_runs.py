@@ -16,8 +16,8 @@ import pytest
 
 import batchcam
 from batchcam.commands.verify import verify as verify_module
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import VerifyConfig
 from batchcam.errors import RunError
 from batchcam.job.confined import DiedError
 from batchcam.store.plan import read_plan

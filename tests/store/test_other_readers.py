@@ -1,4 +1,4 @@
-"""What auditors read a run with besides batchcam: the README's snippets, run word for word; h5dump; image viewers."""
+"""What auditors read a run with besides batchcam: docs/record.md, word for word; h5dump; image viewers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.docs.test_docs import blocks
+from tests.helpers.pages import blocks
 
 
 def need(program: str) -> None:
@@ -27,15 +27,15 @@ def run_in(folder: Path, words: list[str]) -> str:
 
 @pytest.fixture
 def folder(sound_run, tmp_path):
-    """A folder with a run named RUN, as in the README."""
+    """A folder with a run named RUN, as in docs/record.md."""
     shutil.copytree(sound_run, tmp_path / "RUN")
     return tmp_path
 
 
-def test_the_readmes_shell_lines_check_the_digests_and_print_the_predictions(folder):
+def test_the_pages_shell_lines_check_the_digests_and_print_the_predictions(folder):
     need("h5dump")
-    (lines,) = (b for b in blocks("sh") if "h5dump" in b)
-    shown = run_in(folder, ["bash", "-ec", lines])
+    (lines,) = blocks("sh", "h5dump")
+    shown = run_in(folder, ["bash", "-ec", lines.text])
     shards = sorted((folder / "RUN" / "shards").glob("*.h5"))
     assert [f"{s.name}: OK" in shown for s in shards] == [True] * len(shards)
     assert re.search(r"^prediction +Dataset", shown, re.MULTILINE)
@@ -45,10 +45,10 @@ def test_the_readmes_shell_lines_check_the_digests_and_print_the_predictions(fol
 
 
 def test_sha256sum_finds_a_shard_that_was_edited(folder):
-    (lines,) = (b for b in blocks("sh") if "sha256sum" in b)
+    (lines,) = blocks("sh", "sha256sum")
     with h5py.File(folder / "RUN" / "shards" / "shard-00001.h5", "r+") as file:
         file["prediction"][0] += 1
-    done = subprocess.run(["bash", "-c", lines.splitlines()[0]], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", lines.text.splitlines()[0]], cwd=folder, capture_output=True, text=True)
     assert done.returncode != 0
     assert "shard-00001.h5: FAILED" in done.stdout
 
@@ -66,7 +66,7 @@ def test_maps_carry_the_attributes_by_which_hdfview_shows_pictures(folder):
         assert attributes["DISPLAY_ORIGIN"] == "UL"
 
 
-def test_the_readmes_r_lines_read_the_same_numbers(folder):
+def test_the_pages_r_lines_read_the_same_numbers(folder):
     need("Rscript")
     if subprocess.run(["Rscript", "-e", "library(rhdf5)"], capture_output=True).returncode:
         pytest.skip("R has no rhdf5")
@@ -75,7 +75,7 @@ def test_the_readmes_r_lines_read_the_same_numbers(folder):
 cat("shapes", dim(prediction), dim(cams), length(map), "\n")
 cat("numbers", prediction, sum(cams[, , , 2]), sum(map), "\n")
 """
-    shown = run_in(folder, ["Rscript", "-e", lines + tell])
+    shown = run_in(folder, ["Rscript", "-e", lines.text + tell])
     with h5py.File(folder / "RUN" / "run.h5") as file:
         shapes = [*file["prediction"].shape, *file["cams"].shape[::-1], file["maps"][0].size]
         numbers = [*file["prediction"][:], file["cams"][1].sum(dtype=float), file["maps"][0].sum()]

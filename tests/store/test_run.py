@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import multiprocessing
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -16,7 +19,12 @@ import batchcam
 from batchcam.errors import RunError
 from batchcam.rules import Status
 from batchcam.store import files as files_module
+from batchcam.store.opening import open_partial
 from batchcam.store.plan import read_plan
+from batchcam.store.reader import open_structured
+from batchcam.store.run import Column, Run
+from batchcam.store.schema import SAMPLE_ARRAYS
+from tests.helpers.wellformed import Page
 
 
 def stored(run: Path, name: str) -> np.ndarray:
@@ -292,17 +300,63 @@ def test_folder_that_is_no_run_is_refused(tmp_path):
         batchcam.open_run(tmp_path / "none")
 
 
-def test_chunks_cover_the_mask_in_order(sound_run, run):
-    mask = np.arange(len(run)) % 3 == 1
-    chunks = list(run.chunks("sample_index", "cams", rows=4, mask=mask))
-    assert max(len(c["cams"]) for c in chunks) == 4
-    np.testing.assert_array_equal(np.concatenate([c["sample_index"] for c in chunks]), np.flatnonzero(mask))
-    np.testing.assert_array_equal(np.concatenate([c["cams"] for c in chunks]), stored(sound_run, "cams")[mask])
+ROW_BYTES = 8 + 5 * 3 * 5 * 4  # of a sample's index and its CAMs
 
 
-def test_chunks_of_an_array_that_is_not_there_name_those_that_are(run):
+@pytest.mark.parametrize("budget", [1, 3 * ROW_BYTES, 2**20])
+def test_blocks_hold_the_rows_asked_for_in_order_within_their_budget_and_one_shard(sound_run, run, budget):
+    mask = np.arange(len(run)) % 3 != 1
+    blocks = list(run.blocks(("sample_index", "cams"), mask, budget))
+    np.testing.assert_array_equal(np.concatenate([rows for rows, _ in blocks]), np.flatnonzero(mask))
+    cams = stored(sound_run, "cams")
+    for rows, block in blocks:
+        np.testing.assert_array_equal(block["sample_index"], rows)
+        np.testing.assert_array_equal(block["cams"], cams[rows])
+        assert rows[-1] - rows[0] < max(1, budget // ROW_BYTES)
+        assert rows[0] // 8 == rows[-1] // 8
+
+
+def test_what_a_block_holds_depends_on_its_shard_and_not_on_what_else_is_asked_for(run):
+    few, all_ = ([rows.tolist() for rows, _ in run.blocks(("cams",), r, 900)] for r in ([4, 5, 6, 7, 20], None))
+    assert all_ == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9, 10], [11, 12, 13], [14, 15], [16, 17, 18], [19, 20]]
+    assert few == [[4, 5], [6, 7], [20]]
+
+
+def test_blocks_are_smaller_where_the_caller_holds_more_of_each_row(run):
+    assert [len(rows) for rows, _ in run.blocks(("cams",), range(6), 1200, held=300)] == [2, 2, 2]
+
+
+def test_blocks_of_what_lies_in_the_master_reach_over_shards(run):
+    ((rows, block),) = run.blocks(("label", "sample_id"))
+    assert rows.tolist() == list(range(len(run)))
+    assert block["sample_id"].tolist() == run.sample_id[:].tolist()
+
+
+def test_blocks_open_each_shard_once_and_no_other_than_those_asked_for(run, monkeypatch):
+    opened = []
+    monkeypatch.setattr(files_module, "OPEN_FILES", 1)
+    monkeypatch.setattr(
+        files_module, "open_structured", lambda path, *rest: opened.append(path.name) or open_structured(path, *rest)
+    )
+    assert len(list(run.blocks(("cams", "maps", "sample_id"), [0, 3, 7, 16, 20], budget=1))) == 5
+    assert opened == ["shard-00000.h5", "shard-00002.h5"]
+
+
+def test_blocks_keep_the_order_asked_for(sound_run, run):
+    order = [20, 3, 3, 9]
+    cams = [block["cams"] for _, block in run.blocks(("cams",), order)]
+    np.testing.assert_array_equal(np.concatenate(cams), stored(sound_run, "cams")[order])
+
+
+def test_blocks_of_no_rows_are_none(run):
+    assert list(run.blocks(("cams",), np.zeros(len(run), bool))) == []
+
+
+def test_blocks_of_an_array_or_row_that_is_not_there_are_refused(run):
     with pytest.raises(KeyError, match=r"no array 'cam'; there are .*cams"):
-        next(run.chunks("cam"))
+        next(run.blocks(("cam",)))
+    with pytest.raises(IndexError):
+        next(run.blocks(("cams",), [21]))
 
 
 def test_few_files_stay_open_however_many_shards(make_run, monkeypatch):
@@ -371,3 +425,132 @@ def test_reader_needs_no_torch(sound_run):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 0
+
+
+def test_a_run_has_exactly_the_schemas_arrays_as_attributes():
+    assert [name for name, value in vars(Run).items() if isinstance(value, Column)] == [a.name for a in SAMPLE_ARRAYS]
+
+
+def test_an_attribute_tells_its_meaning_and_shape_and_takes_no_value(run):
+    assert Run.cam_class.__doc__ == "class that each map of cams explains: int64 (sample_index, map_rank)."
+    with pytest.raises(AttributeError, match="cams is read from the run's files"):
+        run.cams = np.zeros(3)
+    with pytest.raises(AttributeError, match="predicton"):
+        run.predicton  # noqa: B018
+
+
+def row_elsewhere(run: Run, row: int) -> tuple[int, np.ndarray, str]:
+    return os.getpid(), run.cams[row], run.sample_id[row]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_an_open_run_is_read_by_other_processes(sound_run, run, method):
+    expected = stored(sound_run, "cams"), stored(sound_run, "sample_id")
+    run.cams[:]  # its files are open
+    context = multiprocessing.get_context(method)
+    with concurrent.futures.ProcessPoolExecutor(2, context) as pool:
+        found = list(pool.map(row_elsewhere, [run] * len(run), range(len(run))))
+    assert os.getpid() not in {process for process, _, _ in found}
+    np.testing.assert_array_equal([cam for _, cam, _ in found], expected[0])
+    assert [sample_id for _, _, sample_id in found] == list(expected[1])
+
+
+def test_a_fork_reads_through_files_of_its_own(run):
+    def place(move_to: int | None = None) -> int:
+        """Where the first shard's file is read next, which processes share that share an open file."""
+        run.cams[0]
+        descriptor = run._files.shard(run.shards[0]).id.get_vfd_handle()
+        return os.lseek(descriptor, *((0, os.SEEK_CUR) if move_to is None else (move_to, os.SEEK_SET)))
+
+    before = place()
+    child = os.fork()
+    if child == 0:
+        moved = place(move_to=before + 7)
+        os._exit(0 if moved == before + 7 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert place() == before
+    assert run.cams[0].size
+
+
+def pickled(run: Run) -> Run:
+    return pickle.loads(pickle.dumps(run))
+
+
+def test_a_pickled_run_is_its_path_and_no_data(run):
+    run.cams[:], run.row(run[3].id)
+    assert len(pickle.dumps(run)) < 1000
+
+
+@pytest.mark.parametrize("opened", ["run", "one shard"])
+def test_a_pickled_run_is_proven_again_unless_opened_without(finished_run, opened):
+    shard = finished_run / "shards" / "shard-00000.h5"
+    path = shard if opened == "one shard" else finished_run
+    with batchcam.open_run(path) as run, batchcam.open_run(path, prove=False) as unproven:
+        assert run.cams[0].size
+        data = pickle.dumps((run, unproven))
+    edit(shard)
+    with pytest.raises(RunError, match=r"shard-00000.h5: changed after it was written"):
+        pickle.loads(data)[0].cams[0]
+    assert pickled(unproven).cams[0].size
+
+
+def test_a_pickled_run_keeps_its_rows_whatever_has_landed_since(finished_run, tmp_path):
+    gone = read_plan(finished_run).shards[1]
+    kept = [shutil.move(path, tmp_path / path.name) for path in finished_run.glob(f"shards/{gone.file}*")]
+    (finished_run / "manifest.json").rename(tmp_path / "manifest.json")
+    run = batchcam.open_run(finished_run)
+    ids = list(run.sample_id[:])
+    for path in kept:
+        shutil.move(path, finished_run / "shards" / path.name)
+    again = pickled(run)
+    assert (list(again.sample_id[:]), repr(again)) == (ids, repr(run))
+    assert len(batchcam.open_run(finished_run)) > len(ids)
+
+
+@pytest.mark.parametrize("how", [open_partial, lambda path: batchcam.open_run(path, partial=True)])
+def test_a_pickled_partial_run_is_as_partial_as_it_was(finished_run, how):
+    truncate(finished_run / "shards" / "shard-00001.h5")
+    run = how(finished_run)
+    again = pickled(run)
+    assert (repr(again), again.absent, again.lost) == (repr(run), run.absent, run.lost)
+    np.testing.assert_array_equal(again.cams[:], run.cams[:])
+
+
+def test_a_pickled_run_in_whose_place_another_lies_is_refused(make_run):
+    run = batchcam.open_run(make_run())
+    data = pickle.dumps(run)
+    shutil.rmtree(run.path)
+    make_run(class_names=("d", "e", "f", "g", "h"), seed=3)
+    with pytest.raises(RunError, match="not what was there when it was opened"):
+        pickle.loads(data)
+
+
+def test_a_notebook_shows_what_a_run_is_and_its_arrays(sound_run, run):
+    page = Page(run._repr_html_())
+    assert page.wrong == []
+    correct = stored(sound_run, "label") == stored(sound_run, "prediction")
+    counted = (stored(sound_run, "label") >= 0) & (stored(sound_run, "prediction") >= 0)
+    for told in (
+        f"{sound_run} (complete)",
+        f"21, accuracy {correct[counted].mean():.4f}",
+        ".cams 21 × 5 × 3 × 5 float32",
+    ):
+        assert told in page.text, told
+    assert all(f".{array.name}" in page.text for array in SAMPLE_ARRAYS)
+
+
+def test_a_notebook_shows_names_as_text(make_run):
+    names = ("<script>alert(1)</script>", "a&b", 'c"d', "e\u202ef", "g\nh")
+    run = batchcam.open_run(make_run('<img src=x onerror="alert(1)">', class_names=names))
+    markup = run._repr_html_()
+    assert Page(markup).wrong == []
+    assert "<script" not in markup
+    assert "<img" not in markup
+    assert r"e\u202ef" in markup
+
+
+def test_a_notebook_shows_a_run_in_progress_and_one_shard(finished_run):
+    (finished_run / "manifest.json").unlink()
+    assert "3 of 3 shards" in batchcam.open_run(finished_run)._repr_html_()
+    shard = batchcam.open_run(finished_run / "shards" / "shard-00001.h5")
+    assert "1 of 3 shards" in shard._repr_html_()

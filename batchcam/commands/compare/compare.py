@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from batchcam.commands.compare.config import MIN_COMPARED, CompareConfig
 from batchcam.commands.compare.exchanges import Exchange, find_exchanges
-from batchcam.commands.compare.files import table_columns, write_files
-from batchcam.commands.compare.gates import Gate, judge_evidence, judge_gates, told_compared
-from batchcam.commands.compare.matching import Apart, Classes, Matching, match_classes, words
+from batchcam.commands.compare.files import write_files
+from batchcam.commands.compare.gates import Gate, compared_text, judge_evidence, judge_gates
+from batchcam.commands.compare.matching import Apart, Classes, Matching, match_classes
 from batchcam.commands.compare.movement import (
     ClassMovement,
     Flip,
@@ -26,37 +26,14 @@ from batchcam.commands.compare.movement import (
     transitions,
 )
 from batchcam.commands.compare.reading import Side, keep, match, measure, read_side, stated_labels
-from batchcam.config import require_outside
-from batchcam.errors import ConfigError, RunError
-from batchcam.rules import EXACT
+from batchcam.config import keywords
+from batchcam.errors import RunError
+from batchcam.record.study import count_left_out, run_notes
 from batchcam.store.opening import open_run
 from batchcam.store.reader import decode
 from batchcam.store.run import Run
 
-TARGETS: Final = ("old", "new", "label")
-LIMITS: Final = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity")
-MIN_COMPARED: Final = 95.0
-"""Per cent of OLD's samples below which what is compared says little of the runs."""
-MOST_MOVERS: Final = 10_000
-LISTED: Final = 1000
-"""Ids of each reason that compare.json lists; compare.h5 has all of them."""
 TRANSITIONS: Final = 20
-
-RULES: Final = {
-    "samples": "matched by sample id; compared where input_sha256 is the same and both rows have finite numbers",
-    "classes": "matched by name",
-    "label": "counts where both runs state the same one",
-    "flip": "another predicted class: fixed wrong to right, broken right to wrong, changed anything else",
-    "maps": "raw CAMs of one class on one input, where the crop boxes agree to a pixel on every edge",
-    "grids": "different ones: bilinear, half-pixel centres, edges extended, to the larger height and width",
-    "constant": "a map with max - min <= 1e-6 * max(abs(max), abs(min)) has no similarity and is in no mean",
-    "spearman": "similarity: rank correlation over cells, equal values share the mean of their ranks",
-    "cosine": "of the signed maps",
-    "top_iou": "strongest fifth of the cells, rounded up, and all cells that equal the last of them",
-    "peak_shift": "Euclidean distance in cells between the largest cells; of equal ones the first, row by row",
-    "exchanges": "cycles of classes whose samples (clearly more than half), or last layer's rows (exactly), moved on",
-}
-"""What the numbers mean, for readers of compare.json."""
 
 DIFFERING: Final = (
     "architecture",
@@ -68,79 +45,6 @@ DIFFERING: Final = (
     "identity",
     "grid_size",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class CompareConfig:
-    """Everything that `compare` is asked.
-
-    Attributes:
-        old, new: run directories.
-        max_flips: largest share of compared samples whose predicted class may change, in per cent; None: any.
-        max_accuracy_drop: most percentage points of accuracy that may be lost; None: any.
-        min_cam_similarity: smallest mean Spearman correlation of the maps; None: any.
-        min_class_similarity: the same of each class that has ten pairs of maps or more; None: any.
-        min_compared: smallest share of OLD's samples that are compared, in per cent, and that have a pair of maps where
-            a similarity is judged; 0: any; None: `MIN_COMPARED` where another limit was asked for.
-        out: folder for compare.h5, movers.csv and compare.json; None: write nothing.
-        shared_classes: go on where a run has classes that the other has not.
-        target: whose class's maps are compared: the one that the `old` or the `new` run predicts, or the `label`.
-        top: samples of each kind of movers.
-        quiet: no progress.
-    """
-
-    old: Path
-    new: Path
-    max_flips: float | None = None
-    max_accuracy_drop: float | None = None
-    min_cam_similarity: float | None = None
-    min_class_similarity: float | None = None
-    min_compared: float | None = None
-    out: Path | None = None
-    shared_classes: bool = False
-    target: str = "old"
-    top: int = 50
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what can't be meant.
-
-        Raises:
-            ConfigError: a limit out of range, an unknown target, or an output folder inside of a run.
-        """
-        for name, value in {**self.limits, "min_compared": self.min_compared}.items():
-            low, high = (-1, 1) if name.endswith("similarity") else (0, 100)
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
-        if self.target not in TARGETS:
-            raise ConfigError(f"--target {self.target}: choose one of {', '.join(TARGETS)}")
-        if not 0 <= self.top <= MOST_MOVERS:
-            raise ConfigError(f"--top {self.top}: must be from 0 to {MOST_MOVERS}")
-        if self.out is not None:
-            for run in (self.old, self.new):
-                require_outside(self.out, run.parent if run.is_file() else run)
-
-    @property
-    def limits(self) -> dict[str, float | None]:
-        """The gates' limits by name, None where none was asked for."""
-        return {name: getattr(self, name) for name in LIMITS}
-
-    @property
-    def evidence(self) -> float:
-        """Per cent of OLD's samples that have to be compared, 0 where nothing depends on it."""
-        if self.min_compared is not None:
-            return self.min_compared
-        return MIN_COMPARED if any(value is not None for value in self.limits.values()) else 0
-
-    @property
-    def is_gate(self) -> bool:
-        """Whether a limit was asked for."""
-        return self.evidence > 0 or any(value is not None for value in self.limits.values())
-
-    @property
-    def judges_maps(self) -> bool:
-        """Whether a limit of similarity was asked for."""
-        return any(value is not None for name, value in self.limits.items() if name.endswith("similarity"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +110,11 @@ class CompareSummary:
     notes: tuple[str, ...]
     out: str | None
 
+    @property
+    def passed(self) -> bool:
+        """Whether every gate that was asked for passed; True where none was."""
+        return all(gate.passed for gate in self.gates)
+
 
 def compare(config: CompareConfig) -> CompareSummary:
     """Tell what moved between two runs, and write it down where that is asked for.
@@ -221,15 +130,18 @@ def compare(config: CompareConfig) -> CompareSummary:
         found = set_side_by_side(config, old_run, new_run)
         summary = summarise(config, found)
         if config.out is not None:
-            columns = table_columns(
-                found.pairs,
-                found.old.ids[found.rows.old],
-                found.old.index[found.rows.old],
-                found.new.index[found.rows.new],
-                {"apart_id": found.apart_ids, "apart_reason": found.apart_reasons},
-            )
-            _write(config.out, config, summary, columns, found.classes)
+            columns = {
+                "sample_id": found.old.ids[found.rows.old],
+                "old_index": found.old.index[found.rows.old],
+                "new_index": found.new.index[found.rows.new],
+                "apart_id": found.apart_ids,
+                "apart_reason": found.apart_reasons,
+            }
+            write_files(config.out, found.pairs, columns, found.classes, config.target, dataclasses.asdict(summary))
     return summary
+
+
+by_keywords = keywords(CompareConfig, compare)
 
 
 def set_side_by_side(config: CompareConfig, old_run: Run, new_run: Run) -> Comparison:
@@ -274,14 +186,13 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     old, new, pairs, names = found.old, found.new, found.pairs, found.classes.names
     totals = total(pairs)
     moved = by_class(pairs, names)
-    counts = np.bincount(found.apart_reasons, minlength=len(Apart)).tolist()
-    apart = {reason: counts[reason] for reason in Apart if counts[reason]}
+    apart = count_left_out(Apart, found.apart_reasons)
     gates = judge_gates(totals, moved, **config.limits)
     notes = list(_notes(old.run, new.run, found.classes, found.relabelled))
     if config.evidence:
         gates += judge_evidence(config.evidence, totals, len(old.run), apart, config.judges_maps)
     elif totals.compared < MIN_COMPARED / 100 * len(old.run):
-        notes.append(f"only {told_compared(totals, len(old.run), apart)}")
+        notes.append(f"only {compared_text(totals, len(old.run), apart)}")
     return CompareSummary(
         old=str(config.old),
         new=str(config.new),
@@ -289,7 +200,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         new_run_id=new.run.plan.run_id,
         old_samples=len(old.run),
         new_samples=len(new.run),
-        apart={words(reason): count for reason, count in apart.items()},
+        apart=apart,
         relabelled=found.relabelled,
         totals=totals,
         classes=moved,
@@ -312,7 +223,7 @@ def _mover(row: int, reason: str, pairs: Pairs, names: tuple[str, ...], sample_i
     known: dict[str, Any] = {name: (*names, None)[getattr(pairs, name)[row]] for name in classes}
     values: dict[str, Any] = {name: _number(getattr(pairs, name)[row]) for name in numbers + measures}
     (decoded,) = decode(np.array([sample_id]))
-    return Mover(reason=reason, sample_id=decoded, flip=words(Flip(pairs.flip[row])), **known, **values)
+    return Mover(reason=reason, sample_id=decoded, flip=Flip(pairs.flip[row]).name.lower(), **known, **values)
 
 
 def _number(value: np.floating[Any]) -> float | None:
@@ -321,10 +232,7 @@ def _number(value: np.floating[Any]) -> float | None:
 
 def _notes(old: Run, new: Run, classes: Classes, relabelled: int) -> Iterator[str]:
     for side, run in (("OLD", old), ("NEW", new)):
-        if not run.complete:
-            yield f"{side} is not complete: {len(run.shards)} of {len(run.plan.shards)} shards"
-        if not run.plan.identity and run.plan.method == EXACT:
-            yield f"{side} waived the identity: its maps do not explain its logits"
+        yield from run_notes(run, side)
     if old.plan.method != new.plan.method:
         yield f"maps by {new.plan.method} in NEW, by {old.plan.method} in OLD: their similarity says little"
     if old.plan.run_id == new.plan.run_id:
@@ -332,9 +240,9 @@ def _notes(old: Run, new: Run, classes: Classes, relabelled: int) -> Iterator[st
     elif old.plan.checkpoint_sha256 == new.plan.checkpoint_sha256:
         yield "both runs explain the same checkpoint"
     # another method has a line of its own, and no identity to keep
-    told = {"method", "identity"} if old.plan.method != new.plan.method else set()
+    covered = {"method", "identity"} if old.plan.method != new.plan.method else set()
     differing = [
-        n.replace("_", " ") for n in DIFFERING if n not in told and getattr(old.plan, n) != getattr(new.plan, n)
+        n.replace("_", " ") for n in DIFFERING if n not in covered and getattr(old.plan, n) != getattr(new.plan, n)
     ]
     if differing:
         yield f"the runs differ in {', '.join(differing)}"
@@ -343,23 +251,3 @@ def _notes(old: Run, new: Run, classes: Classes, relabelled: int) -> Iterator[st
             yield f"{len(names)} classes are only in {side}"
     if relabelled:
         yield f"{relabelled} samples are labelled as different classes; their flips can't be judged as fixed or broken"
-
-
-def _write(
-    out: Path, config: CompareConfig, summary: CompareSummary, columns: dict[str, np.ndarray], classes: Classes
-) -> None:
-    content = dataclasses.asdict(summary)
-    del content["out"]  # the same runs give the same bytes, wherever they are written
-    listed = {
-        words(reason): decode(columns["apart_id"][columns["apart_reason"] == reason][:LISTED])
-        for reason in Apart
-        if words(reason) in summary.apart
-    }
-    content |= {
-        "apart_listed": listed,
-        "rules": {**RULES, "target": config.target},
-        "only_old": list(classes.only_old),
-        "only_new": list(classes.only_new),
-    }
-    run_ids = {"old_run_id": summary.old_run_id, "new_run_id": summary.new_run_id}
-    write_files(out, columns, classes.names, run_ids, content["movers"], content)

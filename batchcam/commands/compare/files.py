@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import dataclasses
 import enum
-import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from batchcam import __version__
-from batchcam.commands.compare.matching import Apart
-from batchcam.commands.compare.movement import Flip, Pairing, Pairs
-from batchcam.record.names import cell
-from batchcam.store import landing
-from batchcam.store.document import seal
+import batchcam
+from batchcam.commands.compare.matching import Apart, Classes
+from batchcam.commands.compare.movement import Flip, Mover, Pairing, Pairs
+from batchcam.record.names import csv_table
+from batchcam.record.study import LISTED, land_study, rows_left_out
 from batchcam.store.layout import as_utf8, attach_scales, create, describe, new_file, set_text, write_text
+from batchcam.store.reader import decode
 from batchcam.store.schema import CLASS_NAME, NAN, Array, encode_text
 
 COMPARE_VERSION: Final = 1
@@ -27,7 +26,22 @@ COMPARE_VERSION: Final = 1
 
 TABLE_FILE: Final = "compare.h5"
 MOVERS_FILE: Final = "movers.csv"
-DOCUMENT_FILE: Final = "compare.json"
+
+RULES: Final = {
+    "samples": "matched by sample id; compared where input_sha256 is the same and both rows have finite numbers",
+    "classes": "matched by name",
+    "label": "counts where both runs state the same one",
+    "flip": "another predicted class: fixed wrong to right, broken right to wrong, changed anything else",
+    "maps": "raw CAMs of one class on one input, where the crop boxes agree to a pixel on every edge",
+    "grids": "different ones: bilinear, half-pixel centres, edges extended, to the larger height and width",
+    "constant": "a map with max - min <= 1e-6 * max(abs(max), abs(min)) has no similarity and is in no mean",
+    "spearman": "similarity: rank correlation over cells, equal values share the mean of their ranks",
+    "cosine": "of the signed maps",
+    "top_iou": "strongest fifth of the cells, rounded up, and all cells that equal the last of them",
+    "peak_shift": "Euclidean distance in cells between the largest cells; of equal ones the first, row by row",
+    "exchanges": "cycles of classes whose samples (clearly more than half), or last layer's rows (exactly), moved on",
+}
+"""What the numbers mean, for readers of compare.json."""
 
 SAMPLE: Final = ("sample_id",)
 """Dimension of the compared samples, in the order of the old run."""
@@ -65,53 +79,44 @@ APART_ARRAYS: Final = (
 KINDS: Final[dict[str, type[enum.IntEnum]]] = {"flip": Flip, "pairing": Pairing, "apart_reason": Apart}
 """Arrays whose numbers have names."""
 
-MOVER_COLUMNS: Final = (
-    *("reason", "sample_id", "label", "old_prediction", "new_prediction", "flip", "old_confidence", "new_confidence"),
-    *("confidence_change", "map_class", "logit_change", "spearman", "cosine", "top_iou", "peak_shift"),
-)
+MOVER_COLUMNS: Final = tuple(field.name for field in dataclasses.fields(Mover))
 
 
 def write_files(
-    out: Path,
-    columns: dict[str, np.ndarray],
-    class_names: Sequence[str],
-    run_ids: dict[str, str],
-    movers: Sequence[dict[str, Any]],
-    content: dict[str, Any],
+    out: Path, pairs: Pairs, columns: dict[str, np.ndarray], classes: Classes, target: str, summary: dict[str, Any]
 ) -> None:
     """Land the files of a comparison in folder `out`, over those of an earlier one; compare.json comes last.
 
     Args:
         out: created if it is not there.
-        columns: values of `ARRAYS` and `APART_ARRAYS` by name, texts encoded.
-        class_names: names of the common numbering.
-        run_ids: root attributes of compare.h5.
-        movers: rows of movers.csv, by `MOVER_COLUMNS`.
-        content: what compare.json says beside versions and the digests of the other two files.
+        pairs: the compared samples.
+        columns: values of `ARRAYS` and `APART_ARRAYS` that `pairs` has not, by name, texts encoded.
+        classes: of both runs.
+        target: whose class's maps are compared.
+        summary: what compare.json says beside rules, lists, versions and the digests of the other two files.
     """
-    landing.make_folder(out)
-    files = {TABLE_FILE: _table(columns, class_names, run_ids), MOVERS_FILE: _movers(movers)}
-    for name, data in files.items():
-        landing.land(out / name, data)
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    head = {"compare_version": COMPARE_VERSION, "batchcam_version": __version__, "files": digests}
-    landing.land(out / DOCUMENT_FILE, seal({**content, **head}))
-    landing.remove_stale_partials(out, (*files, DOCUMENT_FILE))
-
-
-def table_columns(
-    pairs: Pairs, ids: np.ndarray, old_index: np.ndarray, new_index: np.ndarray, apart: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Return the values of `ARRAYS` and `APART_ARRAYS` by name."""
-    known = {"sample_id": ids, "old_index": old_index, "new_index": new_index, **apart}
-    rest = {a.name: getattr(pairs, a.name) for a in ARRAYS if a.name not in known}
-    return {**known, **rest}
+    values = {a.name: getattr(pairs, a.name) for a in ARRAYS if a.name not in columns} | columns
+    run_ids = {name: summary[name] for name in ("old_run_id", "new_run_id")}
+    files = {
+        TABLE_FILE: _table(values, classes.names, run_ids),
+        MOVERS_FILE: csv_table(MOVER_COLUMNS, ([mover[name] for name in MOVER_COLUMNS] for mover in summary["movers"])),
+    }
+    apart = rows_left_out(Apart, columns["apart_reason"])
+    content = {
+        **summary,
+        "apart_listed": {reason: decode(columns["apart_id"][rows[:LISTED]]) for reason, rows in apart.items()},
+        "rules": {**RULES, "target": target},
+        "only_old": list(classes.only_old),
+        "only_new": list(classes.only_new),
+    }
+    land_study(out, "compare", COMPARE_VERSION, files, content)
 
 
 def _table(columns: dict[str, np.ndarray], class_names: Sequence[str], run_ids: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
     with new_file(buffer) as file:
-        texts = {"title": "What moved between two runs, sample by sample", "batchcam_version": __version__, **run_ids}
+        title = "What moved between two runs, sample by sample"
+        texts = {"title": title, "batchcam_version": batchcam.__version__, **run_ids}
         for name, text in texts.items():
             set_text(file.attrs, name, text)
         file.attrs["compare_version"] = np.int64(COMPARE_VERSION)
@@ -136,16 +141,3 @@ def _create(file: h5py.File, array: Array, values: np.ndarray) -> h5py.Dataset:
     attach_scales(file, dataset, array)
     describe(dataset, array)
     return dataset
-
-
-def _movers(movers: Sequence[dict[str, Any]]) -> bytes:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(MOVER_COLUMNS)
-    for mover in movers:
-        writer.writerow([_cell(mover[name]) for name in MOVER_COLUMNS])
-    return buffer.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _cell(value: object) -> object:
-    return cell(value) if isinstance(value, str) else value

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from batchcam.commands.compare.matching import Apart, words
+from batchcam.commands.compare.matching import Apart
 from batchcam.commands.compare.movement import ClassMovement, Totals
 
 CLASS_MAPS: Final = 10
@@ -54,10 +54,10 @@ def judge_gates(
     """
     t = totals
     flips = (t.flips_percent, f"{_number(t.flips_percent)} % of {t.compared} compared samples flipped", "compared")
-    told = f"a drop of {_number(t.accuracy_drop)} points on {t.labelled} labelled samples"
-    drop = (t.accuracy_drop, told, "labelled in both")
-    told = f"mean similarity {_number(t.spearman)} over {t.maps} pairs of maps"
-    alike = (t.spearman, told, "with a map in both")
+    text = f"a drop of {_number(t.accuracy_drop)} points on {t.labelled} labelled samples"
+    drop = (t.accuracy_drop, text, "labelled in both")
+    text = f"mean similarity {_number(t.spearman)} over {t.maps} pairs of maps"
+    alike = (t.spearman, text, "with a map in both")
     asked = (
         ("--max-flips", max_flips, flips),
         ("--max-accuracy-drop", max_accuracy_drop, drop),
@@ -68,7 +68,7 @@ def judge_gates(
 
 
 def judge_evidence(
-    limit: float, totals: Totals, samples: int, apart: Mapping[Apart, int], of_maps: bool
+    limit: float, totals: Totals, samples: int, apart: Mapping[str, int], of_maps: bool
 ) -> tuple[Gate, ...]:
     """Return whether enough of OLD's samples were compared for the other gates to mean anything.
 
@@ -79,23 +79,25 @@ def judge_evidence(
         apart: how many ids of either run are not compared, by reason.
         of_maps: whether enough of them need a pair of maps too.
     """
-    found = [(totals.compared, told_compared(totals, samples, apart))]
+    found = [(totals.compared, compared_text(totals, samples, apart))]
     if of_maps:
-        without = {reason: count for reason, count in totals.without_maps.items() if count}
-        found.append((totals.maps, f"{totals.maps} of {samples} samples have a pair of maps{_because(without)}"))
-    return tuple(_judge("--min-compared", limit, 100 * count / samples, told, "compared") for count, told in found)
+        reasons = _because(totals.without_maps)
+        found.append((totals.maps, f"{totals.maps} of {samples} samples have a pair of maps{reasons}"))
+    return tuple(_judge("--min-compared", limit, 100 * count / samples, text, "compared") for count, text in found)
 
 
-def told_compared(totals: Totals, samples: int, apart: Mapping[Apart, int]) -> str:
+def compared_text(totals: Totals, samples: int, apart: Mapping[str, int]) -> str:
     """Return how many of OLD's samples could be compared, and why not the others."""
-    reasons = {words(reason): count for reason, count in apart.items() if count and reason != Apart.ADDED}
+    reasons = {reason: count for reason, count in apart.items() if reason != Apart.ADDED.text}
     return f"{totals.compared} of {samples} samples could be compared{_because(reasons)}"
 
 
 def _because(counts: Mapping[str, int]) -> str:
     """Return reasons in brackets, the runs by the names that they have on the command line."""
-    told = (f"{n} {reason.replace(' in old', ' in OLD').replace(' in new', ' in NEW')}" for reason, n in counts.items())
-    return f" ({', '.join(told)})" if counts else ""
+    named = (
+        f"{n} {reason.replace(' in old', ' in OLD').replace(' in new', ' in NEW')}" for reason, n in counts.items()
+    )
+    return f" ({', '.join(named)})" if counts else ""
 
 
 def _least_alike(classes: Sequence[ClassMovement]) -> tuple[float | None, str, str]:
@@ -107,13 +109,13 @@ def _least_alike(classes: Sequence[ClassMovement]) -> tuple[float | None, str, s
     return value, f"mean similarity {_number(value)} over {maps} pairs of maps of {name}", ""
 
 
-def _judge(option: str, limit: float, value: float | None, told: str, needed: str) -> Gate:
+def _judge(option: str, limit: float, value: float | None, text: str, needed: str) -> Gate:
     """Return one gate: that what was found is at most its limit, or at least, as the option's name says."""
     if value is None:
         reason = f"{option} {limit:g}: exceeded: no sample is {needed}, so that nothing can be judged"
         return Gate(option, limit, None, False, reason)
     passed = value <= limit + SLACK if option.startswith("--max") else value >= limit - SLACK
-    return Gate(option, limit, value, passed, f"{option} {limit:g}: {'passed' if passed else 'exceeded'}: {told}")
+    return Gate(option, limit, value, passed, f"{option} {limit:g}: {'passed' if passed else 'exceeded'}: {text}")
 
 
 def _number(value: float | None) -> str:

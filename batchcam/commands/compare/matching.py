@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from batchcam.errors import ConfigError, one_line
+from batchcam.record.study import Reason, first_reasons
 from batchcam.rules import Status
 
 NAMED_CLASSES: Final = 10  # that an error lists
 
 
-class Apart(enum.IntEnum):
+class Apart(Reason):
     """Why a sample id of either run is not compared."""
 
     COMPARED = 0
@@ -28,11 +28,6 @@ class Apart(enum.IntEnum):
     NOT_FINITE_IN_BOTH = 7
     NOT_FINITE_IN_OLD = 8
     NOT_FINITE_IN_NEW = 9
-
-
-def words(member: enum.IntEnum) -> str:
-    """Return the name of a reason or kind as people read it."""
-    return member.name.lower().replace("_", " ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +128,7 @@ def match_ids(old: np.ndarray, new: np.ndarray) -> Matching:
 def why_apart(
     old_status: np.ndarray, new_status: np.ndarray, old_usable: np.ndarray, new_usable: np.ndarray, same: np.ndarray
 ) -> np.ndarray:
-    """Return for pairs of one id why they are not compared, uint8 (n,) of `Apart`; the first reason in its order.
+    """Return for pairs of one id why they are not compared, uint8 (n,) of `Apart`.
 
     Args:
         old_status, new_status: flags of each row.
@@ -145,13 +140,14 @@ def why_apart(
         ((status & Status.NON_FINITE) > 0) | ~usable
         for status, usable in ((old_status, old_usable), (new_status, new_usable))
     )
-    conditions = (
-        (old_bad & new_bad, Apart.UNREADABLE_IN_BOTH),
-        (old_bad, Apart.UNREADABLE_IN_OLD),
-        (new_bad, Apart.UNREADABLE_IN_NEW),
-        (~same, Apart.CHANGED_INPUT),
-        (old_nan & new_nan, Apart.NOT_FINITE_IN_BOTH),
-        (old_nan, Apart.NOT_FINITE_IN_OLD),
-        (new_nan, Apart.NOT_FINITE_IN_NEW),
+    return first_reasons(
+        {
+            Apart.UNREADABLE_IN_BOTH: old_bad & new_bad,
+            Apart.UNREADABLE_IN_OLD: old_bad,
+            Apart.UNREADABLE_IN_NEW: new_bad,
+            Apart.CHANGED_INPUT: ~same,
+            Apart.NOT_FINITE_IN_BOTH: old_nan & new_nan,
+            Apart.NOT_FINITE_IN_OLD: old_nan,
+            Apart.NOT_FINITE_IN_NEW: new_nan,
+        }
     )
-    return np.select([c for c, _ in conditions], [r for _, r in conditions], Apart.COMPARED).astype(np.uint8)

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from batchcam.commands.compare.matching import words
+from batchcam.record.study import Reason, count_left_out
 
 PIXEL: Final = 1.0
 """Views of the network whose edges differ by no more are one."""
@@ -25,7 +25,7 @@ class Flip(enum.IntEnum):
     CHANGED = 3
 
 
-class Pairing(enum.IntEnum):
+class Pairing(Reason):
     """Whether a compared sample has a pair of maps, and why not."""
 
     MEASURED = 0
@@ -146,8 +146,8 @@ def total(pairs: Pairs) -> Totals:
     old, new = (
         int((predictions == pairs.label)[known].sum()) for predictions in (pairs.old_prediction, pairs.new_prediction)
     )
-    reasons = np.bincount(pairs.pairing, minlength=len(Pairing)).tolist()
-    order = pairs.spearman[pairs.pairing == Pairing.MEASURED]
+    measured = pairs.pairing == Pairing.MEASURED
+    order = pairs.spearman[measured]
     order = order[np.isfinite(order)]
     median, tenth = np.quantile(order, [0.5, 0.1]).tolist() if len(order) else (None, None)
     return Totals(
@@ -164,14 +164,14 @@ def total(pairs: Pairs) -> Totals:
         old_confidence=mean(pairs.old_confidence),
         new_confidence=mean(pairs.new_confidence),
         logit_change=mean(pairs.logit_change),
-        maps=reasons[Pairing.MEASURED],
+        maps=int(measured.sum()),
         spearman=mean(pairs.spearman),
         spearman_median=median,
         spearman_p10=tenth,
         cosine=mean(pairs.cosine),
         top_iou=mean(pairs.top_iou),
         peak_shift=mean(pairs.peak_shift),
-        without_maps={words(p): reasons[p] for p in Pairing if p != Pairing.MEASURED and reasons[p]},
+        without_maps=count_left_out(Pairing, pairs.pairing),
     )
 
 
@@ -307,11 +307,11 @@ def movers(pairs: Pairs, most: int) -> Iterator[tuple[int, str]]:
         ("similarity", pairs.spearman, pairs.spearman < 1),  # a NaN is not below 1
         ("confidence", pairs.confidence_change, pairs.confidence_change < 0),
     )
-    told = np.zeros(len(pairs.flip), bool)
+    taken = np.zeros(len(pairs.flip), bool)
     for reason, values, chosen in reasons:
-        rows = np.flatnonzero(chosen & ~told)
+        rows = np.flatnonzero(chosen & ~taken)
         rows = rows[np.argsort(values[rows], kind="stable")[:most]]
-        told[rows] = True
+        taken[rows] = True
         yield from ((row, reason) for row in rows.tolist())
 
 

@@ -1,11 +1,10 @@
-"""What `compare` reads of two runs: columns as a whole, logits and CAMs shard by shard, in blocks of bounded size."""
+"""What `compare` reads of two runs: columns as a whole, logits and CAMs in blocks of bounded size."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,16 +12,11 @@ from batchcam.commands.compare.matching import Apart, Classes, Matching, match_i
 from batchcam.commands.compare.movement import Pairing, Pairs, judge, same_view
 from batchcam.errors import RunError
 from batchcam.job.console import Progress
+from batchcam.record.rows import cam_blocks
 from batchcam.record.similarity import FUNCTIONS, compare_maps, is_constant
-from batchcam.store.layout import array_shape
-from batchcam.store.plan import Shard
-from batchcam.store.reader import Block, open_checked
+from batchcam.record.study import first_reasons
 from batchcam.store.run import Run
-from batchcam.store.schema import MASTER_FILE, SHARD_FOLDER, sample_arrays
-from batchcam.store.stored_cams import picked_cams, stored_ranks
-
-READ_BYTES = 32 * 2**20
-"""Logits and CAMs of all stored classes read at once."""
+from batchcam.store.stored_cams import stored_ranks
 
 PICKED_BYTES = 64 * 2**20
 """CAMs of the compared classes held at once, of both runs together; where the runs have their samples in another
@@ -68,26 +62,9 @@ def read_side(run: Run) -> Side:
 
 
 def _encoded_ids(run: Run) -> np.ndarray:
-    """Return the sample ids as they are stored: bytes in one block, no objects."""
-    files: list[tuple[Path, Shard | None]] = [(run.path / MASTER_FILE, None)]
-    if not run.complete:
-        files = [(path, shard) for path, _, shard in _shards(run)]
-    parts = []
-    for path, shard in files:
-        with open_checked(path, run.plan, shard) as file:
-            parts.append(file["sample_id"][...].astype("S"))
-    ids = np.concatenate(parts)
-    if len(ids) != len(run):
-        raise RunError(f"{run.path}: {len(ids)} sample ids for {len(run)} samples; see batchcam verify")
-    return ids
-
-
-def _shards(run: Run) -> Iterator[tuple[Path, int, Shard]]:
-    """Yield each shard's file, its first row in the opened run, and the shard."""
-    first = 0
-    for shard in run.shards:
-        yield (run.path if run.path.is_file() else run.path / SHARD_FOLDER / shard.file), first, shard
-        first += shard.count
+    """Return the sample ids as bytes, type S(width): as objects they take ten times the memory."""
+    blocks = (block["sample_id"] for _, block in run.blocks(("sample_id",)))
+    return np.concatenate([np.array([sample_id.encode() for sample_id in ids]) for ids in blocks])
 
 
 def match(old: Side, new: Side) -> tuple[Matching, np.ndarray]:
@@ -194,16 +171,17 @@ class _Picked:
 def _pairing(old: _Picked, new: _Picked, known: np.ndarray, view: np.ndarray) -> np.ndarray:
     finite = np.isfinite(old.cams).all((1, 2)) & np.isfinite(new.cams).all((1, 2))
     old_constant, new_constant = is_constant(old.cams), is_constant(new.cams)
-    conditions = (
-        (~(known & old.has & new.has), Pairing.NO_CLASS),
-        (~(old.stored & new.stored), Pairing.NOT_STORED),
-        (~view, Pairing.OTHER_VIEW),
-        (~finite, Pairing.NOT_FINITE),
-        (old_constant & new_constant, Pairing.CONSTANT_IN_BOTH),
-        (old_constant, Pairing.CONSTANT_IN_OLD),
-        (new_constant, Pairing.CONSTANT_IN_NEW),
+    return first_reasons(
+        {
+            Pairing.NO_CLASS: ~(known & old.has & new.has),
+            Pairing.NOT_STORED: ~(old.stored & new.stored),
+            Pairing.OTHER_VIEW: ~view,
+            Pairing.NOT_FINITE: ~finite,
+            Pairing.CONSTANT_IN_BOTH: old_constant & new_constant,
+            Pairing.CONSTANT_IN_OLD: old_constant,
+            Pairing.CONSTANT_IN_NEW: new_constant,
+        }
     )
-    return np.select([c for c, _ in conditions], [r for _, r in conditions], Pairing.MEASURED).astype(np.uint8)
 
 
 def _pick(run: Run, rows: np.ndarray, classes: np.ndarray, advance: Advance) -> _Picked:
@@ -218,40 +196,14 @@ def _pick(run: Run, rows: np.ndarray, classes: np.ndarray, advance: Advance) -> 
     order = np.argsort(rows, kind="stable")
     cams = np.full((len(rows), *run.plan.grid_size), np.nan, np.float32)
     logits, stored = np.full(len(rows), np.nan, np.float32), np.zeros(len(rows), bool)
-    names = ("logits", "cams") if run.plan.cams == "all" else ("logits", "cams", "cam_class")
-    for part, block in _blocks(run, rows[order], names):
+    for part, picked, block in cam_blocks(run, rows[order], classes[order], ("logits",)):
         places = order[part]
-        wanted, cam_class = classes[places], block.get("cam_class")
+        wanted = classes[places]
         logits[places] = np.where(wanted >= 0, block["logits"][np.arange(len(places)), wanted], np.nan)
-        cams[places] = picked_cams(block["cams"], cam_class, wanted)
-        stored[places] = stored_ranks(cam_class, wanted) >= 0
+        cams[places] = picked
+        stored[places] = stored_ranks(block.get("cam_class"), wanted) >= 0
         advance(len(places))
     return _Picked(logits, cams, classes >= 0, stored)
-
-
-def _blocks(run: Run, rows: np.ndarray, names: tuple[str, ...]) -> Iterator[tuple[slice, Block]]:
-    """Yield arrays of the schema at ascending `rows` in blocks of about READ_BYTES, each with its slice of `rows`.
-
-    From each shard, slices from the first wanted row to the last are read: HDF5 takes long over lists of rows.
-    """
-    arrays = {a.name: a for a in sample_arrays(run.plan.maps) if a.name in names}
-    row_bytes = sum(math.prod(array_shape(a, run.plan, 1)) * np.dtype(a.dtype).itemsize for a in arrays.values())
-    size = max(1, READ_BYTES // row_bytes)
-    for path, first, shard in _shards(run):
-        low, high = np.searchsorted(rows, (first, first + shard.count)).tolist()
-        if low == high:
-            continue
-        run.status[first]  # the run proves a shard before it reads from it
-        with open_checked(path, run.plan, shard) as file:
-            while low < high:
-                stop = low + int(np.searchsorted(rows[low:high], rows[low] + size))
-                begin, end = int(rows[low]) - first, int(rows[stop - 1]) - first + 1
-                block = {}
-                for name in arrays:
-                    values = file[name][begin:end]
-                    block[name] = values if stop - low == end - begin else values[rows[low:stop] - first - begin]
-                yield slice(low, stop), block
-                low = stop
 
 
 def keep(rows: Matching, reasons: np.ndarray) -> Matching:

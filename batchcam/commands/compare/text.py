@@ -6,11 +6,10 @@ from typing import Final
 
 from batchcam.commands.compare.compare import CompareSummary
 from batchcam.commands.compare.exchanges import Exchange
-from batchcam.commands.compare.files import DOCUMENT_FILE
 from batchcam.commands.compare.movement import ClassMovement, Mover, Totals, ranked_classes
 from batchcam.errors import one_line
+from batchcam.record.study import class_lines, counts_text, head_lines
 
-CLASSES_SHOWN: Final = 40
 MOVERS_SHOWN: Final = 10
 TRANSITIONS_SHOWN: Final = 5
 CYCLE_SHOWN: Final = 6
@@ -19,11 +18,10 @@ CYCLE_SHOWN: Final = 6
 def compare_text(summary: CompareSummary) -> str:
     """Return the result of `compare`: what moved, the classes and samples that moved most, and the gates."""
     t = summary.totals
-    apart = [f"{count} {one_line(reason)}" for reason, count in summary.apart.items()]
     head = [
         ("old", f"{summary.old} ({summary.old_samples} samples)"),
         ("new", f"{summary.new} ({summary.new_samples} samples)"),
-        ("compared", "; ".join([f"{t.compared} samples", *apart])),
+        ("compared", counts_text({"samples": t.compared} | summary.apart)),
         ("flips", f"{t.flips} ({_shown(t.flips_percent)} %): {t.fixed} fixed, {t.broken} broken, {t.changed} changed"),
         ("accuracy", _accuracy(t)),
         ("confidence", f"mean {_shown(t.old_confidence)} → {_shown(t.new_confidence)}"),
@@ -33,11 +31,7 @@ def compare_text(summary: CompareSummary) -> str:
         most = summary.transitions[:TRANSITIONS_SHOWN]
         head.append(("moved", ", ".join(f"{m.count} {m.old} → {m.new}" for m in most)))
     head += [("exchanged", exchange_text(exchange)) for exchange in summary.exchanges]
-    head += [("note", note) for note in summary.notes]
-    head += [("gate", gate.reason) for gate in summary.gates]
-    if summary.out is not None:
-        head.append(("written", f"{summary.out}/{DOCUMENT_FILE} and the files it names"))
-    lines = [f"{name:<11} {one_line(value)}" for name, value in head]
+    lines = head_lines(head, summary.notes, summary.out, "compare", (gate.reason for gate in summary.gates))
     return "\n".join([*lines, "", *_class_table(summary.classes), *_mover_table(summary.movers)])
 
 
@@ -73,12 +67,8 @@ def exchange_text(e: Exchange) -> str:
 
 
 def _class_table(classes: list[ClassMovement]) -> list[str]:
-    ranked = ranked_classes(classes)
-    shown = ranked[:CLASSES_SHOWN]
-    width = max([5, *(len(one_line(c.name)) for c in shown)])
-    rows = [f"{'class':<{width}}  labelled  points  fixed  broken  predicted        left  similarity  peak shift"]
-    rows += [f"{one_line(c.name):<{width}}  {_class_line(c)}" for c in shown]
-    return rows + ([f"… and {len(ranked) - len(shown)} more"] if len(ranked) > len(shown) else [])
+    header = "labelled  points  fixed  broken  predicted        left  similarity  peak shift"
+    return class_lines(header, [(c.name, _class_line(c)) for c in ranked_classes(classes)])
 
 
 def _class_line(c: ClassMovement) -> str:

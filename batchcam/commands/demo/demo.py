@@ -10,13 +10,19 @@ import cv2
 import numpy as np
 
 from batchcam.commands.demo import shapes
+from batchcam.commands.demo.config import DemoConfig
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
+from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.train import train
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute, DemoConfig, ExplainConfig, TrainConfig, VerifyConfig
+from batchcam.config import Classifier, Compute
 from batchcam.errors import ConfigError, RunError
 from batchcam.job.console import note
 from batchcam.pictures import heatmap, sheet
+from batchcam.pictures.originals import open_originals
+from batchcam.pictures.overlay import View, overlay
 from batchcam.record import metrics
 from batchcam.store import landing
 from batchcam.store.opening import open_run
@@ -86,7 +92,7 @@ def demo(config: DemoConfig) -> DemoSummary:
         rows = {name: getattr(opened, name)[:] for name in NAMES}
         landing.land(picture, heatmap.write_png(_sheet(out / "images" / "test", opened)))
     landing.remove_stale_partials(out, [picture.name])
-    masks = np.stack([_image(out / "masks" / "test" / i, cv2.IMREAD_GRAYSCALE) > 0 for i in rows["sample_id"]])
+    masks = np.stack([_mask(out / "masks" / "test" / sample_id) for sample_id in rows["sample_id"]])
     cams = heatmap.upsample(predicted_cams(rows), masks.shape[1:])
     return DemoSummary(
         run=str(run),
@@ -112,9 +118,9 @@ def _train_and_explain(config: DemoConfig, checkpoint: Path, run: Path) -> None:
             learning_rate=LEARNING_RATE,
             weight_decay=WEIGHT_DECAY,
             seed=config.seed,
-            image_size=str(IMAGE_SIZE),
-            mean="0.5",
-            std="0.5",
+            image_size=(IMAGE_SIZE,),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
             threads=config.threads,
             device="cpu",
             quiet=config.quiet,
@@ -126,19 +132,21 @@ def _train_and_explain(config: DemoConfig, checkpoint: Path, run: Path) -> None:
 
 def _sheet(folder: Path, run: Run) -> np.ndarray:
     """Return the seed's grid of twenty overlays, spread evenly over the test images."""
-    tiles, captions = [], []
+    originals, tiles, captions = open_originals(run, str(folder)), [], []
     for row in np.linspace(0, len(run) - 1, PICTURES).round().astype(int):
         sample = run[row]
-        image = _image(folder / sample.id, cv2.IMREAD_COLOR)[:, :, ::-1]
-        tiles.append(heatmap.overlay(image, run.map(row), sample.crop_box, "jet"))
+        original = originals.read(sample)
+        if original.image is None:
+            raise RunError(f"{folder / sample.id}: {original.reason}; remove the demo's folder and run it again")
+        tiles.append(overlay(original.image, run.cam(row), View.of(run, sample), sample.image_size).picture)
         wrong = "" if sample.prediction == sample.label else f", is {sample.label}"
         captions.append(f"{sample.prediction} {sample.confidence:.2f}{wrong}")
     return sheet.sheet(tiles, captions)
 
 
-def _image(path: Path, mode: int) -> np.ndarray:
+def _mask(path: Path) -> np.ndarray:
     # imread crashes on a path that is no UTF-8
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), mode)
-    if image is None:
-        raise RunError(f"{path}: cannot read this image; remove the demo's folder and run it again")
-    return image
+    mask = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise RunError(f"{path}: cannot read this mask; remove the demo's folder and run it again")
+    return np.asarray(mask > 0)

@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 import torch
 
+from batchcam.commands.evaluate.config import EvaluateConfig
 from batchcam.commands.explain.assembly import assemble
 from batchcam.commands.train.epochs import predict
-from batchcam.config import DEFAULT_BATCH_SIZE, EvaluateConfig
+from batchcam.config import DEFAULT_BATCH_SIZE
 from batchcam.data.loader import BatchStream, RangeBatches
 from batchcam.job.console import Progress
 from batchcam.job.cpus import loader_processes, warn_of_workers

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from batchcam.config import SAMPLE_TIMEOUT_S, Classifier, read_option_file
+from batchcam.config import Classifier, Compute, MapDataset, read_option_file
 from batchcam.data.callables import load_callable
 from batchcam.data.loader import SampleDataset, prepare
+from batchcam.data.map_source import MapSource
 from batchcam.data.preprocessing import Preprocessing, chosen_preprocessing
 from batchcam.data.sources import Source, match_classes, open_source
 from batchcam.data.timed_source import rest, timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
-from batchcam.network.forward import forward, unwrapped
+from batchcam.network.forward import forward
+from batchcam.network.in_memory import as_checkpoint, copied, unwrapped
 from batchcam.network.model import load_state, network_for
+from batchcam.rules import in_memory
 
 PROBE_SAMPLES = 4
 PROBE_ATTEMPTS = 64  # first samples looked at for readable ones
@@ -32,14 +36,14 @@ class Assembly:
     Attributes:
         checkpoint: the weights and what their file says.
         network: with the weights loaded, in evaluation mode, on the CPU.
-        architecture: its name: torchvision's, or `module:callable`.
+        architecture: its name: torchvision's, `module:callable`, or the class of a network in memory.
         class_names: K names, by class index.
         source: the dataset.
         labels: the dataset's labels as indices into `class_names`, -1 unknown, int64 (n,).
         preprocessing: None when the dataset gives preprocessed tensors.
         probe: the first readable samples as the loader gives them: uint8 (m, 3, H, W) or float (m, C, H, W).
         names_from_dataset: whether only the dataset names the classes.
-        notes: what was chosen or found that the user may not expect, to be told before the work begins.
+        remarks: what was chosen or found that the user may not expect, a line each.
     """
 
     checkpoint: Checkpoint
@@ -51,7 +55,7 @@ class Assembly:
     preprocessing: Preprocessing | None
     probe: Tensor
     names_from_dataset: bool = False
-    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -74,13 +78,16 @@ def normalised(probe: Tensor, preprocessing: Preprocessing | None) -> Tensor:
 
 
 def assemble(
-    classifier: Classifier, data: str, fallback: Preprocessing | None = None, sample_timeout: float = SAMPLE_TIMEOUT_S
+    classifier: Classifier,
+    data: str | MapDataset,
+    fallback: Preprocessing | None = None,
+    sample_timeout: float = Compute().sample_timeout,
 ) -> Assembly:
     """Load the checkpoint, list the dataset, and check that they fit.
 
     Args:
         classifier: the network, as the options say.
-        data: the dataset, as given.
+        data: the dataset, as given, or itself.
         fallback: the preprocessing where neither the checkpoint nor an option says one.
         sample_timeout: seconds after which reading a sample is given up; 0: never.
 
@@ -89,9 +96,9 @@ def assemble(
         DatasetError: it can't be listed, or its classes are not the checkpoint's.
         ConfigError: something that neither file says has to be said by an option.
     """
-    checkpoint = load_checkpoint(classifier.checkpoint)
+    checkpoint = _checkpoint(classifier)
     network, architecture = _network(classifier, checkpoint)
-    source = timed(open_source(data), sample_timeout)
+    source = timed(open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data), sample_timeout)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe, unreadable = _probe(source, preprocessing)
     rest(source)
@@ -107,7 +114,7 @@ def assemble(
         preprocessing=preprocessing,
         probe=probe,
         names_from_dataset=not (checkpoint.class_names or classifier.class_names) and source.class_names is not None,
-        notes=unreadable,
+        remarks=unreadable,
     )
 
 
@@ -117,8 +124,19 @@ def _class_count(network: nn.Module, images: Tensor) -> int:
         return forward(network, images[:1]).shape[1]
 
 
+def _checkpoint(classifier: Classifier) -> Checkpoint:
+    given = classifier.checkpoint
+    if isinstance(given, nn.Module):
+        return as_checkpoint(given)
+    if isinstance(given, Path):
+        return load_checkpoint(given)
+    raise ModelError(f"a {type(given).__name__} is given as the network: expected a checkpoint's path or an nn.Module")
+
+
 def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str]:
     where = str(checkpoint.path)
+    if isinstance(classifier.checkpoint, nn.Module):
+        return copied(classifier.checkpoint).eval(), where
     if classifier.model:
         network = _call(classifier.model)
         if not isinstance(network, nn.Module):
@@ -148,8 +166,8 @@ def _call(model: str) -> object:
 
 def _class_names(classifier: Classifier, checkpoint: Checkpoint, source: Source, class_count: int) -> tuple[str, ...]:
     names = checkpoint.class_names
-    if classifier.class_names:
-        given = _read_class_names(classifier.class_names)
+    if classifier.class_names is not None:
+        given = _given_class_names(classifier.class_names)
         if names and given != names:
             raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
         names = given
@@ -167,11 +185,11 @@ def _class_names(classifier: Classifier, checkpoint: Checkpoint, source: Source,
     return names
 
 
-def _read_class_names(path: Path) -> tuple[str, ...]:
-    lines = read_option_file(path, "--class-names").splitlines()
+def _given_class_names(given: Path | Sequence[str]) -> tuple[str, ...]:
+    lines = read_option_file(given, "--class-names").splitlines() if isinstance(given, Path) else given
     names = tuple(line.strip() for line in lines if line.strip())
     if not names or len(set(names)) != len(names):
-        raise ConfigError(f"--class-names {path}: expected one name a line, each once")
+        raise ConfigError(f"--class-names {given}: expected one name a line, each once")
     return names
 
 

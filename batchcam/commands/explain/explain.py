@@ -10,28 +10,29 @@ from collections.abc import Sequence
 import torch
 
 from batchcam.commands.explain.assembly import assemble
+from batchcam.commands.explain.config import ExplainConfig, ExplainKeywords
 from batchcam.commands.explain.planning import (
+    Settings,
     bytes_of,
-    control_of,
     existing_plan,
     make_plan,
-    method_of,
     origin,
     preflight,
     require_outside_dataset,
+    require_same_kind,
+    settle,
 )
 from batchcam.commands.explain.work import Work, task_record
 from batchcam.commands.merge import MergeSummary, complete_run
-from batchcam.config import ExplainConfig
+from batchcam.config import keywords
 from batchcam.errors import BatchcamError, StoppedEarlyError
 from batchcam.job.console import note
 from batchcam.job.scheduler import Share, local_rank, share, utc_now
 from batchcam.job.stop import Stop
 from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
-from batchcam.network.precision import set_precision
-from batchcam.network.proof import require_identity
-from batchcam.rules import EXACT
+from batchcam.network.precision import set_precision, settings_kept
+from batchcam.network.proof import ExactNetwork, require_identity
 from batchcam.store import landing
 from batchcam.store.manifest import task_file, write_task
 from batchcam.store.plan import Plan, Shard, require_same, write_plan
@@ -82,29 +83,39 @@ class ExplainSummary:
 def explain(config: ExplainConfig) -> ExplainSummary:
     """Explain all samples of the missing shards that are this worker's, and merge when nothing is missing any more.
 
+    Checkpoint and data may be a `torch.nn.Module` and a map-style dataset in memory. The module stays as it is: a copy
+    of it is explained, in evaluation mode; meanwhile its weights take their memory twice.
+
     Raises:
         StoppedEarlyError: a signal, the time limit or a full disk; the same command goes on.
         BatchcamError: anything else that is wrong, before anything is written where possible.
     """
+    config = config.nested()
     with Stop(config.time_limit_s):
         return _explain(config)
 
 
+by_keywords = keywords(ExplainKeywords, explain)
+
+
+@settings_kept()
 def _explain(config: ExplainConfig) -> ExplainSummary:
     require_outside_dataset(config.out, config.data)
     mine = share(config.task)
     device = pick_device(config.compute.device, local_rank())
     existing = existing_plan(config.out)
-    precision = config.compute.precision or (existing.precision if existing else "fp32")
-    set_precision(precision, device, config.compute.threads)
+    if existing:
+        require_same_kind(existing, config.classifier)
+    settings = Settings.of(config, existing)
+    set_precision(settings.precision, device, config.compute.threads)
     assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
-    method, control = method_of(config, existing), control_of(config, existing)
     same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
-    target_layer = config.target_layer or (same_weights.target_layer if same_weights else None)
-    proved = prepare(assembly.network, assembly.normalised_probe(device), method, control, target_layer)
-    if config.identity and method == EXACT:
-        require_identity(proved, "fp32")
-    plan = make_plan(config, existing, assembly, proved, precision)
+    layer = settle(config.target_layer, same_weights, "target_layer", None)
+    images = assembly.normalised_probe(device)
+    explainable = prepare(assembly.network, images, settings.method, settings.control, layer)
+    if config.identity and isinstance(explainable, ExactNetwork):
+        require_identity(explainable, "fp32")
+    plan = make_plan(settings, assembly, explainable, config.identity)
     if existing:
         require_same(config.out, existing, plan)
     landed = landed_shards(config.out, plan)
@@ -116,7 +127,7 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
-    work = Work(config, agreed, assembly, proved, shards, device)
+    work = Work(config, agreed, assembly, explainable, shards, device)
     seconds = _recorded(config, mine, device, work) if shards else 0.0
     complete = len(landed_shards(config.out, agreed)) == len(agreed.shards)
     return _summary(config, agreed, shards, work, seconds, complete_run(config.out) if complete else None)

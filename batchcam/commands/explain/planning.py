@@ -9,34 +9,37 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from batchcam.commands.explain.assembly import Assembly
-from batchcam.config import DEFAULT_BATCH_SIZE, ExplainConfig
+from batchcam.commands.explain.config import ExplainConfig
+from batchcam.config import DEFAULT_BATCH_SIZE, Classifier, MapDataset, Part
 from batchcam.data.sources import dataset_folder
-from batchcam.errors import ConfigError
+from batchcam.errors import ConfigError, RunError
 from batchcam.job.console import counted, note, readable_size
 from batchcam.job.cpus import warn_of_workers
 from batchcam.job.scheduler import Share, utc_now, whereabouts
-from batchcam.network.proof import ExplainableNetwork
-from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, cams_per_sample
+from batchcam.maps.preparation import ExplainableNetwork
+from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, CamSelection, in_memory
 from batchcam.store.layout import shard_bytes
 from batchcam.store.master import master_bytes
 from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
+
+Value = TypeVar("Value")
 
 SHARD_BYTES = 64 * 2**20
 ROW_BYTES = 160  # the columns of one number, and texts
 
 
-def require_outside_dataset(out: Path, data: str) -> None:
+def require_outside_dataset(out: Path, data: str | MapDataset) -> None:
     """Refuse a run among the class folders of its own dataset, which would then have another class for ever.
 
     Raises:
         ConfigError: `out` is the folder of class folders that `data` names, or lies in it.
     """
-    folder = dataset_folder(data)
+    folder = dataset_folder(data) if isinstance(data, str) else None
     if folder is not None and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder)):
         raise ConfigError(
             f"--out {out}: is, or lies in, the dataset: the run would become one of its classes; choose another --out"
@@ -62,60 +65,108 @@ def existing_plan(run: Path) -> Plan | None:
         raise ConfigError(f"--out {run}: not a folder") from error
 
 
-def make_plan(
-    config: ExplainConfig, existing: Plan | None, assembly: Assembly, proved: ExplainableNetwork, precision: str
-) -> Plan:
-    """Return the plan that the options ask for; what they leave open is the existing run's, or a default.
+def require_same_kind(plan: Plan, classifier: Classifier) -> None:
+    """Refuse a file where a run explains a network in memory, and the other way round: their digests never agree.
 
     Raises:
-        ConfigError: --cams names no selection.
+        RunError: the classifier is of the other kind.
+    """
+    if plan.is_in_memory == classifier.is_in_memory:
+        return
+    if plan.is_in_memory:
+        raise RunError(
+            f"this run explains a network {plan.architecture}, and no file has its digest: only the program that has "
+            "the network can go on with it or check it, by batchcam.explain or batchcam.verify"
+        )
+    raise RunError(f"this run explains a checkpoint, {plan.architecture}: name its file instead of a network in memory")
+
+
+def settle(option: Value | None, existing: Plan | None, name: str, default: Value) -> Value:
+    """Return an option, else what the existing run's plan says under `name`, else the default."""
+    if option is not None:
+        return option
+    value: Value = getattr(existing, name) if existing else default
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to explain, as far as it does not depend on the network or the dataset.
+
+    Attributes:
+        precision, method, control, batch_size, cams, maps: see Plan.
+        shard_size: None: chosen by the size of a sample.
+    """
+
+    precision: str
+    method: str
+    control: str
+    batch_size: int
+    shard_size: int | None
+    cams: CamSelection
+    maps: str
+
+    @classmethod
+    def of(cls, config: ExplainConfig, existing: Plan | None) -> Settings:
+        """Return what the options say, or else the existing run, or else the defaults."""
+        method = settle(config.method, existing, "method", EXACT)
+        return cls(
+            precision=settle(config.compute.precision, existing, "precision", "fp32"),
+            method=method,
+            control=settle(config.control, existing, "control", CONTROLS[0]),
+            batch_size=settle(config.compute.batch_size, existing, "batch_size", DEFAULT_BATCH_SIZE),
+            shard_size=settle(config.shard_size, existing, "shard_size", None),
+            cams=settle(config.cams, existing, "cams", CamSelection("all" if method == EXACT else "predicted")),
+            maps=settle(config.maps, existing, "maps", "uint8"),
+        )
+
+
+def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNetwork, identity: bool) -> Plan:
+    """Return the plan of a run.
+
+    Args:
+        settings: how to explain.
+        assembly: the dataset, and what is known of the network.
+        explainable: the network, as `prepare` returned it.
+        identity: whether the identity is claimed for exact CAMs.
+
+    Raises:
+        ConfigError: --cams asks for more classes than there are, or for all with gradients.
     """
     source = assembly.source
     plan = Plan(
         checkpoint_sha256=assembly.checkpoint.sha256,
         dataset_fingerprint=fingerprint(assembly),
         class_names=assembly.class_names,
-        target_layer=proved.target_layer,
+        target_layer=explainable.target_layer,
         preprocessing=(
             assembly.preprocessing.to_dict() if assembly.preprocessing else {"preprocessed": "by the dataset"}
         ),
-        precision=precision,
+        precision=settings.precision,
         architecture=assembly.architecture,
-        identity=config.identity and proved.method == EXACT,
-        method=proved.method,
-        control=control_of(config, existing),
+        identity=identity and settings.method == EXACT,
+        method=settings.method,
+        control=settings.control,
         sample_count=len(source),
         sample_id_bytes=max(len(i.encode()) for i in source.sample_ids),
-        batch_size=config.compute.batch_size or (existing.batch_size if existing else DEFAULT_BATCH_SIZE),
-        shard_size=config.shard_size or (existing.shard_size if existing else 1),
-        cams=config.cams or (existing.cams if existing else "all" if proved.method == EXACT else "predicted"),
-        maps=config.maps or (existing.maps if existing else "uint8"),
-        channels=proved.weight.shape[1],
-        grid_size=proved.grid_size,
+        batch_size=settings.batch_size,
+        shard_size=settings.shard_size or 1,
+        cams=settings.cams,
+        maps=settings.maps,
+        channels=explainable.channels,
+        grid_size=explainable.grid_size,
         input_size=assembly.input_size,
     )
     try:
-        cams_per_sample(plan.cams, len(plan.class_names))
+        plan.cams.count(len(plan.class_names))
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
-    if plan.cams == "all" and plan.method != EXACT:
+    if plan.cams.is_all and not plan.exact:
         raise ConfigError(
             f"--cams all: --method {plan.method} takes a backward pass for each class; choose predicted, "
             "predicted+label or topk:N"
         )
-    if config.shard_size or existing:
-        return plan
-    return dataclasses.replace(plan, shard_size=default_shard_size(plan))
-
-
-def method_of(config: ExplainConfig, existing: Plan | None) -> str:
-    """Return the method that the options or the existing run say; the default is the exact one."""
-    return config.method or (existing.method if existing else EXACT)
-
-
-def control_of(config: ExplainConfig, existing: Plan | None) -> str:
-    """Return which weights become random ones first; the default is none."""
-    return config.control or (existing.control if existing else CONTROLS[0])
+    return plan if settings.shard_size else dataclasses.replace(plan, shard_size=default_shard_size(plan))
 
 
 def fingerprint(assembly: Assembly) -> str:
@@ -163,14 +214,14 @@ def preflight(
         "input " + ", ".join(f"{k} {v}" for k, v in plan.preprocessing.items()),
     ]
     note("; ".join(parts), config.quiet)
-    if plan.control != CONTROLS[0]:
+    if plan.is_control:
         note(f"control: the weights of {CONTROL_WORDS[plan.control]} are random", quiet=False)
     if plan.precision == "fp16" and device.type == "cpu":
         note("warning: fp16 on a CPU is many times slower than fp32; bf16 is made for it", quiet=False)
     warn_of_workers(config.compute.workers)
     if assembly.names_from_dataset:
         note("class names: the dataset's, in its order; the checkpoint has none", config.quiet)
-    for remark in (*assembly.notes, *assembly.source.notes):
+    for remark in (*assembly.remarks, *assembly.source.notes):
         note(remark, config.quiet)
     if size > free:
         warning = f"{folder} may be too small: {readable_size(free)} free for up to {readable_size(size)}"
@@ -183,7 +234,7 @@ def preflight(
 def origin(config: ExplainConfig) -> dict[str, Any]:
     """Return where the run comes from, for run.json: recorded once, and no part of any shard."""
     return {
-        "options": _plain(dataclasses.asdict(config)),
+        "options": _plain(config),
         "command": sys.argv,
         "folder": _folder(),  # which relative paths in the options start from
         "created": utc_now(),
@@ -199,6 +250,9 @@ def _folder() -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return str(value) if isinstance(value, Path) else value
+    """Return a config as JSON types, and of what is in memory its class."""
+    if isinstance(value, Part):
+        return {name: _plain(each) for name, each in vars(value).items()}
+    if isinstance(value, (Path, CamSelection)):
+        return str(value)
+    return value if value is None or isinstance(value, (str, int, float, list, tuple)) else in_memory(value)

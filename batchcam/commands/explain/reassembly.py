@@ -4,38 +4,48 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
+
 from batchcam.commands.explain.assembly import Assembly, assemble
-from batchcam.commands.explain.planning import fingerprint
-from batchcam.config import Classifier
+from batchcam.commands.explain.planning import fingerprint, require_same_kind
+from batchcam.config import Classifier, MapDataset
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
+from batchcam.maps.preparation import ExplainableNetwork, prepare
 from batchcam.store.plan import Plan
 
 
-def reassemble(plan: Plan, classifier: Classifier, data: str) -> Assembly:
-    """Return what the run worked with.
+def reassemble(
+    plan: Plan, classifier: Classifier, data: str | MapDataset, device: torch.device
+) -> tuple[Assembly, ExplainableNetwork]:
+    """Return what the run worked with, and the network as the run explained it.
 
     Args:
         plan: of the run; says the architecture and the preprocessing where checkpoint and options do not.
         classifier: the run's checkpoint.
         data: the run's dataset.
+        device: where the network is to run.
 
     Raises:
         CheckpointError: the checkpoint is not the run's.
         DatasetError: the dataset is not the run's.
         ConfigError: the preprocessing is not the run's, or its --model is not given again.
     """
-    if not (classifier.arch or classifier.model):
+    require_same_kind(plan, classifier)
+    if not (classifier.arch or classifier.model or classifier.is_in_memory):
         if ":" in plan.architecture:  # never code that a run names
             raise ConfigError(f"this run was made with --model {plan.architecture}: give it again")
         classifier = dataclasses.replace(classifier, arch=plan.architecture)
     # a run over preprocessed tensors has none
-    told = Preprocessing.from_dict(plan.preprocessing) if "image_size" in plan.preprocessing else None
-    assembly = assemble(classifier, data, told)
+    preprocessing = Preprocessing.from_dict(plan.preprocessing) if "image_size" in plan.preprocessing else None
+    assembly = assemble(classifier, data, preprocessing)
     if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
         raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
     if fingerprint(assembly) != plan.dataset_fingerprint:
-        raise DatasetError(f"{data}: not the dataset of this run: its sample ids, labels or sizes differ")
-    if (assembly.preprocessing and assembly.preprocessing != told) or assembly.input_size != plan.input_size:
+        raise DatasetError(
+            f"{assembly.source.spec}: not the dataset of this run: its sample ids, labels or sizes differ"
+        )
+    if (assembly.preprocessing and assembly.preprocessing != preprocessing) or assembly.input_size != plan.input_size:
         raise ConfigError(f"the run's preprocessing is another one: {dict(plan.preprocessing)}; leave the options out")
-    return assembly
+    images = assembly.normalised_probe(device)
+    return assembly, prepare(assembly.network, images, plan.method, plan.control, plan.target_layer)

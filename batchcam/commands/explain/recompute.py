@@ -2,72 +2,75 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
 
 from batchcam.commands.explain.reassembly import reassemble
-from batchcam.config import VerifyConfig
+from batchcam.config import Classifier, MapDataset
 from batchcam.data.loader import LoadedBatch, collate
 from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request
-from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
-from batchcam.network.precision import set_precision
+from batchcam.network.precision import set_precision, settings_kept
 from batchcam.rules import RECOMPUTE_TOLERANCE, Status
+from batchcam.store.files import RunFiles
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import Plan, Shard
-from batchcam.store.reader import open_checked
+from batchcam.store.run import Run
 from batchcam.store.schema import SHARD_FOLDER
 
+STORED: Final = ("input_sha256", "status", "logits", "cams", "cam_class")
 
-def recompute(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> tuple[int, list[Finding]]:
-    """Explain `config.recompute` samples of the `sound` shards again; return how many, and what differs.
+
+@settings_kept()
+def recompute(
+    run: Path,
+    plan: Plan,
+    drawn: Sequence[tuple[Shard, list[int]]],
+    classifier: Classifier,
+    data: str | MapDataset,
+    device: str,
+) -> list[Finding]:
+    """Explain samples of a run again; return what differs.
+
+    Args:
+        run: the run directory.
+        plan: of it.
+        drawn: positions of samples in the dataset, in batches of one shard each.
+        classifier: the run's checkpoint.
+        data: the run's dataset.
+        device: where.
 
     Raises:
         CheckpointError: the checkpoint is not the run's.
         DatasetError: the dataset is not the run's.
         ConfigError: the preprocessing is not the run's.
     """
-    if config.classifier is None or config.data is None:
-        raise ValueError("recompute needs a classifier and data")
-    device = pick_device(config.device)
-    set_precision(plan.precision, device)
-    assembly = reassemble(plan, config.classifier, config.data)
-    proved = prepare(assembly.network, assembly.normalised_probe(device), plan.method, plan.control, plan.target_layer)
+    picked = pick_device(device)
+    set_precision(plan.precision, picked)
+    assembly, explainable = reassemble(plan, classifier, data, picked)
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
-    drawn = _draw(config, plan, sound)
     found: list[Finding] = []
-    with Explainer(proved, assembly.preprocessing, request, device) as explainer:
+    with (
+        Explainer(explainable, assembly.preprocessing, request, picked) as explainer,
+        # all shards, sound or not: a row is its sample's position in the dataset
+        Run(run, plan, plan.shards, False, RunFiles(run, plan, None)) as record,
+    ):
         for shard, indices in drawn:
             stop_if_asked()
             batch = collate([assembly.dataset[i] for i in indices])
             explained = explainer(batch.pixels, assembly.labels[indices], batch.unreadable)
-            found += _compare(config.run, plan, shard, batch, explained)
-    return sum(len(indices) for _, indices in drawn), found
+            found += _compare(record, shard, batch, explained)
+    return found
 
 
-def _draw(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> list[tuple[Shard, list[int]]]:
-    """Return dataset positions drawn without repetition, in batches of one shard each."""
-    total = sum(s.count for s in sound)
-    chosen = np.random.default_rng(config.seed).choice(total, min(config.recompute, total), replace=False)
-    # `chosen` counts sound samples only
-    starts = itertools.accumulate((s.count for s in sound), initial=0)
-    drawn = []
-    for shard, start in zip(sound, starts, strict=False):
-        own = np.sort(chosen[(chosen >= start) & (chosen < start + shard.count)]) - start + shard.first
-        drawn += [(shard, own[i : i + plan.batch_size].tolist()) for i in range(0, len(own), plan.batch_size)]
-    return drawn
-
-
-def _compare(run: Path, plan: Plan, shard: Shard, batch: LoadedBatch, explained: ExplainedBatch) -> Iterator[Finding]:
-    name = f"{SHARD_FOLDER}/{shard.file}"
-    rows = batch.indices.numpy() - shard.first
-    with open_checked(run / name, plan, shard) as file:
-        stored = {n: file[n][rows] for n in ("input_sha256", "status", "logits", "cams", "cam_class")}
+def _compare(record: Run, shard: Shard, batch: LoadedBatch, explained: ExplainedBatch) -> Iterator[Finding]:
+    name, plan = f"{SHARD_FOLDER}/{shard.file}", record.plan
+    stored = {array: getattr(record, array)[batch.indices.numpy()] for array in STORED}
     same_input = (stored["input_sha256"] == batch.sha256.numpy()).all(1)
     yield from _finding(
         Kind.INPUT_CHANGED, name, "input_sha256", ~same_input, batch.indices, "the stored image is another one now"
@@ -79,12 +82,12 @@ def _compare(run: Path, plan: Plan, shard: Shard, batch: LoadedBatch, explained:
     both = ~unreadable & ~batch.unreadable & same_input
     same_classes = (stored["cam_class"] == explained.cam_class).all(1)
     for array, now in (("logits", explained.logits), ("cams", explained.cams)):
-        then = stored[array].reshape(len(rows), -1)
+        then = stored[array].reshape(len(both), -1)
         most = RECOMPUTE_TOLERANCE[plan.precision]
         scale = np.maximum(1e-6, np.nanmax(np.abs(np.where(np.isfinite(then), then, 0)), axis=1))
         near = np.isclose(
             then,
-            now.reshape(len(rows), -1),
+            now.reshape(len(both), -1),
             rtol=0,
             atol=most * scale[:, None],
             equal_nan=True,

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import torchvision
 
-from batchcam import __version__
+import batchcam
 from batchcam.commands.explain.assembly import Assembly
-from batchcam.config import ExplainConfig
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
 from batchcam.errors import stopped_by
 from batchcam.job.console import Progress, note
@@ -24,7 +24,7 @@ from batchcam.job.cpus import loader_processes
 from batchcam.job.scheduler import Share, utc_now, whereabouts
 from batchcam.job.stop import reason_to_stop
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request, Submitted
-from batchcam.network.proof import ExplainableNetwork
+from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.store.compression import COMPRESSOR
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter, has_landed
@@ -44,7 +44,7 @@ class Work:
         config: ExplainConfig,
         plan: Plan,
         assembly: Assembly,
-        proved: ExplainableNetwork,
+        explainable: ExplainableNetwork,
         shards: Sequence[Shard],
         device: torch.device,
     ) -> None:
@@ -54,7 +54,7 @@ class Work:
         self._stages = dict.fromkeys(STAGES, 0.0)
         self._landing_s = 0.0
         self._samples = 0
-        self._config, self._plan, self._assembly, self._proved = config, plan, assembly, proved
+        self._config, self._plan, self._assembly, self._explainable = config, plan, assembly, explainable
         self._shards, self._device = shards, device
         self._begun: collections.deque[Shard] = collections.deque()
         self._before: list[LandedShard] = []
@@ -101,16 +101,15 @@ class Work:
         self._unreadable_under_way = 0
 
     def _explain(self, tell: Callable[[], None], processes: int) -> None:
-        plan, assembly, proved = self._plan, self._assembly, self._proved
+        plan, assembly, explainable = self._plan, self._assembly, self._explainable
         request = Request(plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity)
-        weight, bias = proved.weight.cpu().numpy(), proved.bias.cpu().numpy()
         total = sum(s.count for s in self._shards)
         with (
             # forks the loader processes, before any thread of the writer starts
             BatchStream(assembly.dataset, self._index_lists(), processes, self._device) as batches,
-            Explainer(proved, assembly.preprocessing, request, self._device) as explainer,
+            Explainer(explainable, assembly.preprocessing, request, self._device) as explainer,
             Progress("explain", total, "images", self._config.quiet) as progress,
-            ShardWriter(self._config.out, plan, weight, bias) as writer,
+            ShardWriter(self._config.out, plan, *explainable.classifier()) as writer,
         ):
             writer.landed[:0] = self._before
             self.landed = writer.landed  # also what lands after an error
@@ -228,7 +227,7 @@ def task_record(config: ExplainConfig, mine: Share, device: torch.device) -> dic
         "threads": torch.get_num_threads(),
         "workers": loader_processes(config.compute.workers),
         "versions": {
-            "batchcam": __version__,
+            "batchcam": batchcam.__version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,

@@ -3,82 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from batchcam.commands.export import png, table, virelay, wsol
+from batchcam.commands.export.config import TAKES, ExportConfig
 from batchcam.commands.export.folder import ExportFolder, identity_of
-from batchcam.config import require_outside
-from batchcam.errors import ConfigError
 from batchcam.job.console import Progress
-from batchcam.pictures import heatmap
 from batchcam.pictures.originals import open_originals
 from batchcam.pictures.protocol import PROTOCOL_SIZE
 from batchcam.record.asked import open_asked
 from batchcam.record.rows import Advance, Outcome, Target
 from batchcam.store.run import Run
-
-FORMATS: Final = ("virelay", "wsol", "png", "csv", "parquet")
-TARGETS: Final = ("predicted", "label")
-TAKES: Final = {
-    "data": ("virelay", "png"),
-    "target": ("virelay", "wsol", "png"),
-    "size": ("virelay", "wsol"),
-    "palette": ("png",),
-}
-"""Which formats an option is for."""
-
-FILE_ENDINGS: Final = (".csv", ".parquet")
-LARGEST_SIDE: Final = 4096
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportConfig:
-    """What `export` is asked.
-
-    Attributes:
-        run: the run directory, or one of its shards.
-        to: one of FORMATS.
-        out: folder to write; new, empty, or an earlier call of the same export, which goes on.
-        data: where the original images are; None: where the run found them, if they are still there.
-        target: class explained: predicted or label; None: label for wsol, predicted for the others.
-        size: HxW of the maps, or input (the network's), or for virelay grid (raw cells); None: 224x224 for wsol,
-            input for virelay.
-        palette: of the overlays; None: viridis.
-        partial: leave out files that are gone or damaged.
-        quiet: no progress.
-    """
-
-    run: Path
-    to: str
-    out: Path
-    data: str | None = None
-    target: str | None = None
-    size: str | None = None
-    palette: str | None = None
-    partial: bool = False
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what can't be meant.
-
-        Raises:
-            ConfigError: an option is unknown, or not one of this format, or the folder is named like a file.
-        """
-        _require_one_of("--to", self.to, FORMATS)
-        for name, formats in TAKES.items():
-            if getattr(self, name) is not None and self.to not in formats:
-                raise ConfigError(f"--{name}: not an option of {self.to}, only of {', '.join(formats)}")
-        if self.target is not None:
-            _require_one_of("--target", self.target, TARGETS)
-        if self.palette is not None:
-            _require_one_of("--palette", self.palette, tuple(heatmap.PALETTES))
-        if self.size not in (None, "input") and (self.size, self.to) != ("grid", "virelay"):
-            _sides(str(self.size))
-        if self.out.suffix.lower() in FILE_ENDINGS and not self.out.is_dir():
-            raise ConfigError(f"--out {self.out}: a folder is made: name it without the ending")
-        require_outside(self.out, self.run)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,23 +107,10 @@ def _size(config: ExportConfig, run: Run) -> tuple[int, int] | None:
         return PROTOCOL_SIZE
     if config.to not in TAKES["size"] or config.size == "grid":
         return None
-    return run.plan.input_size if config.size in (None, "input") else _sides(str(config.size))
+    return config.size if isinstance(config.size, tuple) else run.plan.input_size
 
 
 def _incomplete(run: Run) -> str:
     state = f"{len(run.lost)} files of the run are damaged or gone" if run.lost else "the run is not complete"
     done, planned = len(run.shards), len(run.plan.shards)
     return f"{state}: {done} of {planned} shards, {len(run)} of {run.plan.sample_count} samples"
-
-
-def _sides(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text, re.ASCII)
-    height, width = (int(side) for side in match.groups()) if match else (0, 0)
-    if not match or max(height, width) > LARGEST_SIDE:
-        raise ConfigError(f"--size {text}: want HxW of at most {LARGEST_SIDE}, input, or grid (virelay)")
-    return height, width
-
-
-def _require_one_of(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{option} {value}: choose one of {', '.join(known)}")

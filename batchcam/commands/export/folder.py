@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from batchcam.errors import RunError
-from batchcam.record.names import cell
+from batchcam.record.names import csv_table
 from batchcam.store import landing
 from batchcam.store.document import canonical
 from batchcam.store.plan import Plan
 
 EXPORT_FILE: Final = "export.json"
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """Changes with the files of any format, so that a newer batchcam does not go on with an older one's export."""
 
 
@@ -75,13 +73,8 @@ class ExportFolder:
         landing.land(path, data)
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Land a CSV file: UTF-8, a header line; texts as `names.cell` has them, None an empty cell."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(header)
-        for row in rows:
-            writer.writerow([cell(v) if isinstance(v, str) else v for v in row])
-        self.write(name, buffer.getvalue().encode())
+        """Land a CSV file, see `names.csv_table`."""
+        self.write(name, csv_table(header, rows))
 
     def finish(self) -> None:
         """Remove the temporary files that an earlier call, killed while it wrote, left beside its files."""

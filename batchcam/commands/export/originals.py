@@ -56,6 +56,6 @@ def search_notes(where: str | None, counts: np.ndarray, instead: str) -> list[st
     told = {
         State.MISSING: f"not found ({searched})",
         State.CHANGED: "no longer those explained",
-        State.UNREADABLE: "not decoded by OpenCV",
+        State.UNREADABLE: "not decoded as the worker decoded them",
     }
     return [f"{counts[kind]} images {words}: {instead}" for kind, words in told.items() if counts[kind]]

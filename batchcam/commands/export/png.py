@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-import cv2
 import numpy as np
 
 from batchcam.commands.export.folder import ExportFolder
 from batchcam.commands.export.originals import search_notes
 from batchcam.pictures import heatmap
-from batchcam.pictures.originals import Originals, State
+from batchcam.pictures.originals import ORIGIN, Originals, State
+from batchcam.pictures.overlay import View, overlay
 from batchcam.record.rows import (
     Advance,
     Choice,
     Outcome,
     Target,
-    batches,
+    cam_blocks,
     choose,
     class_names,
     file_names,
     status_words,
-    target_cams,
 )
 from batchcam.record.similarity import says_nothing
 from batchcam.store.run import Run
@@ -35,8 +35,8 @@ ENDING: Final = ".png"
 LARGEST_SIDE: Final = 1024
 """Longest side of an overlay, in pixels: a photo of 12 megapixels would make a PNG of 20 MB."""
 
-GREY: Final = 128
-BATCH: Final = 64
+MAP_BYTES: Final = 5
+"""Held for each pixel of a map that is upsampled and normalised."""
 
 HEADER: Final = (
     *("sample_index", "sample_id", "label_name", "prediction_name", "confidence"),
@@ -50,94 +50,60 @@ def write(
     """Write an overlay and a grey-level map for each sample, and an index of all samples, last.
 
     The map is the class's CAM, bilinear to the network's input size, min-max to 0…255: for the predicted class the
-    one that the run stores. Where the original image is not found, or is another one by now, the heatmap lies on
-    grey, in a folder of its own; a rerun looks for these images again.
+    one that the run stores. Where the original image is not found, or is another one by now, grey stands for it, in a
+    folder of its own; a rerun looks for these images again.
 
     Args:
         run: an open run.
         folder: where to.
         originals: where the images are.
         target: class explained.
-        palette: one of `heatmap.PALETTES`.
-        advance: told of each batch.
+        palette: one of `rules.PALETTES`.
+        advance: told of each sample.
     """
     choice = choose(run, target, finite=True)
     names = file_names(run, choice.rows, ENDING, folder.folds_case)
     states = np.zeros(len(names), np.int64)
-    constant = 0
-    row_bytes = run.plan.input_size[0] * run.plan.input_size[1] * 8
-    for part in batches(run, len(names), row_bytes, BATCH):
-        rows = choice.rows[part]
-        maps, empty = _maps(run, rows, choice.classes[part], target)
-        constant += empty
-        samples = zip(rows.tolist(), names[part], maps, _origins(run, rows), strict=True)
-        states[part] = [_draw(folder, originals, name, map_, origin, palette) for _, name, map_, origin in samples]
-        advance(len(rows))
+    constant, writer = 0, _Writer(folder, originals, run.plan.input_size, palette)
+    stored = ("maps",) if target == "predicted" and run.plan.maps == "uint8" else ()
+    columns, held = (*stored, "crop_box", *ORIGIN), MAP_BYTES * run.plan.input_size[0] * run.plan.input_size[1]
+    for part, cams, block in cam_blocks(run, choice.rows, choice.classes, columns, held):
+        constant += int(says_nothing(cams).sum())
+        maps = block["maps"] if stored else heatmap.normalise(heatmap.upsample(cams, run.plan.input_size))[0]
+        for at, name in enumerate(names[part]):
+            states[part.start + at] = writer.write(name, maps[at], cams[at], block, at)
+            advance(1)
     folder.write_table(INDEX_FILE, HEADER, _index(run, choice, names, states))
     counts = np.bincount(states, minlength=len(State))
     notes = search_notes(originals.where, counts, f"heatmap on grey, in {GREY_FOLDER}/")
     if constant:
-        notes.append(f"{constant} maps are zero: the CAM is constant")
+        notes.append(f"{constant} maps are zero, and their images shown alone: the CAM is constant")
     return choice.outcome(*notes, changed=int(counts[State.CHANGED]))
 
 
-Origin = tuple[str, bytes, list[int], list[float]]
-"""Sample id, digest, (height, width) and crop box of an original image."""
+@dataclasses.dataclass(frozen=True)
+class _Writer:
+    """Writes what is not there of a sample's two pictures."""
 
+    folder: ExportFolder
+    originals: Originals
+    input_size: tuple[int, int]
+    palette: str
 
-def _origins(run: Run, rows: np.ndarray) -> Iterator[Origin]:
-    digests = (digest.tobytes() for digest in run.input_sha256[rows])
-    sizes, boxes = run.image_size[rows].tolist(), run.crop_box[rows].tolist()
-    return zip(run.sample_id[rows].tolist(), digests, sizes, boxes, strict=True)
-
-
-def _maps(run: Run, rows: np.ndarray, classes: np.ndarray, target: Target) -> tuple[np.ndarray, int]:
-    """Return normalised maps, uint8 (n, H, W), and how many of them say nothing."""
-    cams = target_cams(run, rows, classes)
-    empty = int(says_nothing(cams).sum())
-    if target == "predicted" and run.plan.maps == "uint8":
-        return run.maps[rows], empty
-    return heatmap.normalise(heatmap.upsample(cams, run.plan.input_size))[0], empty
-
-
-def _draw(
-    folder: ExportFolder, originals: Originals, name: str, map_: np.ndarray, origin: Origin, palette: str
-) -> State:
-    """Write the pictures of one sample that are not there; return what became of its image."""
-    map_file, overlay_file = f"{MAP_FOLDER}/{name}{ENDING}", f"{OVERLAY_FOLDER}/{name}{ENDING}"
-    if not folder.has(map_file):
-        folder.write(map_file, heatmap.write_png(map_))
-    if folder.has(overlay_file):
-        return State.FOUND
-    sample_id, digest, size, box = origin
-    original = originals.find(sample_id, digest.hex(), (size[0], size[1]))
-    found = original.state
-    if original.image is not None:
-        picture = _overlay(original.image, map_, box, palette)
-        if picture is not None:
-            folder.write(overlay_file, heatmap.write_png(picture))
-            return found
-        found = State.UNREADABLE
-    grey_file = f"{GREY_FOLDER}/{name}{ENDING}"
-    if not folder.has(grey_file):
-        height, width = map_.shape
-        grey = np.full((height, width, 3), GREY, np.uint8)
-        folder.write(grey_file, heatmap.write_png(heatmap.overlay(grey, map_, (0, 0, width, height), palette)))
-    return found
-
-
-def _overlay(image: np.ndarray, map_: np.ndarray, box: list[float], palette: str) -> np.ndarray | None:
-    """Return the overlay, at most LARGEST_SIDE pixels wide and high; None where the box misses the image."""
-    shrink = min(1.0, LARGEST_SIDE / max(image.shape[:2]))
-    if shrink < 1:
-        height, width = (max(1, round(side * shrink)) for side in image.shape[:2])
-        scale_x, scale_y = width / image.shape[1], height / image.shape[0]
-        box = [box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y]
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    try:
-        return heatmap.overlay(image, map_, box, palette)
-    except ValueError:
-        return None
+    def write(self, name: str, map_: np.ndarray, cam: np.ndarray, block: Mapping[str, np.ndarray], at: int) -> State:
+        """Write the pictures of sample `at` of a block; return what became of its image."""
+        map_file, overlay_file = f"{MAP_FOLDER}/{name}{ENDING}", f"{OVERLAY_FOLDER}/{name}{ENDING}"
+        if not self.folder.has(map_file):
+            self.folder.write(map_file, heatmap.write_png(map_))
+        if self.folder.has(overlay_file):
+            return State.FOUND
+        original = self.originals.of(block, at)
+        file = overlay_file if original.state is State.FOUND else f"{GREY_FOLDER}/{name}{ENDING}"
+        if not self.folder.has(file):
+            view = View(block["image_size"][at].tolist(), block["crop_box"][at].tolist(), self.input_size)
+            drawn = overlay(original.image, cam, view, view.fitted((LARGEST_SIDE, LARGEST_SIDE)), self.palette)
+            self.folder.write(file, heatmap.write_png(drawn.picture))
+        return original.state
 
 
 def _index(run: Run, choice: Choice, names: list[str], states: np.ndarray) -> Iterator[tuple[object, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import h5py
@@ -18,8 +18,9 @@ from batchcam.commands.export.folder import ExportFolder
 from batchcam.commands.export.originals import network_view, search_notes
 from batchcam.errors import RunError, one_line
 from batchcam.pictures import heatmap
-from batchcam.pictures.originals import Originals, State
-from batchcam.record.rows import Advance, Choice, Outcome, Target, choose, class_names, target_cams
+from batchcam.pictures.originals import ORIGIN, Originals, State
+from batchcam.pictures.overlay import GREY
+from batchcam.record.rows import Advance, Choice, Outcome, Target, cam_blocks, choose, class_names
 from batchcam.record.similarity import says_nothing
 from batchcam.store.layout import new_file
 from batchcam.store.run import Run
@@ -32,16 +33,15 @@ SAMPLES_FILE: Final = "samples.csv"
 PART_FOLDER: Final = "parts"
 
 CHANNELS: Final = 3  # with one channel, 7 of the viewer's 8 colour maps fail
-PART_BYTES: Final = 32 * 2**20
 CHUNK_PIXELS: Final = 2048
 """Most pixels of one channel in a chunk: its three equal channels then lie within deflate's window of 32 KiB."""
 
-GREY: Final = 128
+NAMES: Final = ("logits", "sample_index", "crop_box", *ORIGIN)
 STRATEGIES: Final = {"predicted": "predicted_label", "label": "true_label"}
 
 
 class Part:
-    """Consecutive exported samples of one shard, and their files; a part's content depends on its shard alone."""
+    """Exported samples of one block of a shard, and their files; a part's content depends on its shard alone."""
 
     def __init__(self, first: int, places: slice) -> None:
         """Hold exported samples `places`, from the dataset's sample `first` on."""
@@ -67,11 +67,14 @@ def write(
     choice = choose(run, target, finite=True)
     if len(choice.rows) >= 2**32:
         raise RunError(f"{run.path}: more samples than ViRelAy can count")
-    parts = list(_parts(run, choice, size or run.plan.grid_size))
-    states, constant = np.zeros(len(choice.rows), np.uint8), 0
-    for part in parts:
-        constant += _write_attribution(run, folder, choice, part, size)
-        states[part.places] = _write_input(run, folder, originals, choice, part)
+    parts, states, constant = [], np.zeros(len(choice.rows), np.uint8), 0
+    floats, pixels = (CHANNELS * side[0] * side[1] for side in (size or run.plan.grid_size, run.plan.input_size))
+    for places, cams, block in cam_blocks(run, choice.rows, choice.classes, NAMES, 4 * floats + pixels):
+        part = Part(int(block["sample_index"][0]), places)
+        constant += int(says_nothing(cams).sum())
+        _write_attribution(folder, part, cams, block["logits"], size)
+        states[places] = _write_input(folder, originals, part, block, run.plan.input_size)
+        parts.append(part)
         advance(part.count)
     _write_masters(run, folder, choice, parts, size)
     _write_samples(run, folder, choice, states)
@@ -87,59 +90,39 @@ def write(
     return choice.outcome(*notes, changed=int(counts[State.CHANGED]))
 
 
-def _parts(run: Run, choice: Choice, size: tuple[int, int]) -> Iterator[Part]:
-    """Yield the parts: each shard cut every so many samples, whether they are exported or not."""
-    floats = CHANNELS * max(size[0] * size[1], run.plan.input_size[0] * run.plan.input_size[1] // 4)
-    cams = run.plan.maps_per_sample * run.plan.grid_size[0] * run.plan.grid_size[1]
-    step = max(1, PART_BYTES // (4 * (floats + cams)))
-    start = 0
-    for shard in run.shards:
-        for offset in range(0, shard.count, step):
-            ends = start + offset, start + min(offset + step, shard.count)
-            low, high = np.searchsorted(choice.rows, ends)
-            if low < high:
-                yield Part(shard.first + offset, slice(int(low), int(high)))
-        start += shard.count
-
-
-def _write_attribution(run: Run, folder: ExportFolder, choice: Choice, part: Part, size: tuple[int, int] | None) -> int:
-    """Write CAMs and logits of a part unless they are there; return how many CAMs are constant."""
-    rows = choice.rows[part.places]
-    cams = target_cams(run, rows, choice.classes[part.places])
-    constant = int(says_nothing(cams).sum())
+def _write_attribution(
+    folder: ExportFolder, part: Part, cams: np.ndarray, logits: np.ndarray, size: tuple[int, int] | None
+) -> None:
+    """Write CAMs and logits of a part unless they are there."""
     if folder.has(part.attribution):
-        return constant
+        return
     maps = heatmap.upsample(cams, size) if size else cams
-    # the viewer sums the channels
-    channels = np.broadcast_to((maps / np.float32(CHANNELS))[:, None], (len(rows), CHANNELS, *maps.shape[1:]))
     height, width = maps.shape[1:]
+    # the viewer sums the channels
+    channels = np.broadcast_to((maps / np.float32(CHANNELS))[:, None], (len(maps), CHANNELS, height, width))
     chunk = (1, CHANNELS, max(1, min(height, CHUNK_PIXELS // width)), width)
     buffer = io.BytesIO()
     with new_file(buffer) as file:
         _create(file, "attribution", channels, chunks=chunk, compression="gzip", compression_opts=1, shuffle=True)
-        _create(file, "prediction", run.logits[rows])
+        _create(file, "prediction", logits)
     folder.write(part.attribution, buffer.getvalue())
-    return constant
 
 
-def _write_input(run: Run, folder: ExportFolder, originals: Originals, choice: Choice, part: Part) -> np.ndarray:
+def _write_input(
+    folder: ExportFolder, originals: Originals, part: Part, block: Mapping[str, np.ndarray], size: tuple[int, int]
+) -> np.ndarray:
     """Write the images of a part unless all of them are there; return what became of each, uint8 (n,)."""
     before = _states(folder, part)
     if before is not None and (originals.where is None or (before == State.FOUND).all()) and folder.has(part.input):
         return before
-    rows, size = choice.rows[part.places], run.plan.input_size
-    pixels = np.full((len(rows), CHANNELS, *size), GREY, np.uint8)
-    states = np.zeros(len(rows), np.uint8)
-    digests, sizes, boxes = run.input_sha256[rows], run.image_size[rows].tolist(), run.crop_box[rows].tolist()
-    for at, sample_id in enumerate(run.sample_id[rows].tolist()):
-        original = originals.find(sample_id, digests[at].tobytes().hex(), (sizes[at][0], sizes[at][1]))
-        found = original.state
-        view = None if original.image is None else network_view(original.image, boxes[at], size)
+    pixels = np.full((part.count, CHANNELS, *size), GREY, np.uint8)
+    states = np.zeros(part.count, np.uint8)
+    for at, box in enumerate(block["crop_box"].tolist()):
+        original = originals.of(block, at)
+        view = None if original.image is None else network_view(original.image, box, size)
         if view is not None:
             pixels[at] = view.transpose(2, 0, 1)
-        elif original.image is not None:
-            found = State.UNREADABLE
-        states[at] = found
+        states[at] = State.UNREADABLE if view is None and original.image is not None else original.state
     buffer = io.BytesIO()
     with new_file(buffer) as file:
         _create(file, "data", pixels, chunks=(1, *pixels.shape[1:]), compression="gzip", compression_opts=1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from batchcam.commands.export.folder import ExportFolder
 from batchcam.pictures.protocol import relative_boxes, score_map
-from batchcam.record.rows import Advance, Choice, Outcome, Target, batches, choose, file_names, target_cams
+from batchcam.record.rows import Advance, Choice, Outcome, Target, cam_blocks, choose, file_names
 from batchcam.record.similarity import says_nothing
 from batchcam.store.run import Run
 
@@ -35,10 +35,8 @@ def write(run: Run, folder: ExportFolder, target: Target, size: tuple[int, int],
     choice = choose(run, target, finite=False)
     names = file_names(run, choice.rows, ENDING, folder.folds_case)
     zeros = outside = 0
-    for part in batches(run, len(names), 8 * size[0] * size[1]):
-        rows = choice.rows[part]
-        cams = target_cams(run, rows, choice.classes[part])
-        boxes = relative_boxes(run.crop_box[rows], run.image_size[rows])
+    for part, cams, block in cam_blocks(run, choice.rows, choice.classes, ("crop_box", "image_size")):
+        boxes = relative_boxes(block["crop_box"], block["image_size"])
         nothing = says_nothing(cams)
         zeros += int(nothing.sum())
         outside += int(((boxes[:, :2] > 0) | (boxes[:, 2:] < 1)).any(1).sum())
@@ -46,7 +44,7 @@ def write(run: Run, folder: ExportFolder, target: Target, size: tuple[int, int],
             file = f"{MAP_FOLDER}/{name}{ENDING}"
             if not folder.has(file):
                 folder.write(file, _npy(np.zeros(size) if empty else score_map(cam, box, size)))
-        advance(len(rows))
+        advance(len(cams))
     _write_metadata(run, folder, choice, names)
     notes = [f"{zeros} score maps are zero: CAM constant or not finite"] if zeros else []
     if outside:

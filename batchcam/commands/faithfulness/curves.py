@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Callable
 from typing import Final
 
@@ -17,9 +16,10 @@ from batchcam.data.loader import LoadedBatch, collate
 from batchcam.errors import RunError
 from batchcam.maps import cam
 from batchcam.network.precision import in_precision
+from batchcam.record.study import Reason, first_reasons
 from batchcam.rules import Status
 from batchcam.store.run import Run
-from batchcam.store.stored_cams import stored_ranks
+from batchcam.store.stored_cams import predicted_cams, stored_ranks
 
 CURVES: Final = ("deletion", "insertion", "road")
 FALLING: Final = ("deletion", "road")
@@ -29,16 +29,16 @@ ORDERS: Final = ("map", "centre", "random_map", "random_pixels")
 """Whose order pixels change in: the map's, then baselines that know nothing of the network."""
 
 
-class Reason(enum.Enum):
+class LeftOut(Reason):
     """Why a drawn sample is not judged."""
 
-    JUDGED = ""
-    UNREADABLE = "unreadable"
-    NON_FINITE = "not finite"
-    CONSTANT = "constant map"
-    GONE = "unreadable now"
-    CHANGED = "another image now"
-    OVERFLOWN = "not finite once changed"
+    JUDGED = 0
+    UNREADABLE = 1
+    NON_FINITE = 2, "not finite"
+    CONSTANT = 3, "constant map"
+    GONE = 4, "unreadable now"
+    CHANGED = 5, "another image now"
+    OVERFLOWN = 6, "not finite once changed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Curves:
 
     Attributes:
         rows: drawn, int64 (n,).
-        reasons: why each is not judged.
+        reasons: why each is not judged, `LeftOut`, uint8 (n,).
         errors: of unreadable images, a line each.
         fractions: of the pixels, changed at each step, float64 (steps + 1,).
         values: probability by curve, order and step, float64 (n, 3, 4, steps + 1); NaN where not judged, and at the
@@ -86,7 +86,7 @@ class Curves:
     """
 
     rows: np.ndarray
-    reasons: list[Reason]
+    reasons: np.ndarray
     errors: list[str]
     fractions: np.ndarray
     values: np.ndarray
@@ -94,7 +94,8 @@ class Curves:
     @property
     def judged(self) -> np.ndarray:
         """Which drawn samples are judged, bool (n,)."""
-        return np.array([reason is Reason.JUDGED for reason in self.reasons])
+        judged: np.ndarray = self.reasons == LeftOut.JUDGED
+        return judged
 
     @property
     def probability(self) -> np.ndarray:
@@ -139,7 +140,7 @@ def measure(run: Run, assembly: Assembly, rows: np.ndarray, probe: Probe, advanc
     counts = step_counts(pixels, probe.steps)
     found = Curves(
         rows=rows,
-        reasons=[Reason.JUDGED] * len(rows),
+        reasons=np.zeros(len(rows), np.uint8),
         errors=[""] * len(rows),
         fractions=counts.numpy() / pixels,
         values=np.full((len(rows), len(CURVES), len(ORDERS), len(counts)), np.nan),
@@ -154,8 +155,8 @@ def measure(run: Run, assembly: Assembly, rows: np.ndarray, probe: Probe, advanc
             with torch.inference_mode():
                 values = _curves(run, rows[part[kept]], images, counts.to(probe.device), probe)
             found.values[part[kept]] = values
-            for place in part[kept][~np.isfinite(areas(values, found.fractions)).all((1, 2))]:
-                found.reasons[place] = Reason.OVERFLOWN
+            overflown = ~np.isfinite(areas(values, found.fractions)).all((1, 2))
+            found.reasons[part[kept][overflown]] = LeftOut.OVERFLOWN
         advance(len(part))
     return found
 
@@ -173,23 +174,18 @@ def _require_consistent(run: Run, rows: np.ndarray, count: int) -> None:
 def _judged(run: Run, found: Curves, part: np.ndarray, batch: LoadedBatch) -> np.ndarray:
     """Return which samples of a batch can be judged, as places in it; note why the others can't."""
     rows = found.rows[part]
-    status, same = run.status[rows], (run.input_sha256[rows] == batch.sha256.numpy()).all(1)
-    reasons = [_reason(*each) for each in zip(status.tolist(), batch.errors, same.tolist(), strict=True)]
-    for place, reason, error in zip(part, reasons, batch.errors, strict=True):
-        found.reasons[place], found.errors[place] = reason, error
-    return np.flatnonzero([reason is Reason.JUDGED for reason in reasons])
-
-
-def _reason(status: int, error: str, same: bool) -> Reason:
-    if status & Status.UNREADABLE:
-        return Reason.UNREADABLE
-    if error:
-        return Reason.GONE
-    if not same:
-        return Reason.CHANGED
-    if status & Status.NON_FINITE:
-        return Reason.NON_FINITE
-    return Reason.CONSTANT if status & Status.CONSTANT_MAP else Reason.JUDGED
+    status = run.status[rows]
+    found.errors[part[0] : part[-1] + 1] = batch.errors
+    found.reasons[part] = first_reasons(
+        {
+            LeftOut.UNREADABLE: (status & Status.UNREADABLE) > 0,
+            LeftOut.GONE: np.array([bool(error) for error in batch.errors]),
+            LeftOut.CHANGED: (run.input_sha256[rows] != batch.sha256.numpy()).any(1),
+            LeftOut.NON_FINITE: (status & Status.NON_FINITE) > 0,
+            LeftOut.CONSTANT: (status & Status.CONSTANT_MAP) > 0,
+        }
+    )
+    return np.flatnonzero(found.reasons[part] == LeftOut.JUDGED)
 
 
 def _normalised(assembly: Assembly, pixels: Tensor) -> Tensor:
@@ -203,7 +199,8 @@ def _curves(run: Run, rows: np.ndarray, images: Tensor, counts: Tensor, probe: P
     drawn = [_Drawn.of(int(index), probe.seed, run, tuple(images.shape[1:])) for index in run.sample_index[rows]]
     noise = torch.stack([d.noise for d in drawn]).to(probe.device)
     classes = torch.from_numpy(run.prediction[rows]).to(probe.device)
-    orders = _orders(torch.from_numpy(np.stack([run.cam(int(row)) for row in rows])), drawn, probe.device)
+    cams = predicted_cams({name: getattr(run, name)[rows] for name in ("cams", "cam_class", "prediction")})
+    orders = _orders(torch.from_numpy(cams), drawn, probe.device)
     deleted, blank = probe.deleted(images), probe.blank(images)
     changes: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "deletion": lambda i, changed: torch.where(changed[:, None], deleted[i], images[i]),

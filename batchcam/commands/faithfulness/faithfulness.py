@@ -5,83 +5,26 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from batchcam.commands.explain.reassembly import reassemble
-from batchcam.commands.faithfulness.curves import CURVES, FALLING, ORDERS, Curves, Probe, Reason, measure
-from batchcam.commands.faithfulness.files import DOCUMENT_FILE, write_files
+from batchcam.commands.faithfulness.config import FaithfulnessConfig
+from batchcam.commands.faithfulness.curves import CURVES, FALLING, ORDERS, Curves, LeftOut, Probe, measure
+from batchcam.commands.faithfulness.files import write_files
 from batchcam.commands.faithfulness.imputation import SUBSTRATES
-from batchcam.config import SEEDS, Classifier, require_outside
-from batchcam.errors import ConfigError, RunError, one_line
+from batchcam.errors import ConfigError, RunError
 from batchcam.job.console import Progress
-from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
-from batchcam.rules import CONTROLS, EXACT, RECOMPUTE_TOLERANCE
+from batchcam.record.study import count_left_out, counts_text, run_notes
+from batchcam.rules import RECOMPUTE_TOLERANCE
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
 
-MOST_STEPS: Final = 1000
 LEAST_REACH: Final = 0.05
 """Curves of a smaller range, as of a network with random weights, can't tell one order from another."""
-
-
-@dataclasses.dataclass(frozen=True)
-class FaithfulnessConfig:
-    """Everything that `faithfulness` is asked.
-
-    Attributes:
-        run: the run directory, or one of its shards.
-        classifier: the run's checkpoint, and what it does not say.
-        data: the run's dataset.
-        samples: how many to draw at random.
-        steps: of each curve.
-        seed: of the draw and of everything random in the measurement.
-        deletion_to: what deleted pixels become, one of SUBSTRATES.
-        insertion_from: what pixels are inserted into, one of SUBSTRATES.
-        out: folder for faithfulness.json, faithfulness.csv and curves.csv; None: write nothing.
-        device: cpu, cuda, cuda:N, or auto.
-        threads: CPU threads of the network; None: all CPUs that this process may use.
-        quiet: no progress.
-    """
-
-    run: Path
-    classifier: Classifier
-    data: str
-    samples: int = 50
-    steps: int = 20
-    seed: int = 0
-    deletion_to: str = "mean"
-    insertion_from: str = "blur"
-    out: Path | None = None
-    device: str = "auto"
-    threads: int | None = None
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what can't be meant.
-
-        Raises:
-            ConfigError: an unknown choice, a number out of range, or an output folder inside of the run.
-        """
-        least = {"samples": 1, "steps": 2, "threads": 1}
-        for name, number in least.items():
-            value = getattr(self, name)
-            if value is not None and value < number:
-                raise ConfigError(f"--{name} {value}: must be at least {number}")
-        if self.steps > MOST_STEPS:
-            raise ConfigError(f"--steps {self.steps}: must be at most {MOST_STEPS}")
-        if not 0 <= self.seed < SEEDS:
-            raise ConfigError(f"--seed {self.seed}: must be from 0 to {SEEDS - 1}")
-        for name in ("deletion_to", "insertion_from"):
-            if getattr(self, name) not in SUBSTRATES:
-                option, value = name.replace("_", "-"), one_line(getattr(self, name))
-                raise ConfigError(f"--{option} {value}: choose one of {', '.join(SUBSTRATES)}")
-        if self.out is not None:
-            require_outside(self.out, self.run.parent if self.run.is_file() else self.run)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,16 +100,23 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
             raise ConfigError(f"--steps {config.steps}: the network's input has {math.prod(plan.input_size)} pixels")
         device = pick_device(config.device)
         set_precision(plan.precision, device, config.threads)
-        assembly = reassemble(plan, config.classifier, config.data)
-        images = assembly.normalised_probe(device)
-        network = prepare(assembly.network, images, plan.method, plan.control, plan.target_layer).network
-        substrates = (SUBSTRATES[config.deletion_to], SUBSTRATES[config.insertion_from])
-        probe = Probe(network, device, plan.precision, plan.batch_size, config.steps, config.seed, *substrates)
+        assembly, explainable = reassemble(plan, config.classifier, config.data, device)
+        probe = Probe(
+            network=explainable.network,
+            device=device,
+            precision=plan.precision,
+            batch_size=plan.batch_size,
+            steps=config.steps,
+            seed=config.seed,
+            deleted=SUBSTRATES[config.deletion_to],
+            blank=SUBSTRATES[config.insertion_from],
+        )
         rows = draw(len(run), config.samples, config.seed)
         with Progress("faithfulness", len(rows), "samples", config.quiet) as progress:
             found = measure(run, assembly, rows, probe, progress.advance)
         if not found.judged.any():
-            raise RunError(f"{config.run}: no sample of {len(rows)} can be judged: {_told(_left_out(found))}")
+            reasons = counts_text(count_left_out(LeftOut, found.reasons))
+            raise RunError(f"{config.run}: no sample of {len(rows)} can be judged: {reasons}")
         summary = _summary(config, run, found)
         if config.out is not None:
             write_files(config.out, run, found, dataclasses.asdict(summary))
@@ -179,7 +129,7 @@ def draw(count: int, samples: int, seed: int) -> np.ndarray:
 
 
 def _summary(config: FaithfulnessConfig, run: Run, found: Curves) -> FaithfulnessSummary:
-    left_out = _left_out(found)
+    left_out = count_left_out(LeftOut, found.reasons)
     return FaithfulnessSummary(
         run=str(config.run),
         run_id=run.plan.run_id,
@@ -196,27 +146,22 @@ def _summary(config: FaithfulnessConfig, run: Run, found: Curves) -> Faithfulnes
         insertion_from=config.insertion_from,
         probability=float(found.probability[found.judged].mean()),
         scores=_scores(found.areas[found.judged]),
-        findings=sum(left_out.get(r.value, 0) for r in (Reason.CHANGED, Reason.GONE)),
+        findings=sum(left_out.get(reason.text, 0) for reason in (LeftOut.CHANGED, LeftOut.GONE)),
         notes=tuple(_notes(run, found)),
         out=None if config.out is None else str(config.out),
     )
-
-
-def _left_out(found: Curves) -> dict[str, int]:
-    counts = {reason.value: found.reasons.count(reason) for reason in Reason if reason is not Reason.JUDGED}
-    return {words: count for words, count in counts.items() if count}
 
 
 def _scores(areas: np.ndarray) -> dict[str, dict[str, Score]]:
     """Return the scores by curve and order from areas, float64 (n, curves, orders); the map is the first order."""
     scores: dict[str, dict[str, Score]] = {}
     for number, curve in enumerate(CURVES):
-        each = areas[:, number]
-        ahead = (each - each[:, :1]) * (1 if curve in FALLING else -1)
-        scores[curve] = {ORDERS[0]: Score(float(each[:, 0].mean()))}
+        of_curve = areas[:, number]
+        ahead = (of_curve - of_curve[:, :1]) * (1 if curve in FALLING else -1)
+        scores[curve] = {ORDERS[0]: Score(float(of_curve[:, 0].mean()))}
         for other, order in enumerate(ORDERS[1:], 1):
             scores[curve][order] = Score(
-                area=float(each[:, other].mean()),
+                area=float(of_curve[:, other].mean()),
                 ahead=float(ahead[:, other].mean()),
                 ahead_error=float(ahead[:, other].std(ddof=1) / math.sqrt(len(ahead))) if len(ahead) > 1 else None,
                 ahead_percent=float((ahead[:, other] > 0).mean() * 100),
@@ -225,68 +170,10 @@ def _scores(areas: np.ndarray) -> dict[str, dict[str, Score]]:
 
 
 def _notes(run: Run, found: Curves) -> Iterator[str]:
-    if not run.complete:
-        yield f"the run is not complete: {len(run.shards)} of {len(run.plan.shards)} shards"
-    if run.plan.control != CONTROLS[0]:
-        yield f"control {run.plan.control}: the curves are those of the network with random weights, as its maps are"
-    if not run.plan.identity and run.plan.method == EXACT:
-        yield "the run waived the identity: its maps do not explain its logits"
+    yield from run_notes(run, control="the curves are those of the network with random weights, as its maps are")
     off = np.abs(found.probability - run.confidence[found.rows])[found.judged]
     if found.reach < LEAST_REACH:
         yield f"no change moves the probability by more than {found.reach:.3f} on average: the areas tell nothing"
     far = int((off > RECOMPUTE_TOLERANCE[run.plan.precision]).sum())
     if far:
         yield f"{far} samples have another probability than in the record, by up to {off.max():.3g}; see verify"
-
-
-def _told(left_out: dict[str, int]) -> str:
-    return "; ".join(f"{count} {reason}" for reason, count in left_out.items())
-
-
-SUBSTRATE_WORDS: Final = {
-    "mean": "the image's mean colour",
-    "zero": "zero of the normalised input",
-    "blur": "the blurred image",
-}
-NAME_WORDS: Final = {"deletion": "deletion, low", "insertion": "insertion, high", "road": "ROAD, low"}
-ORDER_WORDS: Final = {order: order.replace("_", " ") for order in ORDERS}
-
-
-def faithfulness_text(summary: FaithfulnessSummary) -> str:
-    """Return the result of `faithfulness`: what was judged, each area beside the baselines', and by how much ahead."""
-    s = summary
-    maps = "raw CAM" if s.method == EXACT else f"raw map by {s.method}"
-    head = [
-        ("run", f"{s.run} ({s.samples} samples)"),
-        ("maps", f"{maps} of the predicted class, bilinear to {s.size[0]}x{s.size[1]}"),
-        ("judged", "; ".join([f"{s.judged} samples of {s.drawn} drawn", *filter(None, [_told(s.left_out)])])),
-        ("deletion", f"in {s.steps} steps to {SUBSTRATE_WORDS[s.deletion_to]}, largest values first"),
-        ("insertion", f"in {s.steps} steps into {SUBSTRATE_WORDS[s.insertion_from]}, largest values first"),
-        ("ROAD", f"in {s.steps - 1} steps by noisy linear imputation, largest values first"),
-        ("probability", f"{s.probability:.3f} of the predicted class before any change"),
-        *(("note", note) for note in s.notes),
-    ]
-    if s.out is not None:
-        head.append(("written", f"{s.out}/{DOCUMENT_FILE} and the files it names"))
-    lines = [f"{name:<11} {one_line(value)}" for name, value in head]
-    return "\n".join([*lines, "", *_area_table(s.scores), "", *_ahead_table(s.scores)])
-
-
-def _area_table(scores: dict[str, dict[str, Score]]) -> list[str]:
-    rows = [f"{'area':<15}" + "".join(f"  {words:>14}" for words in ORDER_WORDS.values())]
-    for curve, words in NAME_WORDS.items():
-        rows.append(f"{words:<15}" + "".join(f"  {scores[curve][order].area:>14.3f}" for order in ORDERS))
-    return rows
-
-
-def _ahead_table(scores: dict[str, dict[str, Score]]) -> list[str]:
-    rows = [f"{'map ahead of':<15}" + "".join(f"  {ORDER_WORDS[order]:>22}" for order in ORDERS[1:])]
-    for curve in CURVES:
-        cells = "".join(f"  {_shown(scores[curve][order]):>22}" for order in ORDERS[1:])
-        rows.append(f"{NAME_WORDS[curve].split(',')[0]:<15}{cells}")
-    return rows
-
-
-def _shown(score: Score) -> str:
-    error = "-" if score.ahead_error is None else f"{score.ahead_error:.3f}"
-    return f"{score.ahead:+.3f} ± {error} ({score.ahead_percent:.0f} %)"

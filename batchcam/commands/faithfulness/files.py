@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from batchcam import __version__
-from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Curves
-from batchcam.record.names import cell
+from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Curves, LeftOut
+from batchcam.record.names import csv_number, csv_table
 from batchcam.record.rows import class_names
-from batchcam.store import landing
-from batchcam.store.document import seal
+from batchcam.record.study import land_study
 from batchcam.store.run import Run
 
 FAITHFULNESS_VERSION: Final = 1
@@ -24,7 +17,6 @@ FAITHFULNESS_VERSION: Final = 1
 
 SAMPLES_FILE: Final = "faithfulness.csv"
 CURVES_FILE: Final = "curves.csv"
-DOCUMENT_FILE: Final = "faithfulness.json"
 
 RULES: Final = {
     "maps": "raw maps of the predicted class as stored, bilinear to the network's input; pixels by falling value",
@@ -47,7 +39,6 @@ RULES: Final = {
 """What the numbers mean, for readers of faithfulness.json."""
 
 PAIRS: Final = tuple(f"{curve}_{order}" for curve in CURVES for order in ORDERS)
-HEADER: Final = ("sample_index", "sample_id", "label", "prediction", "left_out", "error", "probability", *PAIRS)
 
 
 def write_files(out: Path, run: Run, found: Curves, summary: dict[str, Any]) -> None:
@@ -59,46 +50,28 @@ def write_files(out: Path, run: Run, found: Curves, summary: dict[str, Any]) -> 
         found: what was measured.
         summary: what faithfulness.json says beside rules, versions and the digests of the other two files.
     """
-    landing.make_folder(out)
     mean = found.values[found.judged].mean(0).reshape(len(PAIRS), -1).T
-    curves = ([f"{share:.6g}", *map(_number, row)] for share, row in zip(found.fractions.tolist(), mean, strict=True))
-    files = {SAMPLES_FILE: _table(HEADER, _rows(run, found)), CURVES_FILE: _table(("fraction", *PAIRS), curves)}
-    for name, data in files.items():
-        landing.land(out / name, data)
-    content = {name: value for name, value in summary.items() if name != "out"}
-    content |= {
-        "faithfulness_version": FAITHFULNESS_VERSION,
-        "batchcam_version": __version__,
-        "rules": RULES,
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-    }
-    landing.land(out / DOCUMENT_FILE, seal(content))
-    landing.remove_stale_partials(out, (*files, DOCUMENT_FILE))
-
-
-def _rows(run: Run, found: Curves) -> Iterable[Sequence[object]]:
-    rows = found.rows
-    areas = found.areas.reshape(len(rows), -1)
-    return zip(
-        run.sample_index[rows].tolist(),
-        run.sample_id[rows],
-        class_names(run, run.label[rows]),
-        class_names(run, run.prediction[rows]),
-        (reason.value for reason in found.reasons),
-        found.errors,
-        map(_number, found.probability),
-        *(map(_number, column) for column in areas.T),
-        strict=True,
+    curves = (
+        [f"{share:.6g}", *map(csv_number, row)] for share, row in zip(found.fractions.tolist(), mean, strict=True)
     )
+    samples = _columns(run, found)
+    files = {
+        SAMPLES_FILE: csv_table(list(samples), zip(*samples.values(), strict=True)),
+        CURVES_FILE: csv_table(("fraction", *PAIRS), curves),
+    }
+    land_study(out, "faithfulness", FAITHFULNESS_VERSION, files, {**summary, "rules": RULES})
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([cell(v) if isinstance(v, str) else v for v in row] for row in rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _number(value: float) -> str | None:
-    return f"{value:.6g}" if np.isfinite(value) else None
+def _columns(run: Run, found: Curves) -> dict[str, Iterable[object]]:
+    rows = found.rows
+    areas = found.areas.reshape(len(rows), -1).T
+    return {
+        "sample_index": run.sample_index[rows].tolist(),
+        "sample_id": run.sample_id[rows],
+        "label": class_names(run, run.label[rows]),
+        "prediction": class_names(run, run.prediction[rows]),
+        "left_out": (LeftOut(reason).text for reason in found.reasons.tolist()),
+        "error": found.errors,
+        "probability": map(csv_number, found.probability),
+        **{pair: map(csv_number, area) for pair, area in zip(PAIRS, areas, strict=True)},
+    }

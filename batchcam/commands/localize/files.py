@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from batchcam import __version__
 from batchcam.commands.localize.annotations import Annotations
-from batchcam.commands.localize.judging import WORDS, Judged, Reason
+from batchcam.commands.localize.judging import Judged, LeftOut
 from batchcam.commands.localize.protocol import ANY, ANY_RIGHT, EDGES, IOU_LEVELS, LARGEST, STRICT, Tally
-from batchcam.record.names import cell
+from batchcam.record.names import csv_number, csv_table
 from batchcam.record.rows import class_names
-from batchcam.store import landing
-from batchcam.store.document import seal
+from batchcam.record.study import LISTED, land_study, rows_left_out
 from batchcam.store.run import Run
 
 LOCALIZE_VERSION: Final = 1
@@ -26,10 +21,6 @@ LOCALIZE_VERSION: Final = 1
 
 SAMPLES_FILE: Final = "localize.csv"
 CURVES_FILE: Final = "curves.csv"
-DOCUMENT_FILE: Final = "localize.json"
-
-LISTED: Final = 1000
-"""Ids of each reason that localize.json lists; localize.csv has all of them."""
 
 RULES: Final = {
     "maps": "raw CAMs, upsampled in floating point; the maps stored as uint8 are not used",
@@ -68,80 +59,49 @@ def write_files(
         summary: what localize.json says beside rules, lists, versions and the digests of the other two files.
         ious: best overlap of each sample, float64 (n); NaN where there is none.
     """
-    landing.make_folder(out)
-    files = {SAMPLES_FILE: _samples(run, judged, ious), CURVES_FILE: _curves(*judged.total())}
-    for name, data in files.items():
-        landing.land(out / name, data)
-    content = {name: value for name, value in summary.items() if name != "out"}
-    content |= {
-        "localize_version": LOCALIZE_VERSION,
-        "batchcam_version": __version__,
+    left_out = rows_left_out(LeftOut, judged.reason)
+    content = {
+        **summary,
         "prefix": annotations.prefix,
         "rules": RULES,
-        "left_out_listed": {
-            words: run.sample_id[np.flatnonzero(judged.reason == reason)[:LISTED]].tolist()
-            for reason, words in WORDS.items()
-            if words in summary["left_out"]
-        },
+        "left_out_listed": {reason: run.sample_id[rows[:LISTED]].tolist() for reason, rows in left_out.items()},
         "strangers_listed": list(annotations.strangers_listed[:LISTED]),
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
-    landing.land(out / DOCUMENT_FILE, seal(content))
-    landing.remove_stale_partials(out, (*files, DOCUMENT_FILE))
-
-
-def _samples(run: Run, judged: Judged, ious: np.ndarray) -> bytes:
-    return _table(HEADER, _sample_rows(run, judged, ious))
+    files = {
+        SAMPLES_FILE: csv_table(HEADER, _sample_rows(run, judged, ious)),
+        CURVES_FILE: _curves(*judged.total()),
+    }
+    land_study(out, "localize", LOCALIZE_VERSION, files, content)
 
 
 def _sample_rows(run: Run, judged: Judged, ious: np.ndarray) -> Iterator[Sequence[object]]:
     numbers = ("seen", "object_share", "iou", "peak_inside", "points", "energy", "centre_inside", "centre_points")
     columns = {**judged.columns, "iou": ious}
-    first = 0
-    for block in run.chunks("sample_index", "sample_id", "label", "prediction", rows=65536):
-        count = len(block["sample_index"])
-        part = slice(first, first + count)
-        words = [WORDS.get(Reason(r), "") for r in judged.reason[part].tolist()]
+    for part, block in run.blocks(("sample_index", "sample_id", "label", "prediction")):
         yield from zip(
             block["sample_index"].tolist(),
             block["sample_id"],
             class_names(run, block["label"]),
             class_names(run, block["prediction"]),
             class_names(run, judged.classes[part]),
-            words,
-            (judged.error.get(row, "") for row in range(first, first + count)),
+            (LeftOut(reason).text for reason in judged.reason[part].tolist()),
+            (judged.error.get(row, "") for row in part.tolist()),
             judged.without_map[part].astype(int).tolist(),
             judged.box_counts[part].tolist(),
-            *([_number(v) for v in columns[name][part].tolist()] for name in numbers),
+            *(map(csv_number, columns[name][part].tolist()) for name in numbers),
             strict=True,
         )
-        first += count
 
 
 def _curves(shown: Tally, centre: Tally) -> bytes:
     """Return the counts that the scores follow from; those of several runs' parts add up, line by line."""
     rules = [(LARGEST, STRICT), *((ANY, i) for i in range(len(IOU_LEVELS))), (ANY_RIGHT, STRICT)]
-    words = {LARGEST: "largest", ANY: "any", ANY_RIGHT: "right"}
-    names = [f"{words[rule]}_{IOU_LEVELS[level]}" for rule, level in rules] + ["object_pixels", "background_pixels"]
+    named = {LARGEST: "largest", ANY: "any", ANY_RIGHT: "right"}
+    names = [f"{named[rule]}_{IOU_LEVELS[level]}" for rule, level in rules] + ["object_pixels", "background_pixels"]
     columns = [
         column
         for tally in (shown, centre)
         for column in (*(tally.correct[rule, level] for rule, level in rules), *tally.pixels)
     ]
     rows = ([f"{edge:.3f}", *(int(c[i]) if i < len(c) else None for c in columns)] for i, edge in enumerate(EDGES[:-2]))
-    return _table(["threshold", *names, *(f"centre_{name}" for name in names)], rows)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    data = io.BytesIO()
-    # encoded as it grows: as one text, a million rows with a rare character take four times the room
-    with io.TextIOWrapper(data, "utf-8", "backslashreplace", newline="") as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows([cell(v) if isinstance(v, str) else v for v in row] for row in rows)
-        text.flush()
-        return data.getvalue()
-
-
-def _number(value: float) -> str | None:
-    return f"{value:.6g}" if np.isfinite(value) else None
+    return csv_table(["threshold", *names, *(f"centre_{name}" for name in names)], rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import enum
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -28,14 +27,12 @@ from batchcam.commands.localize.protocol import (
 from batchcam.errors import DatasetError
 from batchcam.pictures import heatmap
 from batchcam.pictures.protocol import relative_boxes, score_map, view_values
-from batchcam.record.rows import batches, target_cams
+from batchcam.record.rows import cam_blocks
 from batchcam.record.similarity import says_nothing
+from batchcam.record.study import Reason, first_reasons
 from batchcam.rules import Status
 from batchcam.store.run import Run
 from batchcam.store.stored_cams import stored_ranks
-
-FRAMES: Final = ("view", "image")
-TARGETS: Final = ("label", "predicted")
 
 PIXEL_BYTES: Final = 8
 """Held for each pixel of an upsampled map until it is judged."""
@@ -43,26 +40,16 @@ PIXEL_BYTES: Final = 8
 Advance = Callable[[int], None]
 
 
-class Reason(enum.IntEnum):
+class LeftOut(Reason):
     """Why a sample is not judged."""
 
     JUDGED = 0
-    UNREADABLE = 1
+    UNREADABLE = 1, "unreadable images"
     NOT_ANNOTATED = 2
-    NO_CLASS = 3
-    NOT_STORED = 4
-    BROKEN_MASK = 5
-    OUT_OF_VIEW = 6
-
-
-WORDS: Final = {
-    Reason.UNREADABLE: "unreadable images",
-    Reason.NOT_ANNOTATED: "not annotated",
-    Reason.NO_CLASS: "no class to explain",
-    Reason.NOT_STORED: "no CAM of the class in the run",
-    Reason.BROKEN_MASK: "mask cannot be read",
-    Reason.OUT_OF_VIEW: "object outside of the network's view",
-}
+    NO_CLASS = 3, "no class to explain"
+    NOT_STORED = 4, "no CAM of the class in the run"
+    BROKEN_MASK = 5, "mask cannot be read"
+    OUT_OF_VIEW = 6, "object outside of the network's view"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +75,7 @@ class Judged:
     """What was found, a row for each sample of the run, and counts over the judged ones.
 
     Attributes:
-        reason: why a sample is not judged, uint8 (n).
+        reason: why a sample is not judged, `LeftOut`, uint8 (n).
         error: why its masks can't be read, by row.
         classes: class whose CAM is judged, int64 (n); -1: none.
         right: whether the predicted class is the label, bool (n).
@@ -113,7 +100,7 @@ class Judged:
     @property
     def rows(self) -> np.ndarray:
         """Rows of the judged samples."""
-        return np.flatnonzero(self.reason == Reason.JUDGED)
+        return np.flatnonzero(self.reason == LeftOut.JUDGED)
 
     def total(self) -> tuple[Tally, Tally]:
         """Return the counts over all classes, of the maps and of the centre."""
@@ -141,7 +128,7 @@ class _Map:
 
 @dataclasses.dataclass(frozen=True)
 class _Result:
-    reason: Reason
+    reason: LeftOut
     error: str = ""
     seen: float = float("nan")
     truth: Truth | None = None
@@ -152,17 +139,16 @@ def start(run: Run, annotations: Annotations, method: Method) -> Judged:
     """Return which samples can be judged, before any map is read."""
     status, prediction, label = run.status[:], run.prediction[:], run.label[:]
     classes = label if method.target == "label" else prediction
-    conditions = [
-        ((status & Status.UNREADABLE) > 0, Reason.UNREADABLE),
-        (~annotations.annotated, Reason.NOT_ANNOTATED),
-        (classes < 0, Reason.NO_CLASS),
-    ]
-    if run.plan.cams != "all":
-        conditions.append((stored_ranks(run.cam_class[:], classes) < 0, Reason.NOT_STORED))
-    reason = np.select([c for c, _ in conditions], [r for _, r in conditions], Reason.JUDGED).astype(np.uint8)
+    conditions: dict[Reason, np.ndarray] = {
+        LeftOut.UNREADABLE: (status & Status.UNREADABLE) > 0,
+        LeftOut.NOT_ANNOTATED: ~annotations.annotated,
+        LeftOut.NO_CLASS: classes < 0,
+    }
+    if not run.plan.cams.is_all:
+        conditions[LeftOut.NOT_STORED] = stored_ranks(run.cam_class[:], classes) < 0
     count = len(run)
     return Judged(
-        reason=reason,
+        reason=first_reasons(conditions),
         error={},
         classes=classes,
         right=(prediction == label) & (label >= 0),
@@ -179,14 +165,14 @@ def measure(run: Run, annotations: Annotations, judged: Judged, method: Method, 
     centre = centre_evidence(method.size)
     boxes = [judged.boxes]
 
-    def work(each: _Map) -> _Result:
-        return _judge(each, annotations.of(each.row), method, centre)
+    def work(sample: _Map) -> _Result:
+        return _judge(sample, annotations.of(sample.row), method, centre)
 
     with _mapper(workers) as mapped:
         for maps in _maps(run, judged.rows, judged.classes, method):
             results = list(mapped(work, maps))
-            for each, result in zip(maps, results, strict=True):
-                _note(judged, each, result)
+            for sample, result in zip(maps, results, strict=True):
+                _note(judged, sample, result)
             boxes.append(np.concatenate([judged.boxes, *(r.truth.boxes for r in results if r.truth is not None)]))
             advance(len(maps))
     judged.boxes = np.concatenate(boxes)
@@ -197,13 +183,13 @@ def overlaps(run: Run, judged: Judged, method: Method, threshold: float, workers
     ious = np.full(len(run), np.nan)
     ends = np.cumsum(judged.box_counts)
 
-    def work(each: _Map) -> float:
-        truth = judged.boxes[ends[each.row] - judged.box_counts[each.row] : ends[each.row]]
-        return float(box_ious(boxes_at(_scored(each, method)[1], threshold), truth).max())
+    def work(sample: _Map) -> float:
+        truth = judged.boxes[ends[sample.row] - judged.box_counts[sample.row] : ends[sample.row]]
+        return float(box_ious(boxes_at(_scored(sample, method)[1], threshold), truth).max())
 
     with _mapper(workers) as mapped:
         for maps in _maps(run, np.flatnonzero(judged.box_counts), judged.classes, method):
-            ious[[each.row for each in maps]] = list(mapped(work, maps))
+            ious[[sample.row for sample in maps]] = list(mapped(work, maps))
             advance(len(maps))
     return ious
 
@@ -220,59 +206,57 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
 
 def _maps(run: Run, rows: np.ndarray, classes: np.ndarray, method: Method) -> Iterator[list[_Map]]:
     """Yield the maps of rows in lists, each small enough to be held in memory while it is judged."""
-    for part in batches(run, len(rows), PIXEL_BYTES * method.size[0] * method.size[1]):
-        some = rows[part]
-        cams = target_cams(run, some, classes[some])
-        views, sizes = run.crop_box[some], run.image_size[some]
-        nothing, shares = says_nothing(cams), relative_boxes(views, sizes)
+    names, held = ("crop_box", "image_size"), PIXEL_BYTES * method.size[0] * method.size[1]
+    for part, cams, block in cam_blocks(run, rows, classes[rows], names, held):
+        views, sizes = block["crop_box"], block["image_size"]
+        without, shares = says_nothing(cams), relative_boxes(views, sizes)
         upsampled = heatmap.upsample(cams, method.size) if method.frame == "view" else cams
         yield [
-            _Map(row, *each)
-            for row, *each in zip(
-                some.tolist(),
-                cams,
-                upsampled,
-                map(tuple, views.tolist()),
-                map(tuple, shares.tolist()),
-                map(tuple, sizes.tolist()),
-                nothing.tolist(),
-                strict=True,
+            _Map(
+                row=row,
+                cam=cams[i],
+                upsampled=upsampled[i],
+                view=tuple(views[i].tolist()),
+                share=tuple(shares[i].tolist()),
+                image_size=tuple(sizes[i].tolist()),
+                says_nothing=bool(without[i]),
             )
+            for i, row in enumerate(rows[part].tolist())
         ]
 
 
-def _judge(each: _Map, objects: Objects, method: Method, centre: Evidence) -> _Result:
-    frame = Frame(method.size, each.image_size, each.view if method.frame == "view" else None)
-    view = Frame(method.size, each.image_size, each.view)
+def _judge(sample: _Map, objects: Objects, method: Method, centre: Evidence) -> _Result:
+    frame = Frame(method.size, sample.image_size, sample.view if method.frame == "view" else None)
+    view = Frame(method.size, sample.image_size, sample.view)
     try:
         masks = [read_mask(path) for path in objects.masks]
         ignored = None if objects.ignored is None else read_mask(objects.ignored)
     except DatasetError as error:
-        return _Result(Reason.BROKEN_MASK, str(error))
+        return _Result(LeftOut.BROKEN_MASK, str(error))
     seen = _seen(view, objects, masks)
     if method.frame == "view" and seen == 0:
-        return _Result(Reason.OUT_OF_VIEW, seen=seen)
+        return _Result(LeftOut.OUT_OF_VIEW, seen=seen)
     truth = _truth(frame, objects, masks, ignored, method)
-    found = evidence(*_scored(each, method))
+    found = evidence(*_scored(sample, method))
     return _Result(
-        Reason.JUDGED,
+        LeftOut.JUDGED,
         seen=seen,
         truth=truth,
         verdicts=(judge(found, truth, method.tolerance), judge(centre, truth, method.tolerance)),
     )
 
 
-def _scored(each: _Map, method: Method) -> tuple[np.ndarray, np.ndarray]:
+def _scored(sample: _Map, method: Method) -> tuple[np.ndarray, np.ndarray]:
     """Return a map's raw values, -inf outside of the view, and the same scaled to 0…1, both (H, W)."""
     zeros = np.zeros(method.size)
-    if not np.isfinite(each.cam).all():
+    if not np.isfinite(sample.cam).all():
         return np.full(method.size, np.nan), zeros
     if method.frame == "view":
-        return each.upsampled, zeros if each.says_nothing else min_max(each.upsampled)
+        return sample.upsampled, zeros if sample.says_nothing else min_max(sample.upsampled)
     values = np.full(method.size, -np.inf)
-    seen, window = view_values(each.cam, each.share, method.size)
+    seen, window = view_values(sample.cam, sample.share, method.size)
     values[window] = seen
-    return values, zeros if each.says_nothing else score_map(each.cam, each.share, method.size)
+    return values, zeros if sample.says_nothing else score_map(sample.cam, sample.share, method.size)
 
 
 def _seen(view: Frame, objects: Objects, masks: list[np.ndarray]) -> float:
@@ -304,15 +288,15 @@ def _extent(mask: np.ndarray) -> np.ndarray:
     return np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float64)
 
 
-def _note(judged: Judged, each: _Map, result: _Result) -> None:
-    row, columns = each.row, judged.columns
+def _note(judged: Judged, sample: _Map, result: _Result) -> None:
+    row, columns = sample.row, judged.columns
     judged.reason[row] = result.reason
     columns["seen"][row] = result.seen
     if result.error:
         judged.error[row] = result.error
     if result.truth is None or result.verdicts is None:
         return
-    judged.without_map[row] = each.says_nothing
+    judged.without_map[row] = sample.says_nothing
     judged.box_counts[row] = len(result.truth.boxes)
     shown, centre = result.verdicts
     values = {

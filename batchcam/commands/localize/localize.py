@@ -3,75 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from batchcam.commands.localize.annotations import Annotations, read_annotations
-from batchcam.commands.localize.files import DOCUMENT_FILE, write_files
-from batchcam.commands.localize.judging import FRAMES, TARGETS, WORDS, Judged, Method, Reason, measure, overlaps, start
+from batchcam.commands.localize.config import LocalizeConfig
+from batchcam.commands.localize.files import write_files
+from batchcam.commands.localize.judging import Judged, LeftOut, Method, measure, overlaps, start
 from batchcam.commands.localize.protocol import IOU_LEVELS, STRICT, TOLERANCE, mean
-from batchcam.commands.localize.scores import SCORES, ClassScores, Score, percent, score
-from batchcam.config import require_outside
-from batchcam.errors import ConfigError, RunError, one_line
+from batchcam.commands.localize.scores import ClassScores, Score, percent, score
+from batchcam.errors import RunError
 from batchcam.job.console import Progress
 from batchcam.job.cpus import available_cpus
 from batchcam.pictures.protocol import PROTOCOL_SIZE
-from batchcam.rules import CONTROLS, EXACT
+from batchcam.record.study import count_left_out, counts_text, run_notes
 from batchcam.store.opening import open_run
 from batchcam.store.plan import named_dataset
 from batchcam.store.run import Run
 
 MOST_THREADS: Final = 8
-CLASSES_SHOWN: Final = 40
-
-
-@dataclasses.dataclass(frozen=True)
-class LocalizeConfig:
-    """Everything that `localize` is asked.
-
-    Attributes:
-        run: the run directory, or one of its shards.
-        annotations: CSV file, folder of masks, or metadata of WSOL evaluation.
-        target: whose CAM: of the `label` (GT-known, as the protocol), or of the `predicted` class.
-        frame: `view`: the network's view at its input size; `image`: the whole image at 224 x 224, as the protocol.
-        tolerance: of the pointing game, in pixels of the map; None: 15 at 224.
-        mask_root: folder that paths of masks are relative to; None: where the annotations lie.
-        prefix: what stands before the sample ids in the annotations; None: found by itself.
-        out: folder for localize.json, localize.csv and curves.csv; None: write nothing.
-        workers: threads, 0 as 1; None: all CPUs that this process may use, at most 8.
-        quiet: no progress.
-    """
-
-    run: Path
-    annotations: Path
-    target: str = "label"
-    frame: str = "view"
-    tolerance: float | None = None
-    mask_root: Path | None = None
-    prefix: str | None = None
-    out: Path | None = None
-    workers: int | None = None
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what can't be meant.
-
-        Raises:
-            ConfigError: an unknown choice, a number out of range, or an output folder inside of the run.
-        """
-        for name, choices in (("target", TARGETS), ("frame", FRAMES)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"--{name} {getattr(self, name)}: choose one of {', '.join(choices)}")
-        if self.tolerance is not None and not 0 <= self.tolerance < math.inf:
-            raise ConfigError(f"--tolerance {self.tolerance}: must be a number of pixels, from 0")
-        if self.workers is not None and self.workers < 0:
-            raise ConfigError(f"--workers {self.workers}: must not be negative")
-        if self.out is not None:
-            require_outside(self.out, self.run.parent if self.run.is_file() else self.run)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,9 +99,8 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
         with Progress("localize", rows * (2 if config.out else 1), "maps", config.quiet) as progress:
             measure(run, annotations, judged, method, workers, progress.advance)
             if not len(judged.rows):
-                raise RunError(
-                    f"{config.run}: no sample of {len(run)} can be judged: {_told(_left_out(judged), method.target)}"
-                )
+                reasons = left_out_text(count_left_out(LeftOut, judged.reason), method.target)
+                raise RunError(f"{config.run}: no sample of {len(run)} can be judged: {reasons}")
             summary = _summary(config, run, annotations, judged, method)
             if config.out is not None:
                 threshold = summary.scores[f"max_box_acc_v2_iou_{IOU_LEVELS[STRICT]}"].threshold
@@ -178,7 +129,7 @@ def _summary(
         tolerance=method.tolerance,
         samples=len(run),
         judged=len(rows),
-        left_out=_left_out(judged),
+        left_out=count_left_out(LeftOut, judged.reason),
         strangers=annotations.strangers,
         without_map=int(judged.without_map.sum()),
         cropped=int((seen < 1).sum()),
@@ -186,32 +137,22 @@ def _summary(
         right_elsewhere=int((judged.right[rows] & (columns["peak_inside"][rows] == 0)).sum()),
         scores=scores,
         classes=classes,
-        findings=int((judged.reason == Reason.BROKEN_MASK).sum()),
+        findings=int((judged.reason == LeftOut.BROKEN_MASK).sum()),
         notes=tuple(_notes(run, annotations, judged)),
         out=None if config.out is None else str(config.out),
     )
 
 
-def _left_out(judged: Judged) -> dict[str, int]:
-    counts = np.bincount(judged.reason, minlength=len(Reason)).tolist()
-    return {WORDS[reason]: counts[reason] for reason in WORDS if counts[reason]}
-
-
-def _told(left_out: dict[str, int], target: str) -> str:
+def left_out_text(left_out: dict[str, int], target: str) -> str:
     """Return what is left out and why, and what helps where the labels' CAMs are not stored."""
-    told = [f"{count} {reason}" for reason, count in left_out.items()]
-    if target == "label" and WORDS[Reason.NOT_STORED] in left_out:
-        told.append("explain with --cams predicted+label, or use --target predicted")
-    return "; ".join(told)
+    text = counts_text(left_out)
+    if target == "label" and LeftOut.NOT_STORED.text in left_out:
+        text += "; explain with --cams predicted+label, or use --target predicted"
+    return text
 
 
 def _notes(run: Run, annotations: Annotations, judged: Judged) -> Iterator[str]:
-    if not run.complete:
-        yield f"the run is not complete: {len(run.shards)} of {len(run.plan.shards)} shards"
-    if run.plan.control != CONTROLS[0]:
-        yield f"control {run.plan.control}: weights are random, so the maps should find nothing"
-    if not run.plan.identity and run.plan.method == EXACT:
-        yield "the run waived the identity: its maps do not explain its logits"
+    yield from run_notes(run, control="weights are random, so the maps should find nothing")
     if judged.error:
         first = min(judged.error)
         yield f"masks of {len(judged.error)} samples can't be read, first: {judged.error[first]}"
@@ -229,65 +170,3 @@ def _notes(run: Run, annotations: Annotations, judged: Judged) -> Iterator[str]:
     differing = int(((labels >= 0) & (labels != run.label[:])).sum())
     if differing:
         yield f"{differing} samples have another class index in the annotations than in the run"
-
-
-def localize_text(summary: LocalizeSummary) -> str:
-    """Return the result of `localize`: what was judged, each score beside that of the centre, and the classes."""
-    s = summary
-    size = f"{s.size[0]}x{s.size[1]}"
-    frame = {
-        "view": f"over the network's view, bilinear to {size}",
-        "image": f"over the whole image, bicubic to {size}",
-    }[s.frame]
-    maps = "raw CAM" if s.method == EXACT else f"raw map by {s.method}"
-    head = [
-        ("run", f"{s.run} ({s.samples} samples)"),
-        ("annotations", s.annotations + (f"; {s.strangers} images are not in the run" if s.strangers else "")),
-        ("maps", f"{maps} of the {'label' if s.target == 'label' else 'predicted class'}, {frame}"),
-        ("pointing", f"game won within {s.tolerance:.3g} pixels of the object"),
-        ("judged", "; ".join([f"{s.judged} samples", *filter(None, [_told(s.left_out, s.target)])])),
-    ]
-    if s.cropped:
-        outside = f"{s.cropped} objects lie partly outside of the network's view"
-        head.append(("cropped", f"{outside}; of a judged object {_shown(s.cropped_percent)} % on average"))
-    if s.without_map:
-        head.append(("no map", f"{s.without_map} maps are constant or not finite: they find nothing"))
-    head.append(("elsewhere", f"{s.right_elsewhere} samples are predicted right with the peak outside of the object"))
-    head += [("note", note) for note in s.notes]
-    if s.out is not None:
-        head.append(("written", f"{s.out}/{DOCUMENT_FILE} and the files it names"))
-    lines = [f"{name:<11} {one_line(value)}" for name, value in head]
-    classes = ["percent: CAM / centre", *_class_table(s.classes)]
-    return "\n".join([*lines, "", *_score_table(s), "", *classes])
-
-
-def _score_table(summary: LocalizeSummary) -> list[str]:
-    rows = [f"{'percent':<15} {'CAM':>6}  {'centre':>6}  {'samples':>7}  threshold"]
-    for name, words in SCORES.items():
-        each = summary.scores.get(name)
-        if each is None or not each.samples:
-            continue
-        at = f"{each.threshold:.3f}" if each.threshold is not None else ""
-        line = f"{words:<15} {_shown(each.percent):>6}  {_shown(each.centre_percent):>6}  {each.samples:>7}  {at}"
-        rows.append(line.rstrip())
-    return rows
-
-
-CLASS_COLUMNS: Final = {"max_box_acc_v2": "V2", "pxap": "PxAP", "peak_inside": "peak inside", "energy_inside": "energy"}
-
-
-def _class_table(classes: list[ClassScores]) -> list[str]:
-    """Return a table of classes, each score with the centre's after a slash, the smallest peak inside first."""
-    ranked = sorted(classes, key=lambda c: (c.scores["peak_inside"].percent or 0, c.name))
-    shown = ranked[:CLASSES_SHOWN]
-    width = max([5, *(len(one_line(c.name)) for c in shown)])
-    rows = [f"{'class':<{width}}  samples" + "".join(f"  {words:>13}" for words in CLASS_COLUMNS.values())]
-    for each in shown:
-        pairs = [each.scores[name] for name in CLASS_COLUMNS]
-        cells = "".join(f"  {f'{_shown(p.percent)} / {_shown(p.centre_percent)}':>13}" for p in pairs)
-        rows.append(f"{one_line(each.name):<{width}}  {each.samples:>7}{cells}")
-    return rows + ([f"… and {len(ranked) - len(shown)} more"] if len(ranked) > len(shown) else [])
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"

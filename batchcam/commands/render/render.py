@@ -6,17 +6,17 @@ import dataclasses
 import os
 import re
 import unicodedata
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from batchcam.commands.render.selection import Selection, class_index, select, spread
-from batchcam.config import require_outside
+from batchcam.commands.render.config import RenderConfig
+from batchcam.commands.render.selection import class_index, select, spread
 from batchcam.errors import ConfigError
 from batchcam.job.console import Progress, note
 from batchcam.pictures import heatmap, sheet
 from batchcam.pictures.originals import Original, Originals, State, open_originals
+from batchcam.pictures.overlay import View, overlay
 from batchcam.record.asked import open_asked
 from batchcam.rules import Status
 from batchcam.store import landing
@@ -26,14 +26,11 @@ from batchcam.store.stored_cams import stored_cam
 SHEET_PICTURES: Final = 20
 """Pictures of a sheet for which no number was asked: two rows of ten, evenly spread over the selected samples."""
 
-MOST_SHEET_PICTURES: Final = 1000
 SHEET_TILE: Final = (160, 160)
 SINGLE_SIDE: Final = (320, 1200)
 """Pixels between which the longer side of a picture in a folder is brought; smaller or larger ones are scaled."""
 
-OTHER_PICTURES: Final = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg")
 SLUG_BYTES: Final = 100
-GREY: Final = 128
 
 PREDICTED, LABEL = "predicted", "label"
 """What --contrast calls the class of each sample itself, unless a class has this very name."""
@@ -41,64 +38,6 @@ PREDICTED, LABEL = "predicted", "label"
 CHANGED_COLOUR: Final = (170, 20, 30)
 WRONG_COLOUR: Final = CHANGED_COLOUR
 REMARK_COLOUR: Final = (110, 110, 110)
-
-NOTHING_TO_SHOW: Final = {
-    Status.NON_FINITE: "not finite: no map",
-    Status.CONSTANT_MAP: "constant map",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class RenderConfig:
-    """Everything that `render` is asked.
-
-    Attributes:
-        run: the run directory, or one of its shards.
-        out: a sheet, FILE.png, or a folder for one picture a sample.
-        selection: which samples.
-        data: where the original images are; None: where the run found them.
-        palette: of maps that are scaled to their own range, one of `heatmap.PALETTES`.
-        cells: show the map's cells instead of interpolating between them.
-        signed: show raw values, red above zero and blue below, instead of scaling to the map's own range.
-        contrast: two classes: show the CAM of the first minus the CAM of the second, signed. Names, indices, or
-            "predicted" and "label" for the sample's own.
-        partial: leave out files that are gone or damaged.
-        quiet: no progress.
-    """
-
-    run: Path
-    out: Path
-    selection: Selection = dataclasses.field(default_factory=Selection)
-    data: str | None = None
-    palette: str = "viridis"
-    cells: bool = False
-    signed: bool = False
-    contrast: tuple[str, str] | None = None
-    partial: bool = False
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        if self.palette not in heatmap.PALETTES:
-            choices = ", ".join(heatmap.PALETTES)
-            raise ConfigError(f"--palette {self.palette}: choose one of {choices}")
-        if self.contrast and self.contrast[0] == self.contrast[1]:
-            raise ConfigError(f"--contrast {self.contrast[0]} twice: name two different classes")
-        require_outside(self.out, self.run)
-        if self.out.suffix.lower() in OTHER_PICTURES and not self.out.is_dir():
-            raise ConfigError(f"--out {self.out}: pictures are PNG; name a FILE.png, or a folder")
-        asked = self.selection.top or self.selection.bottom or len(self.selection.sample_ids)
-        if self.is_sheet and asked > MOST_SHEET_PICTURES:
-            raise ConfigError(f"a sheet holds at most {MOST_SHEET_PICTURES} pictures; name a folder with --out")
-
-    @property
-    def is_sheet(self) -> bool:
-        """Whether all pictures go into one file."""
-        return self.out.suffix.lower() == ".png" and not self.out.is_dir()
-
-    @property
-    def is_signed(self) -> bool:
-        """Whether zero has its own colour."""
-        return self.signed or self.contrast is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +52,7 @@ class RenderSummary:
         pictures: of them drawn.
         unreadable: of these: samples that the worker could not read, shown as their error.
         missing_originals: drawn on grey because there is no image.
-        unread_originals: drawn on grey because OpenCV can't show the image as the worker saw it.
+        unread_originals: drawn on grey because the image can't be decoded as the worker decoded it.
         changed_originals: drawn on grey because the image is not the one that was explained; findings.
         without_map: shown without a map: constant, not finite, or of a class whose CAM the run does not store.
         data: where --data says that the originals are; None: where the run found them.
@@ -260,7 +199,7 @@ class _Drawing:
         if config.contrast and len(run.class_names) < 2:
             raise ConfigError("--contrast: the run has one class, and nothing to contrast it with")
         if config.contrast and run.plan.maps_per_sample < 2:
-            raise ConfigError(f"--contrast: the run stores CAMs of {run.plan.cams!r} only; explain with --cams all")
+            raise ConfigError(f"--contrast: the run stores CAMs of '{run.plan.cams}' only; explain with --cams all")
 
     def draw(self, row: int, smallest: tuple[int, int], largest: tuple[int, int]) -> _Drawn:
         """Return a sample's tile and caption.
@@ -292,55 +231,34 @@ class _Drawing:
     def _picture(
         self, sample: Sample, original: Original, smallest: tuple[int, int], largest: tuple[int, int]
     ) -> np.ndarray:
-        height, width = sample.image_size
-        if min(height, width) < 1 or not np.isfinite(sample.crop_box).all():
-            self.without_map += 1
-            return sheet.message("the run does not say what the network saw", smallest)
-        bar = sheet.BAR_HEIGHT if self._config.is_signed else 0
-        size = _scaled((height, width), (smallest[0] - bar, smallest[1]), (largest[0] - bar, largest[1]))
-        found = original.image
-        canvas = np.full((*size, 3), GREY, np.uint8) if found is None else sheet.resized(found, size)
-        scale_y, scale_x = size[0] / height, size[1] / width
-        box = np.array(sample.crop_box) * (scale_x, scale_y, scale_x, scale_y)
-        remarks = [_remark(original)] if original.image is None else []
-        if sample.status & Status.NO_POSITIVE_EVIDENCE and not self._config.is_signed:
-            remarks.append("no positive evidence")
+        signed, cam, reason = self._config.is_signed, None, ""
         try:
-            picture = self._overlay(sample, canvas, box)
+            cam = self._evidence(sample)
         except _NoMapError as error:
+            reason = str(error)
+        bar = sheet.BAR_HEIGHT if signed else 0
+        view = View.of(self._run, sample)
+        size = view.fitted((largest[0] - bar, largest[1]), (smallest[0] - bar, smallest[1]))
+        drawn = overlay(original.image, cam, view, size, self._config.palette, self._config.cells, signed)
+        remarks = [_remark(original)] if original.image is None else []
+        if sample.status & Status.NO_POSITIVE_EVIDENCE and not signed:
+            remarks.append("no positive evidence")
+        picture = drawn.picture
+        if drawn.reason:
             self.without_map += 1
-            picture, remarks = canvas, [*remarks, str(error)]
+            remarks.append(reason or drawn.reason)
+        elif signed:
+            picture = np.concatenate([picture, sheet.colour_bar(drawn.limit, picture.shape[1])])
         background = CHANGED_COLOUR if original.state is State.CHANGED else REMARK_COLOUR
         return sheet.with_banner(picture, ", ".join(remarks), background) if remarks else picture
 
-    def _overlay(self, sample: Sample, canvas: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """Return the canvas under the map that was asked for, with a colour bar beneath it where zero has a colour."""
-        cam = self._evidence(sample)
-        cells = self._config.cells
-        try:
-            if self._config.is_signed:
-                limit = float(np.abs(cam).max())
-                picture = heatmap.signed_overlay(canvas, cam, box, limit, cells=cells)
-                return np.concatenate([picture, sheet.colour_bar(limit, picture.shape[1])])
-            values = cam[None] if cells else heatmap.upsample(cam[None], self._run.plan.input_size)
-            return heatmap.overlay(canvas, heatmap.normalise(values)[0][0], box, self._config.palette, cells=cells)
-        except ValueError as error:
-            raise _NoMapError("what the network saw lies outside of the image") from error
-
     def _evidence(self, sample: Sample) -> np.ndarray:
-        """Return the raw map to show, finite, (h, w)."""
-        for flag, reason in NOTHING_TO_SHOW.items():
-            if sample.status & flag and not (self._config.is_signed and flag == Status.CONSTANT_MAP):
-                raise _NoMapError(reason)
-        if self._contrast:
-            first, second = (self._cam(sample, wanted) for wanted in self._contrast)
-            with np.errstate(over="ignore"):
-                cam: np.ndarray = first - second
-        else:
-            cam = self._cam(sample, PREDICTED)
-        if not np.isfinite(cam).all():
-            raise _NoMapError(NOTHING_TO_SHOW[Status.NON_FINITE])
-        return cam
+        """Return the raw map to show, (h, w)."""
+        if not self._contrast:
+            return self._cam(sample, PREDICTED)
+        first, second = (self._cam(sample, wanted) for wanted in self._contrast)
+        with np.errstate(over="ignore"):
+            return np.asarray(first - second)
 
     def _cam(self, sample: Sample, wanted: int | str) -> np.ndarray:
         column = {PREDICTED: "prediction", LABEL: "label"}
@@ -369,11 +287,3 @@ class _Drawing:
 def _remark(original: Original) -> str:
     plain = {State.CHANGED: "ORIGINAL CHANGED", State.MISSING: "original missing"}
     return plain.get(original.state, original.reason)
-
-
-def _scaled(size: tuple[int, int], smallest: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int]:
-    """Return the size (height, width) that a picture is brought to: within one box, and no smaller than another."""
-    grown, shrunk = sheet.fitted_size(size, smallest), sheet.fitted_size(size, largest)
-    if max(size) < max(grown):
-        return grown
-    return shrunk if max(size) > max(shrunk) else size

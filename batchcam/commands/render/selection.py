@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
+from batchcam.commands.render.config import Selection
 from batchcam.errors import ConfigError, one_line
 from batchcam.store.run import Run
 
-BLOCK_BYTES: Final = 64 * 2**20  # of logits read at once
+LOGIT_BYTES: Final = 40  # held for each logit while samples are ranked: float64, a few times
 NAMED_CLASSES: Final = 10  # that an error lists
-
-
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """Which samples, every condition narrowing the others; without any, all of them.
-
-    Attributes:
-        sample_ids: these samples, in this order.
-        label: class by name or index that the dataset gives them; where it gives none, that is predicted.
-        wrong: only those predicted otherwise than labelled.
-        confusion: label and predicted class, by name or index.
-        top: only so many, those with the largest values of `by`, largest first.
-        bottom: only so many, those with the smallest values of `by`, smallest first.
-        by: one of `RANKINGS`.
-    """
-
-    sample_ids: tuple[str, ...] = ()
-    label: str | None = None
-    wrong: bool = False
-    confusion: tuple[str, str] | None = None
-    top: int | None = None
-    bottom: int | None = None
-    by: str = "confidence"
-
-    def __post_init__(self) -> None:
-        if self.top is not None and self.bottom is not None:
-            raise ConfigError("--top and --bottom exclude each other: ask for one, then for the other")
-        for name in ("top", "bottom"):
-            count = getattr(self, name)
-            if count is not None and count < 1:
-                raise ConfigError(f"--{name} {count}: must be at least 1")
-        if self.by not in RANKINGS:
-            raise ConfigError(f"--by {self.by}: choose one of {', '.join(RANKINGS)}")
 
 
 def select(run: Run, selection: Selection) -> np.ndarray:
@@ -61,7 +28,7 @@ def select(run: Run, selection: Selection) -> np.ndarray:
     count = selection.top or selection.bottom
     if count is None:
         return rows
-    values = RANKINGS[selection.by](run, rows)
+    values = _VALUES[selection.by](run, rows)
     rows, values = rows[~np.isnan(values)], values[~np.isnan(values)]
     order = np.argsort(-values if selection.top else values, kind="stable")
     return np.asarray(rows[order[:count]])
@@ -128,14 +95,8 @@ def _of_logits(
     """Return a ranking by a function of log probabilities (b, K) and labels (b,)."""
 
     def values(run: Run, rows: np.ndarray) -> np.ndarray:
-        ranked = np.full(len(run), np.nan)
-        mask = np.zeros(len(run), bool)
-        mask[rows] = True
-        block_rows = max(1, BLOCK_BYTES // (4 * len(run.class_names)))
-        labels, places, start = run.label[:], np.flatnonzero(mask), 0
-        for block in run.chunks("logits", rows=block_rows, mask=mask):
-            part = places[start : start + len(block["logits"])]
-            start += len(part)
+        ranked, labels = np.full(len(run), np.nan), run.label[:]
+        for part, block in run.blocks(("logits",), np.sort(rows), held=LOGIT_BYTES * len(run.class_names)):
             with np.errstate(all="ignore"):  # NaN is data here
                 ranked[part] = function(_log_softmax(block["logits"].astype(np.float64)), labels[part])
         return np.asarray(ranked[rows])
@@ -167,12 +128,11 @@ def _loss(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(labels < 0, np.nan, -chosen)
 
 
-RANKINGS: Final[dict[str, Callable[[Run, np.ndarray], np.ndarray]]] = {
+_VALUES: Final[dict[str, Callable[[Run, np.ndarray], np.ndarray]]] = {
     "confidence": _column("confidence"),
     "entropy": _of_logits(_entropy),
     "margin": _of_logits(_margin),
     "loss": _of_logits(_loss),
     "identity_residual": _column("identity_residual"),
 }
-"""What samples can be ranked by: softmax at the predicted class; entropy of the softmax in nats; lead of the predicted
-class's probability over the next; cross-entropy against the label; how far mean of CAM + bias is from the logit."""
+"""The values of each of `RANKINGS`, for rows of a run."""

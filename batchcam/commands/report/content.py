@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from batchcam.commands.compare.movement import ClassMovement, Mover, Pairing, Pairs, Totals, Transition
-from batchcam.commands.report.drawing import PairPicture, Picture
+from batchcam.commands.report.drawing import Picture
 from batchcam.commands.report.facts import Facts
 from batchcam.pictures.originals import State
 from batchcam.store.plan import Plan, Shard
@@ -18,7 +18,7 @@ from batchcam.store.plan import Plan, Shard
 ODD: Final = {
     "non-finite": (
         "Non-finite numbers",
-        "A NaN or an infinity came out of the network: there is no prediction, or no map, to show.",
+        "A NaN or an infinity came out of the network, in the logits or in the map of any class.",
     ),
     "constant": (
         "Constant maps",
@@ -94,7 +94,7 @@ class MovedSample:
 
     mover: Mover
     pairing: Pairing
-    picture: PairPicture
+    picture: Picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,5 +172,5 @@ class Content:
         """Whether the original of each sample that the report shows is shown, by row."""
         movers = [moved.picture for moved in self.moved.movers] if self.moved else []
         chosen = (self.mistakes, self.hits, self.unsure, self.across)
-        kinds: tuple[Sequence[Picture | PairPicture], ...] = (*chosen, *self.odd.values(), movers)
+        kinds: tuple[Sequence[Picture], ...] = (*chosen, *self.odd.values(), movers)
         return {picture.sample.row: picture.state for pictures in kinds for picture in pictures}

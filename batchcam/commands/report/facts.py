@@ -12,14 +12,12 @@ from batchcam.errors import RunError
 from batchcam.job.console import Progress
 from batchcam.record import metrics
 from batchcam.record.evidence import border, border_share, cell_shares, entropy
+from batchcam.record.rows import cam_blocks
 from batchcam.rules import Status
-from batchcam.store.layout import array_shape
 from batchcam.store.run import Run
-from batchcam.store.schema import sample_arrays
-from batchcam.store.stored_cams import picked_cams
 
-BLOCK_BYTES = 32 * 2**20
-MOST_BLOCK_ROWS = 4096
+CELL_BYTES = 40
+"""Held for each cell of a map while its evidence is measured: float64, a few times."""
 
 COLUMNS = ("label", "prediction", "confidence", "status", "identity_residual")
 
@@ -151,17 +149,14 @@ def count_confusions(labels: np.ndarray, predictions: np.ndarray, class_count: i
 
 
 def _maps(run: Run, label: np.ndarray, prediction: np.ndarray, quiet: bool) -> Maps:
-    grid, names = run.plan.grid_size, ("cams",) if run.plan.cams == "all" else ("cams", "cam_class")
+    grid = run.plan.grid_size
     borders, spreads = np.full(len(run), np.nan), np.full(len(run), np.nan)
     cells, samples = np.zeros(grid), 0
     sums, counts = np.zeros((len(run.class_names), *grid)), np.zeros(len(run.class_names))
     rows = np.flatnonzero(prediction >= 0)
-    size, start = _block_rows(run), 0
     with Progress("report", len(rows), "samples", quiet) as progress:
-        for block in run.chunks(*names, rows=size, mask=prediction >= 0):
-            part = rows[start : start + size]
-            start += len(part)
-            cams = picked_cams(block["cams"], block.get("cam_class"), prediction[part])
+        for places, cams, _ in cam_blocks(run, rows, prediction[rows], held=CELL_BYTES * math.prod(grid)):
+            part = rows[places]
             shares = cell_shares(cams)
             borders[part], spreads[part] = border_share(shares), entropy(shares)
             some = np.isfinite(shares[:, 0, 0])
@@ -175,10 +170,3 @@ def _maps(run: Run, label: np.ndarray, prediction: np.ndarray, quiet: bool) -> M
     with np.errstate(invalid="ignore"):
         means = sums / np.where(counts > 0, counts, np.nan)[:, None, None]
         return Maps(borders, spreads, float(ring.mean()), not ring.all(), cells / (samples or math.nan), means)
-
-
-def _block_rows(run: Run) -> int:
-    """Return how many rows of maps to read at once."""
-    (cams,) = (a for a in sample_arrays(run.plan.maps) if a.name == "cams")
-    row_bytes = math.prod(array_shape(cams, run.plan, 1)) * 4
-    return int(min(MOST_BLOCK_ROWS, max(1, BLOCK_BYTES // row_bytes)))

@@ -61,9 +61,9 @@ def _gallery(content: Content, pictures: Sequence[Picture], count: int, words: s
 
 def _key(pictures: Sequence[Picture]) -> str:
     """Return how to read pictures; nothing where none has a heatmap."""
-    if not any(p.mapped for p in pictures):
+    if not any(any(p.mapped) for p in pictures):
         return ""
-    beside = any(p.mapped and p.state is State.FOUND for p in pictures)
+    beside = any(any(p.mapped) and p.state is State.FOUND for p in pictures)
     place = (
         "Left the original, right over it the evidence"
         if beside
@@ -91,7 +91,7 @@ def _figure(facts: Facts, picture: Picture) -> Markup:
     name = element("p", element("code", foreign(sample.id)))
     missing = None
     if picture.state is State.MISSING:
-        missing = element("p", "map alone" if picture.mapped else "no picture", class_="soft")
+        missing = element("p", "map alone" if any(picture.mapped) else "no picture", class_="soft")
     elif picture.state is not State.FOUND:
         missing = element("p", f"original {picture.state.name.lower()}: ", foreign(picture.reason), class_="soft")
     return element("figure", drawn, element("figcaption", name, predicted, labelled, measures, missing))
@@ -100,4 +100,4 @@ def _figure(facts: Facts, picture: Picture) -> Markup:
 def _what(picture: Picture) -> str:
     if picture.state is not State.FOUND:
         return "Map alone"
-    return "Original and overlay" if picture.mapped else "Original, without a map,"
+    return "Original and overlay" if any(picture.mapped) else "Original, without a map,"

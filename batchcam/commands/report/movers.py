@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from batchcam.commands.compare.matching import words
 from batchcam.commands.compare.movement import Pairing
 from batchcam.commands.report.content import Moved, MovedSample
-from batchcam.commands.report.drawing import PairPicture
+from batchcam.commands.report.drawing import Picture
 from batchcam.commands.report.html import Markup, element, foreign, image
 from batchcam.commands.report.writing import share, signed
 from batchcam.pictures.originals import State
@@ -81,11 +80,11 @@ def _measures(sample: MovedSample) -> Markup:
             f"peak shift {share(mover.peak_shift)}"
         )
     else:
-        alike = f"not compared, {words(sample.pairing)}"
+        alike = f"not compared, {sample.pairing.text}"
     return element("p", "maps of ", of, f": {alike}; logit {signed(mover.logit_change)}", class_="soft")
 
 
-def _missing(picture: PairPicture) -> Markup | None:
+def _missing(picture: Picture) -> Markup | None:
     """Return why there is no original."""
     if picture.state is State.FOUND:
         return None

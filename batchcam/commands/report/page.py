@@ -15,7 +15,7 @@ from batchcam.commands.report.predictions import classes, confidence, confusions
 from batchcam.commands.report.provenance import network, provenance
 from batchcam.commands.report.stylesheet import STYLE
 from batchcam.commands.report.writing import NONE, percent, share, small, stated_cell
-from batchcam.rules import CONTROL_WORDS, EXACT, Status
+from batchcam.rules import CONTROL_WORDS, Status
 from batchcam.store.plan import Plan
 
 MOST_UNREADABLE: Final = 500
@@ -88,11 +88,11 @@ def _extent(about: About) -> str:
 
 def _caveats(plan: Plan) -> Iterable[str]:
     """Yield why the run's maps are not what a run's maps usually are."""
-    if plan.method != EXACT:
+    if not plan.exact:
         yield f"These maps are made by {plan.method}, not exact: they do not add up to the logits."
-    elif not plan.identity:
+    elif plan.waived:
         yield "The identity was waived when this run was made: its maps do not add up to the logits."
-    if plan.control in CONTROL_WORDS:
+    if plan.is_control:
         yield f"A control: {CONTROL_WORDS[plan.control]} had random weights; nothing here is about the checkpoint."
 
 

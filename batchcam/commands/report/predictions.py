@@ -14,7 +14,6 @@ from batchcam.commands.report.facts import Facts
 from batchcam.commands.report.html import Markup, details, element, foreign, image, join, table
 from batchcam.commands.report.writing import NONE, groups, histogram, share
 from batchcam.record.metrics import ClassScore
-from batchcam.rules import EXACT
 
 MATRIX_CLASSES: Final = 30
 """Classes above which the largest confusions are listed instead of a matrix."""
@@ -222,7 +221,7 @@ def _largest(cams: np.ndarray) -> float:
 
 
 def _unit(content: Content) -> str:
-    return " logit per cell" if content.about.plan.method == EXACT else ""
+    return " logit per cell" if content.about.plan.exact else ""
 
 
 def _legend(limit: float, unit: str) -> Markup | None:

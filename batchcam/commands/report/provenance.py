@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from batchcam import __version__
+import batchcam
 from batchcam.commands.report.content import About
 from batchcam.commands.report.html import Markup, definitions, element, escape, foreign, join, table
 from batchcam.commands.report.writing import NONE, stated, stated_cell
@@ -20,7 +20,7 @@ def provenance(about: About) -> Markup:
         "This report trusts the run's files as they are. To check them, run batchcam verify on the run and compare the "
         "manifest's digest with one noted down when the run was made."
     )
-    pairs = (*_facts(about), ("Report by", f"batchcam {__version__}"))
+    pairs = (*_facts(about), ("Report by", f"batchcam {batchcam.__version__}"))
     return join((definitions(pairs, "facts"), element("p", trust), _tasks(about)))
 
 
@@ -50,7 +50,7 @@ def network(about: About) -> Markup:
 def _facts(about: About) -> list[tuple[str, object]]:
     """Return what a run is, name by name; the same names for every run."""
     plan = about.plan
-    grid, size, control = plan.grid_size, plan.input_size, plan.control in CONTROL_WORDS
+    grid, size = plan.grid_size, plan.input_size
     manifest = element("code", about.manifest_sha256) if about.manifest_sha256 else "none: not a complete run"
     preprocessing = ", ".join(f"{key} {value}" for key, value in plan.preprocessing.items())
     planned = f"{about.origin['created']} on {about.origin.get('host', NONE)}" if "created" in about.origin else NONE
@@ -62,7 +62,7 @@ def _facts(about: About) -> list[tuple[str, object]]:
         ("Checkpoint SHA-256", element("code", plan.checkpoint_sha256)),
         ("Network", network(about)),
         ("Grid and input", f"{grid[0]}×{grid[1]} cells, {size[0]}×{size[1]} pixels (height×width)"),
-        ("Method", plan.method + (f"; control: {CONTROL_WORDS[plan.control]} random" if control else "")),
+        ("Method", plan.method + (f"; control: {CONTROL_WORDS[plan.control]} random" if plan.is_control else "")),
         ("Precision", plan.precision),
         ("Identity", identity_words(plan.method, plan.identity)),
         ("Dataset", stated(about.option("data"))),

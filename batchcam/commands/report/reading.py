@@ -7,16 +7,18 @@ from typing import Final
 
 import numpy as np
 
-from batchcam.commands.compare.compare import CompareConfig, Comparison, set_side_by_side, summarise
-from batchcam.commands.compare.matching import Apart, words
+from batchcam.commands.compare.compare import Comparison, set_side_by_side, summarise
+from batchcam.commands.compare.config import CompareConfig
+from batchcam.commands.compare.matching import Apart
 from batchcam.commands.compare.movement import Mover, Pairing, movers, ranked_classes
 from batchcam.commands.compare.text import exchange_text
 from batchcam.commands.info.info import provenance
 from batchcam.commands.report.content import About, Content, Moved, MovedSample
-from batchcam.commands.report.drawing import Picture, draw, draw_pair
+from batchcam.commands.report.drawing import Picture, draw
 from batchcam.commands.report.facts import Facts, gather
 from batchcam.job.console import Progress
 from batchcam.pictures.originals import Originals
+from batchcam.record.study import rows_left_out
 from batchcam.record.totals import count_totals
 from batchcam.rules import Status
 from batchcam.store import landing
@@ -63,7 +65,7 @@ def read_content(run: Run, old: Run | None, originals: Originals, top: int, quie
     moved = None if old is None else read_moved(old, run, originals, top, quiet)
     facts = gather(run, quiet)
     choice = choose(facts, top)
-    pictures = _pictures(run, choice.rows, originals, quiet)
+    pictures = _pictures(run, choice.rows, facts.columns["prediction"], originals, quiet)
     return Content(
         about=about_run(run),
         facts=facts,
@@ -120,11 +122,13 @@ def choose(facts: Facts, top: int) -> Choice:
     )
 
 
-def _pictures(run: Run, rows: list[int], originals: Originals, quiet: bool) -> dict[int, Picture]:
+def _pictures(
+    run: Run, rows: list[int], prediction: np.ndarray, originals: Originals, quiet: bool
+) -> dict[int, Picture]:
     pictures = {}
     with Progress("draw", len(rows), "samples", quiet) as progress:
         for row in rows:
-            pictures[row] = draw(run, row, originals)
+            pictures[row] = draw((run,), (row,), (int(prediction[row]),), originals)
             progress.advance(1)
     return pictures
 
@@ -156,14 +160,14 @@ def read_moved(old: Run, new: Run, originals: Originals, top: int, quiet: bool) 
     config = CompareConfig(old.path, new.path, shared_classes=True, top=top, quiet=quiet)
     found = set_side_by_side(config, old, new)
     summary = summarise(config, found)
-    named = {words(reason): reason for reason in Apart}
     return Moved(
         old=about_run(old),
         totals=summary.totals,
         pairs=found.pairs,
         apart=summary.apart,
         apart_ids={
-            name: decode(found.apart_ids[found.apart_reasons == named[name]][:APART_LISTED]) for name in summary.apart
+            reason: decode(found.apart_ids[rows[:APART_LISTED]])
+            for reason, rows in rows_left_out(Apart, found.apart_reasons).items()
         },
         classes=ranked_classes(summary.classes),
         only_old=found.classes.only_old,
@@ -184,7 +188,7 @@ def _moved_samples(
         for mover, (row, _) in zip(moved, movers(pairs, top), strict=True):
             class_ = pairs.map_class[row]
             indices = int(classes.index(class_, classes.old)), int(classes.index(class_, classes.new))
-            picture = draw_pair(runs, (int(rows.old[row]), int(rows.new[row])), indices, originals)
+            picture = draw(runs, (int(rows.old[row]), int(rows.new[row])), indices, originals)
             samples.append(MovedSample(mover, Pairing(pairs.pairing[row]), picture))
             progress.advance(1)
     return samples

@@ -4,55 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from pathlib import Path
 
+from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.report.content import Content
 from batchcam.commands.report.page import write_page
 from batchcam.commands.report.reading import read_content
-from batchcam.config import require_outside
-from batchcam.errors import ConfigError
+from batchcam.config import keywords
 from batchcam.job.console import note
 from batchcam.pictures.originals import State, open_originals
 from batchcam.record.asked import open_asked
 from batchcam.record.totals import needs_a_look
 from batchcam.store import landing
 from batchcam.store.opening import open_run
-
-SUFFIXES = (".html", ".htm")
-MOST_TOP = 200  # pictures of a kind: about 15 kB each, in a file that mail should carry
-
-
-@dataclasses.dataclass(frozen=True)
-class ReportConfig:
-    """Everything that `report` is asked.
-
-    Attributes:
-        run: the run directory, or one of its shards.
-        out: the HTML file.
-        against: an older run of the same samples, to tell what moved; None: none.
-        data: where the original images are: folder, CSV manifest or stl10:ROOT; None: the dataset that was explained,
-            as far as it is still there.
-        top: most samples of each kind to show as pictures.
-        partial: leave out files that are gone or damaged.
-        quiet: no progress.
-    """
-
-    run: Path
-    out: Path
-    against: Path | None = None
-    data: str | None = None
-    top: int = 24
-    partial: bool = False
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        if self.out.suffix.lower() not in SUFFIXES:
-            raise ConfigError(f"--out {self.out}: want a name that ends in .html")
-        for run in (self.run, self.against):
-            if run is not None:
-                require_outside(self.out, run.parent if run.is_file() else run)
-        if not 0 <= self.top <= MOST_TOP:
-            raise ConfigError(f"--top {self.top}: must be from 0 to {MOST_TOP}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +69,9 @@ def report(config: ReportConfig) -> ReportSummary:
     landing.land(config.out, image)
     landing.remove_stale_partials(config.out.parent, [config.out.name])
     return _summary(config, content, len(image))
+
+
+by_keywords = keywords(ReportConfig, report)
 
 
 def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.epochs import (
     Score,
     initial_network,
@@ -20,7 +21,6 @@ from batchcam.commands.train.epochs import (
     train_epoch,
     validate,
 )
-from batchcam.config import TrainConfig
 from batchcam.data.loader import BatchStream, SampleDataset
 from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
 from batchcam.data.sources import dataset_folder, match_classes, open_source

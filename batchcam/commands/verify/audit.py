@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from batchcam.pictures import heatmap
-from batchcam.rules import CONSTANT_RELATIVE_RANGE, EXACT, IDENTITY_TOLERANCE, Status
+from batchcam.rules import CONSTANT_RELATIVE_RANGE, IDENTITY_TOLERANCE, Status
+from batchcam.store.plan import Plan
 from batchcam.store.stored_cams import predicted_cams
 
 Block = Mapping[str, np.ndarray]
@@ -26,31 +27,6 @@ KNOWN_FLAGS = int(sum(Status))
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-    """What the plan says that the numbers of a shard depend on.
-
-    Attributes:
-        class_count: K.
-        cams: which classes' CAMs are stored.
-        maps: kind of upsampled map.
-        input_size: (H, W) of the network's input.
-        precision: of the network's arithmetic.
-        identity: whether the maps are said to add up to the logits.
-        bias: classifier bias (K,).
-        method: how maps are made.
-    """
-
-    class_count: int
-    cams: str
-    maps: str
-    input_size: tuple[int, int]
-    precision: str
-    identity: bool
-    bias: np.ndarray
-    method: str = EXACT
-
-
-@dataclasses.dataclass(frozen=True)
 class Wrong:
     """Rows of a block that contradict a rule: name of the rule, the array, which rows, and the rule in words."""
 
@@ -60,16 +36,17 @@ class Wrong:
     message: str
 
 
-def audit(block: Block, facts: Facts) -> Iterator[Wrong]:
+def audit(block: Block, plan: Plan, bias: np.ndarray) -> Iterator[Wrong]:
     """Yield the rules that rows of `block` break.
 
     Args:
         block: arrays of the schema by name, n rows each.
-        facts: what the plan says.
+        plan: of the run.
+        bias: of the classifier (K,).
     """
     known = block["status"] <= KNOWN_FLAGS
     with np.errstate(all="ignore"):  # NaN is data here
-        for wrong in _rules(block, facts):
+        for wrong in _rules(block, plan, bias):
             rows = wrong.rows & known
             if rows.any():
                 yield dataclasses.replace(wrong, rows=rows)
@@ -77,19 +54,19 @@ def audit(block: Block, facts: Facts) -> Iterator[Wrong]:
         yield Wrong("status", "status", ~known, "not a sum of known flags")
 
 
-def _rules(block: Block, facts: Facts) -> Iterator[Wrong]:
+def _rules(block: Block, plan: Plan, bias: np.ndarray) -> Iterator[Wrong]:
     status, label = block["status"], block["label"]
     unreadable = (status & Status.UNREADABLE) > 0
-    yield Wrong("label", "label", (label < -1) | (label >= facts.class_count), "not a class, and not -1")
+    yield Wrong("label", "label", (label < -1) | (label >= len(plan.class_names)), "not a class, and not -1")
     for name in ("sample_id", "error"):
         yield Wrong("text", name, ~np.array([_is_utf8(text) for text in block[name].tolist()], bool), "not UTF-8")
     yield Wrong("status", "error", unreadable != (block["error"] != b""), "error text and status do not agree")
     alone = (status & (Status.UNREADABLE | Status.NON_FINITE)) > 0
     several = alone & (status != Status.UNREADABLE) & (status != Status.NON_FINITE)
     yield Wrong("status", "status", several, "flags that exclude each other")
-    yield Wrong("status", "logits", unreadable & ~_blank(block, facts), "numbers in the row of an unreadable sample")
+    yield Wrong("status", "logits", unreadable & ~_blank(block, plan), "numbers in the row of an unreadable sample")
     yield from _predictions(block, ~unreadable)
-    yield from _cams(block, ~unreadable, facts)
+    yield from _cams(block, ~unreadable, plan, bias)
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -100,12 +77,12 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _blank(block: Block, facts: Facts) -> np.ndarray:
+def _blank(block: Block, plan: Plan) -> np.ndarray:
     """Return which rows hold, but for their map, only what an unreadable sample's row may hold."""
     rows = len(block["status"])
     names = ("logits", "cams", "confidence", "identity_residual", "map_range")
     blank = np.logical_and.reduce([np.isnan(block[n]).reshape(rows, -1).all(1) for n in names if n in block])
-    if facts.cams != "all":
+    if not plan.cams.is_all:
         blank &= (block["cam_class"] == -1).all(1)
     return blank & (block["prediction"] == -1)  # type: ignore[no-any-return]
 
@@ -121,57 +98,57 @@ def _predictions(block: Block, readable: np.ndarray) -> Iterator[Wrong]:
     yield Wrong("confidence", "confidence", finite & off, "not the softmax of the logits at the predicted class")
 
 
-def _cams(block: Block, readable: np.ndarray, facts: Facts) -> Iterator[Wrong]:
+def _cams(block: Block, readable: np.ndarray, plan: Plan, bias: np.ndarray) -> Iterator[Wrong]:
     cams, logits, classes = block["cams"], block["logits"], block["cam_class"]
     known = classes >= 0
     yield Wrong(
-        "cam-class", "cam_class", readable & _wrong_classes(block, facts), f"not the classes that {facts.cams!r} stores"
+        "cam-class", "cam_class", readable & _wrong_classes(block, plan), f"not the classes that '{plan.cams}' stores"
     )
     unknown = readable & (~known & ~np.isnan(cams).all((2, 3))).any(1)
     yield Wrong("cam-class", "cams", unknown, "numbers in a CAM that has no class")
     finite = np.isfinite(logits).all(1) & (np.isfinite(cams) | ~known[..., None, None]).all((1, 2, 3))
     sound = readable & finite
-    if facts.method == EXACT:
-        safe = np.clip(classes, 0, facts.class_count - 1)
-        sums = cams.astype(np.float64).mean((2, 3)) + facts.bias[safe]
+    if plan.exact:
+        safe = np.clip(classes, 0, len(bias) - 1)
+        sums = cams.astype(np.float64).mean((2, 3)) + bias[safe]
         residual = np.where(known, np.abs(sums - np.take_along_axis(logits, safe, 1)), 0).max(1)
-        yield from _identity(block, residual, sound, facts)
+        yield from _identity(block, residual, sound, plan)
     else:
         claimed = ~np.isnan(block["identity_residual"])
-        yield Wrong("identity", "identity_residual", claimed, f"a residual, where {facts.method} has no identity")
+        yield Wrong("identity", "identity_residual", claimed, f"a residual, where {plan.method} has no identity")
     flagged = (block["status"] & Status.NON_FINITE) > 0
     yield Wrong("status", "status", readable & (flagged == finite), "non-finite numbers and status do not agree")
-    yield from _maps(block, readable, sound, facts)
+    yield from _maps(block, readable, sound, plan)
 
 
-def _identity(block: Block, residual: np.ndarray, sound: np.ndarray, facts: Facts) -> Iterator[Wrong]:
+def _identity(block: Block, residual: np.ndarray, sound: np.ndarray, plan: Plan) -> Iterator[Wrong]:
     scale = np.maximum(1, np.abs(np.nan_to_num(block["logits"])).max(1))
     off = ~(np.abs(block["identity_residual"] - residual) <= ROUNDING * np.maximum(scale, residual))
     yield Wrong("identity", "identity_residual", sound & off, "not what CAMs, bias and logits give")
-    if facts.identity:
-        beyond = residual > IDENTITY_TOLERANCE[facts.precision] * scale
+    if plan.identity:
+        beyond = residual > IDENTITY_TOLERANCE[plan.precision] * scale
         yield Wrong("identity", "cams", sound & beyond, "mean of a CAM + bias is not the class's logit")
 
 
-def _wrong_classes(block: Block, facts: Facts) -> np.ndarray:
+def _wrong_classes(block: Block, plan: Plan) -> np.ndarray:
     """Return which rows store CAMs of other classes than the plan asks for."""
     classes, prediction, logits = block["cam_class"], block["prediction"], block["logits"]
-    if facts.cams == "all":
-        return (classes != np.arange(facts.class_count)).any(1)  # type: ignore[no-any-return]
-    if facts.cams.startswith("topk:"):
+    if plan.cams.is_all:
+        return (classes != np.arange(len(plan.class_names))).any(1)  # type: ignore[no-any-return]
+    if plan.cams.top:
         # equal logits may come in either order: compare their values
         ranked = -np.sort(-logits, axis=1)[:, : classes.shape[1]]
-        picked = np.take_along_axis(logits, np.clip(classes, 0, facts.class_count - 1), 1)
+        picked = np.take_along_axis(logits, np.clip(classes, 0, len(plan.class_names) - 1), 1)
         twice = (np.diff(np.sort(classes, 1), axis=1) == 0).any(1)
         wrong = (classes[:, 0] != prediction) | (picked != ranked).any(1) | twice
         return np.where(prediction < 0, (classes != -1).any(1), wrong)  # type: ignore[no-any-return]
     expected = prediction[:, None]
-    if facts.cams == "predicted+label":
+    if plan.cams.has_label:
         expected = np.stack([prediction, block["label"]], 1)
     return (classes != expected).any(1)  # type: ignore[no-any-return]
 
 
-def _maps(block: Block, readable: np.ndarray, sound: np.ndarray, facts: Facts) -> Iterator[Wrong]:
+def _maps(block: Block, readable: np.ndarray, sound: np.ndarray, plan: Plan) -> Iterator[Wrong]:
     cams = predicted_cams(block)
     low, high = cams.min((1, 2)), cams.max((1, 2))
     # within rounding of the rule's edge either answer is right
@@ -182,9 +159,9 @@ def _maps(block: Block, readable: np.ndarray, sound: np.ndarray, facts: Facts) -
     yield Wrong("status", "status", sound & wrong, "constant map and status do not agree")
     negative = (block["status"] & Status.NO_POSITIVE_EVIDENCE) > 0
     yield Wrong("status", "status", sound & (negative != (high <= 0)), "sign of the evidence and status do not agree")
-    if facts.maps == "none":
+    if plan.maps == "none":
         return
-    upsampled = heatmap.upsample(cams, facts.input_size)
+    upsampled = heatmap.upsample(cams, plan.input_size)
     low, high = upsampled.min((1, 2)), upsampled.max((1, 2))
     near = ROUNDING * np.maximum(np.abs(low), np.abs(high))[:, None]
     off = ~(np.abs(block["map_range"] - np.stack([low, high], 1)) <= near).all(1)

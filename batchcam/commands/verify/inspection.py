@@ -12,21 +12,21 @@ import h5py
 import numpy as np
 
 from batchcam.commands.verify import check
-from batchcam.commands.verify.audit import Facts, Wrong, audit
+from batchcam.commands.verify.audit import Wrong, audit
 from batchcam.errors import RunError, without_path
 from batchcam.job.confined import Parent
 from batchcam.record.totals import count_totals, needs_a_look
 from batchcam.rules import Status
 from batchcam.store import structure
 from batchcam.store.findings import Finding, Inspection, Kind
-from batchcam.store.layout import array_shape
 from batchcam.store.manifest import FileRecord, Manifest
 from batchcam.store.plan import Plan, Shard, open_plan
-from batchcam.store.reader import UNREADABLE, blocks, open_file, open_hdf5
+from batchcam.store.reader import READ_BYTES, UNREADABLE, blocks, open_file, open_hdf5
 from batchcam.store.schema import CLASSIFIER_ARRAYS, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, sample_arrays
 
-BLOCK_ROWS = 256
-BLOCK_BYTES = 64 * 2**20
+PIXEL_BYTES = 24
+"""Held for each pixel of a map that is compared with its CAM: float64, three times."""
+
 COLUMNS_FOR_TOTALS = ("label", "prediction", "status", "identity_residual", "sample_id")
 
 Deadly = Mapping[str, str]
@@ -155,19 +155,16 @@ class _Inspector:
         self._classifier = self._classifier or classifier
         if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(classifier, self._classifier, strict=True)):
             yield Finding(Kind.CLASSIFIER, name, "not the classifier of the first shard", array="classifier")
-        facts = self._facts(classifier[1])
         wrong: dict[tuple[str, str, str], tuple[int, int]] = {}
-        for start, block in blocks(file, self._names, self._block_rows()):
-            first = shard.first + start
-            expected = np.arange(first, first + len(block["status"]))
-            displaced = Wrong(
-                "coverage", "sample_index", block["sample_index"] != expected, "not the sample that the plan says"
-            )
-            for broken in (displaced, *audit(block, facts)):
+        for rows, block in blocks(file.__getitem__, self._names, np.arange(shard.count), READ_BYTES, self._held()):
+            first = shard.first + int(rows[0])
+            elsewhere = block["sample_index"] != shard.first + rows
+            displaced = Wrong("coverage", "sample_index", elsewhere, "not the sample that the plan says")
+            for broken in (displaced, *audit(block, self._plan, classifier[1])):
                 _count(wrong, (broken.rule, broken.array, broken.message), broken.rows, first)
             for column in COLUMNS_FOR_TOTALS:
                 self._columns[column].append(block[column])
-            self.samples += len(block["status"])
+            self.samples += len(rows)
             self.unreadable += int(((block["status"] & Status.UNREADABLE) > 0).sum())
             yield from self._compare_copies(block, first, name)
             self._witness.alive()
@@ -217,24 +214,9 @@ class _Inspector:
             message = f"{count} rows, first sample {first}: not what the shards say"
             yield Finding(Kind.SCHEMA, MASTER_FILE, message, name, count, first)
 
-    def _block_rows(self) -> int:
-        """Return how many rows to read at once: BLOCK_ROWS, fewer where rows are large."""
-        shapes = [(a, array_shape(a, self._plan, 1)) for a in sample_arrays(self._plan.maps)]
-        row_bytes = sum(math.prod(s) * np.dtype(a.dtype).itemsize for a, s in shapes if a.dtype != "text")
-        return max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes))
-
-    def _facts(self, bias: np.ndarray) -> Facts:
-        plan = self._plan
-        return Facts(
-            len(plan.class_names),
-            plan.cams,
-            plan.maps,
-            plan.input_size,
-            plan.precision,
-            plan.identity,
-            bias,
-            plan.method,
-        )
+    def _held(self) -> int:
+        """Return the bytes that are held of a row while it is checked."""
+        return 0 if self._plan.maps == "none" else PIXEL_BYTES * math.prod(self._plan.input_size)
 
     def _gathered(self) -> dict[str, np.ndarray] | None:
         """Return the columns of all shards, None unless each was sound enough to be read."""

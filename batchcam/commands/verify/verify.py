@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from batchcam.config import VerifyConfig
+import numpy as np
+
+from batchcam.commands.verify.config import VerifyConfig
+from batchcam.config import keywords
 from batchcam.job.confined import DiedError, ask
 from batchcam.job.console import Progress, note
-from batchcam.job.stop import stop_if_asked
 from batchcam.store.findings import Finding, Inspection, Kind
-from batchcam.store.plan import open_plan
+from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, SHARD_FOLDER
 
 RANGES_SHOWN = 8
@@ -50,6 +53,11 @@ class VerifySummary:
     def findings(self) -> int:
         """How many findings there are."""
         return len(self.found)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing was found."""
+        return not self.found
 
     @property
     def told(self) -> list[str]:
@@ -96,6 +104,9 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
     )
 
 
+by_keywords = keywords(VerifyConfig, verify)
+
+
 def _ranges(numbers: Sequence[int]) -> str:
     """Return ascending numbers of shards as text, such as "00001 to 00003, 00007"."""
     edges = [i for i, n in enumerate(numbers) if i == 0 or n != numbers[i - 1] + 1]
@@ -121,7 +132,6 @@ def _survive(run: Path, bar: _Bar) -> Inspection:
                 bar.tell(**message)
             raise DiedError("its process said nothing at all")
         except DiedError as error:
-            stop_if_asked()  # a scheduler's signal ends a process that has only just started
             deadly[bar.reading] = str(error)
     found = [Finding(Kind.FILE_UNREADABLE, file, message) for file, message in deadly.items()]
     rest = Finding(Kind.FILE_UNREADABLE, SHARD_FOLDER, "the rest of the run is not checked: too many such files")
@@ -164,10 +174,25 @@ def _recompute(config: VerifyConfig, sound: set[int]) -> tuple[int, list[Finding
     from batchcam.commands.explain.recompute import recompute  # needs torch
 
     plan = open_plan(config.run)
-    shards = [s for s in plan.shards if s.index in sound]
-    count = min(config.recompute, sum(s.count for s in shards))
+    drawn = _draw(config, plan, [s for s in plan.shards if s.index in sound])
+    count = sum(len(indices) for _, indices in drawn)
     note(f"explaining {count} samples again", config.quiet)
-    return recompute(config, plan, shards)
+    assert config.classifier is not None  # as the config refuses --recompute without these two
+    assert config.data is not None
+    return count, recompute(config.run, plan, drawn, config.classifier, config.data, config.device)
+
+
+def _draw(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> list[tuple[Shard, list[int]]]:
+    """Return dataset positions drawn without repetition, in batches of one shard each."""
+    total = sum(s.count for s in sound)
+    chosen = np.random.default_rng(config.seed).choice(total, min(config.recompute, total), replace=False)
+    # `chosen` counts sound samples only
+    starts = itertools.accumulate((s.count for s in sound), initial=0)
+    drawn = []
+    for shard, start in zip(sound, starts, strict=False):
+        own = np.sort(chosen[(chosen >= start) & (chosen < start + shard.count)]) - start + shard.first
+        drawn += [(shard, own[i : i + plan.batch_size].tolist()) for i in range(0, len(own), plan.batch_size)]
+    return drawn
 
 
 def _digest(run: Path) -> str | None:

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from batchcam.commands.compare import reading as compare_reading
-from batchcam.commands.compare.compare import CompareConfig, CompareSummary, compare
+from batchcam.commands.compare.compare import CompareSummary, compare
+from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.files import APART_ARRAYS, ARRAYS, MOVER_COLUMNS
 from batchcam.commands.compare.matching import Apart
 from batchcam.commands.compare.movement import Pairing
@@ -27,7 +28,6 @@ from batchcam.commands.compare.text import compare_text
 from batchcam.commands.merge import merge
 from batchcam.errors import EXIT_USAGE, ConfigError, RunError
 from batchcam.store.document import read_document
-from batchcam.store.opening import open_run
 from tests.helpers.run_pairs import (
     COUNT,
     SPECIAL,
@@ -38,6 +38,7 @@ from tests.helpers.run_pairs import (
     predict,
     write,
 )
+from tests.helpers.small_blocks import small_blocks
 from tests.helpers.synthetic import CLASS_NAMES, CONSTANT, NON_FINITE, UNLABELLED, UNREADABLE, bilinear, land_shards
 
 BOX = (0, 0, 80, 48)
@@ -399,22 +400,12 @@ def test_small_blocks_give_the_same_bytes(
     order = np.random.default_rng(1).permutation(COUNT)
     shuffled = write(tmp_path / "shuffled", plan, permute_samples(rows, order))
     of(run_pair[0], shuffled, out=tmp_path / "a")
-    for name, value in {"READ_BYTES": 700, "PICKED_BYTES": 300, "DIGEST_ROWS": 2}.items():
+    small_blocks(monkeypatch, 700)
+    for name, value in {"PICKED_BYTES": 300, "DIGEST_ROWS": 2}.items():
         monkeypatch.setattr(compare_reading, name, value)
     of(run_pair[0], shuffled, out=tmp_path / "b")
     for name in ("compare.h5", "compare.json", "movers.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-def test_no_more_than_a_block_is_read_at_once(sound_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row_bytes = 5 * 3 * 5 * 4 + 5 * 4
-    monkeypatch.setattr(compare_reading, "READ_BYTES", 3 * row_bytes)
-    rows = np.array([0, 1, 2, 3, 4, 7, 8, 9, 15, 20])
-    with open_run(sound_run) as run, h5py.File(sound_run / "run.h5") as file:
-        blocks = list(compare_reading._blocks(run, rows, ("cams", "logits")))
-        for part, block in blocks:
-            np.testing.assert_array_equal(block["logits"], file["logits"][rows[part].tolist()])
-    assert [rows[part].tolist() for part, _ in blocks] == [[0, 1, 2], [3, 4], [7], [8, 9], [15], [20]]
 
 
 def test_a_summary_is_json_without_nan(run_pair: tuple[Path, Path]) -> None:

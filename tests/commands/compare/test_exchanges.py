@@ -16,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from batchcam.commands.compare.compare import CompareConfig, CompareSummary, compare
+from batchcam.commands.compare.compare import CompareSummary, compare
+from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.exchanges import cycles, followers
 from batchcam.commands.compare.text import compare_text
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
-from batchcam.config import Classifier, Compute, ExplainConfig
+from batchcam.config import Classifier, Compute
 from batchcam.network.checkpoint import pack_checkpoint
 from batchcam.store.document import read_document
 from tests.helpers.networks import GapNetwork

@@ -14,8 +14,8 @@ import pytest
 
 from batchcam.commands.demo import demo as demo_module
 from batchcam.commands.demo import shapes
+from batchcam.commands.demo.config import DemoConfig
 from batchcam.commands.demo.demo import demo
-from batchcam.config import DemoConfig
 from batchcam.errors import BatchcamError, ConfigError
 
 
@@ -84,3 +84,9 @@ def test_whole_demo_learns_the_shapes_and_its_cams_point_at_them(tmp_path):
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["accuracy"] > 0.9
     assert summary["peak_in_object"] > summary["centre_in_object"] + 0.4
+
+
+@pytest.mark.parametrize("change", [{"seed": -1}, {"threads": 0}])
+def test_demo_that_can_not_be_meant_is_refused(change, tmp_path):
+    with pytest.raises(ConfigError, match=f"--{next(iter(change))}"):
+        DemoConfig(tmp_path, **change)

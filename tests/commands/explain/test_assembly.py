@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -187,6 +188,12 @@ def test_preprocessing_of_a_checkpoint_that_can_not_be_meant_is_refused(images, 
         assemble(Classifier(path), images)
 
 
+def chosen(*options: Any) -> Preprocessing | None:
+    """What --preprocess, --image-size, --resize, --mean and --std, as written, choose."""
+    asked = Classifier(Path("a.pth"), None, None, None, *options)
+    return chosen_preprocessing(asked.preprocess, asked.image_size, asked.resize, asked.mean, asked.std)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -201,7 +208,7 @@ def test_preprocessing_of_a_checkpoint_that_can_not_be_meant_is_refused(images, 
     ],
 )  # fmt: skip
 def test_preprocessing_is_the_preset_with_what_other_options_change(options, expected):
-    assert chosen_preprocessing(*options) == expected
+    assert chosen(*options) == expected
 
 
 @pytest.mark.parametrize(
@@ -220,7 +227,7 @@ def test_preprocessing_is_the_preset_with_what_other_options_change(options, exp
 )
 def test_preprocessing_that_can_not_be_meant_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        chosen_preprocessing(*options)
+        chosen(*options)
 
 
 # what `python:` datasets and `--model` callables are made of

@@ -23,10 +23,12 @@ import torch
 import torchvision
 
 from batchcam.commands.explain import work
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.explain.planning import bytes_of
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute, ExplainConfig, VerifyConfig
+from batchcam.config import Classifier, Compute
 from batchcam.data import samples
 from batchcam.errors import EXIT_STOPPED_EARLY, ModelError, RunError, StoppedEarlyError, StorageFullError
 from batchcam.images.decoding import UnreadableImageError

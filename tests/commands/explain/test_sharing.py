@@ -12,10 +12,12 @@ import torch
 
 from batchcam.commands.explain import explain as explain_module
 from batchcam.commands.explain import work as work_module
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.merge import complete_run, merge
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute, ExplainConfig, VerifyConfig
+from batchcam.config import Classifier, Compute
 from batchcam.job.scheduler import local_rank
 from tests.helpers.networks import CHANNELS, GapNetwork, seeded
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from batchcam.commands.export.export import FORMATS, ExportConfig, export
+from batchcam.commands.export.config import FORMATS, ExportConfig
+from batchcam.commands.export.export import export
 from batchcam.errors import ConfigError, RunError
 from tests.helpers.export_runs import tree, write_run
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batchcam.commands.export.export import ExportConfig, export
+from batchcam.commands.export.config import ExportConfig
+from batchcam.commands.export.export import export
 from batchcam.errors import BatchcamError
 from tests.helpers.export_runs import shard_columns, write_run
 from tests.helpers.synthetic import CLASS_NAMES, UNLABELLED, UNREADABLE

@@ -13,10 +13,11 @@ import h5py
 import numpy as np
 import pytest
 
-from batchcam.commands.export import virelay
-from batchcam.commands.export.export import ExportConfig, export
+from batchcam.commands.export.config import ExportConfig
+from batchcam.commands.export.export import export
 from batchcam.commands.export.originals import network_view
 from tests.helpers.export_runs import png_bytes, shard_columns, smooth_image, tree, write_run
+from tests.helpers.small_blocks import small_blocks
 from tests.helpers.synthetic import CLASS_NAMES, CONSTANT, NON_FINITE, UNLABELLED, UNREADABLE, bilinear
 
 SHOWN = [i for i in range(21) if i not in (UNREADABLE, NON_FINITE)]
@@ -30,7 +31,7 @@ def project_values(out: Path) -> dict[str, str]:
 
 
 def small_parts(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
-    monkeypatch.setattr(virelay, "PART_BYTES", samples * 4 * (3 * 48 * 80 + 5 * 15))
+    small_blocks(monkeypatch, samples * (5 * 3 * 48 * 80 + 1000))
 
 
 def test_attributions_sum_over_channels_to_the_upsampled_cam_of_the_predicted_class(tmp_path: Path) -> None:

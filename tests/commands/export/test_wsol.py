@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from batchcam.commands.export.export import ExportConfig, export
+from batchcam.commands.export.config import ExportConfig
+from batchcam.commands.export.export import export
 from batchcam.errors import RunError
 from batchcam.pictures.protocol import score_map
 from tests.helpers.export_runs import shard_columns, tree, write_run

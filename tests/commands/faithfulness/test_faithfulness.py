@@ -19,13 +19,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.faithfulness import imputation as faithfulness
+from batchcam.commands.faithfulness.config import SUBSTRATE_NAMES, FaithfulnessConfig
 from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Probe, follow
-from batchcam.commands.faithfulness.faithfulness import FaithfulnessConfig, FaithfulnessSummary, draw, faithfulness_text
+from batchcam.commands.faithfulness.faithfulness import FaithfulnessSummary, draw
 from batchcam.commands.faithfulness.faithfulness import faithfulness as command
 from batchcam.commands.faithfulness.files import PAIRS
-from batchcam.config import Classifier, Compute, ExplainConfig
+from batchcam.commands.faithfulness.text import faithfulness_text
+from batchcam.config import Classifier, Compute
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, RunError
 from batchcam.maps import cam
 from batchcam.store import landing
@@ -459,7 +462,7 @@ def test_other_methods_and_controls_are_measured_on_the_runs_network(
     assert all(ours.startswith(start) for ours, start in zip(summary.notes, notes, strict=True))
 
 
-@pytest.mark.parametrize(("name", "end"), [("mean", 0), ("zero", 1), ("blur", 2)])
+@pytest.mark.parametrize(("name", "end"), [(name, end) for end, name in enumerate(SUBSTRATE_NAMES)])
 def test_substrates_are_what_their_names_say(name: str, end: int) -> None:
     image = np.random.default_rng(0).standard_normal((3, 8, 9))
     whole = np.broadcast_to(image.mean((1, 2), keepdims=True), image.shape)

@@ -14,12 +14,15 @@ import cv2
 import numpy as np
 import pytest
 
-from batchcam.commands.export.export import ExportConfig, export
+from batchcam.commands.export.config import ExportConfig
+from batchcam.commands.export.export import export
+from batchcam.commands.localize.config import LocalizeConfig
 from batchcam.commands.localize.files import HEADER
 from batchcam.commands.localize.frames import Frame
-from batchcam.commands.localize.localize import LocalizeConfig, LocalizeSummary, localize, localize_text
+from batchcam.commands.localize.localize import LocalizeSummary, localize
 from batchcam.commands.localize.protocol import ANY, LARGEST, Tally, Truth, evidence, judge
 from batchcam.commands.localize.scores import SCORES
+from batchcam.commands.localize.text import localize_text
 from batchcam.errors import ConfigError, DatasetError, RunError
 from batchcam.store.document import read_document
 from tests.helpers.export_runs import IMAGE_SIZE, shard_columns, write_run
@@ -392,9 +395,9 @@ def test_the_text_stays_on_its_lines_whatever_names_say(boxed: tuple[Path, Path]
     [
         ({"target": "truth"}, "--target truth: choose one of label, predicted"),
         ({"frame": "crop"}, "--frame crop: choose one of view, image"),
-        ({"tolerance": -1.0}, "--tolerance -1.0: must be a number of pixels"),
+        ({"tolerance": -1.0}, "--tolerance -1.0: must be at least 0"),
         ({"tolerance": float("nan")}, "--tolerance nan"),
-        ({"workers": -1}, "--workers -1: must not be negative"),
+        ({"workers": -1}, "--workers -1: must be at least 0"),
         ({"out": Path("run/out")}, "--out run/out: lies in the run"),
     ],
 )

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from batchcam.commands.merge import merge
-from batchcam.commands.render.render import RenderConfig, RenderSummary, picture_name, render
-from batchcam.commands.render.selection import Selection
+from batchcam.commands.render.config import RenderConfig, Selection
+from batchcam.commands.render.render import RenderSummary, picture_name, render
 from batchcam.errors import ConfigError
 from batchcam.store.run import Run
 

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from batchcam.commands.render.selection import RANKINGS, Selection, class_index, select, spread
+from batchcam.commands.render.config import RANKINGS, Selection
+from batchcam.commands.render.selection import class_index, select, spread
 from batchcam.errors import ConfigError
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
 from batchcam.store.schema import sample_arrays
+from tests.helpers.small_blocks import small_blocks
 
 COLUMNS = ("label", "prediction", "confidence", "identity_residual", "logits")
 
@@ -114,7 +116,7 @@ def test_equal_values_keep_the_runs_order(make_run: Callable[..., Path]) -> None
 def test_logits_read_in_small_blocks_give_the_same_ranking(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     selection = Selection(by="entropy", top=15)
     expected = select(run, selection).tolist()
-    monkeypatch.setattr("batchcam.commands.render.selection.BLOCK_BYTES", 4 * 5 * 2)  # two rows of five classes
+    small_blocks(monkeypatch, 500)
     assert select(run, selection).tolist() == expected
 
 
@@ -130,14 +132,14 @@ def test_conditions_narrow_each_other_and_ids_keep_their_order(run: Run) -> None
 
 
 def test_nothing_but_columns_is_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = set()
-    rows_of = Run._rows_of
+    read: set[str] = set()
+    blocks = Run.blocks
 
-    def spy(self: Run, array, rows, rest):  # type: ignore[no-untyped-def]
-        read.add(array.name)
-        return rows_of(self, array, rows, rest)
+    def spy(self, names, *rest, **options):  # type: ignore[no-untyped-def]
+        read.update(names)
+        return blocks(self, names, *rest, **options)
 
-    monkeypatch.setattr(Run, "_rows_of", spy)
+    monkeypatch.setattr(Run, "blocks", spy)
     monkeypatch.setattr(Run, "_row_of", None)
     for by in RANKINGS:
         select(run, Selection(wrong=True, label="ant", top=3, by=by))

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from batchcam.commands.merge import merge
-from batchcam.commands.report import facts as report_facts
-from batchcam.commands.report.drawing import fitted
+from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.report.facts import Facts, count_confusions, gather
-from batchcam.commands.report.report import ReportConfig, ReportSummary
+from batchcam.commands.report.report import ReportSummary
 from batchcam.errors import BatchcamError, ConfigError, RunError
 from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan
 from tests.helpers.report_pages import HOSTILE_IDS, browse, console, decoded, needs_chromium, probe, table_of, write
+from tests.helpers.small_blocks import small_blocks
 from tests.helpers.synthetic import CLASS_NAMES, Rows
 from tests.helpers.wellformed import Page
 
@@ -144,7 +144,7 @@ def test_a_class_mean_is_that_of_its_correct_samples_maps(make_run: MakeRun, cam
 
 def test_blocks_of_any_size_give_the_same_numbers(sound_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = facts_of(sound_run).maps
-    monkeypatch.setattr(report_facts, "BLOCK_BYTES", 1)
+    small_blocks(monkeypatch, 1)
     by_row = facts_of(sound_run).maps
     for field in dataclasses.fields(whole):
         np.testing.assert_allclose(getattr(by_row, field.name), getattr(whole, field.name), rtol=1e-12)
@@ -370,13 +370,6 @@ def test_without_images_the_maps_stand_alone(written: tuple[ReportSummary, str])
     assert summary.without_image == summary.pictures
     assert summary.changed == 0
     assert "the image is not at hand" in Page(source).text
-
-
-@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1), (40, 30)])
-def test_pictures_of_any_shape_fit(size: tuple[int, int]) -> None:
-    height, width = fitted(np.zeros((*size, 3), np.uint8)).shape[:2]
-    assert 1 <= height <= 150
-    assert 1 <= width <= 200
 
 
 # hostile text

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from batchcam.commands.report.report import ReportConfig, ReportSummary
+from batchcam.commands.report.config import ReportConfig
+from batchcam.commands.report.report import ReportSummary
 from batchcam.errors import ConfigError, RunError
 from batchcam.store.plan import Plan
 from tests.helpers.damage import edit_document

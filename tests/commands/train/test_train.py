@@ -19,11 +19,13 @@ import torchvision
 
 from batchcam.cli.printing import evaluate_text
 from batchcam.commands.evaluate import evaluate as evaluate_module
+from batchcam.commands.evaluate.config import EvaluateConfig
 from batchcam.commands.evaluate.evaluate import evaluate
 from batchcam.commands.train import train as train_module
+from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.epochs import Score
 from batchcam.commands.train.train import TrainSummary, train
-from batchcam.config import Classifier, Compute, EvaluateConfig, TrainConfig
+from batchcam.config import Classifier, Compute
 from batchcam.errors import (
     EXIT_FINDINGS,
     EXIT_STOPPED_EARLY,

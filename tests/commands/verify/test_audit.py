@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from batchcam.commands.verify.audit import Facts, audit
+from batchcam.commands.verify.audit import audit
 from batchcam.store.plan import Plan
 from batchcam.store.stored_cams import predicted_cams
 from tests.helpers.synthetic import ALL_NEGATIVE, CONSTANT, NON_FINITE, UNREADABLE, Rows, bilinear
@@ -22,23 +22,16 @@ def block_of(rows: Rows) -> dict[str, np.ndarray]:
     return {name: values.copy() for name, values in {**rows.columns, **texts}.items()}
 
 
-def facts_of(plan: Plan, rows: Rows, **changes: object) -> Facts:
-    facts = Facts(
-        len(plan.class_names), plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity, rows.bias
-    )
-    return dataclasses.replace(facts, **changes)
-
-
-def broken(block: dict[str, np.ndarray], facts: Facts) -> dict[tuple[str, str], list[int]]:
+def broken(block: dict[str, np.ndarray], plan: Plan, bias: np.ndarray) -> dict[tuple[str, str], list[int]]:
     """Rule and array of each contradiction, and its rows."""
-    return {(w.rule, w.array): np.flatnonzero(w.rows).tolist() for w in audit(block, facts)}
+    return {(w.rule, w.array): np.flatnonzero(w.rows).tolist() for w in audit(block, plan, bias)}
 
 
 @pytest.fixture
 def sound(make_plan, make_rows):
     plan = make_plan()
     rows = make_rows(plan)
-    return block_of(rows), facts_of(plan, rows)
+    return block_of(rows), plan, rows.bias
 
 
 @pytest.mark.parametrize("maps", ["uint8", "float32", "none"])
@@ -47,7 +40,7 @@ def sound(make_plan, make_rows):
 def test_true_rows_pass(make_plan, make_rows, cams: str, maps: str, seed: int) -> None:
     plan = make_plan(cams=cams, maps=maps, sample_count=60)
     rows = make_rows(plan, seed)
-    assert broken(block_of(rows), facts_of(plan, rows)) == {}
+    assert broken(block_of(rows), plan, rows.bias) == {}
 
 
 @pytest.mark.parametrize(("grid", "size"), [((1, 1), (8, 8)), ((1, 7), (5, 9)), ((7, 7), (224, 224)), ((5, 3), (5, 3))])
@@ -59,7 +52,7 @@ def test_true_rows_pass_whatever_the_sizes(make_plan, make_rows, grid: tuple, si
         readable = np.isfinite(block["logits"]).all(1)
         block["status"][readable] = 4 | np.where(predicted_cams(block).max((1, 2)) <= 0, 8, 0)[readable]
         block["maps"][:] = 0
-    assert broken(block, facts_of(plan, rows)) == {}
+    assert broken(block, plan, rows.bias) == {}
 
 
 @pytest.mark.parametrize("contrast", [1e-2, 1e-3, 1e-4, 1e-5, 3e-6])
@@ -85,7 +78,7 @@ def test_a_worker_that_rounds_otherwise_passes_however_little_contrast_a_map_has
     block["map_range"] = np.stack([low, high], 1)
     scaled = (upsampled - low[:, None, None]) / (high - low)[:, None, None] * np.float32(255)
     block["maps"] = np.rint(scaled).astype(np.uint8)
-    assert broken(block, facts_of(plan, rows)) == {}
+    assert broken(block, plan, rows.bias) == {}
 
 
 CHANGES = {
@@ -121,11 +114,11 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_row_is_found_and_only_that_row(sound, name: str) -> None:
-    block, facts = sound
+    block, plan, bias = sound
     array, change, expected = CHANGES[name]
     block["error"] = block["error"].astype("S64")
     block[array][ORDINARY] = change(block[array][ORDINARY])
-    found = broken(block, facts)
+    found = broken(block, plan, bias)
     assert expected in found
     assert {row for rows in found.values() for row in rows} == {ORDINARY}
 
@@ -133,17 +126,17 @@ def test_a_changed_row_is_found_and_only_that_row(sound, name: str) -> None:
 @pytest.mark.parametrize("row", [UNREADABLE, NON_FINITE, CONSTANT, ALL_NEGATIVE])
 @pytest.mark.parametrize("status", [0, 1, 2, 4, 8, 3, 5, 9, 6, 10, 12])
 def test_only_the_true_flags_of_a_special_row_pass(sound, row: int, status: int) -> None:
-    block, facts = sound
+    block, plan, bias = sound
     true = int(block["status"][row])
     block["status"][row] = status
-    assert bool(broken(block, facts)) == (status != true)
+    assert bool(broken(block, plan, bias)) == (status != true)
 
 
 @pytest.mark.parametrize("array", ["logits", "cams", "confidence", "identity_residual", "map_range"])
 def test_an_unreadable_row_holds_no_numbers(sound, array: str) -> None:
-    block, facts = sound
+    block, plan, bias = sound
     block[array][UNREADABLE] = 0
-    assert broken(block, facts) == {("status", "logits"): [UNREADABLE]}
+    assert broken(block, plan, bias) == {("status", "logits"): [UNREADABLE]}
 
 
 @pytest.mark.parametrize(("maps", "value"), [("uint8", 1), ("float32", 0)])
@@ -152,14 +145,14 @@ def test_an_unreadable_row_has_no_map(make_plan, make_rows, maps: str, value: in
     rows = make_rows(plan)
     block = block_of(rows)
     block["maps"][UNREADABLE, 3, 3] = value
-    assert broken(block, facts_of(plan, rows)) == {("map", "maps"): [UNREADABLE]}
+    assert broken(block, plan, rows.bias) == {("map", "maps"): [UNREADABLE]}
 
 
 @pytest.mark.parametrize("row", [NON_FINITE, CONSTANT])
 def test_a_row_without_a_map_to_show_has_a_blank_one(sound, row: int) -> None:
-    block, facts = sound
+    block, plan, bias = sound
     block["maps"][row, 3, 3] = 1
-    assert broken(block, facts) == {("map", "maps"): [row]}
+    assert broken(block, plan, bias) == {("map", "maps"): [row]}
 
 
 def test_a_float_map_is_compared_in_its_own_units(make_plan, make_rows) -> None:
@@ -167,7 +160,7 @@ def test_a_float_map_is_compared_in_its_own_units(make_plan, make_rows) -> None:
     rows = make_rows(plan)
     block = block_of(rows)
     block["maps"][ORDINARY, 3, 3] += 1e-3 * np.abs(block["maps"][ORDINARY]).max()
-    assert broken(block, facts_of(plan, rows)) == {("map", "maps"): [ORDINARY]}
+    assert broken(block, plan, rows.bias) == {("map", "maps"): [ORDINARY]}
 
 
 @pytest.mark.parametrize("cams", ["predicted", "predicted+label", "topk:2"])
@@ -176,7 +169,7 @@ def test_stored_classes_are_those_that_the_plan_asks_for(make_plan, make_rows, c
     rows = make_rows(plan)
     block = block_of(rows)
     block["cam_class"][ORDINARY, -1] = (block["cam_class"][ORDINARY, -1] + 1) % 5
-    assert broken(block, facts_of(plan, rows))[("cam-class", "cam_class")] == [ORDINARY]
+    assert broken(block, plan, rows.bias)[("cam-class", "cam_class")] == [ORDINARY]
 
 
 def test_a_cam_without_a_class_holds_no_numbers(make_plan, make_rows) -> None:
@@ -185,7 +178,7 @@ def test_a_cam_without_a_class_holds_no_numbers(make_plan, make_rows) -> None:
     block = block_of(rows)
     unlabelled = int(np.flatnonzero((block["label"] == -1) & (block["status"] == 0))[0])
     block["cams"][unlabelled, 1, 0, 0] = 1
-    assert broken(block, facts_of(plan, rows)) == {("cam-class", "cams"): [unlabelled]}
+    assert broken(block, plan, rows.bias) == {("cam-class", "cams"): [unlabelled]}
 
 
 @pytest.mark.parametrize(("classes", "passes"), [((0, 1, 3), True), ((0, 3, 1), True), ((0, 1, 1), False)])
@@ -202,7 +195,7 @@ def test_classes_of_equal_logits_may_stand_in_any_order_but_once(
     powers = np.exp(block["logits"][0])
     block["confidence"] = np.array([powers.max() / powers.sum()], np.float32)
     block.update(prediction=np.array([0]), cam_class=np.array([classes]), identity_residual=np.zeros(1, np.float32))
-    assert (broken(block, facts_of(plan, rows, bias=bias)) == {}) == passes
+    assert (broken(block, plan, bias) == {}) == passes
 
 
 def test_of_equal_logits_the_first_class_is_the_predicted_one(make_plan, make_rows) -> None:
@@ -214,11 +207,11 @@ def test_of_equal_logits_the_first_class_is_the_predicted_one(make_plan, make_ro
     block.update(cams=cams, logits=np.array([[0, 4, 2, 4, 0]], np.float32), identity_residual=np.zeros(1, np.float32))
     powers = np.exp(block["logits"][0])
     block["confidence"] = np.array([powers.max() / powers.sum()], np.float32)
-    facts = facts_of(plan, rows, bias=block["logits"][0].astype(np.float64) - 1)
+    bias = block["logits"][0].astype(np.float64) - 1
     block["prediction"] = np.array([1])
-    assert broken(block, facts) == {}
+    assert broken(block, plan, bias) == {}
     block["prediction"] = np.array([3])
-    assert broken(block, facts) == {("prediction", "prediction"): [0]}
+    assert broken(block, plan, bias) == {("prediction", "prediction"): [0]}
 
 
 def shifted(make_plan, make_rows, by: float):
@@ -233,7 +226,7 @@ def shifted(make_plan, make_rows, by: float):
     top = predicted_cams(block)
     flags = block["status"] & ~np.uint8(8)
     block["status"] = np.where((top.max((1, 2)) <= 0), flags | 8, flags).astype(np.uint8)
-    return block, facts_of(plan, rows)
+    return block, plan, rows.bias
 
 
 @pytest.mark.parametrize(
@@ -250,24 +243,24 @@ def shifted(make_plan, make_rows, by: float):
 def test_identity_has_to_hold_as_well_as_the_precision_allows(
     make_plan, make_rows, precision: str, by: float, passes: bool
 ) -> None:
-    block, facts = shifted(make_plan, make_rows, by)
-    found = broken(block, dataclasses.replace(facts, precision=precision))
+    block, plan, bias = shifted(make_plan, make_rows, by)
+    found = broken(block, dataclasses.replace(plan, precision=precision), bias)
     assert set(found) == (set() if passes else {("identity", "cams")})
 
 
 def test_a_waived_identity_is_not_asked_for_but_its_residual_is(make_plan, make_rows) -> None:
-    block, facts = shifted(make_plan, make_rows, 0.5)
-    waived = dataclasses.replace(facts, identity=False)
-    assert broken(block, waived) == {}
+    block, plan, bias = shifted(make_plan, make_rows, 0.5)
+    waived = dataclasses.replace(plan, identity=False)
+    assert broken(block, waived, bias) == {}
     block["identity_residual"][ORDINARY] = 0
-    assert broken(block, waived) == {("identity", "identity_residual"): [ORDINARY]}
+    assert broken(block, waived, bias) == {("identity", "identity_residual"): [ORDINARY]}
 
 
 def test_the_audit_changes_nothing(sound) -> None:
-    block, facts = sound
+    block, plan, bias = sound
     before = {name: values.copy() for name, values in block.items()}
     for values in block.values():
         values.setflags(write=False)
-    list(audit(block, facts))
+    list(audit(block, plan, bias))
     for name, values in before.items():
         np.testing.assert_array_equal(block[name], values)

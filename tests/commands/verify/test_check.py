@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import VerifyConfig
 from batchcam.errors import RunError
 from tests.helpers import damage
 from tests.helpers.synthetic import Rows

@@ -1,0 +1,13 @@
+"""What `evaluate` is asked."""
+
+from __future__ import annotations
+
+from batchcam.config import Classifier, Compute, Config, argument
+
+
+class EvaluateConfig(Config):
+    """Everything that `evaluate` is asked."""
+
+    classifier: Classifier = argument("CKPT")
+    data: str = argument()
+    compute: Compute = Compute()

@@ -1,0 +1,92 @@
+"""What `explain` is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from batchcam.config import (
+    LARGEST_COUNT,
+    LONGEST_S,
+    AnyPath,
+    Classifier,
+    Compute,
+    Config,
+    Given,
+    MapDataset,
+    argument,
+    field,
+    parse_duration,
+    required,
+)
+from batchcam.rules import CONTROLS, MAP_KINDS, METHODS, CamSelection
+
+
+class ExplainConfig(Config):
+    """Everything that `explain` is asked; None where the run's plan, or else a default, decides."""
+
+    classifier: Classifier = argument("CKPT")
+    data: Given[str | MapDataset, AnyPath | MapDataset] = argument()
+    out: Given[Path, AnyPath] = required("The run directory.")
+    compute: Compute = Compute()
+    task: str | None = field(
+        "This worker's share of the shards, 0/N to N-1/N.  [default: from torchrun or srun, or all]", metavar="I/N"
+    )
+    shard_size: int | None = field("Samples of one shard.  [default: about 64 MiB]", low=1, high=LARGEST_COUNT)
+    target_layer: str | None = field(
+        "Layer to explain.  [default: the one that the classifier pools; for gradient methods the last grid]"
+    )
+    identity: bool = field(
+        "Explain --target-layer although its CAMs do not add up to the logits.", "--no-identity", default=True
+    )
+    method: str | None = field(
+        "cam adds up to the logits; the others are gradient methods, for networks without it.  [default: cam]",
+        choices=METHODS,
+    )
+    control: str | None = field(
+        "Sanity check: give the last layer (head) or all layers (weights) random weights, then explain; maps that "
+        "stay the same do not depend on what was learned.",
+        choices=CONTROLS,
+    )
+    cams: Given[CamSelection | None, CamSelection | str | None] = field(
+        "Classes to store: all, predicted, predicted+label, topk:N.  [default: all; predicted with gradients]",
+        metavar="SELECTION",
+        parse=CamSelection.parse,
+    )
+    maps: str | None = field("Upsampled map of the predicted class.  [default: uint8]", choices=MAP_KINDS)
+    time_limit_s: Given[float | None, float | str | None] = field(
+        "Stop early after 90s, 15m, 2h or HH:MM:SS.",
+        "--time-limit",
+        low=0,
+        high=LONGEST_S,
+        metavar="TIME",
+        parse=parse_duration,
+    )
+    dry_run: bool = field("Check everything, tell samples, shards and bytes, write nothing.", default=False)
+
+    def nested(self) -> ExplainConfig:
+        """Return the config itself, or the one that a call's keywords make."""
+        return self
+
+
+class ExplainKeywords(ExplainConfig, Compute, Classifier):
+    """The same as a call in Python says it: the fields of the classifier and of computing stand beside the rest."""
+
+    classifier: Classifier = dataclasses.field(init=False)
+    compute: Compute = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        """Leave the check to `nested`."""
+
+    def nested(self) -> ExplainConfig:
+        """Return the config.
+
+        Raises:
+            ConfigError: something can't be meant.
+        """
+        given = vars(self)
+        own, classifier, compute = (
+            {f.name: given[f.name] for f in dataclasses.fields(kind) if f.name in given}
+            for kind in (ExplainConfig, Classifier, Compute)
+        )
+        return ExplainConfig(classifier=Classifier(**classifier), compute=Compute(**compute), **own)

@@ -1,0 +1,31 @@
+"""What `faithfulness` is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from batchcam.config import Classifier, Compute, RunConfig, field, like, random_seed, require_outside, required
+
+SUBSTRATE_NAMES: Final = ("mean", "zero", "blur")
+"""What can stand in for the pixels that are taken away; `zero` is of the normalised input."""
+
+
+class FaithfulnessConfig(RunConfig):
+    """Everything that `faithfulness` is asked."""
+
+    classifier: Classifier = required("The run's checkpoint.", "--checkpoint")
+    data: str = required("The run's dataset.")
+    samples: int = field("How many to draw at random.", default=50, low=1)
+    steps: int = field("Steps of each curve.", default=20, low=2, high=1000)
+    seed: int = random_seed("the draw, the random orders and the noise")
+    deletion_to: str = field("What deleted pixels become.", default="mean", choices=SUBSTRATE_NAMES)
+    insertion_from: str = field("What pixels go into.", default="blur", choices=SUBSTRATE_NAMES)
+    out: Path | None = field("Folder for faithfulness.json, faithfulness.csv and curves.csv.")
+    device: str = field("cpu, cuda, cuda:N or auto.", default="auto")
+    threads: int | None = like(Compute, "threads")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out is not None:
+            require_outside(self.out, self.run.parent if self.run.is_file() else self.run)

@@ -1,0 +1,31 @@
+"""What `report` is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from batchcam.config import AnyPath, Given, PartialConfig, field, originals, require_outside, required
+from batchcam.errors import ConfigError
+
+SUFFIXES: Final = (".html", ".htm")
+MOST_TOP: Final = 200  # pictures of a kind: about 15 kB each, in a file that mail should carry
+
+
+class ReportConfig(PartialConfig):
+    """Everything that `report` is asked."""
+
+    out: Given[Path, AnyPath] = required("FILE.html: one file that needs nothing else.")
+    data: str | None = originals()
+    against: Given[Path | None, AnyPath | None] = field(
+        "An older run of the same samples: tell what moved since.", metavar="OLD"
+    )
+    top: int = field("Most pictures of each kind.", default=24, low=0, high=MOST_TOP)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out.suffix.lower() not in SUFFIXES:
+            raise ConfigError(f"--out {self.out}: want a name that ends in .html")
+        for run in (self.run, self.against):
+            if run is not None:
+                require_outside(self.out, run.parent if run.is_file() else run)

@@ -1,0 +1,33 @@
+"""What `train` is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from batchcam.config import LARGEST_COUNT, Classifier, Compute, Config, argument, field, like, random_seed, required
+
+
+class TrainConfig(Config):
+    """Everything that `train` is asked; the defaults are the seed's recipe."""
+
+    data: str = argument()
+    out: Path = required("The best checkpoint; the last one, to resume from, lies beside it.")
+    val: str | None = field("Validation dataset.  [default: a tenth of each class of DATA]")
+    val_fraction: float = field("Share of DATA to validate on, without --val.", default=0.1, low=0, below=1)
+    arch: str = field("torchvision's name of the network.", default="resnet18")
+    weights: str | None = field("Pretrained weights: a file, or torchvision's name such as DEFAULT.")
+    epochs: int = field("Times to go through the training images.", default=20, low=1)
+    # batch normalisation needs two images
+    batch_size: int = field("Images of one step.", "-b", default=40, low=2, high=LARGEST_COUNT)
+    learning_rate: float = field("Step size of Adam.", default=1e-4, above=0)
+    weight_decay: float = field("Weight decay of Adam.", default=1e-2, low=0)
+    seed: int = random_seed("split, weights and order")
+    preprocess: str | None = like(Classifier, "preprocess")
+    image_size: tuple[int, ...] | None = like(Classifier, "image_size")
+    resize: tuple[int, ...] | None = like(Classifier, "resize")
+    mean: tuple[float, float, float] | None = like(Classifier, "mean")
+    std: tuple[float, float, float] | None = like(Classifier, "std")
+    workers: int | None = like(Compute, "workers")
+    threads: int | None = like(Compute, "threads")
+    device: str = like(Compute, "device")
+    sample_timeout: float = like(Compute, "sample_timeout")

@@ -1,0 +1,127 @@
+"""What compare, localize and faithfulness share: why samples are left out, notes on a run, files, lines for people."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+import batchcam
+from batchcam.errors import one_line
+from batchcam.rules import EXACT
+from batchcam.store import landing
+from batchcam.store.document import seal
+from batchcam.store.run import Run
+
+LISTED: Final = 1000
+"""Ids of each reason that a study's JSON document lists; its tables have all of them."""
+
+CLASSES_SHOWN: Final = 40
+
+
+class Reason(enum.IntEnum):
+    """Why a sample is left out, 0: it is not; a member's text is its name, or what stands beside its number."""
+
+    _other: str
+
+    def __new__(cls, number: int, text: str = "") -> Reason:
+        member = int.__new__(cls, number)
+        member._value_, member._other = number, text
+        return member
+
+    @property
+    def text(self) -> str:
+        """The reason as people read it, "" for a sample that is not left out."""
+        return (self._other or self.name.lower().replace("_", " ")) if self else ""
+
+
+def first_reasons(conditions: Mapping[Reason, np.ndarray]) -> np.ndarray:
+    """Return the first reason that holds for each of n samples, 0 where none does, uint8 (n).
+
+    Args:
+        conditions: for which samples each reason holds, bool (n), in order of precedence.
+    """
+    return np.select(list(conditions.values()), list(conditions), 0).astype(np.uint8)
+
+
+def rows_left_out(kind: type[Reason], reasons: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the rows that are left out by the reason's text, without reasons that hold for none."""
+    rows = {reason.text: np.flatnonzero(reasons == reason) for reason in kind if reason}
+    return {text: places for text, places in rows.items() if len(places)}
+
+
+def count_left_out(kind: type[Reason], reasons: np.ndarray) -> dict[str, int]:
+    """Return how many samples are left out by the reason's text, without reasons that hold for none."""
+    return {text: len(rows) for text, rows in rows_left_out(kind, reasons).items()}
+
+
+def run_notes(run: Run, name: str = "the run", control: str = "") -> Iterator[str]:
+    """Yield what has to be known of a run before its numbers are read.
+
+    Args:
+        run: an open run.
+        name: what it is called.
+        control: what follows from random weights; "": that needs no telling.
+    """
+    plan = run.plan
+    if not run.complete:
+        yield f"{name} is not complete: {len(run.shards)} of {len(plan.shards)} shards"
+    if plan.is_control and control:
+        yield f"control {plan.control}: {control}"
+    if plan.waived:
+        yield f"{name} waived the identity: its maps do not explain its logits"
+
+
+def land_study(out: Path, study: str, version: int, files: Mapping[str, bytes], content: Mapping[str, Any]) -> None:
+    """Land the files of a study in folder `out`, over those of an earlier one; its document comes last.
+
+    Args:
+        out: created if it is not there.
+        study: the command.
+        version: changes with the names and meanings in the files.
+        files: the other files by name.
+        content: what the document says beside versions and the digests of the other files.
+    """
+    landing.make_folder(out)
+    for name, data in files.items():
+        landing.land(out / name, data)
+    head = {
+        f"{study}_version": version,
+        "batchcam_version": batchcam.__version__,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    }
+    # without the folder: the same runs give the same bytes, wherever they are written
+    landing.land(out / f"{study}.json", seal({k: v for k, v in content.items() if k != "out"} | head))
+    landing.remove_stale_partials(out, (*files, f"{study}.json"))
+
+
+def head_lines(
+    head: Iterable[tuple[str, str]], notes: Iterable[str], out: str | None, study: str, gates: Iterable[str] = ()
+) -> list[str]:
+    """Return the lines above a study's tables: names and values, notes, gates, and where its files are."""
+    lines = [*head, *(("note", note) for note in notes), *(("gate", gate) for gate in gates)]
+    if out is not None:
+        lines.append(("written", f"{out}/{study}.json and the files it names"))
+    return [f"{name:<11} {one_line(value)}" for name, value in lines]
+
+
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Return counts by what is counted in one line."""
+    return "; ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def maps_text(method: str) -> str:
+    """Return what a study judges of maps by `method`."""
+    return "raw CAM" if method == EXACT else f"raw map by {method}"
+
+
+def class_lines(header: str, rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a table of the first classes from the name and the other columns of each."""
+    shown = rows[:CLASSES_SHOWN]
+    width = max([5, *(len(one_line(name)) for name, _ in shown)])
+    lines = [f"{one_line(name):<{width}}  {columns}" for name, columns in (("class", header), *shown)]
+    return lines + ([f"… and {len(rows) - len(shown)} more"] if len(rows) > len(shown) else [])

@@ -1,0 +1,54 @@
+"""A run as a notebook shows it: one small table of HTML, every text in it escaped."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+from batchcam.errors import RunError, one_line
+from batchcam.rules import CONTROLS, identity_words
+from batchcam.store.manifest import read_manifest
+
+if TYPE_CHECKING:
+    from batchcam.store.run import Run
+
+LONGEST = 200
+"""Characters of one fact: a run of a thousand classes names the first ones."""
+
+
+def page(run: Run) -> str:
+    """Return what a run is, and a line for each of its arrays, as HTML."""
+    plan = run.plan
+    control = "" if plan.control == CONTROLS[0] else f", control {plan.control}"
+    facts = {
+        "run": f"{run.path} ({run.state})",
+        "samples": f"{len(run):,}{_accuracy(run)}",
+        "classes": f"{len(plan.class_names):,}: {', '.join(plan.class_names[:LONGEST])}",
+        "network": f"{plan.architecture}, {plan.target_layer}",
+        "method": f"{plan.method}{control}; identity: {identity_words(plan.method, plan.identity)}",
+    }
+    rows = [f"{_name(name)}{_cell(text, 3)}" for name, text in facts.items()]
+    rows += [
+        f"{_name('.' + array.name)}{_cell(' × '.join(map(str, array.shape)))}{_cell(array.dtype)}{_cell(array.meaning)}"
+        for array in run.arrays
+    ]
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def _name(text: str) -> str:
+    return f'<th scope="row" style="text-align: left">{text}</th>'
+
+
+def _cell(text: object, columns: int = 1) -> str:
+    line = one_line(text)
+    short = line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    return f'<td colspan="{columns}" style="text-align: left">{html.escape(short)}</td>'
+
+
+def _accuracy(run: Run) -> str:
+    """Return the accuracy of a complete run: its manifest states it, and no row has to be read."""
+    try:
+        accuracy = read_manifest(run.path, run.plan).totals["accuracy"] if run.state == "complete" else None
+    except (OSError, RunError):
+        return ""
+    return "" if accuracy is None else f", accuracy {accuracy:.4f}"

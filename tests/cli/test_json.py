@@ -1,0 +1,169 @@
+"""What `--json` says is an interface: the keys of every command's summary, nested ones too."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from batchcam.cli import cli
+from batchcam.commands.demo import demo
+from tests.helpers import run_pairs
+from tests.helpers.outputs import run_json
+
+COMPUTE = ("-j", 0, "--threads", 1, "--device", "cpu")
+NAMES = ("ant", "bee", "cat")
+
+
+def keys(value: Any) -> str:
+    """The keys of a JSON value in their order: an object's in (), those of a list's objects in [].
+
+    Where all values of an object have the same keys, these come once, after a colon.
+    """
+    if isinstance(value, dict):
+        inner = [keys(each) for each in value.values()]
+        if len(inner) > 1 and inner[0] and len(set(inner)) == 1:
+            return f"({', '.join(value)}: {inner[0]})"
+        return f"({', '.join(key + each for key, each in zip(value, inner, strict=True))})"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        (shared,) = {keys(each) for each in value}
+        return f"[{shared}]"
+    return ""
+
+
+def write_images(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        place = folder / NAMES[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(place / f"{number}.png"), rng.integers(0, 256, (40, 40, 3), np.uint8))
+    with (folder.parent / "boxes.csv").open("w", newline="") as stream:
+        ids = [f"{NAMES[number % 3]}/{number}.png" for number in range(12)]
+        csv.writer(stream).writerows([("sample_id", "x0", "y0", "x1", "y1"), *((i, 5, 6, 20, 25) for i in ids)])
+
+
+def swapped_runs(root: Path) -> tuple[Path, Path]:
+    """Two runs, in the second of which two classes have changed places."""
+    plan, rows = run_pairs.make_rows(1)
+    old = run_pairs.write(root / "old", plan, rows)
+    new_plan, _ = run_pairs.make_rows(2)
+    new_rows = run_pairs.permute_classes(rows, [1, 0, 2, 3, 4])
+    new_rows.columns["label"] = rows.columns["label"]
+    return old, run_pairs.write(root / "new", new_plan, new_rows)
+
+
+def without_digest(run: Path) -> Path:
+    (run / "shards" / "shard-00000.h5.sha256").unlink()
+    return run
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What every command says of a small classifier, its dataset, two runs, and pictures of them."""
+    root = tmp_path_factory.mktemp("json")
+    write_images(root / "data")
+    model, data, run = root / "model.pth", root / "data", root / "run"
+    train = ("--epochs", 1, "--arch", "shufflenet_v2_x0_5", "--preprocess", "seed", "--image-size", 64, *COMPUTE)
+    boxes = ("--annotations", root / "boxes.csv")
+    again = ("--checkpoint", model, "--data", data)
+    found = {
+        "train": run_json("train", data, "--out", model, *train),
+        "evaluate": run_json("evaluate", model, data, *COMPUTE),
+        "explain": run_json("explain", model, data, "--out", run, "--shard-size", 5, *COMPUTE),
+        "merge": run_json("merge", run),
+    }
+    found |= {
+        "info": run_json("info", run),
+        "render": run_json("render", run, "--out", root / "sheet.png"),
+        "report": run_json("report", run, "--out", root / "report.html"),
+        "compare": run_json("compare", *swapped_runs(root), "--max-flips", 0),
+        "verify": run_json("verify", without_digest(run)),
+        "localize": run_json("localize", run, *boxes),
+        "faithfulness": run_json("faithfulness", run, *again, "--samples", 2, "--steps", 2, "--device", "cpu"),
+        "export": run_json("export", run, "--to", "csv", "--out", root / "table"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("TRAIN_PER_CLASS", 4), ("TEST_PER_CLASS", 5), ("EPOCHS", 1), ("IMAGE_SIZE", 64)):
+            patch.setattr(demo, name, value)
+        found["demo"] = run_json("demo", "--out", root / "demo", "--threads", 1)
+    return {name: ended.said for name, ended in found.items()}
+
+
+KEYS = {
+    "demo": """
+        (run, picture, samples, accuracy, peak_in_object, centre_in_object, findings, seconds, exit_code)
+    """,
+    "train": """
+        (checkpoint, epochs, best_epoch, train_accuracy, val_accuracy, unreadable, history[(epoch, train_loss,
+        train_accuracy, val_loss, val_accuracy, unreadable)], exit_code)
+    """,
+    "evaluate": """
+        (samples, labelled, unreadable, non_finite, accuracy, classes[(name, labelled, correct, predicted)],
+        exit_code)
+    """,
+    "explain": """
+        (run, run_id, samples, shards, unreadable, seconds, complete, merged(totals(samples, labelled, correct,
+        accuracy, status(unreadable, non finite, constant map, no positive evidence), largest_identity_residual),
+        findings, shards, bytes), dry_run, to_do_samples, to_do_shards, to_do_bytes, exit_code)
+    """,
+    "merge": """
+        (totals(samples, labelled, correct, accuracy, status(unreadable, non finite, constant map, no positive
+        evidence), largest_identity_residual), findings, shards, bytes, exit_code)
+    """,
+    "verify": """
+        (run, run_id, shards, samples, unreadable, bytes, recomputed, manifest_sha256, found[(kind, file, message,
+        array, rows, first_sample)], exit_code)
+    """,
+    "info": """
+        (run, complete, plan(checkpoint_sha256, dataset_fingerprint, class_names, target_layer,
+        preprocessing(image_size, interpolation, mean, resize, std), precision, architecture, identity,
+        sample_count, sample_id_bytes, batch_size, shard_size, cams, maps, channels, grid_size, input_size, method,
+        control, schema_version), run_id, origin(command, created, folder, host, job, options(cams, classifier(arch,
+        checkpoint, class_names, image_size, mean, model, preprocess, resize, std), compute(batch_size, device,
+        precision, sample_timeout, threads, workers), control, data, dry_run, identity, maps, method, out, quiet,
+        shard_size, target_layer, task, time_limit_s), pid, restarts, user), shards_landed, shards, totals(accuracy,
+        correct, labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non
+        finite, unreadable)), classes[(name, labelled, correct, predicted)], tasks[(device, host, images_per_s, job,
+        outcome, pid, restarts, samples, seconds, seconds_explaining, seconds_landing, seconds_storing,
+        seconds_waiting_for_images, shards, started, task, threads, unreadable, user, versions(batchcam, compressor,
+        h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes, unreadable, exit_code)
+    """,
+    "render": """
+        (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,
+        without_map, data, lost_files, exit_code)
+    """,
+    "report": """
+        (out, bytes, complete, samples, accuracy, pictures, without_image, changed, lost_files, findings, flips,
+        exit_code)
+    """,
+    "localize": """
+        (error, exit_code)
+    """,
+    "faithfulness": """
+        (error, exit_code)
+    """,
+    "export": """
+        (error, exit_code)
+    """,
+    "compare": """
+        (old, new, old_run_id, new_run_id, old_samples, new_samples, apart(unreadable in both, not finite in both),
+        relabelled, totals(compared, labelled, flips, flips_percent, fixed, broken, changed, old_accuracy,
+        new_accuracy, accuracy_drop, old_confidence, new_confidence, logit_change, maps, spearman, spearman_median,
+        spearman_p10, cosine, top_iou, peak_shift, without_maps(constant in both)), classes[(name, labelled,
+        old_correct, new_correct, fixed, broken, old_predicted, new_predicted, left, maps, logit_change, spearman,
+        cosine, top_iou, peak_shift)], transitions[(old, new, count)], exchanges[(classes, samples, followed,
+        same_weights, maps, spearman, spearman_as_named)], movers[(reason, sample_id, label, old_prediction,
+        new_prediction, flip, old_confidence, new_confidence, confidence_change, map_class, logit_change, spearman,
+        cosine, top_iou, peak_shift)], gates[(option, limit, value, passed, reason)], findings, notes, out,
+        exit_code)
+    """,
+}
+
+
+@pytest.mark.parametrize("command", cli.commands)
+def test_the_keys_of_a_summary_are_these(said: dict[str, Any], command: str) -> None:
+    assert keys(said[command]) == " ".join(KEYS[command].split())
