@@ -27,7 +27,7 @@ CLAIM = 2**33
 JUDGE = """
     import json, pathlib, resource, sys, time
     from batchcam.network.checkpoint import load_checkpoint
-    from batchcam.network.model import network_for
+    from batchcam.network.model import load_network
     from batchcam.data.preprocessing import Preprocessing
     from batchcam.errors import BatchcamError
     resource.setrlimit(resource.RLIMIT_CPU, (600, 600))
@@ -35,11 +35,11 @@ JUDGE = """
         before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         try:
             loaded = load_checkpoint(path)
-            network_for(loaded.architecture or "resnet18", loaded.state, "it")
             own = {k: v.tolist() for k, v in loaded.state.items()} == {"fc.weight": [[1, 1]] * 4}
             if own and "beside" in path.name:
                 said = "loaded, as it should"
             else:
+                load_network(loaded.architecture or "resnet18", loaded.state, "it")
                 Preprocessing.from_dict(loaded.preprocessing or {})
                 said = None
         except BatchcamError as error:

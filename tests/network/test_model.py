@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from batchcam.errors import CheckpointError, ModelError
-from batchcam.network.model import build_network, class_count_of, load_state, network_for
-from tests.helpers.networks import CHANNELS, GapNetwork, seeded, torchvision_network
+from batchcam.network.model import build_network, load_state
+from tests.helpers.networks import CHANNELS, GapNetwork, seeded
 
 
 def test_architecture_that_torchvision_does_not_know_is_answered_with_close_names():
@@ -52,25 +52,3 @@ def test_tensors_that_can_not_be_copied_into_the_network_are_refused():
     state = {k: torch.empty_like(v, device="meta") for k, v in network.state_dict().items()}
     with pytest.raises(CheckpointError, match=r"a\.pth"):
         load_state(network, state, "a.pth")
-
-
-def test_class_count_is_the_height_of_the_last_matrix():
-    assert class_count_of(torchvision_network("resnet18", 5).state_dict(), "w.pth") == 5
-
-
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "efficientnet_b0", "convnext_tiny"])
-def test_network_has_as_many_outputs_as_the_state_dict_whatever_the_order_of_its_keys(name):
-    state = torchvision_network(name, 5).state_dict()
-    for keys in (list(state), sorted(state), sorted(state, reverse=True)):
-        network = network_for(name, {k: state[k] for k in keys}, "w.pth")
-        load_state(network, state, "a.pth")
-
-
-def test_state_without_a_matrix_has_no_class_count():
-    with pytest.raises(CheckpointError, match="no linear layer"):
-        class_count_of({"conv.weight": torch.zeros(3, 3, 3, 3)}, "w.pth")
-
-
-def test_matrix_without_columns_claims_no_classes():
-    with pytest.raises(CheckpointError, match="no linear layer"):
-        class_count_of({"fc.weight": torch.zeros(10**12, 0)}, "w.pth")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from batchcam.images.decoding import UnreadableImageError
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
 from batchcam.network.forward import forward
 from batchcam.network.in_memory import as_checkpoint, copied, unwrapped
-from batchcam.network.model import load_state, network_for
+from batchcam.network.model import TRANSFORM_INPUT, WITH_AUXILIARY, load_network, load_state
 from batchcam.rules import in_memory
 
 PROBE_SAMPLES = 4
@@ -97,7 +98,7 @@ def assemble(
         ConfigError: something that neither file says has to be said by an option.
     """
     checkpoint = _checkpoint(classifier)
-    network, architecture = _network(classifier, checkpoint)
+    network, architecture, remarks = _network(classifier, checkpoint)
     source = timed(open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data), sample_timeout)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe, unreadable = _probe(source, preprocessing)
@@ -114,7 +115,7 @@ def assemble(
         preprocessing=preprocessing,
         probe=probe,
         names_from_dataset=not (checkpoint.class_names or classifier.class_names) and source.class_names is not None,
-        remarks=unreadable,
+        remarks=(*remarks, *unreadable),
     )
 
 
@@ -133,10 +134,10 @@ def _checkpoint(classifier: Classifier) -> Checkpoint:
     raise ModelError(f"a {type(given).__name__} is given as the network: expected a checkpoint's path or an nn.Module")
 
 
-def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str]:
+def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str, tuple[str, ...]]:
     where = str(checkpoint.path)
     if isinstance(classifier.checkpoint, nn.Module):
-        return copied(classifier.checkpoint).eval(), where
+        return copied(classifier.checkpoint).eval(), where, ()
     if classifier.model:
         network = _call(classifier.model)
         if not isinstance(network, nn.Module):
@@ -151,9 +152,17 @@ def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module,
             raise ConfigError(
                 f"{where}: does not say its architecture; name it with --arch, such as resnet18, or --model"
             )
-        network = network_for(architecture, checkpoint.state, where)
-    load_state(network, checkpoint.state, where)
-    return network.eval(), architecture
+        options = _architecture_options(architecture, checkpoint)
+        network, remarks = load_network(architecture, checkpoint.state, where, options)
+        return network.eval(), architecture, remarks
+    return network.eval(), architecture, load_state(network, checkpoint.state, where)
+
+
+def _architecture_options(architecture: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what torchvision's function is to be told, where the file does not decide it."""
+    # train builds its networks without; torchvision's own weights, which others start from, need it
+    foreign = architecture in WITH_AUXILIARY and not checkpoint.architecture
+    return {TRANSFORM_INPUT: True} if foreign else {}
 
 
 def _call(model: str) -> object:

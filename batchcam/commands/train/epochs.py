@@ -20,7 +20,7 @@ from batchcam.maps import cam
 from batchcam.maps.parts import parts
 from batchcam.network.checkpoint import load_checkpoint
 from batchcam.network.forward import forward
-from batchcam.network.model import build_network, class_count_of, load_state
+from batchcam.network.model import build_network, load_network
 from batchcam.network.precision import in_precision
 
 
@@ -79,9 +79,7 @@ def initial_network(architecture: str, class_count: int, weights: str | None, se
     if weights is None:
         return build_network(architecture, class_count)
     if Path(weights).exists():
-        state = load_checkpoint(Path(weights)).state
-        network = build_network(architecture, class_count_of(state, weights))
-        load_state(network, state, weights)
+        network, _ = load_network(architecture, load_checkpoint(Path(weights)).state, weights)
     else:
         network = _torchvision_weights(architecture, weights)
     _replace_last_layer(network, class_count)
@@ -196,9 +194,7 @@ def _torchvision_weights(architecture: str, name: str) -> nn.Module:
         ) from error
     except Exception as error:  # whatever the network or the cache folder raises
         raise CheckpointError(f"--weights {name}: cannot download: {error}; give a local file") from error
-    network = build_network(architecture, class_count_of(state, name))
-    load_state(network, state, name)
-    return network
+    return load_network(architecture, state, name)[0]
 
 
 def _replace_last_layer(network: nn.Module, class_count: int) -> None:
