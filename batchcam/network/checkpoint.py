@@ -39,6 +39,8 @@ class Checkpoint:
         class_names: by class index, None if the file does not say.
         preprocessing: as `Preprocessing.to_dict` gives it, None if the file does not say.
         training: epoch, accuracies and settings of `batchcam train`, empty for foreign checkpoints.
+        weights_key: which of several weights `state` is, "" where the file holds one network's.
+        remarks: what was chosen, a line each.
     """
 
     path: Path
@@ -48,10 +50,16 @@ class Checkpoint:
     class_names: tuple[str, ...] | None = None
     preprocessing: Mapping[str, Any] | None = None
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weights_key: str = ""
+    remarks: tuple[str, ...] = ()
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
     """Read a `.pth`/`.pt` or `.safetensors` checkpoint; nothing in it is executed.
+
+    Args:
+        path: of the file.
+        weights_key: which of several weights, see `find_weights`.
 
     Raises:
         CheckpointError: no such file, not a checkpoint, or one that asks for code to be run.
@@ -62,16 +70,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
     is_safetensors = looks_like_safetensors(data) or (path.suffix == ".safetensors" and data[:1] not in b"P\x80")
     content, about = _read_safetensors(path, data) if is_safetensors else _read_torch(path, data)
     _check_description(path, about)
-    state = find_weights(path, content, len(data))
+    weights = find_weights(path, content, len(data), weights_key)
     names = about.get("class_names")
     return Checkpoint(
         path=path,
         sha256=hashlib.sha256(data).hexdigest(),
-        state=state,
+        state=weights.state,
         architecture=about.get("architecture"),
         class_names=tuple(map(str, names)) if names else None,
         preprocessing=about.get("preprocessing"),
         training=about.get("training") or {},
+        weights_key=weights.key,
+        remarks=weights.remarks,
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
+import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import torch
@@ -61,11 +63,37 @@ def build_network(
     except (TypeError, ValueError, AttributeError) as error:
         if not options:
             raise
-        told = " ".join(f"{k}={v}" for k, v in options.items())
-        raise ConfigError(f"--arch-option {told}: {architecture} can't be built so: {one_line(error)}") from error
+        raise ConfigError(
+            f"--arch-option {' '.join(format_options(options))}: {architecture} can't be built so: {one_line(error)}"
+        ) from error
     if architecture.startswith("mnasnet") and like:
         _as_first_version(network, like)
     return network
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Return options by name from NAME=VALUE: true, false and numbers are what they look like, anything else is a text.
+
+    Raises:
+        ConfigError: a text has no name, or not one that a keyword can have; or a name comes twice.
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier() or name in (*options, "num_classes", "weights", "progress"):
+            raise ConfigError(
+                f"--arch-option {text}: expected NAME=VALUE, such as transform_input=true, each name once"
+            )
+        try:
+            options[name] = json.loads(value.lower())
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def format_options(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return options as `parse_options` reads them, in order of name."""
+    return tuple(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in sorted(options.items()))
 
 
 def load_network(
@@ -111,7 +139,9 @@ def _copy(network: nn.Module, fitted: Fitted, where: str) -> None:
     content = OrderedDict(fitted.state)
     vars(content)["_metadata"] = getattr(network.state_dict(), "_metadata", None)
     try:
-        network.load_state_dict(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a version is old
+            network.load_state_dict(content)
     except RuntimeError as error:  # tensors without data, or of a layout that can't be copied
         reason = str(error).rpartition("occurred :")[2].strip() or "no reason given"
         raise CheckpointError(f"{where}: its tensors cannot be copied into the network: {reason}") from error
@@ -157,4 +187,6 @@ def _as_first_version(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     if len(stem) == 32 != len(own):
         content: OrderedDict[str, Tensor] = OrderedDict()
         vars(content)["_metadata"] = {"": {"version": 1}}
-        network.load_state_dict(content, strict=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network.load_state_dict(content, strict=False)

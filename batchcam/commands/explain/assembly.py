@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,14 @@ from batchcam.images.decoding import UnreadableImageError
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
 from batchcam.network.forward import forward
 from batchcam.network.in_memory import as_checkpoint, copied, unwrapped
-from batchcam.network.model import TRANSFORM_INPUT, WITH_AUXILIARY, load_network, load_state
+from batchcam.network.model import (
+    TRANSFORM_INPUT,
+    WITH_AUXILIARY,
+    format_options,
+    load_network,
+    load_state,
+    parse_options,
+)
 from batchcam.rules import in_memory
 
 PROBE_SAMPLES = 4
@@ -44,6 +51,7 @@ class Assembly:
         preprocessing: None when the dataset gives preprocessed tensors.
         probe: the first readable samples as the loader gives them: uint8 (m, 3, H, W) or float (m, C, H, W).
         names_from_dataset: whether only the dataset names the classes.
+        architecture_options: what torchvision's function was told, NAME=VALUE, where the checkpoint does not decide it.
         remarks: what was chosen or found that the user may not expect, a line each.
     """
 
@@ -56,6 +64,7 @@ class Assembly:
     preprocessing: Preprocessing | None
     probe: Tensor
     names_from_dataset: bool = False
+    architecture_options: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -98,7 +107,7 @@ def assemble(
         ConfigError: something that neither file says has to be said by an option.
     """
     checkpoint = _checkpoint(classifier)
-    network, architecture, remarks = _network(classifier, checkpoint)
+    network, architecture, options, remarks = _network(classifier, checkpoint)
     source = timed(open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data), sample_timeout)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe, unreadable = _probe(source, preprocessing)
@@ -115,7 +124,8 @@ def assemble(
         preprocessing=preprocessing,
         probe=probe,
         names_from_dataset=not (checkpoint.class_names or classifier.class_names) and source.class_names is not None,
-        remarks=(*remarks, *unreadable),
+        architecture_options=options,
+        remarks=(*checkpoint.remarks, *remarks, *unreadable),
     )
 
 
@@ -130,14 +140,15 @@ def _checkpoint(classifier: Classifier) -> Checkpoint:
     if isinstance(given, nn.Module):
         return as_checkpoint(given)
     if isinstance(given, Path):
-        return load_checkpoint(given)
+        return load_checkpoint(given, classifier.weights_key)
     raise ModelError(f"a {type(given).__name__} is given as the network: expected a checkpoint's path or an nn.Module")
 
 
-def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str, tuple[str, ...]]:
+def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str, tuple[str, ...], tuple[str, ...]]:
+    """Return the network with its weights, its name, options that decide it, and what to tell of that."""
     where = str(checkpoint.path)
     if isinstance(classifier.checkpoint, nn.Module):
-        return copied(classifier.checkpoint).eval(), where, ()
+        return copied(classifier.checkpoint).eval(), where, (), ()
     if classifier.model:
         network = _call(classifier.model)
         if not isinstance(network, nn.Module):
@@ -152,17 +163,26 @@ def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module,
             raise ConfigError(
                 f"{where}: does not say its architecture; name it with --arch, such as resnet18, or --model"
             )
-        options = _architecture_options(architecture, checkpoint)
+        given = parse_options(classifier.arch_option)
+        chosen, told = _chosen_options(architecture, checkpoint, given)
+        options = {**chosen, **given}
         network, remarks = load_network(architecture, checkpoint.state, where, options)
-        return network.eval(), architecture, remarks
-    return network.eval(), architecture, load_state(network, checkpoint.state, where)
+        return network.eval(), architecture, format_options(options), (*told, *remarks)
+    return network.eval(), architecture, (), load_state(network, checkpoint.state, where)
 
 
-def _architecture_options(architecture: str, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what torchvision's function is to be told, where the file does not decide it."""
-    # train builds its networks without; torchvision's own weights, which others start from, need it
-    foreign = architecture in WITH_AUXILIARY and not checkpoint.architecture
-    return {TRANSFORM_INPUT: True} if foreign else {}
+def _chosen_options(
+    architecture: str, checkpoint: Checkpoint, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what torchvision's function is told where neither the file nor the user says it, and how that is told."""
+    # networks of train are built without
+    if architecture not in WITH_AUXILIARY or checkpoint.architecture or TRANSFORM_INPUT in given:
+        return {}, ()
+    remark = (
+        f"{architecture}: {TRANSFORM_INPUT}=true, as torchvision's own weights need and those that were trained from "
+        f"them; --arch-option {TRANSFORM_INPUT}=false for a network that was built without"
+    )
+    return {TRANSFORM_INPUT: True}, (remark,)
 
 
 def _call(model: str) -> object:
