@@ -84,6 +84,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "verify": run_json("verify", without_digest(run)),
         "localize": run_json("localize", run, *boxes),
         "faithfulness": run_json("faithfulness", run, *again, "--samples", 2, "--steps", 2, "--device", "cpu"),
+        "jobs": run_json("jobs", root / "jobs"),
         "export": run_json("export", run, "--to", "csv", "--out", root / "table"),
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -145,6 +146,9 @@ KEYS = {
     """,
     "faithfulness": """
         (error, exit_code)
+    """,
+    "jobs": """
+        (folder, copied, kept, exit_code)
     """,
     "export": """
         (error, exit_code)

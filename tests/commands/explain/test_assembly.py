@@ -190,7 +190,8 @@ def test_preprocessing_of_a_checkpoint_that_can_not_be_meant_is_refused(images, 
 
 def chosen(*options: Any) -> Preprocessing | None:
     """What --preprocess, --image-size, --resize, --mean and --std, as written, choose."""
-    asked = Classifier(Path("a.pth"), None, None, None, *options)
+    names = ("preprocess", "image_size", "resize", "mean", "std")
+    asked = Classifier(Path("a.pth"), **dict(zip(names, options, strict=True)))
     return chosen_preprocessing(asked.preprocess, asked.image_size, asked.resize, asked.mean, asked.std)
 
 
