@@ -9,6 +9,7 @@ from batchcam.maps.exact import ExactMaps
 from batchcam.maps.gradients import GradientMaps, GradientNetwork, with_gradients
 from batchcam.network.control import randomise
 from batchcam.network.folding import fold_batch_norms
+from batchcam.network.independence import independent_logits
 from batchcam.network.proof import ExactNetwork, prove
 from batchcam.rules import EXACT
 
@@ -29,9 +30,11 @@ def prepare(
         target_layer: name of the layer; None: the one found.
 
     Raises:
-        ModelError: there is no such layer, or the method does not go with the network.
+        ModelError: there is no such layer, the method does not go with the network, or an answer for an image depends
+            on more than the image.
     """
     network = network.to(probe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    independent_logits(network, probe)
     randomise(network, control, probe)
     fold_batch_norms(network, probe)
     network.to(memory_format=torch.channels_last)

@@ -98,8 +98,8 @@ def format_options(options: Mapping[str, Any]) -> tuple[str, ...]:
 
 def load_network(
     architecture: str, state: Mapping[str, Tensor], where: str, options: Mapping[str, Any] | None = None
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return torchvision's network of that name with the checkpoint's weights, and what was done to their names.
+) -> tuple[nn.Module, int, tuple[str, ...]]:
+    """Return torchvision's network of that name with the checkpoint's weights, K, and what was done to their names.
 
     Args:
         architecture: torchvision's name.
@@ -116,11 +116,12 @@ def load_network(
     outline, head = _outline(architecture, options, renamed)
     fitted = fit(renamed, outline, where, head, architecture)
     # only now, when the file is seen to hold as much as the network that it claims
-    network = build_network(architecture, len(fitted.state[f"{head}.weight"]), options, fitted.state)
+    class_count = len(fitted.state[f"{head}.weight"])
+    network = build_network(architecture, class_count, options, fitted.state)
     if f"{head}.bias" not in fitted.state:
         setattr(network.get_submodule(head), "bias", None)  # noqa: B010 - mypy knows no attribute of a module to be None
     _copy(network, fitted, where)
-    return network, fitted.remarks
+    return network, class_count, fitted.remarks
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> tuple[str, ...]:

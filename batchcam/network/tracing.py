@@ -35,14 +35,19 @@ def finite_trace(network: nn.Module, probe: Tensor) -> Trace:
     Raises:
         ModelError: it returns no logits (N, K), or no sample has finite ones.
     """
-    trace = _trace(network, probe)
+    trace = traced(network, probe)
     finite = torch.isfinite(trace.logits).all(1)
     if not finite.any():
         raise ModelError("the network's logits are not finite for any sample of the probe: NaN or infinity in weights?")
-    return trace if finite.all() else _trace(network, probe[finite])
+    return trace if finite.all() else traced(network, probe[finite])
 
 
-def _trace(network: nn.Module, probe: Tensor) -> Trace:
+def traced(network: nn.Module, probe: Tensor) -> Trace:
+    """Trace the network, whatever its logits are.
+
+    Raises:
+        ModelError: it returns no logits (N, K).
+    """
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
 

@@ -72,7 +72,7 @@ def test_network_is_loaded_whatever_stands_before_its_names_and_in_whatever_orde
     state = network.state_dict()
     given = {prefix + k: state[k] for k in order(state)}
     given |= {"criterion.weight": torch.ones(5, 5), "val_acc.correct": torch.tensor(0)}
-    loaded, remarks = load_network(name, given, "w.pth")
+    loaded, _, remarks = load_network(name, given, "w.pth")
     assert same_logits(network, loaded)
     assert remarks[-1] == "left out, as parts of the training: criterion.weight, val_acc.correct"
     assert len(remarks) == 1 or repr(prefix) in remarks[0]
@@ -115,7 +115,7 @@ def test_head_in_a_sequential_or_without_bias_is_recognised(name, prefix):
     network = torchvision_network(name)
     setattr(network, *HEADS[name])
     network.eval()
-    loaded, remarks = load_network(name, {prefix + k: v for k, v in network.state_dict().items()}, "w.pth")
+    loaded, _, remarks = load_network(name, {prefix + k: v for k, v in network.state_dict().items()}, "w.pth")
     assert same_logits(network, loaded)
     moved = not network.state_dict().keys() <= loaded.state_dict().keys()
     assert moved == any("is taken for the linear layer" in remark for remark in remarks)
@@ -124,7 +124,7 @@ def test_head_in_a_sequential_or_without_bias_is_recognised(name, prefix):
 def test_head_beside_its_backbone_is_recognised():
     network = torchvision_network("resnet18")
     state = {("head." if k.startswith("fc.") else "backbone.") + k: v for k, v in network.state_dict().items()}
-    loaded, remarks = load_network("resnet18", state, "w.pth")
+    loaded, _, remarks = load_network("resnet18", state, "w.pth")
     assert same_logits(network, loaded)
     assert "head: 'head.fc' is taken" in remarks[1]
 
@@ -184,7 +184,7 @@ def test_side_exits_do_not_matter_and_the_transformed_input_is_an_option(name, s
     if side_exits == "other classes":
         state = {k: torch.ones(1000, *v.shape[1:]) if k in ("aux1.fc2.weight", "AuxLogits.fc.weight") else v
                  for k, v in state.items()}  # fmt: skip
-    loaded, _ = load_network(name, state, "w.pth", {"transform_input": transformed})
+    loaded, _, _ = load_network(name, state, "w.pth", {"transform_input": transformed})
     assert same_logits(network, loaded, 96)
     assert not same_logits(network, load_network(name, state, "w.pth", {"transform_input": not transformed})[0], 96)
 

@@ -107,32 +107,33 @@ def assemble(
         ConfigError: something that neither file says has to be said by an option.
     """
     checkpoint = _checkpoint(classifier)
-    network, architecture, options, remarks = _network(classifier, checkpoint)
+    built = _network(classifier, checkpoint)
     source = timed(open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data), sample_timeout)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe, unreadable = _probe(source, preprocessing)
     rest(source)
     preprocessing = preprocessing if probe.dtype == torch.uint8 else None
-    names = _class_names(classifier, checkpoint, source, _class_count(network, normalised(probe, preprocessing)))
+    # as the network itself returns it: its last matrix may be part of something else
+    class_count = built.class_count or _class_count(built.network, normalised(probe[:2], preprocessing))
+    names = _class_names(classifier, checkpoint, source, class_count)
     return Assembly(
         checkpoint=checkpoint,
-        network=network,
-        architecture=architecture,
+        network=built.network,
+        architecture=built.name,
         class_names=names,
         source=source,
         labels=match_classes(source, names),
         preprocessing=preprocessing,
         probe=probe,
         names_from_dataset=not (checkpoint.class_names or classifier.class_names) and source.class_names is not None,
-        architecture_options=options,
-        remarks=(*checkpoint.remarks, *remarks, *unreadable),
+        architecture_options=built.options,
+        remarks=(*checkpoint.remarks, *built.remarks, *unreadable),
     )
 
 
 def _class_count(network: nn.Module, images: Tensor) -> int:
-    """Return K as the network itself returns it: a checkpoint's last matrix may be part of something else."""
     with torch.inference_mode():
-        return forward(network, images[:1]).shape[1]
+        return forward(network, images).shape[1]
 
 
 def _checkpoint(classifier: Classifier) -> Checkpoint:
@@ -144,31 +145,46 @@ def _checkpoint(classifier: Classifier) -> Checkpoint:
     raise ModelError(f"a {type(given).__name__} is given as the network: expected a checkpoint's path or an nn.Module")
 
 
-def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str, tuple[str, ...], tuple[str, ...]]:
-    """Return the network with its weights, its name, options that decide it, and what to tell of that."""
+@dataclasses.dataclass(frozen=True)
+class _Built:
+    """A network with its weights, in evaluation mode.
+
+    Attributes:
+        network: on the CPU.
+        name: see `Assembly.architecture`.
+        class_count: K, None where only the network itself says it.
+        options: see `Assembly.architecture_options`.
+        remarks: see `Assembly.remarks`.
+    """
+
+    network: nn.Module
+    name: str
+    class_count: int | None = None
+    options: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def _network(classifier: Classifier, checkpoint: Checkpoint) -> _Built:
     where = str(checkpoint.path)
     if isinstance(classifier.checkpoint, nn.Module):
-        return copied(classifier.checkpoint).eval(), where, (), ()
+        return _Built(copied(classifier.checkpoint).eval(), where)
     if classifier.model:
         network = _call(classifier.model)
         if not isinstance(network, nn.Module):
             raise ModelError(f"--model {classifier.model}: returned {type(network).__name__}, not a torch.nn.Module")
-        network, architecture = unwrapped(network), classifier.model
-    else:
-        said = checkpoint.architecture
-        if said and classifier.arch and said != classifier.arch:
-            raise ConfigError(f"--arch {classifier.arch}: the checkpoint says {said}; leave the option out")
-        architecture = said or classifier.arch or ""
-        if not architecture:
-            raise ConfigError(
-                f"{where}: does not say its architecture; name it with --arch, such as resnet18, or --model"
-            )
-        given = parse_options(classifier.arch_option)
-        chosen, told = _chosen_options(architecture, checkpoint, given)
-        options = {**chosen, **given}
-        network, remarks = load_network(architecture, checkpoint.state, where, options)
-        return network.eval(), architecture, format_options(options), (*told, *remarks)
-    return network.eval(), architecture, (), load_state(network, checkpoint.state, where)
+        network = unwrapped(network).eval()
+        return _Built(network, classifier.model, remarks=load_state(network, checkpoint.state, where))
+    said = checkpoint.architecture
+    if said and classifier.arch and said != classifier.arch:
+        raise ConfigError(f"--arch {classifier.arch}: the checkpoint says {said}; leave the option out")
+    architecture = said or classifier.arch or ""
+    if not architecture:
+        raise ConfigError(f"{where}: does not say its architecture; name it with --arch, such as resnet18, or --model")
+    given = parse_options(classifier.arch_option)
+    chosen, told = _chosen_options(architecture, checkpoint, given)
+    options = {**chosen, **given}
+    network, class_count, remarks = load_network(architecture, checkpoint.state, where, options)
+    return _Built(network.eval(), architecture, class_count, format_options(options), (*told, *remarks))
 
 
 def _chosen_options(

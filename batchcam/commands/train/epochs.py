@@ -79,7 +79,7 @@ def initial_network(architecture: str, class_count: int, weights: str | None, se
     if weights is None:
         return build_network(architecture, class_count)
     if Path(weights).exists():
-        network, _ = load_network(architecture, load_checkpoint(Path(weights)).state, weights)
+        network, _, _ = load_network(architecture, load_checkpoint(Path(weights)).state, weights)
     else:
         network = _torchvision_weights(architecture, weights)
     _replace_last_layer(network, class_count)
