@@ -111,20 +111,20 @@ def _require(
         if names
     ]
     if problems:
-        cause = _cause(own, found, others, missing, other)
+        cause = _cause(own, found, others, [*missing, *other], head)
         raise CheckpointError(f"{what}: {'; '.join(problems)}; {cause}")
 
 
 def _cause(
-    own: Shapes, found: Mapping[str, Tensor], others: Mapping[str, Any], missing: Sequence[str], other: Sequence[str]
+    own: Shapes, found: Mapping[str, Tensor], others: Mapping[str, Any], differing: Sequence[str], head: str
 ) -> str:
+    """Return what the cause is, and what to do, where the tensors `differing` are missing or of other shapes."""
     first = next((n for n, shape in own.items() if len(shape) == 4), "")
-    if list(other) == [first] and not missing and not others and found[first].shape[0] == own[first][0]:
+    if list(differing) == [first] and first in found and not others and len(found[first]) == own[first][0]:
         return channels_advice(found[first].shape[1])
-    same = len([n for n in own if n in found and n not in other])
-    if same < len(own) / 2:
-        return "it is another network's: name that one with --arch, or build it with --model module:callable"
-    return "it is a changed network's: build the one that was saved with --model module:callable"
+    if head and any(not n.startswith(f"{head}.") for n in differing):
+        return "name its own architecture with --arch; a changed network is built by --model module:callable"
+    return "it is a changed network: build the one that was saved with --model module:callable"
 
 
 def _listed(names: Sequence[str]) -> str:

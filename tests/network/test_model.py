@@ -86,7 +86,7 @@ def test_tensors_beside_a_network_that_may_be_part_of_it_are_refused_by_name(pre
     state = {prefix + k: v for k, v in torchvision_network("resnet18").state_dict().items()} | {
         beside: torch.ones(4, 4)
     }
-    with pytest.raises(CheckpointError, match=f"1 unexpected \\({beside}\\); it is a changed network's: .*--model"):
+    with pytest.raises(CheckpointError, match=f"1 unexpected \\({beside}\\); it is a changed network: .*--model"):
         load_network("resnet18", state, "w.pth")
 
 
@@ -140,13 +140,13 @@ def test_head_beside_its_backbone_is_recognised():
 def test_head_of_more_than_a_linear_layer_is_refused_with_what_to_do(head):
     network = torchvision_network("resnet18")
     network.fc = head
-    with pytest.raises(CheckpointError, match=r"fc\.\d\.weight.*it is a changed network's: .*--model") as refused:
+    with pytest.raises(CheckpointError, match=r"fc\.\d\.weight.*it is a changed network: .*--model") as refused:
         load_network("resnet18", network.state_dict(), "w.pth")
     assert "--arch" not in str(refused.value)
 
 
 def test_weights_of_another_architecture_are_told_to_be_so():
-    with pytest.raises(CheckpointError, match=r"not resnet18's: .*another network's: name that one with --arch"):
+    with pytest.raises(CheckpointError, match=r"not resnet18's: .*; name its own architecture with --arch"):
         load_network("resnet18", torchvision_network("mobilenet_v2").state_dict(), "w.pth")
 
 

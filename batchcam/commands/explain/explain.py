@@ -112,7 +112,9 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
     layer = settle(config.target_layer, same_weights, "target_layer", None)
     images = assembly.normalised_probe(device)
-    explainable = prepare(assembly.network, images, settings.method, settings.control, layer)
+    told: list[str] = []
+    explainable = prepare(assembly.network, images, settings.method, settings.control, layer, told.append)
+    assembly = dataclasses.replace(assembly, remarks=(*assembly.remarks, *told))
     if config.identity and isinstance(explainable, ExactNetwork):
         require_identity(explainable, "fp32")
     plan = make_plan(settings, assembly, explainable, config.identity)
@@ -123,7 +125,7 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
         return _summary(config, plan, shards, None, 0.0, None)
-    agreed = write_plan(config.out, plan, origin(config))
+    agreed = write_plan(config.out, plan, origin(config, assembly))
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)

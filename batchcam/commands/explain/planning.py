@@ -233,10 +233,11 @@ def preflight(
         note(f"{mine.count} tasks, {shard_count}: some have nothing to do; see --shard-size", config.quiet)
 
 
-def origin(config: ExplainConfig) -> dict[str, Any]:
+def origin(config: ExplainConfig, assembly: Assembly) -> dict[str, Any]:
     """Return where the run comes from, for run.json: recorded once, and no part of any shard."""
     return {
         "options": _plain(config),
+        "remarks": assembly.remarks,
         "command": sys.argv,
         "folder": _folder(),  # which relative paths in the options start from
         "created": utc_now(),
