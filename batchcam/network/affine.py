@@ -36,11 +36,13 @@ def affine_layer(network: nn.Module, probe: Tensor, trace: Trace) -> tuple[Targe
     best: tuple[int, TargetLayer, Head] | None = None
     grids = [name for name in reversed(trace.outputs) if _is_grid(trace.outputs[name])]
     for name in grids[:MOST_LAYERS]:
-        for layer in (TargetLayer(name), TargetLayer(name, channels_last=True)):
-            if head := affine_head(network, probe, layer):
-                cells = layer.grid(trace.outputs[name])[0, 0].numel()
-                if best is None or cells > best[0]:
-                    best = cells, layer, head
+        layers = (TargetLayer(name), TargetLayer(name, channels_last=True))
+        found = next(((each, head) for each in layers if (head := affine_head(network, probe, each))), None)
+        if found is None:
+            break  # what lies before it is no further on
+        cells = found[0].grid(trace.outputs[name])[0, 0].numel()
+        if best is None or cells > best[0]:
+            best = cells, *found
     return best[1:] if best else None
 
 
@@ -70,7 +72,7 @@ def affine_head(network: nn.Module, probe: Tensor, layer: TargetLayer) -> Head |
 
 
 def _other(output: Tensor, layer: TargetLayer) -> Iterator[Tensor]:
-    """Yield what the layer might give: noise, the same in all cells, ordinary and huge, so that whatever clips shows."""
+    """Yield what the layer might give: noise, the same in all cells, ordinary and huge, to see whatever clips."""
     generator = torch.Generator().manual_seed(0)
     for scale in NOISE:
         values = torch.zeros_like(output)

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import numpy as np
 
-import batchcam
 from batchcam.errors import one_line
 from batchcam.rules import EXACT
 from batchcam.store import landing
 from batchcam.store.document import seal
 from batchcam.store.run import Run
+from batchcam.version import version
 
 LISTED: Final = 1000
 """Ids of each reason that a study's JSON document lists; its tables have all of them."""
@@ -76,13 +76,13 @@ def run_notes(run: Run, name: str = "the run", control: str = "") -> Iterator[st
         yield f"{name} waived the identity: its maps do not explain its logits"
 
 
-def land_study(out: Path, study: str, version: int, files: Mapping[str, bytes], content: Mapping[str, Any]) -> None:
+def land_study(out: Path, study: str, layout: int, files: Mapping[str, bytes], content: Mapping[str, Any]) -> None:
     """Land the files of a study in folder `out`, over those of an earlier one; its document comes last.
 
     Args:
         out: created if it is not there.
         study: the command.
-        version: changes with the names and meanings in the files.
+        layout: a number that changes with the names and meanings in the files.
         files: the other files by name.
         content: what the document says beside versions and the digests of the other files.
     """
@@ -90,8 +90,8 @@ def land_study(out: Path, study: str, version: int, files: Mapping[str, bytes], 
     for name, data in files.items():
         landing.land(out / name, data)
     head = {
-        f"{study}_version": version,
-        "batchcam_version": batchcam.__version__,
+        f"{study}_version": layout,
+        "batchcam_version": version(),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     # without the folder: the same runs give the same bytes, wherever they are written

@@ -66,7 +66,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     fold_batch_norms(network, probe)  # as explain does: the same numbers
     samples = len(assembly.source)
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
-    stream = BatchStream(assembly.dataset, batches, loader_processes(config.compute.workers), device)
+    processes = loader_processes(config.compute.workers)
+    stream = BatchStream(assembly.dataset, batches, processes, device, config.compute.start_method)
     predictions, unreadable = np.full(samples, -1, np.int64), 0
     with stream, Progress("evaluate", samples, "images", config.quiet) as progress:
         for batch in stream:
