@@ -16,7 +16,7 @@ from batchcam.data.callables import load_callable
 from batchcam.data.labels import match_classes, own_classes
 from batchcam.data.loader import SampleDataset, prepare
 from batchcam.data.map_source import MapSource
-from batchcam.data.preprocessing import Preprocessing, chosen_preprocessing
+from batchcam.data.preprocessing import UNSAID, Preprocessing, chosen_preprocessing
 from batchcam.data.sources import Source, open_source
 from batchcam.data.timed_source import rest, timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError, StoppedEarlyError
@@ -252,9 +252,7 @@ def _given_class_names(given: Path | Sequence[str]) -> tuple[str, ...]:
 
 
 def _preprocessing(classifier: Classifier, checkpoint: Checkpoint) -> Preprocessing | None:
-    asked = chosen_preprocessing(
-        classifier.preprocess, classifier.image_size, classifier.resize, classifier.mean, classifier.std
-    )
+    asked = chosen_preprocessing(classifier)
     if checkpoint.preprocessing is None:
         return asked
     said = Preprocessing.from_dict(checkpoint.preprocessing)
@@ -274,7 +272,7 @@ def _probe(source: Source, preprocessing: Preprocessing | None, may_be_unreadabl
         try:
             image = source.read(index).image
             if preprocessing is None and not isinstance(image, Tensor):
-                raise ConfigError("the checkpoint does not say its preprocessing; say --preprocess imagenet or seed")
+                raise ConfigError(f"the checkpoint does not say its preprocessing; {UNSAID}")
             pixels = prepare(image, preprocessing)[0]
             if not torch.isfinite(pixels).all():
                 raise UnreadableImageError("NaN or infinite pixels")
