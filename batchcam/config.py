@@ -359,7 +359,15 @@ class Classifier(View):
     checkpoint: Given[Path | Network, AnyPath | Network]
     _: dataclasses.KW_ONLY
     arch: str | None = field("torchvision's name of the network, where the checkpoint does not say.")
+    arch_option: tuple[str, ...] = field(
+        "What torchvision's function is to be told besides, such as transform_input=false.",
+        default=(),
+        metavar="NAME=VALUE",
+    )
     model: str | None = field("Your own function that returns the network.", metavar="MODULE:CALLABLE")
+    weights_key: str | None = field(
+        "Which weights of a checkpoint that holds several: a key such as state_dict_ema, or a prefix of names."
+    )
     class_names: Given[Path | Sequence[str] | None, AnyPath | Sequence[str] | None] = field(
         "File with one class name a line, where the checkpoint does not say."
     )
@@ -372,8 +380,10 @@ class Classifier(View):
         super().__post_init__()
         if self.arch and self.model:
             raise ConfigError("--arch and --model exclude each other: the callable of --model builds the whole network")
-        if self.is_in_memory and (self.arch or self.model):
-            raise ConfigError("--arch and --model say how to build a network: one in memory is built")
+        if self.is_in_memory and (self.arch or self.model or self.weights_key):
+            raise ConfigError("--arch, --model and --weights-key say how to build a network: one in memory is built")
+        if self.arch_option and (self.model or self.is_in_memory):
+            raise ConfigError("--arch-option goes with torchvision's networks, which --arch names")
 
     @property
     def is_in_memory(self) -> bool:

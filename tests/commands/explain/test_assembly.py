@@ -148,7 +148,7 @@ def test_other_architecture_than_the_checkpoint_says_is_refused(own, images):
 
 
 def test_weights_of_another_architecture_are_refused_with_their_keys(foreign, images):
-    with pytest.raises(CheckpointError, match=r"foreign\.pth: its keys are not this network's: .*missing \(layer1\.2"):
+    with pytest.raises(CheckpointError, match=r"foreign\.pth: its keys are not resnet34's: .*missing \(layer1\.2"):
         assemble(Classifier(foreign, arch="resnet34", preprocess="stl10"), images)
 
 
