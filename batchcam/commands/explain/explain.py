@@ -51,6 +51,10 @@ class ExplainSummary:
         run_id: of the run.
         samples: explained by this call.
         shards: landed by this call.
+        run_shards: of the run.
+        task: this worker's share, i/n.
+        task_from: the option or the variables that gave it, empty where nothing did.
+        left_to_others: shards of other workers' shares that are missing still.
         unreadable: of `samples`, those that could not be read.
         seconds: of the loop over batches.
         complete: whether the run is complete now.
@@ -65,6 +69,10 @@ class ExplainSummary:
     run_id: str
     samples: int
     shards: int
+    run_shards: int
+    task: str
+    task_from: str
+    left_to_others: int
     unreadable: int
     seconds: float
     complete: bool
@@ -122,15 +130,14 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     shards = [s for s in plan.shards if s.index not in landed and mine.takes(s.index)]
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
-        return _summary(config, plan, shards, None, 0.0, None)
+        return _summary(config, plan, mine, shards, None, 0.0)
     agreed = write_plan(config.out, plan, origin(config))
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
     work = Work(config, agreed, assembly, explainable, shards, device)
     seconds = _recorded(config, mine, device, work) if shards else 0.0
-    complete = len(landed_shards(config.out, agreed)) == len(agreed.shards)
-    return _summary(config, agreed, shards, work, seconds, complete_run(config.out) if complete else None)
+    return _summary(config, agreed, mine, shards, work, seconds)
 
 
 def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work) -> float:
@@ -183,17 +190,24 @@ def _clear_stale(config: ExplainConfig, plan: Plan, landed: set[int]) -> None:
 def _summary(
     config: ExplainConfig,
     plan: Plan,
+    mine: Share,
     to_do: Sequence[Shard],
     work: Work | None,
     seconds: float,
-    merged: MergeSummary | None,
 ) -> ExplainSummary:
+    """Return what a call did, or what it would do where there is no `work`; merge where nothing is missing."""
     landed = work.landed if work else []
+    there = landed_shards(config.out, plan)
+    merged = complete_run(config.out) if work and len(there) == len(plan.shards) else None
     return ExplainSummary(
         run=str(config.out),
         run_id=plan.run_id,
         samples=sum(each.shard.count for each in landed),
         shards=len(landed),
+        run_shards=len(plan.shards),
+        task=str(mine),
+        task_from=mine.source,
+        left_to_others=sum(s.index not in there and not mine.takes(s.index) for s in plan.shards),
         unreadable=work.unreadable if work else 0,
         seconds=round(seconds, 3),
         complete=merged is not None,

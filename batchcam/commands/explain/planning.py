@@ -204,9 +204,8 @@ def preflight(
     size = bytes_of(plan, shards)
     folder = next(p for p in (config.out.absolute(), *config.out.absolute().parents) if p.exists())
     free = shutil.disk_usage(folder).free
-    whose = f" by task {mine}" if mine.count > 1 else ""
     parts = [
-        f"{counted(plan.sample_count, 'sample')} in {counted(len(plan.shards), 'shard')}, {len(shards)} to do{whose}",
+        f"{counted(plan.sample_count, 'sample')} in {counted(len(plan.shards), 'shard')}, {len(shards)} to do",
         f"at most {readable_size(size)}, {readable_size(free)} free",
         f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}, {plan.method}",
         counted(len(plan.class_names), "class"),
@@ -214,6 +213,11 @@ def preflight(
         "input " + ", ".join(f"{k} {v}" for k, v in plan.preprocessing.items()),
     ]
     note("; ".join(parts), config.quiet)
+    if mine.count > 1:
+        whose = f"share {mine} from {mine.source}: {len(shards)} of {counted(len(plan.shards), 'shard')} to do here"
+        note(whose, config.quiet and mine.is_asked_for)
+    if mine.remark:
+        note(mine.remark, config.quiet)
     if plan.is_control:
         note(f"control: the weights of {CONTROL_WORDS[plan.control]} are random", quiet=False)
     if plan.precision == "fp16" and device.type == "cpu":
