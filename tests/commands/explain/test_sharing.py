@@ -221,14 +221,3 @@ def test_variables_of_nobody_leave_all_shards_to_a_worker_that_says_so(settings,
     summary = explain(dataclasses.replace(settings, out=tmp_path / "run", quiet=False))
     assert "RANK/WORLD_SIZE are 1/4, but neither torchrun nor srun" in capsys.readouterr().err
     assert (summary.complete, summary.task, summary.task_from) == (True, "0/1", "")
-
-
-def test_workers_of_one_machine_take_a_gpu_each(monkeypatch):
-    from batchcam.network.device import pick_device
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    current: list[torch.device] = []
-    monkeypatch.setattr(torch.cuda, "set_device", current.append)
-    assert [pick_device("auto", rank).index for rank in range(3)] == [0, 1, 0]
-    assert [device.index for device in current] == [0, 1, 0]  # none of them touches the others' memory
