@@ -51,10 +51,6 @@ class ExplainSummary:
         run_id: of the run.
         samples: explained by this call.
         shards: landed by this call.
-        run_shards: of the run.
-        task: this worker's share, i/n.
-        task_from: the option or the variables that gave it, empty where nothing did.
-        left_to_others: shards of other workers' shares that are missing still.
         unreadable: of `samples`, those that could not be read.
         seconds: of the loop over batches.
         complete: whether the run is complete now.
@@ -63,16 +59,16 @@ class ExplainSummary:
         to_do_samples: of the shards that were missing, and this worker's, when this call began.
         to_do_shards: that many shards.
         to_do_bytes: at most, on disk.
+        run_shards: of the run.
+        task: this worker's share, i/n.
+        task_from: the option or the variables that gave it, empty where nothing did.
+        left_to_others: shards of other workers' shares that are missing still.
     """
 
     run: str
     run_id: str
     samples: int
     shards: int
-    run_shards: int
-    task: str
-    task_from: str
-    left_to_others: int
     unreadable: int
     seconds: float
     complete: bool
@@ -81,6 +77,10 @@ class ExplainSummary:
     to_do_samples: int
     to_do_shards: int
     to_do_bytes: int
+    run_shards: int
+    task: str
+    task_from: str
+    left_to_others: int
 
     @property
     def findings(self) -> int:
@@ -204,10 +204,6 @@ def _summary(
         run_id=plan.run_id,
         samples=sum(each.shard.count for each in landed),
         shards=len(landed),
-        run_shards=len(plan.shards),
-        task=str(mine),
-        task_from=mine.source,
-        left_to_others=sum(s.index not in there and not mine.takes(s.index) for s in plan.shards),
         unreadable=work.unreadable if work else 0,
         seconds=round(seconds, 3),
         complete=merged is not None,
@@ -216,4 +212,8 @@ def _summary(
         to_do_samples=sum(s.count for s in to_do),
         to_do_shards=len(to_do),
         to_do_bytes=bytes_of(plan, to_do),
+        run_shards=len(plan.shards),
+        task=str(mine),
+        task_from=mine.source,
+        left_to_others=sum(s.index not in there and not mine.takes(s.index) for s in plan.shards),
     )

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import LARGEST_COUNT, Classifier, Compute, Config, argument, field, like, random_seed, required
+from batchcam.config import (
+    LARGEST_COUNT,
+    Classifier,
+    Compute,
+    Config,
+    argument,
+    field,
+    like,
+    overwriting,
+    random_seed,
+    required,
+)
 
 
 class TrainConfig(Config):
@@ -31,3 +42,4 @@ class TrainConfig(Config):
     threads: int | None = like(Compute, "threads")
     device: str = like(Compute, "device")
     sample_timeout: float = like(Compute, "sample_timeout")
+    overwrite: bool = overwriting()
