@@ -111,7 +111,7 @@ if not TYPE_CHECKING:  # type checkers would take any name
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name == "__version__":  # asks git in a checkout
-            from batchcam.job.version import version
+            from batchcam.version import version
 
             return version()
         from importlib import import_module

@@ -30,6 +30,8 @@ else:
 DEFAULT_BATCH_SIZE: Final = 64
 PRECISIONS: Final = tuple(IDENTITY_TOLERANCE)
 PRESET_NAMES: Final = ("imagenet", "seed")
+LABEL_KINDS: Final = ("names", "indices")
+START_METHODS: Final = ("fork", "spawn")
 
 LARGEST_COUNT: Final = 2**31 - 1
 """More does not fit into torch's integers or a run's plan."""
@@ -305,6 +307,10 @@ class Classifier(Part):
     class_names: Given[Path | Sequence[str] | None, AnyPath | Sequence[str] | None] = field(
         "File with one class name a line, where the checkpoint does not say."
     )
+    label_kind: str | None = field(
+        "What labels of a manifest are that are whole numbers.  [default: names where all are known, else indices]",
+        choices=LABEL_KINDS,
+    )
     preprocess: str | None = field(
         "Preset: imagenet (256, crop 224) or seed (128, mean and std 0.5: what train does).", choices=PRESET_NAMES
     )
@@ -345,6 +351,9 @@ class Compute(Part):
     )
     workers: int | None = field(
         "Processes that decode images.  [default: a quarter of the CPUs]", "-j", low=0, high=MOST_PROCESSES
+    )
+    start_method: str | None = field(
+        "How these are started, where a dataset can't be forked.  [default: as Python does]", choices=START_METHODS
     )
     threads: int | None = field("CPU threads of the network.  [default: all CPUs]", low=1, high=MOST_PROCESSES)
     device: str = field("cpu, cuda, cuda:N, or auto.", default="auto")

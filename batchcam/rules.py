@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import unicodedata
 from typing import Final
 
 
@@ -100,6 +101,11 @@ IDENTITY_TOLERANCE: Final = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2, "fp16": 1
 RECOMPUTE_TOLERANCE: Final = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 1e-1, "fp16": 2e-2}
 """Largest difference by precision when a network runs again, as a share of the sample's largest value: batches,
 machines, libraries differ."""
+
+
+def composed(name: str) -> str:
+    """Return a class name or an id in the Unicode form in which they are compared: Macs write another one (NFD)."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def identity_words(method: str, identity: bool) -> str:

@@ -57,3 +57,13 @@ point() {
     new=$(dirname "$1")/.new-$(basename "$1")
     ln -sfnT -- "$2" "$new" && mv -fT -- "$new" "$1"
 }
+
+# holds_images RUN: whether at least half of the images of a complete run could be read. A run of nothing, as when the
+# image server is away, replaces nothing.
+holds_images() {
+    local totals samples unreadable
+    totals=$(sed -n '/^ "totals": {/,/^ }/p' "$1/manifest.json")
+    samples=$(sed -n 's/^  "samples": \([0-9]*\).*/\1/p' <<<"$totals")
+    unreadable=$(sed -n 's/^   "unreadable": \([0-9]*\).*/\1/p' <<<"$totals")
+    [ $((2 * ${unreadable:-0})) -le "${samples:-0}" ]
+}

@@ -24,6 +24,9 @@
 # `latest`. Only dated directories that hold a run.json are ever removed, each with its report and its log.
 #
 # Silent when all is well, as cron mails what is printed; otherwise it says what happened and what to do.
+# A run of which most images could not be read replaces nothing: `latest` stays, --keep does not count it, and the next
+# start of that day tries again.
+#
 # Exit codes: 0 done, 1 failed, 2 usage, 3 findings, 75 stopped early or another is at work. With unreadable samples (3)
 # the run is complete and verified, and `latest` points to it; with findings of verify (3) it does not.
 set -euo pipefail
@@ -87,8 +90,9 @@ step() {
 
 explain_into() {
     run=$1
-    local findings=''
-    step explain "$checkpoint" "$data" --out "$run" "${options[@]}"
+    local findings='' again=()
+    [ ! -e "$run/manifest.json" ] || holds_images "$run" || again=(--retry-unreadable)
+    step explain "$checkpoint" "$data" --out "$run" "${options[@]}" "${again[@]}"
     case $code in
     0) ;;
     3) findings=1 ;;
@@ -96,6 +100,11 @@ explain_into() {
     esac
     step verify "$run"
     [ "$code" -eq 0 ] || fail verify
+    if ! holds_images "$run"; then
+        ended=3
+        tell "most images could not be read (exit code 3)" "mount their storage and start the same command again today."
+        return
+    fi
     point "$runs/latest" "$(basename "$run")"
     step report "$run" --out "$run.html"
     [ "$code" -eq 0 ] || [ "$code" -eq 3 ] || fail report
@@ -121,7 +130,7 @@ remove_old_runs() {
     for ((i = ${#found[@]} - 1; i >= 0; i--)); do
         old=${found[i]}
         if [ "$complete" -lt "$keep" ]; then
-            [ ! -e "$old/manifest.json" ] || complete=$((complete + 1))
+            [ ! -e "$old/manifest.json" ] || ! holds_images "$old" || complete=$((complete + 1))
         elif [ ! "$old" -ef "$runs/latest" ]; then
             gone=$runs/.removed-$(basename "$old")
             mv -T -- "$old" "$gone" # half removed, it would look like an interrupted run

@@ -99,6 +99,7 @@ step explain "$version/model.pth" "$test" --out "$version/run"
 [ "$code" -eq 0 ] || findings=3
 step verify "$version/run" --recompute 16 --checkpoint "$version/model.pth" --data "$test"
 [ "$code" -eq 0 ] || end "refused: the record of its explanation is not true, see above"
+holds_images "$version/run" || { code=3 && end "refused: most images of TEST could not be read"; }
 if [ -L "$promoted" ]; then
     old=$(readlink -f "$promoted")
     step compare "$old/run" "$version/run" --out "$version/compare" "${gates[@]}" "${evidence[@]}" "${shared[@]}" \

@@ -18,7 +18,7 @@ from types import ModuleType
 
 import pytest
 
-from batchcam.job.version import UNKNOWN
+from batchcam.version import UNKNOWN
 from tests.helpers import ROOT
 
 NEEDED = ("build", "setuptools_scm", "twine")

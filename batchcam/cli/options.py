@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-import batchcam
 from batchcam.cli.config_file import read_config
 from batchcam.cli.variables import variable_of
 from batchcam.config import Option, Part, flag_of, members, option_of
+from batchcam.version import version
 
 P = TypeVar("P", bound=Part)
 
@@ -36,7 +36,7 @@ class Choice(TextChoice):
 
 def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        click.echo(f"batchcam, version {batchcam.__version__}")
+        click.echo(f"batchcam, version {version()}")
         context.exit()
 
 

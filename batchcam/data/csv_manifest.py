@@ -5,52 +5,61 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from batchcam.data.labels import LARGEST_LABEL, whole_number
 from batchcam.data.samples import UNKNOWN_LABEL, UNKNOWN_SIZE, FileSource, PackedText
 from batchcam.errors import DatasetError, one_line
+from batchcam.images.manifest_files import SYNONYMS, columns_for, stored_path
 
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-_LARGEST_LABEL = 2**31 - 1
+_NOT_KNOWN: Final = frozenset(("", "nan", "<na>", "null", "#n/a", "n/a", "nat"))
+"""Labels that are none, in lower case, as spreadsheets and data frames write them."""
+
+_NOT_KNOWN_NUMBER: Final = _NOT_KNOWN | {"none", "na", "-"}
+"""Among numbers; among names these may be names."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """The columns that count, and the line on which each row ends."""
+    """The columns that count, the line on which each row ends, and what to tell about the others."""
 
     paths: list[str]
     labels: list[str]
     sample_ids: list[str]
     lines: list[int]
+    notes: list[str]
 
 
 def open_csv(spec: str, file: str) -> FileSource:
     """List the samples of a CSV manifest, UTF-8 with a header line; columns in any order, others ignored.
 
     Labels are class indices when all that are given are whole numbers, else class names, which get their index by
-    sorting. The id of a sample is its path as written, unless there is a column `id`. A file that does not exist
-    stays a sample, to be reported as unreadable.
+    sorting; which of them numbers are is settled by `match_classes`. The id of a sample is its path as written, unless
+    there is a column `id`. A file that does not exist stays a sample, to be reported as unreadable.
 
     Raises:
         DatasetError: the file is no such manifest; the message names the line.
     """
     rows = _read_rows(file)
     folder = os.path.dirname(os.path.abspath(file))
-    labels, class_names = _class_indices(file, rows)
-    own_ids = rows.sample_ids is not rows.paths
+    labels, class_names, numeric = _classes(file, rows)
+    paths = _found(folder, rows)
+    own_ids = None if rows.sample_ids is paths else rows.sample_ids
     return FileSource(
         spec,
         folder,
-        _packed(rows.paths),
+        _packed(paths),
         labels,
-        np.fromiter((_size(os.path.join(folder, path)) for path in rows.paths), np.int64, len(rows.paths)),
+        np.fromiter((_size(os.path.join(folder, path)) for path in paths), np.int64, len(paths)),
         class_names,
-        sample_ids=_packed(rows.sample_ids) if own_ids else None,
+        rows.notes,
+        numeric=numeric,
+        sample_ids=None if own_ids is None else _packed(own_ids),
     )
 
 
@@ -60,37 +69,53 @@ def _read_rows(file: str) -> _Rows:
         with open(file, encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             try:
-                columns = _columns(where, next(reader, []))
-                rows = _collect(where, columns, ((reader.line_num, fields) for fields in reader))
+                notes: list[str] = []
+                columns = _columns(where, next(reader, []), notes)
+                rows = _collect(where, columns, ((reader.line_num, fields) for fields in reader), notes)
             except csv.Error as error:
                 raise DatasetError(f"{where}: line {reader.line_num}: not CSV: {error}") from error
     except OSError as error:
         raise DatasetError(f"{where}: cannot read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{where}: not UTF-8 text: save the manifest as UTF-8") from error
+        start = error.object[:2]
+        other = "UTF-16" if start in (b"\xff\xfe", b"\xfe\xff") else "another encoding, such as Windows-1252"
+        raise DatasetError(f"{where}: not UTF-8 text but {other}: save the manifest as UTF-8") from error
     if not rows.paths:
         raise DatasetError(f"{where}: no samples below the header line: add a line for each image")
     _check_ids(where, rows)
     return rows
 
 
-def _columns(where: str, header: Sequence[str]) -> dict[str, int]:
+def _columns(where: str, header: Sequence[str], notes: list[str]) -> dict[str, int]:
     """Return the index of each column by its name; "" is the number of columns."""
-    names = [name.strip().lower() for name in header]
-    for known in ("path", "label", "id"):
-        if names.count(known) > 1:
-            raise DatasetError(f"{where}: line 1: two columns named {known}: rename one")
-    if "path" not in names:
-        found = one_line(", ".join(header)) or "nothing"
-        raise DatasetError(f"{where}: line 1: no column named path: the header needs path[,label][,id], found {found}")
-    return {"": len(names)} | {name: index for index, name in enumerate(names) if name in ("path", "label", "id")}
+    columns = {"": len(header)}
+    for known in SYNONYMS:
+        found = columns_for(known, header)
+        if len(found) > 1:
+            listed = ", ".join(one_line(header[index]) for index in found)
+            raise DatasetError(f"{where}: line 1: two columns named {known}, or that could be it: {listed}: rename one")
+        if found:
+            columns[known] = found[0]
+            if (name := header[found[0]].strip()).lower() != known:
+                notes.append(f"column {one_line(name)} is taken for {known}")
+    if "path" not in columns:
+        named = one_line(", ".join(header)) or "nothing"
+        for separator, called in ((";", "semicolons"), ("\t", "tabs"), ("|", "|")):
+            if len(header) == 1 and separator in header[0]:
+                named += f": separated by {called}, not by commas"
+        raise DatasetError(f"{where}: line 1: no column named path: the header needs path[,label][,id], found {named}")
+    others = [one_line(name) or "(no name)" for index, name in enumerate(header) if index not in columns.values()]
+    if others:
+        none = "" if "label" in columns else "; no column is named label, so that no sample has one"
+        notes.append(f"columns ignored: {', '.join(others)}{none}")
+    return columns
 
 
-def _collect(where: str, columns: dict[str, int], numbered: Iterator[tuple[int, list[str]]]) -> _Rows:
+def _collect(where: str, columns: dict[str, int], numbered: Iterator[tuple[int, list[str]]], notes: list[str]) -> _Rows:
     paths: list[str] = []
     labels: list[str] = []
     sample_ids: list[str] = []
-    rows = _Rows(paths, labels, sample_ids if "id" in columns else paths, [])
+    rows = _Rows(paths, labels, sample_ids if "id" in columns else paths, [], notes)
     for line, fields in numbered:
         if not fields:  # a blank line
             continue
@@ -118,31 +143,54 @@ def _check_ids(where: str, rows: _Rows) -> None:
             )
 
 
-def _class_indices(file: str, rows: _Rows) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
-    """Return the label of each row, int64 (n,), and the class names where labels are names."""
-    labels = rows.labels or [""] * len(rows.paths)
-    given = {label for label in labels if label}
-    if all(_INTEGER.fullmatch(label) for label in given):
-        for label, line in zip(labels, rows.lines, strict=True):
-            if label and not 0 <= _whole(label) <= _LARGEST_LABEL:
-                raise DatasetError(
-                    f"{file}: line {line}: label {label:.40}: class indices start at 0; "
-                    "leave the field empty when the label is not known"
-                )
-        values = {label: _whole(label) for label in given}
-        names = None
+def _classes(file: str, rows: _Rows) -> tuple[NDArray[np.int64], tuple[str, ...] | None, bool]:
+    """Return the label of each row, int64 (n,), the class names where labels are names, and whether they are numbers.
+
+    Raises:
+        DatasetError: a label names several classes.
+    """
+    count = len(rows.paths)
+    given = {label for label in rows.labels if label.lower() not in _NOT_KNOWN_NUMBER}
+    numbers = {label: whole_number(label) for label in given}
+    numeric = bool(given) and None not in numbers.values()
+    if not numeric:
+        given = {label for label in rows.labels if label.lower() not in _NOT_KNOWN}
+        _check_single(one_line(file), rows, given)
+    if numeric and all(0 <= (number or 0) <= LARGEST_LABEL for number in numbers.values()):
+        values, names = {label: number or 0 for label, number in numbers.items()}, None
     else:
-        names = tuple(sorted(given))
-        values = {name: index for index, name in enumerate(names)}
-    values[""] = UNKNOWN_LABEL
-    return np.fromiter((values[label] for label in labels), np.int64, len(labels)), names
+        names = tuple(sorted(given)) or None
+        values = {name: index for index, name in enumerate(names or ())}
+    labels = np.fromiter((values.get(label, UNKNOWN_LABEL) for label in rows.labels), np.int64, len(rows.labels))
+    if unknown := int((labels < 0).sum()):
+        rows.notes.append(f"{unknown} of {count} samples have no label")
+    return labels if rows.labels else np.full(count, UNKNOWN_LABEL, np.int64), names, numeric
 
 
-def _whole(label: str) -> int:
-    """Return a label that is a whole number; of more digits than a class index has, one that is too large."""
-    digits = label.lstrip("+-").lstrip("0") or "0"
-    number = int(digits) if len(digits) <= len(str(_LARGEST_LABEL)) else _LARGEST_LABEL + 1
-    return -number if label.startswith("-") else number
+def _check_single(where: str, rows: _Rows, given: set[str]) -> None:
+    for label, line in zip(rows.labels, rows.lines, strict=False):
+        parts = [part.strip() for part in label.replace(";", ",").split(",")]
+        if "|" in label or (len(parts) > 1 and all(part in given for part in parts)):
+            raise DatasetError(
+                f"{where}: line {line}: label {label:.40} names several classes: a sample has one; "
+                "leave the field empty where none is meant"
+            )
+
+
+def _found(folder: str, rows: _Rows) -> list[str]:
+    """Return where the files lie, and tell where that is not as written."""
+    paths = [stored_path(folder, path) for path in rows.paths]
+    changed = [(path, found) for path, found in zip(rows.paths, paths, strict=True) if path != found]
+    slashed = sum("\\" in path and "\\" not in found for path, found in changed)
+    missing = sum("\\" in path and not os.path.lexists(os.path.join(folder, path)) for path in paths)
+    for count, what in (
+        (slashed, "are written with backslashes, as on Windows, and found with slashes"),
+        (len(changed) - slashed, "are found in another Unicode form than they are written in"),
+        (missing, "are written with backslashes, as on Windows, and found neither so nor with slashes"),
+    ):
+        if count:
+            rows.notes.append(f"{count} of {len(paths)} paths {what}")
+    return paths if changed else rows.paths
 
 
 def _packed(texts: list[str]) -> PackedText:

@@ -24,8 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.data.samples import Source, StoredSample
-from batchcam.data.timed_source import HungStorageError
-from batchcam.errors import BatchcamError, one_line
+from batchcam.errors import BatchcamError, StoppedEarlyError, one_line
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.job.processes import JOB_SIGNALS, die_with_parent
 
@@ -98,11 +97,14 @@ class SampleDataset(Dataset[Any]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> LoadedSample:
-        return self.__getitems__([index])[0]
+        return self.source.each([index], self._load)[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[LoadedSample]:
-        """Return several samples: torch's loader asks for a whole batch by this name."""
-        return self.source.each(indices, self._load)
+    def __getitems__(self, indices: Sequence[int]) -> list[LoadedSample] | StoppedEarlyError:
+        """Return several samples, or what ended the work: torch's loader asks for a whole batch by this name."""
+        try:
+            return self.source.each(indices, self._load)
+        except StoppedEarlyError as error:  # raised in a loader process, it would come out as torch's own words
+            return error
 
     def _load(self, index: int, read: Callable[[int], StoredSample]) -> LoadedSample:
         sha256: bytes | None = None
@@ -185,24 +187,32 @@ class BatchStream:
         batches: index lists, such as RangeBatches.
         processes: loader processes; 0 decodes in this one.
         device: where they go; for a GPU their pixels are page-locked.
+        start_method: how loader processes are started, one of config.START_METHODS; None: the system's way.
     """
 
     def __init__(
-        self, dataset: SampleDataset, batches: Iterable[list[int]], processes: int, device: torch.device
+        self,
+        dataset: SampleDataset,
+        batches: Iterable[list[int]],
+        processes: int,
+        device: torch.device,
+        start_method: str | None = None,
     ) -> None:
         # without a lock, unlike an Event: a signal's handler that is interrupted by a signal would wait for itself
         # only where there are processes: it lives in shared memory, which `-j 0` does without
-        self._closing = torch.multiprocessing.get_context().RawValue("b", 0) if processes else _Closing()
+        context = torch.multiprocessing.get_context(start_method) if processes else None
+        self._closing = context.RawValue("b", 0) if context else _Closing()
         with _without_torchs_advice():
-            self._loader: DataLoader[LoadedBatch] = DataLoader(
+            self._loader: DataLoader[LoadedBatch | StoppedEarlyError] = DataLoader(
                 dataset,
                 batch_sampler=batches,
                 num_workers=processes,
-                collate_fn=collate,
+                multiprocessing_context=context,
+                collate_fn=_batch,
                 pin_memory=device.type == "cuda",
                 worker_init_fn=functools.partial(_leave_signals_to_parent, self._closing, os.getpid()),
             )
-        self._iterator: Iterator[LoadedBatch] | None = None
+        self._iterator: Iterator[LoadedBatch | StoppedEarlyError] | None = None
 
     def __enter__(self) -> BatchStream:
         # a block that is never left: multiprocessing's own clean-up sends SIGTERM and waits for ever
@@ -237,17 +247,28 @@ class BatchStream:
         return self
 
     def __next__(self) -> LoadedBatch:
+        """Return the next batch.
+
+        Raises:
+            StoppedEarlyError: the storage hangs, or a fault that is not a sample's.
+            LoaderDiedError: a loader process died.
+        """
         if self._iterator is None:
             raise RuntimeError("a BatchStream gives batches inside its `with` block only")
         try:
-            return next(self._iterator)
-        except HungStorageError:
-            raise HungStorageError from None  # without the loader's traceback, which torch puts into the message
+            batch = next(self._iterator)
         except (RuntimeError, ConnectionError, EOFError) as error:
             # torch tells by RuntimeError, unless the loader died while it was handing over a batch
             if isinstance(error, RuntimeError) and not is_loader_death(error):
                 raise
             raise loader_died(error) from error
+        if isinstance(batch, StoppedEarlyError):
+            raise batch
+        return batch
+
+
+def _batch(samples: Sequence[LoadedSample] | StoppedEarlyError) -> LoadedBatch | StoppedEarlyError:
+    return samples if isinstance(samples, StoppedEarlyError) else collate(samples)
 
 
 @contextlib.contextmanager

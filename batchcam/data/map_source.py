@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from batchcam.data.passing_faults import passing_fault
 from batchcam.data.samples import (
-    NOT_OF_THE_FILE,
     UNKNOWN_LABEL,
     UNKNOWN_SIZE,
     PackedText,
@@ -64,7 +64,7 @@ class MapSource(Source):
 
         Raises:
             UnreadableImageError: it raised something, or gave no image.
-            OSError: one that says nothing about the sample; a rerun may read it.
+            PassingFaultError: it raised one that says nothing about the sample; a rerun may read it.
         """
         index = range(len(self))[index]
         try:
@@ -72,8 +72,7 @@ class MapSource(Source):
         except UnreadableImageError:
             raise
         except Exception as error:  # whatever the user's code raises is about this sample
-            if isinstance(error, OSError) and error.errno in NOT_OF_THE_FILE:
-                raise
+            _raise_passing(error)
             raise UnreadableImageError(f"{type(error).__name__}: {describe(error)}") from error
         if not _is_item(item):
             raise UnreadableImageError(f"the dataset gave {type(item).__name__}, not (image, label)")
@@ -97,9 +96,15 @@ def _items(dataset: Any, count: int) -> Iterator[Sequence[Any] | None]:
     for index in range(count):
         try:
             item = dataset[index]
-        except Exception:  # reading it again says what is wrong with it
+        except Exception as error:  # reading it again says what is wrong with it
+            _raise_passing(error)
             item = None
         yield item if _is_item(item) else None
+
+
+def _raise_passing(error: Exception) -> None:
+    if fault := passing_fault(error):
+        raise fault from error
 
 
 def _is_item(item: object) -> bool:
@@ -110,7 +115,8 @@ def _check_first_item(where: str, dataset: Any) -> bool:
     """Refuse a dataset whose first item has no image or label; return whether it has an id."""
     try:
         item = dataset[0]
-    except Exception:  # one unreadable sample says nothing about the others
+    except Exception as error:  # one unreadable sample says nothing about the others
+        _raise_passing(error)
         return False
     if not _is_item(item):
         raise DatasetError(f"{where}: items are {type(item).__name__}: return (image, label) or (image, label, id)")

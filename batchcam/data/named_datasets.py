@@ -12,6 +12,7 @@ from torchvision.datasets import VisionDataset
 
 from batchcam.data.callables import did_you_mean, load_callable
 from batchcam.data.map_source import MapSource
+from batchcam.data.passing_faults import passing_fault
 from batchcam.errors import DatasetError, one_line
 from batchcam.images.decoding import describe
 
@@ -51,6 +52,8 @@ def open_python(spec: str, rest: str) -> MapSource:
     try:
         dataset = factory()
     except Exception as error:
+        if fault := passing_fault(error):
+            raise fault from error
         called = f"{one_line(spec)}: {rest.partition(':')[2]}()"
         raise DatasetError(f"{called} failed: {type(error).__name__}: {describe(error)}") from error
     return MapSource(spec, dataset)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from batchcam.data.passing_faults import passing_fault
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError, decode_image
 from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
@@ -26,11 +26,6 @@ UNKNOWN_SIZE: Final = -1
 
 MOST_BYTES: Final = 2**30
 """Largest stored image: the most pixels that are decoded take less, unpacked, at 16 bits for each of four channels."""
-
-_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_SERVER_GONE: Final = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH})
-NOT_OF_THE_FILE: Final = _OUT_OF_RESOURCES | _SERVER_GONE
-"""System errors that say nothing about the file: no memory or descriptor left, or the file server does not answer."""
 
 
 class PackedText(Sequence[str]):
@@ -104,6 +99,9 @@ class Source(abc.ABC):
         sizes: bytes of each stored image, -1 where not known, int64 (n,).
         class_names: by class index; None when the dataset does not name its classes.
         notes: what was passed over while listing, a line each.
+        empty_classes: what would be classes if there were an image of them.
+        numeric: labels are written as whole numbers, which may be class indices or names. They count as indices where
+            they can be some, and `class_names` is None, else as names.
     """
 
     def __init__(
@@ -114,6 +112,8 @@ class Source(abc.ABC):
         sizes: NDArray[np.int64],
         class_names: tuple[str, ...] | None = None,
         notes: Iterable[str] = (),
+        empty_classes: tuple[str, ...] = (),
+        numeric: bool = False,
     ) -> None:
         """Keep the listing.
 
@@ -128,6 +128,8 @@ class Source(abc.ABC):
         self.sizes = sizes
         self.class_names = class_names
         self.notes = tuple(notes)
+        self.empty_classes = empty_classes
+        self.numeric = numeric
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -158,10 +160,13 @@ class FileSource(Source):
         sizes: NDArray[np.int64],
         class_names: tuple[str, ...] | None = None,
         notes: Iterable[str] = (),
+        empty_classes: tuple[str, ...] = (),
+        numeric: bool = False,
         sample_ids: PackedText | None = None,
     ) -> None:
         """Keep a listing of `paths`, relative to `folder`, which are the sample ids where none are given."""
-        super().__init__(spec, paths if sample_ids is None else sample_ids, labels, sizes, class_names, notes)
+        ids = paths if sample_ids is None else sample_ids
+        super().__init__(spec, ids, labels, sizes, class_names, notes, empty_classes, numeric)
         # a loader process may work in another folder
         self._folder = os.fsencode(os.path.abspath(folder))
         self._paths = paths
@@ -205,9 +210,12 @@ def unreadable(error: OSError) -> UnreadableImageError:
     """Return the reason why a file can't be read, without its path.
 
     Raises:
-        OSError: it says nothing about the file; a rerun may read it.
+        PassingFaultError: it says nothing about the file; a rerun may read it.
+        OSError: it is no error of the system's.
     """
-    if error.errno is None or error.errno in NOT_OF_THE_FILE:
+    if fault := passing_fault(error):
+        raise fault from error
+    if error.errno is None:
         raise error
     return UnreadableImageError(os.strerror(error.errno))
 

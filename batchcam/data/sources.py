@@ -1,23 +1,19 @@
-"""Open a dataset by its name on the command line, and fit its labels to a model's classes."""
+"""Open a dataset by its name on the command line."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from batchcam.data.csv_manifest import open_csv
 from batchcam.data.folder import open_folder
 from batchcam.data.named_datasets import open_python, open_torchvision
-from batchcam.data.samples import UNKNOWN_LABEL, Source, StoredSample
+from batchcam.data.samples import Source, StoredSample
 from batchcam.data.stl10 import open_stl10
-from batchcam.errors import DatasetError, one_line
+from batchcam.errors import DatasetError
 
-__all__ = ["KINDS", "Source", "StoredSample", "dataset_folder", "match_classes", "open_source"]
+__all__ = ["KINDS", "Source", "StoredSample", "dataset_folder", "open_source"]
 
 _PREFIXES: Final[dict[str, Callable[[str, str], Source]]] = {
     "stl10": open_stl10,
@@ -29,9 +25,6 @@ KINDS: Final = (
     "a folder of class folders, FILE.csv, stl10:ROOT[:split], torchvision:NAME:ROOT[:split], python:module:callable"
 )
 """What `open_source` opens, for messages."""
-
-_NAMED_CLASSES: Final = 10
-"""Unknown classes that an error lists."""
 
 
 def open_source(spec: str) -> Source:
@@ -62,54 +55,3 @@ def dataset_folder(spec: str) -> str | None:
     prefix, colon, _ = spec.partition(":")
     path = os.path.expanduser(spec)
     return path if not (colon and prefix in _PREFIXES) and os.path.isdir(path) else None
-
-
-def match_classes(source: Source, model_classes: Sequence[str]) -> NDArray[np.int64]:
-    """Return a dataset's labels as indices of the model's classes, matched by name where both name them.
-
-    Args:
-        source: the dataset.
-        model_classes: the model's class names by index.
-
-    Returns:
-        Indices of the model's classes, -1 where not known, int64 (n,).
-
-    Raises:
-        DatasetError: the model does not know a class, or knows only names or numbers that can't be told apart.
-    """
-    names = source.class_names
-    if names is None or tuple(names) == tuple(model_classes):
-        return _checked_range(source, len(model_classes))
-    return _by_name(source, names, model_classes)
-
-
-def _by_name(source: Source, source_classes: Sequence[str], model_classes: Sequence[str]) -> NDArray[np.int64]:
-    counts = Counter(model_classes)
-    unknown = [name for name in source_classes if counts[name] == 0]
-    if unknown:
-        listed = ", ".join(one_line(name) for name in unknown[:_NAMED_CLASSES])
-        more = f" and {len(unknown) - _NAMED_CLASSES} more" if len(unknown) > _NAMED_CLASSES else ""
-        raise DatasetError(
-            f"{source.spec}: the model does not know these classes of the dataset: {listed}{more}; name "
-            "them as the model does"
-        )
-    repeated = [name for name in source_classes if counts[name] > 1]
-    if repeated:
-        raise DatasetError(
-            f"{source.spec}: two classes of the model are named {repeated[0]}: label by class index instead"
-        )
-    index = {name: position for position, name in enumerate(model_classes)}
-    # the last place is what label -1 picks
-    table = np.array([index[name] for name in source_classes] + [UNKNOWN_LABEL], np.int64)
-    return table[_checked_range(source, len(source_classes))]
-
-
-def _checked_range(source: Source, class_count: int) -> NDArray[np.int64]:
-    labels = source.labels
-    wrong = np.flatnonzero((labels < UNKNOWN_LABEL) | (labels >= class_count))
-    if len(wrong):
-        raise DatasetError(
-            f"{source.spec}: label {labels[wrong[0]]} of sample {wrong[0]} is outside the {class_count} classes: "
-            f"labels are 0…{class_count - 1}, -1 where not known"
-        )
-    return labels.astype(np.int64)

@@ -24,7 +24,7 @@ class HungStorageError(StoppedEarlyError):
     """So many reads hang that the storage, and not the samples, must be the trouble."""
 
     def __init__(self, message: object = "") -> None:
-        """Say so, whatever torch makes of the message on the way from a loader process."""
+        """Say so; a copy from a loader process comes with its message."""
         super().__init__(
             f"{MOST_STUCK} reads of samples hang: is the dataset's storage still there? "
             "run the same command again when it is"
@@ -51,7 +51,10 @@ class TimedSource(Source):
 
     def __init__(self, source: Source, seconds: float) -> None:
         """Wrap `source`; nothing is started before the first read."""
-        super().__init__(source.spec, source.sample_ids, source.labels, source.sizes, source.class_names, source.notes)
+        super().__init__(
+            source.spec, source.sample_ids, source.labels, source.sizes, source.class_names, source.notes,
+            source.empty_classes, source.numeric,
+        )  # fmt: skip
         self._source = source
         self._seconds = seconds
         self._reader: _Reader | None = None

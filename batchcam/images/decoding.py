@@ -31,7 +31,22 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from batchcam.errors import one_line
 
-_FORMATS: Final = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS: Final = {
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg"),
+    "JPEG2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
+    "MPO": (".mpo",),
+    "PNG": (".apng", ".png"),
+    "PPM": (".pbm", ".pgm", ".pnm", ".ppm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+"""Endings of each format's files, in lower case; not .pfm, whose floats have no defined range."""
+
+IMAGE_ENDINGS: Final = tuple(sorted(ending for endings in _FORMATS.values() for ending in endings))
+"""Of the files that count as images in a folder, whether or not this Pillow was built with their format."""
 
 _SIXTEEN_BIT_MODES: Final = ("I;16", "I;16B", "I;16L", "I;16N")
 
@@ -54,6 +69,8 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 _MESSAGE_LIMIT: Final = 200
 
@@ -79,6 +96,8 @@ def decode_image(data: bytes) -> Image.Image:
     """
     if not data:
         raise UnreadableImageError("empty file")
+    if data.startswith(_LFS_POINTER):
+        raise UnreadableImageError("a Git LFS pointer in the image's place: git lfs pull brings the image")
     with _pillow_at_work():
         image = Image.open(io.BytesIO(data), formats=_known_formats())
         # Pillow only warns of the first few too many

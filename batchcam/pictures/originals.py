@@ -18,6 +18,7 @@ import numpy as np
 from batchcam.errors import ConfigError, one_line
 from batchcam.images import stl10_files
 from batchcam.images.decoding import UnreadableImageError, decode_image
+from batchcam.images.manifest_files import columns_for, stored_path
 from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
 from batchcam.rules import IN_MEMORY
 from batchcam.store.plan import named_dataset
@@ -201,11 +202,12 @@ def _paths_of_csv(file: Path) -> dict[str, bytes]:
     try:
         with open(file, encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
-            header = [name.strip().lower() for name in next(reader, [])]
-            path = header.index("path")
-            key = header.index("id") if "id" in header else path
-            folder = os.fsencode(file.parent.absolute())
-            return {row[key]: os.path.join(folder, row[path].encode()) for row in reader if row}
+            header = next(reader, [])
+            (path,) = columns_for("path", header)
+            (key,) = columns_for("id", header) or (path,)
+            folder = str(file.parent.absolute())
+            stored = ((row[key], stored_path(folder, row[path])) for row in reader if row)
+            return {sample_id: os.path.join(os.fsencode(folder), name.encode()) for sample_id, name in stored}
     except (OSError, ValueError, IndexError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "not a CSV manifest with a column path"
         raise ConfigError(f"--data {file}: {reason}") from error

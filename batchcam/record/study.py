@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import numpy as np
 
-import batchcam
 from batchcam.errors import one_line
 from batchcam.rules import EXACT
 from batchcam.store import landing
 from batchcam.store.document import seal
 from batchcam.store.ours import claim, require_own_files
 from batchcam.store.run import Run
+from batchcam.version import version
 
 LISTED: Final = 1000
 """Ids of each reason that a study's JSON document lists; its tables have all of them."""
@@ -87,13 +87,13 @@ def require_place(out: Path | None, study: str, files: Iterable[str], overwrite:
         require_own_files(out, f"{study}.json", files, overwrite)
 
 
-def land_study(out: Path, study: str, version: int, files: Mapping[str, bytes], content: Mapping[str, Any]) -> None:
+def land_study(out: Path, study: str, layout: int, files: Mapping[str, bytes], content: Mapping[str, Any]) -> None:
     """Land the files of a study in folder `out`, over those of an earlier one; its document comes last.
 
     Args:
         out: created if it is not there.
         study: the command.
-        version: changes with the names and meanings in the files.
+        layout: a number that changes with the names and meanings in the files.
         files: the other files by name.
         content: what the document says beside versions and the digests of the other files.
     """
@@ -102,8 +102,8 @@ def land_study(out: Path, study: str, version: int, files: Mapping[str, bytes], 
     for name, data in files.items():
         landing.land(out / name, data)
     head = {
-        f"{study}_version": version,
-        "batchcam_version": batchcam.__version__,
+        f"{study}_version": layout,
+        "batchcam_version": version(),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     # without the folder: the same runs give the same bytes, wherever they are written

@@ -74,13 +74,13 @@ def land_first(path: Path, data: Buffer) -> bool:
         return True
 
 
-def land_with_digest(path: Path, data: Buffer) -> str:
+def land_with_digest(path: Path, data: Buffer, replace: bool = False) -> str:
     """Land a file whose `sha256sum -c` companion lies beside it; return the digest in hex.
 
     The digest goes first: a file under its final name always has one. A file that is there with its digest is whole and
-    stays: another worker was quicker.
+    stays, unless it is to be replaced: another worker was quicker.
     """
-    if path.exists() and (existing := read_digest(path)):
+    if not replace and path.exists() and (existing := read_digest(path)):
         return existing
     digest = hashlib.sha256(data).hexdigest()
     _land_digest(path, digest)

@@ -9,7 +9,6 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-import batchcam
 from batchcam.rules import Status
 from batchcam.store.plan import Plan
 from batchcam.store.schema import (
@@ -29,6 +28,7 @@ from batchcam.store.schema import (
     sample_arrays,
 )
 from batchcam.store.sink import Sink
+from batchcam.version import version
 
 Columns = Mapping[str, np.ndarray]
 
@@ -68,7 +68,7 @@ def set_text(attributes: h5py.AttributeManager, name: str, text: str) -> None:
 def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
     """Write the root attributes: identity of the run, samples of this file, words on units and sign."""
     texts = {
-        "batchcam_version": batchcam.__version__,
+        "batchcam_version": version(),
         "run_id": plan.run_id,
         "checkpoint_sha256": plan.checkpoint_sha256,
         "dataset_fingerprint": plan.dataset_fingerprint,

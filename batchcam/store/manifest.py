@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import batchcam
 from batchcam.errors import RunError, one_line
 from batchcam.rules import Status, flag_name
 from batchcam.store import landing
@@ -16,6 +15,7 @@ from batchcam.store.document import read_document, seal
 from batchcam.store.form import mismatch
 from batchcam.store.plan import Plan
 from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, SCHEMA_VERSION, TASK_PATTERN
+from batchcam.version import version
 
 _RECORD = {"file": str, "first": int, "count": int, "bytes": int, "sha256": str}
 TASK_FORM = {"samples?": int, "unreadable?": int, "started?": str, "outcome?": str, "versions?": {"*": (str, None)}}
@@ -76,7 +76,7 @@ class Manifest:
 
 def write_manifest(run: Path, manifest: Manifest) -> None:
     """Land manifest.json."""
-    made_by = {"schema_version": SCHEMA_VERSION, "batchcam_version": batchcam.__version__}
+    made_by = {"schema_version": SCHEMA_VERSION, "batchcam_version": version()}
     landing.land(run / MANIFEST_FILE, seal(made_by | dataclasses.asdict(manifest)))
 
 

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from batchcam.errors import RunError, one_line
 from batchcam.rules import CONTROLS, identity_words
 from batchcam.store.manifest import read_manifest
-
-if TYPE_CHECKING:
-    from batchcam.store.run import Run
+from batchcam.store.plan import Plan
 
 LONGEST = 200
 """Characters of one fact: a run of a thousand classes names the first ones."""
 
 
-def page(run: Run) -> str:
-    """Return what a run is, and a line for each of its arrays, as HTML."""
-    plan = run.plan
+def page(path: Path, plan: Plan, state: str, arrays: Sequence[tuple[str, tuple[int, ...], np.dtype[Any], str]]) -> str:
+    """Return what a run is, and a line for each of its arrays, as HTML.
+
+    Args:
+        path: of the run.
+        plan: what it is.
+        state: how much of it is there.
+        arrays: name, shape, type and meaning of each.
+    """
+    samples = arrays[0][1][0]
     control = "" if plan.control == CONTROLS[0] else f", control {plan.control}"
     facts = {
-        "run": f"{run.path} ({run.state})",
-        "samples": f"{len(run):,}{_accuracy(run)}",
+        "run": f"{path} ({state})",
+        "samples": f"{samples:,}{_accuracy(path, plan) if state == 'complete' else ''}",
         "classes": f"{len(plan.class_names):,}: {', '.join(plan.class_names[:LONGEST])}",
         "network": f"{plan.architecture}, {plan.target_layer}",
         "method": f"{plan.method}{control}; identity: {identity_words(plan.method, plan.identity)}",
     }
     rows = [f"{_name(name)}{_cell(text, 3)}" for name, text in facts.items()]
     rows += [
-        f"{_name('.' + array.name)}{_cell(' × '.join(map(str, array.shape)))}{_cell(array.dtype)}{_cell(array.meaning)}"
-        for array in run.arrays
+        f"{_name('.' + name)}{_cell(' × '.join(map(str, shape)))}{_cell(dtype)}{_cell(meaning)}"
+        for name, shape, dtype, meaning in arrays
     ]
     return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
@@ -45,10 +54,10 @@ def _cell(text: object, columns: int = 1) -> str:
     return f'<td colspan="{columns}" style="text-align: left">{html.escape(short)}</td>'
 
 
-def _accuracy(run: Run) -> str:
+def _accuracy(path: Path, plan: Plan) -> str:
     """Return the accuracy of a complete run: its manifest states it, and no row has to be read."""
     try:
-        accuracy = read_manifest(run.path, run.plan).totals["accuracy"] if run.state == "complete" else None
+        accuracy = read_manifest(path, plan).totals["accuracy"]
     except (OSError, RunError):
         return ""
     return "" if accuracy is None else f", accuracy {accuracy:.4f}"

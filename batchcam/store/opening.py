@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import json
 import os
@@ -98,6 +99,9 @@ def open_again(path: str, prove: bool, run_id: str, shards: tuple[int, ...], kep
     if run.plan.run_id != run_id or tuple(s.index for s in run.shards) != shards:
         raise RunError(f"{path}: not what was there when it was opened; open it again")
     return run
+
+
+copyreg.pickle(Run, lambda run: (open_again, run.opened))
 
 
 @dataclasses.dataclass(frozen=True)

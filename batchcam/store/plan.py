@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import batchcam
 from batchcam.errors import RunError
 from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, IN_MEMORY, MAP_KINDS, METHODS, CamSelection
 from batchcam.store import landing
 from batchcam.store.document import SIZE_LIMIT, canonical, read_document, seal
 from batchcam.store.schema import MOST_TEXT_BYTES, PLAN_FILE, SCHEMA_VERSION, SHARD_FOLDER, shard_file
+from batchcam.version import version
 
 PIXEL_LIMIT = 2**28
 """Largest input of a network; maps are upsampled to it, whether they are stored or not."""
@@ -311,7 +311,7 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any]) -> Plan:
         raise RunError(f"{run / SHARD_FOLDER}: a link; a run holds its files itself: link the whole run instead")
     landing.make_folder(run / SHARD_FOLDER)
     content = {
-        "batchcam_version": batchcam.__version__,
+        "batchcam_version": version(),
         "run_id": plan.run_id,
         "plan": plan.to_dict(),
         "origin": dict(origin),

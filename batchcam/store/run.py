@@ -223,14 +223,16 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: what the run is, and a line for each array."""
-        return notebook.page(self)
+        return notebook.page(
+            self.path, self.plan, self.state, [(a.name, a.shape, a.dtype, a.meaning) for a in self.arrays]
+        )
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        from batchcam.store.opening import open_again  # which imports this module
-
+    @property
+    def opened(self) -> tuple[Any, ...]:
+        """What `opening.open_again` needs for the same rows; pickled, a run travels as this."""
         shards = tuple(shard.index for shard in self.shards)
         kept = {"complete": self.complete, "absent": self.absent, "lost": self.lost}
-        return open_again, (os.path.abspath(self.path), self._files.proves, self.plan.run_id, shards, kept)
+        return os.path.abspath(self.path), self._files.proves, self.plan.run_id, shards, kept
 
     def close(self) -> None:
         """Close all files."""

@@ -207,10 +207,15 @@ class ShardWriter:
         """Return an empty builder for `shard`."""
         return ShardBuilder(self._plan, shard, self._weight, self._bias, self._compressors)
 
-    def submit(self, builder: ShardBuilder) -> None:
-        """Land a full shard in the background; wait first for the one before it, and raise what went wrong with it."""
+    def submit(self, builder: ShardBuilder, replace: bool = False) -> None:
+        """Land a full shard in the background; wait first for the one before it, and raise what went wrong with it.
+
+        Args:
+            builder: of the shard.
+            replace: whether it takes the place of one that is there, instead of leaving that.
+        """
         self.wait()
-        self._landing = self._lander.submit(self._land, builder)
+        self._landing = self._lander.submit(self._land, builder, replace)
 
     def wait(self) -> None:
         """Wait until what was submitted has landed; raise what went wrong."""
@@ -218,10 +223,10 @@ class ShardWriter:
         if landing_now:
             self.landed.append(landing_now.result())
 
-    def _land(self, builder: ShardBuilder) -> LandedShard:
+    def _land(self, builder: ShardBuilder, replace: bool) -> LandedShard:
         start = time.perf_counter()
         image = builder.image()
-        digest = landing.land_with_digest(self._folder / builder.shard.file, image)
+        digest = landing.land_with_digest(self._folder / builder.shard.file, image, replace)
         self.busy_s += time.perf_counter() - start
         return LandedShard(builder.shard, len(image), digest)
 

@@ -515,7 +515,7 @@ def test_a_complete_run_says_that_its_shards_were_not_checked_and_a_new_one_does
 
 
 def test_class_names_of_the_dataset_are_told_where_the_checkpoint_has_none(capsys, checkpoint, images, tmp_path):
-    told = "class names: the dataset's, in its order; the checkpoint has none"
+    told = "class names: from the dataset, in its order, 0 ant … 2 cat; the checkpoint has none"
     more = plain_checkpoint(tmp_path / "a.pth", resnet18().state_dict())
     (tmp_path / "names.txt").write_text("\n".join(CLASSES))
     words = [*explain_words(tmp_path / "a.pth", images, tmp_path / "run"), *more, "--dry-run"]

@@ -84,6 +84,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "verify": run_json("verify", without_digest(run)),
         "localize": run_json("localize", run, *boxes),
         "faithfulness": run_json("faithfulness", run, *again, "--samples", 2, "--steps", 2, "--device", "cpu"),
+        "jobs": run_json("jobs", root / "jobs"),
         "export": run_json("export", run, "--to", "csv", "--out", root / "table"),
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -108,7 +109,8 @@ KEYS = {
     "explain": """
         (run, run_id, samples, shards, unreadable, seconds, complete, merged(totals(samples, labelled, correct,
         accuracy, status(unreadable, non finite, constant map, no positive evidence), largest_identity_residual),
-        findings, shards, bytes), dry_run, to_do_samples, to_do_shards, to_do_bytes, exit_code)
+        findings, shards, bytes), dry_run, to_do_samples, to_do_shards, to_do_bytes, run_shards, task, task_from,
+        left_to_others, exit_code)
     """,
     "merge": """
         (totals(samples, labelled, correct, accuracy, status(unreadable, non finite, constant map, no positive
@@ -120,17 +122,18 @@ KEYS = {
     """,
     "info": """
         (run, complete, plan(checkpoint_sha256, dataset_fingerprint, class_names, target_layer,
-        preprocessing(image_size, interpolation, mean, resize, std), precision, architecture, identity,
-        sample_count, sample_id_bytes, batch_size, shard_size, cams, maps, channels, grid_size, input_size, method,
-        control, schema_version), run_id, origin(command, created, folder, host, job, options(cams, classifier(arch,
-        checkpoint, class_names, image_size, mean, model, preprocess, resize, std), compute(batch_size, device,
-        precision, sample_timeout, threads, workers), control, data, dry_run, identity, maps, method, out, quiet,
-        shard_size, target_layer, task, time_limit_s), pid, restarts, user), shards_landed, shards, totals(accuracy,
-        correct, labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non
-        finite, unreadable)), classes[(name, labelled, correct, predicted)], tasks[(device, host, images_per_s, job,
-        outcome, pid, restarts, samples, seconds, seconds_explaining, seconds_landing, seconds_storing,
-        seconds_waiting_for_images, shards, started, task, threads, unreadable, user, versions(batchcam, compressor,
-        h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes, unreadable, exit_code)
+        preprocessing(image_size, interpolation, mean, resize, std), precision, architecture, identity, sample_count,
+        sample_id_bytes, batch_size, shard_size, cams, maps, channels, grid_size, input_size, method, control,
+        schema_version), run_id, origin(class_names_from, command, created, folder, host, job, options(cams,
+        classifier(arch, checkpoint, class_names, image_size, label_kind, mean, model, preprocess, resize, std),
+        compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control, data,
+        dry_run, identity, maps, max_unreadable, method, out, quiet, retry_unreadable, shard_size, target_layer, task,
+        time_limit_s), pid, remarks, restarts, user), shards_landed, shards, totals(accuracy, correct, labelled,
+        largest_identity_residual, samples, status(constant map, no positive evidence, non finite, unreadable)),
+        classes[(name, labelled, correct, predicted)], tasks[(device, host, images_per_s, job, outcome, pid, restarts,
+        samples, seconds, seconds_explaining, seconds_landing, seconds_storing, seconds_waiting_for_images, shards,
+        started, task, task_from, threads, unreadable, user, versions(batchcam, compressor, h5py, hdf5, numpy, python, torch,
+        torchvision), workers, written)], notes, unreadable, exit_code)
     """,
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,
@@ -145,6 +148,9 @@ KEYS = {
     """,
     "faithfulness": """
         (error, exit_code)
+    """,
+    "jobs": """
+        (folder, copied, kept, exit_code)
     """,
     "export": """
         (error, exit_code)

@@ -90,7 +90,10 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
     listed = listing(tmp_path)
     assert list(listed.sample_ids) == ["a/1.png"]
     assert listed.class_names == ("a",)
-    assert listed.notes == ("1 image file ignored whose names start with a dot",)
+    assert listed.notes == (
+        "2 folders ignored that systems and programs leave: .cache, .ipynb_checkpoints",
+        "1 image file ignored whose names start with a dot",
+    )
 
 
 def test_pipes_are_passed_over_without_waiting(tmp_path: Path) -> None:
@@ -123,13 +126,81 @@ def test_a_link_that_leads_nowhere_stays_a_sample(tmp_path: Path) -> None:
     assert listed.sizes.tolist()[1:] == [-1, -1]
 
 
-def test_an_empty_class_folder_keeps_its_index_and_is_noted(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_no_class_and_is_noted(tmp_path: Path) -> None:
     image(tmp_path, "a/1.png", "c/1.png")
     (tmp_path / "b").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/1.txt").touch()
     listed = listing(tmp_path)
-    assert listed.class_names == ("a", "b", "c")
-    assert listed.labels.tolist() == [0, 2]
-    assert listed.notes == ("1 class folder without images: b",)
+    assert listed.class_names == ("a", "c")
+    assert listed.labels.tolist() == [0, 1]
+    assert listed.empty_classes == ("b", "labels")
+    assert listed.notes == (
+        "2 class folders without images, which count as no classes: b, labels",
+        "1 file ignored that are not images: .txt",
+    )
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "__MACOSX",
+        "@eaDir",
+        "lost+found",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "#recycle",
+        "@__thumb",
+        ".Trash-1000",
+    ],
+)
+def test_folders_that_systems_leave_are_no_classes_at_any_depth(tmp_path: Path, left: str) -> None:
+    image(tmp_path, "a/1.png", "b/1.png", f"{left}/a/1.png", f"a/{left}/1.png/thumb.jpg", f"b/sub/{left}/2.png")
+    listed = listing(tmp_path)
+    assert list(listed.sample_ids) == ["a/1.png", "b/1.png"]
+    assert (listed.class_names, listed.empty_classes) == (("a", "b"), ())
+    assert listed.notes == (f"3 folders ignored that systems and programs leave: {left}",)
+
+
+@pytest.mark.parametrize(
+    ("folders", "meant"),
+    [
+        (("train/ant", "val/ant"), "val"),
+        (("Training/ant", "Validation/ant", "Testing/ant"), "Testing"),
+        (("test_set/ant", "training_set/ant"), "test_set"),
+        (("train", "test"), "test"),
+        (("fold1/ant", "fold2/ant"), "fold1"),
+        (("train/ant", "test/ant", "samples"), "test"),
+        (("train/ant",), "train"),
+    ],
+)
+def test_the_folder_above_the_parts_of_a_dataset_is_refused(
+    tmp_path: Path, folders: tuple[str, ...], meant: str
+) -> None:
+    image(tmp_path, *(f"{folder}/1.png" for folder in folders))
+    with pytest.raises(DatasetError, match=f"parts of a dataset, not classes: .*; did you mean {tmp_path}/{meant}\\?"):
+        listing(tmp_path)
+
+
+@pytest.mark.parametrize("folders", [("bus", "car", "train"), ("bus", "car", "train/2024"), ("test", "control")])
+def test_classes_that_are_called_like_a_part_of_a_dataset_stay_classes(
+    tmp_path: Path, folders: tuple[str, ...]
+) -> None:
+    image(tmp_path, *(f"{folder}/1.png" for folder in folders))
+    assert listing(tmp_path).class_names == tuple(sorted(folder.split("/")[0] for folder in folders))
+
+
+@pytest.mark.parametrize("ending", [".avif", ".gif", ".jfif", ".jp2", ".JPE", ".webp", ".tif", ".apng", ".mpo"])
+def test_every_format_that_is_decoded_is_listed(tmp_path: Path, ending: str) -> None:
+    image(tmp_path, f"a/1{ending}")
+    assert list(listing(tmp_path).sample_ids) == [f"a/1{ending}"]
+
+
+def test_a_class_folder_whose_storage_is_gone_ends_the_listing(tmp_path: Path) -> None:
+    image(tmp_path, "a/1.png")
+    (tmp_path / "b").symlink_to(tmp_path / "not mounted")
+    with pytest.raises(DatasetError, match="b: a link that leads nowhere: is its storage there"):
+        listing(tmp_path)
 
 
 def test_images_beside_the_class_folders_are_noted(tmp_path: Path) -> None:
@@ -161,7 +232,7 @@ def test_an_escape_that_another_file_spells_out_is_refused(tmp_path: Path) -> No
     [
         (["1.png", "2.png"], "2 images but no class folders: .* CSV manifest"),
         ([], "no class folders in it, and no images: check the path"),
-        (["a/readme.txt"], "no images in its class folders: looked for .jpg"),
+        (["a/readme.txt"], "no images in its class folders: looked for .apng"),
     ],
 )
 def test_a_folder_without_class_folders_or_images_is_refused(tmp_path: Path, names: list[str], message: str) -> None:

@@ -30,6 +30,7 @@ from batchcam.data.loader import (
     is_loader_death,
     prepare,
 )
+from batchcam.data.passing_faults import PassingFaultError, passing_fault
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import BatchcamError
 from batchcam.images.decoding import UnreadableImageError
@@ -245,6 +246,41 @@ def test_no_process_is_left_after_an_exception_of_a_loader_whose_traceback_is_st
         list(batches)
     assert held.value.__traceback__ is not None
     assert not children()
+
+
+class OpenedHere(MemorySource):
+    """A source that works in the process alone in which it was made, or into which it was copied: as fsspec's."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__([(8, 8)] * count)
+        self.process = os.getpid()
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state, process=os.getpid())
+
+    def read(self, index: int):
+        if os.getpid() != self.process:
+            raise passing_fault(RuntimeError("This class is not fork-safe"))
+        return super().read(index)
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_fault_that_is_not_the_samples_comes_out_of_a_loader_in_its_own_words(processes: int) -> None:
+    source = OpenedHere(9)
+    source.process = -1
+    dataset = SampleDataset(source, PREPROCESSING, (8, 8))
+    batches = RangeBatches([(0, 9)], 2)
+    with BatchStream(dataset, batches, processes, CPU) as stream, pytest.raises(PassingFaultError) as caught:
+        next(stream)
+    assert str(caught.value).startswith("RuntimeError: This class is not fork-safe: the dataset was opened before")
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("start_method", ["spawn"])
+def test_a_source_that_can_not_be_forked_is_read_by_processes_that_are_started_anew(start_method: str) -> None:
+    dataset = SampleDataset(OpenedHere(4), PREPROCESSING, (8, 8))
+    with BatchStream(dataset, RangeBatches([(0, 4)], 2), 2, CPU, start_method) as batches:
+        assert [batch.errors for batch in batches] == [["", ""], ["", ""]]
 
 
 def program(tmp_path: Path, body: str) -> list[str]:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from batchcam.data.map_source import MapSource
+from batchcam.data.passing_faults import PassingFaultError
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError
 
@@ -151,9 +152,15 @@ def test_what_an_item_raises_makes_that_sample_unreadable() -> None:
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENOMEM])
 def test_an_error_that_is_not_the_samples_ends_the_work_as_for_files(number: int) -> None:
-    listed = listing((PICTURE, 1), OSError(number, os.strerror(number)), (PICTURE, 0))
-    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+    listed = listing((PICTURE, 1), OSError(number, os.strerror(number)), (PICTURE, 0), targets=[1, -1, 0])
+    with pytest.raises(PassingFaultError, match=re.escape(os.strerror(number))):
         listed.read(1)
+
+
+def test_a_passing_fault_while_listing_leaves_no_label_out() -> None:
+    for items in ((ConnectionResetError(), (PICTURE, 0)), ((PICTURE, 0), ConnectionResetError())):
+        with pytest.raises(PassingFaultError, match="ConnectionResetError"):
+            listing(*items)
 
 
 def test_a_broken_first_item_does_not_hide_the_others() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from batchcam.data.passing_faults import PassingFaultError
 from batchcam.data.samples import FileSource, PackedText, numbered_ids, packed_ids
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError
@@ -131,7 +132,7 @@ def test_machine_in_trouble_is_not_blamed_on_the_image(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse(monkeypatch, number)
-    with pytest.raises(OSError, match=os.strerror(number)):
+    with pytest.raises(PassingFaultError, match=os.strerror(number)):
         source(tmp_path, "a.png").read(0)
 
 

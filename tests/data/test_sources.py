@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from batchcam.data.csv_manifest import open_csv
-from batchcam.data.sources import match_classes, open_source
+from batchcam.data.sources import open_source
 from batchcam.data.stl10 import STL10Source
 from batchcam.errors import DatasetError
-from tests.helpers.memory_source import MemorySource
 
 
 @pytest.fixture
@@ -22,10 +20,6 @@ def folder(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(path)
     return tmp_path / "photos"
-
-
-def labelled(values: tuple[int, ...], class_names: tuple[str, ...] | None) -> MemorySource:
-    return MemorySource([None] * len(values), values, class_names)
 
 
 def test_a_folder_opens_as_class_folders(folder: Path) -> None:
@@ -84,38 +78,6 @@ def test_what_is_no_dataset_is_refused_on_one_line(spec: str, message: str) -> N
     with pytest.raises(DatasetError, match=message) as caught:
         open_source(spec)
     assert str(caught.value).isprintable()
-
-
-def test_labels_find_the_models_classes_by_name() -> None:
-    matched = match_classes(labelled((0, 1, -1, 1), ("dog", "cat")), ("bird", "cat", "dog"))
-    assert matched.tolist() == [2, 1, -1, 1]
-    assert matched.dtype == np.int64
-
-
-def test_equal_names_keep_labels_even_when_a_name_comes_twice() -> None:
-    names = ("crane", "tench", "crane")
-    assert match_classes(labelled((2, 0, -1), names), list(names)).tolist() == [2, 0, -1]
-
-
-def test_labels_without_names_are_the_models_indices() -> None:
-    assert match_classes(labelled((2, -1, 0), None), ("a", "b", "c")).tolist() == [2, -1, 0]
-
-
-@pytest.mark.parametrize(
-    ("values", "source_classes", "model_classes", "message"),
-    [
-        ((0,), ("cow", "cat", "emu"), ("cat", "dog"), "does not know these classes of the dataset: cow, emu"),
-        ((0,), tuple(f"c{n:02d}" for n in range(15)), ("cat",), "c00, .*c09 and 5 more"),
-        ((0,), ("crane",), ("crane", "tench", "crane"), "two classes of the model are named crane"),
-        ((0, 3), None, ("a", "b", "c"), "label 3 of sample 1 is outside the 3 classes"),
-        ((-2,), None, ("a", "b", "c"), "label -2 of sample 0"),
-    ],
-)
-def test_classes_that_do_not_fit_are_refused(
-    values: tuple[int, ...], source_classes: tuple[str, ...] | None, model_classes: tuple[str, ...], message: str
-) -> None:
-    with pytest.raises(DatasetError, match=f"memory: .*{message}"):
-        match_classes(labelled(values, source_classes), model_classes)
 
 
 def test_a_manifest_that_never_ends_is_refused(tmp_path):

@@ -118,7 +118,8 @@ def test_the_line_that_reads_a_cell_gives_the_exact_text(cell):
 
 def test_no_other_python_is_left_out():
     ran = {*map(str, blocks("python", "RUN")), *map(str, blocks("python", "exact = cell"))}
-    assert {str(block) for block in blocks("python")} == ran
+    elsewhere = "docs/library.md"  # tests/docs/test_library.py
+    assert {str(block) for block in blocks("python") if block.page != elsewhere} == ran
 
 
 @pytest.mark.parametrize("block", [b for b in ALL_BLOCKS if b.language == "python" and b.mark], ids=str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from batchcam.store.document import seal
 from tests.helpers import ROOT
 
 JOBS = ROOT / "jobs"
@@ -32,6 +33,14 @@ exit "$code"
 DATE = """#!/usr/bin/env bash
 cat "$(dirname "$0")/date-is" 2>/dev/null || exec /bin/date "$@"
 """
+
+
+def write_totals(run: Path, samples: int, unreadable: int) -> None:
+    """Give a run the manifest of one of which so many images could not be read."""
+    run.mkdir(parents=True, exist_ok=True)
+    totals = {"labelled": 0, "samples": samples, "status": {"constant map": 0, "unreadable": unreadable}}
+    tasks = [{"samples": 1, "unreadable": 1}]
+    (run / "manifest.json").write_bytes(seal({"tasks": tasks, "totals": totals, "run_id": ""}))
 
 
 class Fake:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchcam.images.decoding import UnreadableImageError, decode_image, describe, load_rgb
+from batchcam.images.decoding import _FORMATS, IMAGE_ENDINGS, UnreadableImageError, decode_image, describe, load_rgb
 
 DEEP = np.array([[0, 255, 256, 1000], [32768, 65279, 65280, 65535]], np.uint16)
 
@@ -330,3 +330,9 @@ def test_describe_leaves_out_addresses_and_paths() -> None:
     assert describe(ValueError(f"bad\n{object()}")) == "bad <object object>"
     assert describe(FileNotFoundError(2, "gone", "/secret/place")) == "No such file or directory"
     assert describe(KeyError()) == "KeyError"
+
+
+def test_the_endings_of_images_are_those_that_pillow_gives_the_formats() -> None:
+    Image.init()
+    pillows = {ending for ending, format in Image.registered_extensions().items() if format in _FORMATS}
+    assert set(IMAGE_ENDINGS) == pillows - {".pfm"}

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import ROOT
-from tests.helpers.fake_batchcam import JOBS, Fake
+from tests.helpers.fake_batchcam import JOBS, Fake, write_totals
 
 CRONTAB = JOBS / "nightly.cron"
 NIGHT = "2026-11-24"
@@ -500,3 +500,29 @@ def test_real_cron_starts_the_line_and_mails_a_second_start(real, tmp_path):
     assert re.search(r"not started: process \d+ on .* is at work in ", mail.read_text())
     assert (runs / "latest" / "manifest.json").exists()
     assert (runs / f"{latest(runs)}.log").read_text().count(" batchcam explain ") == 1
+
+
+def test_a_run_of_nothing_moves_no_link_and_pushes_no_run_out(fake, runs):
+    make_runs(runs, "2026-11-20", "2026-11-21")
+    write_totals(runs / "2026-11-20", samples=30, unreadable=2)
+    make_runs(runs, "2026-11-22", "2026-11-23")
+    for name in ("2026-11-22", "2026-11-23", NIGHT):
+        write_totals(runs / name, samples=30, unreadable=16)
+    os.symlink("2026-11-21", runs / "latest")
+    fake.answer(explain=3)
+    code, _, told = night(fake, runs, "--keep", "2")
+    assert (code, latest(runs)) == (3, "2026-11-21")
+    assert "most images could not be read" in told
+    assert {p.name for p in runs.iterdir() if p.is_dir()} >= {"2026-11-20", "2026-11-21"}
+    assert not (runs / f"{NIGHT}.html").exists()
+
+
+def test_the_next_start_tries_a_run_of_nothing_again(fake, runs):
+    write_totals(runs / NIGHT, samples=30, unreadable=30)
+    fake.answer(explain=3)
+    night(fake, runs)
+    assert fake.calls()[0][-1] == "--retry-unreadable"
+    write_totals(runs / NIGHT, samples=30, unreadable=3)
+    night(fake, runs)
+    assert "--retry-unreadable" not in fake.calls()[0]
+    assert latest(runs) == NIGHT

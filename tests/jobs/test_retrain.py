@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.helpers.fake_batchcam import JOBS, Fake
+from tests.helpers.fake_batchcam import JOBS, Fake, write_totals
 
 STEPS = ["train", "evaluate", "explain", "verify", "compare"]
 
@@ -43,6 +43,14 @@ def first(fake, models) -> Path:
     assert retrain(fake, models / "first")[0] == 0
     fake.calls()
     return models / "first"
+
+
+def test_a_version_is_not_promoted_by_a_test_of_which_most_could_not_be_read(fake, models):
+    write_totals(models / "first" / "run", samples=30, unreadable=16)
+    fake.answer(explain=3)
+    code, _, stderr = retrain(fake, models / "first")
+    assert (code, promoted(models)) == (3, None)
+    assert "refused: most images of TEST could not be read" in stderr
 
 
 def test_the_first_version_is_promoted_without_a_comparison(fake, models):

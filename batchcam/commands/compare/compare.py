@@ -189,7 +189,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     moved = by_class(pairs, names)
     apart = count_left_out(Apart, found.apart_reasons)
     gates = judge_gates(totals, moved, **config.limits)
-    notes = list(_notes(old.run, new.run, found.classes, found.relabelled))
+    notes = list(_notes(found))
     if config.evidence:
         gates += judge_evidence(config.evidence, totals, len(old.run), apart, config.judges_maps)
     elif totals.compared < MIN_COMPARED / 100 * len(old.run):
@@ -231,7 +231,8 @@ def _number(value: np.floating[Any]) -> float | None:
     return float(f"{value:.7g}") if np.isfinite(value) else None
 
 
-def _notes(old: Run, new: Run, classes: Classes, relabelled: int) -> Iterator[str]:
+def _notes(found: Comparison) -> Iterator[str]:
+    old, new, classes = found.old.run, found.new.run, found.classes
     for side, run in (("OLD", old), ("NEW", new)):
         yield from run_notes(run, side)
     if old.plan.method != new.plan.method:
@@ -250,5 +251,12 @@ def _notes(old: Run, new: Run, classes: Classes, relabelled: int) -> Iterator[st
     for side, names in (("OLD", classes.only_old), ("NEW", classes.only_new)):
         if names:
             yield f"{len(names)} classes are only in {side}"
-    if relabelled:
-        yield f"{relabelled} samples are labelled as different classes; their flips can't be judged as fixed or broken"
+    respelt = int((found.old.ids[found.rows.old] != found.new.ids[found.rows.new]).sum())
+    for count, what in ((classes.respelt, "class names"), (respelt, "sample ids")):
+        if count:
+            yield f"{count} {what} are written in another Unicode form in NEW than in OLD, and count as the same"
+    if found.relabelled:
+        yield (
+            f"{found.relabelled} samples are labelled as different classes; their flips can't be judged as fixed or "
+            "broken"
+        )

@@ -12,7 +12,6 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-import batchcam
 from batchcam.commands.compare.matching import Apart, Classes
 from batchcam.commands.compare.movement import Flip, Mover, Pairing, Pairs
 from batchcam.record.names import csv_table
@@ -20,6 +19,7 @@ from batchcam.record.study import LISTED, land_study, rows_left_out
 from batchcam.store.layout import as_utf8, attach_scales, create, describe, new_file, set_text, write_text
 from batchcam.store.reader import decode
 from batchcam.store.schema import CLASS_NAME, NAN, Array, encode_text
+from batchcam.version import version
 
 COMPARE_VERSION: Final = 1
 """Changes with the names and meanings in the files."""
@@ -116,7 +116,7 @@ def _table(columns: dict[str, np.ndarray], class_names: Sequence[str], run_ids: 
     buffer = io.BytesIO()
     with new_file(buffer) as file:
         title = "What moved between two runs, sample by sample"
-        texts = {"title": title, "batchcam_version": batchcam.__version__, **run_ids}
+        texts = {"title": title, "batchcam_version": version(), **run_ids}
         for name, text in texts.items():
             set_text(file.attrs, name, text)
         file.attrs["compare_version"] = np.int64(COMPARE_VERSION)

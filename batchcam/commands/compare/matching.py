@@ -10,7 +10,7 @@ import numpy as np
 
 from batchcam.errors import ConfigError, one_line
 from batchcam.record.study import Reason, first_reasons
-from batchcam.rules import Status
+from batchcam.rules import Status, composed
 
 NAMED_CLASSES: Final = 10  # that an error lists
 
@@ -38,6 +38,7 @@ class Classes:
         names: the old run's, then those that only the new one has.
         old, new: number of each class of a run, int64 (K,).
         only_old, only_new: names that one run alone has.
+        respelt: how many names of the new run have another Unicode form than the old run's.
     """
 
     names: tuple[str, ...]
@@ -45,6 +46,7 @@ class Classes:
     new: np.ndarray
     only_old: tuple[str, ...] = ()
     only_new: tuple[str, ...] = ()
+    respelt: int = 0
 
     def number(self, classes: np.ndarray, of: np.ndarray) -> np.ndarray:
         """Return a run's class indices in the common numbering, -1 as it is; `of` is `old` or `new`."""
@@ -58,7 +60,7 @@ class Classes:
 
 
 def match_classes(old: tuple[str, ...], new: tuple[str, ...], shared_only: bool) -> Classes:
-    """Return the classes of two runs matched by name.
+    """Return the classes of two runs matched by name, in whatever Unicode form it is written.
 
     Args:
         old, new: names by class index.
@@ -67,8 +69,12 @@ def match_classes(old: tuple[str, ...], new: tuple[str, ...], shared_only: bool)
     Raises:
         ConfigError: the names differ and that is not wanted, none is shared, or one stands twice in differing lists.
     """
+    spellings = {composed(name): name for name in old}
+    written, known = new, set(old)
+    new = tuple(name if name in known else spellings.get(composed(name), name) for name in written)
+    respelt = sum(name != other for name, other in zip(written, new, strict=True))
     if old == new:
-        return Classes(old, np.arange(len(old)), np.arange(len(new)))
+        return Classes(old, np.arange(len(old)), np.arange(len(new)), respelt=respelt)
     if len(set(old)) < len(old) or len(set(new)) < len(new):
         raise ConfigError("class names differ and one stands twice, so that they can't be matched by name")
     only_old, only_new = (tuple(n for n in a if n not in set(b)) for a, b in ((old, new), (new, old)))
@@ -79,7 +85,7 @@ def match_classes(old: tuple[str, ...], new: tuple[str, ...], shared_only: bool)
         raise ConfigError(f"classes differ; {'; '.join(sides)}; --shared-classes compares those that both have")
     names = old + only_new
     numbers = {name: number for number, name in enumerate(names)}
-    return Classes(names, np.arange(len(old)), np.array([numbers[name] for name in new]), only_old, only_new)
+    return Classes(names, np.arange(len(old)), np.array([numbers[name] for name in new]), only_old, only_new, respelt)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -104,7 +110,9 @@ class Matching:
 
 
 def match_ids(old: np.ndarray, new: np.ndarray) -> Matching:
-    """Return which rows have the same sample id; by sorting, so that a million of them take no objects.
+    """Return which rows have the same sample id, in whatever Unicode form those are that have no partner otherwise.
+
+    By sorting, so that a million of them take no objects.
 
     Args:
         old, new: encoded ids, type S(width), each once.
@@ -116,13 +124,35 @@ def match_ids(old: np.ndarray, new: np.ndarray) -> Matching:
         ordered = ids[np.argsort(ids, kind="stable")]  # fast where ids are in order already, as they mostly are
         if (ordered[1:] == ordered[:-1]).any():
             raise ValueError(f"a sample id stands twice in {side}")
+    found = _partners(old, new)
+    removed, added = np.flatnonzero(found < 0), np.ones(len(new), bool)
+    added[found[found >= 0]] = False
+    others = np.flatnonzero(added)
+    if len(removed) and len(others):
+        again = _partners(_composed_ids(old[removed]), _composed_ids(new[others]))
+        found[removed[again >= 0]] = others[again[again >= 0]]
+        added[found[found >= 0]] = False
+    matched = found >= 0
+    return Matching(np.flatnonzero(matched), found[matched], np.flatnonzero(~matched), np.flatnonzero(added))
+
+
+def _partners(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Return the row of `new` that has each id of `old`, -1 for none, int64."""
     order = np.argsort(new, kind="stable")
     place = np.minimum(np.searchsorted(new, old, sorter=order), len(new) - 1)
     partner = order[place]
-    found = new[partner] == old
-    added = np.ones(len(new), bool)
-    added[partner[found]] = False
-    return Matching(np.flatnonzero(found), partner[found], np.flatnonzero(~found), np.flatnonzero(added))
+    return np.asarray(np.where(new[partner] == old, partner, -1))
+
+
+def _composed_ids(ids: np.ndarray) -> np.ndarray:
+    """Return encoded ids in the Unicode form in which they are compared; one that is another's then stays as it is."""
+    other_than_ascii = (ids.view(np.uint8).reshape(len(ids), -1) >= 0x80).any(1)
+    texts = [composed(each.decode(errors="surrogateescape")) for each in ids[other_than_ascii].tolist()]
+    respelt = ids.copy()
+    respelt[other_than_ascii] = [text.encode(errors="surrogateescape") for text in texts]
+    first = np.zeros(len(ids), bool)
+    first[np.unique(respelt, return_index=True)[1]] = True
+    return np.where(first, respelt, ids)
 
 
 def why_apart(

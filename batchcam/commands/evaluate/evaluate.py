@@ -12,7 +12,7 @@ from batchcam.commands.explain.assembly import assemble
 from batchcam.commands.train.epochs import predict
 from batchcam.config import DEFAULT_BATCH_SIZE
 from batchcam.data.loader import BatchStream, RangeBatches
-from batchcam.job.console import Progress
+from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.network.device import pick_device
 from batchcam.network.folding import fold_batch_norms
@@ -57,11 +57,14 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     precision = config.compute.precision or "fp32"
     set_precision(precision, device, config.compute.threads)
     assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
+    for remark in assembly.remarks:
+        note(remark, config.quiet)
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     fold_batch_norms(network, assembly.normalised_probe(device))  # as explain does: the same numbers
     samples = len(assembly.source)
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
-    stream = BatchStream(assembly.dataset, batches, loader_processes(config.compute.workers), device)
+    processes = loader_processes(config.compute.workers)
+    stream = BatchStream(assembly.dataset, batches, processes, device, config.compute.start_method)
     predictions, unreadable = np.full(samples, -1, np.int64), 0
     with stream, Progress("evaluate", samples, "images", config.quiet) as progress:
         for batch in stream:

@@ -12,17 +12,18 @@ from torch import Tensor, nn
 
 from batchcam.config import Classifier, Compute, MapDataset, read_option_file
 from batchcam.data.callables import load_callable
+from batchcam.data.labels import match_classes, own_classes
 from batchcam.data.loader import SampleDataset, prepare
 from batchcam.data.map_source import MapSource
 from batchcam.data.preprocessing import Preprocessing, chosen_preprocessing
-from batchcam.data.sources import Source, match_classes, open_source
+from batchcam.data.sources import Source, open_source
 from batchcam.data.timed_source import rest, timed
-from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError
+from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError, StoppedEarlyError
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
 from batchcam.network.in_memory import as_checkpoint, copied
 from batchcam.network.model import class_count_of, load_state, network_for
-from batchcam.rules import in_memory
+from batchcam.rules import composed, in_memory
 
 PROBE_SAMPLES = 4
 PROBE_ATTEMPTS = 64  # first samples looked at for readable ones
@@ -41,7 +42,8 @@ class Assembly:
         labels: the dataset's labels as indices into `class_names`, -1 unknown, int64 (n,).
         preprocessing: None when the dataset gives preprocessed tensors.
         probe: the first readable samples as the loader gives them: uint8 (m, 3, H, W) or float (m, C, H, W).
-        names_from_dataset: whether only the dataset names the classes.
+        names_from: who names the classes: the checkpoint, --class-names, the dataset, or nobody.
+        remarks: what the user should know of how classes, labels and samples were read, a line each.
     """
 
     checkpoint: Checkpoint
@@ -52,7 +54,8 @@ class Assembly:
     labels: np.ndarray
     preprocessing: Preprocessing | None
     probe: Tensor
-    names_from_dataset: bool = False
+    names_from: str
+    remarks: tuple[str, ...]
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -77,6 +80,7 @@ def assemble(
     data: str | MapDataset,
     fallback: Preprocessing | None = None,
     sample_timeout: float = Compute().sample_timeout,
+    may_be_unreadable: bool = False,
 ) -> Assembly:
     """Load the checkpoint, list the dataset, and check that they fit.
 
@@ -85,8 +89,10 @@ def assemble(
         data: the dataset, as given, or itself.
         fallback: the preprocessing where neither the checkpoint nor an option says one.
         sample_timeout: seconds after which reading a sample is given up; 0: never.
+        may_be_unreadable: go on where none of the first samples can be read.
 
     Raises:
+        StoppedEarlyError: none of the first samples can be read.
         CheckpointError: it can't be read, or its keys are not the network's.
         DatasetError: it can't be listed, or its classes are not the checkpoint's.
         ConfigError: something that neither file says has to be said by an option.
@@ -94,9 +100,10 @@ def assemble(
     checkpoint = _checkpoint(classifier)
     network, architecture, class_count = _network(classifier, checkpoint)
     source = timed(open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data), sample_timeout)
-    names = _class_names(classifier, checkpoint, source, class_count)
+    names, names_from, doubts = _class_names(classifier, checkpoint, source, class_count)
+    matched = match_classes(source, names, classifier.label_kind)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
-    probe = _probe(source, preprocessing)
+    probe = _probe(source, preprocessing, may_be_unreadable)
     rest(source)
     return Assembly(
         checkpoint=checkpoint,
@@ -104,10 +111,11 @@ def assemble(
         architecture=architecture,
         class_names=names,
         source=source,
-        labels=match_classes(source, names),
+        labels=matched.indices,
         preprocessing=preprocessing if probe.dtype == torch.uint8 else None,
         probe=probe,
-        names_from_dataset=not (checkpoint.class_names or classifier.class_names) and source.class_names is not None,
+        names_from=names_from,
+        remarks=(*doubts, *matched.remarks, *source.notes),
     )
 
 
@@ -152,25 +160,33 @@ def _call(model: str) -> object:
         raise ModelError(f"--model {model}: raised {type(error).__name__}: {error}") from error
 
 
-def _class_names(classifier: Classifier, checkpoint: Checkpoint, source: Source, class_count: int) -> tuple[str, ...]:
-    names = checkpoint.class_names
+def _class_names(
+    classifier: Classifier, checkpoint: Checkpoint, source: Source, class_count: int
+) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    """Return the class names by index, who says them, and what to tell about that."""
+    remarks: tuple[str, ...] = ()
+    names, names_from = checkpoint.class_names, "the checkpoint"
     if classifier.class_names is not None:
         given = _given_class_names(classifier.class_names)
-        if names and given != names:
+        if names and tuple(map(composed, given)) != tuple(map(composed, names)):
             raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
-        names = given
-    if names is None and source.class_names is None:
-        return tuple(str(k) for k in range(class_count))
+        names, names_from = (names, names_from) if names else (given, "--class-names")
     if names is None:
-        names = source.class_names or ()
+        names, remarks = own_classes(source, classifier.label_kind)
+        if names is None:
+            return tuple(str(k) for k in range(class_count)), "nobody", ()
         if len(names) != class_count:
+            empty = f", and no image of {', '.join(source.empty_classes)}" if source.empty_classes else ""
             raise DatasetError(
-                f"{source.spec}: has {len(names)} classes, the checkpoint {class_count}; "
+                f"{source.spec}: has {len(names)} classes{empty}, the checkpoint {class_count}; "
                 "name them all with --class-names FILE"
             )
+        order = f"0 {names[0]} … {len(names) - 1} {names[-1]}"
+        told = f"class names: from the dataset, in its order, {order}; the checkpoint has none"
+        names_from, remarks = "the dataset", (told, *remarks)
     if len(names) != class_count:
         raise CheckpointError(f"{checkpoint.path}: {len(names)} class names for {class_count} classes")
-    return names
+    return names, names_from, remarks
 
 
 def _given_class_names(given: Path | Sequence[str]) -> tuple[str, ...]:
@@ -195,11 +211,12 @@ def _preprocessing(classifier: Classifier, checkpoint: Checkpoint) -> Preprocess
     return said
 
 
-def _probe(source: Source, preprocessing: Preprocessing | None) -> Tensor:
-    """Return up to PROBE_SAMPLES readable samples; noise if there are none among the first ones."""
+def _probe(source: Source, preprocessing: Preprocessing | None, may_be_unreadable: bool) -> Tensor:
+    """Return up to PROBE_SAMPLES readable samples; noise if there are none among the first ones, and need not be."""
     probe: list[Tensor] = []
     reason = "no sample"
-    for index in range(min(len(source), PROBE_ATTEMPTS)):
+    attempts = min(len(source), PROBE_ATTEMPTS)
+    for index in range(attempts):
         try:
             image = source.read(index).image
             if preprocessing is None and not isinstance(image, Tensor):
@@ -216,8 +233,12 @@ def _probe(source: Source, preprocessing: Preprocessing | None) -> Tensor:
             break
     if probe:
         return torch.stack(probe)
-    if preprocessing is None:
-        raise DatasetError(f"{source.spec}: none of the first {PROBE_ATTEMPTS} samples can be read: {reason}")
+    if preprocessing is None or not may_be_unreadable:
+        told = "".join(f" ({remark})" for remark in source.notes)
+        raise StoppedEarlyError(
+            f"{source.spec}: none of the first {attempts} images can be read: {reason}{told}: is the storage there? "
+            "Run the same command again when it is"
+        )
     height, width = preprocessing.image_size
     return torch.randint(
         0, 256, (PROBE_SAMPLES, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Final
 
 from batchcam.config import (
     LARGEST_COUNT,
@@ -20,6 +21,9 @@ from batchcam.config import (
     required,
 )
 from batchcam.rules import CONTROLS, MAP_KINDS, METHODS, CamSelection
+
+EVERYTHING: Final = 100
+"""Per cent of images that may be unreadable where nothing is to stop the work."""
 
 
 class ExplainConfig(Config):
@@ -61,6 +65,16 @@ class ExplainConfig(Config):
         high=LONGEST_S,
         metavar="TIME",
         parse=parse_duration,
+    )
+    max_unreadable: float = field(
+        "Stop early when more per cent of the images of a shard can't be read, or none of the first ones. 100: never.",
+        default=50,
+        low=0,
+        high=EVERYTHING,
+        metavar="PERCENT",
+    )
+    retry_unreadable: bool = field(
+        "Also try again what could not be read before; whatever could stays as it is, byte by byte.", default=False
     )
     dry_run: bool = field("Check everything, tell samples, shards and bytes, write nothing.", default=False)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from batchcam.commands.explain.assembly import assemble
-from batchcam.commands.explain.config import ExplainConfig, ExplainKeywords
+from batchcam.commands.explain.config import EVERYTHING, ExplainConfig, ExplainKeywords
 from batchcam.commands.explain.planning import (
     Settings,
     bytes_of,
@@ -22,6 +22,7 @@ from batchcam.commands.explain.planning import (
     require_same_kind,
     settle,
 )
+from batchcam.commands.explain.retry import read_unreadable, with_recorded_sizes
 from batchcam.commands.explain.work import Work, task_record
 from batchcam.commands.merge import MergeSummary, complete_run
 from batchcam.config import keywords
@@ -116,7 +117,12 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
         require_same_kind(existing, config.classifier)
     settings = Settings.of(config, existing)
     set_precision(settings.precision, device, config.compute.threads)
-    assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
+    assembly = assemble(
+        config.classifier,
+        config.data,
+        sample_timeout=config.compute.sample_timeout,
+        may_be_unreadable=config.max_unreadable == EVERYTHING,
+    )
     same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
     layer = settle(config.target_layer, same_weights, "target_layer", None)
     images = assembly.normalised_probe(device)
@@ -124,18 +130,20 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     if config.identity and isinstance(explainable, ExactNetwork):
         require_identity(explainable, "fp32")
     plan = make_plan(settings, assembly, explainable, config.identity)
+    landed = landed_shards(config.out, existing or plan)
+    recorded = read_unreadable(config.out, existing, landed) if existing and config.retry_unreadable else {}
     if existing:
+        plan = with_recorded_sizes(plan, existing, assembly, recorded)
         require_same(config.out, existing, plan)
-    landed = landed_shards(config.out, plan)
-    shards = [s for s in plan.shards if s.index not in landed and mine.takes(s.index)]
+    shards = [s for s in plan.shards if (s.index in recorded or s.index not in landed) and mine.takes(s.index)]
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
         return _summary(config, plan, mine, shards, None, 0.0)
-    agreed = write_plan(config.out, plan, origin(config))
+    agreed = write_plan(config.out, plan, origin(config, assembly))
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
-    work = Work(config, agreed, assembly, explainable, shards, device)
+    work = Work(config, agreed, assembly, explainable, shards, recorded, device)
     seconds = _recorded(config, mine, device, work) if shards else 0.0
     return _summary(config, agreed, mine, shards, work, seconds)
 

@@ -230,9 +230,7 @@ def preflight(
     if plan.precision == "fp16" and device.type == "cpu":
         note("warning: fp16 on a CPU is many times slower than fp32; bf16 is made for it", quiet=False)
     warn_of_workers(config.compute.workers)
-    if assembly.names_from_dataset:
-        note("class names: the dataset's, in its order; the checkpoint has none", config.quiet)
-    for remark in assembly.source.notes:
+    for remark in assembly.remarks:
         note(remark, config.quiet)
     if size > free:
         warning = f"{folder} may be too small: {readable_size(free)} free for up to {readable_size(size)}"
@@ -242,10 +240,12 @@ def preflight(
         note(f"{mine.count} tasks, {shard_count}: some have nothing to do; see --shard-size", config.quiet)
 
 
-def origin(config: ExplainConfig) -> dict[str, Any]:
+def origin(config: ExplainConfig, assembly: Assembly) -> dict[str, Any]:
     """Return where the run comes from, for run.json: recorded once, and no part of any shard."""
     return {
         "options": _plain(config),
+        "class_names_from": assembly.names_from,
+        "remarks": assembly.remarks,
         "command": sys.argv,
         "folder": _folder(),  # which relative paths in the options start from
         "created": utc_now(),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import torch
 
 from batchcam.commands.explain.assembly import Assembly, assemble
 from batchcam.commands.explain.planning import fingerprint, require_same_kind
-from batchcam.config import Classifier, MapDataset
+from batchcam.config import LABEL_KINDS, Classifier, MapDataset
+from batchcam.data.labels import match_classes
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.maps.preparation import ExplainableNetwork, prepare
@@ -21,7 +23,7 @@ def reassemble(
     """Return what the run worked with, and the network as the run explained it.
 
     Args:
-        plan: of the run; says the architecture and the preprocessing where checkpoint and options do not.
+        plan: of the run; says architecture, class names and preprocessing where checkpoint and options do not.
         classifier: the run's checkpoint.
         data: the run's dataset.
         device: where the network is to run.
@@ -36,16 +38,32 @@ def reassemble(
         if ":" in plan.architecture:  # never code that a run names
             raise ConfigError(f"this run was made with --model {plan.architecture}: give it again")
         classifier = dataclasses.replace(classifier, arch=plan.architecture)
+    if classifier.class_names is None:
+        classifier = dataclasses.replace(classifier, class_names=plan.class_names)
     # a run over preprocessed tensors has none
     preprocessing = Preprocessing.from_dict(plan.preprocessing) if "image_size" in plan.preprocessing else None
-    assembly = assemble(classifier, data, preprocessing)
+    assembly = assemble(classifier, data, preprocessing, may_be_unreadable=True)
     if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
         raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
-    if fingerprint(assembly) != plan.dataset_fingerprint:
-        raise DatasetError(
-            f"{assembly.source.spec}: not the dataset of this run: its sample ids, labels or sizes differ"
-        )
+    assembly = _labelled_as_planned(assembly, plan)
     if (assembly.preprocessing and assembly.preprocessing != preprocessing) or assembly.input_size != plan.input_size:
         raise ConfigError(f"the run's preprocessing is another one: {dict(plan.preprocessing)}; leave the options out")
     images = assembly.normalised_probe(device)
     return assembly, prepare(assembly.network, images, plan.method, plan.control, plan.target_layer)
+
+
+def _labelled_as_planned(assembly: Assembly, plan: Plan) -> Assembly:
+    """Return the dataset with its labels read as the run read them: as names, or as class indices.
+
+    Raises:
+        DatasetError: it is not the run's, in either case.
+    """
+    if fingerprint(assembly) == plan.dataset_fingerprint:
+        return assembly
+    for kind in LABEL_KINDS if assembly.source.numeric else ():
+        with contextlib.suppress(DatasetError):
+            labels = match_classes(assembly.source, plan.class_names, kind).indices
+            labelled = dataclasses.replace(assembly, labels=labels)
+            if fingerprint(labelled) == plan.dataset_fingerprint:
+                return labelled
+    raise DatasetError(f"{assembly.source.spec}: not the dataset of this run: its sample ids, labels or sizes differ")

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -14,11 +14,11 @@ import numpy as np
 import torch
 import torchvision
 
-import batchcam
 from batchcam.commands.explain.assembly import Assembly
-from batchcam.commands.explain.config import ExplainConfig
+from batchcam.commands.explain.config import EVERYTHING, ExplainConfig
+from batchcam.commands.explain.retry import RecordedShard
 from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
-from batchcam.errors import stopped_by
+from batchcam.errors import StoppedEarlyError, stopped_by
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes
 from batchcam.job.scheduler import Share, utc_now, whereabouts
@@ -28,9 +28,13 @@ from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.store.compression import COMPRESSOR
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter, has_landed
+from batchcam.version import version
 
 RESTARTS = 3
 """How often loader processes are started again when one dies."""
+
+FEWEST_JUDGED = 8
+"""Images of which too many may be unreadable: of fewer, one is not a share."""
 
 STAGES = ("waiting_for_images", "explaining", "storing")
 """What the loop over batches spends its time on; landing goes on in the background."""
@@ -46,6 +50,7 @@ class Work:
         assembly: Assembly,
         explainable: ExplainableNetwork,
         shards: Sequence[Shard],
+        recorded: Mapping[int, RecordedShard],
         device: torch.device,
     ) -> None:
         self.landed: list[LandedShard] = []
@@ -55,7 +60,10 @@ class Work:
         self._landing_s = 0.0
         self._samples = 0
         self._config, self._plan, self._assembly, self._explainable = config, plan, assembly, explainable
-        self._shards, self._device = shards, device
+        self._shards, self._recorded, self._device = shards, recorded, device
+        self._inputs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._recent: collections.deque[bool] = collections.deque(maxlen=max(FEWEST_JUDGED, plan.shard_size))
+        self._reason = ""
         self._begun: collections.deque[Shard] = collections.deque()
         self._before: list[LandedShard] = []
         self._unreadable_under_way = 0
@@ -99,6 +107,8 @@ class Work:
         done = {landed.shard.index for landed in self.landed}
         self._shards = [shard for shard in self._shards if shard.index not in done]
         self._unreadable_under_way = 0
+        self._inputs.clear()
+        self._recent.clear()
 
     def _explain(self, tell: Callable[[], None], processes: int) -> None:
         plan, assembly, explainable = self._plan, self._assembly, self._explainable
@@ -106,7 +116,9 @@ class Work:
         total = sum(s.count for s in self._shards)
         with (
             # forks the loader processes, before any thread of the writer starts
-            BatchStream(assembly.dataset, self._index_lists(), processes, self._device) as batches,
+            BatchStream(
+                assembly.dataset, self._index_lists(), processes, self._device, self._config.compute.start_method
+            ) as batches,
             Explainer(explainable, assembly.preprocessing, request, self._device) as explainer,
             Progress("explain", total, "images", self._config.quiet) as progress,
             ShardWriter(self._config.out, plan, *explainable.classifier()) as writer,
@@ -120,12 +132,14 @@ class Work:
                     builder.append(*self._rows(batch, labels, explained.columns()))
                 self._samples += len(labels)
                 self._unreadable_under_way += int(batch.unreadable.sum())
+                self._note_unreadable(batch)
                 progress.count(len(labels))
                 if builder.rows == builder.shard.count:
-                    self.unreadable += self._unreadable_under_way
+                    if self._is_wanted(builder.shard):
+                        self.unreadable += self._unreadable_under_way
+                        with self._counted("storing"):
+                            writer.submit(builder, replace=builder.shard.index in self._recorded)
                     self._unreadable_under_way = 0
-                    with self._counted("storing"):
-                        writer.submit(builder)
                     builder = None
                     self._landing_s = writer.busy_s
                     tell()
@@ -133,11 +147,34 @@ class Work:
                 writer.wait()
             self._landing_s = writer.busy_s
 
+    def _note_unreadable(self, batch: LoadedBatch) -> None:
+        self._recent.extend(batch.unreadable.tolist())
+        self._reason = next(filter(None, batch.errors), self._reason)
+        self._inputs.append((batch.unreadable, batch.sha256.numpy()))
+
+    def _is_wanted(self, shard: Shard) -> bool:
+        """Return whether a full shard is to land; one that is tried again only where more of it can be read.
+
+        Raises:
+            StoppedEarlyError: too many images can't be read for a record worth having.
+        """
+        count, unreadable = len(self._recent), sum(self._recent)
+        enough = count >= min(FEWEST_JUDGED, self._plan.sample_count)
+        if enough and unreadable * 100 > self._config.max_unreadable * count:
+            raise StoppedEarlyError(
+                f"{unreadable} of the last {count} images can't be read: {self._reason}: is the storage there? Run the "
+                f"same command again when it is; --max-unreadable {EVERYTHING} records them as unreadable"
+            )
+        unreadable_rows, digests = map(np.concatenate, zip(*self._inputs, strict=True))
+        self._inputs.clear()
+        before = self._recorded.get(shard.index)
+        return before is None or before.improves(unreadable_rows, digests)
+
     def _index_lists(self) -> Iterator[list[int]]:
         """Yield the batches of each shard when its turn comes, unless another worker has landed it meanwhile."""
         skipped = 0
         for shard in self._shards:
-            if has_landed(self._config.out, shard):
+            if shard.index not in self._recorded and has_landed(self._config.out, shard):
                 skipped += 1
                 continue
             self._begun.append(shard)
@@ -228,7 +265,7 @@ def task_record(config: ExplainConfig, mine: Share, device: torch.device) -> dic
         "threads": torch.get_num_threads(),
         "workers": loader_processes(config.compute.workers),
         "versions": {
-            "batchcam": batchcam.__version__,
+            "batchcam": version(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,

@@ -28,6 +28,7 @@ ORIGIN_FORM = {
     "created": str,
     "user": str,
     "host": str,
+    "remarks?": [str],
 }
 
 
@@ -107,7 +108,8 @@ def provenance(run: Path, plan: Plan) -> tuple[dict[str, Any], list[dict[str, An
 
 def _provenance(run: Path, manifest: Manifest | None) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
     tasks = manifest.tasks if manifest else read_tasks(run)
-    return _origin(run), tasks, _notes(tasks, manifest is not None)
+    origin = _origin(run)
+    return origin, tasks, [*origin.get("remarks", ()), *_notes(tasks, manifest is not None)]
 
 
 def _manifest(run: Path, plan: Plan) -> Manifest | None:

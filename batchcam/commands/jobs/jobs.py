@@ -7,8 +7,8 @@ from pathlib import Path
 
 from batchcam.commands.jobs.config import JobsConfig
 from batchcam.errors import BatchcamError
-from batchcam.job.version import PACKAGE
 from batchcam.store import landing
+from batchcam.version import PACKAGE
 
 NIGHTLY = "nightly.sh"
 

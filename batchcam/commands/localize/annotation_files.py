@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from batchcam.errors import DatasetError
+from batchcam.rules import composed
 
 ID_COLUMNS: Final = ("id", "sample_id", "path", "image")
 """Columns of a CSV file that can name the sample, the first that it has."""
@@ -24,6 +26,12 @@ LOCALIZATION_FILE: Final = "localization.txt"
 SIZES_FILE: Final = "image_sizes.txt"
 LABELS_FILE: Final = "class_labels.txt"
 IDS_FILE: Final = "image_ids.txt"
+
+YOLO_OTHERS: Final = ("classes.txt", "train.txt", "val.txt", "test.txt", "obj.txt")
+"""Text files beside YOLO's that state no boxes."""
+
+ROUNDING: Final = 1e-3
+"""Shares of an image may reach so far beyond it: they are written with few digits."""
 
 WHOLE: Final = re.compile("[0-9]{1,9}")
 """A number of pixels, or a class index: more digits would not fit where they are kept."""
@@ -128,38 +136,117 @@ def fields(file: Path, counts: tuple[int, ...]) -> Iterator[tuple[str, list[str]
         raise DatasetError(f"{file}: not UTF-8: {error}") from error
 
 
+def coco_entries(file: Path) -> Iterator[Entry]:
+    """Yield what COCO's JSON states: boxes x, y, width, height in pixels of images of a stated size.
+
+    Raises:
+        DatasetError: it can't be read, is none, or states something else than boxes.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+        images = {
+            image["id"]: (image["file_name"], image.get("width"), image.get("height")) for image in content["images"]
+        }
+        objects = [(each["image_id"], each["bbox"], bool(each.get("iscrowd"))) for each in content["annotations"]]
+    except OSError as error:
+        raise DatasetError(f"{file}: cannot read: {error.strerror}") from error
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise DatasetError(f"{file}: not COCO's JSON, whose images and annotations have boxes: {told}") from error
+    for number, (image, corner_and_size, is_crowd) in enumerate(objects):
+        where = f"{file}: annotations[{number}]"
+        if image not in images or not _is_four_numbers(corner_and_size):
+            raise DatasetError(f"{where}: no image of the file, or no bbox of x, y, width, height")
+        name, width, height = images[image]
+        x, y, *ends = corner_and_size
+        box = _box([x, y, *(start + length for start, length in zip((x, y), ends, strict=True))], where)
+        size = _size([str(height), str(width)], where) if width and height else None
+        if not is_crowd:  # a region of many objects
+            yield Entry(where, str(name), box, size=size)
+
+
+def _is_four_numbers(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(isinstance(each, (int, float)) for each in value)
+
+
+def yolo_entries(folder: Path, sample_ids: Sequence[str]) -> Iterator[Entry]:
+    """Yield the boxes of YOLO's text files: class, centre and size as shares of the image; or class and a polygon.
+
+    Raises:
+        DatasetError: a file can't be read, or a line can't be understood.
+    """
+    stems = _stems(sample_ids)
+    for path in _files(folder, (".txt",)):
+        name = _named(path.relative_to(folder).as_posix(), stems)
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DatasetError(f"{path}: cannot read: {error}") from error
+        for number, line in enumerate(lines, 1):
+            if line.strip() and path.name not in YOLO_OTHERS:
+                yield Entry(f"{path}:{number}", name, _box_of_shares(line.split()[1:], f"{path}:{number}"), size=(1, 1))
+
+
+def _box_of_shares(cells: Sequence[str], where: str) -> tuple[float, float, float, float]:
+    try:
+        shares = [float(cell) for cell in cells]
+    except ValueError:
+        shares = []
+    if len(shares) >= 6 and len(shares) % 2 == 0:
+        xs, ys = shares[::2], shares[1::2]
+    elif len(shares) in (4, 5):  # five: with a confidence
+        x, y, width, height = shares[:4]
+        xs, ys = [x - width / 2, x + width / 2], [y - height / 2, y + height / 2]
+    else:
+        raise DatasetError(f"{where}: no line of YOLO's: want class, x, y, width, height, or class and a polygon")
+    if not all(-ROUNDING <= edge <= 1 + ROUNDING for edge in (*xs, *ys)):
+        raise DatasetError(f"{where}: {' '.join(cells)} are no shares of the image, from 0 to 1")
+    return _box([min(1.0, max(0.0, edge)) for edge in (min(xs), min(ys), max(xs), max(ys))], where)
+
+
+def is_yolo(folder: Path) -> bool:
+    """Return whether a folder holds text files, and no picture that could be a mask."""
+    return next(_files(folder, (".txt",)), None) is not None and next(_files(folder, MASK_ENDINGS), None) is None
+
+
 def mask_entries(folder: Path, sample_ids: Sequence[str]) -> Iterator[Entry]:
     """Yield each mask of a folder under the id of the sample whose name it has, up to the ending."""
-    stems: dict[str, str] = {}
-    for each in sample_ids:
-        stem = os.path.splitext(each)[0]
-        stems[stem] = "" if stem in stems else each  # "": two samples differ in their endings alone
+    stems = _stems(sample_ids)
     ids = frozenset(sample_ids)
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
         yield Entry(str(path), name if name in ids else _named(name, stems), mask=name)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _stems(sample_ids: Sequence[str]) -> dict[str, str]:
+    """Return the samples by what their ids are without ending."""
+    stems: dict[str, str] = {}
+    for each in sample_ids:
+        stem = composed(os.path.splitext(each)[0])
+        stems[stem] = "" if stem in stems else each  # "": two samples differ in their endings alone
+    return stems
+
+
+def _files(folder: Path, endings: Collection[str] = MASK_ENDINGS) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
         folders.sort()
-        yield from (Path(parent, f) for f in sorted(files) if os.path.splitext(f)[1].lower() in MASK_ENDINGS)
+        yield from (Path(parent, f) for f in sorted(files) if os.path.splitext(f)[1].lower() in endings)
 
 
 def _named(name: str, stems: dict[str, str]) -> str:
     """Return the name of a mask's image: the mask's own up to the ending, which is that of the sample."""
-    stem = os.path.splitext(name)[0]
+    stem = composed(os.path.splitext(name)[0])
     starts = (0, *(i + 1 for i, c in enumerate(stem) if c == "/"))
     return next((stem[:i] + stems[stem[i:]] for i in starts if stems.get(stem[i:])), name)
 
 
-def _box(cells: Sequence[str], where: str) -> tuple[float, float, float, float]:
+def _box(cells: Sequence[str | float], where: str) -> tuple[float, float, float, float]:
     try:
         x0, y0, x1, y1 = map(float, cells)
-    except ValueError as error:
-        raise DatasetError(f"{where}: {', '.join(cells)} is no box: want x0, y0, x1, y1") from error
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{where}: {', '.join(map(str, cells))} is no box: want x0, y0, x1, y1") from error
     if not all(map(math.isfinite, (x0, y0, x1, y1))) or not (0 <= x0 <= x1 and 0 <= y0 <= y1):
-        raise DatasetError(f"{where}: {', '.join(cells)} is no box: want 0 <= x0 <= x1 and 0 <= y0 <= y1")
+        raise DatasetError(f"{where}: {', '.join(map(str, cells))} is no box: want 0 <= x0 <= x1 and 0 <= y0 <= y1")
     return x0, y0, x1, y1
 
 

@@ -1,4 +1,4 @@
-"""Where the objects are: boxes and masks by sample id, from a CSV file, a folder of masks or WSOL's text files."""
+"""Where the objects are: boxes and masks by sample id, from CSV, COCO's JSON, WSOL's or YOLO's texts, or masks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from batchcam.commands.localize.annotation_files import (
     LOCALIZATION_FILE,
     WHOLE,
     Entry,
+    coco_entries,
     csv_entries,
     fields,
+    is_yolo,
     mask_entries,
     wsol_entries,
+    yolo_entries,
 )
 from batchcam.errors import ConfigError, DatasetError, one_line
+from batchcam.rules import composed
 
 LISTED: Final = 1000
 """Names of images that are not in the run, kept to be told."""
@@ -105,8 +109,8 @@ def read_annotations(
     """Read the annotations of a run's samples.
 
     Args:
-        source: a CSV file with a header; a folder of masks; or the metadata of WSOL evaluation: `localization.txt`,
-            or the folder that holds it.
+        source: a CSV file with a header; COCO's JSON; a folder of masks, or of YOLO's text files; or the metadata of
+            WSOL evaluation: `localization.txt`, or the folder that holds it.
         sample_ids: the run's.
         mask_root: folder that paths of masks are relative to; None: the one in which the file lies.
         prefix: what stands before the sample ids in the annotations, such as `images/test/`; None: found by itself.
@@ -126,14 +130,21 @@ def read_annotations(
     def entries() -> Iterator[Entry]:
         if is_wsol:
             return wsol_entries(folder)
-        return mask_entries(source, sample_ids) if source.is_dir() else csv_entries(source)
+        if source.is_dir():
+            boxes = source / "labels" if (source / "images").is_dir() and (source / "labels").is_dir() else source
+            return yolo_entries(boxes, sample_ids) if is_yolo(boxes) else mask_entries(source, sample_ids)
+        return coco_entries(source) if source.suffix.lower() == ".json" else csv_entries(source)
 
     if names.prefix is None:
         names.prefix = _one_prefix(collections.Counter(names.prefix_of(e.name) for e in entries()), data, source)
     labels = np.full(len(sample_ids), -1, np.int64)
     if is_wsol:
         _read_labels(folder / LABELS_FILE, names, labels)
-    return _gathered(entries(), names, labels, source, mask_root or folder)
+    found = _gathered(entries(), names, labels, source, mask_root or folder)
+    in_pixels = np.repeat(found.sizes.max(1) != 1, np.diff(found.box_starts))
+    if in_pixels.any() and found.boxes[in_pixels].max() <= 1:
+        raise DatasetError(f"{source}: all its boxes lie within 0…1: shares of the image, not pixels: scale them")
+    return found
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -161,6 +172,8 @@ def read_mask(path: Path) -> np.ndarray:
 class _Names:
     """Which sample each name of an annotation means: its id, after one prefix that is the same for all.
 
+    A name that is no id letter by letter is one in another Unicode form.
+
     Attributes:
         ids: the sample ids.
         prefix: the prefix, as soon as it is known.
@@ -169,18 +182,22 @@ class _Names:
     def __init__(self, ids: Sequence[str], prefix: str | None) -> None:
         self.ids = ids
         self.prefix = prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
-        self._rows = {each: row for row, each in enumerate(ids)}
+        self._rows = {composed(each): row for row, each in enumerate(ids)}
+        self._rows |= {each: row for row, each in enumerate(ids)}
 
     def row(self, name: str) -> int:
         """Return the row of the sample that a name means, -1 for none."""
         name, prefix = name.removeprefix("./"), self.prefix or ""
-        return self._rows.get(name[len(prefix) :], -1) if name.startswith(prefix) else -1
+        for text, start in ((name, prefix), (composed(name), composed(prefix))):
+            if text.startswith(start) and (row := self._rows.get(text[len(start) :])) is not None:
+                return row
+        return -1
 
     def prefix_of(self, name: str) -> str | None:
         """Return what stands before the longest sample id, of whole folders and a name, that a name ends in."""
         name = name.removeprefix("./")
         start = 0
-        while name[start:] not in self._rows:
+        while not self._rows.keys() & {name[start:], composed(name[start:])}:
             start = name.find("/", start) + 1
             if not start:
                 return None

@@ -10,7 +10,7 @@ from batchcam.config import RunConfig, field, overwriting, require_outside, requ
 class LocalizeConfig(RunConfig):
     """Everything that `localize` is asked."""
 
-    annotations: Path = required("CSV file, folder of masks, or WSOL's localization.txt.")
+    annotations: Path = required("CSV file, COCO's JSON, folder of masks or YOLO's texts, or WSOL's localization.txt.")
     target: str = field("Whose CAM.", default="label", choices=("label", "predicted"))
     frame: str = field("view: what the network saw; image: WSOL's 224x224.", default="view", choices=("view", "image"))
     tolerance: float | None = field(

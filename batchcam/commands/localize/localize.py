@@ -14,7 +14,7 @@ from batchcam.commands.localize.files import CURVES_FILE, SAMPLES_FILE, write_fi
 from batchcam.commands.localize.judging import Judged, LeftOut, Method, measure, overlaps, start
 from batchcam.commands.localize.protocol import IOU_LEVELS, STRICT, TOLERANCE, mean
 from batchcam.commands.localize.scores import ClassScores, Score, percent, score
-from batchcam.errors import RunError
+from batchcam.errors import DatasetError, RunError
 from batchcam.job.console import Progress
 from batchcam.job.cpus import available_cpus
 from batchcam.pictures.protocol import PROTOCOL_SIZE
@@ -94,6 +94,12 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
         annotations = read_annotations(
             config.annotations, run.sample_id[:].tolist(), config.mask_root, config.prefix, named_dataset(run.path)[0]
         )
+        beyond = _beyond(run, annotations)
+        if beyond.sum() * 2 > len(beyond):
+            raise DatasetError(
+                f"{config.annotations}: {beyond.sum()} of {len(beyond)} boxes reach beyond their images: they are no "
+                "corners x0, y0, x1, y1 in pixels of these images"
+            )
         judged = start(run, annotations, method)
         workers = min(MOST_THREADS, available_cpus()) if config.workers is None else max(1, config.workers)
         rows = len(judged.rows)
@@ -152,21 +158,24 @@ def left_out_text(left_out: dict[str, int], target: str) -> str:
     return text
 
 
+def _beyond(run: Run, annotations: Annotations) -> np.ndarray:
+    """Return which boxes reach beyond their images, bool (R)."""
+    sizes = np.where(annotations.sizes.min(1, keepdims=True) > 0, annotations.sizes, run.image_size[:])
+    ends = np.repeat(sizes, np.diff(annotations.box_starts), axis=0)[:, ::-1]
+    return np.asarray((annotations.boxes[:, 2:] > ends + 1).any(1) & (ends > 0).all(1))
+
+
 def _notes(run: Run, annotations: Annotations, judged: Judged) -> Iterator[str]:
     yield from run_notes(run, control="weights are random, so the maps should find nothing")
     if judged.error:
         first = min(judged.error)
         yield f"masks of {len(judged.error)} samples can't be read, first: {judged.error[first]}"
-    stated = annotations.sizes.min(1) > 0
     sizes = run.image_size[:]
-    other = stated & (sizes > 0).all(1) & (sizes != annotations.sizes).any(1)
+    other = (annotations.sizes.min(1) > 1) & (sizes > 0).all(1) & (sizes != annotations.sizes).any(1)
     if other.any():
         yield f"{other.sum()} samples have another image size in the annotations: their boxes are scaled"
-    owners = np.repeat(np.arange(len(run)), np.diff(annotations.box_starts))
-    ends = np.where(stated[:, None], annotations.sizes, sizes)[owners, ::-1]
-    beyond = (annotations.boxes[:, 2:] > ends + 1).any(1) & (ends > 0).all(1)
-    if beyond.any():
-        yield f"{beyond.sum()} boxes reach beyond their images: do the annotations belong to them?"
+    if beyond := int(_beyond(run, annotations).sum()):
+        yield f"{beyond} boxes reach beyond their images: do the annotations belong to them?"
     labels = annotations.labels
     differing = int(((labels >= 0) & (labels != run.label[:])).sum())
     if differing:

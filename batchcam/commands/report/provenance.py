@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import batchcam
 from batchcam.commands.report.content import About
 from batchcam.commands.report.html import Markup, definitions, element, escape, foreign, join, table
 from batchcam.commands.report.writing import NONE, stated, stated_cell
 from batchcam.rules import CONTROL_WORDS, identity_words
+from batchcam.version import version
 
 MOST_TASKS: Final = 100
 LONGEST: Final = 600  # characters of preprocessing or versions
@@ -20,7 +20,7 @@ def provenance(about: About) -> Markup:
         "This report trusts the run's files as they are. To check them, run batchcam verify on the run and compare the "
         "manifest's digest with one noted down when the run was made."
     )
-    pairs = (*_facts(about), ("Report by", f"batchcam {batchcam.__version__}"))
+    pairs = (*_facts(about), ("Report by", f"batchcam {version()}"))
     return join((definitions(pairs, "facts"), element("p", trust), _tasks(about)))
 
 

@@ -21,9 +21,10 @@ from batchcam.commands.train.epochs import (
     train_epoch,
     validate,
 )
+from batchcam.data.labels import NAMED_CLASSES, match_classes, own_classes
 from batchcam.data.loader import BatchStream, SampleDataset
 from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
-from batchcam.data.sources import dataset_folder, match_classes, open_source
+from batchcam.data.sources import Source, dataset_folder, open_source
 from batchcam.data.timed_source import timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.job.console import Progress, note
@@ -270,20 +271,25 @@ def _preprocessing(config: TrainConfig) -> Preprocessing:
 
 def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str, ...], _Samples, _Samples | None]:
     source = timed(open_source(config.data), config.sample_timeout)
-    labels = source.labels
+    names, doubts = own_classes(source, config.label_kind)
+    _tell(config, (*doubts, *source.notes))
+    if names is None:
+        names = tuple(str(k) for k in range(int(source.labels.max()) + 1))
+    labels = match_classes(source, names, config.label_kind).indices
     if (labels < 0).any():
         raise DatasetError(
             f"{config.data}: {int((labels < 0).sum())} samples have no label; training needs one for each"
         )
-    names = source.class_names or tuple(str(k) for k in range(int(labels.max()) + 1))
     if len(names) < 2:
         raise DatasetError(f"{config.data}: has one class; a classifier needs two")
+    _require_images(source, labels, names)
     dataset = SampleDataset(source, preprocessing, preprocessing.image_size)
     everything = np.arange(len(source))
     if config.val:
         other = timed(open_source(config.val), config.sample_timeout)
         samples = SampleDataset(other, preprocessing, preprocessing.image_size)
-        known = match_classes(other, names)
+        known, remarks = match_classes(other, names, config.label_kind)
+        _tell(config, (*remarks, *other.notes))
         if (known < 0).all():
             raise DatasetError(f"{config.val}: no sample has a label; validation needs labels")
         validation = _Samples(samples, known, np.arange(len(other)))
@@ -291,6 +297,27 @@ def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str,
     learn, hold = split_by_class(labels, config.val_fraction, config.seed)
     validation_part = _Samples(dataset, labels, hold) if len(hold) else None
     return names, _Samples(dataset, labels, learn), validation_part
+
+
+def _tell(config: TrainConfig, remarks: Sequence[str]) -> None:
+    for remark in remarks:
+        note(remark, config.quiet)
+
+
+def _require_images(source: Source, labels: np.ndarray, names: Sequence[str]) -> None:
+    """Refuse to learn classes of which there is no image."""
+    counts = np.bincount(labels, minlength=len(names))
+    missing = [*source.empty_classes, *(names[k] for k in np.flatnonzero(counts == 0).tolist())]
+    if missing:
+        listed = ", ".join(missing[:NAMED_CLASSES]) + ", …" * (len(missing) > NAMED_CLASSES)
+        why = (
+            "; its labels are whole numbers and count as class indices from 0, unless --label-kind names"
+            if source.numeric
+            else ""
+        )
+        raise DatasetError(
+            f"{source.spec}: no image of these classes: {listed}{why}; add images, or take the classes out"
+        )
 
 
 def _too_few_readable(config: TrainConfig, training: _Samples) -> str:
@@ -306,7 +333,7 @@ def _fingerprint(samples: _Samples) -> str:
 
 
 def _stream(config: TrainConfig, samples: _Samples, batches: Sequence[list[int]], device: torch.device) -> BatchStream:
-    return BatchStream(samples.dataset, batches, loader_processes(config.workers), device)
+    return BatchStream(samples.dataset, batches, loader_processes(config.workers), device, config.start_method)
 
 
 def _validate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from batchcam.commands.explain import assembly as assembly_module
 from batchcam.commands.explain.assembly import assemble
 from batchcam.config import Classifier
 from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
-from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError
+from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError, StoppedEarlyError
 from batchcam.network.checkpoint import pack_checkpoint
 from tests.helpers.networks import CLASSES, GapNetwork, seeded
 
@@ -99,6 +100,38 @@ def test_checkpoint_that_says_nothing_takes_the_datasets_class_names(foreign, im
     found = assemble(Classifier(foreign, arch="resnet18", preprocess="seed", image_size="32"), images)
     assert found.class_names == NAMES
     assert found.preprocessing.image_size == (32, 32)
+
+
+def test_who_names_the_classes_is_known_and_told(own, foreign, images, tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    options = {"arch": "resnet18", "preprocess": "seed", "image_size": "32"}
+    found = assemble(Classifier(foreign, **options), images)
+    assert found.names_from == "the dataset"
+    assert found.remarks == ("class names: from the dataset, in its order, 0 ant … 2 cat; the checkpoint has none",)
+    assert assemble(Classifier(foreign, class_names=tmp_path / "names.txt", **options), images).remarks == ()
+    assert assemble(Classifier(own), images).names_from == "the checkpoint"
+
+
+def test_class_names_in_another_unicode_form_than_the_checkpoints_are_its_own(tmp_path, network):
+    nfc, nfd = (tuple(unicodedata.normalize(form, n) for n in ("Äpfel", "Bäume", "Café")) for form in ("NFC", "NFD"))
+    (tmp_path / "own.pth").write_bytes(pack_checkpoint(network.state_dict(), "resnet18", nfd, SAID, {}))
+    (tmp_path / "names.txt").write_text("\n".join(nfc))
+    found = assemble(
+        Classifier(tmp_path / "own.pth", class_names=tmp_path / "names.txt"), folder(tmp_path / "data", nfc)
+    )
+    assert found.class_names == nfd
+    ids = list(found.source.sample_ids)
+    assert {i.split("/")[0]: nfc[k] for i, k in zip(ids, found.labels, strict=True)} == {name: name for name in nfc}
+
+
+def test_labels_that_are_names_of_the_checkpoint_win_over_indices_unless_said_otherwise(tmp_path, network, images):
+    names = ("2", "0", "1")
+    (tmp_path / "own.pth").write_bytes(pack_checkpoint(network.state_dict(), "resnet18", names, SAID, {}))
+    (tmp_path / "list.csv").write_text("path,label\nimages/ant/0.png,0.0\nimages/ant/1.png,2.0\nimages/bee/0.png,\n")
+    found = assemble(Classifier(tmp_path / "own.pth"), str(tmp_path / "list.csv"))
+    assert found.labels.tolist() == [1, 0, -1]
+    told = assemble(Classifier(tmp_path / "own.pth", label_kind="indices"), str(tmp_path / "list.csv"))
+    assert told.labels.tolist() == [0, 2, -1]
 
 
 def test_classes_without_any_names_are_numbers(foreign, images, tmp_path):
@@ -190,7 +223,8 @@ def test_preprocessing_of_a_checkpoint_that_can_not_be_meant_is_refused(images, 
 
 def chosen(*options: Any) -> Preprocessing | None:
     """What --preprocess, --image-size, --resize, --mean and --std, as written, choose."""
-    asked = Classifier(Path("a.pth"), None, None, None, *options)
+    names = ("preprocess", "image_size", "resize", "mean", "std")
+    asked = Classifier(Path("a.pth"), **dict(zip(names, options, strict=True)))
     return chosen_preprocessing(asked.preprocess, asked.image_size, asked.resize, asked.mean, asked.std)
 
 
@@ -298,10 +332,19 @@ def test_unreadable_first_samples_are_passed_over_by_the_probe(own, images):
     assert torch.equal(found.probe[0], found.dataset[2].pixels)
 
 
+@pytest.mark.parametrize("content", [b"torn", b"", b"version https://git-lfs.github.com/spec/v1\n", None])
+def test_a_dataset_without_a_readable_image_is_a_passing_fault(own, images, tmp_path, content):
+    (tmp_path / "list.csv").write_text("path\nimages/ant/0.png\nimages/bee/0.png\n")
+    for path in Path(images).rglob("*.png"):
+        path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(StoppedEarlyError, match=r"none of the first 2 images can be read: .*is the storage there"):
+        assemble(Classifier(own), str(tmp_path / "list.csv"))
+
+
 def test_probe_of_a_dataset_without_a_readable_image_is_always_the_same_noise(own, images):
     for path in Path(images).rglob("*.png"):
         path.write_bytes(b"torn")
-    one, other = (assemble(Classifier(own), images).probe for _ in range(2))
+    one, other = (assemble(Classifier(own), images, may_be_unreadable=True).probe for _ in range(2))
     assert torch.equal(one, other)
     assert (one.shape, one.float().std() > 50) == ((4, 3, 32, 32), True)
 

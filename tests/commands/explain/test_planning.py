@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.planning import Settings
 from batchcam.config import Classifier, Compute
+from batchcam.rules import CamSelection
 
 GIVEN = {"method": "layercam", "control": "head", "cams": "predicted+label", "maps": "none", "shard_size": 7}
 COMPUTED = {"precision": "bf16", "batch_size": 3}
@@ -25,11 +25,11 @@ def config(compute: dict[str, object], **options: object) -> ExplainConfig:
 def test_an_option_counts_and_what_is_left_open_is_the_runs(make_plan, name: str) -> None:
     existing = make_plan(identity=False, **THERE, **THERE_COMPUTED)
     compute, options = ({k: v for k, v in known.items() if k == name} for known in (COMPUTED, GIVEN))
-    settings = dataclasses.asdict(Settings.of(config(compute, **options), existing))
-    assert settings == {**THERE, **THERE_COMPUTED, **compute, **options}
+    settings = vars(Settings.of(config(compute, **options), existing))
+    assert {**settings, "cams": str(settings["cams"])} == {**THERE, **THERE_COMPUTED, **compute, **options}
 
 
 @pytest.mark.parametrize(("method", "cams"), [(None, "all"), ("cam", "all"), ("hirescam", "predicted")])
 def test_a_first_run_takes_defaults_and_a_backward_pass_for_one_class_only(method: str | None, cams: str) -> None:
     settings = Settings.of(config({}, method=method), None)
-    assert settings == Settings("fp32", method or "cam", "none", settings.batch_size, None, cams, "uint8")
+    assert settings == Settings("fp32", method or "cam", "none", settings.batch_size, None, CamSelection(cams), "uint8")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -244,3 +246,80 @@ def test_a_pipe_is_no_mask_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "m.png")
     with pytest.raises(DatasetError, match="not a file"):
         read_mask(tmp_path / "m.png")
+
+
+COCO = {
+    "images": [{"id": 7, "file_name": "ant/0.png", "width": 300, "height": 200}, {"id": "b", "file_name": "bee/0.png"}],
+    "annotations": [
+        {"image_id": 7, "bbox": [10, 20, 30, 40.5], "category_id": 1},
+        {"image_id": "b", "bbox": [0, 0, 5, 5]},
+        {"image_id": 7, "bbox": [1, 1, 99, 99], "iscrowd": 1},
+        {"image_id": 7, "bbox": [1, 2, 3, 4]},
+    ],
+}
+
+
+def test_cocos_boxes_are_a_corner_and_a_size(tmp_path: Path) -> None:
+    found = read_text(tmp_path, json.dumps(COCO), "instances.json")
+    assert found.of(0).boxes.tolist() == [[10, 20, 40, 60.5], [1, 2, 4, 6]]
+    assert found.of(2).boxes.tolist() == [[0, 0, 5, 5]]
+    assert (found.of(0).size, found.of(2).size) == ((200, 300), None)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ("{", "not COCO's JSON"),
+        ("[1]", "not COCO's JSON"),
+        ({"annotations": [{"image_id": 7, "segmentation": []}]}, "not COCO's JSON.*KeyError: 'bbox'"),
+        ({"annotations": [{"image_id": 8, "bbox": [1, 2, 3, 4]}]}, r"annotations\[0\]: no image of the file"),
+        ({"annotations": [{"image_id": 7, "bbox": [1, 2, 3]}]}, "no image of the file, or no bbox of x, y"),
+        ({"annotations": [{"image_id": 7, "bbox": [1, 2, -3, 4]}]}, "is no box"),
+        ({"annotations": [{"image_id": 7, "bbox": ["a", 2, 3, 4]}]}, "no bbox of x, y, width, height"),
+    ],
+)
+def test_a_json_file_that_is_not_cocos_is_refused(tmp_path: Path, change: str | dict[str, object], match: str) -> None:
+    text = change if isinstance(change, str) else json.dumps(COCO | change)
+    with pytest.raises(DatasetError, match=match):
+        read_text(tmp_path, text, "instances.json")
+
+
+@pytest.mark.parametrize("place", ["", "labels"])
+def test_yolos_shares_are_scaled_by_the_image(tmp_path: Path, place: str) -> None:
+    if place:
+        (tmp_path / "yolo/images").mkdir(parents=True)
+    folder = tmp_path / "yolo" / place
+    (folder / "bee").mkdir(parents=True)
+    (folder / "bee/0.txt").write_text("0 0.5 0.5 0.5 0.25\n\n2 0.25 0.5 0.5 1 0.9\n")
+    (folder / "bee/ä,b.txt").write_text("1 0.1 0.2 0.5 0.3 0.3 0.8\n")
+    (folder / "classes.txt").write_text("ant\nbee\n")
+    found = read_annotations(tmp_path / "yolo", IDS)
+    assert found.of(2).boxes.tolist() == [[0.25, 0.375, 0.75, 0.625], [0, 0, 0.5, 1]]
+    assert found.of(3).boxes.tolist() == [[0.1, 0.2, 0.5, 0.8]]
+    assert (found.of(2).size, found.annotated.tolist()) == ((1, 1), [False, False, True, True])
+
+
+@pytest.mark.parametrize(
+    "line", ["0 50 50 20 20", "0 0.5 0.5 0.5", "0 a b c d", "0 0.9 0.5 0.5 0.5", "0 nan 0.5 0.5 0.5"]
+)
+def test_text_files_that_are_not_yolos_are_refused_with_their_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / "ant").mkdir()
+    (tmp_path / "ant/0.txt").write_text(f"0 0.5 0.5 0.5 0.5\n{line}\n")
+    with pytest.raises(DatasetError, match=r"0\.txt:2: "):
+        read_annotations(tmp_path, IDS)
+
+
+def test_shares_where_pixels_are_meant_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="shares of the image, not pixels"):
+        read_text(tmp_path, "id,x0,y0,x1,y1\nant/0.png,0,0.2,0.5,1\nbee/0.png,0.1,0.2,0.3,0.4\n")
+    assert read_text(tmp_path, "id,x0,y0,x1,y1\nant/0.png,0,0,1,1\nbee/0.png,0,0,9,9\n").annotated.sum() == 2
+
+
+@pytest.mark.parametrize(("ids", "written"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_mean_samples_in_every_unicode_form(tmp_path: Path, ids: str, written: str) -> None:
+    samples = [unicodedata.normalize(ids, name) for name in ("Bär/ä.png", "Bär/o.png")]
+    name = unicodedata.normalize(written, "Bär/ä.png")
+    (tmp_path / "boxes.csv").write_text(f"id,x0,y0,x1,y1\nimages/{name},1,2,3,4\n")
+    assert read_annotations(tmp_path / "boxes.csv", samples).annotated.tolist() == [True, False]
+    write_mask(tmp_path / "masks" / name, np.ones((2, 2), np.uint8))
+    assert read_annotations(tmp_path / "masks", samples).annotated.tolist() == [True, False]

@@ -345,16 +345,26 @@ def test_what_does_not_fit_the_run_is_noted(tmp_path: Path) -> None:
     ids, labels = ids_of(run), shard_columns(run, "label")["label"]
     folder = tmp_path / "wsol"
     folder.mkdir()
-    (folder / "localization.txt").write_text("".join(f"{i},1,2,300,40\n" for i in [*ids, "stranger.png"]))
+    (folder / "localization.txt").write_text("".join(f"{i},1,2,300,40\n" for i in [*ids[:9], "stranger.png"]))
+    with (folder / "localization.txt").open("a") as listing:
+        listing.writelines(f"{i},1,2,3,4\n" for i in ids[9:])
     (folder / "image_sizes.txt").write_text(f"{ids[0]},200,120\n")
     (folder / "class_labels.txt").write_text(f"{ids[0]},{labels[0]}\n{ids[1]},{(labels[1] + 1) % 5}\n")
     summary = of(run, folder)
     assert summary.strangers == 1
     assert summary.notes == (
         "1 samples have another image size in the annotations: their boxes are scaled",
-        "20 boxes reach beyond their images: do the annotations belong to them?",
+        "8 boxes reach beyond their images: do the annotations belong to them?",
         "1 samples have another class index in the annotations than in the run",
     )
+
+
+@pytest.mark.parametrize("factor", [10, 1000])
+def test_boxes_of_which_most_reach_beyond_their_images_are_refused(tmp_path: Path, factor: int) -> None:
+    run, _, _ = write_run(tmp_path)
+    boxes = (random_boxes(len(ids_of(run))) * factor).tolist()
+    with pytest.raises(DatasetError, match="boxes reach beyond their images: they are no corners"):
+        of(run, write_boxes(tmp_path, ids_of(run), boxes))
 
 
 def test_a_run_in_progress_is_judged_as_far_as_it_is(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchcam.job import version as module
-from batchcam.job.version import UNKNOWN, version_of
+from batchcam import version as module
+from batchcam.version import UNKNOWN, version_of
 from tests.helpers import ROOT
 
 pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="no git on this machine")

@@ -25,7 +25,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-PACKAGE: Final = Path(__file__).resolve().parent.parent
+PACKAGE: Final = Path(__file__).resolve().parent
 
 UNKNOWN: Final = "0.0"
 """What builds are called where there is no git and no tag: fallback_version in pyproject.toml."""

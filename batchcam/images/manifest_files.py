@@ -1,0 +1,48 @@
+"""Image files as a CSV manifest names them: which column does, and where the file lies."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from typing import Final
+
+SYNONYMS: Final = {
+    "path": (
+        *("filename", "file_name", "filepath", "file_path", "image", "image_path", "imagepath", "image_file", "img"),
+        *("image_name", "img_path", "img_name", "image_filename"),
+    ),
+    "label": (
+        *("class", "target", "category", "diagnosis", "labels", "class_name", "classname", "class_label"),
+        *("category_name", "label_name", "species"),
+    ),
+    "id": (),
+}
+"""What other tools call the columns of a manifest, in lower case."""
+
+
+def columns_for(known: str, header: Sequence[str]) -> list[int]:
+    """Return the columns that could be `known`, one of SYNONYMS: those of its name, else those of its synonyms."""
+    names = [name.strip().lower() for name in header]
+    return [i for i, name in enumerate(names) if name == known] or [
+        i for i, name in enumerate(names) if name in SYNONYMS[known]
+    ]
+
+
+def stored_path(folder: str, path: str) -> str:
+    """Return `path` as the file in `folder` is named that it means: as written, if there is none in another form.
+
+    Manifests made on Windows have backslashes; a name's Unicode form may change on the way from or to a Mac.
+    """
+    if (path.isascii() and "\\" not in path) or _lies(folder, path):
+        return path
+    forms = [unicodedata.normalize(form, path) for form in ("NFC", "NFD")]
+    others = (*forms, *(form.replace("\\", "/") for form in forms))
+    return next((other for other in others if _lies(folder, other)), path)
+
+
+def _lies(folder: str, path: str) -> bool:
+    try:
+        return os.path.lexists(os.path.join(folder, path))
+    except ValueError:  # a NUL, or half a character
+        return False
