@@ -132,8 +132,8 @@ KEYS = {
         largest_identity_residual, samples, status(constant map, no positive evidence, non finite, unreadable)),
         classes[(name, labelled, correct, predicted)], tasks[(device, host, images_per_s, job, outcome, pid, restarts,
         samples, seconds, seconds_explaining, seconds_landing, seconds_storing, seconds_waiting_for_images, shards,
-        started, task, task_from, threads, unreadable, user, versions(batchcam, compressor, h5py, hdf5, numpy, python, torch,
-        torchvision), workers, written)], notes, unreadable, exit_code)
+        started, task, task_from, threads, unreadable, user, versions(batchcam, compressor, h5py, hdf5, numpy, python,
+        torch, torchvision), workers, written)], notes, unreadable, exit_code)
     """,
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,
