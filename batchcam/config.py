@@ -166,6 +166,11 @@ def originals(purpose: str = "") -> Any:
     return field(f"Where the original images are{purpose}.  [default: where the run found them]")
 
 
+def overwriting() -> Any:
+    """Return a field for whether what batchcam did not make may be replaced."""
+    return field("Replace what lies at --out although batchcam did not make it.", default=False)
+
+
 def members(kind: Any) -> list[tuple[dataclasses.Field[Any], Any]]:
     """Return the fields of a config and the type of each, without the None that an optional one may be."""
     hints = typing.get_type_hints(kind)

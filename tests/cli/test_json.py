@@ -109,7 +109,8 @@ KEYS = {
     "explain": """
         (run, run_id, samples, shards, unreadable, seconds, complete, merged(totals(samples, labelled, correct,
         accuracy, status(unreadable, non finite, constant map, no positive evidence), largest_identity_residual),
-        findings, shards, bytes), dry_run, to_do_samples, to_do_shards, to_do_bytes, exit_code)
+        findings, shards, bytes), dry_run, to_do_samples, to_do_shards, to_do_bytes, run_shards, task, task_from,
+        left_to_others, exit_code)
     """,
     "merge": """
         (totals(samples, labelled, correct, accuracy, status(unreadable, non finite, constant map, no positive
@@ -132,8 +133,8 @@ KEYS = {
         largest_identity_residual, samples, status(constant map, no positive evidence, non finite, unreadable)),
         classes[(name, labelled, correct, predicted)], tasks[(device, host, images_per_s, job, outcome, pid, restarts,
         samples, seconds, seconds_explaining, seconds_landing, seconds_storing, seconds_waiting_for_images, shards,
-        started, task, threads, unreadable, user, versions(batchcam, compressor, h5py, hdf5, numpy, python, torch,
-        torchvision), workers, written)], notes, unreadable, exit_code)
+        started, task, task_from, threads, unreadable, user, versions(batchcam, compressor, h5py, hdf5, numpy, python,
+        torch, torchvision), workers, written)], notes, unreadable, exit_code)
     """,
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,

@@ -10,7 +10,7 @@ import numpy as np
 
 from batchcam.commands.compare.config import MIN_COMPARED, CompareConfig
 from batchcam.commands.compare.exchanges import Exchange, find_exchanges
-from batchcam.commands.compare.files import write_files
+from batchcam.commands.compare.files import MOVERS_FILE, TABLE_FILE, write_files
 from batchcam.commands.compare.gates import Gate, compared_text, judge_evidence, judge_gates
 from batchcam.commands.compare.matching import Apart, Classes, Matching, match_classes
 from batchcam.commands.compare.movement import (
@@ -28,7 +28,7 @@ from batchcam.commands.compare.movement import (
 from batchcam.commands.compare.reading import Side, keep, match, measure, read_side, stated_labels
 from batchcam.config import keywords
 from batchcam.errors import RunError
-from batchcam.record.study import count_left_out, run_notes
+from batchcam.record.study import count_left_out, require_place, run_notes
 from batchcam.store.opening import open_run
 from batchcam.store.reader import decode
 from batchcam.store.run import Run
@@ -123,6 +123,7 @@ def compare(config: CompareConfig) -> CompareSummary:
         ConfigError: the runs' classes differ.
         RunError: not a run, runs of other samples, or an incomplete run where a gate was asked for.
     """
+    require_place(config.out, "compare", (TABLE_FILE, MOVERS_FILE), config.overwrite)
     with open_run(config.old) as old_run, open_run(config.new) as new_run:
         if config.is_gate:
             for run in (old_run, new_run):

@@ -60,6 +60,10 @@ class ExplainSummary:
         to_do_samples: of the shards that were missing, and this worker's, when this call began.
         to_do_shards: that many shards.
         to_do_bytes: at most, on disk.
+        run_shards: of the run.
+        task: this worker's share, i/n.
+        task_from: the option or the variables that gave it, empty where nothing did.
+        left_to_others: shards of other workers' shares that are missing still.
     """
 
     run: str
@@ -74,6 +78,10 @@ class ExplainSummary:
     to_do_samples: int
     to_do_shards: int
     to_do_bytes: int
+    run_shards: int
+    task: str
+    task_from: str
+    left_to_others: int
 
     @property
     def findings(self) -> int:
@@ -132,15 +140,14 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     shards = [s for s in plan.shards if (s.index in recorded or s.index not in landed) and mine.takes(s.index)]
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
-        return _summary(config, plan, shards, None, 0.0, None)
+        return _summary(config, plan, mine, shards, None, 0.0)
     agreed = write_plan(config.out, plan, origin(config, assembly))
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
     work = Work(config, agreed, assembly, explainable, shards, recorded, device)
     seconds = _recorded(config, mine, device, work) if shards else 0.0
-    complete = len(landed_shards(config.out, agreed)) == len(agreed.shards)
-    return _summary(config, agreed, shards, work, seconds, complete_run(config.out) if complete else None)
+    return _summary(config, agreed, mine, shards, work, seconds)
 
 
 def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work) -> float:
@@ -193,12 +200,15 @@ def _clear_stale(config: ExplainConfig, plan: Plan, landed: set[int]) -> None:
 def _summary(
     config: ExplainConfig,
     plan: Plan,
+    mine: Share,
     to_do: Sequence[Shard],
     work: Work | None,
     seconds: float,
-    merged: MergeSummary | None,
 ) -> ExplainSummary:
+    """Return what a call did, or what it would do where there is no `work`; merge where nothing is missing."""
     landed = work.landed if work else []
+    there = landed_shards(config.out, plan)
+    merged = complete_run(config.out) if work and len(there) == len(plan.shards) else None
     return ExplainSummary(
         run=str(config.out),
         run_id=plan.run_id,
@@ -212,4 +222,8 @@ def _summary(
         to_do_samples=sum(s.count for s in to_do),
         to_do_shards=len(to_do),
         to_do_bytes=bytes_of(plan, to_do),
+        run_shards=len(plan.shards),
+        task=str(mine),
+        task_from=mine.source,
+        left_to_others=sum(s.index not in there and not mine.takes(s.index) for s in plan.shards),
     )

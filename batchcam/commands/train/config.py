@@ -13,6 +13,7 @@ from batchcam.config import (
     argument,
     field,
     like,
+    overwriting,
     random_seed,
     required,
 )
@@ -39,3 +40,4 @@ class TrainConfig(View, Config):
     threads: int | None = like(Compute, "threads")
     device: str = like(Compute, "device")
     sample_timeout: float = like(Compute, "sample_timeout")
+    overwrite: bool = overwriting()
