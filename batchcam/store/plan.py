@@ -29,8 +29,13 @@ IDENTITY_FIELDS = (
     "precision",
     "method",
     "control",
+    "weights_key",
+    "architecture_options",
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
+
+NEWER_FIELDS = ("weights_key", "architecture_options")
+"""Fields that a plan has only where they say something: plans and run ids of before stay as they are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +76,8 @@ class Plan:
         input_size: (H, W) of the network's input.
         method: how maps are made, one of rules.METHODS.
         control: which weights were replaced by random ones first, one of rules.CONTROLS.
+        weights_key: which of several weights of the checkpoint; "" where it holds one network's.
+        architecture_options: what torchvision's function was told, NAME=VALUE, where the checkpoint does not decide it.
     """
 
     checkpoint_sha256: str
@@ -93,12 +100,14 @@ class Plan:
     method: str = EXACT
     control: str = CONTROLS[0]
     schema_version: int = SCHEMA_VERSION
+    weights_key: str = ""
+    architecture_options: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:
         """SHA-256, hex, of what the run is (IDENTITY_FIELDS)."""
         content = self.to_dict()
-        return hashlib.sha256(canonical({f: content[f] for f in IDENTITY_FIELDS}).encode()).hexdigest()
+        return hashlib.sha256(canonical({f: content[f] for f in IDENTITY_FIELDS if f in content}).encode()).hexdigest()
 
     @property
     def exact(self) -> bool:
@@ -134,9 +143,9 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
         content = {**dataclasses.asdict(self), "cams": str(self.cams)}
-        for name in ("class_names", "grid_size", "input_size"):
+        for name in ("class_names", "grid_size", "input_size", "architecture_options"):
             content[name] = list(content[name])
-        return content
+        return {name: value for name, value in content.items() if value or name not in NEWER_FIELDS}
 
     def config_text(self) -> str:
         """Return the plan as the JSON text that goes into every shard (class names are an array of their own)."""
@@ -152,8 +161,9 @@ class Plan:
             ValueError: a field is missing, unknown or of the wrong type or range.
         """
         fields = {f.name for f in dataclasses.fields(cls)}
-        if not isinstance(content, Mapping) or set(content) != fields:
-            raise ValueError(f"fields of the plan differ: {sorted(map(str, set(content) ^ fields))}")
+        named = set(content) if isinstance(content, Mapping) else set()
+        if odd := (named ^ fields) - (set(NEWER_FIELDS) - named):
+            raise ValueError(f"fields of the plan differ: {sorted(map(str, odd))}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         try:
             values["cams"] = CamSelection.parse(str(values["cams"]))
@@ -175,12 +185,15 @@ class Plan:
             "maps",
             "method",
             "control",
+            "weights_key",
         )
         for name in texts:
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} of the plan is not text")
         if not _is_tuple(self.class_names, str) or not self.class_names:
             raise ValueError("class_names of the plan are not texts")
+        if not _is_tuple(self.architecture_options, str):
+            raise ValueError("architecture_options of the plan are not texts")
         for name in ("sample_count", "sample_id_bytes", "batch_size", "shard_size", "channels"):
             if not _is_size(getattr(self, name)):
                 raise ValueError(f"{name} of the plan is not a positive integer")
@@ -333,10 +346,10 @@ def require_same(run: Path, existing: Plan, ours: Plan) -> None:
     """Raise RunError, naming the fields that differ, unless `ours` is the plan that `run` was made with."""
     theirs, mine = existing.to_dict(), ours.to_dict()
     # as text: JSON has no tuples, which the preprocessing may hold
-    differing = [f for f in mine if canonical(theirs[f]) != canonical(mine[f])]
+    differing = [f for f in {**theirs, **mine} if canonical(theirs.get(f)) != canonical(mine.get(f))]
     if not differing:
         return
-    told = ", ".join(f"{f.replace('_', ' ')} ({_difference(theirs[f], mine[f])})" for f in differing)
+    told = ", ".join(f"{f.replace('_', ' ')} ({_difference(theirs.get(f), mine.get(f))})" for f in differing)
     if set(differing) & set(IDENTITY_FIELDS):
         raise RunError(f"{run}: belongs to another run: {told}; choose another --out")
     raise RunError(f"{run}: was planned otherwise: {told}; leave the option out, or choose another --out")

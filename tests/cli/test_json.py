@@ -67,7 +67,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("json")
     write_images(root / "data")
     model, data, run = root / "model.pth", root / "data", root / "run"
-    train = ("--epochs", 1, "--arch", "shufflenet_v2_x0_5", "--preprocess", "seed", "--image-size", 64, *COMPUTE)
+    train = ("--epochs", 1, "--arch", "shufflenet_v2_x0_5", "--preprocess", "stl10", "--image-size", 64, *COMPUTE)
     boxes = ("--annotations", root / "boxes.csv")
     again = ("--checkpoint", model, "--data", data)
     found = {
@@ -125,7 +125,8 @@ KEYS = {
         preprocessing(image_size, interpolation, mean, resize, std), precision, architecture, identity, sample_count,
         sample_id_bytes, batch_size, shard_size, cams, maps, channels, grid_size, input_size, method, control,
         schema_version), run_id, origin(class_names_from, command, created, folder, host, job, options(cams,
-        classifier(arch, checkpoint, class_names, image_size, label_kind, mean, model, preprocess, resize, std),
+        classifier(arch, arch_option, checkpoint, class_names, crop_pct, fit, image_size, interpolation, label_kind,
+        mean, model, preprocess, resize, std, weights_key),
         compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control, data,
         dry_run, identity, maps, max_unreadable, method, out, quiet, retry_unreadable, shard_size, target_layer, task,
         time_limit_s), pid, remarks, restarts, user), shards_landed, shards, totals(accuracy, correct, labelled,

@@ -455,7 +455,7 @@ def place(cluster) -> Path:
         patch.syspath_prepend(str(here))
         for name in ("model", "older"):
             classifier = Classifier(
-                here / f"{name}.pth", model="slow_network:Network", preprocess="seed", image_size="16"
+                here / f"{name}.pth", model="slow_network:Network", preprocess="stl10", image_size="16"
             )
             compute = Compute(batch_size=SHARD_SIZE, workers=0, threads=1, device="cpu")
             explain(
@@ -469,7 +469,7 @@ def place(cluster) -> Path:
 def options(*more: str) -> list[str]:
     """Return the words of submit.sh after its own options."""
     return [
-        "model.pth", "images", *more, "--model", "slow_network:Network", "--preprocess", "seed", "--image-size", "16",
+        "model.pth", "images", *more, "--model", "slow_network:Network", "--preprocess", "stl10", "--image-size", "16",
         "-b", str(SHARD_SIZE), "--shard-size", str(SHARD_SIZE),
     ]  # fmt: skip
 

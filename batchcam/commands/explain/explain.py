@@ -126,7 +126,9 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
     layer = settle(config.target_layer, same_weights, "target_layer", None)
     images = assembly.normalised_probe(device)
-    explainable = prepare(assembly.network, images, settings.method, settings.control, layer)
+    told: list[str] = []
+    explainable = prepare(assembly.network, images, settings.method, settings.control, layer, told.append)
+    assembly = dataclasses.replace(assembly, remarks=(*assembly.remarks, *told))
     if config.identity and isinstance(explainable, ExactNetwork):
         require_identity(explainable, "fp32")
     plan = make_plan(settings, assembly, explainable, config.identity)

@@ -151,6 +151,8 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         ),
         precision=settings.precision,
         architecture=assembly.architecture,
+        weights_key=assembly.checkpoint.weights_key,
+        architecture_options=assembly.architecture_options,
         identity=identity and settings.method == EXACT,
         method=settings.method,
         control=settings.control,

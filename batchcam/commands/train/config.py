@@ -9,6 +9,7 @@ from batchcam.config import (
     Classifier,
     Compute,
     Config,
+    View,
     argument,
     field,
     like,
@@ -18,8 +19,8 @@ from batchcam.config import (
 )
 
 
-class TrainConfig(Config):
-    """Everything that `train` is asked; the defaults are the seed's recipe."""
+class TrainConfig(View, Config):
+    """Everything that `train` is asked; the defaults are the STL10 recipe."""
 
     data: str = argument()
     out: Path = required("The best checkpoint; the last one, to resume from, lies beside it.")
@@ -34,11 +35,6 @@ class TrainConfig(Config):
     weight_decay: float = field("Weight decay of Adam.", default=1e-2, low=0)
     seed: int = random_seed("split, weights and order")
     label_kind: str | None = like(Classifier, "label_kind")
-    preprocess: str | None = like(Classifier, "preprocess")
-    image_size: tuple[int, ...] | None = like(Classifier, "image_size")
-    resize: tuple[int, ...] | None = like(Classifier, "resize")
-    mean: tuple[float, float, float] | None = like(Classifier, "mean")
-    std: tuple[float, float, float] | None = like(Classifier, "std")
     workers: int | None = like(Compute, "workers")
     start_method: str | None = like(Compute, "start_method")
     threads: int | None = like(Compute, "threads")

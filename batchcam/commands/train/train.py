@@ -265,8 +265,7 @@ def _require_outside_classes(config: TrainConfig) -> None:
 
 
 def _preprocessing(config: TrainConfig) -> Preprocessing:
-    asked = chosen_preprocessing(config.preprocess, config.image_size, config.resize, config.mean, config.std)
-    return asked or PRESETS["seed"]
+    return chosen_preprocessing(config) or PRESETS["stl10"]
 
 
 def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str, ...], _Samples, _Samples | None]:

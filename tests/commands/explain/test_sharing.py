@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def settings(tmp_path_factory) -> ExplainConfig:
     checkpoint = tmp_path_factory.mktemp("weights") / "model.pth"
     torch.save(seeded(GapNetwork).state_dict(), checkpoint)
     return ExplainConfig(
-        Classifier(checkpoint, model="tests.helpers.networks:GapNetwork", preprocess="seed", image_size="16"),
+        Classifier(checkpoint, model="tests.helpers.networks:GapNetwork", preprocess="stl10", image_size="16"),
         f"python:{__name__}:Images",
         Path("to be replaced"),
         Compute(batch_size=SHARD_SIZE, workers=0, threads=1, device="cpu"),
@@ -113,9 +114,9 @@ def test_whoever_plans_the_run_goes_in_order_and_later_workers_in_their_own(sett
     orders = []
 
     class Seen(work_module.Work):
-        def __init__(self, config, plan, assembly, proved, shards, device) -> None:
+        def __init__(self, config, plan, assembly, proved, shards, recorded, device) -> None:
             orders.append([s.index for s in shards])
-            super().__init__(config, plan, assembly, proved, [], device)
+            super().__init__(config, plan, assembly, proved, [], recorded, device)
 
     monkeypatch.setattr(explain_module, "Work", Seen)
     for _ in range(5):
@@ -137,6 +138,9 @@ def test_workers_without_a_task_share_the_shards(settings, reference, tmp_path, 
     def has_landed(folder: Path, shard) -> bool:
         asked.append(shard)
         if len(asked) == 3:
+            deadline = time.monotonic() + 60
+            while not all(real(folder, begun) for begun in asked[:2]) and time.monotonic() < deadline:
+                time.sleep(0.01)  # a thread lands them
             # works to its end now, which is what the first one then finds
             second = explain(dataclasses.replace(settings, out=run))
             assert second.complete

@@ -201,7 +201,7 @@ def test_training_that_was_killed_between_best_and_last_repeats_the_epoch(images
 def command(images: Path, out: Path) -> list[str]:
     words = [
         "train", images, "--out", out, "--epochs", EPOCHS, "-b", 8, "--val-fraction", 0.25, "--learning-rate", 1e-3,
-        "--preprocess", "seed", "--image-size", 32, "-j", 2, "--threads", 1, "--device", "cpu",
+        "--preprocess", "stl10", "--image-size", 32, "-j", 2, "--threads", 1, "--device", "cpu",
     ]  # fmt: skip
     return [sys.executable, "-m", "batchcam", *map(str, words)]
 
