@@ -16,6 +16,7 @@ from torch import Tensor
 
 from batchcam.errors import CheckpointError, one_line
 from batchcam.images.regular_files import NotRegularError, read_regular_file
+from batchcam.network.carried_names import carried_names
 from batchcam.network.file_kinds import looks_like_safetensors, told_by_content, told_by_folder
 from batchcam.network.torch_file import NotOfTorchError, read_torch_file
 from batchcam.network.weights import find_weights
@@ -41,6 +42,7 @@ class Checkpoint:
         training: epoch, accuracies and settings of `batchcam train`, empty for foreign checkpoints.
         weights_key: which of several weights `state` is, "" where the file holds one network's.
         remarks: what was chosen, a line each.
+        carried_names: class names of another program's, by where they stand, see `carried_names`.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Checkpoint:
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     weights_key: str = ""
     remarks: tuple[str, ...] = ()
+    carried_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 def load_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
@@ -82,6 +85,7 @@ def load_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
         training=about.get("training") or {},
         weights_key=weights.key,
         remarks=weights.remarks,
+        carried_names={} if names else carried_names(content),
     )
 
 

@@ -218,15 +218,15 @@ def _class_names(
     classifier: Classifier, checkpoint: Checkpoint, source: Source, class_count: int
 ) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
     """Return the class names by index, who says them, and what to tell about that."""
-    remarks: tuple[str, ...] = ()
-    names, names_from = checkpoint.class_names, "the checkpoint"
-    if classifier.class_names is not None:
-        given = _given_class_names(classifier.class_names)
+    given = None if classifier.class_names is None else _given_class_names(classifier.class_names)
+    names, names_from, remarks = _said_names(checkpoint, class_count, given)
+    if given is not None:
         if names and tuple(map(composed, given)) != tuple(map(composed, names)):
             raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
         names, names_from = (names, names_from) if names else (given, "--class-names")
     if names is None:
-        names, remarks = own_classes(source, classifier.label_kind)
+        names, doubts = own_classes(source, classifier.label_kind)
+        remarks += doubts
         if names is None:
             return tuple(str(k) for k in range(class_count)), "nobody", ()
         if len(names) != class_count:
@@ -241,6 +241,36 @@ def _class_names(
     if len(names) != class_count:
         raise CheckpointError(f"{checkpoint.path}: {len(names)} class names for {class_count} classes")
     return names, names_from, remarks
+
+
+def _said_names(
+    checkpoint: Checkpoint, class_count: int, given: tuple[str, ...] | None
+) -> tuple[tuple[str, ...] | None, str, tuple[str, ...]]:
+    """Return the class names that the checkpoint's file says, who says them, and what to tell about that.
+
+    Raises:
+        CheckpointError: it says several, and `given` is none of them.
+    """
+    if checkpoint.class_names:
+        return checkpoint.class_names, "the checkpoint", ()
+    carried = checkpoint.carried_names
+    others = tuple(
+        f"class names: the checkpoint's {key} names {len(names)}, not {class_count}: passed over"
+        for key, names in carried.items()
+        if len(names) != class_count
+    )
+    fitting = {names: key for key, names in carried.items() if len(names) == class_count}
+    if given in fitting:
+        fitting = {given: fitting[given]}
+    if len(fitting) > 1:
+        raise CheckpointError(
+            f"{checkpoint.path}: its {' and '.join(fitting.values())} name other classes, or in another order; "
+            "say --class-names FILE with the ones that are meant"
+        )
+    for names, key in fitting.items():
+        told = f"class names: the checkpoint's {key}, 0 {names[0]} … {len(names) - 1} {names[-1]}"
+        return names, f"the checkpoint's {key}", (told, *others)
+    return None, "nobody", others
 
 
 def _given_class_names(given: Path | Sequence[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import unicodedata
 from pathlib import Path
@@ -110,6 +111,57 @@ def test_who_names_the_classes_is_known_and_told(own, foreign, images, tmp_path)
     assert found.remarks == ("class names: from the dataset, in its order, 0 ant … 2 cat; the checkpoint has none",)
     assert assemble(Classifier(foreign, class_names=tmp_path / "names.txt", **options), images).remarks == ()
     assert assemble(Classifier(own), images).names_from == "the checkpoint"
+
+
+def carrying(path: Path, network: nn.Module, **beside: Any) -> Classifier:
+    """Save weights with what another program writes beside them."""
+    torch.save({"state_dict": network.state_dict(), **beside}, path)
+    return Classifier(path, arch="resnet18", preprocess="stl10", image_size="32")
+
+
+def test_class_names_that_another_program_wrote_beside_the_weights_are_the_checkpoints(tmp_path, network, images):
+    table = {"cat": 0, "ant": 1, "bee": 2}
+    found = assemble(carrying(tmp_path / "model.pth", network, class_to_idx=table), images)
+    assert found.class_names == ("cat", "ant", "bee")
+    assert found.names_from == "the checkpoint's class_to_idx"
+    assert found.remarks == ("class names: the checkpoint's class_to_idx, 0 cat … 2 bee",)
+    ids = found.source.sample_ids
+    assert {i.split("/")[0]: int(k) for i, k in zip(ids, found.labels, strict=True)} == table
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"classes": list(NAMES)}, {"config": {"id2label": dict(enumerate(NAMES))}}, {"meta": {"CLASSES": NAMES}}],
+    ids=str,
+)
+def test_renamed_folder_that_would_shift_the_order_is_refused(tmp_path, network, beside):
+    """In the dataset's own order zebu would come last, and bee and cat before it."""
+    shifted = folder(tmp_path / "data", ("zebu", "bee", "cat"))
+    with pytest.raises(DatasetError, match="zebu"):
+        assemble(carrying(tmp_path / "model.pth", network, **beside), shifted)
+
+
+def test_names_of_other_classes_than_the_networks_are_passed_over_and_told(tmp_path, network, images):
+    found = assemble(carrying(tmp_path / "model.pth", network, classes=["ant", "bee"]), images)
+    assert (found.class_names, found.names_from) == (NAMES, "the dataset")
+    assert "class names: the checkpoint's classes names 2, not 3: passed over" in found.remarks
+
+
+def test_a_checkpoint_that_names_its_classes_twice_otherwise_is_asked_about(tmp_path, network, images):
+    classifier = carrying(
+        tmp_path / "model.pth", network, classes=list(NAMES), class_to_idx={"cat": 0, "ant": 1, "bee": 2}
+    )
+    with pytest.raises(CheckpointError, match="its classes and class_to_idx name other classes, or in another order"):
+        assemble(classifier, images)
+    meant = dataclasses.replace(classifier, class_names=NAMES)
+    assert assemble(meant, images).class_names == NAMES
+    with pytest.raises(ConfigError, match="not the class names that the checkpoint says"):
+        assemble(
+            dataclasses.replace(
+                carrying(tmp_path / "model.pth", network, classes=list(NAMES)), class_names=NAMES[::-1]
+            ),
+            images,
+        )
 
 
 def test_class_names_in_another_unicode_form_than_the_checkpoints_are_its_own(tmp_path, network):
