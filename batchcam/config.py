@@ -29,7 +29,9 @@ else:
 
 DEFAULT_BATCH_SIZE: Final = 64
 PRECISIONS: Final = tuple(IDENTITY_TOLERANCE)
-PRESET_NAMES: Final = ("imagenet", "seed")
+PRESET_NAMES: Final = ("imagenet", "stl10")
+INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+FITS: Final = ("crop", "stretch")
 LABEL_KINDS: Final = ("names", "indices")
 START_METHODS: Final = ("fork", "spawn")
 
@@ -164,10 +166,20 @@ def originals(purpose: str = "") -> Any:
     return field(f"Where the original images are{purpose}.  [default: where the run found them]")
 
 
+def overwriting() -> Any:
+    """Return a field for whether what batchcam did not make may be replaced."""
+    return field("Replace what lies at --out although batchcam did not make it.", default=False)
+
+
 def members(kind: Any) -> list[tuple[dataclasses.Field[Any], Any]]:
     """Return the fields of a config and the type of each, without the None that an optional one may be."""
     hints = typing.get_type_hints(kind)
     return [(field, _without_none(hints[field.name])) for field in dataclasses.fields(kind)]
+
+
+def first_member(kind: Any) -> tuple[dataclasses.Field[Any], Any]:
+    """Return the field of a part of a config that its option asks for: the one that is not given by name."""
+    return next(member for member in members(kind) if not member[0].kw_only)
 
 
 def _without_none(hint: Any) -> Any:
@@ -215,6 +227,20 @@ def parse_triple(text: str) -> tuple[float, float, float]:
     if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
         raise ValueError(f"{text!r}: expected three numbers, such as 0.485,0.456,0.406")
     return (numbers[0], numbers[1], numbers[2])
+
+
+def parse_preset(text: str) -> str:
+    """Return the name of a preprocessing.
+
+    Raises:
+        ValueError: it is none of ours, and not of the form of torchvision's names of weights.
+    """
+    if text not in PRESET_NAMES and not re.fullmatch(r"[A-Za-z0-9_]+_Weights\.[A-Za-z0-9_]+", text):
+        raise ValueError(
+            f"{text}: choose one of {', '.join(PRESET_NAMES)}, or torchvision's name of weights, such as "
+            "ResNet50_Weights.IMAGENET1K_V2"
+        )
+    return text
 
 
 def parse_duration(text: str) -> float:
@@ -289,25 +315,15 @@ class PartialConfig(RunConfig):
     partial: bool = field("Leave out shards that are gone or damaged; then end with 3.", default=False)
 
 
-class Classifier(Part):
-    """Which network, which classes, which preprocessing, where the checkpoint does not say.
+class View(Part):
+    """How an image becomes the network's input, where the checkpoint does not say."""
 
-    A network in memory stands for a checkpoint, and the names themselves for a file of class names.
-    """
-
-    checkpoint: Given[Path | Network, AnyPath | Network]
     _: dataclasses.KW_ONLY
-    arch: str | None = field("torchvision's name of the network, where the checkpoint does not say.")
-    model: str | None = field("Your own function that returns the network.", metavar="MODULE:CALLABLE")
-    class_names: Given[Path | Sequence[str] | None, AnyPath | Sequence[str] | None] = field(
-        "File with one class name a line, where the checkpoint does not say."
-    )
-    label_kind: str | None = field(
-        "What labels of a manifest are that are whole numbers.  [default: names where all are known, else indices]",
-        choices=LABEL_KINDS,
-    )
     preprocess: str | None = field(
-        "Preset: imagenet (256, crop 224) or seed (128, mean and std 0.5: what train does).", choices=PRESET_NAMES
+        "What the options below do not say: imagenet (256, crop 224), stl10 (128, mean and std 0.5: what train does), "
+        "or torchvision's name of weights, such as ResNet50_Weights.IMAGENET1K_V2.",
+        metavar="PRESET",
+        parse=parse_preset,
     )
     image_size: Given[tuple[int, ...] | None, AnySize] = field(
         "The network's input, cropped from the centre.", metavar="N|HxW", parse=parse_size
@@ -323,13 +339,56 @@ class Classifier(Part):
     std: Given[tuple[float, float, float] | None, AnyTriple] = field(
         "Standard deviation of the channels.", metavar="R,G,B", parse=parse_triple
     )
+    crop_pct: float | None = field(
+        "Instead of --resize: the crop's share of the resized image's side, as timm's models say.", above=0, high=1
+    )
+    interpolation: str | None = field("Of resizing, as Pillow does it.  [default: bilinear]", choices=INTERPOLATIONS)
+    fit: str | None = field(
+        "crop: cut from the centre; stretch: resize to the input exactly, whatever the aspect.  [default: crop]",
+        choices=FITS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        stated = {"--resize": self.resize, "--crop-pct": self.crop_pct, "--fit stretch": self.fit == "stretch"}
+        if len(sizes := [name for name, value in stated.items() if value]) > 1:
+            raise ConfigError(f"{' and '.join(sizes)} exclude each other: each says what an image is resized to")
+
+
+class Classifier(View):
+    """Which network, which classes, which preprocessing, where the checkpoint does not say.
+
+    A network in memory stands for a checkpoint, and the names themselves for a file of class names.
+    """
+
+    checkpoint: Given[Path | Network, AnyPath | Network]
+    _: dataclasses.KW_ONLY
+    arch: str | None = field("torchvision's name of the network, where the checkpoint does not say.")
+    arch_option: tuple[str, ...] = field(
+        "What torchvision's function is to be told besides, such as transform_input=false.",
+        default=(),
+        metavar="NAME=VALUE",
+    )
+    model: str | None = field("Your own function that returns the network.", metavar="MODULE:CALLABLE")
+    weights_key: str | None = field(
+        "Which weights of a checkpoint that holds several: a key such as state_dict_ema, or a prefix of names."
+    )
+    class_names: Given[Path | Sequence[str] | None, AnyPath | Sequence[str] | None] = field(
+        "File with one class name a line, where the checkpoint does not say."
+    )
+    label_kind: str | None = field(
+        "What labels of a manifest are that are whole numbers.  [default: names where all are known, else indices]",
+        choices=LABEL_KINDS,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.arch and self.model:
             raise ConfigError("--arch and --model exclude each other: the callable of --model builds the whole network")
-        if self.is_in_memory and (self.arch or self.model):
-            raise ConfigError("--arch and --model say how to build a network: one in memory is built")
+        if self.is_in_memory and (self.arch or self.model or self.weights_key):
+            raise ConfigError("--arch, --model and --weights-key say how to build a network: one in memory is built")
+        if self.arch_option and (self.model or self.is_in_memory):
+            raise ConfigError("--arch-option goes with torchvision's networks, which --arch names")
 
     @property
     def is_in_memory(self) -> bool:

@@ -31,15 +31,24 @@ attend() {
 }
 
 # lock FOLDER: keep others out for as long as this script lives, or a batchcam that it started and could not end.
+# The lock lies in FOLDER, or in LOCKDIR, which keeps out others of this machine only.
 lock() {
-    local refused=0
-    exec 9>>"$1/.lock"
-    flock --nonblock --conflict-exit-code 75 9 || refused=$?
-    if [ "$refused" -ne 0 ]; then
-        echo "${0##*/}: not started: $(cat "$1/.lock") is at work in $1" >&2
-        exit "$refused"
-    fi
-    printf 'process %s on %s, since %(%F %T)T,\n' $$ "$HOSTNAME" -1 >"$1/.lock"
+    local file=$1/.lock refused=0 at_work=99 # of 64 to 78 flock makes use itself
+    [ -z "${LOCKDIR:-}" ] || file=$LOCKDIR/batchcam-$(readlink -f -- "$1" | sha256sum | cut -c 1-16).lock
+    exec 9>>"$file"
+    flock --nonblock --conflict-exit-code "$at_work" 9 || refused=$?
+    case $refused in
+    0) printf 'process %s on %s, since %(%F %T)T,\n' $$ "$HOSTNAME" -1 >"$file" || true ;;
+    "$at_work")
+        echo "${0##*/}: not started: $(cat "$file") is at work in $1" >&2
+        exit 75
+        ;;
+    *)
+        echo "${0##*/}: not started: flock could not lock $file (exit code $refused). If its file system has no locks," \
+            "name a folder on a disk of this machine: LOCKDIR=/var/tmp/you" >&2
+        exit 1
+        ;;
+    esac
 }
 
 # point LINK NAME: at every moment LINK points to something, and in the end to NAME beside it.

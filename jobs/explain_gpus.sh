@@ -30,11 +30,12 @@ trap stop TERM INT USR1
 if [ -n "${SLURM_JOB_ID:-}" ]; then
     # a worker that fails or stops early is no reason to end the others
     srun --ntasks="$gpus" --gpus-per-task=1 --kill-on-bad-exit=0 \
-        batchcam explain "$checkpoint" "$data" --out "$run" "$@" &
+        batchcam explain "$checkpoint" "$data" --out "$run" --device cuda "$@" &
     workers=($!)
 else
-    share=$(($(nproc) / gpus))
-    [ "$share" -ge 1 ] || share=1
+    share=$(nproc) || share=''
+    [[ $share =~ ^[1-9][0-9]{0,5}$ ]] || share=1
+    share=$((share < gpus ? 1 : share / gpus))
     export BATCHCAM_THREADS="${BATCHCAM_THREADS:-$share}" BATCHCAM_WORKERS="${BATCHCAM_WORKERS:-$share}"
     IFS=, read -ra devices <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((gpus - 1)))}"
     if [ "${#devices[@]}" -lt "$gpus" ]; then
@@ -43,7 +44,7 @@ else
     fi
     for ((i = 0; i < gpus; i++)); do
         CUDA_VISIBLE_DEVICES=${devices[i]} \
-            batchcam explain "$checkpoint" "$data" --out "$run" --task "$i/$gpus" "$@" &
+            batchcam explain "$checkpoint" "$data" --out "$run" --task "$i/$gpus" --device cuda "$@" &
         workers+=($!)
     done
 fi

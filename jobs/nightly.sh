@@ -9,6 +9,9 @@
 #   runs/2026-11-24.log     what batchcam said
 #   runs/latest             -> 2026-11-24, the newest run that was verified
 #
+# Two nights at once are kept apart by a lock in RUNS. Where its file system has none (some network mounts), name a
+# folder on a disk of this machine: LOCKDIR=/var/tmp/you.
+#
 # Dates are local, as cron's schedule is; inside a run all times are UTC.
 #
 # A run that was interrupted (a signal, a time limit, the power) is finished by the next start, on the same day or later,
@@ -48,6 +51,11 @@ refuse() {
     exit 2
 }
 
+give_up() {
+    echo "nightly.sh: $1" >&2
+    exit 1
+}
+
 # tell HEADLINE ADVICE: what cron mails
 tell() {
     {
@@ -57,7 +65,7 @@ tell() {
         echo "Latest verified run: $(readlink "$runs/latest" || echo none)"
         echo "Last lines of $run.log:"
         echo
-        tail -n 15 "$run.log" | sed 's/^/    /'
+        tail -n 15 "$run.log" | sed 's/^/    /' || true # no log where the disk is full
         echo
     } >&2
 }
@@ -80,7 +88,7 @@ fail() {
 
 # step WORD...: leave batchcam's exit code in $code
 step() {
-    printf '%(%F %T)T batchcam%s\n' -1 "$(printf ' %q' "$@")" >>"$run.log"
+    printf '%(%F %T)T batchcam%s\n' -1 "$(printf ' %q' "$@")" >>"$run.log" || true
     code=0
     attend batchcam "$@" >>"$run.log" 2>&1 || code=$?
 }
@@ -172,21 +180,22 @@ checkpoint=$1 data=$2 runs=${3%/}
 shift 3
 [ -L "$runs/latest" ] || [ ! -e "$runs/latest" ] || refuse "$runs/latest: is in the way; it has to be a link, or nothing"
 options=("$@")
-if ! command -v batchcam >/dev/null; then
-    echo "nightly.sh: no batchcam in $PATH; add its virtual environment's bin to PATH, in a crontab by a line PATH=…" >&2
-    exit 1
-fi
+command -v batchcam >/dev/null ||
+    give_up "no batchcam in $PATH; add its virtual environment's bin to PATH, in a crontab by a line PATH=…"
 
 mkdir -p -- "$runs"
 lock "$runs"
-today=$runs/$(date +%F)
+day=$(date +%F) || day=''
+[[ $day =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}$ ]] || give_up "\`date +%F\` says ${day@Q}, which is no day"
+today=$runs/$day
 if [ "$runs/latest" -ef "$today" ] && [ -e "$today.html" ] &&
     { [ -z "$key" ] || [ -e "$today/signatures/manifest.json.sig" ]; }; then
     [ -f "$checkpoint" ] || exit 0
-    digest=$(sha256sum <"$checkpoint")
-    grep -qF "${digest%% *}" "$today/run.json" && exit 0
-    echo "nightly.sh: $today is finished, but explains another checkpoint: move it away to explain today's" >&2
-    exit 1
+    digest=$(sha256sum <"$checkpoint") || digest=''
+    [[ $digest =~ ^[0-9a-f]{64} ]] || give_up "cannot read $checkpoint: sha256sum says ${digest@Q}"
+    plan=$(<"$today/run.json")
+    [[ $plan != *"${BASH_REMATCH[0]}"* ]] || exit 0
+    give_up "$today is finished, but explains another checkpoint: move it away to explain today's"
 fi
 
 ended=0

@@ -13,7 +13,7 @@ usage() {
 usage: submit.sh [option]... CKPT DATA RUN [option of batchcam explain]...
   --tasks N          tasks of the array, which share the shards (8)
   --at-once N        how many of them may run at the same time (all)
-  --gpus             a GPU for each task
+  --gpus             a GPU for each task, which fails without one that works
   --stage            each task copies DATA, a folder, to its node's own disk first
   --sbatch OPTION    an option of sbatch for the array, such as --time=08:00:00; may be repeated
   --against OLD      an older run to compare with, and gates that end the last job with exit code 3:
@@ -30,7 +30,7 @@ refuse() {
     exit 2
 }
 
-tasks=8 at_once='' old='' wait='' dry_run='' stage='' array=() gates=()
+tasks=8 at_once='' old='' wait='' dry_run='' stage='' array=() gates=() device=()
 while [ $# -gt 0 ]; do
     case $1 in
     --tasks | --at-once | --sbatch | --against | --max-flips | --max-accuracy-drop | --min-cam-similarity | \
@@ -45,7 +45,7 @@ while [ $# -gt 0 ]; do
     --max-*) gates+=("$1" "$2") && shift ;;
     --min-*) gates+=("$1" "$2") && shift ;;
     --shared-classes) gates+=("$1") ;;
-    --gpus) array+=(--gpus-per-task=1) ;;
+    --gpus) array+=(--gpus-per-task=1) device=(--device cuda) ;;
     --stage) stage=,EXPLAIN_STAGE=1 ;;
     --wait) wait=1 ;;
     --dry-run) dry_run=1 ;;
@@ -63,10 +63,10 @@ done
 checkpoint=$1 data=$2 run=$3
 shift 3
 [ -z "$stage" ] || [ -d "$data" ] || refuse "--stage copies folders only, not $data"
-jobs=$(cd "$(dirname "$0")" && pwd)
+jobs=$(dirname "$(readlink -f "$0")")
 
 explain=(sbatch --parsable --array="0-$((tasks - 1))%${at_once:-$tasks}" --export="ALL,EXPLAIN_TASKS=$tasks$stage"
-    "${array[@]}" "$jobs/explain.sbatch" "$checkpoint" "$data" "$run" "$@")
+    "${array[@]}" "$jobs/explain.sbatch" "$checkpoint" "$data" "$run" "${device[@]}" "$@")
 finish=(sbatch --parsable --kill-on-invalid-dep=yes)
 then=("$jobs/finish.sbatch" "$data" "$run" ${old:+"$old"} "${gates[@]}")
 
@@ -76,21 +76,41 @@ if [ -n "$dry_run" ]; then
     exit
 fi
 
+# submit JOB COMMAND...: print JOB and leave its id in $id: the last line that is one, as sites let sbatch say more. The
+# cluster's name may follow it.
+submit() {
+    local said code=0
+    said=$("${@:2}") || code=$?
+    id=$(sed -nE 's/^(Submitted batch job )?([0-9]+)(;.*)?[[:space:]]*$/\2/p' <<<"$said" | tail -n 1)
+    if [ "$code" -ne 0 ] || [ -z "$id" ]; then
+        echo "submit.sh: no job id for $1: sbatch ended with exit code $code and printed ${said@Q}; squeue --me" >&2
+        exit $((code ? code : 1))
+    fi
+    echo "$1 $id"
+}
+
 mkdir -p logs # or the jobs would fail without a word
-explain_id=$("${explain[@]}")
-explain_id=${explain_id%%;*} # the cluster's name may follow
-echo "explain $explain_id"
+submit explain "${explain[@]}"
+explain_id=$id
 cat >&2 <<EOF
 If a task fails, the finish job is cancelled. Why: grep -e error: -e FAILED logs/*-${explain_id}_*.out
 EOF
-finish_id=$("${finish[@]}" --dependency="afterok:$explain_id" "${then[@]}")
-finish_id=${finish_id%%;*}
-echo "finish $finish_id"
+submit finish "${finish[@]}" --dependency="afterok:$explain_id" "${then[@]}"
 [ -n "$wait" ] || exit 0
 
 # not by `sbatch --wait`: it calls a job that never started a success
-ended='JobState=(COMPLETED|FAILED|CANCELLED|TIMEOUT|OUT_OF_MEMORY|DEADLINE) .* ExitCode=([0-9]+)'
-until [[ $(scontrol show job --oneliner "$finish_id") =~ $ended ]]; do sleep 5; done
+ended='JobState=(COMPLETED|FAILED|CANCELLED|TIMEOUT|OUT_OF_MEMORY|DEADLINE|NODE_FAIL|BOOT_FAIL|PREEMPTED|REVOKED) '
+ended+='.* ExitCode=([0-9]+)'
+unanswered=0
+until answer=$(timeout 30 scontrol show job --oneliner "$id") && [[ $answer =~ $ended ]]; do
+    unanswered=$((unanswered + 1))
+    [ -z "$answer" ] || unanswered=0
+    if [ "$unanswered" -ge 120 ]; then # ten minutes
+        echo "submit.sh: Slurm says nothing of job $id any more; how the run is: batchcam info ${run@Q}" >&2
+        exit 1
+    fi
+    sleep 5
+done
 state=${BASH_REMATCH[1]} code=${BASH_REMATCH[2]}
 [ "$state" != CANCELLED ] || grep -e error: -e FAILED logs/*-"$explain_id"_*.out >&2 || true
 [ "$state" = COMPLETED ] || [ "$code" -ne 0 ] || code=1

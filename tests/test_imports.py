@@ -67,7 +67,7 @@ TABLE: dict[str, set[str]] = {
     "commands/verify": {"numpy", "h5py", "config", "job", "pictures", "record", "store", "commands/explain"},
     "maps": {"numpy", "torch", "data", "network"},
     "network": {"numpy", "safetensors", *TORCH, "images", "job"},
-    "data": {"numpy", "PIL", *TORCH, "images", "job"},
+    "data": {"numpy", "PIL", *TORCH, "config", "images", "job"},
     "images": {"numpy", "PIL"},
     "pictures": {"numpy", "cv2", "images", "store"},
     "record": {"numpy", "job", "store"},

@@ -135,7 +135,7 @@ COMMANDS = (
     Command("localize", LocalizeConfig, "runs/monday --annotations photos/annotations.csv --out scores",
             "Tell whether the maps find annotated objects: MaxBoxAccV2, PxAP, pointing game, energy inside.",
             text="commands.localize.text"),
-    Command("faithfulness", FaithfulnessConfig, "runs/monday --checkpoint model.pth --data photos/test --out scores",
+    Command("faithfulness", FaithfulnessConfig, "runs/monday --checkpoint model.pth --data photos/test --out curves",
             "Tell whether the network uses what the maps point to: deletion, insertion and ROAD, beside baselines.",
             text="commands.faithfulness.text"),
     Command("export", ExportConfig, "runs/monday --to csv --out monday-table",

@@ -13,7 +13,7 @@ import click
 
 from batchcam.cli.config_file import read_config
 from batchcam.cli.variables import variable_of
-from batchcam.config import Option, Part, flag_of, members, option_of
+from batchcam.config import Option, Part, first_member, flag_of, members, option_of
 from batchcam.version import version
 
 P = TypeVar("P", bound=Part)
@@ -63,13 +63,13 @@ def parameters(config: type[Part]) -> list[click.Parameter]:
     """Return a click argument or option for each field of a config, in the order of help.
 
     A class's own fields come before those of its bases, and of the own ones those last that several commands share. The
-    option of a field that is a part of a config, such as a classifier, asks for the part's first field.
+    option of a field that is a part of a config, such as a classifier, asks for the part's own first field.
     """
     found: list[tuple[int, click.Parameter]] = []
     for field, kind in members(config):
         place = 2 * next(i for i, base in enumerate(config.__mro__) if field.name in inspect.get_annotations(base))
         if Option in field.metadata:
-            found.append((place, _parameter(field, members(kind)[0][1] if _is_part(kind) else kind)))
+            found.append((place, _parameter(field, first_member(kind)[1] if _is_part(kind) else kind)))
         if _is_part(kind):
             is_shared = kind.__module__ == Part.__module__
             found += [(place + is_shared, parameter) for parameter in parameters(kind)]
@@ -82,7 +82,7 @@ def build(config: type[P], values: Mapping[str, Any], **given: Any) -> P:
         is_asked = Option in field.metadata
         value = values[_name(field)] if is_asked else None
         if _is_part(kind):
-            first = {members(kind)[0][0].name: value} if is_asked else {}
+            first = {first_member(kind)[0].name: value} if is_asked else {}
             given[field.name] = None if is_asked and value is None else build(kind, values, **first)
         elif is_asked:
             given[field.name] = not value if field.default is True else value

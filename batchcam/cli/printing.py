@@ -44,9 +44,18 @@ def explain_text(summary: ExplainSummary) -> str:
         state = "not complete yet"
     else:
         state = "nothing written"
+    if summary.task != "0/1":
+        state = f"{_share_done(summary)}; {state}"
     rate = f", {summary.samples / summary.seconds:.1f} images/s" if summary.samples and summary.seconds else ""
     done = f"{counted(summary.samples, 'sample')} in {counted(summary.shards, 'shard')}"
     return f"{run}: {done} explained{rate}; {state}"
+
+
+def _share_done(summary: ExplainSummary) -> str:
+    """Return which part of the run a call was for, and whether others have work left."""
+    left = summary.left_to_others
+    told = f"did {summary.shards} of {summary.run_shards} shards: share {summary.task} from {summary.task_from}"
+    return f"{told}; {left} {'is' if left == 1 else 'are'} left to others" if left else told
 
 
 def merge_text(summary: MergeSummary) -> str:

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import torch
+import torchvision
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from batchcam.config import INTERPOLATIONS, View
 from batchcam.errors import ConfigError, one_line
 from batchcam.images.decoding import UnreadableImageError
-
-INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 
 _CHANNELS: Final = 3
 
@@ -201,31 +201,65 @@ def _check_numbers(field: str, values: object) -> None:
 
 PRESETS: Final = {
     "imagenet": Preprocessing((256,), (224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    "seed": Preprocessing((128,), (128, 128), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    "stl10": Preprocessing((128,), (128, 128), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
 }
 """Preprocessing by name: torchvision's ImageNet evaluation, and the STL10 recipe with 128 pixels."""
 
+UNSAID: Final = (
+    "say --preprocess imagenet, stl10 or torchvision's name of the weights, or all of --image-size, --mean and --std"
+)
 
-def chosen_preprocessing(
-    preset: str | None,
-    size: tuple[int, ...] | None,
-    resize: tuple[int, ...] | None,
-    mean: tuple[float, float, float] | None,
-    std: tuple[float, float, float] | None,
-) -> Preprocessing | None:
+
+def chosen_preprocessing(asked: View) -> Preprocessing | None:
     """Return the preprocessing that the options ask for, None when they say nothing.
 
     Raises:
         ConfigError: more has to be said, or it does not fit together.
     """
-    if not any((preset, size, resize, mean, std)):
+    if all(getattr(asked, field.name) is None for field in dataclasses.fields(View)):
         return None
-    base = PRESETS[preset] if preset else None
-    if base is None and not (size and mean and std):
-        raise ConfigError("say --preprocess imagenet or seed, or all of --image-size, --mean and --std")
+    base = _preset(asked.preprocess) if asked.preprocess else None
+    if base is None and not (asked.image_size and asked.mean and asked.std):
+        raise ConfigError(UNSAID)
+    size = asked.image_size
     return Preprocessing(
-        resize=resize or (base.resize if base and size is None else size),
+        resize=_resize(asked) or (base.resize if base and size is None else size),
         image_size=(size[0], size[-1]) if size else base.image_size if base else (0, 0),
-        mean=mean or (base.mean if base else (0, 0, 0)),
-        std=std or (base.std if base else (1, 1, 1)),
+        mean=asked.mean or (base.mean if base else (0, 0, 0)),
+        std=asked.std or (base.std if base else (1, 1, 1)),
+        interpolation=asked.interpolation or (base.interpolation if base else "bilinear"),
     )
+
+
+def _resize(asked: View) -> tuple[int, ...] | None:
+    """Return the size before the crop that an option says, None where none does."""
+    if asked.crop_pct is None and asked.fit != "stretch":
+        return asked.resize
+    size = asked.image_size or (_preset(asked.preprocess).image_size if asked.preprocess else (0, 0))
+    height, width = size[0], size[-1]
+    if asked.crop_pct is None:
+        return (height, width)
+    if height != width:
+        raise ConfigError(f"--crop-pct {asked.crop_pct}: the input, {height}x{width}, is no square; say --resize HxW")
+    return (math.floor(height / asked.crop_pct),)  # as timm.data.create_transform
+
+
+def _preset(name: str) -> Preprocessing:
+    """Return the preprocessing of this name: ours, or what torchvision says of its weights.
+
+    Raises:
+        ConfigError: torchvision has no such weights, or they are no image classifier's.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    try:
+        said: Any = torchvision.models.get_weight(name).transforms()
+        return Preprocessing(
+            tuple(said.resize_size),
+            (said.crop_size[0], said.crop_size[-1]),
+            tuple(said.mean),
+            tuple(said.std),
+            InterpolationMode(said.interpolation).value,
+        )
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"--preprocess {name}: torchvision has no classifier's weights of this name") from error

@@ -70,7 +70,7 @@ _UPRIGHT: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 _MESSAGE_LIMIT: Final = 200
 
@@ -96,7 +96,7 @@ def decode_image(data: bytes) -> Image.Image:
     """
     if not data:
         raise UnreadableImageError("empty file")
-    if data.startswith(_LFS_POINTER):
+    if data.startswith(LFS_POINTER):
         raise UnreadableImageError("a Git LFS pointer in the image's place: git lfs pull brings the image")
     with _pillow_at_work():
         image = Image.open(io.BytesIO(data), formats=_known_formats())

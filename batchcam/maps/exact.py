@@ -7,6 +7,7 @@ from torch import Tensor
 
 from batchcam.maps import cam
 from batchcam.maps.capture import ActivationCapture
+from batchcam.network.forward import forward
 from batchcam.network.proof import ExactNetwork
 from batchcam.network.target_layer import TargetLayer
 
@@ -27,8 +28,7 @@ class ExactMaps(ActivationCapture):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits (N, K), float32, for normalised images, and keep what `cams` needs."""
-        logits: Tensor = self._proved.network(pixels)
-        return logits.float()
+        return forward(self._proved.network, pixels).float()
 
     def all_cams(self) -> Tensor:
         """Return the raw CAMs of all classes (N, K, h, w), float32, of the latest forward pass."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from batchcam.errors import ModelError
 from batchcam.maps.capture import ActivationCapture
 from batchcam.maps.gradient_maps import METHODS
+from batchcam.network.forward import forward
 from batchcam.network.target_layer import TargetLayer
 from batchcam.network.tracing import Trace, finite_trace, grid_output
 
@@ -157,7 +158,7 @@ class GradientMaps(ActivationCapture):
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits (N, K), float32, for normalised images, and keep what `cams` needs."""
         with torch.enable_grad():
-            logits = self._explained.network(pixels).float()
+            logits = forward(self._explained.network, pixels).float()
         self._pass = logits, self.take()
         detached: Tensor = logits.detach()
         return detached

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,9 @@ from batchcam.maps.exact import ExactMaps
 from batchcam.maps.gradients import GradientMaps, GradientNetwork, with_gradients
 from batchcam.network.control import randomise
 from batchcam.network.folding import fold_batch_norms
+from batchcam.network.independence import independent_logits
 from batchcam.network.proof import ExactNetwork, prove
+from batchcam.network.tail import without_tail
 from batchcam.rules import EXACT
 
 ExplainableNetwork = ExactNetwork | GradientNetwork
@@ -17,7 +21,12 @@ ExplainableNetwork = ExactNetwork | GradientNetwork
 
 
 def prepare(
-    network: nn.Module, probe: Tensor, method: str, control: str, target_layer: str | None
+    network: nn.Module,
+    probe: Tensor,
+    method: str,
+    control: str,
+    target_layer: str | None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> ExplainableNetwork:
     """Return the network on the probe's device with the layer that `method` explains.
 
@@ -27,11 +36,16 @@ def prepare(
         method: one of rules.METHODS.
         control: one of rules.CONTROLS.
         target_layer: name of the layer; None: the one found.
+        tell: called with what was done to the network that changes its numbers.
 
     Raises:
-        ModelError: there is no such layer, or the method does not go with the network.
+        ModelError: there is no such layer, the method does not go with the network, or an answer for an image depends
+            on more than the image.
     """
     network = network.to(probe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    logits = independent_logits(network, probe)
+    if tail := without_tail(network, logits, probe):
+        tell(tail)
     randomise(network, control, probe)
     fold_batch_norms(network, probe)
     network.to(memory_format=torch.channels_last)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from batchcam.network.forward import forward
 from batchcam.network.tracing import finite_trace
 
 TOLERANCE = 1e-4
@@ -16,7 +19,8 @@ def fold_batch_norms(network: nn.Module, probe: Tensor) -> int:
     """Fold each batch normalisation that takes exactly a convolution's output into that convolution, in place.
 
     In evaluation mode it is an affine map of each channel, and so part of the convolution: about a tenth of a ResNet's
-    time on a CPU is saved. A network whose logits would change by more than rounding is left as it is.
+    time on a CPU is saved. A network whose logits would change by more than rounding is left as it is, and so is one
+    that folding fails on: its weights may be computed, its modules wrapped.
 
     Args:
         network: in evaluation mode, on the probe's device.
@@ -26,24 +30,34 @@ def fold_batch_norms(network: nn.Module, probe: Tensor) -> int:
         How many were folded.
 
     Raises:
-        ModelError: the network gives no finite logits.
+        ModelError: the network raises, or gives no finite logits, as it is.
     """
     pairs = _pairs(network, probe[:1])
     if not pairs:
         return 0
     before = finite_trace(network, probe).logits
     originals = {name: network.get_submodule(name) for pair in pairs for name in pair}
-    for convolution, norm in pairs:
-        folded = fuse_conv_bn_eval(originals[convolution], originals[norm])  # type: ignore[type-var, arg-type]
-        network.set_submodule(convolution, folded)
-        network.set_submodule(norm, nn.Identity())
-    after = finite_trace(network, probe).logits
-    scale = before.float().abs().amax(1, keepdim=True).clamp(min=1)
-    if before.shape == after.shape and bool(((after - before).abs() <= TOLERANCE * scale).all()):
-        return len(pairs)
+    with contextlib.suppress(Exception):  # whatever modules raise that are not as plain as they look
+        for convolution, norm in pairs:
+            folded = fuse_conv_bn_eval(originals[convolution], originals[norm])  # type: ignore[type-var, arg-type]
+            network.set_submodule(convolution, folded)
+            network.set_submodule(norm, nn.Identity())
+        if _same(before, finite_trace(network, probe).logits):
+            return len(pairs)
     for name, module in originals.items():
         network.set_submodule(name, module)
     return 0
+
+
+def _same(before: Tensor, after: Tensor) -> bool:
+    scale = before.float().abs().amax(1, keepdim=True).clamp(min=1)
+    return before.shape == after.shape and bool(((after - before).abs() <= TOLERANCE * scale).all())
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Return whether `module` does what its class says, with weights that are stored and not computed."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks)
+    return not any(hooks) and "forward" not in vars(module) and "weight" in module._parameters
 
 
 def _pairs(network: nn.Module, probe: Tensor) -> list[tuple[str, str]]:
@@ -57,14 +71,14 @@ def _pairs(network: nn.Module, probe: Tensor) -> list[tuple[str, str]]:
         runs[module] = runs.get(module, 0) + 1
         if isinstance(module, nn.Conv2d):
             sources[id(output)] = output, module
-        elif id(args[0]) in sources:
+        elif args and id(args[0]) in sources:
             found.append((sources[id(args[0])][1], module))
 
     kinds = (nn.Conv2d, nn.BatchNorm2d)
-    handles = [m.register_forward_hook(listen) for m in network.modules() if type(m) in kinds]
+    handles = [m.register_forward_hook(listen) for m in network.modules() if type(m) in kinds and _is_plain(m)]
     try:
         with torch.inference_mode():
-            network(probe)
+            forward(network, probe)
     finally:
         for handle in handles:
             handle.remove()

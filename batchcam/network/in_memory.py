@@ -68,9 +68,15 @@ def copied(network: nn.Module) -> nn.Module:
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """Return the network inside of what torch wraps it in to train, average or compile it."""
+    """Return the network inside of what torch wraps it in to train, average or compile it.
+
+    Raises:
+        ModelError: it is a TorchScript program, or holds one.
+    """
     while isinstance(inner := _inner(network), nn.Module):
         network = inner
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise ModelError("the network is a TorchScript program, whose layers can't be seen: give the network itself")
     return network
 
 

@@ -3,102 +3,191 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+import json
+import math
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
-from batchcam.errors import CheckpointError, ModelError
+from batchcam.errors import CheckpointError, ConfigError, ModelError, one_line
+from batchcam.network.fitting import Fitted, Shapes, fit
 
-MANY_CLASSES = 100_000  # from here on a network is built for what the checkpoint's other tensors prove, not claim
-WITH_AUXILIARY = ("googlenet", "inception_v3")  # they warn unless told how to initialise
+TRANSFORM_INPUT: Final = "transform_input"
+WITH_AUXILIARY: Final = ("googlenet", "inception_v3")
+"""They have side exits, warn unless told how to initialise, and may take ImageNet's scale of colours back.
+
+torchvision switches that on (transform_input) for the weights that it publishes; no state dict says it.
+"""
+
+_SIDE_EXIT: Final = re.compile(r"(.*\.)?(aux[12]|AuxLogits)\.")  # whose logits only training looks at
+
+_OLD_NAMES: Final = (
+    (re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)"), r"\1\2"),  # DenseNet of torchvision's own files
+    (re.compile(r"(.*\.mlp)\.linear_1\.(.*)"), r"\1.0.\2"),  # ViT and Swin before torchvision 0.12
+    (re.compile(r"(.*\.mlp)\.linear_2\.(.*)"), r"\1.3.\2"),
+)
 
 
-def build_network(architecture: str, class_count: int) -> nn.Module:
+def build_network(
+    architecture: str,
+    class_count: int,
+    options: Mapping[str, Any] | None = None,
+    like: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
     """Return torchvision's network of that name, untrained, with `class_count` outputs.
+
+    Args:
+        architecture: torchvision's name.
+        class_count: K.
+        options: further arguments of torchvision's function.
+        like: a state dict, under the network's names, that says which of its variants it is.
 
     Raises:
         ModelError: torchvision has no classifier of that name.
+        ConfigError: the network has no such option, or not this value of it.
     """
     known = torchvision.models.list_models(module=torchvision.models)
     if architecture not in known:
         close = ", ".join(difflib.get_close_matches(architecture, known, 3)) or "see torchvision.models.list_models()"
         raise ModelError(f"architecture {architecture!r}: torchvision has no such classifier; did you mean: {close}")
     extra: dict[str, Any] = {"init_weights": False} if architecture in WITH_AUXILIARY else {}
-    network: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=class_count, **extra)
+    extra |= _variant(architecture, like or {}) | dict(options or {})
+    try:
+        network: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=class_count, **extra)
+    except (TypeError, ValueError, AttributeError) as error:
+        if not options:
+            raise
+        raise ConfigError(
+            f"--arch-option {' '.join(format_options(options))}: {architecture} can't be built so: {one_line(error)}"
+        ) from error
+    if architecture.startswith("mnasnet") and like:
+        _as_first_version(network, like)
     return network
 
 
-def network_for(architecture: str, state: Mapping[str, Tensor], where: str) -> nn.Module:
-    """Return torchvision's network of that name with as many outputs as the state dict's classifier has.
+def parse_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Return options by name from NAME=VALUE: true, false and numbers are what they look like, anything else is a text.
+
+    Raises:
+        ConfigError: a text has no name, or not one that a keyword can have; or a name comes twice.
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier() or name in (*options, "num_classes", "weights", "progress"):
+            raise ConfigError(
+                f"--arch-option {text}: expected NAME=VALUE, such as transform_input=true, each name once"
+            )
+        try:
+            options[name] = json.loads(value.lower())
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def format_options(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return options as `parse_options` reads them, in order of name."""
+    return tuple(f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in sorted(options.items()))
+
+
+def load_network(
+    architecture: str, state: Mapping[str, Tensor], where: str, options: Mapping[str, Any] | None = None
+) -> tuple[nn.Module, int, tuple[str, ...]]:
+    """Return torchvision's network of that name with the checkpoint's weights, K, and what was done to their names.
 
     Args:
         architecture: torchvision's name.
         state: the checkpoint's.
         where: the checkpoint, for messages.
+        options: further arguments of torchvision's function.
 
     Raises:
-        CheckpointError: the state dict has no classifier.
+        CheckpointError: the state dict is not this network's.
         ModelError: torchvision has no classifier of that name.
+        ConfigError: the network has no such option.
     """
-    guess = class_count_of(state, where)
-    if guess > MANY_CLASSES:
-        _require_layers(build_network(architecture, 2), state, where)
-    network = build_network(architecture, guess)
-    # in the network's order: safetensors sorts its keys
-    class_count = class_count_of({k: state[k] for k in network.state_dict() if k in state} or state, where)
-    return network if class_count == guess else build_network(architecture, class_count)
+    renamed = {_new_name(name): tensor for name, tensor in state.items() if not _SIDE_EXIT.match(name)}
+    outline, head = _outline(architecture, options, renamed)
+    fitted = fit(renamed, outline, where, head, architecture)
+    # only now, when the file is seen to hold as much as the network that it claims
+    class_count = len(fitted.state[f"{head}.weight"])
+    network = build_network(architecture, class_count, options, fitted.state)
+    if f"{head}.bias" not in fitted.state:
+        setattr(network.get_submodule(head), "bias", None)  # noqa: B010 - mypy knows no attribute of a module to be None
+    _copy(network, fitted, where)
+    return network, class_count, fitted.remarks
 
 
-def _require_layers(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Refuse a state dict whose tensors differ from the network's in more than the number of classes.
-
-    Only then is a network for as many classes no larger than the file that claims them.
-    """
-    for name, own in network.state_dict().items():
-        if name not in state or state[name].shape[1:] != own.shape[1:]:
-            raise CheckpointError(f"{where}: its {name} is not this network's: is --arch right?")
-
-
-def class_count_of(state: Mapping[str, Tensor], where: str) -> int:
-    """Return K from the classifier's weight: the last matrix (K, C), or else the last 1x1 convolution (K, C, 1, 1).
-
-    Raises:
-        CheckpointError: the state dict has neither.
-    """
-    filled = [v for v in state.values() if v.numel()]
-    matrices = [v for v in filled if v.ndim == 2]
-    convolutions = [v for v in filled if v.ndim == 4 and v.shape[2:] == (1, 1)]
-    for weights in (matrices, convolutions):
-        if weights:
-            return int(weights[-1].shape[0])
-    raise CheckpointError(f"{where}: has no linear layer: which network is it? name it with --arch or --model")
-
-
-def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Load `state` into `network`, strictly.
+def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> tuple[str, ...]:
+    """Load `state` into `network`, strictly, and return what was done to its names.
 
     Raises:
         CheckpointError: keys are missing or unexpected, or shapes differ; all kinds are named.
     """
-    own = network.state_dict()
-    missing = [k for k in own if k not in state]
-    unexpected = [k for k in state if k not in own]
-    shapes = [
-        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
-        for k in own
-        if k in state and state[k].shape != own[k].shape
-    ]
-    problems = [
-        f"{len(names)} {kind} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"{where}: its keys are not this network's: {'; '.join(problems)}; is --arch right?")
+    fitted = fit(state, _shapes(network), where)
+    _copy(network, fitted, where)
+    return fitted.remarks
+
+
+def _copy(network: nn.Module, fitted: Fitted, where: str) -> None:
+    # with the versions of the network's own modules, whose names the tensors have
+    content = OrderedDict(fitted.state)
+    vars(content)["_metadata"] = getattr(network.state_dict(), "_metadata", None)
     try:
-        network.load_state_dict(dict(state))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a version is old
+            network.load_state_dict(content)
     except RuntimeError as error:  # tensors without data, or of a layout that can't be copied
         reason = str(error).rpartition("occurred :")[2].strip() or "no reason given"
         raise CheckpointError(f"{where}: its tensors cannot be copied into the network: {reason}") from error
+
+
+def _outline(architecture: str, options: Mapping[str, Any] | None, state: Mapping[str, Tensor]) -> tuple[Shapes, str]:
+    """Return the names and shapes of the network's tensors, and the name of its last layer, without its memory."""
+    try:
+        with torch.device("meta"):
+            network = build_network(architecture, 2, options, state)
+    except NotImplementedError:  # RegNet computes its widths by tensors
+        network = build_network(architecture, 2, options, state)
+    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    linear = [n for n, m in layers if isinstance(m, nn.Linear)]
+    # SqueezeNet ends in a convolution; the linear layers of squeeze-and-excitation, if any, are convolutions here
+    return _shapes(network), (linear or [n for n, _ in layers])[-1]
+
+
+def _shapes(network: nn.Module) -> Shapes:
+    return {n: tuple(t.shape) for n, t in network.state_dict().items()}
+
+
+def _new_name(name: str) -> str:
+    return next((pattern.sub(new, name) for pattern, new in _OLD_NAMES if pattern.fullmatch(name)), name)
+
+
+def _variant(architecture: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of torchvision's function that the file's tensors decide."""
+    if architecture in WITH_AUXILIARY and state:
+        return {"aux_logits": False}
+    if architecture.startswith("vit_"):
+        cells = [t.shape[1] - 1 for n, t in state.items() if n.endswith("encoder.pos_embedding") and t.ndim == 3]
+        patches = [t.shape[2] for n, t in state.items() if n.endswith("conv_proj.weight") and t.ndim == 4]
+        if cells and patches and math.isqrt(max(0, cells[0])) ** 2 == cells[0]:
+            return {"image_size": math.isqrt(cells[0]) * patches[0]}
+    return {}
+
+
+def _as_first_version(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give an MNASNet the stem that torchvision 0.3 built, of 32 channels at any width, where the file has it."""
+    own = network.state_dict()["layers.0.weight"]
+    stem = next((t for n, t in state.items() if n.endswith("layers.0.weight")), own)
+    if len(stem) == 32 != len(own):
+        content: OrderedDict[str, Tensor] = OrderedDict()
+        vars(content)["_metadata"] = {"": {"version": 1}}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network.load_state_dict(content, strict=False)

@@ -1,106 +1,213 @@
-"""What a pickle would load and call, read from its opcodes before anything is unpickled.
+"""Pickles read as data: nothing that they name is looked up, imported or called.
 
-torch's restricted unpickler runs nothing foreign, but the functions that it does allow can be made to fill the memory
-or to compute for hours from a few bytes. Checkpoints need far fewer of them.
+Python's unpickler makes whatever a pickle asks for. This one makes plain values, and hands the rest to its caller by
+name; what the caller does not make either becomes an inert `Foreign`.
 """
 
 from __future__ import annotations
 
-import codecs
-import io
-import pickle
 import pickletools
-import re
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO, Final
 
-PLAIN: Final = frozenset(
-    {
-        "argparse.Namespace",
-        "builtins.complex",
-        "builtins.set",
-        "collections.Counter",
-        "collections.OrderedDict",
-        "torch.Size",
-        "torch._utils._rebuild_meta_tensor_no_storage",
-        "torch._utils._rebuild_parameter",
-        "torch._utils._rebuild_parameter_with_state",
-        "torch._utils._rebuild_tensor",
-        "torch._utils._rebuild_tensor_v2",
-        "torch._utils._rebuild_tensor_v3",
-        "torch.device",
-        "torch.nn.parameter.Parameter",
-        "torch.serialization._get_layout",
-    }
-)
-"""What the tensors and plain values of a state dict, an optimizer's and a scheduler's state are made of."""
+MOST_OPCODES: Final = 5_000_000
+"""A million class names take half of it; an opcode of one byte makes an object of 60."""
 
-ENCODE: Final = "_codecs.encode"
-"""How protocol 2 writes bytes; the same function can double them again and again, as hex."""
+_KEYS: Final = (str, int, float, bool, bytes, type(None))
+_MOST_INTEGER_KEY: Final = 2**60  # beyond, keys can be chosen that all have the same hash
 
-_DTYPE_OR_STORAGE: Final = re.compile(
-    r"torch\.(storage\.(Typed|Untyped)|cuda\.[A-Z]\w*|[A-Z]\w*)Storage|torch\.b?(u?int|float|bfloat|complex)\d\w*|torch\.bool"
-)
-
-_TEXT_ENCODINGS: Final = frozenset({"ascii", "iso8859-1", "utf-8"})
-_CODEC_NAME_LENGTH: Final = 40
-_MOST_OPCODES: Final = 10_000_000
-"""A million class names take a third of it; an opcode of one byte makes an object of 60."""
-_LEGACY_PICKLES: Final = 5
-"""Magic number, protocol, machine, content, keys of storages; the tensors' bytes follow."""
+Make = Callable[[str, tuple[Any, ...]], Any]
 
 
-class UnwantedPickleError(Exception):
-    """A pickle asks for more than tensors and plain values; the message names what."""
+class Foreign(dict[Any, Any]):
+    """What a pickle names or would make of it, not made: an object, class or function of whatever library.
+
+    Attributes:
+        name: of the class or function, with its module.
+        state: what the object would have been given to restore itself.
+    """
+
+    __slots__ = ("name", "state")
+
+    def __init__(self, name: str) -> None:
+        """Items are added as the pickle gives them: subclasses of dict are mappings here too."""
+        self.name = name
+        self.state: object = None
 
 
-def require_plain(pickled: bytes, legacy: bool = False) -> None:
-    """Refuse a pickle that asks for more than tensors and plain values.
+def unpickle(stream: BinaryIO, make: Make, stored: Callable[[Any], Any]) -> Any:
+    """Return the content of the next pickle in `stream`; items with keys that are no plain values are left out.
 
     Args:
-        pickled: the pickle.
-        legacy: it is a file of torch before 1.6, which holds several in a row.
+        stream: read up to the pickle's end.
+        make: called with the name of a function or class and its arguments, returns the object, or a `Foreign`.
+        stored: called with the id of an object that lies outside of the pickle, returns the object.
 
     Raises:
-        UnwantedPickleError: it does; the message says for what.
-        ValueError: it is no pickle, or one of more opcodes than any checkpoint needs.
+        ValueError, IndexError, KeyError, TypeError: it is no pickle; and whatever the two callables raise.
     """
-    stream = io.BytesIO(pickled)
-    for _ in range(_LEGACY_PICKLES if legacy else 1):
-        encodes, texts = False, set[str]()
-        for name, text in _names_and_texts(stream):
-            encodes |= name == ENCODE
-            if name and name not in PLAIN and name != ENCODE and not _DTYPE_OR_STORAGE.fullmatch(name):
-                raise UnwantedPickleError(name)
-            if text:
-                texts.add(text)
-        if encodes and (codec := next(filter(_grows, texts), None)):
-            raise UnwantedPickleError(f"{ENCODE} with {codec}")
-
-
-def _names_and_texts(stream: io.BytesIO) -> Iterator[tuple[str, str]]:
-    """Yield the full name of each global that is loaded, and each short text; the other one is empty."""
+    machine = _Machine(make, stored)
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if count == _MOST_OPCODES:
-            raise ValueError(f"a pickle of more than {_MOST_OPCODES} opcodes")
-        if opcode.name == "GLOBAL":
-            yield _full_name(*str(argument).split(" ", 1)), ""
-        elif opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"):
-            raise UnwantedPickleError(f"a global by opcode {opcode.name}")
-        elif isinstance(argument, str) and len(argument) <= _CODEC_NAME_LENGTH:
-            yield "", argument
+        if count == MOST_OPCODES:
+            raise ValueError(f"a pickle of more than {MOST_OPCODES} opcodes")
+        step = _STEPS.get(opcode.name)
+        if step:
+            step(machine, argument)
+        elif opcode.name not in ("PROTO", "FRAME", "STOP"):
+            machine.stack.append(argument)  # a text, a number, bytes
+    return machine.stack.pop()
 
 
-def _full_name(module: str, name: str = "") -> str:
-    """Return a global's name as Python 3 has it: pickles of protocol 2 use Python 2's."""
-    names = pickle._compat_pickle.NAME_MAPPING, pickle._compat_pickle.IMPORT_MAPPING  # type: ignore[attr-defined]
-    module, name = names[0].get((module, name), (names[1].get(module, module), name))
-    return f"{module}.{name}"
+class _Machine:
+    """The stack, the marks in it, and the memo, which a pickle's opcodes work on."""
+
+    def __init__(self, make: Make, stored: Callable[[Any], Any]) -> None:
+        self._make, self._stored = make, stored
+        self.stack: list[Any] = []
+        self._below: list[list[Any]] = []  # the stacks below each mark
+        self._memo: dict[int, Any] = {}
+
+    def mark(self, _: object) -> None:
+        self._below.append(self.stack)
+        self.stack = []
+
+    def _since_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self._below.pop()
+        return items
+
+    def pop(self, _: object) -> None:
+        if self.stack:
+            self.stack.pop()
+        else:
+            self._since_mark()
+
+    def pop_mark(self, _: object) -> None:
+        self._since_mark()
+
+    def duplicate(self, _: object) -> None:
+        self.stack.append(self.stack[-1])
+
+    def put(self, index: int | None) -> None:
+        self._memo[len(self._memo) if index is None else index] = self.stack[-1]
+
+    def get(self, index: int) -> None:
+        self.stack.append(self._memo[index])
+
+    def list_(self, _: object) -> None:
+        items = self._since_mark()
+        self.stack.append(items)
+
+    def tuple_(self, _: object) -> None:
+        items = self._since_mark()
+        self.stack.append(tuple(items))
+
+    def tuple_of(self, count: int) -> None:
+        items = [self.stack.pop() for _ in range(count)]
+        self.stack.append(tuple(reversed(items)))
+
+    def dict_(self, _: object) -> None:
+        items = self._since_mark()
+        self.stack.append({})
+        self._set(items)
+
+    def append(self, _: object) -> None:
+        self._extend([self.stack.pop()])
+
+    def extend(self, _: object) -> None:
+        self._extend(self._since_mark())
+
+    def _extend(self, items: Iterable[Any]) -> None:
+        if isinstance(self.stack[-1], list):  # what else takes items is foreign
+            self.stack[-1].extend(items)
+
+    def set_item(self, _: object) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set([key, value])
+
+    def set_items(self, _: object) -> None:
+        self._set(self._since_mark())
+
+    def _set(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict):
+            return
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if type(key) in _KEYS and not (type(key) is int and abs(key) > _MOST_INTEGER_KEY):
+                target[key] = value
+
+    def global_(self, argument: str) -> None:
+        self.stack.append(Foreign(argument.replace(" ", ".")))
+
+    def stack_global(self, _: object) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self.stack.append(Foreign(f"{module:s}.{name:s}"))
+
+    def extension(self, code: int) -> None:
+        self.stack.append(Foreign(f"copyreg extension {code}"))
+
+    def reduce(self, _: object) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.stack.append(self._make(function.name, arguments) if isinstance(function, Foreign) else Foreign("?"))
+
+    def new_object_with_names(self, _: object) -> None:
+        self.stack.pop()
+        self.reduce(None)
+
+    def object_(self, _: object) -> None:
+        kind, *arguments = self._since_mark()
+        self.stack += [kind, tuple(arguments)]
+        self.reduce(None)
+
+    def instance(self, argument: str) -> None:
+        arguments = self._since_mark()
+        self.stack += [Foreign(argument.replace(" ", ".")), tuple(arguments)]
+        self.reduce(None)
+
+    def build(self, _: object) -> None:
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Foreign):
+            self.stack[-1].state = state
+
+    def persistent(self, _: object) -> None:
+        self.stack.append(self._stored(self.stack.pop()))
+
+    def refuse(self, _: object) -> None:
+        raise ValueError("a pickle with buffers or ids of another program")
 
 
-def _grows(text: str) -> bool:
-    """Return whether `text` names a codec other than those of plain text."""
-    try:
-        return codecs.lookup(text).name not in _TEXT_ENCODINGS
-    except (LookupError, ValueError, UnicodeError):
-        return False
+_M = _Machine
+_STEPS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
+    "MARK": _M.mark,
+    "POP": _M.pop,
+    "POP_MARK": _M.pop_mark,
+    "DUP": _M.duplicate,
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _M.put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _M.get),
+    "NONE": lambda machine, _: machine.stack.append(None),
+    "NEWTRUE": lambda machine, _: machine.stack.append(True),
+    "NEWFALSE": lambda machine, _: machine.stack.append(False),
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), lambda machine, _: machine.stack.append([])),
+    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
+    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
+    **dict.fromkeys(("LIST", "FROZENSET"), _M.list_),  # sets are read as lists: items may have no hash here
+    "DICT": _M.dict_,
+    "TUPLE": _M.tuple_,
+    "TUPLE1": lambda machine, _: machine.tuple_of(1),
+    "TUPLE2": lambda machine, _: machine.tuple_of(2),
+    "TUPLE3": lambda machine, _: machine.tuple_of(3),
+    "APPEND": _M.append,
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), _M.extend),
+    "SETITEM": _M.set_item,
+    "SETITEMS": _M.set_items,
+    "GLOBAL": _M.global_,
+    "STACK_GLOBAL": _M.stack_global,
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _M.extension),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), _M.reduce),
+    "NEWOBJ_EX": _M.new_object_with_names,
+    "OBJ": _M.object_,
+    "INST": _M.instance,
+    "BUILD": _M.build,
+    "BINPERSID": _M.persistent,
+    **dict.fromkeys(("PERSID", "NEXT_BUFFER", "READONLY_BUFFER"), _M.refuse),
+}
+"""What an opcode does, by pickletools' name; one that is not here, and takes an argument, pushes it."""

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from batchcam.errors import ModelError
+from batchcam.network.affine import affine_head, affine_layer
 from batchcam.network.heads import Head, heads
+from batchcam.network.tail import ending
 from batchcam.network.target_layer import TargetLayer
 from batchcam.network.tracing import Trace, finite_trace, grid_output
 from batchcam.rules import IDENTITY_TOLERANCE
@@ -81,13 +83,20 @@ def prove(network: nn.Module, probe: Tensor, target_layer: str | None = None) ->
     trace = finite_trace(network, probe)
     found = list(heads(network, trace))
     if target_layer is None:
-        layer, head = _pooled_layer(network, trace, found)
+        try:
+            layer, head = _pooled_layer(network, trace, found)
+        except ModelError:
+            if (affine := affine_layer(network, probe, trace)) is None:
+                raise
+            layer, head = affine
         _require_grid(network, probe, layer, trace.outputs[layer.name])
         return _measured(network, trace, layer, head)
     layer = TargetLayer.parse(target_layer)
     channels = layer.grid(grid_output(network, trace, layer.name)).shape[1]
     # the logits themselves are what is pooled only where no linear layer gives them
     fitting = [head for _, head in found[1:] or found if head.weight.shape[1] == channels]
+    if not fitting and (affine_map := affine_head(network, probe, layer)):
+        fitting = [affine_map]
     if not fitting:
         last = found[-1][1]
         raise ModelError(
@@ -124,14 +133,24 @@ def _pooled_layer(network: nn.Module, trace: Trace, found: list[tuple[Tensor, He
         return max(fitting, key=lambda each: _cell_count(each[0].grid(trace.outputs[each[0].name])))
     if len(found) == 1:
         raise ModelError(
-            "no linear layer gives the network's output: CAM needs global average pooling and one linear layer at the "
-            f"end; {WAY_OUT}"
+            f"no linear layer gives the network's output{_in_the_way(network, trace)}: CAM needs global average "
+            f"pooling and one linear layer at the end; {WAY_OUT}"
         )
     raise ModelError(
         f"no module's output, averaged over space, is what the last linear layer {found[1][1].layer!r} takes: CAM "
         "needs global average pooling right before it, which VGG, AlexNet and most transformers do not have; "
         f"{WAY_OUT}"
     )
+
+
+def _in_the_way(network: nn.Module, trace: Trace) -> str:
+    """Return what the network ends in, by what it returns and by its last layer."""
+    tail = ending(trace.logits)
+    name = next((n for n in reversed(trace.outputs) if not any(network.get_submodule(n).children())), None)
+    last = f"its last layer is {name!r} ({type(network.get_submodule(name)).__name__})" if name else ""
+    said = (f"it returns what a {tail} does: let it return what enters that" if tail else "", last)
+    told = "; ".join(part for part in said if part)
+    return f" ({told})" if told else ""
 
 
 def _layer_with_mean(network: nn.Module, trace: Trace, vector: Tensor, kind: TargetLayer) -> TargetLayer | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from batchcam.errors import ModelError
+from batchcam.network.forward import forward
 
 
 @dataclasses.dataclass
@@ -34,14 +35,19 @@ def finite_trace(network: nn.Module, probe: Tensor) -> Trace:
     Raises:
         ModelError: it returns no logits (N, K), or no sample has finite ones.
     """
-    trace = _trace(network, probe)
+    trace = traced(network, probe)
     finite = torch.isfinite(trace.logits).all(1)
     if not finite.any():
         raise ModelError("the network's logits are not finite for any sample of the probe: NaN or infinity in weights?")
-    return trace if finite.all() else _trace(network, probe[finite])
+    return trace if finite.all() else traced(network, probe[finite])
 
 
-def _trace(network: nn.Module, probe: Tensor) -> Trace:
+def traced(network: nn.Module, probe: Tensor) -> Trace:
+    """Trace the network, whatever its logits are.
+
+    Raises:
+        ModelError: it returns no logits (N, K).
+    """
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
 
@@ -55,9 +61,7 @@ def _trace(network: nn.Module, probe: Tensor) -> Trace:
         return keep
 
     with _hooks(network, listen), torch.inference_mode():
-        logits = network(probe)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise ModelError("the network does not return logits of shape (N, K); wrap it with --model module:callable")
+        logits = forward(network, probe)
     return Trace((probe.shape[2], probe.shape[3]), logits, inputs, outputs)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -26,6 +28,11 @@ SIGNED_STOPS: Final = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 1
 """RGB at -1, -1/2, 0, 1/2 and 1 of the limit: also people who confuse red and green can tell the sides apart."""
 
 WHITE: Final = 255
+
+PNG_HEAD_BYTES: Final = 33  # signature and IHDR, which comes first
+SOFTWARE: Final = b"tEXtSoftware\0batchcam"
+SOFTWARE_CHUNK: Final = struct.pack(">I", len(SOFTWARE) - 4) + SOFTWARE + struct.pack(">I", zlib.crc32(SOFTWARE))
+"""What a PNG of ours says of its maker: only such ones are replaced."""
 
 
 def upsample(cams: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -255,7 +262,7 @@ def _dimmed(image: np.ndarray) -> np.ndarray:
 
 
 def write_png(image: np.ndarray) -> bytes:
-    """Return an RGB or a grey picture, uint8 (H, W, 3) or (H, W), as the bytes of a PNG file.
+    """Return an RGB or a grey picture, uint8 (H, W, 3) or (H, W), as the bytes of a PNG file that says who made it.
 
     Raises:
         ValueError: the picture has another type or shape.
@@ -268,7 +275,8 @@ def write_png(image: np.ndarray) -> bytes:
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(image))
     if not done:
         raise ValueError(f"a picture of shape {image.shape} can't be written as PNG")
-    return bytes(encoded)
+    content = bytes(encoded)
+    return content[:PNG_HEAD_BYTES] + SOFTWARE_CHUNK + content[PNG_HEAD_BYTES:]
 
 
 def require_image(image: np.ndarray) -> None:

@@ -14,6 +14,7 @@ from batchcam.errors import one_line
 from batchcam.rules import EXACT
 from batchcam.store import landing
 from batchcam.store.document import seal
+from batchcam.store.ours import claim, require_own_files
 from batchcam.store.run import Run
 from batchcam.version import version
 
@@ -76,6 +77,16 @@ def run_notes(run: Run, name: str = "the run", control: str = "") -> Iterator[st
         yield f"{name} waived the identity: its maps do not explain its logits"
 
 
+def require_place(out: Path | None, study: str, files: Iterable[str], overwrite: bool) -> None:
+    """Refuse a folder where the files of a study would replace others than its own, before the work begins.
+
+    Raises:
+        ConfigError: the message names the files.
+    """
+    if out is not None:
+        require_own_files(out, f"{study}.json", files, overwrite)
+
+
 def land_study(out: Path, study: str, layout: int, files: Mapping[str, bytes], content: Mapping[str, Any]) -> None:
     """Land the files of a study in folder `out`, over those of an earlier one; its document comes last.
 
@@ -87,6 +98,7 @@ def land_study(out: Path, study: str, layout: int, files: Mapping[str, bytes], c
         content: what the document says beside versions and the digests of the other files.
     """
     landing.make_folder(out)
+    claim(out / f"{study}.json")
     for name, data in files.items():
         landing.land(out / name, data)
     head = {

@@ -155,6 +155,14 @@ def read_digest(path: Path) -> str | None:
     return digest if whole and set(digest) <= set("0123456789abcdef") else None
 
 
+def leave_partial(path: Path) -> None:
+    """Leave an empty temporary file of `path`, as a call does that was killed before it wrote anything."""
+    try:
+        _write_synced(_partial_path(path), b"")
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
 def partials(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yield the temporary files in `folder`, each with the final name it was meant for."""
     for entry in sorted(os.scandir(folder), key=lambda e: e.name):
@@ -188,10 +196,14 @@ def _agreed_digest(path: Path, digest: str) -> str:
     return digest
 
 
+def _partial_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+
+
 @contextlib.contextmanager
 def _partial(path: Path) -> Iterator[Path]:
     """Hand out a temporary name, for a file to be written, synced and renamed; then sync the folder and clean up."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+    partial = _partial_path(path)
     try:
         try:
             yield partial

@@ -39,11 +39,13 @@ IDENTITY_FIELDS = (
     "precision",
     "method",
     "control",
+    "weights_key",
+    "architecture_options",
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
 
-ABSENT_IF_EMPTY = "dataset_code"
-"""A field that a plan has only where there is something to say."""
+NEWER_FIELDS = ("dataset_code", "weights_key", "architecture_options")
+"""Fields that a plan has only where they say something: plans and run ids of before stay as they are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Plan:
         control: which weights were replaced by random ones first, one of rules.CONTROLS.
         schema_version: what its files are written as.
         dataset_code: callable and digest of its module where a dataset is the user's code, else nothing.
+        weights_key: which of several weights of the checkpoint; "" where it holds one network's.
+        architecture_options: what torchvision's function was told, NAME=VALUE, where the checkpoint does not decide it.
     """
 
     checkpoint_sha256: str
@@ -109,6 +113,8 @@ class Plan:
     control: str = CONTROLS[0]
     schema_version: int = SCHEMA_VERSION
     dataset_code: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    weights_key: str = ""
+    architecture_options: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -160,11 +166,9 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
         content = {**dataclasses.asdict(self), "cams": str(self.cams)}
-        for name in ("class_names", "grid_size", "input_size"):
+        for name in ("class_names", "grid_size", "input_size", "architecture_options"):
             content[name] = list(content[name])
-        if not self.dataset_code:
-            del content[ABSENT_IF_EMPTY]
-        return content
+        return {name: value for name, value in content.items() if value or name not in NEWER_FIELDS}
 
     def config_text(self) -> str:
         """Return the plan as the JSON text that goes into every shard (class names are an array of their own)."""
@@ -180,8 +184,9 @@ class Plan:
             ValueError: a field is missing, unknown or of the wrong type or range.
         """
         fields = {f.name for f in dataclasses.fields(cls)}
-        if not isinstance(content, Mapping) or {*content, ABSENT_IF_EMPTY} != fields:
-            raise ValueError(f"fields of the plan differ: {sorted(map(str, {*content, ABSENT_IF_EMPTY} ^ fields))}")
+        named = set(content) if isinstance(content, Mapping) else set()
+        if odd := (named ^ fields) - (set(NEWER_FIELDS) - named):
+            raise ValueError(f"fields of the plan differ: {sorted(map(str, odd))}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         try:
             values["cams"] = CamSelection.parse(str(values["cams"]))
@@ -203,12 +208,15 @@ class Plan:
             "maps",
             "method",
             "control",
+            "weights_key",
         )
         for name in texts:
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} of the plan is not text")
         if not _is_tuple(self.class_names, str) or not self.class_names:
             raise ValueError("class_names of the plan are not texts")
+        if not _is_tuple(self.architecture_options, str):
+            raise ValueError("architecture_options of the plan are not texts")
         for name in ("sample_count", "sample_id_bytes", "batch_size", "shard_size", "channels"):
             if not _is_size(getattr(self, name)):
                 raise ValueError(f"{name} of the plan is not a positive integer")
@@ -382,7 +390,7 @@ def require_same(run: Path, existing: Plan, ours: Plan) -> None:
     differing = [f for f in {**theirs, **mine} if canonical(theirs.get(f)) != canonical(mine.get(f))]
     if not differing:
         return
-    told = ", ".join(f"{f.replace('_', ' ')} ({_difference(theirs.get(f, {}), mine.get(f, {}))})" for f in differing)
+    told = ", ".join(f"{f.replace('_', ' ')} ({_difference(theirs.get(f), mine.get(f))})" for f in differing)
     if set(differing) & set(IDENTITY_FIELDS):
         raise RunError(f"{run}: belongs to another run: {told}; choose another --out")
     raise RunError(f"{run}: was planned otherwise: {told}; leave the option out, or choose another --out")
@@ -390,6 +398,10 @@ def require_same(run: Path, existing: Plan, ours: Plan) -> None:
 
 def _difference(there: object, here: object) -> str:
     """Return two values as people read them; of two tables the entries that differ."""
+    if there is None and isinstance(here, Mapping):
+        there = {}
+    if here is None and isinstance(there, Mapping):
+        here = {}
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         names = [n for n in {**there, **here} if canonical(there.get(n)) != canonical(here.get(n))]
         return ", ".join(f"{n} {_short(there.get(n))} there, {_short(here.get(n))} here" for n in names)

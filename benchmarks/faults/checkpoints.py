@@ -27,7 +27,7 @@ CLAIM = 2**33
 JUDGE = """
     import json, pathlib, resource, sys, time
     from batchcam.network.checkpoint import load_checkpoint
-    from batchcam.network.model import network_for
+    from batchcam.network.model import load_network
     from batchcam.data.preprocessing import Preprocessing
     from batchcam.errors import BatchcamError
     resource.setrlimit(resource.RLIMIT_CPU, (600, 600))
@@ -35,9 +35,13 @@ JUDGE = """
         before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         try:
             loaded = load_checkpoint(path)
-            network_for(loaded.architecture or "resnet18", loaded.state, "it")
-            Preprocessing.from_dict(loaded.preprocessing or {})
-            said = None
+            own = {k: v.tolist() for k, v in loaded.state.items()} == {"fc.weight": [[1, 1]] * 4}
+            if own and "beside" in path.name:
+                said = "loaded, as it should"
+            else:
+                load_network(loaded.architecture or "resnet18", loaded.state, "it")
+                Preprocessing.from_dict(loaded.preprocessing or {})
+                said = None
         except BatchcamError as error:
             said = str(error)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
@@ -83,8 +87,8 @@ def saved(content: object, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def code(canary: Path) -> dict[str, bytes]:
-    """Return checkpoints that would touch `canary`, or call something that torch allows and nobody needs."""
+def attacks(canary: Path) -> dict[str, Call]:
+    """Return calls that would touch `canary`, or do something that torch allows and nobody needs."""
     import builtins
     import codecs
     import runpy
@@ -93,7 +97,7 @@ def code(canary: Path) -> dict[str, bytes]:
     import webbrowser
 
     touch = f"open({str(canary)!r}, 'w')"
-    calls = {
+    return {
         "os.system": Call(os.system, f"touch {canary}"),
         "subprocess": Call(subprocess.check_call, ["touch", str(canary)]),
         "eval": Call(eval, touch),
@@ -111,7 +115,11 @@ def code(canary: Path) -> dict[str, bytes]:
         "bytearray": Call(bytearray, 10**12),
         "hex codec": Call(codecs.encode, b"ab", "hex"),
     }
-    bodies = {name: {"model": call} for name, call in calls.items()}
+
+
+def code(canary: Path) -> dict[str, bytes]:
+    """Return checkpoints that would make these calls where their weights should be."""
+    bodies = {name: {"model": call} for name, call in attacks(canary).items()}
     made = {f"{name}, zip": around(pickle.dumps(body, 2)) for name, body in bodies.items()}
     made |= {f"{name}, legacy": legacy(pickle.dumps(body, 2)) for name, body in bodies.items()}
     made |= {f"{name}, bare": pickle.dumps(body, 2) for name, body in bodies.items()}
@@ -150,6 +158,101 @@ def opcodes() -> dict[str, bytes]:
     }
     made = {f"{name}, zip": around(body) for name, body in bodies.items()}
     return made | {f"{name}, legacy": legacy(body) for name, body in bodies.items()}
+
+
+class Stateful:
+    """Pickles into an object that would restore itself by code of its own."""
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"command": "touch"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        raise AssertionError("restored")
+
+
+def beside(canary: Path) -> dict[str, bytes]:
+    """Return checkpoints of good weights beside something hostile, which is to be passed over, or refused."""
+    good = zipfile.ZipFile(io.BytesIO(saved({"model": {"fc.weight": torch.ones(4, 2)}})))
+    head, values = good.read("archive/data.pkl")[:-1], good.read("archive/data/0")
+
+    def entry(body: bytes) -> bytes:
+        pickled = head + b"X\x05\x00\x00\x00other" + body + b"s."
+        return zipped({"data.pkl": pickled, "byteorder": b"little", "data/0": values, "version": b"3\n"})
+
+    def call(name: str, arguments: bytes) -> bytes:
+        return b"c" + name.replace("/", "\n").encode() + b"\n" + arguments + b"R"
+
+    objects: dict[str, object] = {
+        **attacks(canary),
+        "restores itself": Stateful(),
+        "a class": Stateful,
+        "a function": os.system,
+    }
+    made = {f"{n}, protocol {p}": entry(pickle.dumps(o, p)[2:-1]) for n, o in objects.items() for p in (2, 4)}
+    number = {n: b"\x8a\x08" + n.to_bytes(8, "little") for n in (CLAIM, 2**62)}
+    million, memo = b"(" + b"K\x01" * 10**6 + b"lq\xff", b"h\xff"
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x00%sX\x03\x00\x00\x00cpu%stQ"
+    laughs = b"(K\x01lq\xff" + b"0(" + b"(" + b"h\xff" * 10 + b"lq\xff" * 1
+    deep = b")" + b"\x85" * 300_000
+    colliding = b"".join(b"\x8a\x0a" + (i * (2**61 - 1)).to_bytes(10, "little") + b"N" for i in range(1, 100_000))
+    tensor = "torch._utils/_rebuild_tensor_v2"
+    one = storage % (b"0", b"K\x08")
+    bodies = {
+        "deep tuple": deep,
+        "deep tuple as a key": b"}" + deep + b"K\x01s",
+        "deep tuple as a storage's name": storage.replace(b"X\x01\x00\x00\x00%s", deep) % b"K\x01",
+        "deep lists": b"]" * 200_000 + b"a" * 199_999,
+        "lists that multiply": laughs + b"l",
+        "itself": b"}q\xffX\x01\x00\x00\x00ah\xffs",
+        "object that is its own state": b"cmine\nThing\n)\x81q\xffh\xffb",
+        "keys of one hash": b"}(" + colliding + b"u",
+        "keys without a hash": b"}]K\x01s",
+        "size of a million, many times": million + b"0" + (call("torch/Size", memo + b"\x85") + b"0") * 1000 + b"N",
+        "pairs, many times": b"("
+        + b"K\x01K\x02\x86" * 10**5
+        + b"lq\xff0"
+        + (call("collections/OrderedDict", memo + b"\x85") + b"0") * 1000
+        + b"N",
+        "set of a million, many times": million + b"0" + (call("builtins/set", memo + b"\x85") + b"0") * 1000 + b"N",
+        "text doubled": call("_codecs/encode", b"X\x02\x00\x00\x00abX\x03\x00\x00\x00hex\x86"),
+        "bytearray of 8 GB": call("builtins/bytearray", number[CLAIM] + b"\x85"),
+        "FloatTensor of 32 GB": call("torch/FloatTensor", number[CLAIM] + b"\x85"),
+        "storage of 32 GB": storage % (b"0", number[CLAIM]),
+        "storage that is not there": storage % (b"7", b"K\x01"),
+        "storage outside": storage.replace(b"\x01\x00\x00\x00%s", b"\x0c\x00\x00\x00../../canary") % b"K\x01",
+        "storage of a text's length": storage % (b"0", b"X\x03\x00\x00\x00abc"),
+        "no storage": b"(X\x06\x00\x00\x00moduleq\xfftQ",
+        "id in text": b"Pcanary\n",
+        "tensor beyond its values": call(tensor, b"(" + one + b"K\x04K\x08\x85K\x01\x85\x89Nt"),
+        "tensor before its values": call(tensor, b"(" + one + b"J\xff\xff\xff\xffK\x02\x85K\x01\x85\x89Nt"),
+        "tensor of 2^62": call(tensor, b"(" + one + b"K\x00" + number[2**62] + b"\x85K\x00\x85\x89Nt"),
+        "tensor of a million axes": million
+        + b"\x85"
+        + b"0"
+        + call(tensor, b"(" + one + b"K\x00" + memo * 2 + b"\x89Nt"),
+        "tensor of the same values": call(tensor, b"(" + one + b"K\x00K\x08\x85K\x01\x85\x89Nt"),
+        "hooks": call(tensor, b"(" + one + b"K\x00K\x08\x85K\x01\x85\x89cos\nsystem\nt"),
+        "part of torch by a dtype's name": call(
+            "torch._utils/_rebuild_tensor_v3", b"(" + one + b"K\x00K\x08\x85K\x01\x85\x89Nctorch\n_dynamo\nt"
+        ),
+        "any function through a type": call("torch._tensor/_rebuild_from_type_v2", b"(cos\nsystem\nN)Nt"),
+        "parameter of a call": call("torch._utils/_rebuild_parameter", b"(cos\nsystem\n\x89Nt"),
+        "state of a torch function": b"ctorch._utils\n_rebuild_tensor_v2\n}X\x08\x00\x00\x00__code__Nsb",
+        "state of a class": b"ctorch.nn.parameter\nParameter\n(N}X\x08\x00\x00\x00__init__cos\nsystem\nstb",
+        "bytes in the pickle": call("torch.storage/_load_from_bytes", b"C\x05abcde\x85"),
+        "OBJ": b"(cos\nsystem\nX\x04\x00\x00\x00trueo",
+        "INST": b"(X\x04\x00\x00\x00trueios\nsystem\n",
+        "extension": b"\x82\x01",
+        "name of a megabyte": b"c" + b"x" * 2**20 + b"\nname\n",
+        "name of control characters": b"X\x02\x00\x00\x00os\x8c\x07\x1b[2J\n\r.\x93",
+        "a call of a number": b"K\x01)R",
+        "a call without a tuple": b"cos\nsystem\nNR",
+        "number of a hundred thousand digits": b"\x8b" + (10**5).to_bytes(4, "little") + b"\x7f" * 10**5,
+        "memo of 2^31": b"Nr\xff\xff\xff\x7f",
+        "buffer": b"\x97",
+        "objects by the million": b"cmine\nThing\nq\xff0" + b"h\xff)\x81" * 10**6 + b"0" * (10**6 - 1),
+    }
+    return made | {name: entry(body) for name, body in bodies.items()}
 
 
 def claims() -> dict[str, bytes]:
@@ -303,8 +406,8 @@ def hostile_checkpoints(bench: Bench) -> Outcome:
     )
     canary = bench.folder / "canary"
     groups = [
-        (code(canary), ".pth"), (opcodes(), ".pth"), (claims(), ".pth"), (archives(), ".pth"),
-        (descriptions(), ".pth"), (safetensors(), ".safetensors"),
+        (code(canary), ".pth"), (opcodes(), ".pth"), (beside(canary), "-beside.pth"), (claims(), ".pth"),
+        (archives(), ".pth"), (descriptions(), ".pth"), (safetensors(), ".safetensors"),
     ]  # fmt: skip
     cases = [(name, content, suffix) for made, suffix in groups for name, content in made.items()]
     cases = cases[:: 1 if not bench.quick else 12]

@@ -26,7 +26,7 @@ def other_commands(bench: Bench) -> dict[str, Command]:
     commands: dict[str, Command] = {
         "train": lambda out: [
             "train", few, "--out", out / "model.pth", "--arch", "shufflenet_v2_x0_5", "--epochs", 2, "-b", 3,
-            "--preprocess", "seed", "--image-size", 32, "--val-fraction", 0.4,
+            "--preprocess", "stl10", "--image-size", 32, "--val-fraction", 0.4,
             "-j", 0, "--threads", 1, "--device", "cpu", "-q",
         ],
         "export png": export("png"),

@@ -132,7 +132,7 @@ def test_pickle_bomb_as_checkpoint_runs_nothing(capsys, images, tmp_path, kind):
 
 def plain_checkpoint(path: Path, state: dict[str, torch.Tensor]) -> list[str]:
     torch.save(state, path)
-    return ["--arch", "resnet18", "--preprocess", "seed"]
+    return ["--arch", "resnet18", "--preprocess", "stl10"]
 
 
 def test_missing_and_extra_keys_are_named(capsys, images, tmp_path):
@@ -171,7 +171,7 @@ def test_vgg_is_refused_for_want_of_global_average_pooling(capsys, images, tmp_p
 
     torch.save(small_vgg.build().state_dict(), tmp_path / "vgg.pth")
     words = explain_words(tmp_path / "vgg.pth", images, tmp_path / "run")
-    expect(capsys, [*words, "--model", "small_vgg:build", "--preprocess", "seed"], 1, "global average pooling")
+    expect(capsys, [*words, "--model", "small_vgg:build", "--preprocess", "stl10"], 1, "global average pooling")
     assert not (tmp_path / "run").exists()
 
 
@@ -533,7 +533,7 @@ def test_a_model_named_by_its_file_is_told_how_to_name_it(capsys, images, tmp_pa
 def test_what_runs_a_network_again_asks_for_the_runs_own_model(capsys, images, tmp_path):
     weights = tmp_path / "a.pth"
     torch.save(seeded(GapNetwork).state_dict(), weights)
-    words = [*explain_words(weights, images, tmp_path / "run"), "--preprocess", "seed", "-q"]
+    words = [*explain_words(weights, images, tmp_path / "run"), "--preprocess", "stl10", "-q"]
     assert run(capsys, *words, "--model", NETWORK)[0] == 0
     again = ["--checkpoint", weights, "--data", images, "--device", "cpu"]
     for command in (["verify", tmp_path / "run", "--recompute", 1], ["faithfulness", tmp_path / "run"]):

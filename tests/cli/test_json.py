@@ -67,7 +67,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("json")
     write_images(root / "data")
     model, data, run = root / "model.pth", root / "data", root / "run"
-    train = ("--epochs", 1, "--arch", "shufflenet_v2_x0_5", "--preprocess", "seed", "--image-size", 64, *COMPUTE)
+    train = ("--epochs", 1, "--arch", "shufflenet_v2_x0_5", "--preprocess", "stl10", "--image-size", 64, *COMPUTE)
     boxes = ("--annotations", root / "boxes.csv")
     again = ("--checkpoint", model, "--data", data)
     found = {
@@ -109,7 +109,8 @@ KEYS = {
     "explain": """
         (run, run_id, samples, shards, unreadable, seconds, complete, merged(totals(samples, labelled, correct,
         accuracy, status(unreadable, non finite, constant map, no positive evidence), largest_identity_residual),
-        findings, shards, bytes), dry_run, to_do_samples, to_do_shards, to_do_bytes, exit_code)
+        findings, shards, bytes), dry_run, to_do_samples, to_do_shards, to_do_bytes, run_shards, task, task_from,
+        left_to_others, exit_code)
     """,
     "merge": """
         (totals(samples, labelled, correct, accuracy, status(unreadable, non finite, constant map, no positive
@@ -124,7 +125,8 @@ KEYS = {
         preprocessing(image_size, interpolation, mean, resize, std), precision, architecture, identity, sample_count,
         sample_id_bytes, batch_size, shard_size, cams, maps, channels, grid_size, input_size, method, control,
         schema_version), run_id, origin(class_names_from, command, created, folder, host, job, options(cams,
-        classifier(arch, checkpoint, class_names, image_size, label_kind, mean, model, preprocess, resize, std),
+        classifier(arch, arch_option, checkpoint, class_names, crop_pct, fit, image_size, interpolation, label_kind,
+        mean, model, preprocess, resize, std, weights_key),
         compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control, data,
         dry_run, identity, maps, max_unreadable, method, out, quiet, retry_unreadable, shard_size, target_layer, task,
         time_limit_s), pid, remarks, restarts, user), shards_landed, shards, lost_shards, totals(accuracy, correct,
@@ -132,9 +134,8 @@ KEYS = {
         unreadable)),
         classes[(name, labelled, correct, predicted, left_out)], tasks[(device, host, images_per_s, job, outcome, pid,
         restarts, samples, seconds, seconds_explaining, seconds_landing, seconds_storing, seconds_waiting_for_images,
-        shards,
-        started, task, threads, unreadable, user, versions(batchcam, compressor, h5py, hdf5, numpy, python, torch,
-        torchvision), workers, written)], notes, unreadable, exit_code)
+        shards, started, task, task_from, threads, unreadable, user, versions(batchcam, compressor, h5py, hdf5, numpy,
+        python, torch, torchvision), workers, written)], notes, unreadable, exit_code)
     """,
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,

@@ -38,7 +38,16 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
 MORE = {("export", "palette"): {"to": "png"}}
 """What an option needs besides."""
 
-WRITTEN = {"TIME": "90s", "N|HxW": "32x48", "R,G,B": "0.25,0.5,1", "SELECTION": "topk:3", "HxW": "8x16", "A B": "a b"}
+WRITTEN = {
+    "HEX": "0" * 64,
+    "PRESET": "imagenet",
+    "TIME": "90s",
+    "N|HxW": "32x48",
+    "R,G,B": "0.25,0.5,1",
+    "SELECTION": "topk:3",
+    "HxW": "8x16",
+    "A B": "a b",
+}
 """What people write for what the help calls so."""
 
 

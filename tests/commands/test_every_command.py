@@ -349,7 +349,7 @@ def test_render_finds_a_sample_by_its_id(made: Callable[[str], Made], tmp_path: 
 
 # training
 
-TRAIN = ("--epochs", 1, "--arch", "shufflenet_v2_x0_5", "--preprocess", "seed", "--image-size", 32, *COMPUTE)
+TRAIN = ("--epochs", 1, "--arch", "shufflenet_v2_x0_5", "--preprocess", "stl10", "--image-size", 32, *COMPUTE)
 
 
 @pytest.mark.parametrize(

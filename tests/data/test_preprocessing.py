@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision import transforms
+from torchvision.models import get_model_weights, get_weight, list_models
 
-from batchcam.data.preprocessing import INTERPOLATIONS, PRESETS, Preprocessing
+from batchcam.config import INTERPOLATIONS, Classifier
+from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
 from batchcam.errors import ConfigError
 from batchcam.images.decoding import UnreadableImageError
 
@@ -105,7 +109,7 @@ def test_a_needle_is_refused_before_it_is_enlarged(monkeypatch: pytest.MonkeyPat
 
 def test_normalise_equals_totensor_and_normalize_bit_for_bit() -> None:
     images = [photo(12, 16) for _ in range(2)] + [Image.fromarray(np.arange(576, dtype=np.uint8).reshape(12, 16, 3))]
-    for preprocessing in (PRESETS["imagenet"], PRESETS["seed"], Preprocessing(None, (1, 1), (0.1, 0.2, 0.3), HALF)):
+    for preprocessing in (PRESETS["imagenet"], PRESETS["stl10"], Preprocessing(None, (1, 1), (0.1, 0.2, 0.3), HALF)):
         chain = transforms.Compose([transforms.ToTensor(), transforms.Normalize(preprocessing.mean, preprocessing.std)])
         expected = torch.stack([chain(image) for image in images])
         batch = torch.stack([transforms.functional.pil_to_tensor(image) for image in images])
@@ -141,7 +145,7 @@ def test_normalise_on_a_gpu_equals_the_cpu() -> None:
 @pytest.mark.parametrize("batch", [torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(1, 3, 4, 4)])
 def test_normalise_refuses_what_is_no_uint8_batch(batch: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
-        PRESETS["seed"].normalise(batch)
+        PRESETS["stl10"].normalise(batch)
 
 
 @pytest.mark.parametrize(
@@ -178,3 +182,84 @@ def test_from_dict_refuses_what_cannot_be_meant(change: dict[str, object], messa
 def test_from_dict_names_missing_keys() -> None:
     with pytest.raises(ConfigError, match="missing key resize, image_size, mean, std"):
         Preprocessing.from_dict({})
+
+
+def asked(**options: Any) -> Preprocessing | None:
+    return chosen_preprocessing(Classifier("a.pth", **options))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ResNet50_Weights.IMAGENET1K_V1",
+        "ResNet50_Weights.IMAGENET1K_V2",
+        "EfficientNet_B0_Weights.IMAGENET1K_V1",  # bicubic
+        "Inception_V3_Weights.IMAGENET1K_V1",  # 299
+        "ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1",  # nothing to crop
+        "Swin_T_Weights.DEFAULT",
+    ],
+)
+@pytest.mark.parametrize("size", [(500, 375), (333, 400)])
+def test_named_weights_are_preprocessed_as_torchvision_does_it_for_them(name: str, size: tuple[int, int]) -> None:
+    preprocessing = asked(preprocess=name)
+    assert preprocessing
+    ours = preprocessing.normalise(preprocessing.apply(photo(*size))[0][None])[0]
+    assert torch.equal(ours, get_weight(name).transforms()(photo(*size)))
+
+
+def test_the_preprocessing_of_all_of_torchvisions_classifiers_can_be_named() -> None:
+    classifiers = [name for name in list_models() if "/" not in name and not name.startswith("quantized")]
+    names = [str(weights) for name in classifiers for weights in get_model_weights(name)]
+    names = [name for name in names if hasattr(get_weight(name).transforms(), "crop_size") and "Video" not in name]
+    assert len(names) > 100
+    for name in names:
+        said, found = get_weight(name).transforms(), asked(preprocess=name)
+        assert found
+        sizes = (tuple(said.resize_size), (said.crop_size[0], said.crop_size[-1]))
+        numbers = (tuple(said.mean), tuple(said.std), said.interpolation.value)
+        assert (found.resize, found.image_size, found.mean, found.std, found.interpolation) == (*sizes, *numbers)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ResNet50_Weights.IMAGENET1K_V9", "ResNet51_Weights.DEFAULT", "DeepLabV3_ResNet50_Weights.DEFAULT"],
+)
+def test_weights_that_torchvision_has_not_or_that_classify_no_images_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--preprocess {re.escape(name)}: torchvision has no classifier's weights"):
+        asked(preprocess=name)
+
+
+@pytest.mark.parametrize(
+    ("size", "share", "resized"), [(224, 0.875, 256), (224, 0.9, 248), (299, 0.95, 314), (224, 1, 224)]
+)
+def test_crop_pct_resizes_as_timm_does_it(size: int, share: float, resized: int) -> None:
+    found = asked(preprocess="imagenet", image_size=size, crop_pct=share)
+    assert found
+    assert (found.resize, found.image_size) == ((resized,), (size, size))
+
+
+def test_an_option_counts_more_than_what_is_named() -> None:
+    found = asked(preprocess="ResNet50_Weights.IMAGENET1K_V2", interpolation="bicubic", mean=0.5)
+    assert found
+    assert (found.resize, found.interpolation, found.mean) == ((232,), "bicubic", HALF)
+    stretched = asked(preprocess="imagenet", fit="stretch")
+    assert stretched
+    assert (stretched.resize, stretched.image_size) == ((224, 224), (224, 224))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_pct": 0.9, "resize": 256}, "--resize and --crop-pct exclude each other"),
+        ({"crop_pct": 0.9, "fit": "stretch"}, "--crop-pct and --fit stretch exclude each other"),
+        ({"resize": 256, "fit": "stretch"}, "--resize and --fit stretch exclude each other"),
+        ({"crop_pct": 1.1}, "--crop-pct 1.1: must be "),
+        ({"crop_pct": 0.9, "image_size": "224x256"}, "--crop-pct 0.9: the input, 224x256, is no square"),
+        ({"interpolation": "cubic"}, "--interpolation cubic: choose one of nearest, bilinear, bicubic"),
+        ({"fit": "pad"}, "--fit pad: choose one of crop, stretch"),
+        ({"preprocess": "seed"}, "--preprocess seed: choose one of imagenet, stl10"),
+    ],
+)
+def test_preprocessing_with_two_readings_or_none_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        asked(**{"preprocess": "imagenet", **options})

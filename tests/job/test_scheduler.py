@@ -8,24 +8,93 @@ import time
 import pytest
 
 from batchcam.errors import ConfigError
-from batchcam.job.scheduler import Share, share, utc_now, whereabouts
+from batchcam.job.scheduler import Share, local_rank, share, utc_now, whereabouts
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
+BATCH = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "4", "SLURM_GTIDS": "0"}
+STEP = BATCH | {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "3", "SLURM_LOCALID": "3"}
+"""What Slurm 22.05 sets in a batch script, and in a step of srun."""
+
+INTERACTIVE = str(2**32 - 6)
 
 
 @pytest.mark.parametrize(
-    ("task", "environment", "expected"),
+    ("task", "environment", "expected", "source"),
     [
-        (None, {}, Share(0, 1)),
-        ("2/5", {}, Share(2, 5)),
-        (None, {"RANK": "1", "WORLD_SIZE": "4"}, Share(1, 4)),
-        (None, {"SLURM_PROCID": "3", "SLURM_NTASKS": "8"}, Share(3, 8)),
-        (None, {"RANK": "1", "WORLD_SIZE": "4", "SLURM_PROCID": "3", "SLURM_NTASKS": "8"}, Share(1, 4)),
-        ("0/2", {"RANK": "1", "WORLD_SIZE": "4"}, Share(0, 2)),
-        (None, {"RANK": "1"}, Share(0, 1)),
-        (None, {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "2"}, Share(0, 1)),
+        (None, {}, Share(0, 1), ""),
+        ("2/5", {}, Share(2, 5), "--task"),
+        ("0/2", TORCHRUN | STEP, Share(0, 2), "--task"),
+        ("0/2", {"BATCHCAM_TASK": "0/2"}, Share(0, 2), "BATCHCAM_TASK"),
+        ("1/2", {"BATCHCAM_TASK": "0/2"}, Share(1, 2), "--task"),
+        (None, TORCHRUN, Share(1, 4), "RANK/WORLD_SIZE"),
+        (None, STEP, Share(3, 8), "SLURM_PROCID/SLURM_STEP_NUM_TASKS"),
+        (None, BATCH | {"SLURM_STEP_ID": "12"}, Share(0, 4), "SLURM_PROCID/SLURM_NTASKS"),
+        (None, TORCHRUN | STEP, Share(1, 4), "RANK/WORLD_SIZE"),
+        (None, STEP | {"PMI_RANK": "3", "PMI_SIZE": "8"}, Share(3, 8), "SLURM_PROCID/SLURM_STEP_NUM_TASKS"),
+        (None, STEP | {"RANK": "0", "WORLD_SIZE": "2"}, Share(3, 8), "SLURM_PROCID/SLURM_STEP_NUM_TASKS"),
+        (None, TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"}, Share(0, 1), "RANK/WORLD_SIZE"),
     ],
 )
-def test_share_comes_from_the_task_then_torchrun_then_srun(task, environment, expected):
-    assert share(task, environment) == expected
+def test_share_is_what_the_user_or_what_started_this_process_says(task, environment, expected, source):
+    given = share(task, environment)
+    assert (given, given.source, given.remark) == (expected, source, "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "names"),
+    [
+        (BATCH, "SLURM_PROCID/SLURM_NTASKS are 0/4"),
+        (BATCH | {"SLURM_STEP_ID": "batch"}, "SLURM_PROCID/SLURM_NTASKS are 0/4"),
+        (BATCH | {"SLURM_STEP_ID": INTERACTIVE, "SLURM_STEP_NUM_TASKS": "1"}, "SLURM_PROCID/SLURM_NTASKS are 0/4"),
+        ({"RANK": "1", "WORLD_SIZE": "4"}, "RANK/WORLD_SIZE are 1/4"),
+        ({"RANK": "1", "WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": ""}, "RANK/WORLD_SIZE are 1/4"),
+        (
+            {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"},
+            "OMPI_COMM_WORLD_RANK/OMPI_COMM_WORLD_SIZE are 0/2",
+        ),
+        (STEP | {"PMI_RANK": "0", "PMI_SIZE": "32"}, "PMI_RANK/PMI_SIZE are 0/32"),  # srun started mpirun
+    ],
+)
+def test_variables_that_started_no_process_are_no_share_and_are_told(environment, names):
+    given = share(None, environment)
+    assert given == Share(0, 1)
+    assert given.remark.startswith(f"{names}, but neither torchrun nor srun started this process as one of several")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "1"},
+        {"RANK": "1", "TORCHELASTIC_RUN_ID": "none"},
+        {"WORLD_SIZE": "4", "RANK": ""},
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"},  # a shell of salloc
+        {"SLURM_STEP_ID": "0", "SLURM_PROCID": "1"},
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"},
+        {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "2"},
+        {"RANK": "admiral", "WORLD_SIZE": "large"},
+    ],
+)
+def test_half_a_share_and_a_share_of_one_are_the_whole_without_a_word(environment):
+    given = share(None, environment)
+    assert (given, given.remark) == (Share(0, 1), "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "rank"),
+    [
+        ({}, 0),
+        (TORCHRUN, 1),
+        (TORCHRUN | STEP, 1),
+        (STEP, 3),
+        (STEP | {"SLURM_LOCALID": "x"}, 0),
+        ({"LOCAL_RANK": "2"}, 0),
+        (STEP | {"LOCAL_RANK": "2"}, 3),
+        (BATCH | {"SLURM_LOCALID": "5"}, 0),
+        ({**TORCHRUN, "WORLD_SIZE": ""}, 0),
+    ],
+)
+def test_rank_on_this_machine_comes_from_what_gave_the_share(environment, rank):
+    assert local_rank(environment) == rank
 
 
 @pytest.mark.parametrize(
@@ -37,8 +106,8 @@ def test_task_that_is_no_share_is_refused(task):
 
 
 def test_schedulers_variables_that_are_no_share_are_refused_by_their_name():
-    with pytest.raises(ConfigError, match="SLURM_PROCID/SLURM_NTASKS 8/8"):
-        share(None, {"SLURM_PROCID": "8", "SLURM_NTASKS": "8"})
+    with pytest.raises(ConfigError, match="SLURM_PROCID/SLURM_STEP_NUM_TASKS 8/8"):
+        share(None, STEP | {"SLURM_PROCID": "8"})
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])

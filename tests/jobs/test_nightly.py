@@ -113,6 +113,26 @@ def test_a_second_start_on_the_same_day_does_nothing(fake, runs):
     assert contents(runs) == before
 
 
+@pytest.mark.parametrize("day", ["", "Tue Nov 24", "2026-11-24 02:30", "Welcome\n2026-11-24"])
+def test_a_date_that_is_none_starts_no_night(fake, runs, day):
+    fake.set_date(day)
+    code, _, told = night(fake, runs)
+    assert (code, fake.calls()) == (1, [])
+    assert "`date +%F` says" in told
+
+
+@pytest.mark.parametrize("said", ["", "echo cannot; exit 1", "echo ready"])
+def test_a_digest_that_is_none_finishes_no_night(fake, runs, tmp_path, said):
+    weights = tmp_path / "my model.pth"
+    weights.write_bytes(b"monday")
+    words = ["nightly.sh", weights, "my photos", runs]
+    assert fake.run(*words)[0] == 0
+    (fake.folder / "sha256sum").write_text(f"#!/bin/sh\n{said}\n")
+    (fake.folder / "sha256sum").chmod(0o755)
+    code, _, told = fake.run(*words)
+    assert (code, f"cannot read {weights}" in told) == (1, True)
+
+
 def test_a_second_start_with_another_checkpoint_says_that_the_day_is_taken(fake, runs, tmp_path):
     weights = tmp_path / "my model.pth"
     weights.write_bytes(b"monday")

@@ -230,7 +230,7 @@ def test_real_versions_are_trained_on_after_a_signal_promoted_and_refused(tmp_pa
     learn, test = photos(tmp_path / "to learn", 0), photos(tmp_path / "to test", 1)
 
     def start(version: str, *more: str) -> subprocess.Popen[str]:
-        options = ["--preprocess", "seed", "--image-size", "32", "-b", "8", "--epochs", "3"]
+        options = ["--preprocess", "stl10", "--image-size", "32", "-b", "8", "--epochs", "3"]
         words = [JOBS / "retrain.sh", "--max-flips", "5", learn, test, models / version, *options, *more]
         return subprocess.Popen(words, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

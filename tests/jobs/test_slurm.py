@@ -103,10 +103,36 @@ def test_task_asks_for_another_go_when_it_helps_and_nobody_cancelled_it(pretend,
     assert calls.count("scontrol requeue 7_3") == asks
 
 
+ARRAY = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "9", "EXPLAIN_TASKS": "8"}
+
+SECOND_TIME = 'if [ ! -e asked-$(basename "$0") ]; then touch asked-$(basename "$0"); exit 1; fi; '
+"""A program that fails at first, as while slurmctld restarts."""
+
+
+@pytest.mark.parametrize(
+    ("squeue", "scontrol", "asks", "requests"),
+    [
+        (f"{SECOND_TIME} echo RUNNING", "", 2, 1),
+        (f"{SECOND_TIME} echo COMPLETING", "", 2, 0),
+        ("echo RUNNING", f"{SECOND_TIME} true", 1, 2),
+        ("echo 'Welcome to Cluster 5'; echo; echo RUNNING", "", 1, 1),
+        ("echo RUNNING; echo 'maintenance on Monday'", "", 1, 1),
+        ("echo 'slurm_load_jobs error: Socket timed out'; exit 1", "", 20, 0),
+        ("exit 1", "", 20, 0),
+    ],
+    ids=["slow", "slow-and-cancelled", "slow-requeue", "banner", "footer", "gone", "silent"],
+)
+def test_task_asks_slurm_again_and_takes_no_banner_for_an_answer(pretend, squeue, scontrol, asks, requests):
+    programs = {"srun": "exit 75", "squeue": squeue, "scontrol": scontrol, "sleep": ""}
+    done, calls = pretend("explain.sbatch", "m.pth", "photos", "run", programs_do=programs, **ARRAY)
+    assert done == 75
+    assert sum(call.startswith("squeue") for call in calls) == asks
+    assert sum(call.startswith("scontrol") for call in calls) == requests
+
+
 @pytest.mark.parametrize("missing", ["SLURM_ARRAY_TASK_ID", "EXPLAIN_TASKS"])
 def test_task_without_a_number_or_a_count_is_refused(pretend, missing):
-    environment = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "9", "EXPLAIN_TASKS": "8"}
-    del environment[missing]
+    environment = {name: value for name, value in ARRAY.items() if name != missing}
     done, calls = pretend("explain.sbatch", "m.pth", "photos", "run", programs_do={"srun": ""}, **environment)
     assert done != 0
     assert not calls
@@ -165,7 +191,7 @@ def test_dry_run_prints_the_lines_for_sbatch_and_submits_nothing(tmp_path):
     explained, finished = map(shlex.split, said)
     assert explained == [
         "sbatch", "--parsable", "--array=0-5%2", "--export=ALL,EXPLAIN_TASKS=6,EXPLAIN_STAGE=1", "--gpus-per-task=1",
-        "--time=60", str(JOBS / "explain.sbatch"), "m.pth", "my photos", "run", "-b", "8",
+        "--time=60", str(JOBS / "explain.sbatch"), "m.pth", "my photos", "run", "--device", "cuda", "-b", "8",
     ]  # fmt: skip
     assert finished == [
         "sbatch", "--parsable", "--kill-on-invalid-dep=yes", "--dependency=afterok:EXPLAIN",
@@ -191,6 +217,69 @@ def test_submission_that_can_not_be_meant_is_refused(words, tmp_path):
     done = subprocess.run([JOBS / "submit.sh", "--dry-run", *words], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("submit.sh: ")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "echo 41",
+        "echo '41;cluster'",
+        "echo Welcome; echo '  3 reservations'; echo; echo 41",
+        "echo 2026; echo 41",
+        "echo 41; echo 'Estimated cost: 12 units'",
+        r"printf '41\r\n'",
+        "echo Submitted batch job 41",
+    ],
+)
+def test_id_of_a_job_is_found_in_whatever_sbatch_prints(pretend, said, capfd):
+    done, calls = pretend("submit.sh", "m.pth", "photos", "run", programs_do={"sbatch": said})
+    assert (done, capfd.readouterr().out) == (0, "explain 41\nfinish 41\n")
+    assert " --dependency=afterok:41 " in calls[1]
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("", 1),
+        ("echo queue closed", 1),
+        ("echo job 41 accepted", 1),
+        ("echo 41 42", 1),
+        ("echo 41x", 1),
+        ("echo 41; exit 5", 5),
+    ],
+)
+def test_submission_ends_with_what_sbatch_said_where_no_job_id_is_in_it(pretend, said, code, capfd):
+    done, calls = pretend("submit.sh", "m.pth", "photos", "run", programs_do={"sbatch": said})
+    assert (done, len(calls)) == (code, 1)
+    told = capfd.readouterr().err
+    assert told.startswith("submit.sh: no job id for explain: sbatch ended with exit code ")
+    assert said.removeprefix("echo ").partition(";")[0] in told
+
+
+def test_scripts_are_found_where_cd_prints_and_by_a_link(tmp_path):
+    (tmp_path / "submit").symlink_to(JOBS / "submit.sh")
+    words = ["--dry-run", "m.pth", "photos", "run"]
+    environment = {**os.environ, "CDPATH": str(JOBS.parent)}
+    for script in ("jobs/submit.sh", tmp_path / "submit"):
+        done = subprocess.run(["bash", script, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert str(JOBS / "explain.sbatch") in shlex.split(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("scontrol", "code", "told"),
+    [
+        ("echo 'Welcome'; echo 'JobId=41 JobState=COMPLETED Reason=None ExitCode=0:0'", 0, ""),
+        (f"{SECOND_TIME} echo 'JobId=41 JobState=FAILED Reason=None ExitCode=3:0'", 3, ""),
+        ("echo 'JobId=41 JobState=NODE_FAIL Reason=None ExitCode=0:0'", 1, ""),
+        ("exit 1", 1, "submit.sh: Slurm says nothing of job 41 any more; how the run is: batchcam info 'run'"),
+    ],
+    ids=["banner", "slow", "node-failed", "silent"],
+)
+def test_waiting_ends_with_the_job_or_when_slurm_says_nothing_of_it_any_more(pretend, scontrol, code, told, capfd):
+    programs = {"sbatch": "echo 41", "scontrol": scontrol, "sleep": ""}
+    done, _ = pretend("submit.sh", "--wait", "m.pth", "photos", "run", programs_do=programs)
+    assert done == code
+    assert told in capfd.readouterr().err
 
 
 def test_scripts_hold_nothing_of_a_site():
@@ -226,14 +315,24 @@ def test_workers_of_several_gpus_have_a_gpu_and_a_share_each_and_end_with_the_wo
     words = ("2", "m.pth", "my photos", "run", "-b", "8")
     done, calls = pretend("explain_gpus.sh", *words, programs_do={"batchcam": does}, CUDA_VISIBLE_DEVICES="5,7")
     assert done == worst
-    assert sorted(calls) == [f"batchcam explain m.pth my photos --out run --task {i}/2 -b 8" for i in range(2)]
+    assert sorted(calls) == [
+        f"batchcam explain m.pth my photos --out run --task {i}/2 --device cuda -b 8" for i in range(2)
+    ]
 
 
 def test_several_gpus_in_an_allocation_are_left_to_srun(pretend):
     programs = {"srun": "exit 75"}
     done, calls = pretend("explain_gpus.sh", "8", "m.pth", "photos", "run", programs_do=programs, SLURM_JOB_ID="3")
     assert done == 75
-    assert calls == ["srun --ntasks=8 --gpus-per-task=1 --kill-on-bad-exit=0 batchcam explain m.pth photos --out run"]
+    explain = "batchcam explain m.pth photos --out run --device cuda"
+    assert calls == [f"srun --ntasks=8 --gpus-per-task=1 --kill-on-bad-exit=0 {explain}"]
+
+
+@pytest.mark.parametrize(("nproc", "threads"), [("echo 8", 4), ("echo 1", 1), ("echo no; exit 1", 1), ("echo", 1)])
+def test_workers_of_one_machine_share_its_cpus(pretend, tmp_path, nproc, threads):
+    programs = {"batchcam": f'echo "$BATCHCAM_THREADS $BATCHCAM_WORKERS" >{tmp_path}/threads', "nproc": nproc}
+    assert pretend("explain_gpus.sh", "2", "m.pth", "photos", "run", programs_do=programs)[0] == 0
+    assert (tmp_path / "threads").read_text() == f"{threads} {threads}\n"
 
 
 @pytest.mark.parametrize("words", [["2", "m.pth", "photos"], ["0", "m.pth", "photos", "run"], ["m.pth"] * 4])
@@ -356,7 +455,7 @@ def place(cluster) -> Path:
         patch.syspath_prepend(str(here))
         for name in ("model", "older"):
             classifier = Classifier(
-                here / f"{name}.pth", model="slow_network:Network", preprocess="seed", image_size="16"
+                here / f"{name}.pth", model="slow_network:Network", preprocess="stl10", image_size="16"
             )
             compute = Compute(batch_size=SHARD_SIZE, workers=0, threads=1, device="cpu")
             explain(
@@ -370,7 +469,7 @@ def place(cluster) -> Path:
 def options(*more: str) -> list[str]:
     """Return the words of submit.sh after its own options."""
     return [
-        "model.pth", "images", *more, "--model", "slow_network:Network", "--preprocess", "seed", "--image-size", "16",
+        "model.pth", "images", *more, "--model", "slow_network:Network", "--preprocess", "stl10", "--image-size", "16",
         "-b", str(SHARD_SIZE), "--shard-size", str(SHARD_SIZE),
     ]  # fmt: skip
 
@@ -424,7 +523,7 @@ def night(cluster, place) -> tuple[Path, str, str]:
     (place / "slow").touch()
     array, finish = cluster.submit(
         "--tasks", str(TASKS), "--at-once", "2", "--stage", "--gpus", "--sbatch", "--exclusive",
-        "--against", "older-alone", "--max-flips", "0", *options("night"),
+        "--against", "older-alone", "--max-flips", "0", *options("night", "--device", "cpu"),  # the GPUs are pretended
     )  # fmt: skip
     interrupt = Interruptions(cluster, run, array)
     due = {0: (1, interrupt.kill), 1: (1, interrupt.requeue), 2: (1, interrupt.crash), 3: (1, interrupt.preempt)}

@@ -128,7 +128,7 @@ def images(tmp_path_factory):
 def classifier(tmp_path_factory):
     checkpoint = tmp_path_factory.mktemp("checkpoint") / "m.pth"
     torch.save(seeded(networks.TwoLayerNetwork).state_dict(), checkpoint)
-    return Classifier(checkpoint, model="tests.helpers.networks:TwoLayerNetwork", preprocess="seed", image_size="32")
+    return Classifier(checkpoint, model="tests.helpers.networks:TwoLayerNetwork", preprocess="stl10", image_size="32")
 
 
 def config(classifier, images, out, **changes):
@@ -195,7 +195,7 @@ def test_all_classes_by_backward_passes_are_refused(classifier, images, tmp_path
 def test_control_runs_have_other_weights_each_time_the_same_and_verify(images, tmp_path, control):
     checkpoint = tmp_path / "m.pth"
     torch.save(seeded(GapNetwork).state_dict(), checkpoint)
-    classifier = Classifier(checkpoint, model="tests.helpers.networks:GapNetwork", preprocess="seed", image_size="32")
+    classifier = Classifier(checkpoint, model="tests.helpers.networks:GapNetwork", preprocess="stl10", image_size="32")
     explain(config(classifier, images, tmp_path / "real"))
     explain(config(classifier, images, tmp_path / "control", control=control))
     explain(config(classifier, images, tmp_path / "again", control=control))
@@ -213,7 +213,7 @@ def test_control_runs_have_other_weights_each_time_the_same_and_verify(images, t
 def test_compare_shows_how_little_a_control_resembles_the_run(images, tmp_path):
     checkpoint = tmp_path / "m.pth"
     torch.save(seeded(GapNetwork).state_dict(), checkpoint)
-    classifier = Classifier(checkpoint, model="tests.helpers.networks:GapNetwork", preprocess="seed", image_size="32")
+    classifier = Classifier(checkpoint, model="tests.helpers.networks:GapNetwork", preprocess="stl10", image_size="32")
     explain(config(classifier, images, tmp_path / "real"))
     explain(config(classifier, images, tmp_path / "control", control="weights"))
     summary = compare(CompareConfig(tmp_path / "real", tmp_path / "control", min_cam_similarity=0.9, quiet=True))

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import bz2
+import collections
+import datetime
+import decimal
+import enum
+import fractions
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
+import pathlib
 import pickle
 import random
 import struct
 import subprocess
 import sys
 import textwrap
+import uuid
+import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from batchcam.errors import CheckpointError
@@ -102,6 +114,213 @@ def test_reference_checkpoint_of_torchvision_with_its_arguments_is_loaded(tmp_pa
     arguments = argparse.Namespace(data_path="/data", lr=0.1, model="resnet18", amp=False)
     content = {"model": state, "optimizer": optimizer.state_dict(), "epoch": 9, "args": arguments, "scaler": None}
     assert same(load_checkpoint(saved(tmp_path / "a.pth", content)).state, state)
+
+
+class History(dict):
+    """What libraries keep beside weights: a mapping with a class and a state of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(loss=[1.0])
+        self.owner = self
+
+
+class Level(enum.IntEnum):
+    FIRST = 1
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torch no longer likes to make them
+    QUANTISED = torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8)
+
+METADATA = {
+    "NumPy scalar": np.float64(93.2),
+    "NumPy array": np.eye(3),
+    "NumPy array of objects": np.array([{"a": 1}, None], dtype=object),
+    "NumPy generator's state": np.random.default_rng(0).bit_generator.state,
+    "path": pathlib.PurePosixPath("/data"),
+    "time": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    "table with a default": collections.defaultdict(list, {"loss": [1.0]}),
+    "counter": collections.Counter("abca"),
+    "queue": collections.deque([1, 2], 5),
+    "mapping of a class": History(),
+    "arguments": argparse.Namespace(data=pathlib.PurePosixPath("/data"), inner=argparse.Namespace()),
+    "enumeration": {Level.FIRST: Level.FIRST},
+    "fraction": fractions.Fraction(1, 3),
+    "decimal": decimal.Decimal("0.1"),
+    "identity": uuid.UUID(int=7),
+    "class": nn.ReLU,
+    "function": torch.nn.functional.relu,
+    "module": nn.Linear(2, 2),
+    "generator": random.Random(0),
+    "data type": np.dtype("float32"),
+    "sparse tensor": torch.eye(3).to_sparse(),
+    "tensor of another device": torch.zeros(2, device="meta"),
+    "quantised tensor": QUANTISED,
+    "keys of tuples": {(0, (1, 2)): 3, frozenset({1}): 4},
+    "bytes": b"\x00\xff",
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("kind", METADATA)
+def test_weights_are_read_beside_objects_of_any_library_of_which_none_is_made(
+    tmp_path, state, kind, protocol, legacy, monkeypatch
+):
+    path = tmp_path / "a.pth"
+    content = {"before": METADATA[kind], "state_dict": state, "after": [METADATA[kind]]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, on quantised tensors
+        saved(path, content, pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy)
+    monkeypatch.setattr(pickle, "_getattribute", None)
+    monkeypatch.setattr("builtins.__import__", None)
+    try:
+        loaded = load_checkpoint(path)
+    finally:
+        monkeypatch.undo()
+    assert same(loaded.state, state)
+
+
+def test_file_is_read_as_torch_reads_it(tmp_path, state):
+    half = torch.arange(24.0).reshape(2, 3, 4)
+    content = {
+        "state_dict": {**state, "view": half[:, 1:], "turned": half.movedim(0, 2), "none": torch.empty(0, 3),
+                       "number": torch.tensor(7)},
+        **{str(t): torch.arange(6).reshape(2, 3).to(t) for t in (torch.bfloat16, torch.uint8, torch.complex64,
+                                                                torch.bool, torch.float8_e4m3fn, torch.uint16)},
+        "plain": [1, -1, 2**40, 10**30, 2.5, "é", None, True, False, (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), {}, []],
+    }  # fmt: skip
+    for legacy in (False, True):
+        path = saved(tmp_path / "a.pth", content, _use_new_zipfile_serialization=not legacy)
+        ours = load_raw(path, path.read_bytes())
+        theirs = content if legacy else torch.load(path, weights_only=True)  # which reads no float8 of the older format
+        assert list(ours) == list(theirs)
+        assert ours["plain"] == theirs["plain"]
+        for name in content.keys() - {"plain", "state_dict"}:
+            assert ours[name].dtype == theirs[name].dtype
+            assert ours[name].tolist() == theirs[name].tolist()
+        assert same(ours["state_dict"], theirs["state_dict"])
+
+
+def test_damaged_values_are_noticed_and_values_without_a_checksum_are_read(tmp_path, state):
+    path = saved(tmp_path / "a.pth", state)
+    data = bytearray(path.read_bytes())
+    where = data.index(state["head.weight"].numpy().tobytes())
+    data[where] ^= 1
+    path.write_bytes(data)
+    assert "CRC" in refusal(path)
+    torch.serialization.set_crc32_options(False)
+    try:
+        saved(path, state)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert same(load_checkpoint(path).state, state)
+
+
+def test_weights_by_the_older_ways_of_naming_tensors_are_read(tmp_path, state):
+    """Parameters with attributes, and Python 2's ordered dicts, as lists of pairs."""
+    parameter = nn.Parameter(torch.ones(2, 2))
+    parameter.decay = False
+    assert (
+        load_checkpoint(saved(tmp_path / "a.pth", {"w.weight": parameter})).state["w.weight"].tolist() == [[1, 1]] * 2
+    )
+    pairs = [[k, v] for k, v in state.items()]
+    assert same(load_checkpoint(saved(tmp_path / "b.pth", {"model": Attack(OrderedDict, pairs)})).state, state)
+
+
+SAVE = "torch.save(network.state_dict(), 'weights.pth')"
+
+
+def zip_of(**members: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def numpy_archive() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{"fc.weight": np.ones((2, 2))})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "what", "line"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 4\n", "Git LFS pointer", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html><head><title>Sign in", "page of the web", "download the file itself"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied", "page of the web", "download the file itself"),
+        (b'{"metadata": {"total_size": 1}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}',
+         "index of weights in several files", "safetensors.torch.save_file("),
+        (b'{"architectures": ["ResNet"]}', "JSON text", "no weights"),
+        (gzip.compress(b"weights"), "compressed file", "unpack it"),
+        (lzma.compress(b"weights"), "compressed file", "unpack it"),
+        (bz2.compress(b"weights"), "compressed file", "unpack it"),
+        (bytes(257) + b"ustar" + bytes(1000), "tar archive", "unpack it"),
+        (numpy_archive(), "archive of NumPy arrays (.npz)", "torch.from_numpy"),
+        (b"\x93NUMPY\x01\x00" + bytes(100), "NumPy array", "torch.from_numpy"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5 file", SAVE),
+        (b"\x08\x0a\x12\x07pytorch\x1a\x052.4.0" + bytes(100), "ONNX network", SAVE),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(100), "another runtime", SAVE),
+        (b"GGUF\x03\x00\x00\x00" + bytes(100), "another runtime", SAVE),
+        (bytes(4096), "zeros", "broke off"),
+        (b"", "empty file", "broke off"),
+        (zip_of(**{"m/code/x.py": b"", "m/constants.pkl": b""}), "TorchScript archive", SAVE),
+        (zip_of(**{"m/models/model.json": b"{}", "m/version": b"0"}), "exported program", "torch.export.load("),
+        (zip_of(**{"serialized_exported_program.json": b"{}"}), "exported program", "torch.export.load("),
+        (zip_of(**{"config.json": b"{}", "model.weights.h5": b""}), "Keras", SAVE),
+        (zip_of(**{"run7/best.ckpt": b""}), "zip archive with a checkpoint in it", "unpack it"),
+        (pickle.dumps({"fc.weight": np.ones((2, 2))}), "torch.save did not write", SAVE),
+        (pickle.dumps({"fc.weight": [1.0]}), "torch.save did not write", SAVE),
+    ],
+)  # fmt: skip
+def test_file_of_another_kind_is_named_with_the_line_that_makes_a_checkpoint_of_it(
+    tmp_path, content, what, line, suffix
+):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    message = refusal(path)
+    assert what in message
+    assert line in message
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["model-00001-of-00002.safetensors", "model.safetensors.index.json"], "weights in several files: merge them"),
+        (["pytorch_model.bin.index.json"], "weights in several files"),
+        (["__0_0.distcp", ".metadata"], "dcp_to_torch"),
+        (["saved_model.pb"], "TensorFlow"),
+        (["config.json", "model.safetensors"], "name the checkpoint in it, such as model.safetensors"),
+        ([], "name the checkpoint in it"),
+    ],
+)
+def test_folder_is_named_for_what_it_is(tmp_path, names, what):
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    assert what in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ({"model": nn.Linear(2, 2), "ema": None}, "an object of torch.nn.modules.linear.Linear"),
+        ({"fc.weight": QUANTISED}, "fc.weight is quantised"),
+        ({"state_dict": {"fc.weight": np.ones((2, 2))}}, "fc.weight is a NumPy array: torch.save({k: torch.from_numpy"),
+        (torch.optim.Adam(nn.Linear(2, 2).parameters()).state_dict(), "optimizer's state"),
+    ],
+    ids=["network", "quantised", "NumPy", "optimizer"],
+)
+def test_torch_file_without_weights_to_read_says_what_it_holds(tmp_path, content, what):
+    assert what in refusal(saved(tmp_path / "a.pth", content))
+
+
+def test_kind_of_a_file_is_told_by_its_content_and_not_by_its_name(tmp_path, state):
+    assert same(load_checkpoint(saved(tmp_path / "a.safetensors", state)).state, state)
+    safetensors.torch.save_file(state, tmp_path / "b.pth")
+    assert load_checkpoint(tmp_path / "b.pth").state.keys() == state.keys()
 
 
 def test_parameters_and_ordered_dicts_are_tensors_by_name_too(tmp_path, state):

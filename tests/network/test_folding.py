@@ -7,7 +7,9 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
+from batchcam.errors import ModelError
 from batchcam.network.folding import fold_batch_norms
 from batchcam.network.proof import prove
 from tests.helpers.networks import (
@@ -76,6 +78,83 @@ def test_network_that_folding_would_change_is_left_as_it_is(factory):
 
 def test_no_hook_is_left_when_the_network_raises():
     network = seeded(FailingNetwork)
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(ModelError, match=r"raised RuntimeError: out of memory, say; it was given images of shape"):
         fold_batch_norms(network, random_images(1, 16, 16))
     assert hook_count(network) == 0
+
+
+class NormalisedNetwork(nn.Module):
+    """A convolution, its normalisation, pooling and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, CHANNELS, 3, bias=False)
+        self.norm = nn.BatchNorm2d(CHANNELS)
+        self.head = nn.Linear(CHANNELS, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.norm(self.convolution(images)).relu().mean((2, 3)))
+
+
+class InspectingNetwork(NormalisedNetwork):
+    """Looks at its own modules, which folding would take away."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) * self.norm.num_features
+
+
+class MaskedNorm(nn.BatchNorm2d):
+    """Does more than its base class."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return super().forward(values).abs()
+
+
+def with_hook(network: NormalisedNetwork) -> None:
+    network.convolution.register_forward_hook(lambda module, inputs, output: output * 2)
+
+
+def with_pre_hook(network: NormalisedNetwork) -> None:
+    network.norm.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,))
+
+
+def with_own_forward(network: NormalisedNetwork) -> None:
+    original = network.convolution.forward
+    network.convolution.forward = lambda values: original(values) + 1
+
+
+def with_masked_norm(network: NormalisedNetwork) -> None:
+    network.norm = MaskedNorm(CHANNELS).eval()
+
+
+def with_spectral_norm(network: NormalisedNetwork) -> None:
+    nn.utils.spectral_norm(network.convolution)
+
+
+CHANGES = {
+    "pruned convolution": lambda n: prune.l1_unstructured(n.convolution, "weight", amount=0.3),
+    "pruned normalisation": lambda n: prune.l1_unstructured(n.norm, "weight", amount=0.3),
+    "pruned channels": lambda n: prune.ln_structured(n.convolution, "weight", amount=0.3, n=2, dim=0),
+    "spectral norm by a hook": with_spectral_norm,
+    "spectral norm": lambda n: nn.utils.parametrizations.spectral_norm(n.convolution),
+    "weight norm": lambda n: nn.utils.parametrizations.weight_norm(n.convolution),
+    "hook": with_hook,
+    "pre-hook": with_pre_hook,
+    "forward of its own": with_own_forward,
+    "subclass": with_masked_norm,
+    "no weights of its own": lambda n: setattr(n, "norm", nn.BatchNorm2d(CHANNELS, affine=False).eval()),
+    "compiled by a wrapper": lambda n: setattr(n, "convolution", nn.Sequential(n.convolution)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("factory", [NormalisedNetwork, InspectingNetwork])
+def test_folding_gives_way_where_weights_are_computed_or_modules_are_not_plain(factory, change):
+    network, images = seeded(factory), random_images(2, 16, 16)
+    CHANGES[change](network)
+    network.eval()
+    with torch.no_grad():
+        before = network(images)
+        fold_batch_norms(network, random_images(2, 16, 16, seed=1))
+        torch.testing.assert_close(network(images), before, rtol=1e-5, atol=1e-6)
+    assert factory is NormalisedNetwork or norms(network) == 1

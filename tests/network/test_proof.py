@@ -225,6 +225,71 @@ def test_network_that_scales_its_logits_is_refused():
         prove(network, random_images(2, 16, 16))
 
 
+class ScaledNetwork(GapNetwork):
+    """Does something to its logits, or makes them, without a module."""
+
+    def __init__(self, tail) -> None:
+        super().__init__()
+        self.tail = tail
+        self.free = nn.Parameter(torch.randn(CLASSES, CHANNELS))
+        self.heads = nn.ModuleList(nn.Linear(CHANNELS, CLASSES) for _ in range(3))
+        self.temperature = nn.Parameter(torch.tensor([1.7]))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.tail(self, self.pool(self.body(self.stem(images))).flatten(1))
+
+
+AFFINE = {
+    "temperature": lambda n, x: n.head(x) / n.temperature,
+    "scale": lambda n, x: n.head(x) * 30,
+    "scale and shift of each class": lambda n, x: n.head(x) * n.free[:, 0] + n.free[:, 1],
+    "functional linear": lambda n, x: torch.nn.functional.linear(x, n.free),
+    "matrix product": lambda n, x: x @ n.free.T,
+    "mean of linears": lambda n, x: torch.stack([h(x) for h in n.heads]).mean(0),
+    "sum of two heads": lambda n, x: n.heads[0](x) + 0.5 * n.heads[1](x),
+    "logits centred": lambda n, x: n.head(x) - n.head(x).mean(1, keepdim=True),
+    "functional linear of a linear": lambda n, x: n.head(x) @ n.free[:, :CLASSES],
+}
+
+
+@pytest.mark.parametrize("kind", AFFINE)
+def test_affine_head_without_a_module_is_found_and_its_maps_add_up_to_the_logits(kind):
+    network, images = seeded(lambda: ScaledNetwork(AFFINE[kind])), random_images(3, 32, 48)
+    proved, _, cams = explained(network, images)
+    assert (proved.target_layer, proved.grid_size) == ("body", (8, 8))
+    with torch.no_grad():
+        logits = network(images).double()
+    torch.testing.assert_close(cams.mean((2, 3)) + proved.bias.double(), logits, rtol=1e-4, atol=1e-4)
+    require_identity(proved, "fp32")
+    assert prove(network, images, "body").residual < 1e-5
+    assert hook_count(network) == 0
+
+
+NOT_AFFINE = {
+    "cosine": lambda n, x: 16 * torch.nn.functional.normalize(x) @ n.free.T,
+    "ReLU": lambda n, x: (n.head(x) + 9).relu(),
+    "softplus": lambda n, x: torch.nn.functional.softplus(n.head(x)),
+    "scale by the norm": lambda n, x: n.head(x) / x.norm(dim=1, keepdim=True),
+    "clamp that is never met": lambda n, x: n.head(x).clamp(-1e3, 1e3) + n.head(x.clamp(max=2)),
+    "largest head": lambda n, x: torch.stack([h(x) for h in n.heads]).amax(0),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_AFFINE)
+def test_head_that_is_affine_only_for_the_probe_or_not_at_all_is_refused(kind):
+    network = seeded(lambda: ScaledNetwork(NOT_AFFINE[kind]))
+    with pytest.raises(ModelError, match=r"its last layer is 'head|no linear layer"):
+        prove(network, random_images(3, 32, 48))
+    assert hook_count(network) == 0
+
+
+@pytest.mark.parametrize("tail", ["softmax", "log_softmax", "sigmoid"])
+def test_refusal_says_what_the_network_ends_in(tail):
+    network = seeded(lambda: ScaledNetwork(lambda n, x: getattr(n.head(x).relu(), tail)(*[1] * (tail != "sigmoid"))))
+    with pytest.raises(ModelError, match=f"what a {tail.replace('_', '-')} does: .*its last layer is 'head' .Linear"):
+        prove(network, random_images(2, 32, 32))
+
+
 def test_network_whose_output_is_no_table_of_logits_is_refused():
     network = nn.Conv2d(3, 3, 1).eval()
     with pytest.raises(ModelError, match=r"does not return logits of shape \(N, K\)"):
@@ -293,7 +358,7 @@ def test_layer_of_other_channels_is_refused():
 
 def test_no_hook_is_left_when_the_network_raises():
     network = seeded(FailingNetwork)
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(ModelError, match=r"raised RuntimeError: out of memory, say; it was given images of shape"):
         prove(network, random_images(1, 16, 16))
     assert hook_count(network) == 0
 

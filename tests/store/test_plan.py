@@ -35,6 +35,8 @@ CHANGES = {
     "precision": "bf16",
     "method": "gradcam",
     "control": "head",
+    "weights_key": "state_dict_ema",
+    "architecture_options": ("transform_input=true",),
     "architecture": "resnet50",
     "identity": False,
     "sample_count": 22,
@@ -125,9 +127,10 @@ def test_plan_survives_json(make_plan) -> None:
 @pytest.mark.parametrize("field", sorted(CHANGES))
 def test_a_field_of_the_wrong_type_or_range_is_refused(make_plan, field: str, wrong: object) -> None:
     accepted = {
-        "text": ("checkpoint_sha256", "dataset_fingerprint", "target_layer", "architecture"),
+        "text": ("checkpoint_sha256", "dataset_fingerprint", "target_layer", "architecture", "weights_key"),
         "True": ("identity",),
-        "['a']": ("class_names",),
+        "['a']": ("class_names", "architecture_options"),
+        "[]": ("architecture_options",),
         "[1, 2]": ("grid_size", "input_size"),
         "{}": ("preprocessing", "dataset_code"),
     }
@@ -149,6 +152,14 @@ def test_a_selection_of_cams_that_is_none_is_refused(make_plan, cams: str) -> No
 def test_what_is_no_table_of_fields_is_refused(content: object) -> None:
     with pytest.raises((ValueError, TypeError)):
         Plan.from_dict(content)  # type: ignore[arg-type]
+
+
+def test_plan_of_one_networks_weights_is_written_as_before_there_was_a_choice(make_plan) -> None:
+    plan = make_plan()
+    assert not {"weights_key", "architecture_options"} & plan.to_dict().keys()
+    assert Plan.from_dict(plan.to_dict()) == plan
+    chosen = make_plan(weights_key="ema", architecture_options=("transform_input=true",))
+    assert Plan.from_dict(chosen.to_dict()) == chosen
 
 
 def test_missing_and_unknown_fields_are_named(make_plan) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from batchcam.commands.compare.config import MIN_COMPARED, CompareConfig
 from batchcam.commands.compare.exchanges import Exchange, find_exchanges
-from batchcam.commands.compare.files import write_files
+from batchcam.commands.compare.files import MOVERS_FILE, TABLE_FILE, write_files
 from batchcam.commands.compare.gates import Gate, compared_text, judge_evidence, judge_gates
 from batchcam.commands.compare.matching import Apart, Classes, Matching, match_classes
 from batchcam.commands.compare.movement import (
@@ -28,7 +28,8 @@ from batchcam.commands.compare.movement import (
 from batchcam.commands.compare.reading import Side, keep, match, measure, read_side, stated_labels
 from batchcam.config import keywords
 from batchcam.errors import RunError
-from batchcam.record.study import count_left_out, run_notes
+from batchcam.record.study import count_left_out, require_place, run_notes
+from batchcam.rules import composed
 from batchcam.store.opening import open_run
 from batchcam.store.reader import decode
 from batchcam.store.run import Run
@@ -87,7 +88,7 @@ class CompareSummary:
         exchanges: classes that each look like a different one of the old run, such as two whose names were swapped.
         movers: samples that moved most, broken ones first.
         gates: the limits that were asked for.
-        findings: of them, how many are exceeded.
+        findings: of them, how many are exceeded; and whether one checkpoint's classes have two orders.
         notes: what a reader should know, a line each.
         out: folder of the files, None where none were asked for.
     """
@@ -123,6 +124,7 @@ def compare(config: CompareConfig) -> CompareSummary:
         ConfigError: the runs' classes differ.
         RunError: not a run, runs of other samples, or an incomplete run where a gate was asked for.
     """
+    require_place(config.out, "compare", (TABLE_FILE, MOVERS_FILE), config.overwrite)
     with open_run(config.old) as old_run, open_run(config.new) as new_run:
         if config.is_gate:
             for run in (old_run, new_run):
@@ -210,7 +212,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
             _mover(row, reason, pairs, names, old.ids[found.rows.old[row]]) for row, reason in movers(pairs, config.top)
         ],
         gates=gates,
-        findings=sum(not gate.passed for gate in gates),
+        findings=sum(not gate.passed for gate in gates) + bool(_renamed(found)),
         notes=tuple(notes),
         out=None if config.out is None else str(config.out),
     )
@@ -230,6 +232,17 @@ def _number(value: np.floating[Any]) -> float | None:
     return float(f"{value:.7g}") if np.isfinite(value) else None
 
 
+def _renamed(found: Comparison) -> str:
+    """Return how two runs of one checkpoint name its classes otherwise, empty where they do not."""
+    old, new = found.old.run.plan, found.new.run.plan
+    if old.checkpoint_sha256 != new.checkpoint_sha256:
+        return ""
+    for number, (before, after) in enumerate(zip(old.class_names, new.class_names, strict=False)):
+        if composed(before) != composed(after):
+            return f", but its class {number} is {before} in OLD and {after} in NEW: one of them has the wrong names"
+    return ""
+
+
 def _notes(found: Comparison) -> Iterator[str]:
     old, new, classes = found.old.run, found.new.run, found.classes
     for side, run in (("OLD", old), ("NEW", new)):
@@ -242,7 +255,7 @@ def _notes(found: Comparison) -> Iterator[str]:
     elif old.plan.run_id == new.plan.run_id:
         yield "both are the same run: the same checkpoint, dataset and preprocessing"
     elif old.plan.checkpoint_sha256 == new.plan.checkpoint_sha256:
-        yield "both runs explain the same checkpoint"
+        yield "both runs explain the same checkpoint" + _renamed(found)
     # another method has a line of its own, and no identity to keep
     covered = {"method", "identity"} if old.plan.method != new.plan.method else set()
     differing = [

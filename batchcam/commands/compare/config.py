@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from batchcam.config import AnyPath, Config, Given, argument, field, require_outside
+from batchcam.config import AnyPath, Config, Given, argument, field, overwriting, require_outside
 
 LIMITS: Final = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity")
 
@@ -35,6 +35,7 @@ class CompareConfig(Config):
     shared_classes: bool = field("Compare the classes that both runs name, and leave out the others.", default=False)
     target: str = field("Whose class's CAMs to compare.", default="old", choices=("old", "new", "label"))
     top: int = field("Movers to list of each kind.", default=50, low=0, high=10_000)
+    overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,6 +16,7 @@ from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.network.device import pick_device
 from batchcam.network.folding import fold_batch_norms
+from batchcam.network.independence import independent_logits
 from batchcam.network.precision import set_precision
 from batchcam.record import metrics
 
@@ -60,7 +61,9 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     for remark in assembly.remarks:
         note(remark, config.quiet)
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    fold_batch_norms(network, assembly.normalised_probe(device))  # as explain does: the same numbers
+    probe = assembly.normalised_probe(device)
+    independent_logits(network, probe)
+    fold_batch_norms(network, probe)  # as explain does: the same numbers
     samples = len(assembly.source)
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
     processes = loader_processes(config.compute.workers)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +16,22 @@ from batchcam.data.callables import load_callable
 from batchcam.data.labels import match_classes, own_classes
 from batchcam.data.loader import SampleDataset, prepare
 from batchcam.data.map_source import MapSource
-from batchcam.data.preprocessing import Preprocessing, chosen_preprocessing
+from batchcam.data.preprocessing import UNSAID, Preprocessing, chosen_preprocessing
 from batchcam.data.sources import Source, open_source
 from batchcam.data.timed_source import rest, timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError, StoppedEarlyError
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
-from batchcam.network.in_memory import as_checkpoint, copied
-from batchcam.network.model import class_count_of, load_state, network_for
+from batchcam.network.forward import forward
+from batchcam.network.in_memory import as_checkpoint, copied, unwrapped
+from batchcam.network.model import (
+    TRANSFORM_INPUT,
+    WITH_AUXILIARY,
+    format_options,
+    load_network,
+    load_state,
+    parse_options,
+)
 from batchcam.rules import composed, in_memory
 
 PROBE_SAMPLES = 4
@@ -44,6 +53,7 @@ class Assembly:
         probe: the first readable samples as the loader gives them: uint8 (m, 3, H, W) or float (m, C, H, W).
         names_from: who names the classes: the checkpoint, --class-names, the dataset, or nobody.
         remarks: what the user should know of how classes, labels and samples were read, a line each.
+        architecture_options: what torchvision's function was told, NAME=VALUE, where the checkpoint does not decide it.
     """
 
     checkpoint: Checkpoint
@@ -56,6 +66,7 @@ class Assembly:
     probe: Tensor
     names_from: str
     remarks: tuple[str, ...]
+    architecture_options: tuple[str, ...] = ()
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -69,10 +80,12 @@ class Assembly:
 
     def normalised_probe(self, device: torch.device) -> Tensor:
         """Return the probe as the network takes it."""
-        probe = self.probe.to(device)
-        return (
-            self.preprocessing.normalise(probe) if self.preprocessing and probe.dtype == torch.uint8 else probe.float()
-        )
+        return normalised(self.probe.to(device), self.preprocessing)
+
+
+def normalised(probe: Tensor, preprocessing: Preprocessing | None) -> Tensor:
+    """Return pixels as a network takes them, float32; tensors of the dataset's own making stay as they are."""
+    return preprocessing.normalise(probe) if preprocessing and probe.dtype == torch.uint8 else probe.float()
 
 
 def assemble(
@@ -100,25 +113,34 @@ def assemble(
         ConfigError: something that neither file says has to be said by an option.
     """
     checkpoint = _checkpoint(classifier)
-    network, architecture, class_count = _network(classifier, checkpoint)
+    built = _network(classifier, checkpoint)
     source = timed(open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data), sample_timeout)
-    names, names_from, doubts = _class_names(classifier, checkpoint, source, class_count, fallback_names)
-    matched = match_classes(source, names, classifier.label_kind)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe = _probe(source, preprocessing, may_be_unreadable)
     rest(source)
+    preprocessing = preprocessing if probe.dtype == torch.uint8 else None
+    # as the network itself returns it: its last matrix may be part of something else
+    class_count = built.class_count or _class_count(built.network, normalised(probe[:2], preprocessing))
+    names, names_from, doubts = _class_names(classifier, checkpoint, source, class_count, fallback_names)
+    matched = match_classes(source, names, classifier.label_kind)
     return Assembly(
         checkpoint=checkpoint,
-        network=network.eval(),
-        architecture=architecture,
+        network=built.network,
+        architecture=built.name,
         class_names=names,
         source=source,
         labels=matched.indices,
-        preprocessing=preprocessing if probe.dtype == torch.uint8 else None,
+        preprocessing=preprocessing,
         probe=probe,
         names_from=names_from,
-        remarks=(*doubts, *matched.remarks, *source.notes),
+        remarks=(*checkpoint.remarks, *built.remarks, *doubts, *matched.remarks, *source.notes),
+        architecture_options=built.options,
     )
+
+
+def _class_count(network: nn.Module, images: Tensor) -> int:
+    with torch.inference_mode():
+        return forward(network, images).shape[1]
 
 
 def _checkpoint(classifier: Classifier) -> Checkpoint:
@@ -126,32 +148,64 @@ def _checkpoint(classifier: Classifier) -> Checkpoint:
     if isinstance(given, nn.Module):
         return as_checkpoint(given)
     if isinstance(given, Path):
-        return load_checkpoint(given)
+        return load_checkpoint(given, classifier.weights_key)
     raise ModelError(f"a {type(given).__name__} is given as the network: expected a checkpoint's path or an nn.Module")
 
 
-def _network(classifier: Classifier, checkpoint: Checkpoint) -> tuple[nn.Module, str, int]:
+@dataclasses.dataclass(frozen=True)
+class _Built:
+    """A network with its weights, in evaluation mode.
+
+    Attributes:
+        network: on the CPU.
+        name: see `Assembly.architecture`.
+        class_count: K, None where only the network itself says it.
+        options: see `Assembly.architecture_options`.
+        remarks: see `Assembly.remarks`.
+    """
+
+    network: nn.Module
+    name: str
+    class_count: int | None = None
+    options: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def _network(classifier: Classifier, checkpoint: Checkpoint) -> _Built:
     where = str(checkpoint.path)
     if isinstance(classifier.checkpoint, nn.Module):
-        return copied(classifier.checkpoint), where, class_count_of(checkpoint.state, where)
+        return _Built(copied(classifier.checkpoint).eval(), where)
     if classifier.model:
         network = _call(classifier.model)
         if not isinstance(network, nn.Module):
             raise ModelError(f"--model {classifier.model}: returned {type(network).__name__}, not a torch.nn.Module")
-        architecture = classifier.model
-    else:
-        said = checkpoint.architecture
-        if said and classifier.arch and said != classifier.arch:
-            raise ConfigError(f"--arch {classifier.arch}: the checkpoint says {said}; leave the option out")
-        architecture = said or classifier.arch or ""
-        if not architecture:
-            raise ConfigError(
-                f"{where}: does not say its architecture; name it with --arch, such as resnet18, or --model"
-            )
-        network = network_for(architecture, checkpoint.state, where)
-    load_state(network, checkpoint.state, where)
-    # in the network's order: safetensors sorts its keys
-    return network, architecture, class_count_of(network.state_dict(), where)
+        network = unwrapped(network).eval()
+        return _Built(network, classifier.model, remarks=load_state(network, checkpoint.state, where))
+    said = checkpoint.architecture
+    if said and classifier.arch and said != classifier.arch:
+        raise ConfigError(f"--arch {classifier.arch}: the checkpoint says {said}; leave the option out")
+    architecture = said or classifier.arch or ""
+    if not architecture:
+        raise ConfigError(f"{where}: does not say its architecture; name it with --arch, such as resnet18, or --model")
+    given = parse_options(classifier.arch_option)
+    chosen, told = _chosen_options(architecture, checkpoint, given)
+    options = {**chosen, **given}
+    network, class_count, remarks = load_network(architecture, checkpoint.state, where, options)
+    return _Built(network.eval(), architecture, class_count, format_options(options), (*told, *remarks))
+
+
+def _chosen_options(
+    architecture: str, checkpoint: Checkpoint, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return what torchvision's function is told where neither the file nor the user says it, and how that is told."""
+    # networks of train are built without
+    if architecture not in WITH_AUXILIARY or checkpoint.architecture or TRANSFORM_INPUT in given:
+        return {}, ()
+    remark = (
+        f"{architecture}: {TRANSFORM_INPUT}=true, as torchvision's own weights need and those that were trained from "
+        f"them; --arch-option {TRANSFORM_INPUT}=false for a network that was built without"
+    )
+    return {TRANSFORM_INPUT: True}, (remark,)
 
 
 def _call(model: str) -> object:
@@ -170,17 +224,17 @@ def _class_names(
     fallback: tuple[str, ...] | None,
 ) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
     """Return the class names by index, who says them, and what to tell about that."""
-    remarks: tuple[str, ...] = ()
-    names, names_from = checkpoint.class_names, "the checkpoint"
-    if classifier.class_names is not None:
-        given = _given_class_names(classifier.class_names)
+    given = None if classifier.class_names is None else _given_class_names(classifier.class_names)
+    names, names_from, remarks = _said_names(checkpoint, class_count, given)
+    if given is not None:
         if names and tuple(map(composed, given)) != tuple(map(composed, names)):
             raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
         names, names_from = (names, names_from) if names else (given, "--class-names")
     if names is None and fallback is not None:
         names, names_from = fallback, "the run"
     if names is None:
-        names, remarks = own_classes(source, classifier.label_kind)
+        names, doubts = own_classes(source, classifier.label_kind)
+        remarks += doubts
         if names is None:
             return tuple(str(k) for k in range(class_count)), "nobody", ()
         if len(names) != class_count:
@@ -197,6 +251,36 @@ def _class_names(
     return names, names_from, remarks
 
 
+def _said_names(
+    checkpoint: Checkpoint, class_count: int, given: tuple[str, ...] | None
+) -> tuple[tuple[str, ...] | None, str, tuple[str, ...]]:
+    """Return the class names that the checkpoint's file says, who says them, and what to tell about that.
+
+    Raises:
+        CheckpointError: it says several, and `given` is none of them.
+    """
+    if checkpoint.class_names:
+        return checkpoint.class_names, "the checkpoint", ()
+    carried = checkpoint.carried_names
+    others = tuple(
+        f"class names: the checkpoint's {key} names {len(names)}, not {class_count}: passed over"
+        for key, names in carried.items()
+        if len(names) != class_count
+    )
+    fitting = {names: key for key, names in carried.items() if len(names) == class_count}
+    if given in fitting:
+        fitting = {given: fitting[given]}
+    if len(fitting) > 1:
+        raise CheckpointError(
+            f"{checkpoint.path}: its {' and '.join(fitting.values())} name other classes, or in another order; "
+            "say --class-names FILE with the ones that are meant"
+        )
+    for names, key in fitting.items():
+        told = f"class names: the checkpoint's {key}, 0 {names[0]} … {len(names) - 1} {names[-1]}"
+        return names, f"the checkpoint's {key}", (told, *others)
+    return None, "nobody", others
+
+
 def _given_class_names(given: Path | Sequence[str]) -> tuple[str, ...]:
     lines = read_option_file(given, "--class-names").splitlines() if isinstance(given, Path) else given
     names = tuple(line.strip() for line in lines if line.strip())
@@ -206,9 +290,7 @@ def _given_class_names(given: Path | Sequence[str]) -> tuple[str, ...]:
 
 
 def _preprocessing(classifier: Classifier, checkpoint: Checkpoint) -> Preprocessing | None:
-    asked = chosen_preprocessing(
-        classifier.preprocess, classifier.image_size, classifier.resize, classifier.mean, classifier.std
-    )
+    asked = chosen_preprocessing(classifier)
     if checkpoint.preprocessing is None:
         return asked
     said = Preprocessing.from_dict(checkpoint.preprocessing)
@@ -228,7 +310,7 @@ def _probe(source: Source, preprocessing: Preprocessing | None, may_be_unreadabl
         try:
             image = source.read(index).image
             if preprocessing is None and not isinstance(image, Tensor):
-                raise ConfigError("the checkpoint does not say its preprocessing; say --preprocess imagenet or seed")
+                raise ConfigError(f"the checkpoint does not say its preprocessing; {UNSAID}")
             pixels = prepare(image, preprocessing)[0]
             if not torch.isfinite(pixels).all():
                 raise UnreadableImageError("NaN or infinite pixels")

@@ -61,6 +61,10 @@ class ExplainSummary:
         to_do_samples: of the shards that were missing, and this worker's, when this call began.
         to_do_shards: that many shards.
         to_do_bytes: at most, on disk.
+        run_shards: of the run.
+        task: this worker's share, i/n.
+        task_from: the option or the variables that gave it, empty where nothing did.
+        left_to_others: shards of other workers' shares that are missing still.
     """
 
     run: str
@@ -75,6 +79,10 @@ class ExplainSummary:
     to_do_samples: int
     to_do_shards: int
     to_do_bytes: int
+    run_shards: int
+    task: str
+    task_from: str
+    left_to_others: int
 
     @property
     def findings(self) -> int:
@@ -119,7 +127,9 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
     layer = settle(config.target_layer, same_weights, "target_layer", None)
     images = assembly.normalised_probe(device)
-    explainable = prepare(assembly.network, images, settings.method, settings.control, layer)
+    told: list[str] = []
+    explainable = prepare(assembly.network, images, settings.method, settings.control, layer, told.append)
+    assembly = dataclasses.replace(assembly, remarks=(*assembly.remarks, *told))
     if config.identity and isinstance(explainable, ExactNetwork):
         require_identity(explainable, "fp32")
     plan = make_plan(settings, assembly, explainable, config.identity)
@@ -133,15 +143,14 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     shards = [s for s in plan.shards if (s.index in recorded or s.index not in landed) and mine.takes(s.index)]
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
-        return _summary(config, plan, shards, None, 0.0, None)
+        return _summary(config, plan, mine, shards, None, 0.0)
     agreed = write_plan(config.out, plan, origin(config, assembly))
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
     work = Work(config, agreed, assembly, explainable, shards, recorded, device)
     seconds = _recorded(config, mine, device, work) if shards else 0.0
-    complete = len(landed_shards(config.out, agreed)) == len(agreed.shards)
-    return _summary(config, agreed, shards, work, seconds, complete_run(config.out) if complete else None)
+    return _summary(config, agreed, mine, shards, work, seconds)
 
 
 def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work) -> float:
@@ -194,12 +203,15 @@ def _clear_stale(config: ExplainConfig, plan: Plan, landed: set[int]) -> None:
 def _summary(
     config: ExplainConfig,
     plan: Plan,
+    mine: Share,
     to_do: Sequence[Shard],
     work: Work | None,
     seconds: float,
-    merged: MergeSummary | None,
 ) -> ExplainSummary:
+    """Return what a call did, or what it would do where there is no `work`; merge where nothing is missing."""
     landed = work.landed if work else []
+    there = landed_shards(config.out, plan)
+    merged = complete_run(config.out) if work and len(there) == len(plan.shards) else None
     return ExplainSummary(
         run=str(config.out),
         run_id=plan.run_id,
@@ -213,4 +225,8 @@ def _summary(
         to_do_samples=sum(s.count for s in to_do),
         to_do_shards=len(to_do),
         to_do_bytes=bytes_of(plan, to_do),
+        run_shards=len(plan.shards),
+        task=str(mine),
+        task_from=mine.source,
+        left_to_others=sum(s.index not in there and not mine.takes(s.index) for s in plan.shards),
     )

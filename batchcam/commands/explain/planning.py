@@ -26,7 +26,7 @@ from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, CamSelection, in_memo
 from batchcam.store.layout import shard_bytes
 from batchcam.store.master import master_bytes
 from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
-from batchcam.store.schema import SCHEMA_VERSION
+from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SCHEMA_VERSION
 
 Value = TypeVar("Value")
 
@@ -51,15 +51,21 @@ def existing_plan(run: Path) -> Plan | None:
     """Return the plan of the run that is there already, None if there is none.
 
     Raises:
-        ConfigError: `run` is no folder, or a link to none.
+        ConfigError: `run` is no folder, or a link to none, or no run, but files that a run would replace.
         RunError: its plan is damaged.
     """
+    # looked for before the plan, which another worker may write just now and which comes first
+    strangers = [name for name in (MANIFEST_FILE, MASTER_FILE) if os.path.lexists(run / name)]
     try:
         return read_plan(run)
     except FileNotFoundError as error:
         if run.is_symlink() and not run.exists():
             raise ConfigError(
                 f"--out {run}: a link to a folder that is not there: make it, or remove the link"
+            ) from error
+        if strangers:
+            raise ConfigError(
+                f"--out {run}: holds {', '.join(strangers)}, and no {PLAN_FILE} of a run; choose another --out"
             ) from error
         return None
     except NotADirectoryError as error:
@@ -148,6 +154,8 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         ),
         precision=settings.precision,
         architecture=assembly.architecture,
+        weights_key=assembly.checkpoint.weights_key,
+        architecture_options=assembly.architecture_options,
         identity=identity and settings.method == EXACT,
         method=settings.method,
         control=settings.control,
@@ -210,9 +218,8 @@ def preflight(
     size = bytes_of(plan, shards)
     folder = next(p for p in (config.out.absolute(), *config.out.absolute().parents) if p.exists())
     free = shutil.disk_usage(folder).free
-    whose = f" by task {mine}" if mine.count > 1 else ""
     parts = [
-        f"{counted(plan.sample_count, 'sample')} in {counted(len(plan.shards), 'shard')}, {len(shards)} to do{whose}",
+        f"{counted(plan.sample_count, 'sample')} in {counted(len(plan.shards), 'shard')}, {len(shards)} to do",
         f"at most {readable_size(size)}, {readable_size(free)} free",
         f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}, {plan.method}",
         counted(len(plan.class_names), "class"),
@@ -220,6 +227,11 @@ def preflight(
         "input " + ", ".join(f"{k} {v}" for k, v in plan.preprocessing.items()),
     ]
     note("; ".join(parts), config.quiet)
+    if mine.count > 1:
+        whose = f"share {mine} from {mine.source}: {len(shards)} of {counted(len(plan.shards), 'shard')} to do here"
+        note(whose, config.quiet and mine.is_asked_for)
+    if mine.remark:
+        note(mine.remark, config.quiet)
     if plan.is_control:
         note(f"control: the weights of {CONTROL_WORDS[plan.control]} are random", quiet=False)
     if plan.precision == "fp16" and device.type == "cpu":

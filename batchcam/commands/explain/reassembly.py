@@ -37,11 +37,20 @@ def reassemble(
         if ":" in plan.architecture:  # never code that a run names
             raise ConfigError(f"this run was made with --model {plan.architecture}: give it again")
         classifier = dataclasses.replace(classifier, arch=plan.architecture)
+    if classifier.arch and not classifier.arch_option:
+        classifier = dataclasses.replace(classifier, arch_option=plan.architecture_options)
+    if plan.weights_key and not classifier.weights_key:
+        classifier = dataclasses.replace(classifier, weights_key=plan.weights_key)
     # a run over preprocessed tensors has none
     preprocessing = Preprocessing.from_dict(plan.preprocessing) if "image_size" in plan.preprocessing else None
     assembly = assemble(classifier, data, preprocessing, plan.class_names, may_be_unreadable=True)
     if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
         raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
+    if (assembly.checkpoint.weights_key, assembly.architecture_options) != (
+        plan.weights_key,
+        plan.architecture_options,
+    ):
+        raise ConfigError("this run was made with other --weights-key or --arch-option: leave the options out")
     assembly = _labelled_as_planned(assembly, plan)
     if (assembly.preprocessing and assembly.preprocessing != preprocessing) or assembly.input_size != plan.input_size:
         raise ConfigError(f"the run's preprocessing is another one: {dict(plan.preprocessing)}; leave the options out")

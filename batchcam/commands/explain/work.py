@@ -261,6 +261,7 @@ def task_record(config: ExplainConfig, mine: Share, device: torch.device) -> dic
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "task": str(mine),
+        "task_from": mine.source,
         "started": utc_now(),
         **whereabouts(),
         "device": f"{device.type} {name}",

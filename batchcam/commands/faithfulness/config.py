@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import Classifier, Compute, RunConfig, field, like, random_seed, require_outside, required
+from batchcam.config import (
+    Classifier,
+    Compute,
+    RunConfig,
+    field,
+    like,
+    overwriting,
+    random_seed,
+    require_outside,
+    required,
+)
 
 SUBSTRATE_NAMES: Final = ("mean", "zero", "blur")
 """What can stand in for the pixels that are taken away; `zero` is of the normalised input."""
@@ -24,6 +34,7 @@ class FaithfulnessConfig(RunConfig):
     out: Path | None = field("Folder for faithfulness.json, faithfulness.csv and curves.csv.")
     device: str = field("cpu, cuda, cuda:N or auto.", default="auto")
     threads: int | None = like(Compute, "threads")
+    overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
         super().__post_init__()

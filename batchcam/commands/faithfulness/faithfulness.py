@@ -12,13 +12,13 @@ import numpy as np
 from batchcam.commands.explain.reassembly import reassemble, require_dataset
 from batchcam.commands.faithfulness.config import FaithfulnessConfig
 from batchcam.commands.faithfulness.curves import CURVES, FALLING, ORDERS, Curves, LeftOut, Probe, measure
-from batchcam.commands.faithfulness.files import write_files
+from batchcam.commands.faithfulness.files import CURVES_FILE, SAMPLES_FILE, write_files
 from batchcam.commands.faithfulness.imputation import SUBSTRATES
 from batchcam.errors import ConfigError, RunError
 from batchcam.job.console import Progress
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
-from batchcam.record.study import count_left_out, counts_text, run_notes
+from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
 from batchcam.rules import RECOMPUTE_TOLERANCE
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
@@ -94,6 +94,7 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
         DatasetError: the dataset is not the run's.
         RunError: not a run, or no sample can be judged.
     """
+    require_place(config.out, "faithfulness", (SAMPLES_FILE, CURVES_FILE), config.overwrite)
     with open_run(config.run) as run:
         plan = run.plan
         if config.steps > math.prod(plan.input_size):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import RunConfig, field, require_outside, required
+from batchcam.config import RunConfig, field, overwriting, require_outside, required
 
 
 class LocalizeConfig(RunConfig):
@@ -22,6 +22,7 @@ class LocalizeConfig(RunConfig):
     prefix: str | None = field("What stands before the sample ids in the annotations.  [default: found by itself]")
     out: Path | None = field("Folder for localize.json, localize.csv and curves.csv.")
     workers: int | None = field("Threads that judge maps.  [default: all CPUs, at most 8]", "-j", low=0)
+    overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ import numpy as np
 
 from batchcam.commands.localize.annotations import Annotations, read_annotations
 from batchcam.commands.localize.config import LocalizeConfig
-from batchcam.commands.localize.files import write_files
+from batchcam.commands.localize.files import CURVES_FILE, SAMPLES_FILE, write_files
 from batchcam.commands.localize.judging import Judged, LeftOut, Method, measure, overlaps, start
 from batchcam.commands.localize.protocol import IOU_LEVELS, STRICT, TOLERANCE, mean
 from batchcam.commands.localize.scores import ClassScores, Score, percent, score
@@ -18,7 +18,7 @@ from batchcam.errors import DatasetError, RunError
 from batchcam.job.console import Progress
 from batchcam.job.cpus import available_cpus
 from batchcam.pictures.protocol import PROTOCOL_SIZE
-from batchcam.record.study import count_left_out, counts_text, run_notes
+from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
 from batchcam.store.opening import open_run
 from batchcam.store.plan import named_dataset
 from batchcam.store.run import Run
@@ -86,6 +86,7 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
         DatasetError: they can't be understood, or name no sample of the run.
         RunError: not a run, or no sample can be judged.
     """
+    require_place(config.out, "localize", (SAMPLES_FILE, CURVES_FILE), config.overwrite)
     with open_run(config.run) as run:
         size = run.plan.input_size if config.frame == "view" else PROTOCOL_SIZE
         tolerance = TOLERANCE * min(size) if config.tolerance is None else config.tolerance

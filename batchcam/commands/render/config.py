@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import Part, PartialConfig, field, originals, require_outside, required
+from batchcam.config import Part, PartialConfig, field, originals, overwriting, require_outside, required
 from batchcam.errors import ConfigError
 from batchcam.rules import PALETTES
 
@@ -50,6 +50,7 @@ class RenderConfig(PartialConfig):
     contrast: tuple[str, str] | None = field(
         "CAM of class A minus that of B; also 'predicted', 'label'.", metavar="A B"
     )
+    overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
         super().__post_init__()

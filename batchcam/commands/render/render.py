@@ -20,6 +20,7 @@ from batchcam.pictures.overlay import View, overlay
 from batchcam.record.asked import open_asked
 from batchcam.rules import Status
 from batchcam.store import landing
+from batchcam.store.ours import require_ours
 from batchcam.store.run import Run, Sample
 from batchcam.store.stored_cams import stored_cam
 
@@ -91,6 +92,8 @@ def render(config: RenderConfig) -> RenderSummary:
         ConfigError: the run has no such sample or class, or the pictures would go into the run.
         RunError: not a run.
     """
+    if config.is_sheet:
+        require_ours(config.out, config.overwrite)
     with open_asked(config.run, config.partial, config.quiet) as run:
         rows = select(run, config.selection)
         drawing = _Drawing(run, config)
@@ -101,6 +104,7 @@ def render(config: RenderConfig) -> RenderSummary:
             if config.is_sheet:
                 files = _write_sheet(drawing, drawn, config, progress)
             else:
+                _require_own_pictures(run, drawn, config)
                 files = _write_each(drawing, drawn, config, progress)
     if drawing.first_missing:
         note(f"{drawing.counts[State.MISSING]} originals are missing: {drawing.first_missing}", config.quiet)
@@ -156,6 +160,11 @@ def _write_sheet(drawing: _Drawing, rows: np.ndarray, config: RenderConfig, prog
     landing.land(config.out, heatmap.write_png(page))
     landing.remove_stale_partials(config.out.parent, [config.out.name])
     return 1
+
+
+def _require_own_pictures(run: Run, rows: np.ndarray, config: RenderConfig) -> None:
+    for index, sample_id in zip(run.sample_index[rows].tolist(), run.sample_id[rows], strict=True):
+        require_ours(config.out / picture_name(index, sample_id), config.overwrite)
 
 
 def _write_each(drawing: _Drawing, rows: np.ndarray, config: RenderConfig, progress: Progress) -> int:

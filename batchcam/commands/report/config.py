@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import AnyPath, Given, PartialConfig, field, originals, require_outside, required
+from batchcam.config import AnyPath, Given, PartialConfig, field, originals, overwriting, require_outside, required
 from batchcam.errors import ConfigError
 
 SUFFIXES: Final = (".html", ".htm")
@@ -21,6 +21,7 @@ class ReportConfig(PartialConfig):
         "An older run of the same samples: tell what moved since.", metavar="OLD"
     )
     top: int = field("Most pictures of each kind.", default=24, low=0, high=MOST_TOP)
+    overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,6 +16,7 @@ from batchcam.record.asked import open_asked
 from batchcam.record.totals import needs_a_look
 from batchcam.store import landing
 from batchcam.store.opening import open_run
+from batchcam.store.ours import require_ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,7 @@ def report(config: ReportConfig) -> ReportSummary:
         ConfigError: the data can't be searched for images, or no class is in both runs.
         BatchcamError: the file can't be written.
     """
+    require_ours(config.out, config.overwrite)
     with contextlib.ExitStack() as opened:
         run = opened.enter_context(open_asked(config.run, config.partial, config.quiet))
         old = None if config.against is None else opened.enter_context(open_run(config.against))

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import LARGEST_COUNT, Classifier, Compute, Config, argument, field, like, random_seed, required
+from batchcam.config import (
+    LARGEST_COUNT,
+    Classifier,
+    Compute,
+    Config,
+    View,
+    argument,
+    field,
+    like,
+    overwriting,
+    random_seed,
+    required,
+)
 
 
-class TrainConfig(Config):
-    """Everything that `train` is asked; the defaults are the seed's recipe."""
+class TrainConfig(View, Config):
+    """Everything that `train` is asked; the defaults are the STL10 recipe."""
 
     data: str = argument()
     out: Path = required("The best checkpoint; the last one, to resume from, lies beside it.")
@@ -23,13 +35,9 @@ class TrainConfig(Config):
     weight_decay: float = field("Weight decay of Adam.", default=1e-2, low=0)
     seed: int = random_seed("split, weights and order")
     label_kind: str | None = like(Classifier, "label_kind")
-    preprocess: str | None = like(Classifier, "preprocess")
-    image_size: tuple[int, ...] | None = like(Classifier, "image_size")
-    resize: tuple[int, ...] | None = like(Classifier, "resize")
-    mean: tuple[float, float, float] | None = like(Classifier, "mean")
-    std: tuple[float, float, float] | None = like(Classifier, "std")
     workers: int | None = like(Compute, "workers")
     start_method: str | None = like(Compute, "start_method")
     threads: int | None = like(Compute, "threads")
     device: str = like(Compute, "device")
     sample_timeout: float = like(Compute, "sample_timeout")
+    overwrite: bool = overwriting()

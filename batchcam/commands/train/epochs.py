@@ -19,7 +19,8 @@ from batchcam.job.stop import stop_if_asked
 from batchcam.maps import cam
 from batchcam.maps.parts import parts
 from batchcam.network.checkpoint import load_checkpoint
-from batchcam.network.model import build_network, class_count_of, load_state
+from batchcam.network.forward import forward
+from batchcam.network.model import build_network, load_network
 from batchcam.network.precision import in_precision
 
 
@@ -78,9 +79,7 @@ def initial_network(architecture: str, class_count: int, weights: str | None, se
     if weights is None:
         return build_network(architecture, class_count)
     if Path(weights).exists():
-        state = load_checkpoint(Path(weights)).state
-        network = build_network(architecture, class_count_of(state, weights))
-        load_state(network, state, weights)
+        network, _, _ = load_network(architecture, load_checkpoint(Path(weights)).state, weights)
     else:
         network = _torchvision_weights(architecture, weights)
     _replace_last_layer(network, class_count)
@@ -144,7 +143,7 @@ def predict(
     if not len(batch.pixels):
         return predictions
     with in_precision(precision, device):
-        each = [network(_images(batch.pixels[part], preprocessing, device)) for part in parts(batch.pixels, device)]
+        each = [forward(network, _images(batch.pixels[p], preprocessing, device)) for p in parts(batch.pixels, device)]
     logits = torch.cat(each).float()
     chosen = cam.first_argmax(logits).masked_fill(~torch.isfinite(logits).all(1), -1).cpu().numpy()
     return np.where(batch.unreadable, predictions, chosen)
@@ -195,9 +194,7 @@ def _torchvision_weights(architecture: str, name: str) -> nn.Module:
         ) from error
     except Exception as error:  # whatever the network or the cache folder raises
         raise CheckpointError(f"--weights {name}: cannot download: {error}; give a local file") from error
-    network = build_network(architecture, class_count_of(state, name))
-    load_state(network, state, name)
-    return network
+    return load_network(architecture, state, name)[0]
 
 
 def _replace_last_layer(network: nn.Module, class_count: int) -> None:

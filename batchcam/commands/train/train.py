@@ -33,6 +33,7 @@ from batchcam.network.checkpoint import FORMAT_KEY, load_raw, pack_checkpoint
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
 from batchcam.store import landing
+from batchcam.store.ours import ADVICE
 from batchcam.store.plan import dataset_fingerprint
 
 SHAPING = ("val_fraction", "arch", "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "seed")
@@ -86,6 +87,8 @@ def train(config: TrainConfig) -> TrainSummary:
         DatasetError: no labels, or the validation dataset has other classes.
     """
     _require_outside_classes(config)
+    if config.out.is_dir():
+        raise ConfigError(f"--out {config.out}: a folder; give the checkpoint's file name")
     device = pick_device(config.device)
     warn_of_workers(config.workers)
     set_precision("fp32", device, config.threads)
@@ -100,8 +103,6 @@ def train(config: TrainConfig) -> TrainSummary:
         f"starting at epoch {len(state.history) + 1}",
         config.quiet,
     )
-    if config.out.is_dir():
-        raise ConfigError(f"--out {config.out}: a folder; give the checkpoint's file name")
     landing.make_folder(config.out.parent)
     for epoch in range(len(state.history) + 1, config.epochs + 1):
         batches = shuffled_batches(training.positions, config.batch_size, config.seed, epoch)
@@ -151,8 +152,7 @@ class _State:
         settings["validation_samples"] = len(validation.positions) if validation else 0
         settings["preprocessing"] = preprocessing.to_dict()
         state = cls(config, names, preprocessing, settings)
-        last = _last_path(config.out)
-        saved = state._read(last) if last.exists() else None
+        saved = state._saved()
         network = initial_network(config.arch, len(names), None if saved else config.weights, config.seed)
         if saved:
             network.load_state_dict(saved["model"])
@@ -165,16 +165,32 @@ class _State:
             state.history = saved[FORMAT_KEY]["training"]["history"]
         return state
 
-    def _read(self, path: Path) -> dict[str, Any]:
-        """Return the last checkpoint, after the check that it was trained as we are asked to."""
+    def _saved(self) -> dict[str, Any] | None:
+        """Return the last checkpoint of this training, None where it is to start anew.
+
+        Raises:
+            CheckpointError: what lies there is another's, and --overwrite was not asked for.
+        """
+        best, last = self._config.out, _last_path(self._config.out)
         try:
-            saved: dict[str, Any] = load_raw(path, path.read_bytes())
+            read = {path: self._read(path) for path in (best, last) if os.path.lexists(path)}
+            # a kill between the first two landings leaves the best one of a single epoch alone
+            if last not in read and best in read and len(read[best][FORMAT_KEY]["training"]["history"]) > 1:
+                raise CheckpointError(f"{best}: is there, and no {last.name} to go on from lies beside it")
+        except CheckpointError as error:
+            if self._config.overwrite:
+                return None
+            raise CheckpointError(f"{error}; {ADVICE}") from error
+        return read.get(last)
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """Return a checkpoint, after the check that it was trained as we are asked to."""
+        try:
+            saved: dict[str, Any] = load_raw(path, path.read_bytes()) if path.is_file() else {}
             about = saved[FORMAT_KEY]
             theirs, names = about["training"]["settings"], tuple(about["class_names"])
         except (KeyError, TypeError, OSError) as error:
-            raise CheckpointError(
-                f"{path}: not a checkpoint to resume from; remove it or choose another --out"
-            ) from error
+            raise CheckpointError(f"{path}: not a checkpoint to resume from") from error
         differing = [k for k, v in self._settings.items() if theirs.get(k) != v]
         if names != self._names:
             differing.append("class_names")
@@ -182,7 +198,7 @@ class _State:
             told = ", ".join(
                 f"{k.replace('_', ' ')} ({theirs.get(k)} there, {self._settings.get(k)} here)" for k in differing
             )
-            raise CheckpointError(f"{path}: was trained otherwise: {told}; remove it or choose another --out")
+            raise CheckpointError(f"{path}: was trained otherwise: {told}")
         return saved
 
     def finish_epoch(self, epoch: int, learned: Score, validated: Score | None) -> None:
@@ -249,8 +265,7 @@ def _require_outside_classes(config: TrainConfig) -> None:
 
 
 def _preprocessing(config: TrainConfig) -> Preprocessing:
-    asked = chosen_preprocessing(config.preprocess, config.image_size, config.resize, config.mean, config.std)
-    return asked or PRESETS["seed"]
+    return chosen_preprocessing(config) or PRESETS["stl10"]
 
 
 def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str, ...], _Samples, _Samples | None]:

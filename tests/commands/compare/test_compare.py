@@ -10,6 +10,7 @@ import io
 import json
 import math
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -629,3 +630,25 @@ def test_progress_counts_each_map_once(run_pair: tuple[Path, Path], monkeypatch:
     of(*run_pair)
     assert counted[0] == -38
     assert sum(counted) == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "checkpoint", "findings"),
+    [
+        (("Käfer", "ant", "蝶", "dog-é", "zèbre 🦓"), 1, 1),
+        (("ant", "Käfer", "蝶", "dog-é", "zebu"), 1, 1),
+        (tuple(unicodedata.normalize("NFD", name) for name in CLASS_NAMES), 1, 0),
+        (("Käfer", "ant", "蝶", "dog-é", "zèbre 🦓"), 2, 0),  # another network may have another order
+    ],
+)
+def test_one_checkpoint_with_two_orders_of_its_classes_is_a_finding(tmp_path, names, checkpoint, findings):
+    old = write(tmp_path / "old", *make_rows(1))
+    changes = {"class_names": names, "checkpoint_sha256": f"{checkpoint:064x}"}
+    new = write(tmp_path / "new", *make_rows(1, **changes))
+    summary = of(old, new, shared_classes=True)
+    assert summary.findings == findings
+    told = [note for note in summary.notes if "one of them has the wrong names" in note]
+    assert len(told) == findings
+    assert (
+        not told or f"its class {[a == b for a, b in zip(names, CLASS_NAMES, strict=True)].index(False)} is" in told[0]
+    )

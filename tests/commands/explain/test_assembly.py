@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import unicodedata
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_probe_is_the_first_samples_as_the_loader_gives_them(own, images):
 
 def test_checkpoint_that_says_nothing_needs_its_architecture(foreign, images):
     with pytest.raises(ConfigError, match="does not say its architecture; name it with --arch"):
-        assemble(Classifier(foreign, preprocess="seed"), images)
+        assemble(Classifier(foreign, preprocess="stl10"), images)
 
 
 def test_checkpoint_that_says_nothing_needs_its_preprocessing(foreign, images):
@@ -97,19 +98,70 @@ def test_checkpoint_that_says_nothing_needs_its_preprocessing(foreign, images):
 
 
 def test_checkpoint_that_says_nothing_takes_the_datasets_class_names(foreign, images):
-    found = assemble(Classifier(foreign, arch="resnet18", preprocess="seed", image_size="32"), images)
+    found = assemble(Classifier(foreign, arch="resnet18", preprocess="stl10", image_size="32"), images)
     assert found.class_names == NAMES
     assert found.preprocessing.image_size == (32, 32)
 
 
 def test_who_names_the_classes_is_known_and_told(own, foreign, images, tmp_path):
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
-    options = {"arch": "resnet18", "preprocess": "seed", "image_size": "32"}
+    options = {"arch": "resnet18", "preprocess": "stl10", "image_size": "32"}
     found = assemble(Classifier(foreign, **options), images)
     assert found.names_from == "the dataset"
     assert found.remarks == ("class names: from the dataset, in its order, 0 ant … 2 cat; the checkpoint has none",)
     assert assemble(Classifier(foreign, class_names=tmp_path / "names.txt", **options), images).remarks == ()
     assert assemble(Classifier(own), images).names_from == "the checkpoint"
+
+
+def carrying(path: Path, network: nn.Module, **beside: Any) -> Classifier:
+    """Save weights with what another program writes beside them."""
+    torch.save({"state_dict": network.state_dict(), **beside}, path)
+    return Classifier(path, arch="resnet18", preprocess="stl10", image_size="32")
+
+
+def test_class_names_that_another_program_wrote_beside_the_weights_are_the_checkpoints(tmp_path, network, images):
+    table = {"cat": 0, "ant": 1, "bee": 2}
+    found = assemble(carrying(tmp_path / "model.pth", network, class_to_idx=table), images)
+    assert found.class_names == ("cat", "ant", "bee")
+    assert found.names_from == "the checkpoint's class_to_idx"
+    assert found.remarks == ("class names: the checkpoint's class_to_idx, 0 cat … 2 bee",)
+    ids = found.source.sample_ids
+    assert {i.split("/")[0]: int(k) for i, k in zip(ids, found.labels, strict=True)} == table
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"classes": list(NAMES)}, {"config": {"id2label": dict(enumerate(NAMES))}}, {"meta": {"CLASSES": NAMES}}],
+    ids=str,
+)
+def test_renamed_folder_that_would_shift_the_order_is_refused(tmp_path, network, beside):
+    """In the dataset's own order zebu would come last, and bee and cat before it."""
+    shifted = folder(tmp_path / "data", ("zebu", "bee", "cat"))
+    with pytest.raises(DatasetError, match="zebu"):
+        assemble(carrying(tmp_path / "model.pth", network, **beside), shifted)
+
+
+def test_names_of_other_classes_than_the_networks_are_passed_over_and_told(tmp_path, network, images):
+    found = assemble(carrying(tmp_path / "model.pth", network, classes=["ant", "bee"]), images)
+    assert (found.class_names, found.names_from) == (NAMES, "the dataset")
+    assert "class names: the checkpoint's classes names 2, not 3: passed over" in found.remarks
+
+
+def test_a_checkpoint_that_names_its_classes_twice_otherwise_is_asked_about(tmp_path, network, images):
+    classifier = carrying(
+        tmp_path / "model.pth", network, classes=list(NAMES), class_to_idx={"cat": 0, "ant": 1, "bee": 2}
+    )
+    with pytest.raises(CheckpointError, match="its classes and class_to_idx name other classes, or in another order"):
+        assemble(classifier, images)
+    meant = dataclasses.replace(classifier, class_names=NAMES)
+    assert assemble(meant, images).class_names == NAMES
+    with pytest.raises(ConfigError, match="not the class names that the checkpoint says"):
+        assemble(
+            dataclasses.replace(
+                carrying(tmp_path / "model.pth", network, classes=list(NAMES)), class_names=NAMES[::-1]
+            ),
+            images,
+        )
 
 
 def test_class_names_in_another_unicode_form_than_the_checkpoints_are_its_own(tmp_path, network):
@@ -136,7 +188,7 @@ def test_labels_that_are_names_of_the_checkpoint_win_over_indices_unless_said_ot
 
 def test_classes_without_any_names_are_numbers(foreign, images, tmp_path):
     (tmp_path / "list.csv").write_text("path\nimages/ant/0.png\n")
-    classifier = Classifier(foreign, arch="resnet18", preprocess="seed", image_size="32")
+    classifier = Classifier(foreign, arch="resnet18", preprocess="stl10", image_size="32")
     found = assemble(classifier, str(tmp_path / "list.csv"))
     assert (found.class_names, found.labels.tolist()) == (("0", "1", "2"), [-1])
 
@@ -148,8 +200,8 @@ def test_other_architecture_than_the_checkpoint_says_is_refused(own, images):
 
 
 def test_weights_of_another_architecture_are_refused_with_their_keys(foreign, images):
-    with pytest.raises(CheckpointError, match=r"foreign\.pth: its keys are not this network's: .*missing \(layer1\.2"):
-        assemble(Classifier(foreign, arch="resnet34", preprocess="seed"), images)
+    with pytest.raises(CheckpointError, match=r"foreign\.pth: its keys are not resnet34's: .*missing \(layer1\.2"):
+        assemble(Classifier(foreign, arch="resnet34", preprocess="stl10"), images)
 
 
 def test_other_preprocessing_than_the_checkpoint_says_is_refused(own, images):
@@ -175,14 +227,15 @@ def test_labels_are_matched_by_name_when_the_dataset_has_fewer_classes(own, tmp_
 def test_dataset_of_another_class_count_needs_class_names(foreign, tmp_path):
     with pytest.raises(DatasetError, match="has 2 classes, the checkpoint 3; name them all with --class-names"):
         assemble(
-            Classifier(foreign, arch="resnet18", preprocess="seed"), folder(tmp_path / "fewer", ("bee", "cat"), count=1)
+            Classifier(foreign, arch="resnet18", preprocess="stl10"),
+            folder(tmp_path / "fewer", ("bee", "cat"), count=1),
         )
 
 
 def test_class_names_come_from_a_file(foreign, tmp_path):
     (tmp_path / "names.txt").write_bytes("\ufeffant\r\nzèbre\n\n cat \n".encode())
     classifier = Classifier(
-        foreign, arch="resnet18", preprocess="seed", image_size="32", class_names=tmp_path / "names.txt"
+        foreign, arch="resnet18", preprocess="stl10", image_size="32", class_names=tmp_path / "names.txt"
     )
     found = assemble(classifier, folder(tmp_path / "one", ("cat",)))
     assert (found.class_names, found.labels.tolist()) == (("ant", "zèbre", "cat"), [2, 2])
@@ -198,7 +251,7 @@ def test_file_of_class_names_that_can_not_be_meant_is_refused(foreign, images, t
     if content is not None:
         (tmp_path / "names.txt").write_bytes(content)
     with pytest.raises(kind, match=message):
-        assemble(Classifier(foreign, arch="resnet18", preprocess="seed", class_names=tmp_path / "names.txt"), images)
+        assemble(Classifier(foreign, arch="resnet18", preprocess="stl10", class_names=tmp_path / "names.txt"), images)
 
 
 def test_other_class_names_than_the_checkpoint_says_are_refused(own, images, tmp_path):
@@ -225,7 +278,7 @@ def chosen(*options: Any) -> Preprocessing | None:
     """What --preprocess, --image-size, --resize, --mean and --std, as written, choose."""
     names = ("preprocess", "image_size", "resize", "mean", "std")
     asked = Classifier(Path("a.pth"), **dict(zip(names, options, strict=True)))
-    return chosen_preprocessing(asked.preprocess, asked.image_size, asked.resize, asked.mean, asked.std)
+    return chosen_preprocessing(asked)
 
 
 @pytest.mark.parametrize(
@@ -233,9 +286,9 @@ def chosen(*options: Any) -> Preprocessing | None:
     [
         ((None, None, None, None, None), None),
         (("imagenet", None, None, None, None), PRESETS["imagenet"]),
-        (("seed", "64", None, None, None), Preprocessing((64,), (64, 64), (0.5,) * 3, (0.5,) * 3)),
-        (("seed", "64x96", None, None, None), Preprocessing((64, 96), (64, 96), (0.5,) * 3, (0.5,) * 3)),
-        (("seed", "64", "72", "0", "1"), Preprocessing((72,), (64, 64), (0,) * 3, (1,) * 3)),
+        (("stl10", "64", None, None, None), Preprocessing((64,), (64, 64), (0.5,) * 3, (0.5,) * 3)),
+        (("stl10", "64x96", None, None, None), Preprocessing((64, 96), (64, 96), (0.5,) * 3, (0.5,) * 3)),
+        (("stl10", "64", "72", "0", "1"), Preprocessing((72,), (64, 64), (0,) * 3, (1,) * 3)),
         ((None, "64", None, "0.1,0.2,0.3", "1"), Preprocessing((64,), (64, 64), (0.1, 0.2, 0.3), (1,) * 3)),
         (("imagenet", None, "300", None, None),
          Preprocessing((300,), (224, 224), PRESETS["imagenet"].mean, PRESETS["imagenet"].std)),
@@ -248,14 +301,20 @@ def test_preprocessing_is_the_preset_with_what_other_options_change(options, exp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("coco", None, None, None, None), "--preprocess coco: choose one of imagenet, seed"),
-        ((None, "64", None, None, None), "say --preprocess imagenet or seed, or all of --image-size, --mean and --std"),
+        (
+            ("coco", None, None, None, None),
+            "--preprocess coco: choose one of imagenet, stl10, or",
+        ),
+        (
+            (None, "64", None, None, None),
+            r"say --preprocess imagenet, .* or all of --image-size, --mean and --std",
+        ),
         ((None, None, None, "0", "1"), "say --preprocess"),
-        (("seed", "0", None, None, None), "--image-size"),
-        (("seed", None, "4x", None, None), "--resize"),
-        (("seed", None, None, "a", None), "--mean"),
-        (("seed", None, None, None, "1,2"), "--std"),
-        (("seed", None, None, None, "0"), "std"),
+        (("stl10", "0", None, None, None), "--image-size"),
+        (("stl10", None, "4x", None, None), "--resize"),
+        (("stl10", None, None, "a", None), "--mean"),
+        (("stl10", None, None, None, "1,2"), "--std"),
+        (("stl10", None, None, None, "0"), "std"),
         (("imagenet", None, "200", None, None), "larger than"),
     ],
 )
@@ -358,12 +417,12 @@ def test_dataset_without_a_readable_tensor_is_refused(foreign, module):
 def test_users_own_network_is_loaded_strictly(tmp_path, module, images):
     module.build = GapNetwork
     torch.save(seeded(GapNetwork).state_dict(), tmp_path / "a.pth")
-    found = assemble(Classifier(tmp_path / "a.pth", model="module_of_the_user:build", preprocess="seed"), images)
+    found = assemble(Classifier(tmp_path / "a.pth", model="module_of_the_user:build", preprocess="stl10"), images)
     assert (found.architecture, found.class_names) == ("module_of_the_user:build", NAMES)
     assert torch.equal(found.network.head.weight, seeded(GapNetwork).head.weight)
     torch.save({"head.weight": torch.zeros(3, 4)}, tmp_path / "b.pth")
     with pytest.raises(CheckpointError, match="missing"):
-        assemble(Classifier(tmp_path / "b.pth", model="module_of_the_user:build", preprocess="seed"), images)
+        assemble(Classifier(tmp_path / "b.pth", model="module_of_the_user:build", preprocess="stl10"), images)
 
 
 class WideNetwork(GapNetwork):
@@ -378,7 +437,7 @@ class WideNetwork(GapNetwork):
 def test_class_count_is_the_networks_in_whatever_order_the_file_keeps_its_keys(tmp_path, module, images):
     module.build = WideNetwork
     safetensors.torch.save_file(WideNetwork().state_dict(), tmp_path / "a.safetensors")
-    classifier = Classifier(tmp_path / "a.safetensors", model="module_of_the_user:build", preprocess="seed")
+    classifier = Classifier(tmp_path / "a.safetensors", model="module_of_the_user:build", preprocess="stl10")
     assert assemble(classifier, images).class_names == NAMES
 
 
@@ -391,7 +450,7 @@ def test_callable_that_gives_no_network_is_refused(tmp_path, module, images, bui
     module.build = build
     torch.save(seeded(GapNetwork).state_dict(), tmp_path / "a.pth")
     with pytest.raises(ModelError, match=message):
-        assemble(Classifier(tmp_path / "a.pth", model="module_of_the_user:build", preprocess="seed"), images)
+        assemble(Classifier(tmp_path / "a.pth", model="module_of_the_user:build", preprocess="stl10"), images)
 
 
 def test_few_samples_are_read_before_the_job_starts(own, module, monkeypatch):

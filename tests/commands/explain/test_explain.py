@@ -472,7 +472,7 @@ def test_verify_finds_an_image_that_was_replaced_by_one_of_the_same_size(checkpo
 def test_every_kind_of_exact_head_is_explained_rerun_and_verified(name, images, tmp_path):
     checkpoint, run = tmp_path / "m.pth", tmp_path / "run"
     torch.save(seeded(getattr(networks, name)).state_dict(), checkpoint)
-    classifier = Classifier(checkpoint, model=f"tests.helpers.networks:{name}", preprocess="seed", image_size="32")
+    classifier = Classifier(checkpoint, model=f"tests.helpers.networks:{name}", preprocess="stl10", image_size="32")
     explain(dataclasses.replace(config(checkpoint, images, run), classifier=classifier))
     next(run.glob("shards/*.h5")).unlink()
     explain(dataclasses.replace(config(checkpoint, images, run), classifier=classifier))

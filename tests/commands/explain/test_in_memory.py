@@ -148,7 +148,7 @@ def test_torch_is_left_as_it_was_also_when_the_work_fails(network, tmp_path, mon
     two = dataclasses.replace(COMPUTE, threads=2)
     run_explain(network, tmp_path / "run", compute=two)
     assert settings_of_torch() == before
-    with pytest.raises(RuntimeError, match="out of memory, say"):
+    with pytest.raises(ModelError, match="out of memory, say"):
         run_explain(failing, tmp_path / "other", compute=two)
     assert settings_of_torch() == before
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from batchcam.cli.printing import explain_text
 from batchcam.commands.explain import explain as explain_module
 from batchcam.commands.explain import work as work_module
 from batchcam.commands.explain.config import ExplainConfig
-from batchcam.commands.explain.explain import explain
+from batchcam.commands.explain.explain import ExplainSummary, explain
 from batchcam.commands.merge import complete_run, merge
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.config import Classifier, Compute
-from batchcam.job.scheduler import local_rank
 from tests.helpers.networks import CHANNELS, GapNetwork, seeded
 
 SHARDS, SHARD_SIZE = 8, 3
@@ -40,7 +41,7 @@ def settings(tmp_path_factory) -> ExplainConfig:
     checkpoint = tmp_path_factory.mktemp("weights") / "model.pth"
     torch.save(seeded(GapNetwork).state_dict(), checkpoint)
     return ExplainConfig(
-        Classifier(checkpoint, model="tests.helpers.networks:GapNetwork", preprocess="seed", image_size="16"),
+        Classifier(checkpoint, model="tests.helpers.networks:GapNetwork", preprocess="stl10", image_size="16"),
         f"python:{__name__}:Images",
         Path("to be replaced"),
         Compute(batch_size=SHARD_SIZE, workers=0, threads=1, device="cpu"),
@@ -113,9 +114,9 @@ def test_whoever_plans_the_run_goes_in_order_and_later_workers_in_their_own(sett
     orders = []
 
     class Seen(work_module.Work):
-        def __init__(self, config, plan, assembly, proved, shards, device) -> None:
+        def __init__(self, config, plan, assembly, proved, shards, recorded, device) -> None:
             orders.append([s.index for s in shards])
-            super().__init__(config, plan, assembly, proved, [], device)
+            super().__init__(config, plan, assembly, proved, [], recorded, device)
 
     monkeypatch.setattr(explain_module, "Work", Seen)
     for _ in range(5):
@@ -137,6 +138,9 @@ def test_workers_without_a_task_share_the_shards(settings, reference, tmp_path, 
     def has_landed(folder: Path, shard) -> bool:
         asked.append(shard)
         if len(asked) == 3:
+            deadline = time.monotonic() + 60
+            while not all(real(folder, begun) for begun in asked[:2]) and time.monotonic() < deadline:
+                time.sleep(0.01)  # a thread lands them
             # works to its end now, which is what the first one then finds
             second = explain(dataclasses.replace(settings, out=run))
             assert second.complete
@@ -179,25 +183,45 @@ def test_temporary_file_of_a_dead_worker_goes_when_the_run_is_complete(settings,
     assert verify(VerifyConfig(run, quiet=True)).found == []
 
 
+def told_of(summary: ExplainSummary) -> str:
+    return explain_text(summary).partition("explained, ")[2].partition("images/s; ")[2]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
 @pytest.mark.parametrize(
-    ("environment", "rank"),
+    ("environment", "source"),
     [
-        ({}, 0),
-        ({"LOCAL_RANK": "2", "SLURM_LOCALID": "5"}, 2),
-        ({"SLURM_LOCALID": "3"}, 3),
-        ({"SLURM_LOCALID": "x"}, 0),
+        (
+            {"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4"},
+            "SLURM_PROCID/SLURM_STEP_NUM_TASKS",
+        ),
+        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "4"}, "RANK/WORLD_SIZE"),
     ],
 )
-def test_rank_on_this_machine_comes_from_torchrun_then_srun(environment, rank):
-    assert local_rank(environment) == rank
+def test_share_that_was_not_asked_for_is_told_before_and_after(
+    settings, tmp_path, monkeypatch, capsys, quiet, environment, source
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    summary = explain(dataclasses.replace(settings, out=tmp_path / "run", quiet=quiet))
+    assert f"share 1/4 from {source}: 2 of 8 shards to do here" in capsys.readouterr().err
+    assert told_of(summary) == f"did 2 of 8 shards: share 1/4 from {source}; 6 are left to others; not complete yet"
+    assert (summary.task, summary.task_from, summary.left_to_others) == ("1/4", source, 6)
+    (record,) = (tmp_path / "run").glob("task-*.json")
+    assert json.loads(record.read_text())["task_from"] == source
 
 
-def test_workers_of_one_machine_take_a_gpu_each(monkeypatch):
-    from batchcam.network.device import pick_device
+def test_share_that_was_asked_for_is_told_too_but_not_before_when_quiet(settings, tmp_path, capsys):
+    first = explain(dataclasses.replace(settings, out=tmp_path / "run", task="1/2"))
+    assert capsys.readouterr().err == ""
+    assert told_of(first) == "did 4 of 8 shards: share 1/2 from --task; 4 are left to others; not complete yet"
+    second = explain(dataclasses.replace(settings, out=tmp_path / "run", task="0/2"))
+    assert told_of(second).startswith("did 4 of 8 shards: share 0/2 from --task; complete: ")
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    current: list[torch.device] = []
-    monkeypatch.setattr(torch.cuda, "set_device", current.append)
-    assert [pick_device("auto", rank).index for rank in range(3)] == [0, 1, 0]
-    assert [device.index for device in current] == [0, 1, 0]  # none of them touches the others' memory
+
+def test_variables_of_nobody_leave_all_shards_to_a_worker_that_says_so(settings, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    summary = explain(dataclasses.replace(settings, out=tmp_path / "run", quiet=False))
+    assert "RANK/WORLD_SIZE are 1/4, but neither torchrun nor srun" in capsys.readouterr().err
+    assert (summary.complete, summary.task, summary.task_from) == (True, "0/1", "")

@@ -447,9 +447,9 @@ def test_data_that_is_not_there_is_refused(sound_run: Path, tmp_path: Path) -> N
 
 
 def test_a_file_that_can_not_be_written_is_one_line(sound_run: Path, tmp_path: Path) -> None:
-    (tmp_path / "r.html").mkdir()
-    with pytest.raises(BatchcamError, match=r"r\.html: cannot write"):
-        write(sound_run, tmp_path / "r.html")
+    (tmp_path / "file").touch()
+    with pytest.raises(BatchcamError, match=r"file: cannot write"):
+        write(sound_run, tmp_path / "file" / "r.html")
 
 
 def test_a_missing_folder_is_made(sound_run: Path, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_training_that_was_killed_between_best_and_last_repeats_the_epoch(images
 def command(images: Path, out: Path) -> list[str]:
     words = [
         "train", images, "--out", out, "--epochs", EPOCHS, "-b", 8, "--val-fraction", 0.25, "--learning-rate", 1e-3,
-        "--preprocess", "seed", "--image-size", 32, "-j", 2, "--threads", 1, "--device", "cpu",
+        "--preprocess", "stl10", "--image-size", 32, "-j", 2, "--threads", 1, "--device", "cpu",
     ]  # fmt: skip
     return [sys.executable, "-m", "batchcam", *map(str, words)]
 
@@ -269,6 +269,56 @@ def test_last_checkpoint_that_is_none_is_refused_and_kept(images, tmp_path, cont
     with pytest.raises(CheckpointError, match=r"best\.last\.pth"):
         train(config(images, tmp_path / "best.pth"))
     assert last.read_bytes() == before
+
+
+def put_theirs(kind: str, path: Path, finished: Path, images: Path) -> None:
+    """Put a file at `path` that this training did not make."""
+    if kind == "text":
+        path.write_text("dear diary")
+    elif kind == "state dict":
+        torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), path)
+    elif kind == "other training":
+        train(config(images, path, seed=7, epochs=1))
+        last_of(path).unlink()
+    elif kind == "alone":  # of the same training, but with nothing beside it to go on from
+        content = load(finished)
+        content["batchcam"]["training"]["history"] *= 2
+        torch.save(content, path)
+    else:
+        path.symlink_to("nowhere.pth")
+
+
+@pytest.mark.parametrize("kind", ["text", "state dict", "other training", "alone", "link to nothing"])
+def test_checkpoint_that_this_training_did_not_make_is_refused_and_kept(images, tmp_path, finished, kind):
+    out = tmp_path / "best.pth"
+    put_theirs(kind, out, finished[0], images)
+    before = out.read_bytes() if out.exists() else None
+    with pytest.raises(CheckpointError, match=r"best\.pth: .*; choose another --out, or say --overwrite$"):
+        train(config(images, out))
+    assert (out.read_bytes() if out.exists() else None) == before
+    assert not last_of(out).exists()
+    train(config(images, out, overwrite=True))
+    assert_same_weights(out, finished[0])
+
+
+def test_checkpoint_that_took_the_place_of_this_trainings_is_refused(images, tmp_path, finished):
+    out = tmp_path / "best.pth"
+    for source, target in ((finished[0], out), (last_of(finished[0]), last_of(out))):
+        shutil.copy(source, target)
+    torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), out)
+    with pytest.raises(CheckpointError, match="choose another --out, or say --overwrite"):
+        train(config(images, out))
+    train(config(images, out, overwrite=True))
+    assert_same_weights(out, finished[0])
+
+
+def test_overwriting_goes_on_with_its_own_training(images, tmp_path, finished):
+    out = tmp_path / "best.pth"
+    for source, target in ((finished[0], out), (last_of(finished[0]), last_of(out))):
+        shutil.copy(source, target)
+    before = last_of(out).stat().st_mtime_ns
+    assert train(config(images, out, overwrite=True)) == dataclasses.replace(finished[1], checkpoint=str(out))
+    assert last_of(out).stat().st_mtime_ns == before
 
 
 def test_weights_of_another_class_count_are_fine_tuned(images, tmp_path):

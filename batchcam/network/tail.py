@@ -1,0 +1,76 @@
+"""What a network does to its logits before it returns them: taken off where it is a softmax or the like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from batchcam.network.tracing import traced
+
+TOLERANCE: Final = 1e-5
+
+_TAILS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "softmax": lambda x: x.softmax(1),
+    "log-softmax": lambda x: x.log_softmax(1),
+    "sigmoid": torch.sigmoid,
+    "log-sigmoid": nn.functional.logsigmoid,
+}
+
+
+def without_tail(network: nn.Module, logits: Tensor, probe: Tensor) -> str:
+    """Let the network return what enters a softmax or the like at its end, in place; return what it was, "" for none.
+
+    Args:
+        network: in evaluation mode, on the probe's device.
+        logits: what it returns for some images.
+        probe: normalised images, (N, C, H, W).
+
+    Returns:
+        What was taken off, for people.
+    """
+    if not _may_have_tail(logits):
+        return ""
+    trace = traced(network, probe)
+    finite = torch.isfinite(trace.logits).all(1)
+    for name in reversed(trace.outputs):
+        entering = trace.outputs[name]
+        if entering.shape != trace.logits.shape or torch.equal(entering, trace.logits):
+            continue
+        for kind, tail in _TAILS.items():
+            # a softmax is the same for logits that are shifted, but not for the layer that gives them
+            if torch.allclose(tail(entering.float())[finite], trace.logits[finite].float(), TOLERANCE, TOLERANCE):
+                _return_output_of(network, name)
+                return f"the network ends in a {kind}: the logits are what enters it, from {name!r}"
+    return ""
+
+
+def ending(logits: Tensor) -> str:
+    """Return what a network seems to end in by what it returns, "" where that may be logits."""
+    values = logits[torch.isfinite(logits).all(1)].double()
+    if not len(values):
+        return ""
+    ones = torch.ones(len(values), dtype=values.dtype, device=values.device)
+    if values.amin() >= 0 and torch.allclose(values.sum(1), ones, atol=1e-3):
+        return "softmax"
+    if values.amax() <= 0 and torch.allclose(values.exp().sum(1), ones, atol=1e-3):
+        return "log-softmax"
+    return "sigmoid" if values.amin() >= 0 and values.amax() <= 1 else ""
+
+
+def _may_have_tail(logits: Tensor) -> bool:
+    finite = logits[torch.isfinite(logits).all(1)]
+    return bool(ending(logits)) or (len(finite) > 0 and bool(finite.amax() <= 0))
+
+
+def _return_output_of(network: nn.Module, name: str) -> None:
+    """Let every call of the network return what module `name` gave in it."""
+    latest: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        latest[:] = [output.clone()]  # an activation may work in place
+
+    network.get_submodule(name).register_forward_hook(keep)
+    network.register_forward_hook(lambda module, inputs, output: latest.pop())

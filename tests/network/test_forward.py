@@ -1,0 +1,72 @@
+"""A network's forward pass: logits, or one error in the network's own words with the shape that it was given."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from batchcam.errors import ModelError
+from batchcam.network.forward import forward
+from batchcam.network.in_memory import unwrapped
+from tests.helpers.networks import GapNetwork, random_images, seeded
+
+
+class Returning(nn.Module):
+    """Returns what it is told to, or raises it."""
+
+    def __init__(self, result: object) -> None:
+        super().__init__()
+        self.result = result
+
+    def forward(self, images: Tensor) -> object:
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+def test_logits_come_back_as_they_are():
+    network, images = seeded(GapNetwork), random_images(2, 16, 16)
+    assert torch.equal(forward(network, images), network(images))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Returning(ValueError("two\nlines")), "the network raised ValueError: two lines; .*shape \\(2, 3, 16, 16\\)$"),
+        (Returning(KeyError("x")), "the network raised KeyError: 'x'"),
+        (Returning(AssertionError()), "the network raised AssertionError: no reason"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3)), "to have 1 channels.*takes 1 channel \\(grey images\\).*python:"),
+        (nn.Sequential(nn.Conv2d(4, 2, 3)), "to have 4 channels.*takes 4 channels; .*\\(4, H, W\\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), "shapes cannot be multiplied.*shape \\(2, 3, 16, 16\\)$"),
+        (nn.Sequential(nn.Conv2d(3, 2, 99)), "Kernel size"),
+        (seeded(GapNetwork).half(), "the network raised RuntimeError"),
+        (Returning((torch.ones(2, 3), None)), "but a tuple of 2; wrap it with --model"),
+        (Returning({"breed": torch.ones(2, 3), "age": 1}), "but a dict of breed, age"),
+        (Returning(torch.ones(2)), "but a tensor of shape \\(2,\\)"),
+        (Returning(torch.ones(3, 3)), "but a tensor of shape \\(3, 3\\)"),
+        (Returning(None), "but a NoneType"),
+    ],
+)
+def test_network_that_raises_or_returns_no_logits_is_one_error_in_its_own_words(network, message):
+    with pytest.raises(ModelError, match=message):
+        forward(network, random_images(2, 16, 16))
+
+
+def test_memory_that_is_used_up_is_no_fault_of_the_network():
+    with pytest.raises(torch.OutOfMemoryError):
+        forward(Returning(torch.OutOfMemoryError("full")), random_images(1, 16, 16))
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, lambda n: torch.compile(nn.DataParallel(n))])
+def test_network_is_taken_out_of_what_spreads_or_compiles_it(wrap):
+    network = seeded(GapNetwork)
+    assert unwrapped(wrap(network)) is network
+    assert unwrapped(network) is network
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("make", [torch.jit.script, lambda n: torch.jit.trace(n, torch.zeros(1, 3, 16, 16))])
+def test_program_of_torchscript_is_refused(make):
+    with pytest.raises(ModelError, match=r"TorchScript program.*give the network itself"):
+        unwrapped(nn.Sequential(make(seeded(GapNetwork))))
