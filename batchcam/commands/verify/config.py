@@ -40,5 +40,3 @@ class VerifyConfig(RunConfig):
         super().__post_init__()
         if self.recompute and not (self.classifier and self.data):
             raise ConfigError("--recompute needs --checkpoint and --data")
-        if bool(self.signature) != bool(self.allowed_signers):
-            raise ConfigError("--signature and --allowed-signers need each other")

@@ -14,6 +14,7 @@ import numpy as np
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.signature import SignatureError, signer
 from batchcam.config import keywords
+from batchcam.errors import ConfigError
 from batchcam.job.confined import DiedError, ask
 from batchcam.job.console import Progress, note
 from batchcam.store.findings import Finding, Inspection, Kind
@@ -89,9 +90,12 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
             Without, that happens to this process.
 
     Raises:
+        ConfigError: --signature without --allowed-signers, or the other way round.
         RunError: the directory holds no run at all.
         BatchcamError: a signature is to be checked, and there is no ssh-keygen.
     """
+    if bool(config.signature) != bool(config.allowed_signers):
+        raise ConfigError("--signature and --allowed-signers need each other")
     with _Bar(config.quiet) as bar:
         seen = _survive(config.run, bar) if confine else _inspect_here(config.run, bar)
     found, recomputed = list(seen.found), 0
