@@ -147,7 +147,7 @@ def _classes(file: str, rows: _Rows) -> tuple[NDArray[np.int64], tuple[str, ...]
     """Return the label of each row, int64 (n,), the class names where labels are names, and whether they are numbers.
 
     Raises:
-        DatasetError: a label names several classes.
+        DatasetError: a label is several.
     """
     count = len(rows.paths)
     given = {label for label in rows.labels if label.lower() not in _NOT_KNOWN_NUMBER}
@@ -172,8 +172,8 @@ def _check_single(where: str, rows: _Rows, given: set[str]) -> None:
         parts = [part.strip() for part in label.replace(";", ",").split(",")]
         if "|" in label or (len(parts) > 1 and all(part in given for part in parts)):
             raise DatasetError(
-                f"{where}: line {line}: label {label:.40} names several classes: a sample has one; "
-                "leave the field empty where none is meant"
+                f"{where}: line {line}: label {label:.40} is several labels (multi-label), and a sample has "
+                "one here: leave the column out, and --cams all keeps the map of every class"
             )
 
 

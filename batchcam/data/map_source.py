@@ -158,7 +158,10 @@ def _class_indices(where: str, labels: Any, count: int) -> NDArray[np.int64]:
         values = labels.tolist() if isinstance(labels, (Tensor, np.ndarray)) else list(labels)
         indices = [UNKNOWN_LABEL if value is None else operator.index(value) for value in values]
     except TypeError as error:
-        raise DatasetError(f"{where}: labels are not class indices: give whole numbers, -1 where not known") from error
+        raise DatasetError(
+            f"{where}: labels are not class indices: give whole numbers, -1 where not known; several labels a sample "
+            "(multi-label) have no place here, but --cams all keeps the map of every class"
+        ) from error
     if len(indices) != count:
         raise DatasetError(f"{where}: {len(indices)} labels for {count} samples: give one for each")
     if min(indices) < UNKNOWN_LABEL:
