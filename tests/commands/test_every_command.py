@@ -146,7 +146,7 @@ def make(folder: Path, case: Case) -> Made:
         write_images(folder / "images", len(case.ids))
     made = Made(case, folder, Ended(0, "", ""))
     words = ["explain", made.weights, made.data, "--out", made.run, "--shard-size", 4, *made.classifier, *COMPUTE]
-    return dataclasses.replace(made, explained=run_json(*words))
+    return dataclasses.replace(made, explained=run_json(*words, "--max-unreadable", 50 if case.readable else 100))
 
 
 @pytest.fixture(scope="module")
@@ -318,16 +318,26 @@ def test_verify_explains_samples_again(made: Callable[[str], Made], name: str) -
     assert ended.said["recomputed"] == min(2, len(case.case.ids))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.readable])
 def test_evaluate_counts_every_sample(made: Callable[[str], Made], name: str) -> None:
     case = made(name)
     ended = run_json("evaluate", case.weights, case.data, *case.classifier, *COMPUTE)
-    labelled = len(case.case.ids) if case.case.readable else 0
-    assert (ended.code, ended.faults) == (0 if case.case.readable else 3, [])
-    assert (ended.said["samples"], ended.said["labelled"]) == (len(case.case.ids), labelled)
+    assert (ended.code, ended.faults) == (0, [])
+    assert (ended.said["samples"], ended.said["labelled"]) == (len(case.case.ids), len(case.case.ids))
     assert len(ended.said["classes"]) == len(case.case.names)
     if name == "one class":
         assert ended.said["accuracy"] == 1
+
+
+@pytest.mark.parametrize("command", ["evaluate", "explain"])
+def test_where_nothing_can_be_read_the_work_stops_early_and_writes_nothing(
+    made: Callable[[str], Made], tmp_path: Path, command: str
+) -> None:
+    case, out = made("nothing readable"), tmp_path / "run"
+    ended = run_json(command, case.weights, case.data, *(["--out", out] if command == "explain" else []),
+                     *case.classifier, *COMPUTE)  # fmt: skip
+    assert (ended.code, ended.faults, out.exists()) == (75, [], False)
+    assert "is the storage there?" in ended.err
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -356,7 +366,7 @@ TRAIN = ("--epochs", 1, "--arch", "shufflenet_v2_x0_5", "--preprocess", "stl10",
     ("ids", "labels", "message"),
     [
         (("a",), ["ant"], "has one class; a classifier needs two"),
-        (("a",), [1], "has one image to learn from; training needs two"),
+        (("a",), [1], "no image of the"),
         (("a", "b"), ["ant", "ant"], "has one class; a classifier needs two"),
         (("a", "b"), ["ant", "bee"], "no image to learn from could be read; one that could not: No such file"),
     ],
@@ -380,13 +390,13 @@ def test_train_refuses_a_dataset_with_one_readable_image(tmp_path: Path) -> None
     assert "only one image to learn from could be read; one that could not: No such file" in ended.err
 
 
-def test_train_learns_ids_of_any_kind_and_1000_classes(tmp_path: Path) -> None:
-    write_manifest(tmp_path / "samples.csv", IDS, [0, 999, *range(8)])
+def test_train_learns_ids_of_any_kind(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "samples.csv", IDS, list(range(len(IDS))))
     write_images(tmp_path / "images", len(IDS))
     ended = run_json("train", tmp_path / "samples.csv", "--out", tmp_path / "best.pth", *TRAIN)
     assert (ended.code, ended.faults) == (0, [])
     ended = run_json("evaluate", tmp_path / "best.pth", tmp_path / "samples.csv", *COMPUTE)
-    assert (ended.code, ended.faults, len(ended.said["classes"])) == (0, [], 1000)
+    assert (ended.code, ended.faults, len(ended.said["classes"])) == (0, [], len(IDS))
 
 
 # runs and datasets without samples
@@ -434,7 +444,7 @@ def test_a_command_says_that_there_is_nothing_and_writes_nothing(
     ("name", "message"),
     [
         ("folder", "no class folders in it, and no images: check the path"),
-        ("folder of empty class folders", "no images in its class folders: looked for .jpg"),
+        ("folder of empty class folders", "no images in its class folders: looked for "),
         ("header.csv", "no samples below the header line: add a line for each image"),
         ("nothing.csv", "no column named path: the header needs path[,label][,id], found nothing"),
         ("missing", "no such file or folder"),

@@ -453,7 +453,7 @@ def real(tmp_path) -> dict[str, str]:
     )  # fmt: skip
     options = {
         "MODEL": "tests.helpers.networks:GapNetwork",
-        "PREPROCESS": "seed",
+        "PREPROCESS": "stl10",
         "IMAGE_SIZE": "32",
         "SHARD_SIZE": "4",
     }

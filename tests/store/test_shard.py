@@ -346,7 +346,7 @@ def test_writer_raises_what_went_wrong_in_the_background(tmp_path: Path, make_pl
     rows = make_rows(plan)
     (tmp_path / "shards").mkdir()
 
-    def full(path: Path, data: object) -> str:
+    def full(path: Path, *_: object) -> str:
         raise StorageFullError(f"{path.parent}: No space left on device")
 
     monkeypatch.setattr(landing, "land_with_digest", full)

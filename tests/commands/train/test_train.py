@@ -59,7 +59,7 @@ def images(tmp_path_factory) -> Path:
 
 def config(images: Path | str, out: Path, **changes) -> TrainConfig:
     settings = {
-        "epochs": EPOCHS, "batch_size": 8, "val_fraction": 0.25, "learning_rate": 1e-3, "preprocess": "seed",
+        "epochs": EPOCHS, "batch_size": 8, "val_fraction": 0.25, "learning_rate": 1e-3, "preprocess": "stl10",
         "image_size": "32", "workers": 0, "threads": 1, "device": "cpu", "quiet": True, **changes,
     }  # fmt: skip
     return TrainConfig(str(images), out, **settings)
