@@ -24,7 +24,7 @@ from batchcam.record.names import safe_name
 from batchcam.store.manifest import task_file, write_task
 from batchcam.store.plan import write_plan
 from tests.helpers.outputs import READERS, exact, faults_of_files, faults_of_table, read_table, run_json, snapshot
-from tests.helpers.synthetic import ORIGIN, UNREADABLE, land_shards, synthetic_plan, synthetic_rows
+from tests.helpers.synthetic import ORIGIN, UNREADABLE, fingerprinted, land_shards, synthetic_plan, synthetic_rows
 from tests.helpers.wellformed import Page
 
 HTML = ("<script>alert(1)</script>", "</td></table><img src=x onerror=alert(1)>", "&lt;b&gt;", "\"'><b>", "<!--", "]]>")
@@ -66,6 +66,7 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = synthetic_rows(plan)
     rows.texts["sample_id"][:] = IDS
     rows.texts["error"][UNREADABLE] = EVIL
+    plan = fingerprinted(plan, rows)
     classifier = {"classifier": {"checkpoint": EVIL}, "data": EVIL}
     write_plan(run, plan, {**ORIGIN, "options": classifier, "command": [EVIL], "user": EVIL, "host": EVIL})
     land_shards(run, plan, rows)

@@ -178,6 +178,10 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
+LOST = ("shard-cut", "shard-empty", "shard-missing")
+LOST_TEXT = "(NOT complete any more: 1 of 3 shards are gone or cut short)"
+
+
 @pytest.mark.parametrize("broken", DAMAGES)
 def test_commands_refuse_what_is_damaged_by_name_or_do_not_need_it(
     sound_outputs, tmp_path: Path, run_cli, broken: str
@@ -194,6 +198,8 @@ def test_commands_refuse_what_is_damaged_by_name_or_do_not_need_it(
                 assert len(stderr.splitlines()) == 1, (command, stderr)
                 assert str(run) in stderr, (command, stderr)
                 assert "unexpected" not in stderr, (command, stderr)
+            elif command == "info" and broken in LOST:
+                assert (code, stderr, LOST_TEXT in stdout) == (0, "", True)
             else:
                 assert (code, stdout, stderr, outputs(run.parent / "out")) == given[command], command
     finally:

@@ -45,6 +45,8 @@ def test_watch_ends_when_the_run_is_complete(half_run):
     manifest = (half_run / "run.json").read_bytes()
 
     def finish(seconds: float) -> None:
+        for path in half_run.glob("shard-*"):
+            path.rename(half_run / "shards" / path.name)
         (half_run / "manifest.json").write_bytes(manifest)
 
     assert [seen.complete for seen in watch(half_run, sleep=finish)] == [False, True]
