@@ -35,5 +35,4 @@ def test_labels_that_are_numbers_are_read_as_planned(tmp_path: Path, kind: str |
     again = VerifyConfig(tmp_path / "run", recompute=3, classifier=Classifier(tmp_path / "m.pth"), data=str(manifest))
     assert not verify(again).found
     manifest.write_text("path,label\n0.png,0.0\n1.png,1.0\n2.png,\n")
-    found = verify(again).found
-    assert [(finding.array, finding.rows, finding.first_sample) for finding in found] == [("label", 1, 1)]
+    assert {finding.array for finding in verify(again).found} == {"label"}
