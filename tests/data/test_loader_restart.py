@@ -50,6 +50,8 @@ def test_run_goes_on_with_the_same_bytes(times, murder, reference, checkpoint, i
     assert f"restart {times} of {RESTARTS}" in capsys.readouterr().err
 
 
+# torch's handler of SIGCHLD raises at whatever line runs, such as one that has just opened a temporary file
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_loader_that_always_dies_ends_the_work_in_one_line(murder, checkpoint, images, tmp_path):  # noqa: F811
     murder.dying(99)
     compute = Compute(batch_size=2, workers=1, threads=1, device="cpu")
