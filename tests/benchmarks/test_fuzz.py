@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
 import time
@@ -63,9 +64,14 @@ def test_a_hang_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_memory_that_is_kept_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
+
+    def keep(value: object, folder: Path) -> None:
+        block = mmap.mmap(-1, 40_000_000)  # from the system: malloc would hand out what earlier tests freed
+        block[:: mmap.PAGESIZE] = b"x" * len(block[:: mmap.PAGESIZE])
+        kept.append(block)
+
     monkeypatch.setattr(fuzz.Counting, "WARM", 2)
-    # blocks above malloc's largest threshold: never memory that an earlier test gave back
-    enter(monkeypatch, lambda value, folder: kept.append(b"x" * 40_000_000))
+    enter(monkeypatch, keep)
     result = fuzz.drawn("document", 10, seed=0)
     assert result.end_mb - result.start_mb >= 150  # of 320: the system may page out some
 
