@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -25,6 +26,8 @@ Proof = Callable[[Path], str | None]
 class RunFiles:
     """The files of one run directory, or a single shard; they stay open until others need their place.
 
+    Threads may share them: a file that leaves its place is closed when the last dataset that somebody reads is gone.
+
     Args:
         path: the run directory or shard.
         plan: what the run is.
@@ -37,7 +40,7 @@ class RunFiles:
         self._is_folder = path.is_dir()
         self._proven = set(proven)
         self._open: collections.OrderedDict[Path, h5py.File] = collections.OrderedDict()
-        self._process = os.getpid()
+        self._process, self._lock = os.getpid(), threading.Lock()
 
     def __len__(self) -> int:
         """Return how many are open."""
@@ -68,17 +71,21 @@ class RunFiles:
     def _file(self, path: Path, shard: Shard | None) -> h5py.File:
         if self._process != os.getpid():  # a fork shares its parent's open files, and where each is being read
             self.close()
-            self._process = os.getpid()
-        if path in self._open:
-            self._open.move_to_end(path)
+            self._process, self._lock = os.getpid(), threading.Lock()  # another thread may have held the parent's
+        with self._lock:
+            if path in self._open:
+                self._open.move_to_end(path)
+            else:
+                self._open[path] = self._opened(path, shard)
+                if len(self._open) > OPEN_FILES:
+                    self._open.popitem(last=False)
             return self._open[path]
+
+    def _opened(self, path: Path, shard: Shard | None) -> h5py.File:
         if self._is_folder and not landing.is_own_file(self._path, path.relative_to(self._path).as_posix()):
             raise RunError(f"{path}: gone, or not a file of its own; see batchcam verify")
         self._prove(path)
-        self._open[path] = file = open_structured(path, self._plan, shard)
-        if len(self._open) > OPEN_FILES:
-            self._open.popitem(last=False)[1].close()
-        return file
+        return open_structured(path, self._plan, shard)
 
     def _prove(self, path: Path) -> None:
         """Compare the file's SHA-256 with the one that was written with it, the first time it is opened.

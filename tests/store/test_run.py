@@ -367,6 +367,16 @@ def test_few_files_stay_open_however_many_shards(make_run, monkeypatch):
         assert len(run._files) <= 2
 
 
+def test_threads_read_the_right_rows_while_they_close_each_others_files(make_run, monkeypatch):
+    monkeypatch.setattr(files_module, "OPEN_FILES", 1)
+    path = make_run(shard_size=2)
+    cams = stored(path, "cams")
+    rows = np.random.default_rng(0).integers(len(cams), size=(4, 200))
+    with batchcam.open_run(path) as run, concurrent.futures.ThreadPoolExecutor(4) as threads:
+        for asked, read in zip(rows, threads.map(lambda asked: [run.cams[row] for row in asked], rows), strict=True):
+            np.testing.assert_array_equal(read, cams[asked])
+
+
 def test_close_leaves_no_file_open(sound_run):
     before = len(os.listdir("/proc/self/fd"))
     with batchcam.open_run(sound_run) as run:
