@@ -18,6 +18,7 @@ _TAILS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "sigmoid": torch.sigmoid,
     "log-sigmoid": nn.functional.logsigmoid,
 }
+_OF_SEVERAL: Final = ("softmax", "log-softmax")  # of one number they are 1 and 0, whatever it is
 
 
 def without_tail(network: nn.Module, logits: Tensor, probe: Tensor) -> str:
@@ -35,11 +36,15 @@ def without_tail(network: nn.Module, logits: Tensor, probe: Tensor) -> str:
         return ""
     trace = traced(network, probe)
     finite = torch.isfinite(trace.logits).all(1)
+    tails = {k: t for k, t in _TAILS.items() if trace.logits.shape[1] > 1 or k not in _OF_SEVERAL}
     for name in reversed(trace.outputs):
         entering = trace.outputs[name]
-        if entering.shape != trace.logits.shape or torch.equal(entering, trace.logits):
+        if entering.shape[:1] != trace.logits.shape[:1] or entering.numel() != trace.logits.numel():
             continue
-        for kind, tail in _TAILS.items():
+        entering = entering.reshape(trace.logits.shape)
+        if torch.equal(entering, trace.logits):
+            continue
+        for kind, tail in tails.items():
             # a softmax is the same for logits that are shifted, but not for the layer that gives them
             if torch.allclose(tail(entering.float())[finite], trace.logits[finite].float(), TOLERANCE, TOLERANCE):
                 _return_output_of(network, name)
@@ -73,4 +78,4 @@ def _return_output_of(network: nn.Module, name: str) -> None:
         latest[:] = [output.clone()]  # an activation may work in place
 
     network.get_submodule(name).register_forward_hook(keep)
-    network.register_forward_hook(lambda module, inputs, output: latest.pop())
+    network.register_forward_hook(lambda module, inputs, output: latest.pop().reshape(len(inputs[0]), -1))
