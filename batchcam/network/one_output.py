@@ -13,8 +13,8 @@ from batchcam.network.heads import halves, heads
 from batchcam.network.tail import ending, without_tail
 from batchcam.network.tracing import traced
 
-STRENGTHS: Final = (1, 0.1, 1e3, -1e3)
-"""Of images: at full strength alone a sigmoid may be 0 or 1 for all of them, or a logit lie between."""
+STRENGTHS: Final = (1, 1e3, -1e3)
+"""Of images: a probability stays one, while a logit may lie in 0…1 for a few ordinary ones."""
 
 
 def as_two_classes(network: nn.Module, images: Tensor) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from batchcam.network.affine import with_output
 from batchcam.network.tracing import traced
 
 TOLERANCE: Final = 1e-5
@@ -46,7 +47,8 @@ def without_tail(network: nn.Module, logits: Tensor, probe: Tensor) -> str:
             continue
         for kind, tail in tails.items():
             # a softmax is the same for logits that are shifted, but not for the layer that gives them
-            if torch.allclose(tail(entering.float())[finite], trace.logits[finite].float(), TOLERANCE, TOLERANCE):
+            same = torch.allclose(tail(entering.float())[finite], trace.logits[finite].float(), TOLERANCE, TOLERANCE)
+            if same and _is_tail(network, probe, name, trace.outputs[name], tail):
                 _return_output_of(network, name)
                 return f"the network ends in a {kind}: the logits are what enters it, from {name!r}"
     return ""
@@ -68,6 +70,14 @@ def ending(logits: Tensor) -> str:
 def _may_have_tail(logits: Tensor) -> bool:
     finite = logits[torch.isfinite(logits).all(1)]
     return bool(ending(logits)) or (len(finite) > 0 and bool(finite.amax() <= 0))
+
+
+def _is_tail(network: nn.Module, probe: Tensor, name: str, output: Tensor, tail: Callable[[Tensor], Tensor]) -> bool:
+    """Return whether the network returns `tail` of whatever module `name` gives, and not only where that is 0 or 1."""
+    values = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output)
+    with torch.inference_mode():
+        returned = with_output(network, probe, name, lambda _: values.clone())
+    return torch.allclose(tail(values.reshape(returned.shape).float()), returned.float(), TOLERANCE, TOLERANCE)
 
 
 def _return_output_of(network: nn.Module, name: str) -> None:
