@@ -105,7 +105,7 @@ def _means(output: Tensor, layer: TargetLayer) -> Tensor:
 
 
 def with_output(network: nn.Module, probe: Tensor, name: str, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the logits where layer `name` gives something else."""
+    """Return the logits where layer `name` gives what `change` makes of its output."""
 
     def replace(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         return change(output)

@@ -142,10 +142,10 @@ def assemble(
 
 
 def _with_classes(built: _Built, images: Tensor, fallback_names: tuple[str, ...] | None) -> _Built:
-    """Return the network with its K, and with two logits if it has one output."""
+    """Return the network with its K, and with two logits if it has one output and no older run explains that as one."""
     # as the network itself returns it: its last matrix may be part of something else
     class_count = built.class_count or _class_count(built.network, images)
-    if class_count != 1 or len(fallback_names or ()) == 1:  # as which older runs explain one output
+    if class_count != 1 or len(fallback_names or ()) == 1:
         return dataclasses.replace(built, class_count=class_count)
     tail = as_two_classes(built.network, images)
     remarks = (*built.remarks, tail) if tail else built.remarks
