@@ -59,7 +59,7 @@ def affine_head(network: nn.Module, probe: Tensor, layer: TargetLayer) -> Head |
         return kept[-1].clone()
 
     with torch.enable_grad():
-        logits = _with_output(network, probe, layer.name, keep)
+        logits = with_output(network, probe, layer.name, keep)
         if not torch.isfinite(logits).all() or len(kept) != 1 or not logits.requires_grad:
             return None
         rows = list(_weights(logits, kept[0], layer))
@@ -84,7 +84,7 @@ def _other(output: Tensor, layer: TargetLayer) -> Iterator[Tensor]:
 
 def _holds(network: nn.Module, probe: Tensor, layer: TargetLayer, head: Head, values: Tensor) -> bool:
     with torch.inference_mode():
-        given = _with_output(network, probe, layer.name, lambda _: values.clone()).double()
+        given = with_output(network, probe, layer.name, lambda _: values.clone()).double()
     expected = _means(values, layer) @ head.weight.T + head.bias
     return bool((given - expected).abs().amax() <= CONSTANT * expected.abs().amax())
 
@@ -104,8 +104,8 @@ def _means(output: Tensor, layer: TargetLayer) -> Tensor:
     return layer.grid(output.detach()).double().mean((2, 3))
 
 
-def _with_output(network: nn.Module, probe: Tensor, name: str, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the logits where layer `name` gives something else."""
+def with_output(network: nn.Module, probe: Tensor, name: str, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the logits where layer `name` gives what `change` makes of its output."""
 
     def replace(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         return change(output)

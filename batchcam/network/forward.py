@@ -13,7 +13,7 @@ REASON_LENGTH = 300
 
 
 def forward(network: nn.Module, images: Tensor) -> Tensor:
-    """Return the logits (N, K) of normalised images (N, C, H, W).
+    """Return the logits (N, K) of normalised images (N, C, H, W); one output an image may come in any shape.
 
     Raises:
         ModelError: the network raises, or returns something else.
@@ -28,8 +28,11 @@ def forward(network: nn.Module, images: Tensor) -> Tensor:
             f"the network raised {type(error).__name__}: {reason}; it was given images of shape {tuple(images.shape)}"
             f"{_other_channels(network, images.shape[1])}"
         ) from error
-    if isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == len(images):
-        return logits
+    if isinstance(logits, Tensor):
+        if logits.shape[:1] in ((), (len(images),)) and logits.numel() == len(images):
+            return logits.reshape(-1, 1)
+        if logits.ndim == 2 and len(logits) == len(images):
+            return logits
     raise ModelError(
         f"the network does not return logits of shape (N, K), but {_described(logits)}; wrap it with --model "
         "module:callable"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,14 +86,15 @@ class Head:
         return weight, bias
 
 
+def halves(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    """Return -z/2 and z/2 (N, 2) for a network's one output z: a forward hook, which `heads` looks behind."""
+    half = output.reshape(-1, 1) / 2
+    return torch.cat([-half, half], 1)
+
+
 def heads(network: nn.Module, trace: Trace) -> Iterator[tuple[Tensor, Head]]:
     """Yield vectors (N, C) that the logits are an exact linear map of, with the map, from the logits backwards."""
-    class_count = trace.logits.shape[1]
-    head = Head(
-        torch.eye(class_count, dtype=torch.float64, device=trace.logits.device),
-        torch.zeros(class_count, dtype=torch.float64, device=trace.logits.device),
-    )
-    vector = trace.logits
+    vector, head = _returned(network, trace.logits)
     yield vector, head
     modules = dict(network.named_modules())
     for name in reversed(trace.outputs):
@@ -111,3 +113,11 @@ def heads(network: nn.Module, trace: Trace) -> Iterator[tuple[Tensor, Head]]:
         yield vector, head
         if head.norm_eps is not None:
             return  # what lies before it is divided by a number that depends on more than the pooled vector
+
+
+def _returned(network: nn.Module, logits: Tensor) -> tuple[Tensor, Head]:
+    """Return what the network's own last layer gives, and the map from there to the logits."""
+    halved = halves in network._forward_hooks.values()
+    weight = torch.tensor([[-0.5], [0.5]]) if halved else torch.eye(logits.shape[1])
+    weight = weight.to(logits.device, torch.float64)
+    return 2 * logits[:, 1:] if halved else logits, Head(weight, torch.zeros_like(weight[:, 0]))

@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from batchcam.network.affine import with_output
 from batchcam.network.tracing import traced
 
 TOLERANCE: Final = 1e-5
@@ -18,6 +19,7 @@ _TAILS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "sigmoid": torch.sigmoid,
     "log-sigmoid": nn.functional.logsigmoid,
 }
+_OF_SEVERAL: Final = ("softmax", "log-softmax")  # of one number they are 1 and 0, whatever it is
 
 
 def without_tail(network: nn.Module, logits: Tensor, probe: Tensor) -> str:
@@ -35,13 +37,18 @@ def without_tail(network: nn.Module, logits: Tensor, probe: Tensor) -> str:
         return ""
     trace = traced(network, probe)
     finite = torch.isfinite(trace.logits).all(1)
+    tails = {k: t for k, t in _TAILS.items() if trace.logits.shape[1] > 1 or k not in _OF_SEVERAL}
     for name in reversed(trace.outputs):
         entering = trace.outputs[name]
-        if entering.shape != trace.logits.shape or torch.equal(entering, trace.logits):
+        if entering.shape[:1] != trace.logits.shape[:1] or entering.numel() != trace.logits.numel():
             continue
-        for kind, tail in _TAILS.items():
+        entering = entering.reshape(trace.logits.shape)
+        if torch.equal(entering, trace.logits):
+            continue
+        for kind, tail in tails.items():
             # a softmax is the same for logits that are shifted, but not for the layer that gives them
-            if torch.allclose(tail(entering.float())[finite], trace.logits[finite].float(), TOLERANCE, TOLERANCE):
+            same = torch.allclose(tail(entering.float())[finite], trace.logits[finite].float(), TOLERANCE, TOLERANCE)
+            if same and _is_tail(network, probe, name, trace.outputs[name], tail):
                 _return_output_of(network, name)
                 return f"the network ends in a {kind}: the logits are what enters it, from {name!r}"
     return ""
@@ -65,6 +72,14 @@ def _may_have_tail(logits: Tensor) -> bool:
     return bool(ending(logits)) or (len(finite) > 0 and bool(finite.amax() <= 0))
 
 
+def _is_tail(network: nn.Module, probe: Tensor, name: str, output: Tensor, tail: Callable[[Tensor], Tensor]) -> bool:
+    """Return whether the network returns `tail` of whatever module `name` gives, and not only where that is 0 or 1."""
+    values = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output)
+    with torch.inference_mode():
+        returned = with_output(network, probe, name, lambda _: values.clone())
+    return torch.allclose(tail(values.reshape(returned.shape).float()), returned.float(), TOLERANCE, TOLERANCE)
+
+
 def _return_output_of(network: nn.Module, name: str) -> None:
     """Let every call of the network return what module `name` gave in it."""
     latest: list[Tensor] = []
@@ -73,4 +88,4 @@ def _return_output_of(network: nn.Module, name: str) -> None:
         latest[:] = [output.clone()]  # an activation may work in place
 
     network.get_submodule(name).register_forward_hook(keep)
-    network.register_forward_hook(lambda module, inputs, output: latest.pop())
+    network.register_forward_hook(lambda module, inputs, output: latest.pop().reshape(len(inputs[0]), -1))

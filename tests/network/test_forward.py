@@ -30,6 +30,16 @@ def test_logits_come_back_as_they_are():
     assert torch.equal(forward(network, images), network(images))
 
 
+@pytest.mark.parametrize("shape", [(2,), (2, 1), (2, 1, 1, 1)], ids=str)
+def test_one_output_an_image_may_come_in_any_shape(shape):
+    result = forward(Returning(torch.tensor([3.0, 4.0]).reshape(shape)), random_images(2, 16, 16))
+    assert torch.equal(result, torch.tensor([[3.0], [4.0]]))
+
+
+def test_one_output_of_one_image_may_have_no_axes():
+    assert torch.equal(forward(Returning(torch.tensor(3.0)), random_images(1, 16, 16)), torch.tensor([[3.0]]))
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
@@ -43,7 +53,9 @@ def test_logits_come_back_as_they_are():
         (seeded(GapNetwork).half(), "the network raised RuntimeError"),
         (Returning((torch.ones(2, 3), None)), "but a tuple of 2; wrap it with --model"),
         (Returning({"breed": torch.ones(2, 3), "age": 1}), "but a dict of breed, age"),
-        (Returning(torch.ones(2)), "but a tensor of shape \\(2,\\)"),
+        (Returning(torch.ones(3)), "but a tensor of shape \\(3,\\)"),
+        (Returning(torch.ones(())), "but a tensor of shape \\(\\)"),
+        (Returning(torch.ones(1, 2)), "but a tensor of shape \\(1, 2\\)"),
         (Returning(torch.ones(3, 3)), "but a tensor of shape \\(3, 3\\)"),
         (Returning(None), "but a NoneType"),
     ],

@@ -67,6 +67,17 @@ def test_what_is_no_tail_of_these_stays(end):
         assert torch.equal(network(images), before)
 
 
+@pytest.mark.parametrize("tail", [nn.Softmax(1), nn.Sigmoid()])
+def test_temperature_before_a_tail_that_says_0_or_1_of_every_image_is_not_taken_off_with_it(tail):
+    network, images = seeded(lambda: EndingNetwork(lambda x: tail(x / 3))), random_images(4, 32, 32)
+    with torch.no_grad():
+        network.head.weight *= 1e6
+        before = network(images)
+        assert set(before.unique().tolist()) <= {0.0, 1.0}
+        assert without_tail(network, before, images) == ""
+        assert torch.equal(network(images), before)
+
+
 def test_attention_by_the_same_kind_of_layer_inside_is_left_alone():
     network = nn.Sequential(seeded(GapNetwork), nn.Linear(CLASSES, CHANNELS), nn.Softmax(1), nn.Linear(CHANNELS, 2))
     images = random_images(2, 32, 32)

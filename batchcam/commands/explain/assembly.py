@@ -21,6 +21,7 @@ from batchcam.data.sources import Source, open_source
 from batchcam.data.timed_source import rest, timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError, StoppedEarlyError
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.job.console import counted
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
 from batchcam.network.forward import forward
 from batchcam.network.in_memory import as_checkpoint, copied, unwrapped
@@ -32,6 +33,7 @@ from batchcam.network.model import (
     load_state,
     parse_options,
 )
+from batchcam.network.one_output import as_two_classes
 from batchcam.rules import composed, in_memory
 
 PROBE_SAMPLES = 4
@@ -119,9 +121,10 @@ def assemble(
     probe = _probe(source, preprocessing, may_be_unreadable)
     rest(source)
     preprocessing = preprocessing if probe.dtype == torch.uint8 else None
-    # as the network itself returns it: its last matrix may be part of something else
-    class_count = built.class_count or _class_count(built.network, normalised(probe[:2], preprocessing))
-    names, names_from, doubts = _class_names(classifier, checkpoint, source, class_count, fallback_names)
+    built = _with_classes(built, normalised(probe[:2], preprocessing), fallback_names)
+    names, names_from, doubts = _class_names(classifier, checkpoint, source, built, fallback_names)
+    if built.one_output:
+        doubts += (f"one output z: explained as two classes, {names[0]} with logit -z/2 and {names[1]} with logit z/2",)
     matched = match_classes(source, names, classifier.label_kind)
     return Assembly(
         checkpoint=checkpoint,
@@ -136,6 +139,17 @@ def assemble(
         remarks=(*checkpoint.remarks, *built.remarks, *doubts, *matched.remarks, *source.notes),
         architecture_options=built.options,
     )
+
+
+def _with_classes(built: _Built, images: Tensor, fallback_names: tuple[str, ...] | None) -> _Built:
+    """Return the network with its K, and with two logits if it has one output and no older run explains that as one."""
+    # as the network itself returns it: its last matrix may be part of something else
+    class_count = built.class_count or _class_count(built.network, images)
+    if class_count != 1 or len(fallback_names or ()) == 1:
+        return dataclasses.replace(built, class_count=class_count)
+    tail = as_two_classes(built.network, images)
+    remarks = (*built.remarks, tail) if tail else built.remarks
+    return dataclasses.replace(built, class_count=2, one_output=True, remarks=remarks)
 
 
 def _class_count(network: nn.Module, images: Tensor) -> int:
@@ -159,14 +173,16 @@ class _Built:
     Attributes:
         network: on the CPU.
         name: see `Assembly.architecture`.
-        class_count: K, None where only the network itself says it.
+        class_count: K, 0 where only the network itself says it.
+        one_output: whether its two logits are made of one output.
         options: see `Assembly.architecture_options`.
         remarks: see `Assembly.remarks`.
     """
 
     network: nn.Module
     name: str
-    class_count: int | None = None
+    class_count: int = 0
+    one_output: bool = False
     options: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -191,7 +207,7 @@ def _network(classifier: Classifier, checkpoint: Checkpoint) -> _Built:
     chosen, told = _chosen_options(architecture, checkpoint, given)
     options = {**chosen, **given}
     network, class_count, remarks = load_network(architecture, checkpoint.state, where, options)
-    return _Built(network.eval(), architecture, class_count, format_options(options), (*told, *remarks))
+    return _Built(network.eval(), architecture, class_count, options=format_options(options), remarks=(*told, *remarks))
 
 
 def _chosen_options(
@@ -220,11 +236,13 @@ def _class_names(
     classifier: Classifier,
     checkpoint: Checkpoint,
     source: Source,
-    class_count: int,
+    built: _Built,
     fallback: tuple[str, ...] | None,
 ) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
     """Return the class names by index, who says them, and what to tell about that."""
     given = None if classifier.class_names is None else _given_class_names(classifier.class_names)
+    class_count = built.class_count
+    hint = " (one output is two classes: name both, first the one for which it is negative)" if built.one_output else ""
     names, names_from, remarks = _said_names(checkpoint, class_count, given)
     if given is not None:
         if names and tuple(map(composed, given)) != tuple(map(composed, names)):
@@ -240,14 +258,14 @@ def _class_names(
         if len(names) != class_count:
             empty = f", and no image of {', '.join(source.empty_classes)}" if source.empty_classes else ""
             raise DatasetError(
-                f"{source.spec}: has {len(names)} classes{empty}, the checkpoint {class_count}; "
+                f"{source.spec}: has {len(names)} classes{empty}, the checkpoint {class_count}{hint}; "
                 "name them all with --class-names FILE"
             )
         order = f"0 {names[0]} … {len(names) - 1} {names[-1]}"
         told = f"class names: from the dataset, in its order, {order}; the checkpoint has none"
         names_from, remarks = "the dataset", (told, *remarks)
     if len(names) != class_count:
-        raise CheckpointError(f"{checkpoint.path}: {len(names)} class names for {class_count} classes")
+        raise CheckpointError(f"{checkpoint.path}: {counted(len(names), 'class name')} for {class_count} classes{hint}")
     return names, names_from, remarks
 
 

@@ -1,0 +1,232 @@
+"""A network with one output, from the command line: two classes in the record, and in everything that reads it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import batchcam
+from batchcam.commands.explain import explain as explain_module
+from batchcam.commands.explain.assembly import assemble
+from batchcam.store.document import read_document
+from tests.helpers.networks import CHANNELS, GapNetwork, hook_count, seeded
+from tests.helpers.outputs import run_json
+from tests.helpers.synthetic import run_command
+
+PREPROCESSING = ("--image-size", 24, "--mean", 0.5, "--std", 0.5)
+COMPUTE = ("-j", 0, "--threads", 1, "--device", "cpu")
+WEIGHT, BIAS = (0.0, 200.0, 0.0, 0.0), -9.0
+"""Of a head that is negative for dark images and positive for light ones."""
+
+LEVELS = (20, 50, 80, 180, 200, 220)  # of grey: three images are dark, three are light
+
+
+class SqueezingNetwork(GapNetwork):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).squeeze()
+
+
+def with_head(network: nn.Module) -> nn.Module:
+    network.head = nn.Linear(CHANNELS, 1)
+    with torch.no_grad():
+        network.head.weight.copy_(torch.tensor([WEIGHT]))
+        network.head.bias.fill_(BIAS)
+    return network
+
+
+def linear() -> nn.Module:
+    return with_head(seeded(GapNetwork))
+
+
+def squeezed() -> nn.Module:
+    return with_head(seeded(SqueezingNetwork))
+
+
+def dropout() -> nn.Module:
+    network = linear()
+    network.head = nn.Sequential(nn.Dropout(0.5), network.head)
+    return network
+
+
+def sigmoid() -> nn.Module:
+    network = squeezed()
+    network.head = nn.Sequential(network.head, nn.Sigmoid())
+    return network
+
+
+NETWORKS = (linear, squeezed, dropout, sigmoid)
+
+
+def images() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(level - 12, level + 12, (24, 24, 3), dtype=np.uint8) for level in LEVELS]
+
+
+def outputs() -> np.ndarray:
+    """Return z of each image, float32 (n,), by the network alone."""
+    pixels = torch.from_numpy(np.stack([each[..., ::-1].transpose(2, 0, 1) for each in images()]))
+    with torch.no_grad():
+        return linear()(pixels / 127.5 - 1)[:, 0].numpy()
+
+
+class Files:
+    """Weights and images, and the command lines about them."""
+
+    def __init__(self, root: Path, names: Sequence[str] = ("dark", "light")) -> None:
+        self.root, self.data, self.run = root, root / "data", root / "run"
+        for number, image in enumerate(images()):
+            folder = self.data / names[number * len(names) // len(LEVELS)]
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"{number}.png"), image)
+        self.use(linear)
+
+    def use(self, factory: Any, **beside: Any) -> Files:
+        """Let the checkpoint be that of another network, with what another program writes beside the weights."""
+        self.factory = factory
+        torch.save({"state_dict": factory().state_dict(), **beside}, self.root / "weights.pth")
+        return self
+
+    def classifier(self) -> list[object]:
+        return ["--model", f"{__name__}:{self.factory.__name__}", *PREPROCESSING]
+
+    def explain(self, *more: object, data: Path | None = None) -> list[object]:
+        data = data or self.data
+        return ["explain", self.root / "weights.pth", data, "--out", self.run, *self.classifier(), *COMPUTE, *more]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+@pytest.mark.parametrize("factory", NETWORKS)
+def test_record_holds_two_classes_whose_softmax_is_the_sigmoid(files: Files, factory: Any) -> None:
+    files.use(factory)
+    ended = run_json(*files.explain())
+    assert (ended.code, ended.faults, ended.said["merged"]["totals"]["accuracy"]) == (0, [], 1)
+    z = outputs()
+    with batchcam.open_run(files.run) as run:
+        assert run.class_names == ("dark", "light")
+        np.testing.assert_allclose(run.logits[:], np.stack([-z / 2, z / 2], 1), rtol=1e-4)
+        np.testing.assert_allclose(run.confidence[:], 1 / (1 + np.exp(-np.abs(z))), rtol=1e-4)
+        assert run.prediction[:].tolist() == run.label[:].tolist() == (z > 0).tolist()
+        assert run.plan.target_layer == "body"
+    with h5py.File(files.run / "run.h5") as file:
+        np.testing.assert_array_equal(file["classifier/weight"], np.outer([-0.5, 0.5], WEIGHT))
+        np.testing.assert_array_equal(file["classifier/bias"], [-BIAS / 2, BIAS / 2])
+
+
+def test_verify_faithfulness_and_evaluate_see_the_network_as_the_run_does(files: Files) -> None:
+    assert run_json(*files.use(sigmoid).explain()).code == 0
+    again = ["--checkpoint", files.root / "weights.pth", "--data", files.data, *files.classifier(), "--device", "cpu"]
+    verified = run_json("verify", files.run, "--recompute", len(LEVELS), *again)
+    assert (verified.code, verified.faults, verified.said["recomputed"]) == (0, [], len(LEVELS))
+    judged = run_json("faithfulness", files.run, "--steps", 4, *again)
+    assert (judged.code, judged.faults, judged.said["judged"]) == (0, [], len(LEVELS))
+    assert judged.said["probability"] == pytest.approx(float((1 / (1 + np.exp(-np.abs(outputs())))).mean()), rel=1e-4)
+    evaluated = run_json("evaluate", files.root / "weights.pth", files.data, *files.classifier(), *COMPUTE)
+    assert (evaluated.code, evaluated.faults, evaluated.said["accuracy"]) == (0, [], 1)
+
+
+def test_what_was_made_of_the_output_is_told_and_stands_in_the_plan(files: Files) -> None:
+    code, _, err = run_command(*files.use(sigmoid).explain())
+    told = [
+        "the network ends in a sigmoid: the logits are what enters it, from 'head.0'",
+        "one output z: explained as two classes, dark with logit -z/2 and light with logit z/2",
+    ]
+    assert code == 0
+    assert set(told) <= {line.removeprefix("batchcam: ") for line in err.splitlines()}
+    assert set(told) <= set(read_document(files.run / "run.json")["origin"]["remarks"])
+    assert set(told) <= set(run_json("info", files.run).said["notes"])
+
+
+@pytest.mark.parametrize("options", [("--method", "gradcam"), ("--control", "head")], ids=str)
+def test_methods_and_controls_take_it_as_two_classes(files: Files, options: tuple[str, str]) -> None:
+    assert run_json(*files.use(dropout).explain(*options)).code == 0
+    verified = run_json("verify", files.run, "--recompute", 2, "--checkpoint", files.root / "weights.pth",
+                        "--data", files.data, *files.classifier(), "--device", "cpu")  # fmt: skip
+    assert (verified.code, verified.faults) == (0, [])
+    with batchcam.open_run(files.run) as run:
+        np.testing.assert_array_equal(run.logits[:, 0], -run.logits[:, 1])
+
+
+@pytest.mark.parametrize("labels", ["01", ("no", "yes"), ""], ids=["0 and 1", "names", "none"])
+def test_labels_of_a_manifest_are_indices_or_the_two_names(files: Files, labels: Sequence[str]) -> None:
+    paths = sorted(files.data.rglob("*.png"))
+    lines = [f"{path},{labels[i // 3] if labels else ''}" for i, path in enumerate(paths)]
+    (files.root / "list.csv").write_text("\n".join(("path,label", *lines)))
+    (files.root / "names.txt").write_text("no\nyes\n")
+    names = ("--class-names", files.root / "names.txt") if "no" in labels else ()
+    ended = run_json(*files.explain(*names, data=files.root / "list.csv"))
+    assert (ended.code, ended.faults) == (0, [])
+    with batchcam.open_run(files.run) as run:
+        assert run.class_names == (("no", "yes") if names else ("0", "1"))
+        assert run.label[:].tolist() == ([0, 0, 0, 1, 1, 1] if labels else [-1] * 6)
+        assert run.prediction[:].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_folders_0_and_1_are_the_classes(tmp_path: Path) -> None:
+    ended = run_json(*Files(tmp_path, ("0", "1")).explain())
+    assert (ended.code, ended.said["merged"]["totals"]["accuracy"]) == (0, 1)
+
+
+def test_two_names_beside_the_weights_are_the_classes(files: Files) -> None:
+    assert run_json(*files.use(linear, class_to_idx={"light": 0, "dark": 1}).explain()).code == 0
+    with batchcam.open_run(files.run) as run:
+        assert run.class_names == ("light", "dark")
+        assert run.label[:].tolist() == [1, 1, 1, 0, 0, 0]
+
+
+def test_one_name_beside_the_weights_is_passed_over_and_told(files: Files) -> None:
+    code, _, err = run_command(*files.use(linear, classes=["light"]).explain())
+    assert code == 0
+    assert "class names: the checkpoint's classes names 1, not 2: passed over" in err
+
+
+BOTH = "(one output is two classes: name both, first the one for which it is negative)"
+
+
+@pytest.mark.parametrize("names", [("light",), ("dark", "grey", "light")], ids=len)
+def test_class_names_that_are_not_two_are_refused(files: Files, names: tuple[str, ...]) -> None:
+    (files.root / "names.txt").write_text("\n".join(names))
+    ended = run_json(*files.explain("--class-names", files.root / "names.txt"))
+    assert (ended.code, ended.faults) == (1, [])
+    assert f"for 2 classes {BOTH}" in ended.err
+
+
+@pytest.mark.parametrize("names", [("light",), ("dark", "grey", "light")], ids=len)
+def test_folders_that_are_not_two_need_class_names(tmp_path: Path, names: tuple[str, ...]) -> None:
+    ended = run_json(*Files(tmp_path, names).explain())
+    assert (ended.code, ended.faults) == (1, [])
+    assert f"the checkpoint 2 {BOTH}" in ended.err
+
+
+def test_network_in_memory_is_left_with_its_one_output(files: Files) -> None:
+    network = linear()
+    hooks = hook_count(network)
+    summary = batchcam.explain(network, str(files.data), files.run, image_size="24", mean="0.5", std="0.5",
+                               workers=0, threads=1, device="cpu", quiet=True)  # fmt: skip
+    assert summary.merged.totals["accuracy"] == 1
+    assert (network(torch.zeros(2, 3, 24, 24)).shape, hook_count(network)) == ((2, 1), hooks)
+
+
+def test_run_of_one_class_by_an_older_version_is_not_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    one = Files(tmp_path / "one", ("all",))
+    with monkeypatch.context() as patch:
+        patch.setattr(explain_module, "assemble", functools.partial(assemble, fallback_names=("all",)))
+        assert run_json(*one.explain()).code == 0
+    (one.root / "names.txt").write_text("all\nnone\n")
+    ended = run_json(*one.explain("--class-names", one.root / "names.txt"))
+    assert (ended.code, ended.faults) == (1, [])
+    assert "belongs to another run: class names (['all'] there, ['all', 'none'] here)" in ended.err
