@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -23,7 +24,8 @@ from tests.helpers.synthetic import (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep torch, where it is installed, to one thread: test machines are shared. Let Ctrl-C count."""
+    """Keep torch, where it is installed, to one thread: test machines are shared. Ctrl-C counts, logs are plain."""
+    os.environ["BATCHCAM_NO_LOG_TIMES"] = "1"
     # a shell that starts the suite in the background has it ignored, by all children too
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

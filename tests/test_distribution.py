@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
 
 from batchcam.version import UNKNOWN
 from tests.helpers import ROOT
@@ -147,6 +148,16 @@ def test_the_wheel_holds_the_package_and_the_jobs_and_nothing_else(wheel: zipfil
     modes = {Path(i.filename).name: i.external_attr >> 16 for i in wheel.infolist() if "/jobs/" in i.filename}
     kept = {name for name, mode in modes.items() if mode & stat.S_IXUSR}
     assert kept == {path.name for path in (ROOT / "jobs").iterdir() if path.stat().st_mode & stat.S_IXUSR}
+
+
+def test_the_constraints_pin_what_the_package_and_its_workers_need(wheel: zipfile.ZipFile) -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    needed = [Requirement(text) for text in metadata(wheel).get_all("Requires-Dist", [])]
+    for need in (n for n in needed if "worker" in str(n.marker) or "extra" not in str(n.marker)):
+        found = [str(pin.specifier) for pin in pins if pin.name == need.name]
+        assert found, need
+        assert all(need.specifier.contains(version.removeprefix("==")) for version in found)
 
 
 def test_every_link_of_the_description_leads_to_a_file_of_the_repository(wheel: zipfile.ZipFile) -> None:

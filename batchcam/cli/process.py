@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import sys
+from collections.abc import Iterator
 
 import click
 
 from batchcam.cli.commands import cli
+from batchcam.cli.variables import variable_of
 from batchcam.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, BatchcamError, one_line
+from batchcam.job.log import Form, LogLines, as_json, stamped
 from batchcam.job.processes import ignore_job_signals
 from batchcam.job.stop import Stop
+
+YES = ("1", "true", "t", "yes", "y", "on")  # click's words for a flag
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     _open_missing_streams()
     _escape_what_streams_lack()
     _let_threads_sleep()
-    with Stop():
+    with Stop(), _log(sys.argv[1:]) if arguments is None else contextlib.nullcontext():
         code = _exit_code(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         ignore_job_signals()  # all is done, but ending takes a while where torch is loaded
@@ -61,6 +67,33 @@ def _exit_code(words: list[str]) -> int:
         return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", EXIT_FAILED, words)
 
 
+@contextlib.contextmanager
+def _log(words: list[str]) -> Iterator[None]:
+    """Give lines on stderr the form of a log, where it is one."""
+    stream, form = sys.stderr, _form_of_lines(words)
+    if form is None:
+        yield
+        return
+    sys.stderr = lines = LogLines(stream, form)
+    try:
+        yield
+    finally:
+        lines.end()
+        sys.stderr = stream
+
+
+def _form_of_lines(words: list[str]) -> Form | None:
+    if _is_asked("log-json", words):
+        return as_json
+    has_times = sys.stderr.isatty() or "JOURNAL_STREAM" in os.environ  # systemd's
+    return None if has_times or _is_asked("no-log-times", words) else stamped
+
+
+def _is_asked(option: str, words: list[str]) -> bool:
+    """Return whether a flag is on, for what happens outside of the command that reads it."""
+    return f"--{option}" in words or os.environ.get(variable_of(option), "").strip().lower() in YES
+
+
 def _let_threads_sleep() -> None:
     """Make torch's idle threads sleep; spinning, they take the CPU from what they wait for on a machine that is busy.
 
@@ -89,13 +122,13 @@ def _escape_what_streams_lack() -> None:
 
 def _fail(message: str, code: int, words: list[str]) -> int:
     click.echo(f"batchcam: error: {one_line(message)}", err=True)
-    if "--json" in words or os.environ.get("BATCHCAM_JSON"):
+    if _is_asked("json", words):
         click.echo(json.dumps({"error": one_line(message), "exit_code": code}))
     return code
 
 
 def _debug(words: list[str]) -> None:
-    if "--debug" in words or os.environ.get("BATCHCAM_DEBUG"):
+    if _is_asked("debug", words):
         import traceback
 
         traceback.print_exc()

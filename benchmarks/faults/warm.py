@@ -16,6 +16,7 @@ from pathlib import Path
 from . import inject
 
 ROOT = Path(__file__).resolve().parents[2]
+PLAIN_LINES = {"BATCHCAM_NO_LOG_TIMES": "1"}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 HUNG_S = 60.0
 
@@ -64,7 +65,11 @@ class Warm:
         command = [sys.executable, "-m", "benchmarks.faults.warm", str(theirs.fileno())]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("BATCHCAM_", "SLURM_", "RANK"))}
         self._process = subprocess.Popen(
-            command, cwd=ROOT, env={**environment, **ONE_THREAD}, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+            command,
+            cwd=ROOT,
+            env={**environment, **PLAIN_LINES, **ONE_THREAD},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
         )
         theirs.close()
         self._socket = ours

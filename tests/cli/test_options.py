@@ -51,7 +51,7 @@ WRITTEN = {
 """What people write for what the help calls so."""
 
 
-PROCESS = {"json", "config", "debug", "version"}
+PROCESS = {"json", "config", "debug", "log-json", "no-log-times", "version"}
 
 
 def own(command: Command) -> dict[str, click.Option]:

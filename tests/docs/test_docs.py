@@ -53,7 +53,7 @@ NOT_RUN = {
     "checks": ".ci/run runs them",
     "cron": "changes the user's crontab: tests/jobs/test_nightly.py runs it on a cron of its own",
     "Slurm": "needs sbatch: tests/jobs/test_slurm.py runs it",
-    "Docker": "needs a daemon and a base image",
+    "containers": "needs Docker: tests/test_containers.py builds and runs the images without it",
     "MATLAB": "needs MATLAB",
     "signature": "needs a key: tests/commands/verify/test_signature.py signs and verifies",
     "timm": "needs timm, which is no package of the tests",
@@ -258,7 +258,7 @@ def test_options_within_lines_exist():
 
 
 OWN_OPTIONS = {
-    "--shm-size": ("operations.md",),  # docker's
+    "--shm-size": ("operations.md",),  # docker's, as --gpus, --network, --target
     "--device": ("speed.md",),
 }
 """Options within lines that are another program's, and the pages that name them."""
