@@ -480,6 +480,39 @@ def test_every_kind_of_exact_head_is_explained_rerun_and_verified(name, images, 
     assert (summary.recomputed, summary.found) == (5, [])
 
 
+def test_how_images_fit_is_told_planned_and_part_of_the_run_id_and_padding_is_verified(tmp_path, capsys):
+    rng = np.random.default_rng(2)
+    sizes = {"ant/low.png": (24, 48), "bee/tall.png": (60, 20), "cat/square.png": (40, 40)}
+    for name, size in sizes.items():
+        (tmp_path / "images" / name).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "images" / name), rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), tmp_path / "model.pth")
+    said = {"arch": "resnet18", "preprocess": "stl10", "image_size": "32"}
+    runs, told, plans = {}, {}, {}
+    for fit in ("crop", "pad", "stretch"):
+        runs[fit] = config(tmp_path / "model.pth", tmp_path / "images", tmp_path / fit)
+        classifier = Classifier(tmp_path / "model.pth", fit=fit, **said)
+        runs[fit] = dataclasses.replace(runs[fit], classifier=classifier, quiet=False)
+        explain(runs[fit])
+        told[fit] = capsys.readouterr().err
+        plans[fit] = json.loads((tmp_path / fit / "run.json").read_text())
+    assert len({plan["run_id"] for plan in plans.values()}) == 3
+    assert plans["pad"]["plan"]["preprocessing"]["pad"] == [128, 128, 128]
+    assert "pad [128, 128, 128]" in told["pad"]
+    assert not any("pad" in plans[fit]["plan"]["preprocessing"] for fit in ("crop", "stretch"))
+    with h5py.File(tmp_path / "pad" / "run.h5") as file:
+        boxes = dict(zip(file["sample_id"].asstr()[:], file["crop_box"][:].tolist(), strict=True))
+    # 48 columns in 32; 60 rows in 32, so that 20 columns are 10.67, rounded to 11 of 32; a whole square
+    assert boxes["ant/low.png"] == pytest.approx([0, -12, 48, 36])
+    assert boxes["bee/tall.png"] == pytest.approx([-10 * 20 / 11, 0, 22 * 20 / 11, 60])
+    assert boxes["cat/square.png"] == [0, 0, 40, 40]
+    images, classifier = str(tmp_path / "images"), runs["pad"].classifier
+    assert verify(VerifyConfig(tmp_path / "pad", 3, classifier, images, device="cpu", quiet=True)).found == []
+    with pytest.raises(RunError, match="preprocessing"):
+        explain(dataclasses.replace(runs["crop"], out=tmp_path / "pad"))
+
+
 def test_recompute_tells_a_sample_that_was_recorded_as_unreadable_and_is_not(checkpoint, images, tmp_path, monkeypatch):
     run, real = tmp_path / "run", samples.decode_image
     hidden = sorted(images.rglob("*.png"))[5].read_bytes()
