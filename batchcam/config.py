@@ -382,6 +382,12 @@ class Classifier(View):
         "What labels of a manifest are that are whole numbers.  [default: names where all are known, else indices]",
         choices=LABEL_KINDS,
     )
+    bits: int | None = field(
+        "How many are used of 16-bit values, where the file does not say it: 12 makes 4095 white.  [default: 16 where "
+        "the brightest value needs more than 14, else the image is unreadable]",
+        low=8,
+        high=16,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

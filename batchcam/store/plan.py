@@ -147,6 +147,12 @@ class Plan:
         return (red, green, blue) if all(type(v) is int and 0 <= v <= 255 for v in colour) else None
 
     @property
+    def bits(self) -> int | None:
+        """How many are used of 16-bit values, as the user said; None: nothing was said."""
+        bits = self.preprocessing.get("bits")
+        return bits if type(bits) is int and 8 <= bits <= 16 else None
+
+    @property
     def is_in_memory(self) -> bool:
         """Whether the network was given as an object: `checkpoint_sha256` is then its state dict's digest."""
         return self.architecture.startswith(IN_MEMORY)

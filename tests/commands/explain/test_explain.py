@@ -30,12 +30,14 @@ from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.config import Classifier, Compute
 from batchcam.data import samples
-from batchcam.errors import EXIT_STOPPED_EARLY, ModelError, RunError, StoppedEarlyError, StorageFullError
+from batchcam.errors import EXIT_STOPPED_EARLY, ConfigError, ModelError, RunError, StoppedEarlyError, StorageFullError
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.job.stop import Stop
 from batchcam.maps.explainer import Explainer
 from batchcam.network.checkpoint import pack_checkpoint
+from batchcam.pictures.originals import open_originals
 from batchcam.rules import Status
+from batchcam.store.opening import open_run
 from tests.helpers import networks
 from tests.helpers.networks import seeded
 
@@ -513,14 +515,46 @@ def test_how_images_fit_is_told_planned_and_part_of_the_run_id_and_padding_is_ve
         explain(dataclasses.replace(runs["crop"], out=tmp_path / "pad"))
 
 
+def test_images_of_12_bits_in_16_are_refused_or_read_as_the_user_says_and_so_are_the_originals(
+    checkpoint, tmp_path, capsys
+):
+    rng = np.random.default_rng(3)
+    for number, name in enumerate(CLASSES * 2):
+        (tmp_path / "images" / name).mkdir(parents=True, exist_ok=True)
+        values = rng.integers(0, 4096, (32, 32)).astype(np.uint16)
+        cv2.imwrite(str(tmp_path / "images" / name / f"{number}.png"), values)
+    images = str(tmp_path / "images")
+    with pytest.raises(StoppedEarlyError, match=r"16-bit values of at most \d+: a dark image, or one of fewer bits"):
+        explain(config(checkpoint, images, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    runs = {}
+    for bits in (12, 16):
+        runs[bits] = tmp_path / str(bits)
+        asked = config(checkpoint, images, runs[bits], quiet=False)
+        explain(dataclasses.replace(asked, classifier=Classifier(checkpoint, bits=bits)))
+        assert f"bits {bits}" in capsys.readouterr().err
+        with open_run(runs[bits]) as run:
+            assert run.plan.preprocessing["bits"] == bits
+            original = open_originals(run, None).read(run.sample(run.sample_id[0]))
+            stored = cv2.imread(f"{images}/{run.sample_id[0]}", cv2.IMREAD_UNCHANGED)
+            np.testing.assert_array_equal(original.image[..., 0], stored >> (bits - 8))
+        check = VerifyConfig(runs[bits], 6, Classifier(checkpoint), images, device="cpu", quiet=True)
+        assert verify(check).found == []
+    assert digests(runs[12]) != digests(runs[16])
+    with pytest.raises(ConfigError, match=r"the run's preprocessing is another one: .*'bits': 12"):
+        verify(dataclasses.replace(check, run=runs[12], classifier=Classifier(checkpoint, bits=16)))
+    with pytest.raises(RunError, match="preprocessing"):
+        explain(dataclasses.replace(asked, out=runs[12], classifier=Classifier(checkpoint, bits=16)))
+
+
 def test_recompute_tells_a_sample_that_was_recorded_as_unreadable_and_is_not(checkpoint, images, tmp_path, monkeypatch):
     run, real = tmp_path / "run", samples.decode_image
     hidden = sorted(images.rglob("*.png"))[5].read_bytes()
 
-    def decode_image(data: bytes):
+    def decode_image(data: bytes, bits: int | None):
         if data == hidden:
             raise UnreadableImageError("hidden")
-        return real(data)
+        return real(data, bits)
 
     with monkeypatch.context() as patch:
         patch.setattr(samples, "decode_image", decode_image)
