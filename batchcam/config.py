@@ -387,6 +387,7 @@ class Classifier(View):
         "the brightest value needs more than 14, else the image is unreadable]",
         low=8,
         high=16,
+        metavar="BITS",
     )
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from batchcam.errors import one_line
-from batchcam.images.depth import SIXTEEN_BIT_MODES, USUAL_BITS, WIDTH, Depth, depth_of
+from batchcam.images.depth import SIXTEEN_BIT_MODES, USUAL_BITS, WIDTH, Depth, depth_of, tiff_tags
 
 _FORMATS: Final = {
     "AVIF": (".avif", ".avifs"),
@@ -215,7 +215,7 @@ def _require_stated_alpha(image: Image.Image, data: bytes | None = None) -> None
     Such a channel may as well be infrared; one that is opaque throughout changes nothing.
     """
     if image.format == "TIFF":
-        stated = _TIFF_EXTRA_SAMPLES in image.tag_v2  # type: ignore[attr-defined]
+        stated = _TIFF_EXTRA_SAMPLES in tiff_tags(image)
     else:
         stated = image.format != "JPEG2000" or data is None or b"cdef" in data[: data.find(b"jp2c")]
     if stated or image.mode not in ("RGBA", "LA") or image.getchannel("A").getextrema()[0] == 255:
@@ -250,8 +250,7 @@ def _require_sixteen_bits(image: Image.Image, depth: Depth, asked: int | None) -
         raise UnreadableImageError(f"16-bit colours of which {depth.bits} bits are used: store 8 bits a channel")
     if largest < depth.doubtful_below:
         raise UnreadableImageError(
-            "16-bit colours, none bright: a dark image, or one of fewer bits? Say --bits 16, or store 8 bits "
-            "a channel"
+            "16-bit colours, none bright: a dark image, or one of fewer bits? Say --bits 16, or store 8 bits a channel"
         )
 
 
@@ -270,7 +269,7 @@ def _high_bits(image: Image.Image, depth: Depth, asked: int | None) -> Image.Ima
     if largest >= 2**bits:
         raise UnreadableImageError(f"16-bit values of up to {largest}, of which {bits} bits are said to be used")
     # Pillow inverts white-is-zero for 8 bits and fewer only
-    if image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:  # type: ignore[attr-defined]
+    if tiff_tags(image).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
         values = (1 << bits) - 1 - values
     grey = (values >> (bits - 8)).astype(np.uint8)
     transparent = image.info.get("transparency")

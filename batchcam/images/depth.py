@@ -8,6 +8,7 @@ image of 16 bits look alike, unless the file says more than how wide its values 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Final
 
 from PIL import Image, ImageFile
@@ -62,7 +63,10 @@ def depth_of(image: Image.Image, data: bytes = b"") -> Depth | None:
     if image.mode not in SIXTEEN_BIT_MODES and "16" not in str(mode):
         return None
     used = _png_bits(data)
-    return Depth() if used is None else Depth(doubtful_below=0 if used == WIDTH else min(2**used, Depth.doubtful_below))
+    if used == WIDTH:
+        return Depth(doubtful_below=0)
+    # of fewer significant bits, PNG wants values that are spread over all 16; some writers leave them as they are
+    return Depth() if used is None else Depth(doubtful_below=min(2**used, Depth.doubtful_below))
 
 
 def _scaled(open: bool) -> Depth:
@@ -76,8 +80,14 @@ def _decoder(image: Image.Image) -> tuple[str, Any]:
     return image.tile[0][0], image.tile[0][3]
 
 
+def tiff_tags(image: Image.Image) -> Mapping[int, Any]:
+    """Return the tags of a TIFF by their numbers; none of an image of another format."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    return tags
+
+
 def _depth_of_tiff(image: Image.Image) -> Depth | None:
-    tags = image.tag_v2  # type: ignore[attr-defined]
+    tags = tiff_tags(image)
     width = int(tags.get(_TIFF_BITS, (8,))[0])
     if width <= 8:
         return None
