@@ -31,7 +31,7 @@ DEFAULT_BATCH_SIZE: Final = 64
 PRECISIONS: Final = tuple(IDENTITY_TOLERANCE)
 PRESET_NAMES: Final = ("imagenet", "stl10")
 INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
-FITS: Final = ("crop", "stretch")
+FITS: Final = ("crop", "pad", "stretch")
 LABEL_KINDS: Final = ("names", "indices")
 START_METHODS: Final = ("fork", "spawn")
 
@@ -344,13 +344,15 @@ class View(Part):
     )
     interpolation: str | None = field("Of resizing, as Pillow does it.  [default: bilinear]", choices=INTERPOLATIONS)
     fit: str | None = field(
-        "crop: cut from the centre; stretch: resize to the input exactly, whatever the aspect.  [default: crop]",
+        "crop: cut from the centre; pad: resize to lie whole in the input, the rest in the colour of the mean; "
+        "stretch: resize to the input exactly, whatever the aspect.  [default: crop]",
         choices=FITS,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        stated = {"--resize": self.resize, "--crop-pct": self.crop_pct, "--fit stretch": self.fit == "stretch"}
+        whole = self.fit in ("pad", "stretch")
+        stated = {"--resize": self.resize, "--crop-pct": self.crop_pct, f"--fit {self.fit}": whole}
         if len(sizes := [name for name, value in stated.items() if value]) > 1:
             raise ConfigError(f"{' and '.join(sizes)} exclude each other: each says what an image is resized to")
 
@@ -379,6 +381,13 @@ class Classifier(View):
     label_kind: str | None = field(
         "What labels of a manifest are that are whole numbers.  [default: names where all are known, else indices]",
         choices=LABEL_KINDS,
+    )
+    bits: int | None = field(
+        "How many are used of 16-bit values, where the file does not say it: 12 makes 4095 white.  [default: 16 where "
+        "the brightest value needs more than 14, else the image is unreadable]",
+        low=8,
+        high=16,
+        metavar="BITS",
     )
 
     def __post_init__(self) -> None:

@@ -83,7 +83,7 @@ class MapSource(Source):
             raise UnreadableImageError(f"{type(error).__name__}: {describe(error)}") from error
         if not _is_item(item):
             raise UnreadableImageError(f"the dataset gave {type(item).__name__}, not (image, label)")
-        return _stored(item[0])
+        return _stored(item[0], self.bits)
 
 
 class _Pass:
@@ -207,10 +207,10 @@ def _file_size(path: object) -> int:
         return UNKNOWN_SIZE
 
 
-def _stored(image: object) -> StoredSample:
+def _stored(image: object, bits: int | None) -> StoredSample:
     """Return an item's image as it is stored: RGB, or float32 and preprocessed."""
     if isinstance(image, Image.Image):
-        return _stored_rgb(load_rgb(image))
+        return _stored_rgb(load_rgb(image, bits))
     if not isinstance(image, Tensor) or not _is_image_tensor(image):
         raise UnreadableImageError(f"the dataset gave {_kind(image)}: expected {_EXPECTED}")
     tensor = image.detach().cpu().contiguous()

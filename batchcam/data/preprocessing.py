@@ -1,4 +1,4 @@
-"""From an upright RGB image to the network's input: resize, centre crop, scale, normalise."""
+"""From an upright RGB image to the network's input: resize, centre crop or pad, scale, normalise."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ class Preprocessing:
         mean: subtracted per channel after scaling to [0, 1].
         std: divided by per channel afterwards.
         interpolation: one of `INTERPOLATIONS`, as Pillow computes it.
+        pad: RGB, 0 to 255, of what surrounds an image that lies whole in the middle of the input, its aspect kept, as
+            timm's crop mode `border` does; None: the input is cut from it.
     """
 
     resize: tuple[int, ...] | None
@@ -46,6 +48,7 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bilinear"
+    pad: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant.
@@ -70,15 +73,21 @@ class Preprocessing:
             raise ConfigError(f"std: {list(self.std)}: every value must be above 0")
         if self.interpolation not in INTERPOLATIONS:
             raise ConfigError(f"interpolation: {_shown(self.interpolation)!r}: choose from {', '.join(INTERPOLATIONS)}")
+        if self.pad is not None:
+            _check_colour("pad", self.pad)
+            if self.resize != self.image_size:
+                raise ConfigError(f"resize: a padded image lies whole in the input: say {_by(self.image_size)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types; `from_dict` reads them back."""
+        """Return the fields as JSON types, without a padding that is none; `from_dict` reads them back."""
+        padding = {} if self.pad is None else {"pad": list(self.pad)}
         return {
             "resize": None if self.resize is None else list(self.resize),
             "image_size": list(self.image_size),
             "mean": [float(value) for value in self.mean],
             "std": [float(value) for value in self.std],
             "interpolation": self.interpolation,
+            **padding,
         }
 
     @classmethod
@@ -100,26 +109,33 @@ class Preprocessing:
         return cls(**fields)
 
     def apply(self, image: Image.Image) -> tuple[Tensor, tuple[float, float, float, float]]:
-        """Resize and crop one image exactly as torchvision's `Resize` and `CenterCrop` do on a PIL image.
+        """Resize and crop one image exactly as torchvision's `Resize` and `CenterCrop` do on a PIL image, or pad it.
 
         Args:
             image: upright original, mode RGB.
 
         Returns:
-            The network's view, uint8 (3, H, W), and its box x0, y0, x1, y1 in pixels of the original.
+            The network's view, uint8 (3, H, W), and its box x0, y0, x1, y1 in pixels of the original; padding lies
+            outside of the original.
 
         Raises:
             UnreadableImageError: the image is too small to crop, or too elongated to resize.
         """
         resized = self._resize(image)
         (height, width), (view_height, view_width) = (resized.height, resized.width), self.image_size
-        if view_height > height or view_width > width:
+        if self.pad is not None:
+            top, left = -((view_height - height) // 2), -((view_width - width) // 2)
+            view = Image.new("RGB", (view_width, view_height), self.pad)
+            view.paste(resized, (-left, -top))
+        elif view_height > height or view_width > width:
             raise UnreadableImageError(
                 f"image of {height}x{width} pixels is smaller than the network's input of {view_height}x{view_width}"
             )
-        # torchvision's CenterCrop rounds halves to even, as Python does
-        top, left = round((height - view_height) / 2.0), round((width - view_width) / 2.0)
-        pixels = F.pil_to_tensor(F.crop(resized, top, left, view_height, view_width)).contiguous()
+        else:
+            # torchvision's CenterCrop rounds halves to even, as Python does
+            top, left = round((height - view_height) / 2.0), round((width - view_width) / 2.0)
+            view = F.crop(resized, top, left, view_height, view_width)
+        pixels = F.pil_to_tensor(view).contiguous()
         scale_x, scale_y = image.width / width, image.height / height
         box = (left * scale_x, top * scale_y, (left + view_width) * scale_x, (top + view_height) * scale_y)
         return pixels, box
@@ -152,7 +168,11 @@ class Preprocessing:
                     f"image of {image.height}x{image.width} pixels is too elongated: "
                     f"{pixels} pixels once its shorter side is {self.resize[0]}"
                 )
-        resized = F.resize(image, list(self.resize), InterpolationMode(self.interpolation))
+        size = list(self.resize)
+        if self.pad is not None:
+            ratio = max(image.height / self.image_size[0], image.width / self.image_size[1])
+            size = [max(1, round(side / ratio)) for side in (image.height, image.width)]
+        resized = F.resize(image, size, InterpolationMode(self.interpolation))
         return cast(Image.Image, resized)
 
 
@@ -199,6 +219,12 @@ def _check_numbers(field: str, values: object) -> None:
         raise ConfigError(f"{field}: {list(values)}: expected finite numbers")
 
 
+def _check_colour(field: str, values: object) -> None:
+    _check_numbers(field, values)
+    if not all(isinstance(value, int) and 0 <= value <= 255 for value in cast("tuple[object, ...]", values)):
+        raise ConfigError(f"{field}: {_shown(values)}: expected whole numbers from 0 to 255")
+
+
 PRESETS: Final = {
     "imagenet": Preprocessing((256,), (224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     "stl10": Preprocessing((128,), (128, 128), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
@@ -221,19 +247,26 @@ def chosen_preprocessing(asked: View) -> Preprocessing | None:
     base = _preset(asked.preprocess) if asked.preprocess else None
     if base is None and not (asked.image_size and asked.mean and asked.std):
         raise ConfigError(UNSAID)
-    size = asked.image_size
+    size, mean = asked.image_size, asked.mean or (base.mean if base else (0, 0, 0))
     return Preprocessing(
         resize=_resize(asked) or (base.resize if base and size is None else size),
         image_size=(size[0], size[-1]) if size else base.image_size if base else (0, 0),
-        mean=asked.mean or (base.mean if base else (0, 0, 0)),
+        mean=mean,
         std=asked.std or (base.std if base else (1, 1, 1)),
         interpolation=asked.interpolation or (base.interpolation if base else "bilinear"),
+        pad=_nearest_colour(mean) if asked.fit == "pad" else None,
     )
+
+
+def _nearest_colour(mean: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Return the RGB that normalises to almost zero, as timm pads."""
+    red, green, blue = (min(255, max(0, round(255 * value))) for value in mean)
+    return red, green, blue
 
 
 def _resize(asked: View) -> tuple[int, ...] | None:
     """Return the size before the crop that an option says, None where none does."""
-    if asked.crop_pct is None and asked.fit != "stretch":
+    if asked.crop_pct is None and asked.fit not in ("pad", "stretch"):
         return asked.resize
     size = asked.image_size or (_preset(asked.preprocess).image_size if asked.preprocess else (0, 0))
     height, width = size[0], size[-1]

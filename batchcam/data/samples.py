@@ -103,6 +103,7 @@ class Source(abc.ABC):
         empty_classes: what would be classes if there were an image of them.
         numeric: labels are written as whole numbers, which may be class indices or names. They count as indices where
             they can be some, and `class_names` is None, else as names.
+        bits: as for `decode_image`; set before the first read.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class Source(abc.ABC):
             raise DatasetError(f"{spec}: no samples: give a dataset with at least one image")
         self.spec = spec
         self.code: dict[str, str] = {}
+        self.bits: int | None = None
         self.sample_ids = sample_ids
         self.labels = labels
         self.sizes = sizes
@@ -178,7 +180,7 @@ class FileSource(Source):
         data = _read(os.path.join(self._folder, self._paths.raw(index)))
         digest = hashlib.sha256(data).digest()
         try:
-            return StoredSample(digest, decode_image(data))
+            return StoredSample(digest, decode_image(data, self.bits))
         except UnreadableImageError as error:
             error.sha256 = digest
             raise

@@ -5,7 +5,10 @@
 | RGB, YCbCr, LAB | RGB; 16 bits a channel: the high byte |
 | grey, 1-bit | three equal channels |
 | grey of 9 to 16 bits (PNG, TIFF, PGM, JPEG 2000) | the 8 high bits, never clipped; white-is-zero TIFF inverted |
+| 16 bits that need 14 or fewer, unless file or user say how many are used | unreadable: dark, or of fewer bits |
 | alpha, palette with transparency, transparent colour | composited on white |
+| further channels that the file says are no alpha | left out |
+| a channel that may be alpha, for all that TIFF or JPEG 2000 say | left out if opaque throughout, else unreadable |
 | CMYK, also Adobe's inverted JPEG | Pillow's conversion, without colour profile |
 | animated or several pages | the first frame |
 | EXIF orientation | applied; a corrupt one ignored |
@@ -30,6 +33,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from batchcam.errors import one_line
+from batchcam.images.depth import SIXTEEN_BIT_MODES, USUAL_BITS, WIDTH, Depth, depth_of, tiff_tags
 
 _FORMATS: Final = {
     "AVIF": (".avif", ".avifs"),
@@ -48,15 +52,17 @@ _FORMATS: Final = {
 IMAGE_ENDINGS: Final = tuple(sorted(ending for endings in _FORMATS.values() for ending in endings))
 """Of the files that count as images in a folder, whether or not this Pillow was built with their format."""
 
-_SIXTEEN_BIT_MODES: Final = ("I;16", "I;16B", "I;16L", "I;16N")
-
 _SIXTEEN_BIT_FORMATS: Final = ("PNG", "PPM")
 """Formats for which mode I means 0…65535: Pillow scales PPM to it, and PNG before Pillow 11 opens as I."""
 
 _GREY_STEP: Final = {"L;2": 85, "L;4": 17}
 """Pillow spreads the grey levels of shallow PNGs over 0…255 but leaves their transparent level as stored."""
 
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+
+_TIFF_EXTRA_SAMPLES: Final = 338
+
+_TIFF_STARTS: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _EXIF_ORIENTATION: Final = 0x0112
 
@@ -88,8 +94,12 @@ class UnreadableImageError(Exception):
         self.sha256 = sha256
 
 
-def decode_image(data: bytes) -> Image.Image:
+def decode_image(data: bytes, bits: int | None = None) -> Image.Image:
     """Return the image stored in `data`, upright, mode RGB, by the table above.
+
+    Args:
+        data: the stored bytes.
+        bits: how many are used of 16-bit values of which the file does not say it; None: that is not known either.
 
     Raises:
         UnreadableImageError: the bytes are no image, a damaged one, or one whose values have no defined range.
@@ -99,28 +109,36 @@ def decode_image(data: bytes) -> Image.Image:
     if data.startswith(LFS_POINTER):
         raise UnreadableImageError("a Git LFS pointer in the image's place: git lfs pull brings the image")
     with _pillow_at_work():
-        image = Image.open(io.BytesIO(data), formats=_known_formats())
+        image = _opened(data)
         # Pillow only warns of the first few too many
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and image.width * image.height > limit:
             raise UnreadableImageError(_too_many_pixels())
         _rescale_transparent_colour(image)
+        depth = depth_of(image, data)
         image.load()
+        _require_stated_alpha(image, data)
         # TIFF turns upright while loading, so the orientation counts only from here on
         turn = _UPRIGHT.get(_orientation(image))
-        rgb = _to_rgb(image)
+        rgb = _to_rgb(image, depth, bits)
         return rgb if turn is None else rgb.transpose(turn)
 
 
-def load_rgb(image: Image.Image) -> Image.Image:
+def load_rgb(image: Image.Image, bits: int | None = None) -> Image.Image:
     """Return an image opened elsewhere in mode RGB, by the table above except for EXIF: it stays turned as it is.
+
+    Args:
+        image: as Pillow opened it; what only its file says is not known.
+        bits: as for `decode_image`.
 
     Raises:
         UnreadableImageError: its pixels can't be loaded, or have no defined range of values.
     """
     with _pillow_at_work():
+        depth = depth_of(image)
         image.load()
-        return _to_rgb(image)
+        _require_stated_alpha(image)
+        return _to_rgb(image, depth, bits)
 
 
 def describe(error: BaseException) -> str:
@@ -150,6 +168,15 @@ def _pillow_at_work() -> Iterator[None]:
             raise UnreadableImageError("not enough memory to decode it") from error
         except Exception as error:  # Pillow's plugins meet damaged data with whatever error comes up
             raise UnreadableImageError(f"cannot decode: {describe(error)}") from error
+
+
+def _opened(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=_known_formats())
+    except UnidentifiedImageError as error:
+        if data.startswith(_TIFF_STARTS):
+            raise UnreadableImageError("a TIFF whose kind of channels or compression Pillow does not read") from error
+        raise
 
 
 @functools.cache
@@ -182,28 +209,67 @@ def _rescale_transparent_colour(image: Image.Image) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _require_stated_alpha(image: Image.Image, data: bytes | None = None) -> None:
+    """Refuse transparency that Pillow sees in a channel of which the file does not say that it is any.
+
+    Such a channel may as well be infrared; one that is opaque throughout changes nothing.
+    """
+    if image.format == "TIFF":
+        stated = _TIFF_EXTRA_SAMPLES in tiff_tags(image)
+    else:
+        stated = image.format != "JPEG2000" or data is None or b"cdef" in data[: data.find(b"jp2c")]
+    if stated or image.mode not in ("RGBA", "LA") or image.getchannel("A").getextrema()[0] == 255:
+        return
+    last = len(image.getbands())
+    raise UnreadableImageError(
+        f"the file does not say whether channel {last} is transparency: store it as such, or not at all"
+    )
+
+
+def _to_rgb(image: Image.Image, depth: Depth | None, bits: int | None) -> Image.Image:
     mode = image.mode
-    if mode in _SIXTEEN_BIT_MODES or (mode == "I" and image.format in _SIXTEEN_BIT_FORMATS):
-        return _high_bits(image)
+    if mode in SIXTEEN_BIT_MODES or (mode == "I" and image.format in _SIXTEEN_BIT_FORMATS):
+        return _high_bits(image, depth or Depth(), bits)
     if mode in ("I", "F"):
         kind = "float" if mode == "F" else "integer"
         raise UnreadableImageError(f"pixels are {kind} numbers without a defined range: store 8 or 16 bits")
+    if depth is not None:
+        _require_sixteen_bits(image, depth, bits)
     if image.has_transparency_data:
         return _on_white(image)
     return image if mode == "RGB" else image.convert("RGB")
 
 
-def _high_bits(image: Image.Image) -> Image.Image:
-    """Return a deep grey image as RGB of its 8 high bits."""
+def _require_sixteen_bits(image: Image.Image, depth: Depth, asked: int | None) -> None:
+    """Refuse colours of 16 bits unless all of them are used: Pillow gives only their high bytes, rounded for PPM."""
+    bands = image.getbands()
+    high = int(np.asarray(image)[..., : len(bands) - ("A" in bands)].max())
+    largest = 257 * high - 128 if image.format == "PPM" else 256 * high  # or up to 255 more
+    depth = depth.settled(largest, asked)
+    if depth.bits < WIDTH:
+        raise UnreadableImageError(f"16-bit colours of which {depth.bits} bits are used: store 8 bits a channel")
+    if largest < depth.doubtful_below:
+        raise UnreadableImageError(
+            "16-bit colours, none bright: a dark image, or one of fewer bits? Say --bits 16, or store 8 bits a channel"
+        )
+
+
+def _high_bits(image: Image.Image, depth: Depth, asked: int | None) -> Image.Image:
+    """Return a deep grey image as RGB of the 8 high ones of the bits that are used."""
     values = np.asarray(image).astype(np.int32)
-    bits, white_is_zero = 16, False
-    if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        bits = int(tags.get(_TIFF_BITS, (16,))[0])
-        # Pillow inverts white-is-zero for 8 bits and fewer only
-        white_is_zero = tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
-    if white_is_zero:
+    largest = int(values.max())
+    depth = depth.settled(largest, asked)
+    bits = depth.bits
+    if 0 < largest < depth.doubtful_below:
+        fewer = next(bits for bits in USUAL_BITS if largest < 2**bits)
+        raise UnreadableImageError(
+            f"16-bit values of at most {largest}: a dark image, or one of fewer bits? Say --bits 16, or how many are "
+            f"used, such as --bits {fewer}"
+        )
+    if largest >= 2**bits:
+        raise UnreadableImageError(f"16-bit values of up to {largest}, of which {bits} bits are said to be used")
+    # Pillow inverts white-is-zero for 8 bits and fewer only
+    if tiff_tags(image).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
         values = (1 << bits) - 1 - values
     grey = (values >> (bits - 8)).astype(np.uint8)
     transparent = image.info.get("transparency")

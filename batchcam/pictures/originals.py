@@ -139,14 +139,14 @@ def open_originals(run: Run, data: str | None) -> Originals:
             )
         return Originals(_nothing(f"a dataset of kind {kind}: has no image files"), None)
     if data is not None:
-        if (reader := _reader(data)) is None:
+        if (reader := _reader(data, run.plan.bits)) is None:
             raise ConfigError(f"--data {data}: no such folder, FILE.csv or stl10:ROOT[:split]")
         return Originals(reader, data)
     if origin is None:
         return Originals(_nothing("--data does not say where the images are"), None)
     for there in (_from(folder, origin), origin):
         with contextlib.suppress(ConfigError):  # a file of that name which is not the run's
-            if (reader := _reader(there)) is not None:
+            if (reader := _reader(there, run.plan.bits)) is not None:
                 return Originals(reader, there)
     return Originals(_nothing(f"{one_line(origin)}: not there; give --data"), None)
 
@@ -157,16 +157,16 @@ def _from(folder: str, data: str) -> str:
     return kind + os.path.join(folder, data.removeprefix(kind))
 
 
-def _reader(data: str) -> _Reader | None:
+def _reader(data: str, bits: int | None) -> _Reader | None:
     kind, _, rest = data.partition(":")
     if kind == "stl10":
         return _stl10(_expanded(stl10_files.root_and_split(rest)[0]))
     path = _expanded(data)
     if os.path.isdir(path):
-        return lambda sample_id: _read_file(_inside(os.fsencode(path), sample_id))
+        return lambda sample_id: _read_file(_inside(os.fsencode(path), sample_id), bits)
     if os.path.isfile(path) and path.lower().endswith(".csv"):
         paths = _paths_of_csv(Path(path))
-        return lambda sample_id: _read_file(_named(paths, sample_id))
+        return lambda sample_id: _read_file(_named(paths, sample_id), bits)
     return None
 
 
@@ -219,14 +219,14 @@ def _named(paths: dict[str, bytes], sample_id: str) -> bytes:
     return paths[sample_id]
 
 
-def _read_file(path: bytes) -> _Stored:
+def _read_file(path: bytes, bits: int | None) -> _Stored:
     try:
         data = read_regular_file(path, FILE_LIMIT)
     except (NotRegularError, TooLargeError) as error:
         raise _MissingError(f"not a file of at most {FILE_LIMIT} bytes") from error
     except OSError as error:
         raise _MissingError(error.strerror or str(error)) from error
-    return _Stored(hashlib.sha256(data).hexdigest(), lambda: np.asarray(decode_image(data)))
+    return _Stored(hashlib.sha256(data).hexdigest(), lambda: np.asarray(decode_image(data, bits)))
 
 
 def _stl10(root: str) -> _Reader | None:

@@ -138,6 +138,21 @@ class Plan:
         return self.control != CONTROLS[0]
 
     @property
+    def padding(self) -> tuple[int, int, int] | None:
+        """RGB around images that lie whole in the network's input; None: they are cropped, or nothing is said."""
+        colour = self.preprocessing.get("pad")
+        if not isinstance(colour, list) or len(colour) != 3:
+            return None
+        red, green, blue = colour
+        return (red, green, blue) if all(type(v) is int and 0 <= v <= 255 for v in colour) else None
+
+    @property
+    def bits(self) -> int | None:
+        """How many are used of 16-bit values, as the user said; None: nothing was said."""
+        bits = self.preprocessing.get("bits")
+        return bits if type(bits) is int and 8 <= bits <= 16 else None
+
+    @property
     def is_in_memory(self) -> bool:
         """Whether the network was given as an object: `checkpoint_sha256` is then its state dict's digest."""
         return self.architecture.startswith(IN_MEMORY)

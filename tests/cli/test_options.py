@@ -39,6 +39,7 @@ MORE = {("export", "palette"): {"to": "png"}}
 """What an option needs besides."""
 
 WRITTEN = {
+    "BITS": "12",
     "HEX": "0" * 64,
     "PRESET": "imagenet",
     "TIME": "90s",

@@ -96,6 +96,54 @@ def test_crop_box_of_a_stretched_image_is_the_whole_image() -> None:
     assert box == (0.0, 0.0, 50.0, 77.0)
 
 
+def padded(image: Image.Image, size: tuple[int, int], colour: tuple[int, int, int], how: str) -> np.ndarray:
+    """Pad by Pillow and NumPy alone: the longer side decides, halves of a pixel go to the right and below."""
+    (height, width), (tall, wide) = size, (image.height, image.width)
+    if tall * width > wide * height:
+        inner = (height, max(1, round(wide * height / tall)))
+    else:
+        inner = (max(1, round(tall * width / wide)), width)
+    canvas = np.empty((height, width, 3), np.uint8)
+    canvas[:] = colour
+    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+    resized = image.resize(inner[::-1], Image.Resampling[how.upper()])
+    canvas[top : top + inner[0], left : left + inner[1]] = np.asarray(resized)
+    return canvas
+
+
+@pytest.mark.parametrize("size", [*SIZES, (1, 90), (32, 32), (64, 64)])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("image_size", [(32, 32), (33, 20), (20, 47)])
+def test_a_padded_image_lies_whole_in_the_middle_as_plain_pillow_puts_it(
+    size: tuple[int, int], interpolation: str, image_size: tuple[int, int]
+) -> None:
+    preprocessing = Preprocessing(image_size, image_size, HALF, HALF, interpolation, (124, 0, 255))
+    pixels, _ = preprocessing.apply(photo(*size))
+    assert pixels.is_contiguous()
+    np.testing.assert_array_equal(
+        pixels.permute(1, 2, 0).numpy(), padded(photo(*size), image_size, (124, 0, 255), interpolation)
+    )
+
+
+@pytest.mark.parametrize("size", [*SIZES, (1, 90), (32, 32)])
+def test_the_box_of_a_padded_image_puts_the_image_s_edges_on_the_first_and_the_last_pixel_that_is_no_padding(
+    size: tuple[int, int],
+) -> None:
+    height, width = size
+    pixels, (x0, y0, x1, y1) = Preprocessing((30, 40), (30, 40), HALF, HALF, pad=(0, 0, 255)).apply(
+        Image.new("RGB", (width, height), (255, 0, 0))
+    )
+    rows, columns = np.nonzero(pixels[0].numpy() == 255)
+    ends = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    step_x, step_y = (x1 - x0) / 40, (y1 - y0) / 30
+    np.testing.assert_allclose(
+        [x0 + ends[0] * step_x, y0 + ends[1] * step_y, x0 + ends[2] * step_x, y0 + ends[3] * step_y],
+        [0, 0, width, height],
+        atol=1e-9,
+    )
+    assert min(x0, y0) <= 0
+
+
 def test_too_small_an_image_is_unreadable_without_resize() -> None:
     with pytest.raises(UnreadableImageError, match=r"19x30 pixels is smaller than the network's input of 20x20"):
         Preprocessing(None, (20, 20), HALF, HALF).apply(photo(19, 30))
@@ -149,7 +197,12 @@ def test_normalise_refuses_what_is_no_uint8_batch(batch: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "preprocessing", [*PRESETS.values(), Preprocessing(None, (7, 9), (0, 0, 0), (1, 1, 1), "bicubic")]
+    "preprocessing",
+    [
+        *PRESETS.values(),
+        Preprocessing(None, (7, 9), (0, 0, 0), (1, 1, 1), "bicubic"),
+        Preprocessing((7, 9), (7, 9), (0, 0, 0), (1, 1, 1), pad=(0, 7, 255)),
+    ],
 )
 def test_dict_survives_json(preprocessing: Preprocessing) -> None:
     assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
@@ -171,7 +224,11 @@ def test_dict_survives_json(preprocessing: Preprocessing) -> None:
         ({"mean": [0.5, float("nan"), 0.5]}, "^mean: .* finite"),
         ({"mean": ["a", "b", "c"]}, "^mean: .* numbers"),
         ({"interpolation": "cubic"}, "^interpolation: 'cubic': choose from .*bicubic"),
-        ({"size": 1}, "unknown key size: known are resize, image_size, mean, std, interpolation"),
+        ({"size": 1}, "unknown key size: known are resize, image_size, mean, std, interpolation, pad"),
+        ({"pad": [0, 0, 0]}, "^resize: a padded image lies whole in the input: say 224x224"),
+        ({"resize": [224, 224], "pad": [0, 0, 256]}, "^pad: .* from 0 to 255"),
+        ({"resize": [224, 224], "pad": [0, 0.5, 1]}, "^pad: .* whole numbers"),
+        ({"resize": [224, 224], "pad": "black"}, "^pad: black: expected 3 numbers"),
     ],
 )
 def test_from_dict_refuses_what_cannot_be_meant(change: dict[str, object], message: str) -> None:
@@ -244,7 +301,18 @@ def test_an_option_counts_more_than_what_is_named() -> None:
     assert (found.resize, found.interpolation, found.mean) == ((232,), "bicubic", HALF)
     stretched = asked(preprocess="imagenet", fit="stretch")
     assert stretched
-    assert (stretched.resize, stretched.image_size) == ((224, 224), (224, 224))
+    assert (stretched.resize, stretched.image_size, stretched.pad) == ((224, 224), (224, 224), None)
+
+
+def test_padding_has_the_colour_that_normalises_to_nothing() -> None:
+    found = asked(preprocess="imagenet", fit="pad", image_size="48x64")
+    assert found
+    assert (found.resize, found.image_size, found.pad) == ((48, 64), (48, 64), (124, 116, 104))
+    pixels, _ = found.apply(photo(64, 10))
+    assert found.normalise(pixels[None])[0, :, :, :20].abs().max() < 0.5 / 255 / min(found.std)
+    beyond = asked(image_size=8, mean="1.5,-1,0.5", std=1, fit="pad")
+    assert beyond
+    assert beyond.pad == (255, 0, 128)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +324,9 @@ def test_an_option_counts_more_than_what_is_named() -> None:
         ({"crop_pct": 1.1}, "--crop-pct 1.1: must be "),
         ({"crop_pct": 0.9, "image_size": "224x256"}, "--crop-pct 0.9: the input, 224x256, is no square"),
         ({"interpolation": "cubic"}, "--interpolation cubic: choose one of nearest, bilinear, bicubic"),
-        ({"fit": "pad"}, "--fit pad: choose one of crop, stretch"),
+        ({"crop_pct": 0.9, "fit": "pad"}, "--crop-pct and --fit pad exclude each other"),
+        ({"resize": 256, "fit": "pad"}, "--resize and --fit pad exclude each other"),
+        ({"fit": "squash"}, "--fit squash: choose one of crop, pad, stretch"),
         ({"preprocess": "seed"}, "--preprocess seed: choose one of imagenet, stl10"),
     ],
 )

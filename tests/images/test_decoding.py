@@ -34,8 +34,8 @@ def png(width: int, height: int, depth: int, colour: int, rows: list[bytes], *ex
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + pixels + chunk(b"IEND", b"")
 
 
-def tiff(values: np.ndarray, order: str, sample_format: int, photometric: int = 1) -> bytes:
-    """Return an uncompressed one-channel TIFF, written by hand."""
+def tiff(values: np.ndarray, order: str, sample_format: int, photometric: int = 1, largest: int | None = None) -> bytes:
+    """Return an uncompressed one-channel TIFF, written by hand; `largest` is its MaxSampleValue."""
     height, width = values.shape
     data = values.astype(values.dtype.newbyteorder(order)).tobytes()
     short, long = 3, 4
@@ -49,6 +49,7 @@ def tiff(values: np.ndarray, order: str, sample_format: int, photometric: int = 
         (277, short, 1),
         (278, short, height),
         (279, long, len(data)),
+        *([(281, short, largest)] if largest is not None else []),
         (339, short, sample_format),
     ]
     directory = struct.pack(order + "H", len(entries))
@@ -59,15 +60,34 @@ def tiff(values: np.ndarray, order: str, sample_format: int, photometric: int = 
     return magic + struct.pack(order + "I", 8 + len(data)) + data + directory + struct.pack(order + "I", 0)
 
 
-def pixels(data: bytes) -> np.ndarray:
-    image = decode_image(data)
+def colour_tiff(values: np.ndarray, extra: int | None) -> bytes:
+    """Return an uncompressed TIFF of four or more channels whose first three are RGB, written by hand.
+
+    Args:
+        values: uint8 or uint16 (height, width, channels).
+        extra: what the further channels are, as ExtraSamples says; None: it says nothing.
+    """
+    height, width, count = values.shape
+    data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    short, long = 3, 4
+    entries = [(256, short, 1, width), (257, short, 1, height), (258, short, count, 8), (259, short, 1, 1)]
+    entries += [(262, short, 1, 2), (273, long, 1, 8 + 2 * count), (277, short, 1, count), (278, short, 1, height)]
+    entries += [(279, long, 1, len(data))] + ([] if extra is None else [(338, short, count - 3, extra)])
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    bits = struct.pack(f"<{count}H", *[values.dtype.itemsize * 8] * count)
+    start = 8 + len(bits) + len(data)
+    return b"II*\0" + struct.pack("<I", start) + bits + data + directory + struct.pack("<I", 0)
+
+
+def pixels(data: bytes, bits: int | None = None) -> np.ndarray:
+    image = decode_image(data, bits)
     assert image.mode == "RGB"
     return np.asarray(image)
 
 
-def reason(data: bytes) -> str:
+def reason(data: bytes, bits: int | None = None) -> str:
     with pytest.raises(UnreadableImageError) as caught:
-        decode_image(data)
+        decode_image(data, bits)
     message = str(caught.value)
     assert message == "".join(c for c in message if c.isprintable())
     assert "0x" not in message
@@ -131,14 +151,14 @@ def test_transparent_grey_level_becomes_white_at_every_depth() -> None:
     assert pixels(png(4, 1, 2, 0, [bytes([0b00011011])], level))[0, :, 0].tolist() == [0, 255, 170, 255]
     assert pixels(png(2, 1, 4, 0, [bytes([0x1F])], level))[0, :, 0].tolist() == [255, 255]
     assert pixels(png(2, 1, 8, 0, [bytes([1, 2])], level))[0, :, 0].tolist() == [255, 2]
-    deep = struct.pack(">2H", 0x0001, 0x0102)
-    assert pixels(png(2, 1, 16, 0, [deep], level))[0, :, 0].tolist() == [255, 1]
+    deep = struct.pack(">2H", 0x0001, 0x4102)
+    assert pixels(png(2, 1, 16, 0, [deep], level))[0, :, 0].tolist() == [255, 0x41]
 
 
 def test_transparent_colour_of_a_deep_png_is_compared_by_its_high_bytes() -> None:
-    row = struct.pack(">6H", 0x0A00, 0x0B00, 0x0C00, 0x1000, 0x2000, 0x3000)
+    row = struct.pack(">6H", 0x0A00, 0x0B00, 0x0C00, 0x1000, 0x2000, 0x4000)
     colour = chunk(b"tRNS", struct.pack(">3H", 0x0A00, 0x0B00, 0x0C00))
-    assert pixels(png(2, 1, 16, 2, [row], colour)).tolist() == [[[255] * 3, [16, 32, 48]]]
+    assert pixels(png(2, 1, 16, 2, [row], colour)).tolist() == [[[255] * 3, [16, 32, 64]]]
 
 
 def test_cmyk_is_converted_as_pillow_does() -> None:
@@ -182,6 +202,148 @@ def test_twelve_bit_tiff_keeps_its_high_bits() -> None:
     bits = struct.pack("<HHIHH", 258, 3, 1, 16, 0)
     patched = bytes(data).replace(bits, struct.pack("<HHIHH", 258, 3, 1, 12, 0))
     assert pixels(patched)[0, :, 0].tolist() == [255, 8]
+
+
+def narrow_files(bits: int) -> dict[str, bytes]:
+    """Files of 16 bits whose values, like a camera's, go up to 2**bits - 1."""
+    values = np.array([[0, 1, 2**bits // 2, 2**bits - 1]], np.uint16)
+    big = values.astype(">u2").tobytes()
+    return {
+        "png": png(4, 1, 16, 0, [big]),
+        "png whose sBIT agrees": png(4, 1, 16, 0, [big], chunk(b"sBIT", bytes([bits]))),
+        "pgm": b"P5 4 1 65535\n" + big,
+        "plain pgm": f"P2 4 1 65535 {' '.join(map(str, values[0]))}\n".encode(),
+        "tiff little-endian": tiff(values, "<", 1),
+        "tiff big-endian": tiff(values, ">", 1),
+        "tiff white is zero": tiff(values, "<", 1, photometric=0),
+        "tiff with its brightest value but one": tiff(values, "<", 1, largest=2**bits - 2),
+        "jpeg 2000": encoded(Image.fromarray(values), "JPEG2000"),
+    }
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("name", list(narrow_files(12)))
+def test_values_that_may_be_dark_or_of_fewer_bits_are_read_as_the_user_says_or_not_at_all(name: str, bits: int) -> None:
+    data = narrow_files(bits)[name]
+    assert reason(data) == (
+        f"16-bit values of at most {2**bits - 1}: a dark image, or one of fewer bits? Say --bits 16, or how many are "
+        f"used, such as --bits {bits}"
+    )
+    values = np.array([0, 1, 2**bits // 2, 2**bits - 1])
+    for said in {bits, 16}:
+        stored = 2**said - 1 - values if name == "tiff white is zero" else values
+        assert pixels(data, said)[0].tolist() == [[v >> (said - 8)] * 3 for v in stored.tolist()]
+    if bits > 8:
+        most = 2 ** (bits - 1)
+        assert (
+            reason(data, bits - 1)
+            == f"16-bit values of up to {2 * most - 1}, of which {bits - 1} bits are said to be used"
+        )
+
+
+def test_values_that_need_more_than_14_bits_and_black_images_leave_no_doubt() -> None:
+    bright = struct.pack(">2H", 2**14, 255)
+    assert pixels(png(2, 1, 16, 0, [bright]))[0, :, 0].tolist() == [64, 0]
+    assert not pixels(png(2, 1, 16, 0, [bytes(4)])).any()
+    assert (pixels(tiff(np.zeros((2, 2), np.uint16), "<", 1, photometric=0)) == 255).all()
+
+
+def dark_files() -> dict[str, bytes]:
+    """Files that say of themselves how many bits are used, whose values are all dark."""
+    values = np.array([[0, 16, 512, 4080]], np.uint16)
+    big = values.astype(">u2").tobytes()
+    twelve = bytearray(encoded(Image.fromarray(values), "JPEG2000"))
+    twelve[twelve.find(b"\xff\x4f\xff\x51") + 42] = 11  # one less than the bits
+    return {
+        "png of 16 significant bits": png(4, 1, 16, 0, [big], chunk(b"gAMA", bytes(4)), chunk(b"sBIT", b"\x10")),
+        "png of 8 significant bits, spread over 16": png(4, 1, 16, 0, [big], chunk(b"sBIT", b"\x08")),
+        "tiff of 16 bits": tiff(values, "<", 1, largest=65535),
+        "jpeg 2000 of 12 bits": bytes(twelve),
+    }
+
+
+@pytest.mark.parametrize("name", list(dark_files()))
+def test_dark_images_whose_file_says_how_many_bits_are_used_are_read(name: str) -> None:
+    found = pixels(dark_files()[name])
+    if "jpeg" not in name:  # whose patched header shifts the values
+        assert found[0, :, 0].tolist() == [0, 0, 2, 15]
+    assert pixels(dark_files()[name], 12).tolist() == found.tolist()  # the file's word counts
+
+
+def test_grey_of_fewer_bits_is_scaled_where_the_file_says_how_many() -> None:
+    values = np.array([[0, 16, 2048, 4095]], np.uint16)
+    for data in (tiff(values, ">", 1, largest=4095), b"P5 4 1 4095\n" + values.astype(">u2").tobytes()):
+        assert pixels(data)[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert pixels(b"P6 1 1 4095\n" + values[:, 1:].astype(">u2").tobytes())[0].tolist() == [[1, 128, 255]]
+    dark = b"P5 4 1 4095\n" + (values // 16).astype(">u2").tobytes()
+    assert pixels(dark)[0, :, 0].tolist() == [0, 0, 8, 15]
+    contradicted = reason(tiff(values * 2, ">", 1, largest=4095))
+    assert contradicted == "16-bit values of up to 8190, of which 12 bits are said to be used"
+
+
+@pytest.mark.parametrize("brightest", [4095, 16383])
+def test_deep_colours_that_may_be_dark_or_of_fewer_bits_are_unreadable_unless_all_16_are_said_to_be_used(
+    brightest: int,
+) -> None:
+    values = np.array([[[1, 2000, brightest], [0, 0, 256]]], np.uint16)
+    row = values.astype(">u2").tobytes()
+    opaque = np.dstack([values, np.full((1, 2, 1), 65535, np.uint16)])
+    deep = png(2, 1, 16, 6, [opaque.astype(">u2").tobytes()])
+    for data in (png(2, 1, 16, 2, [row]), b"P6 2 1 65535\n" + row, colour_tiff(opaque, 2), deep):
+        assert reason(data) == (
+            "16-bit colours, none bright: a dark image, or one of fewer bits? Say --bits 16, or store 8 bits a channel"
+        )
+        assert np.abs(pixels(data, 16) - values / 257).max() <= 1
+        assert reason(data, 12) == "16-bit colours of which 12 bits are used: store 8 bits a channel"
+    assert pixels(png(2, 1, 16, 2, [row], chunk(b"sBIT", b"\x10" * 3))).tolist() == (values >> 8).tolist()
+    assert pixels(png(2, 1, 16, 2, [row.replace(b"\0\0", b"\x40\0")])).max() == 64
+
+
+def test_what_is_said_of_deep_values_changes_no_others() -> None:
+    for kind in ("PNG", "TIFF", "PPM", "JPEG", "JPEG2000"):
+        data = encoded(Image.fromarray(noise(8, 8, 3)), kind)
+        np.testing.assert_array_equal(pixels(data, 12), pixels(data))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_fourth_channel_is_alpha_only_where_the_file_says_so(dtype: type) -> None:
+    values = np.random.default_rng(5).integers(0, np.iinfo(dtype).max, (3, 4, 4), dtype, endpoint=True)
+    high = values.astype(int) >> (8 if dtype == np.uint16 else 0)
+    colours, alpha = high[..., :3], high[..., 3:]
+    assert "whether channel 4 is transparency" in reason(colour_tiff(values, None))
+    np.testing.assert_array_equal(pixels(colour_tiff(values, 0)), colours)
+    over_white = 255 - (255 - colours) * (alpha / 255)
+    assert np.abs(pixels(colour_tiff(values, 2)) - over_white).max() <= 1
+    values[..., 3] = np.iinfo(dtype).max
+    np.testing.assert_array_equal(pixels(colour_tiff(values, None)), colours)
+
+
+def test_channels_that_are_neither_colour_nor_alpha_are_left_out() -> None:
+    values = noise(3, 4, 5)
+    np.testing.assert_array_equal(pixels(colour_tiff(values, 0)), values[..., :3])
+
+
+def test_premultiplied_alpha_is_over_white_too() -> None:
+    values = np.array([[[40, 20, 0, 80], [0, 0, 0, 0]]], np.uint8)
+    assert np.abs(pixels(colour_tiff(values, 1)).astype(int) - [[[215, 195, 175], [255] * 3]]).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_a_channel_of_jpeg_2000_is_alpha_only_where_the_file_says_so(mode: str) -> None:
+    image = Image.fromarray(noise(16, 16, len(mode)), mode)
+    data = encoded(image, "JPEG2000")
+    assert pixels(data).shape == (16, 16, 3)
+    assert f"whether channel {len(mode)} is transparency" in reason(data.replace(b"cdef", b"free"))
+    image.putalpha(255)
+    opaque = encoded(image, "JPEG2000").replace(b"cdef", b"free")
+    np.testing.assert_array_equal(pixels(opaque), np.asarray(image.convert("RGB")))
+
+
+def test_a_tiff_of_channels_without_a_meaning_is_told_to_be_one() -> None:
+    bands = colour_tiff(noise(3, 4, 4), 0).replace(
+        struct.pack("<HHII", 262, 3, 1, 2), struct.pack("<HHII", 262, 3, 1, 1)
+    )
+    assert reason(bands) == "a TIFF whose kind of channels or compression Pillow does not read"
 
 
 @pytest.mark.parametrize(
@@ -319,6 +481,14 @@ def test_an_image_opened_elsewhere_stays_turned_as_it_is() -> None:
     exif[0x0112] = 6
     opened = Image.open(io.BytesIO(encoded(Image.fromarray(stored), "PNG", exif=exif)))
     np.testing.assert_array_equal(np.asarray(load_rgb(opened)), stored)
+
+
+def test_deep_values_of_an_image_opened_elsewhere_are_doubted_too() -> None:
+    values = np.array([[0, 4095]], np.uint16)
+    for image in (Image.fromarray(values), Image.open(io.BytesIO(encoded(Image.fromarray(values), "TIFF")))):
+        with pytest.raises(UnreadableImageError, match="at most 4095: a dark image, or one of fewer bits"):
+            load_rgb(image)
+        assert np.asarray(load_rgb(image, 12))[0, :, 0].tolist() == [0, 255]
 
 
 def test_the_error_keeps_its_digest_on_the_way_between_processes() -> None:

@@ -63,7 +63,8 @@ STORED = {
     "16-bit grey PNG": stored(GREY_16, "PNG"),
     "16-bit grey TIFF": stored(GREY_16, "TIFF"),
     "16-bit colour PNG": sixteen_bits(PIXELS, ".png"),
-    "16-bit alpha TIFF": sixteen_bits(np.asarray(RGBA), ".tiff"),
+    # OpenCV does not say that the fourth channel is alpha
+    "16-bit opaque TIFF": sixteen_bits(np.dstack([PIXELS, np.full_like(ALPHA, 255)]), ".tiff"),
     "16-bit alpha PNG": sixteen_bits(np.asarray(RGBA), ".png"),
     "CMYK JPEG": stored(RGB.convert("CMYK"), "JPEG", quality=95),
     "CMYK TIFF": stored(RGB.convert("CMYK"), "TIFF"),

@@ -116,7 +116,9 @@ def assemble(
     """
     checkpoint = _checkpoint(classifier)
     built = _network(classifier, checkpoint)
-    source = timed(open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data), sample_timeout)
+    source = open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data)
+    source.bits = classifier.bits
+    source = timed(source, sample_timeout)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe = _probe(source, preprocessing, may_be_unreadable)
     rest(source)

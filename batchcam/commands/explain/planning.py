@@ -149,9 +149,7 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         dataset_fingerprint=fingerprint(assembly),
         class_names=assembly.class_names,
         target_layer=explainable.target_layer,
-        preprocessing=(
-            assembly.preprocessing.to_dict() if assembly.preprocessing else {"preprocessed": "by the dataset"}
-        ),
+        preprocessing=_preprocessing(assembly),
         precision=settings.precision,
         architecture=assembly.architecture,
         weights_key=assembly.checkpoint.weights_key,
@@ -181,6 +179,14 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
             "predicted+label or topk:N"
         )
     return plan if settings.shard_size else dataclasses.replace(plan, shard_size=default_shard_size(plan))
+
+
+def _preprocessing(assembly: Assembly) -> dict[str, Any]:
+    """Return how an image becomes the network's input, from its stored bits on."""
+    if assembly.preprocessing is None:
+        return {"preprocessed": "by the dataset"}
+    bits = assembly.source.bits
+    return {**assembly.preprocessing.to_dict(), **({} if bits is None else {"bits": bits})}
 
 
 def fingerprint(assembly: Assembly) -> str:

@@ -42,7 +42,9 @@ def reassemble(
     if plan.weights_key and not classifier.weights_key:
         classifier = dataclasses.replace(classifier, weights_key=plan.weights_key)
     # a run over preprocessed tensors has none
-    preprocessing = Preprocessing.from_dict(plan.preprocessing) if "image_size" in plan.preprocessing else None
+    said = {key: value for key, value in plan.preprocessing.items() if key != "bits"}
+    preprocessing = Preprocessing.from_dict(said) if "image_size" in said else None
+    asked, classifier = classifier.bits, dataclasses.replace(classifier, bits=plan.bits)
     assembly = assemble(classifier, data, preprocessing, plan.class_names, may_be_unreadable=True)
     if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
         raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
@@ -52,7 +54,8 @@ def reassemble(
     ):
         raise ConfigError("this run was made with other --weights-key or --arch-option: leave the options out")
     assembly = _labelled_as_planned(assembly, plan)
-    if (assembly.preprocessing and assembly.preprocessing != preprocessing) or assembly.input_size != plan.input_size:
+    other = assembly.preprocessing is not None and assembly.preprocessing != preprocessing
+    if other or assembly.input_size != plan.input_size or asked not in (None, plan.bits):
         raise ConfigError(f"the run's preprocessing is another one: {dict(plan.preprocessing)}; leave the options out")
     images = assembly.normalised_probe(device)
     return assembly, prepare(assembly.network, images, plan.method, plan.control, plan.target_layer)

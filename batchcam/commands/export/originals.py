@@ -14,8 +14,10 @@ PIXELS: Final = 2**26
 """An image is not scaled up to more than this many pixels, whatever a crop box says."""
 
 
-def network_view(image: np.ndarray, crop_box: Sequence[float], size: tuple[int, int]) -> np.ndarray | None:
-    """Return what the network saw of an image: resized as a whole, then cropped, as the worker does.
+def network_view(
+    image: np.ndarray, crop_box: Sequence[float], size: tuple[int, int], padding: tuple[int, int, int] | None = None
+) -> np.ndarray | None:
+    """Return what the network saw of an image: resized as a whole, then cropped or padded, as the worker does.
 
     The geometry is the worker's; the resizing is OpenCV's, so that pixels differ a little.
 
@@ -23,6 +25,7 @@ def network_view(image: np.ndarray, crop_box: Sequence[float], size: tuple[int, 
         image: RGB uint8 (H0, W0, 3).
         crop_box: x0, y0, x1, y1 of the view in pixels of the image.
         size: (H, W) of the network's input.
+        padding: RGB around an image that lies whole in the view; None: the view is cut from it.
 
     Returns:
         RGB uint8 (H, W, 3); None where the box can't be a view of this image.
@@ -36,12 +39,28 @@ def network_view(image: np.ndarray, crop_box: Sequence[float], size: tuple[int, 
     if not 1 <= tall * wide <= PIXELS:
         return None
     shrinks = scale_y * scale_x < 1
-    target = (max(width, round(wide)), max(height, round(tall)))  # cv2 takes (width, height)
+    least = (height, width) if padding is None else (1, 1)
+    target = (max(least[1], round(wide)), max(least[0], round(tall)))  # cv2 takes (width, height)
     resized = cv2.resize(image, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     top, left = round(y0 * scale_y), round(x0 * scale_x)
+    if padding is not None:
+        return _padded(resized, (-top, -left), size, padding)
     if not (0 <= top <= resized.shape[0] - height and 0 <= left <= resized.shape[1] - width):
         return None
     return resized[top : top + height, left : left + width]
+
+
+def _padded(
+    image: np.ndarray, place: tuple[int, int], size: tuple[int, int], padding: tuple[int, int, int]
+) -> np.ndarray | None:
+    """Return a picture of `size` with the image at `place`, y and x; None where it would not lie in it whole."""
+    bottom, right = place[0] + image.shape[0], place[1] + image.shape[1]
+    if min(place) < 0 or bottom > size[0] or right > size[1]:
+        return None
+    view = np.empty((*size, 3), np.uint8)
+    view[:] = padding
+    view[place[0] : bottom, place[1] : right] = image
+    return view
 
 
 def search_notes(where: str | None, counts: np.ndarray, instead: str) -> list[str]:

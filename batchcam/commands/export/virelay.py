@@ -23,6 +23,7 @@ from batchcam.pictures.overlay import GREY
 from batchcam.record.rows import Advance, Choice, Outcome, Target, cam_blocks, choose, class_names
 from batchcam.record.similarity import says_nothing
 from batchcam.store.layout import new_file
+from batchcam.store.plan import Plan
 from batchcam.store.run import Run
 
 PROJECT_FILE: Final = "project.yaml"
@@ -73,7 +74,7 @@ def write(
         part = Part(int(block["sample_index"][0]), places)
         constant += int(says_nothing(cams).sum())
         _write_attribution(folder, part, cams, block["logits"], size)
-        states[places] = _write_input(folder, originals, part, block, run.plan.input_size)
+        states[places] = _write_input(folder, originals, part, block, run.plan)
         parts.append(part)
         advance(part.count)
     _write_masters(run, folder, choice, parts, size)
@@ -109,17 +110,19 @@ def _write_attribution(
 
 
 def _write_input(
-    folder: ExportFolder, originals: Originals, part: Part, block: Mapping[str, np.ndarray], size: tuple[int, int]
+    folder: ExportFolder, originals: Originals, part: Part, block: Mapping[str, np.ndarray], plan: Plan
 ) -> np.ndarray:
     """Write the images of a part unless all of them are there; return what became of each, uint8 (n,)."""
     before = _states(folder, part)
     if before is not None and (originals.where is None or (before == State.FOUND).all()) and folder.has(part.input):
         return before
-    pixels = np.full((part.count, CHANNELS, *size), GREY, np.uint8)
+    pixels = np.full((part.count, CHANNELS, *plan.input_size), GREY, np.uint8)
     states = np.zeros(part.count, np.uint8)
     for at, box in enumerate(block["crop_box"].tolist()):
         original = originals.of(block, at)
-        view = None if original.image is None else network_view(original.image, box, size)
+        view = None
+        if original.image is not None:
+            view = network_view(original.image, box, plan.input_size, plan.padding)
         if view is not None:
             pixels[at] = view.transpose(2, 0, 1)
         states[at] = State.UNREADABLE if view is None and original.image is not None else original.state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from batchcam.errors import RunError
 from batchcam.maps import cam
 from batchcam.network.precision import in_precision
 from batchcam.record.study import Reason, first_reasons
+from batchcam.record.window import image_window
 from batchcam.rules import Status
 from batchcam.store.run import Run
 from batchcam.store.stored_cams import predicted_cams, stored_ranks
@@ -27,6 +28,9 @@ FALLING: Final = ("deletion", "road")
 
 ORDERS: Final = ("map", "centre", "random_map", "random_pixels")
 """Whose order pixels change in: the map's, then baselines that know nothing of the network."""
+
+_Window: TypeAlias = "tuple[int, int, int, int]"
+"""First row, end of the rows, first column and end of the columns of an image in the network's input."""
 
 
 class LeftOut(Reason):
@@ -80,7 +84,7 @@ class Curves:
         rows: drawn, int64 (n,).
         reasons: why each is not judged, `LeftOut`, uint8 (n,).
         errors: of unreadable images, a line each.
-        fractions: of the pixels, changed at each step, float64 (steps + 1,).
+        fractions: of the image's pixels, changed at each step, float64 (steps + 1,); rounded as for an unpadded one.
         values: probability by curve, order and step, float64 (n, 3, 4, steps + 1); NaN where not judged, and at the
             last step of ROAD, which has no pixel left to impute from.
     """
@@ -152,10 +156,10 @@ def measure(run: Run, assembly: Assembly, rows: np.ndarray, probe: Probe, advanc
         kept = _judged(run, found, part, batch)
         if len(kept):
             images = _normalised(assembly, batch.pixels[torch.from_numpy(kept)].to(probe.device))
-            with torch.inference_mode():
-                values = _curves(run, rows[part[kept]], images, counts.to(probe.device), probe)
-            found.values[part[kept]] = values
-            overflown = ~np.isfinite(areas(values, found.fractions)).all((1, 2))
+            for window, own in _windows(batch, kept, run.plan.input_size).items():
+                with torch.inference_mode():
+                    found.values[part[kept[own]]] = _curves(run, rows[part[kept[own]]], images[own], window, probe)
+            overflown = ~np.isfinite(areas(found.values[part[kept]], found.fractions)).all((1, 2))
             found.reasons[part[kept][overflown]] = LeftOut.OVERFLOWN
         advance(len(part))
     return found
@@ -194,13 +198,37 @@ def _normalised(assembly: Assembly, pixels: Tensor) -> Tensor:
     return assembly.preprocessing.normalise(pixels)
 
 
-def _curves(run: Run, rows: np.ndarray, images: Tensor, counts: Tensor, probe: Probe) -> np.ndarray:
-    """Return the curves of judged samples, float64 (n, 3, 4, steps + 1)."""
+def _windows(batch: LoadedBatch, kept: np.ndarray, size: tuple[int, int]) -> dict[_Window, list[int]]:
+    """Return where in the network's input the images lie, each place with those of the kept samples that lie there."""
+    windows: dict[_Window, list[int]] = {}
+    placed = zip(batch.crop_box[kept].tolist(), batch.image_size[kept].tolist(), strict=True)
+    for i, (view, image_size) in enumerate(placed):
+        rows, columns = image_window(view, image_size, size)
+        windows.setdefault((rows.start, rows.stop, columns.start, columns.stop), []).append(i)
+    return windows
+
+
+def _curves(run: Run, rows: np.ndarray, inputs: Tensor, window: _Window, probe: Probe) -> np.ndarray:
+    """Return the curves of judged samples whose images lie in one window of the input, float64 (n, 3, 4, steps + 1)."""
+    top, bottom, left, right = window
+    images = inputs[..., top:bottom, left:right]
+
+    def surrounded(change: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return a change of the network's inputs, whose padding stays as it is."""
+
+        def changed_inputs(i: Tensor, changed: Tensor) -> Tensor:
+            whole = inputs[i]
+            whole[..., top:bottom, left:right] = change(i, changed)
+            return whole
+
+        return changed_inputs
+
     drawn = [_Drawn.of(int(index), probe.seed, run, tuple(images.shape[1:])) for index in run.sample_index[rows]]
     noise = torch.stack([d.noise for d in drawn]).to(probe.device)
     classes = torch.from_numpy(run.prediction[rows]).to(probe.device)
     cams = predicted_cams({name: getattr(run, name)[rows] for name in ("cams", "cam_class", "prediction")})
-    orders = _orders(torch.from_numpy(cams), drawn, probe.device)
+    orders = _orders(torch.from_numpy(cams), drawn, run.plan.input_size, window, probe.device)
+    counts = step_counts(images.shape[2] * images.shape[3], probe.steps).to(probe.device)
     deleted, blank = probe.deleted(images), probe.blank(images)
     changes: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "deletion": lambda i, changed: torch.where(changed[:, None], deleted[i], images[i]),
@@ -211,7 +239,8 @@ def _curves(run: Run, rows: np.ndarray, images: Tensor, counts: Tensor, probe: P
     for c, curve in enumerate(CURVES):
         steps = counts[:-1] if curve == "road" else counts
         for o, order in enumerate(ORDERS):
-            values[:, c, o, : len(steps)] = follow(changes[curve], orders[order], steps, classes, probe)
+            change = surrounded(changes[curve])
+            values[:, c, o, : len(steps)] = follow(change, orders[order], steps, classes, probe)
     return values
 
 
@@ -233,9 +262,9 @@ class _Drawn:
     """What is random about one sample.
 
     Attributes:
-        permutation: of the pixels, int64 (H * W).
+        permutation: of the image's pixels in the input, int64 (height * width).
         grid: a map of independent cells, float32 (h, w).
-        noise: of imputed pixels, float32 (C, H, W).
+        noise: of imputed pixels, float32 (C, height, width).
     """
 
     permutation: Tensor
@@ -252,14 +281,18 @@ class _Drawn:
         )
 
 
-def _orders(cams: Tensor, drawn: list[_Drawn], device: torch.device) -> dict[str, Tensor]:
-    """Return each pixel's place in each order, int64 (n, H, W) by name of the order."""
-    height, width = drawn[0].noise.shape[1:]
+def _orders(
+    cams: Tensor, drawn: list[_Drawn], size: tuple[int, int], window: _Window, device: torch.device
+) -> dict[str, Tensor]:
+    """Return each pixel's place in each order, int64 (n, height, width of the window) by name of the order."""
+    top, bottom, left, right = window
+    height, width = bottom - top, right - left
     permutations = torch.stack([d.permutation for d in drawn])
+    grids = torch.stack([d.grid for d in drawn])
     maps = {
-        "map": cam.upsample(cams, (height, width)),
+        "map": cam.upsample(cams, size)[:, top:bottom, left:right],
         "centre": centre_map((height, width)).expand(len(cams), -1, -1),
-        "random_map": cam.upsample(torch.stack([d.grid for d in drawn]), (height, width)),
+        "random_map": cam.upsample(grids, size)[:, top:bottom, left:right],
         "random_pixels": torch.zeros(len(cams), height, width),
     }
     # on the CPU: the same order on every device

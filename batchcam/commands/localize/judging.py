@@ -20,9 +20,10 @@ from batchcam.commands.localize.protocol import (
     Verdict,
     box_ious,
     centre_evidence,
+    energy_inside,
     evidence,
     judge,
-    min_max,
+    on_image,
 )
 from batchcam.errors import DatasetError
 from batchcam.pictures import heatmap
@@ -30,6 +31,7 @@ from batchcam.pictures.protocol import relative_boxes, score_map, view_values
 from batchcam.record.rows import cam_blocks
 from batchcam.record.similarity import says_nothing
 from batchcam.record.study import Reason, first_reasons
+from batchcam.record.window import image_window
 from batchcam.rules import Status
 from batchcam.store.run import Run
 from batchcam.store.stored_cams import stored_ranks
@@ -87,6 +89,7 @@ class Judged:
         without_map: whether the CAM is constant or not finite, so that it finds nothing, bool (n).
         columns: numbers by name, float64 (n), NaN where there is none: `seen`, `object_share`, `peak_inside`, `points`,
             `energy`, `centre_inside`, `centre_points`, `centre_energy`.
+        on_padding: share of the map's positive evidence that lies on padding, float64 (n); NaN where there is none.
         tallies: by class, of the maps and of the centre.
         box_counts: boxes of the object in pixels of the map, of each sample, int64 (n).
         boxes: all of them, in the order of the samples, int64 (R, 4).
@@ -99,6 +102,7 @@ class Judged:
     stretched: np.ndarray
     without_map: np.ndarray
     columns: dict[str, np.ndarray]
+    on_padding: np.ndarray
     tallies: dict[int, tuple[Tally, Tally]]
     box_counts: np.ndarray
     boxes: np.ndarray
@@ -130,6 +134,7 @@ class _Map:
     share: tuple[float, ...]
     image_size: tuple[int, int]
     says_nothing: bool
+    padding: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +167,7 @@ def start(run: Run, annotations: Annotations, method: Method) -> Judged:
         stretched=np.zeros(count, bool),
         without_map=np.zeros(count, bool),
         columns={name: np.full(count, np.nan) for name in COLUMNS},
+        on_padding=np.full(count, np.nan),
         tallies={},
         box_counts=np.zeros(count, np.int64),
         boxes=np.zeros((0, 4), np.int64),
@@ -228,9 +234,19 @@ def _maps(run: Run, rows: np.ndarray, classes: np.ndarray, method: Method) -> It
                 share=tuple(shares[i].tolist()),
                 image_size=tuple(sizes[i].tolist()),
                 says_nothing=bool(without[i]),
+                padding=_padding(views[i], sizes[i], method),
             )
             for i, row in enumerate(rows[part].tolist())
         ]
+
+
+def _padding(view: np.ndarray, image_size: np.ndarray, method: Method) -> np.ndarray | None:
+    """Return which pixels of a map lie outside of the image, bool (H, W); None where none does."""
+    if method.frame != "view":
+        return None
+    padding = np.ones(method.size, bool)
+    padding[image_window(view.tolist(), image_size.tolist(), method.size)] = False
+    return padding if padding.any() else None
 
 
 def _judge(sample: _Map, objects: Objects, method: Method, centre: Evidence) -> _Result:
@@ -247,8 +263,10 @@ def _judge(sample: _Map, objects: Objects, method: Method, centre: Evidence) -> 
     seen = _seen(view, objects, masks)
     if method.frame == "view" and seen == 0:
         return _Result(LeftOut.OUT_OF_VIEW, seen=seen)
-    truth = _truth(frame, objects, masks, ignored, method)
+    truth = dataclasses.replace(_truth(frame, objects, masks, ignored, method), padding=sample.padding)
     found = evidence(*_scored(sample, method))
+    if sample.padding is not None:
+        centre = centre_evidence(method.size, sample.padding)
     return _Result(
         LeftOut.JUDGED,
         seen=seen,
@@ -259,12 +277,13 @@ def _judge(sample: _Map, objects: Objects, method: Method, centre: Evidence) -> 
 
 
 def _scored(sample: _Map, method: Method) -> tuple[np.ndarray, np.ndarray]:
-    """Return a map's raw values, -inf outside of the view, and the same scaled to 0…1, both (H, W)."""
+    """Return a map's raw values, -inf outside of view or image, and the same scaled to 0…1, both (H, W)."""
     zeros = np.zeros(method.size)
     if not np.isfinite(sample.cam).all():
         return np.full(method.size, np.nan), zeros
     if method.frame == "view":
-        return sample.upsampled, zeros if sample.says_nothing else min_max(sample.upsampled)
+        values, scores = on_image(sample.upsampled, sample.padding)
+        return values, zeros if sample.says_nothing else scores
     values = np.full(method.size, -np.inf)
     seen, window = view_values(sample.cam, sample.share, method.size)
     values[window] = seen
@@ -324,7 +343,7 @@ def _note(judged: Judged, sample: _Map, result: _Result) -> None:
     judged.box_counts[row] = len(result.truth.boxes)
     shown, centre = result.verdicts
     values = {
-        "object_share": result.truth.object.mean() if result.truth.object.any() else None,
+        "object_share": result.truth.object_share if result.truth.object.any() else None,
         "peak_inside": shown.peak_inside,
         "points": shown.points,
         "energy": shown.energy,
@@ -333,6 +352,8 @@ def _note(judged: Judged, sample: _Map, result: _Result) -> None:
         # where the map has no evidence that could be inside, neither has what it is compared with
         "centre_energy": centre.energy if np.isfinite(shown.energy) else None,
     }
+    if sample.padding is not None:
+        judged.on_padding[row] = energy_inside(np.maximum(sample.upsampled.astype(np.float64), 0), sample.padding)
     for name, value in values.items():
         columns[name][row] = np.nan if value is None else value
     tallies = judged.tallies.setdefault(int(judged.classes[row]), (Tally(), Tally()))

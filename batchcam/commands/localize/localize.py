@@ -172,6 +172,10 @@ def _notes(run: Run, annotations: Annotations, judged: Judged) -> Iterator[str]:
         yield f"masks of {len(judged.error)} samples can't be read, first: {judged.error[first]}"
     if judged.stretched.any():
         yield f"masks of {judged.stretched.sum()} samples have another shape than their images: they are stretched"
+    padded = judged.on_padding[np.isfinite(judged.on_padding)]
+    if len(padded):
+        share = f"{100 * padded.mean():.1f} % of the positive evidence of {len(padded)} maps"
+        yield f"padding: {share} lies there, on average, and is left out"
     sizes = run.image_size[:]
     other = (annotations.sizes.min(1) > 1) & (sizes > 0).all(1) & (sizes != annotations.sizes).any(1)
     if other.any():

@@ -38,12 +38,23 @@ LARGEST, ANY, ANY_RIGHT = range(3)
 def min_max(values: np.ndarray) -> np.ndarray:
     """Return values scaled to 0…1, float64; zeros where they are all equal or one is not finite."""
     values = values.astype(np.float64)
+    if not values.size:
+        return values
     low, high = values.min(), values.max()
     if not (np.isfinite(low) and np.isfinite(high)) or low == high:
         return np.zeros(values.shape)
     values -= low
     values /= high - low
     return values
+
+
+def on_image(values: np.ndarray, padding: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return raw values, -inf on padding, and the others scaled to 0…1, 0 on padding, both (H, W)."""
+    if padding is None:
+        return values, min_max(values)
+    scores = np.zeros(values.shape)
+    scores[~padding] = min_max(values[~padding])
+    return np.where(padding, -np.inf, values), scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +78,7 @@ def evidence(values: np.ndarray, scores: np.ndarray) -> Evidence:
     """Prepare a map to be judged.
 
     Args:
-        values: raw values in units of the logit, float (H, W); -inf outside of the network's view.
+        values: raw values in units of the logit, float (H, W); -inf where the network saw nothing of the image.
         scores: the same map scaled to 0…1, float64 (H, W); all zero where the map says nothing about where.
     """
     says = bool(scores.any())
@@ -80,12 +91,17 @@ def evidence(values: np.ndarray, scores: np.ndarray) -> Evidence:
     )
 
 
-def centre_evidence(size: tuple[int, int]) -> Evidence:
-    """Return the baseline: a Gaussian around the middle of a map of `size` (H, W), which has seen no image."""
+def centre_evidence(size: tuple[int, int], padding: np.ndarray | None = None) -> Evidence:
+    """Return the baseline: a Gaussian around the middle of a map of `size` (H, W), which has seen no image.
+
+    Args:
+        size: (H, W).
+        padding: pixels that count as nothing, bool (H, W).
+    """
     v, u = (((np.arange(n) + 0.5) / n - 0.5) / CENTRE_SPREAD for n in size)
     values = np.exp(-(v[:, None] ** 2 + u**2) / 2)
     # of the four middle pixels the one that metrics.centre_hits takes
-    return dataclasses.replace(evidence(values, min_max(values)), peak=(size[0] // 2, size[1] // 2))
+    return dataclasses.replace(evidence(*on_image(values, padding)), peak=(size[0] // 2, size[1] // 2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +113,19 @@ class Truth:
         object: bool (H, W).
         exact: whether `object` and `ignored` come from masks, not from boxes: only then are pixels counted.
         ignored: pixels that count as neither, bool (H, W); None: there are none.
+        padding: pixels outside of the image, which count as nothing, bool (H, W); None: there are none.
     """
 
     boxes: np.ndarray
     object: np.ndarray
     exact: bool
     ignored: np.ndarray | None = None
+    padding: np.ndarray | None = None
+
+    @property
+    def object_share(self) -> float:
+        """The object's part of the map's pixels that show the image."""
+        return float((self.object if self.padding is None else self.object[~self.padding]).mean())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +203,8 @@ def score_bins(scores: np.ndarray) -> np.ndarray:
 def pixel_counts(bins: np.ndarray, truth: Truth) -> np.ndarray:
     """Return how many pixels of the object, and of the background, fall into each bin, int64 (2, BINS)."""
     kinds = bins + np.int16(BINS) * ~truth.object
-    counted = kinds.ravel() if truth.ignored is None else kinds[~truth.ignored | truth.object]
+    left_out = [mask for mask in (truth.ignored, truth.padding) if mask is not None]
+    counted = kinds[~np.logical_or.reduce(left_out) | truth.object] if left_out else kinds.ravel()
     counts: np.ndarray = np.bincount(counted, minlength=2 * BINS).reshape(2, BINS)
     return counts
 

@@ -14,8 +14,8 @@ from batchcam.commands.report.writing import groups, histogram
 LARGEST_TABLE: Final = 30  # cells on a side of a grid above which the table of cells is left out
 
 
-def evidence(facts: Facts) -> Markup:
-    """Return where the positive evidence sits, with the definitions."""
+def evidence(facts: Facts, padded: bool) -> Markup:
+    """Return where the positive evidence sits, with the definitions; `padded`: whether images are."""
     maps = facts.maps
     height, width = maps.cells.shape
     words = [
@@ -26,6 +26,8 @@ def evidence(facts: Facts) -> Markup:
         "Spread: Shannon entropy of the cells' shares p of positive evidence, −Σ p log p, divided by its largest "
         "possible value, log of the number of cells. 0: one cell holds all; 1: all cells hold the same.",
     ]
+    if padded:
+        words.insert(2, "The images of this run are padded: cells of the ring may lie on the padding.")
     shown: list[object] = [element("p", text) for text in words]
     if np.isfinite(maps.cells).all():
         shown.append(_cells(maps.cells))

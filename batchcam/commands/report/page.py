@@ -35,7 +35,7 @@ def write_page(content: Content) -> str:
         *([("confusions", "Confusions", confusions(content))] if judged else []),
         ("confidence", "Confidence", confidence(content.facts)),
         ("classes", "Classes", classes(content)),
-        ("evidence", "Where the evidence sits", evidence(content.facts)),
+        ("evidence", "Where the evidence sits", evidence(content.facts, about.plan.padding is not None)),
         *_galleries(content),
         ("odd", "Odd maps", odd(content)),
         ("unreadable", "Unreadable samples", _unreadable(content.unreadable)),

@@ -35,6 +35,7 @@ class TrainConfig(View, Config):
     weight_decay: float = field("Weight decay of Adam.", default=1e-2, low=0)
     seed: int = random_seed("split, weights and order")
     label_kind: str | None = like(Classifier, "label_kind")
+    bits: int | None = like(Classifier, "bits")
     workers: int | None = like(Compute, "workers")
     start_method: str | None = like(Compute, "start_method")
     threads: int | None = like(Compute, "threads")

@@ -268,8 +268,14 @@ def _preprocessing(config: TrainConfig) -> Preprocessing:
     return chosen_preprocessing(config) or PRESETS["stl10"]
 
 
+def _source(config: TrainConfig, data: str) -> Source:
+    source = open_source(data)
+    source.bits = config.bits
+    return timed(source, config.sample_timeout)
+
+
 def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str, ...], _Samples, _Samples | None]:
-    source = timed(open_source(config.data), config.sample_timeout)
+    source = _source(config, config.data)
     names, doubts = own_classes(source, config.label_kind)
     _tell(config, (*doubts, *source.notes))
     if names is None:
@@ -285,7 +291,7 @@ def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str,
     dataset = SampleDataset(source, preprocessing, preprocessing.image_size)
     everything = np.arange(len(source))
     if config.val:
-        other = timed(open_source(config.val), config.sample_timeout)
+        other = _source(config, config.val)
         samples = SampleDataset(other, preprocessing, preprocessing.image_size)
         known, remarks = match_classes(other, names, config.label_kind)
         _tell(config, (*remarks, *other.notes))

@@ -30,12 +30,14 @@ from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.config import Classifier, Compute
 from batchcam.data import samples
-from batchcam.errors import EXIT_STOPPED_EARLY, ModelError, RunError, StoppedEarlyError, StorageFullError
+from batchcam.errors import EXIT_STOPPED_EARLY, ConfigError, ModelError, RunError, StoppedEarlyError, StorageFullError
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.job.stop import Stop
 from batchcam.maps.explainer import Explainer
 from batchcam.network.checkpoint import pack_checkpoint
+from batchcam.pictures.originals import open_originals
 from batchcam.rules import Status
+from batchcam.store.opening import open_run
 from tests.helpers import networks
 from tests.helpers.networks import seeded
 
@@ -480,14 +482,79 @@ def test_every_kind_of_exact_head_is_explained_rerun_and_verified(name, images, 
     assert (summary.recomputed, summary.found) == (5, [])
 
 
+def test_how_images_fit_is_told_planned_and_part_of_the_run_id_and_padding_is_verified(tmp_path, capsys):
+    rng = np.random.default_rng(2)
+    sizes = {"ant/low.png": (24, 48), "bee/tall.png": (60, 20), "cat/square.png": (40, 40)}
+    for name, size in sizes.items():
+        (tmp_path / "images" / name).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "images" / name), rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), tmp_path / "model.pth")
+    said = {"arch": "resnet18", "preprocess": "stl10", "image_size": "32"}
+    runs, told, plans = {}, {}, {}
+    for fit in ("crop", "pad", "stretch"):
+        runs[fit] = config(tmp_path / "model.pth", tmp_path / "images", tmp_path / fit)
+        classifier = Classifier(tmp_path / "model.pth", fit=fit, **said)
+        runs[fit] = dataclasses.replace(runs[fit], classifier=classifier, quiet=False)
+        explain(runs[fit])
+        told[fit] = capsys.readouterr().err
+        plans[fit] = json.loads((tmp_path / fit / "run.json").read_text())
+    assert len({plan["run_id"] for plan in plans.values()}) == 3
+    assert plans["pad"]["plan"]["preprocessing"]["pad"] == [128, 128, 128]
+    assert "pad [128, 128, 128]" in told["pad"]
+    assert not any("pad" in plans[fit]["plan"]["preprocessing"] for fit in ("crop", "stretch"))
+    with h5py.File(tmp_path / "pad" / "run.h5") as file:
+        boxes = dict(zip(file["sample_id"].asstr()[:], file["crop_box"][:].tolist(), strict=True))
+    # 48 columns in 32; 60 rows in 32, so that 20 columns are 10.67, rounded to 11 of 32; a whole square
+    assert boxes["ant/low.png"] == pytest.approx([0, -12, 48, 36])
+    assert boxes["bee/tall.png"] == pytest.approx([-10 * 20 / 11, 0, 22 * 20 / 11, 60])
+    assert boxes["cat/square.png"] == [0, 0, 40, 40]
+    images, classifier = str(tmp_path / "images"), runs["pad"].classifier
+    assert verify(VerifyConfig(tmp_path / "pad", 3, classifier, images, device="cpu", quiet=True)).found == []
+    with pytest.raises(RunError, match="preprocessing"):
+        explain(dataclasses.replace(runs["crop"], out=tmp_path / "pad"))
+
+
+def test_images_of_12_bits_in_16_are_refused_or_read_as_the_user_says_and_so_are_the_originals(
+    checkpoint, tmp_path, capsys
+):
+    rng = np.random.default_rng(3)
+    for number, name in enumerate(CLASSES * 2):
+        (tmp_path / "images" / name).mkdir(parents=True, exist_ok=True)
+        values = rng.integers(0, 4096, (32, 32)).astype(np.uint16)
+        cv2.imwrite(str(tmp_path / "images" / name / f"{number}.png"), values)
+    images = str(tmp_path / "images")
+    with pytest.raises(StoppedEarlyError, match=r"16-bit values of at most \d+: a dark image, or one of fewer bits"):
+        explain(config(checkpoint, images, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    runs = {}
+    for bits in (12, 16):
+        runs[bits] = tmp_path / str(bits)
+        asked = config(checkpoint, images, runs[bits], quiet=False)
+        explain(dataclasses.replace(asked, classifier=Classifier(checkpoint, bits=bits)))
+        assert f"bits {bits}" in capsys.readouterr().err
+        with open_run(runs[bits]) as run:
+            assert run.plan.preprocessing["bits"] == bits
+            original = open_originals(run, None).read(run.sample(run.sample_id[0]))
+            stored = cv2.imread(f"{images}/{run.sample_id[0]}", cv2.IMREAD_UNCHANGED)
+            np.testing.assert_array_equal(original.image[..., 0], stored >> (bits - 8))
+        check = VerifyConfig(runs[bits], 6, Classifier(checkpoint), images, device="cpu", quiet=True)
+        assert verify(check).found == []
+    assert digests(runs[12]) != digests(runs[16])
+    with pytest.raises(ConfigError, match=r"the run's preprocessing is another one: .*'bits': 12"):
+        verify(dataclasses.replace(check, run=runs[12], classifier=Classifier(checkpoint, bits=16)))
+    with pytest.raises(RunError, match="preprocessing"):
+        explain(dataclasses.replace(asked, out=runs[12], classifier=Classifier(checkpoint, bits=16)))
+
+
 def test_recompute_tells_a_sample_that_was_recorded_as_unreadable_and_is_not(checkpoint, images, tmp_path, monkeypatch):
     run, real = tmp_path / "run", samples.decode_image
     hidden = sorted(images.rglob("*.png"))[5].read_bytes()
 
-    def decode_image(data: bytes):
+    def decode_image(data: bytes, bits: int | None):
         if data == hidden:
             raise UnreadableImageError("hidden")
-        return real(data)
+        return real(data, bits)
 
     with monkeypatch.context() as patch:
         patch.setattr(samples, "decode_image", decode_image)

@@ -12,6 +12,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from batchcam.commands.export.config import ExportConfig
 from batchcam.commands.export.export import export
@@ -91,6 +92,24 @@ def test_a_view_is_placed_as_torchvision_resizes_and_crops() -> None:
     view = network_view(image, (left * x, top * y, (left + 224) * x, (top + 224) * y), (224, 224))
     assert view is not None
     assert np.abs(view.transpose(2, 0, 1).astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize("size", [(375, 500), (500, 375), (30, 20), (1, 64), (224, 224)])
+def test_a_padded_view_is_placed_as_the_worker_pads(size: tuple[int, int]) -> None:
+    pytest.importorskip("torch")
+    from batchcam.data.preprocessing import Preprocessing
+
+    image, colour, half = smooth_image(3, size), (9, 99, 199), (0.5, 0.5, 0.5)
+    pixels, box = Preprocessing((96, 128), (96, 128), half, half, pad=colour).apply(Image.fromarray(image))
+    view = network_view(image, np.float32(box).tolist(), (96, 128), colour)
+    assert view is not None
+    assert np.abs(view.transpose(2, 0, 1).astype(int) - pixels.numpy()).max() <= 3
+    edges = (pixels.numpy().transpose(1, 2, 0) == colour).all(2)
+    np.testing.assert_array_equal((view == colour).all(2), edges)
+
+
+def test_a_box_of_padding_gives_no_view_where_the_image_does_not_lie_in_it() -> None:
+    assert network_view(smooth_image(0), (10, -20, 90, 80), (48, 80), (0, 0, 0)) is None
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from tests.helpers.networks import GapNetwork, seeded
 
 SIZE = 16
 MEAN, STD = 0.5, 0.25
+HEIGHT = 10
 STEPS = 5
 CLASSES = ("ant", "bee", "cat")
 
@@ -65,7 +66,9 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
     assert cv2.imwrite(str(path), pixels)
 
 
-def make_run(folder: Path, network: str, images: Path, size: int, **options: Any) -> tuple[Path, Classifier]:
+def make_run(
+    folder: Path, network: str, images: Path, size: int, fit: str | None = None, **options: Any
+) -> tuple[Path, Classifier]:
     checkpoint = folder / "model.pth"
     module, name = network.split(":")
     torch.save(sharp(globals()[name]).state_dict(), checkpoint)
@@ -75,6 +78,7 @@ def make_run(folder: Path, network: str, images: Path, size: int, **options: Any
         image_size=str(size),
         mean=str(MEAN),
         std=str(STD),
+        fit=fit,
         **names_of(folder, name),
     )
     compute = Compute(batch_size=16, workers=0, threads=1, device="cpu")
@@ -109,10 +113,10 @@ class Case:
         return command(FaithfulnessConfig(self.run, self.classifier, str(self.data), **settings))
 
 
-def random_images(root: Path, count: int, size: int = SIZE, seed: int = 0) -> Path:
+def random_images(root: Path, count: int, size: int = SIZE, seed: int = 0, height: int | None = None) -> Path:
     rng = np.random.default_rng(seed)
     for number in range(count):
-        pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (height or size, size, 3), dtype=np.uint8)
         write_image(root / CLASSES[number % 3] / f"{number:02d}.bmp", pixels)
     return root
 
@@ -123,6 +127,14 @@ def random_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("random")
     data = random_images(folder / "images", 9)
     return Case(*make_run(folder, "tests.helpers.networks:GapNetwork", data, SIZE), data)
+
+
+@pytest.fixture(scope="module")
+def padded_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Six images of noise, lower than wide, in the middle of a square input."""
+    folder = tmp_path_factory.mktemp("padded")
+    data = random_images(folder / "images", 6, height=HEIGHT)
+    return Case(*make_run(folder, "tests.helpers.networks:GapNetwork", data, SIZE, fit="pad"), data)
 
 
 @pytest.fixture(scope="module")
@@ -186,22 +198,25 @@ def imputed(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
     return result
 
 
-def reference_areas(case: Case, ids: Sequence[str], seed: int) -> np.ndarray:
-    """Areas of samples by curve and order, float64 (n, 3, 4)."""
-    network = sharp(GapNetwork).double()
-    counts = [round(i * SIZE * SIZE / STEPS) for i in range(STEPS + 1)]
+def reference_areas(case: Case, ids: Sequence[str], seed: int, height: int = SIZE, steps: int = STEPS) -> np.ndarray:
+    """Areas of samples by curve and order, float64 (n, 3, 4); images of another height lie in the input's middle."""
+    top = (SIZE - height) // 2
+    padding = nn.ConstantPad2d((0, 0, top, SIZE - height - top), (round(MEAN * 255) / 255 - MEAN) / STD)
+    network = nn.Sequential(padding, sharp(GapNetwork).double())
+    counts = [round(i * height * SIZE / steps) for i in range(steps + 1)]
     areas = []
     with open_run(case.run) as run:
         for sample in map(run.sample, ids):
             pixels = cv2.imread(str(case.data / sample.id))[:, :, ::-1].transpose(2, 0, 1)
             image = (pixels / 255 - MEAN) / STD
             rng = np.random.default_rng([seed, sample.index])
-            permutation = rng.permutation(SIZE * SIZE)
+            permutation = rng.permutation(height * SIZE)
             grid = rng.standard_normal((4, 4), np.float32)
-            noise = rng.standard_normal((3, SIZE, SIZE), np.float32) * 0.01
-            middle = (np.arange(SIZE) + 0.5 - SIZE / 2) / SIZE / 0.25
-            maps = [run.cam(sample.row), np.exp(-(middle[:, None] ** 2 + middle**2) / 2), grid, np.zeros((SIZE, SIZE))]
-            upsampled = [cam.upsample(torch.tensor(m)[None], (SIZE, SIZE))[0].numpy() for m in maps]
+            noise = rng.standard_normal((3, height, SIZE), np.float32) * 0.01
+            v, u = ((np.arange(n) + 0.5 - n / 2) / n / 0.25 for n in (height, SIZE))
+            cams = [cam.upsample(torch.tensor(m)[None], (SIZE, SIZE))[0].numpy() for m in (run.cam(sample.row), grid)]
+            shown, random = (values[top : top + height] for values in cams)
+            upsampled = [shown, np.exp(-(v[:, None] ** 2 + u**2) / 2), random, np.zeros((height, SIZE))]
             index = int(run.prediction[sample.row])
             blank, deleted = blurred(image), np.broadcast_to(image.mean((1, 2), keepdims=True), image.shape)
             args = (network, image, deleted, blank, index, noise, counts)
@@ -222,9 +237,9 @@ def reference_area(
 ) -> float:
     heights = []
     for count in counts[:-1] if curve == "road" else counts:
-        changed = np.zeros(SIZE * SIZE, bool)
+        changed = np.zeros(len(order), bool)
         changed[order[:count]] = True
-        changed = changed.reshape(SIZE, SIZE)
+        changed = changed.reshape(image.shape[1:])
         if curve == "deletion":
             picture = np.where(changed, deleted, image)
         elif curve == "insertion":
@@ -233,7 +248,7 @@ def reference_area(
             picture = imputed(image, changed) + noise * changed
         with torch.no_grad():
             heights.append(float(network(torch.tensor(picture)[None]).softmax(1)[0, index]))
-    shares = np.array(counts[: len(heights)]) / (SIZE * SIZE)
+    shares = np.array(counts[: len(heights)]) / counts[-1]
     return float(sum((a + b) / 2 * w for a, b, w in zip(heights, heights[1:], np.diff(shares))) / shares[-1])  # noqa: B905
 
 
@@ -255,6 +270,19 @@ def test_areas_equal_plain_loops_over_samples_and_steps_in_float64(
             if order != "map":
                 assert score.ahead == pytest.approx(ahead.mean(), abs=2e-4)
                 assert score.ahead_error == pytest.approx(ahead.std(ddof=1) / 2, abs=2e-4)
+
+
+def test_padding_is_neither_changed_nor_counted(
+    padded_case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faithfulness, "RESIDUAL", 1e-6)
+    steps = 8  # equal steps of whole pixels, with padding and without
+    padded_case.measure(seed=7, steps=steps, out=tmp_path / "out")
+    rows = read_rows(tmp_path / "out")
+    expected = reference_areas(padded_case, [row["sample_id"] for row in rows], 7, HEIGHT, steps)
+    written = np.array([[float(row[name]) for name in PAIRS] for row in rows])
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(written.reshape(expected.shape), expected, atol=2e-4)
 
 
 def test_equal_values_keep_the_order_of_the_permutation() -> None:

@@ -33,6 +33,11 @@ COUNT = 21
 CROPPED = (10.0, 6.0, 90.0, 54.0)
 """A view of 80 x 48 pixels in the middle of the image: each pixel is one of the network's input."""
 
+PADDED = (0.0, -20.0, 100.0, 80.0)
+"""A view that reaches beyond the image above and below it."""
+
+WHOLE = (0.0, 0.0, 100.0, 60.0)
+
 SPECIAL = (UNREADABLE, UNLABELLED)
 
 
@@ -99,23 +104,25 @@ def box_pixels(box: Sequence[float], view: Sequence[float]) -> np.ndarray:
     return pixels
 
 
-@pytest.mark.parametrize("view", [(0.0, 0.0, 100.0, 60.0), CROPPED])
+@pytest.mark.parametrize("view", [WHOLE, CROPPED, PADDED, (-20.0, -4.0, 110.0, 66.0)])
 def test_peaks_energies_and_the_centre_are_those_of_plain_loops(tmp_path: Path, view: tuple[float, ...]) -> None:
     run, _, _ = write_run(tmp_path, box=view)
     boxes = random_boxes(COUNT)
     summary = of(run, write_boxes(tmp_path, ids_of(run), boxes.tolist()))
     rows, maps = label_maps(run)
+    on_image = box_pixels(WHOLE, view)
+    maps = np.where(on_image | ~np.isfinite(maps), maps, -np.inf)
     labels = shard_columns(run, "label")["label"]
     peaks, centres, energies, shares, points = [], [], [], [], {}
     for row, values in zip(rows, maps, strict=True):
         pixels = box_pixels(boxes[row], view)
         if not pixels.any():
             continue
-        says = np.isfinite(values).all() and row != CONSTANT
+        says = not np.isnan(values).any() and row != CONSTANT
         y, x = divmod(int(np.nan_to_num(values).argmax()), INPUT_SIZE[1])
         peaks.append(says and pixels[y, x])
         centres.append(pixels[24, 40])
-        shares.append(pixels.mean())
+        shares.append(pixels[on_image].mean())
         near = min((y - b) ** 2 + (x - a) ** 2 for b, a in zip(*np.nonzero(pixels), strict=True))
         points.setdefault(int(labels[row]), []).append(says and near < (15 / 224 * 48) ** 2)
         positive = np.maximum(values, 0)
@@ -131,6 +138,29 @@ def test_peaks_energies_and_the_centre_are_those_of_plain_loops(tmp_path: Path, 
     assert scores["pointing_game"].percent == pytest.approx(100 * np.mean(by_class), abs=1e-9)
     assert scores["peak_inside"].samples == scores["pointing_game"].samples == len(peaks)
     assert scores["energy_inside"].samples == len(energies)
+
+
+def test_pixels_and_boxes_of_a_padded_map_are_judged_as_if_the_padding_were_cut_off(tmp_path: Path) -> None:
+    run, _, _ = write_run(tmp_path, box=PADDED)
+    summary = of(run, write_masks(tmp_path / "masks", ids_of(run)))
+    rows, maps = label_maps(run)
+    seen = np.flatnonzero(box_pixels(WHOLE, PADDED).any(1))
+    places = np.floor((seen + 0.5) * 100 / 48 - 20).astype(int), np.floor((np.arange(80) + 0.5) * 100 / 80).astype(int)
+    expected, padding = Tally(), []
+    for row, values in zip(rows, maps, strict=True):
+        cut = values[seen]
+        scores = np.zeros(cut.shape)
+        if np.isfinite(cut).all() and row != CONSTANT:
+            scores = (cut - cut.min()) / (cut.max() - cut.min())
+        mask = cv2.imread(str(tmp_path / "masks" / ids_of(run)[row]), cv2.IMREAD_GRAYSCALE)[np.ix_(*places)] > 0
+        expected.add(judge(evidence(cut, scores), Truth(np.zeros((0, 4), int), mask, True), 0), True)
+        if np.isfinite(values).all() and (values > 0).any():
+            padding.append(1 - np.maximum(cut, 0).sum() / np.maximum(values, 0).sum())
+    assert summary.scores["pxap"].percent == pytest.approx(expected.pixel_precision(), abs=1e-9)
+    assert summary.cropped == 0
+    share = f"{100 * np.mean(padding):.1f} % of the positive evidence of {len(padding)} maps lies there"
+    assert [note for note in summary.notes if "padding" in note] == [f"padding: {share}, on average, and is left out"]
+    assert not any("padding" in note for note in of(run, tmp_path / "masks", frame="image").notes)
 
 
 def test_scores_of_the_whole_image_are_those_of_the_exported_score_maps(tmp_path: Path) -> None:
