@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -336,12 +338,22 @@ def named_dataset(run: Path) -> tuple[str | None, str]:
     Args:
         run: a run directory, or one of its shards, which does not say.
     """
-    try:
-        origin = read_document(run / PLAN_FILE)["origin"]
-        data, folder = origin["options"]["data"], origin.get("folder")
-    except (OSError, KeyError, TypeError, RunError):
-        return None, ""
+    data, folder = _of_origin(run, "options", "data"), _of_origin(run, "folder")
     return data if isinstance(data, str) else None, folder if isinstance(folder, str) else ""
+
+
+def planned_label_kind(run: Path) -> str | None:
+    """Return what labels that are whole numbers are in a run, names or indices; None where it does not say."""
+    kind = _of_origin(run, "label_kind") or _of_origin(run, "options", "classifier", "label_kind")
+    return kind if isinstance(kind, str) else None
+
+
+def _of_origin(run: Path, *keys: str) -> object:
+    """Return an entry of what run.json tells of where a run comes from, None for none."""
+    try:
+        return functools.reduce(operator.getitem, keys, read_document(run / PLAN_FILE)["origin"])
+    except (OSError, LookupError, TypeError, RunError):
+        return None
 
 
 def not_a_run(path: Path) -> RunError:

@@ -37,7 +37,7 @@ from batchcam.network.precision import set_precision, settings_kept
 from batchcam.network.proof import ExactNetwork, require_identity
 from batchcam.store import landing
 from batchcam.store.manifest import task_file, write_task
-from batchcam.store.plan import Plan, Shard, require_same, write_plan
+from batchcam.store.plan import Plan, Shard, planned_label_kind, require_same, write_plan
 from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
 from batchcam.store.shard import landed_shards
 
@@ -113,13 +113,15 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     require_outside_dataset(config.out, config.data)
     mine = share(config.task)
     device = pick_device(config.compute.device, local_rank())
-    existing = existing_plan(config.out)
+    existing, classifier = existing_plan(config.out), config.classifier
     if existing:
-        require_same_kind(existing, config.classifier)
+        require_same_kind(existing, classifier)
+        label_kind = classifier.label_kind or planned_label_kind(config.out)
+        classifier = dataclasses.replace(classifier, label_kind=label_kind)
     settings = Settings.of(config, existing)
     set_precision(settings.precision, device, config.compute.threads)
     assembly = assemble(
-        config.classifier,
+        classifier,
         config.data,
         sample_timeout=config.compute.sample_timeout,
         may_be_unreadable=config.max_unreadable == EVERYTHING,

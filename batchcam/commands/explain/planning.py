@@ -258,6 +258,7 @@ def origin(config: ExplainConfig, assembly: Assembly) -> dict[str, Any]:
     return {
         "options": _plain(config),
         "class_names_from": assembly.names_from,
+        "label_kind": assembly.label_kind,
         "remarks": assembly.remarks,
         "command": sys.argv,
         "folder": _folder(),  # which relative paths in the options start from
