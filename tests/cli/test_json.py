@@ -109,12 +109,12 @@ KEYS = {
     "explain": """
         (run, run_id, samples, shards, unreadable, seconds, complete, merged(totals(samples, labelled, correct,
         accuracy, status(unreadable, non finite, constant map, no positive evidence), largest_identity_residual),
-        findings, shards, bytes), dry_run, to_do_samples, to_do_shards, to_do_bytes, run_shards, task, task_from,
+        findings, shards, bytes, kept), dry_run, to_do_samples, to_do_shards, to_do_bytes, run_shards, task, task_from,
         left_to_others, exit_code)
     """,
     "merge": """
         (totals(samples, labelled, correct, accuracy, status(unreadable, non finite, constant map, no positive
-        evidence), largest_identity_residual), findings, shards, bytes, exit_code)
+        evidence), largest_identity_residual), findings, shards, bytes, kept, exit_code)
     """,
     "verify": """
         (run, run_id, shards, samples, unreadable, bytes, recomputed, manifest_sha256, signed_by, unchecked,
