@@ -129,13 +129,14 @@ KEYS = {
         label_kind, mean, model, preprocess, resize, std, weights_key),
         compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control, data,
         dry_run, identity, maps, max_unreadable, method, out, quiet, retry_unreadable, shard_size, target_layer, task,
-        time_limit_s), pid, remarks, restarts, user), shards_landed, shards, lost_shards, totals(accuracy, correct,
+        time_limit_s), pid, remarks, resources(device, start_method, task, task_from, threads, workers), restarts,
+        user), shards_landed, shards, lost_shards, totals(accuracy, correct,
         labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non finite,
         unreadable)),
         classes[(name, labelled, correct, predicted, left_out)], tasks[(device, host, images_per_s, job, outcome, pid,
         restarts, samples, seconds, seconds_explaining, seconds_landing, seconds_storing, seconds_waiting_for_images,
-        shards, started, task, task_from, threads, unreadable, user, versions(batchcam, compressor, h5py, hdf5, numpy,
-        python, torch, torchvision), workers, written)], notes, unreadable, exit_code)
+        shards, start_method, started, task, task_from, threads, unreadable, user, versions(batchcam,
+        compressor, h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes, unreadable, exit_code)
     """,
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,

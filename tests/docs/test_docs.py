@@ -179,7 +179,7 @@ def test_a_session_says_what_the_page_shows(block, tmp_path, monkeypatch):
     draw(demo / "images" / "test", classes, 14, 64)  # more than one shard
     _checkpoint(demo / "model.pth", classes)
     monkeypatch.chdir(tmp_path)
-    for name, value in (("WORKERS", "0"), ("THREADS", "1"), ("DEVICE", "cpu")):
+    for name, value in (("WORKERS", "1"), ("THREADS", "2"), ("START_METHOD", "fork"), ("DEVICE", "cpu")):
         monkeypatch.setenv(f"BATCHCAM_{name}", value)
     for line, shown in _commands_of(block.text):
         said = _said(line)

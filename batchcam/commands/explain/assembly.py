@@ -252,6 +252,9 @@ def _class_names(
     if given is not None:
         if names and tuple(map(composed, given)) != tuple(map(composed, names)):
             raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
+        if names and (differing := sum(own != name for own, name in zip(names, given, strict=True))):
+            form = f"class names: {differing} of --class-names are the checkpoint's in another Unicode form"
+            remarks += (f"{form}, and count as the checkpoint's",)
         names, names_from = (names, names_from) if names else (given, "--class-names")
     if names is None and fallback is not None:
         names, names_from = fallback, "the run"

@@ -146,7 +146,7 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
         return _summary(config, plan, mine, shards, None, 0.0)
-    agreed = write_plan(config.out, plan, origin(config, assembly))
+    agreed = write_plan(config.out, plan, origin(config, assembly, mine, device))
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
