@@ -101,7 +101,7 @@ def match_classes(source: Source, model_classes: Sequence[str], kind: str | None
         word = next((name for name in names if whole_number(name) is None), names[0])
         raise DatasetError(
             f"{source.spec}: names its classes, such as {one_line(word)}, where --label-kind, or the run, says that "
-            "labels are class indices"
+            "labels are class indices: give indices, or leave the option out"
         )
     if tuple(names) == tuple(model_classes):
         return MatchedLabels(_checked_range(source, len(names)), "names" if source.numeric else None)

@@ -251,7 +251,10 @@ def _class_names(
     names, names_from, remarks = _said_names(checkpoint, class_count, given)
     if given is not None:
         if names and tuple(map(composed, given)) != tuple(map(composed, names)):
-            raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
+            raise ConfigError(
+                f"--class-names {classifier.class_names}: not the class names that the checkpoint says, in their "
+                "order; leave the option out"
+            )
         if names and (differing := sum(own != name for own, name in zip(names, given, strict=True))):
             form = f"class names: {differing} of --class-names are the checkpoint's in another Unicode form"
             remarks += (f"{form}, and count as the checkpoint's",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import json
@@ -10,7 +9,7 @@ import operator
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,13 @@ from torch import Tensor, nn
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.config import Classifier, Compute, members
 from batchcam.network.checkpoint import pack_checkpoint
+from tests.helpers.desk import NAMES, Desk, pixels, state
 from tests.helpers.networks import CHANNELS, GapNetwork, seeded, torchvision_network
 from tests.helpers.synthetic import run_command
 
 HERE = __name__
 SMALL = "shufflenet_v2_x0_5"
-NAMES = ("ant", "bee", "cat")
 NFC, NFD = (unicodedata.normalize(form, "Bär") for form in ("NFC", "NFD"))
-VIEW = ["--image-size", "8", "--mean", "0.5", "--std", "0.5"]
 SAID = {"resize": [10], "image_size": [8, 8], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
 
 Said = tuple[str, dict[str, Any]]
@@ -66,57 +64,6 @@ class Items:
         return pixels(index), index
 
 
-def pixels(seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8))
-
-
-@dataclasses.dataclass
-class Desk:
-    """What a call of explain is given; each case changes one thing.
-
-    Attributes:
-        folder: for what it needs.
-        model: callable that builds the network; "" for the architecture that the checkpoint says.
-        data: the dataset.
-        words: further words of the command line.
-        variables: of the environment.
-    """
-
-    folder: Path
-    model: str = f"{GapNetwork.__module__}:GapNetwork"
-    data: str = ""
-    words: tuple[object, ...] = ()
-    variables: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "network.pth"
-
-    def save(self, content: object) -> None:
-        torch.save(content, self.checkpoint)
-
-    def class_folders(self, *names: str) -> Path:
-        for seed, name in enumerate(names):
-            (self.folder / "images" / name).mkdir(parents=True)
-            pixels(seed).save(self.folder / "images" / name / "1.png")
-        self.data = str(self.folder / "images")
-        return self.folder / "images"
-
-    def manifest(self, *rows: tuple[str, ...], names: tuple[str, ...] = ()) -> None:
-        """Write a CSV manifest, its header first, two images and the names of the classes."""
-        for seed, path in enumerate(("1.png", "2.png")):
-            pixels(seed).save(self.folder / path)
-        with (self.folder / "list.csv").open("w", newline="") as file:
-            csv.writer(file).writerows(rows)
-        self.data = str(self.folder / "list.csv")
-        if names:
-            self.class_names(*names)
-
-    def class_names(self, *names: str) -> None:
-        (self.folder / "names.txt").write_text("\n".join(names))
-        self.words = (*self.words, "--class-names", self.folder / "names.txt")
-
-
 def nothing(desk: Desk) -> None:
     """Leave the desk as it is."""
 
@@ -146,10 +93,6 @@ def view(name: str) -> tuple[str, ...]:
 
 def resource(name: str) -> tuple[str, ...]:
     return ("origin", "resources", name)
-
-
-def state(network: nn.Module | None = None) -> Mapping[str, Tensor]:
-    return (network or seeded(GapNetwork)).state_dict()
 
 
 def inception(desk: Desk) -> None:
@@ -339,14 +282,10 @@ REMARKS: dict[Callable[[Desk], None], tuple[str, ...]] = {
 """What is told and recorded in words, by what causes it."""
 
 
-def explained(desk: Desk, run_cli: Callable[..., tuple[int, str, str]]) -> Said:
-    """Explain with defaults where the desk says nothing else."""
-    data = desk.data or desk.class_folders(*NAMES)
-    network = ["--model", desk.model] if desk.model else []
-    words = [*network, *VIEW, *desk.words, "--workers", 0, "--threads", 1, "--out", desk.folder / "run"]
-    code, _, stderr = run_cli("explain", desk.checkpoint, data, *words)
+def explained(desk: Desk) -> Said:
+    code, _, stderr = desk.explain()
     assert code in (0, 3), stderr
-    return stderr, json.loads((desk.folder / "run/run.json").read_text())
+    return stderr, json.loads((desk.run / "run.json").read_text())
 
 
 def check(choice: Choice, said: Said) -> None:
@@ -398,23 +337,21 @@ CAUSES = [*REMARKS, *dict.fromkeys(choice.cause for choice in CHOICES if choice.
     [pytest.param(cause, marks=pytest.mark.slow if cause is inception else (), id=cause.__name__) for cause in CAUSES],
 )
 def test_what_is_chosen_because_of_the_files_or_the_environment_is_told_and_recorded(
-    cause: Callable[[Desk], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_cli
+    cause: Callable[[Desk], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk(tmp_path)
-    desk.save(state())
     cause(desk)
     for variable, value in desk.variables.items():
         monkeypatch.setenv(variable, value)
-    said = explained(desk, run_cli)
+    said = explained(desk)
     for choice in (*(c for c in CHOICES if c.cause is cause), *map(Choice, map(re.escape, REMARKS.get(cause, ())))):
         check(choice, said)
 
 
-def test_what_a_run_has_chosen_is_told_again_when_it_is_gone_on_with(tmp_path: Path, run_cli) -> None:
+def test_what_a_run_has_chosen_is_told_again_when_it_is_gone_on_with(tmp_path: Path) -> None:
     desk = Desk(tmp_path, words=("--batch-size", 3, "--cams", "topk:2", "--shard-size", 2, "--maps", "none"))
-    desk.save(state())
-    explained(desk, run_cli)
-    text, _ = explained(dataclasses.replace(desk, data=str(tmp_path / "images"), words=()), run_cli)
+    explained(desk)
+    text, _ = explained(dataclasses.replace(desk, data=str(tmp_path / "images"), words=()))
     for told in ("batch 3;", "cams topk:2, maps none;", "in 2 shards of 2, 0 to do"):
         assert told in text
 
