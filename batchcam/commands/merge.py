@@ -55,7 +55,7 @@ def merge(run: str | os.PathLike[str]) -> MergeSummary:
     plan = open_plan(run)
     _require_all(run, plan)
     there = _stated(run, plan)
-    if there and landing.file_digest(run / MASTER_FILE) == there.master.sha256:
+    if there and _is_intact(run, there):
         counted = Totals()
         shards = prove_shards(run, plan, counted.add, reason_to_stop)
         if (shards, counted.stated()) == (there.shards, there.totals):
@@ -78,6 +78,13 @@ def merge(run: str | os.PathLike[str]) -> MergeSummary:
         write_manifest(run, manifest)
     _remove_leftovers(run, plan)
     return _summary(manifest, kept=False)
+
+
+def _is_intact(run: Path, manifest: Manifest) -> bool:
+    try:
+        return landing.file_digest(run / MASTER_FILE) == manifest.master.sha256
+    except OSError:  # a bad block is what merging again mends
+        return False
 
 
 def _is_stated(run: Path, plan: Plan, manifest: Manifest) -> bool:

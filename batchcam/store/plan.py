@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import math
-import operator
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +44,7 @@ IDENTITY_FIELDS = (
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
 
-NEWER_FIELDS = ("dataset_code", "weights_key", "architecture_options")
+NEWER_FIELDS = ("dataset_code", "weights_key", "architecture_options", "label_kind")
 """Fields that a plan has only where they say something: plans and run ids of before stay as they are."""
 
 
@@ -92,6 +90,7 @@ class Plan:
         dataset_code: callable and digest of its module where a dataset is the user's code, else nothing.
         weights_key: which of several weights of the checkpoint; "" where it holds one network's.
         architecture_options: what torchvision's function was told, NAME=VALUE, where the checkpoint does not decide it.
+        label_kind: what labels that are whole numbers were read as, names or indices; "" where they are none.
     """
 
     checkpoint_sha256: str
@@ -117,6 +116,7 @@ class Plan:
     dataset_code: Mapping[str, str] = dataclasses.field(default_factory=dict)
     weights_key: str = ""
     architecture_options: tuple[str, ...] = ()
+    label_kind: str = ""
 
     @property
     def run_id(self) -> str:
@@ -226,6 +226,7 @@ class Plan:
             "method",
             "control",
             "weights_key",
+            "label_kind",
         )
         for name in texts:
             if not isinstance(getattr(self, name), str):
@@ -338,22 +339,12 @@ def named_dataset(run: Path) -> tuple[str | None, str]:
     Args:
         run: a run directory, or one of its shards, which does not say.
     """
-    data, folder = _of_origin(run, "options", "data"), _of_origin(run, "folder")
-    return data if isinstance(data, str) else None, folder if isinstance(folder, str) else ""
-
-
-def planned_label_kind(run: Path) -> str | None:
-    """Return what labels that are whole numbers are in a run, names or indices; None where it does not say."""
-    kind = _of_origin(run, "label_kind") or _of_origin(run, "options", "classifier", "label_kind")
-    return kind if isinstance(kind, str) else None
-
-
-def _of_origin(run: Path, *keys: str) -> object:
-    """Return an entry of what run.json tells of where a run comes from, None for none."""
     try:
-        return functools.reduce(operator.getitem, keys, read_document(run / PLAN_FILE)["origin"])
-    except (OSError, LookupError, TypeError, RunError):
-        return None
+        origin = read_document(run / PLAN_FILE)["origin"]
+        data, folder = origin["options"]["data"], origin.get("folder")
+    except (OSError, KeyError, TypeError, RunError):
+        return None, ""
+    return data if isinstance(data, str) else None, folder if isinstance(folder, str) else ""
 
 
 def not_a_run(path: Path) -> RunError:

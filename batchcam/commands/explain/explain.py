@@ -37,7 +37,7 @@ from batchcam.network.precision import set_precision, settings_kept
 from batchcam.network.proof import ExactNetwork, require_identity
 from batchcam.store import landing
 from batchcam.store.manifest import task_file, write_task
-from batchcam.store.plan import Plan, Shard, planned_label_kind, require_same, write_plan
+from batchcam.store.plan import Plan, Shard, require_same, write_plan
 from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
 from batchcam.store.shard import landed_shards
 
@@ -116,7 +116,7 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     existing, classifier = existing_plan(config.out), config.classifier
     if existing:
         require_same_kind(existing, classifier)
-        label_kind = classifier.label_kind or planned_label_kind(config.out)
+        label_kind = classifier.label_kind or existing.label_kind or None
         classifier = dataclasses.replace(classifier, label_kind=label_kind)
     settings = Settings.of(config, existing)
     set_precision(settings.precision, device, config.compute.threads)
@@ -138,6 +138,8 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     landed = landed_shards(config.out, existing or plan)
     recorded = read_recorded(config.out, existing, landed) if existing and config.retry_unreadable else {}
     if existing:
+        if not existing.label_kind:  # planned by a version that does not say it
+            plan = dataclasses.replace(plan, label_kind="")
         plan = with_recorded_sizes(plan, existing, assembly, recorded)
         require_same(config.out, existing, plan)
         require_same_inputs(config.out, existing, assembly, landed)

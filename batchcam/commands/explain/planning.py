@@ -170,6 +170,7 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         input_size=assembly.input_size,
         schema_version=settings.schema_version,
         dataset_code=source.code if settings.schema_version > 1 else {},
+        label_kind=assembly.label_kind or "",
     )
     try:
         plan.cams.count(len(plan.class_names))
@@ -283,7 +284,6 @@ def origin(config: ExplainConfig, assembly: Assembly, mine: Share, device: torch
     return {
         "options": _plain(config),
         "class_names_from": assembly.names_from,
-        "label_kind": assembly.label_kind,
         "resources": resources(config, mine, device),
         "remarks": [*assembly.remarks, *filter(None, [mine.remark])],
         "command": sys.argv,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from pathlib import Path
 
 import torch
 
@@ -15,16 +14,15 @@ from batchcam.data.labels import match_classes
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.maps.preparation import ExplainableNetwork, prepare
-from batchcam.store.plan import Plan, planned_label_kind
+from batchcam.store.plan import Plan
 
 
 def reassemble(
-    run: Path, plan: Plan, classifier: Classifier, data: str | MapDataset, device: torch.device
+    plan: Plan, classifier: Classifier, data: str | MapDataset, device: torch.device
 ) -> tuple[Assembly, ExplainableNetwork]:
     """Return what the run worked with, and the network as the run explained it; `require_dataset` proves the dataset.
 
     Args:
-        run: the run directory.
         plan: of the run; says architecture, class names and preprocessing where checkpoint and options do not.
         classifier: the run's checkpoint.
         data: the run's dataset.
@@ -43,10 +41,11 @@ def reassemble(
         classifier = dataclasses.replace(classifier, arch_option=plan.architecture_options)
     if plan.weights_key and not classifier.weights_key:
         classifier = dataclasses.replace(classifier, weights_key=plan.weights_key)
-    label_kind = planned_label_kind(run)
-    if label_kind and classifier.label_kind not in (None, label_kind):
-        raise ConfigError(f"--label-kind {classifier.label_kind}: this run's labels are {label_kind}: leave it out")
-    classifier = dataclasses.replace(classifier, label_kind=classifier.label_kind or label_kind)
+    if plan.label_kind and classifier.label_kind not in (None, plan.label_kind):
+        raise ConfigError(
+            f"--label-kind {classifier.label_kind}: this run's labels are {plan.label_kind}: leave it out"
+        )
+    classifier = dataclasses.replace(classifier, label_kind=classifier.label_kind or plan.label_kind or None)
     # a run over preprocessed tensors has none
     said = {key: value for key, value in plan.preprocessing.items() if key != "bits"}
     preprocessing = Preprocessing.from_dict(said) if "image_size" in said else None
@@ -68,9 +67,9 @@ def reassemble(
 
 
 def _labelled_as_planned(assembly: Assembly, plan: Plan) -> Assembly:
-    """Return the dataset with its labels read as names or as class indices, where that is what a run read.
+    """Return the dataset with its labels read as the run read them, where an older one does not say how.
 
-    Older runs don't say how they read them.
+    They are names or class indices, if either fits.
     """
     if fingerprint(assembly) == plan.dataset_fingerprint:
         return assembly

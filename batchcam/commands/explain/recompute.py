@@ -61,7 +61,7 @@ def recompute(
     """
     picked = pick_device(device)
     set_precision(plan.precision, picked)
-    assembly, explainable = reassemble(run, plan, classifier, data, picked)
+    assembly, explainable = reassemble(plan, classifier, data, picked)
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
     with (
         Explainer(explainable, assembly.preprocessing, request, picked) as explainer,

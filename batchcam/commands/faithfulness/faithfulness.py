@@ -101,7 +101,7 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
             raise ConfigError(f"--steps {config.steps}: the network's input has {math.prod(plan.input_size)} pixels")
         device = pick_device(config.device)
         set_precision(plan.precision, device, config.threads)
-        assembly, explainable = reassemble(config.run, plan, config.classifier, config.data, device)
+        assembly, explainable = reassemble(plan, config.classifier, config.data, device)
         require_dataset(plan, assembly)
         probe = Probe(
             network=explainable.network,

@@ -201,7 +201,7 @@ OPTIONS = {
     "arch_option": Choice(r"(transform_input=true)", plan("architecture_options"), inception),
     "weights_key": Choice(r"weights: (model); the checkpoint holds others", plan("weights_key"), averaged),
     "class_names": Choice(r"3 classes named by (the checkpoint)", ("origin", "class_names_from")),
-    "label_kind": Choice(r"labels are class (indices)", ("origin", "label_kind"), whole_numbers),
+    "label_kind": Choice(r"labels are class (indices)", plan("label_kind"), whole_numbers),
     "image_size": Choice(r"image_size (\[8, 8\])", view("image_size")),
     "resize": Choice(r"resize (\[10\])", view("resize")),
     "crop_pct": Choice(r"resize (\[10\])", view("resize")),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.config import Classifier, Compute
 from batchcam.errors import ConfigError, DatasetError
+from batchcam.store.plan import read_plan
 from tests.helpers.damage import edit_document
 from tests.helpers.networks import GapNetwork, seeded
 
@@ -68,26 +71,21 @@ def test_labels_that_are_numbers_are_read_as_planned_and_those_that_changed_are_
     tmp_path: Path, class_names: str, kind: str | None, read_as: str
 ) -> None:
     run = explained(tmp_path, class_names, kind, "0.0", "2.0", "")
-    assert json.loads((run / "run.json").read_text())["origin"]["label_kind"] == read_as
+    assert json.loads((run / "run.json").read_text())["plan"]["label_kind"] == read_as
     assert rows_found(again(run)) == []
     listing(tmp_path, "0.0", "1.0", "")
     assert rows_found(again(run)) == [("label", 1, 1)]
 
 
-def test_an_option_tells_how_a_run_of_an_older_version_read_labels(tmp_path: Path) -> None:
+def test_labels_of_a_run_that_does_not_say_how_it_read_them_are_read_as_fits(tmp_path: Path) -> None:
     run = explained(tmp_path, NAMED_BACKWARDS, "indices", "0", "2", "1")
-    origin = json.loads((run / "run.json").read_text())["origin"]
-    del origin["label_kind"]
-    edit_document(run / "run.json", origin=origin)
-    listing(tmp_path, "0", "2", "0")
-    assert rows_found(again(run)) == [("label", 1, 2)]
-
-
-def test_labels_of_a_run_that_says_nothing_are_read_as_fits(tmp_path: Path) -> None:
-    run = explained(tmp_path, NAMED_BACKWARDS, "indices", "0", "2", "1")
-    origin = json.loads((run / "run.json").read_text())["origin"]
-    del origin["label_kind"], origin["options"]["classifier"]["label_kind"]
-    edit_document(run / "run.json", origin=origin)
+    silent = dataclasses.replace(read_plan(run), label_kind="")
+    edit_document(run / "run.json", plan=silent.to_dict())
+    shutil.rmtree(run / "shards")
+    classifier = Classifier(tmp_path / "m.pth", model=MODEL, class_names=tmp_path / "names.txt", **OPTIONS)
+    classifier = dataclasses.replace(classifier, label_kind="indices")
+    explain(ExplainConfig(classifier, str(tmp_path / "list.csv"), run, COMPUTE, quiet=True))
+    assert read_plan(run) == silent
     assert rows_found(again(run)) == []
 
 
