@@ -16,6 +16,12 @@ from tests.helpers.networks import GapNetwork, seeded
 from tests.helpers.synthetic import run_command
 
 NAMES = ("ant", "bee", "cat")
+SMALL = "shufflenet_v2_x0_5"
+"""An architecture of torchvision's that is quick."""
+
+SAID = {"resize": [10], "image_size": [8, 8], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
+"""Preprocessing as a checkpoint says it, and as options do."""
+
 VIEW = ("--image-size", "8", "--mean", "0.5", "--std", "0.5")
 
 

@@ -9,12 +9,10 @@ import torch
 from torch import nn
 
 from batchcam.network.checkpoint import pack_checkpoint
-from tests.helpers.desk import NAMES, Desk, state
+from tests.helpers.desk import NAMES, SAID, SMALL, Desk, state
 from tests.helpers.networks import GapNetwork, seeded, torchvision_network
 
 HERE = __name__
-SMALL = "shufflenet_v2_x0_5"
-SAID = {"resize": [10], "image_size": [8, 8], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
 
 
 class NormedOverBatch(GapNetwork):

@@ -22,14 +22,12 @@ from torch import Tensor, nn
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.config import Classifier, Compute, members
 from batchcam.network.checkpoint import pack_checkpoint
-from tests.helpers.desk import NAMES, Desk, pixels, state
+from tests.helpers.desk import NAMES, SAID, SMALL, Desk, pixels, state
 from tests.helpers.networks import CHANNELS, GapNetwork, seeded, torchvision_network
 from tests.helpers.synthetic import run_command
 
 HERE = __name__
-SMALL = "shufflenet_v2_x0_5"
 NFC, NFD = (unicodedata.normalize(form, "Bär") for form in ("NFC", "NFD"))
-SAID = {"resize": [10], "image_size": [8, 8], "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
 
 Said = tuple[str, dict[str, Any]]
 """The preflight text and run.json."""
