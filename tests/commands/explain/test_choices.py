@@ -226,6 +226,7 @@ NOTHING_CHOSEN = {
     "model": "builds the network that --arch would",
     "preprocess": "stands for the options of the view",
     "control": "without it no weights become random",
+    "bits": "without it an image in doubt is unreadable, and its row says so",
     "time_limit_s": "without it there is none",
 }
 """Options that leave nothing to decide where they are not given, and why."""
