@@ -37,7 +37,7 @@ def explain_text(summary: ExplainSummary) -> str:
         to_do = f"{counted(summary.to_do_samples, 'sample')} in {counted(summary.to_do_shards, 'shard')}"
         return f"{run}: would explain {to_do}, at most {readable_size(summary.to_do_bytes)}; nothing written"
     if summary.merged:
-        state = f"complete: {merge_text(summary.merged)}"
+        state = f"complete: {_complete_text(summary.merged)}"
         if not summary.to_do_shards:
             state += f"; finished shards were not checked: batchcam verify {shlex.quote(run)}"
     elif summary.samples:
@@ -60,6 +60,11 @@ def _share_done(summary: ExplainSummary) -> str:
 
 def merge_text(summary: MergeSummary) -> str:
     """Return the result of `merge`."""
+    kept = "; complete already: run.h5 and manifest.json stay as they are" if summary.kept else ""
+    return _complete_text(summary) + kept
+
+
+def _complete_text(summary: MergeSummary) -> str:
     totals = summary.totals
     size = summary.bytes / max(1, totals["samples"])
     samples = counted(totals["samples"], "sample")

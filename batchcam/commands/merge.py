@@ -14,7 +14,7 @@ from batchcam.job.stop import reason_to_stop
 from batchcam.record.totals import Totals, needs_a_look
 from batchcam.store import landing
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks, write_manifest
-from batchcam.store.master import write_master
+from batchcam.store.master import prove_shards, write_master
 from batchcam.store.plan import Plan, open_plan
 from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
 from batchcam.store.shard import landed_shards
@@ -22,18 +22,27 @@ from batchcam.store.shard import landed_shards
 
 @dataclasses.dataclass(frozen=True)
 class MergeSummary:
-    """A complete run: totals, samples that need a look, shards and bytes."""
+    """A complete run.
+
+    Attributes:
+        totals: as the manifest states them.
+        findings: samples that need a look.
+        shards: of the run.
+        bytes: of shards and run.h5.
+        kept: whether run.h5 and the manifest were there, and stay as they are.
+    """
 
     totals: dict[str, Any]
     findings: int
     shards: int
     bytes: int
+    kept: bool
 
 
 def merge(run: str | os.PathLike[str]) -> MergeSummary:
     """Write run.h5 and manifest.json over the shards of a run; the manifest comes last.
 
-    A manifest that says the same of the same files stays as it is, so that its digest, once noted down, stays true.
+    Where both are there and right they stay as they are, so that their digests, once noted down, stay true.
 
     Args:
         run: the run directory.
@@ -45,6 +54,12 @@ def merge(run: str | os.PathLike[str]) -> MergeSummary:
     run = Path(run)
     plan = open_plan(run)
     _require_all(run, plan)
+    there = _stated(run, plan)
+    if there and _is_intact(run, there):
+        counted = Totals()
+        shards = prove_shards(run, plan, counted.add, reason_to_stop)
+        if (shards, counted.stated()) == (there.shards, there.totals):
+            return _kept(run, plan, dataclasses.replace(there, totals=counted.stated()))
     counted = Totals()
     master, shards = write_master(run, plan, counted.add, reason_to_stop)
     totals = counted.stated()
@@ -62,8 +77,14 @@ def merge(run: str | os.PathLike[str]) -> MergeSummary:
     if not _is_stated(run, plan, manifest):
         write_manifest(run, manifest)
     _remove_leftovers(run, plan)
-    size = master.bytes + sum(r.bytes for r in shards)
-    return MergeSummary(totals, sum(f["count"] for f in findings), len(plan.shards), size)
+    return _summary(manifest, kept=False)
+
+
+def _is_intact(run: Path, manifest: Manifest) -> bool:
+    try:
+        return landing.file_digest(run / MASTER_FILE) == manifest.master.sha256
+    except OSError:  # a bad block is what merging again mends
+        return False
 
 
 def _is_stated(run: Path, plan: Plan, manifest: Manifest) -> bool:
@@ -82,19 +103,33 @@ def complete_run(run: Path) -> MergeSummary:
         RunError, StoppedEarlyError: as `merge`.
     """
     plan = open_plan(run)
+    there = _stated(run, plan)
+    return _kept(run, plan, there) if there else merge(run)
+
+
+def _stated(run: Path, plan: Plan) -> Manifest | None:
+    """Return the manifest if there is one, and the files that it states, by their sizes and the digests beside them."""
     try:
         manifest = read_manifest(run, plan)
     except (FileNotFoundError, RunError):
-        return merge(run)
+        return None
     records = (*((SHARD_FOLDER, r) for r in manifest.shards), ("", manifest.master))
     for folder, record in records:
         path = run / folder / record.file
         if not path.is_file() or path.stat().st_size != record.bytes or landing.read_digest(path) != record.sha256:
-            return merge(run)
+            return None
+    return manifest
+
+
+def _kept(run: Path, plan: Plan, manifest: Manifest) -> MergeSummary:
     _remove_leftovers(run, plan)
+    return _summary(manifest, kept=True)
+
+
+def _summary(manifest: Manifest, kept: bool) -> MergeSummary:
     size = manifest.master.bytes + sum(r.bytes for r in manifest.shards)
     findings = sum(f["count"] for f in manifest.findings)
-    return MergeSummary(manifest.totals, findings, len(manifest.shards), size)
+    return MergeSummary(manifest.totals, findings, len(manifest.shards), size, kept)
 
 
 def _remove_leftovers(run: Path, plan: Plan) -> None:

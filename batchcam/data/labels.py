@@ -32,10 +32,12 @@ class MatchedLabels(NamedTuple):
 
     Attributes:
         indices: -1 where not known, int64 (n,).
+        kind: what labels that are whole numbers were read as, names or indices; None: they are none.
         remarks: how they were read, where there was a choice.
     """
 
     indices: NDArray[np.int64]
+    kind: str | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -92,11 +94,17 @@ def match_classes(source: Source, model_classes: Sequence[str], kind: str | None
     if names is None:
         if source.numeric and kind != "indices":
             return _numbers(source, model_classes, kind)
-        return MatchedLabels(_checked_range(source, len(model_classes)))
+        return MatchedLabels(_checked_range(source, len(model_classes)), "indices" if source.numeric else None)
     if source.numeric and (kind == "indices" or _Known(model_classes).unknown(names)):
         raise _no_indices(source, names)
+    if kind == "indices" and any(whole_number(name) is not None for name in names):
+        word = next((name for name in names if whole_number(name) is None), names[0])
+        raise DatasetError(
+            f"{source.spec}: names its classes, such as {one_line(word)}, where --label-kind, or the run, says that "
+            "labels are class indices: give indices, or leave the option out"
+        )
     if tuple(names) == tuple(model_classes):
-        return MatchedLabels(_checked_range(source, len(names)))
+        return MatchedLabels(_checked_range(source, len(names)), "names" if source.numeric else None)
     return _by_name(source, _checked_range(source, len(names)), names, model_classes)
 
 
@@ -111,9 +119,10 @@ def _numbers(source: Source, model_classes: Sequence[str], kind: str | None) -> 
         named = _by_name(source, positions, names, model_classes)
         if kind == "names" or not np.array_equal(named.indices, source.labels):
             remark = "labels are numbers that the model knows as class names, and count as such, not as class indices"
-            return MatchedLabels(named.indices, (remark, *named.remarks))
+            return named._replace(remarks=(remark, *named.remarks))
     try:
-        return MatchedLabels(_checked_range(source, len(model_classes)), ("labels are class indices",))
+        indices = _checked_range(source, len(model_classes))
+        return MatchedLabels(indices, "indices", ("labels are class indices",))
     except DatasetError as error:
         raise DatasetError(f"{error}; and as a class name the model does not know {unknown[0]}") from error
 
@@ -145,7 +154,7 @@ def _by_name(
         )
     # the last place is what label -1 picks
     table = np.array([*found, UNKNOWN_LABEL], np.int64)
-    return MatchedLabels(table[labels], tuple(known.remarks(names)))
+    return MatchedLabels(table[labels], "names" if source.numeric else None, tuple(known.remarks(names)))
 
 
 class _Known:

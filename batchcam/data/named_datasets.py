@@ -13,6 +13,7 @@ from torchvision.datasets import VisionDataset
 from batchcam.data.callables import did_you_mean, load_callable, module_digest
 from batchcam.data.map_source import MapSource
 from batchcam.data.passing_faults import passing_fault
+from batchcam.data.samples import default_split
 from batchcam.errors import DatasetError, one_line
 from batchcam.images.decoding import describe
 
@@ -27,19 +28,21 @@ def open_torchvision(spec: str, rest: str) -> MapSource:
     constructor = _torchvision_class(name)
     if not place:
         raise DatasetError(f"{spec}: no folder: write torchvision:{name}:ROOT[:split]")
-    root, split = place, None
+    root, given = place, None
     if ":" in place and not os.path.isdir(os.path.expanduser(place)):
-        root, _, split = place.rpartition(":")
+        root, _, given = place.rpartition(":")
     if not os.path.isdir(os.path.expanduser(root)):
         raise DatasetError(f"{root}: no such folder: put torchvision's {name} there first")
-    arguments, split = _split_arguments(spec, constructor, split)
+    arguments, split = _split_arguments(spec, constructor, given)
     try:
         dataset = constructor(root=os.path.abspath(os.path.expanduser(root)), **arguments)
     except Exception as error:  # torchvision's own errors differ from dataset to dataset
         raise DatasetError(
             f"{spec}: torchvision can't open it: {describe(error)} (batchcam never downloads)"
         ) from error
-    return MapSource(spec, dataset, f"{split}/" if split else "")
+    source = MapSource(spec, dataset, f"{split}/" if split else "")
+    source.notes += (default_split(split),) if split and given is None else ()
+    return source
 
 
 def open_python(spec: str, rest: str) -> MapSource:

@@ -186,6 +186,11 @@ class FileSource(Source):
             raise
 
 
+def default_split(split: str) -> str:
+    """Return the note about a split that nobody named."""
+    return f"split: {split}, as the dataset's name says none"
+
+
 def numbered_ids(count: int, prefix: str = "") -> PackedText:
     """Return ids such as "test/00012" for samples that have no names of their own."""
     width = max(5, len(str(count - 1)))

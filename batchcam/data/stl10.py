@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from batchcam.data.samples import UNKNOWN_LABEL, Source, StoredSample, numbered_ids, unreadable
+from batchcam.data.samples import UNKNOWN_LABEL, Source, StoredSample, default_split, numbered_ids, unreadable
 from batchcam.errors import DatasetError, one_line
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.images.stl10_files import IMAGE_BYTES, SPLITS, binary_folder, images_file, read_pixels, root_and_split
@@ -56,7 +56,9 @@ def open_stl10(spec: str, rest: str) -> STL10Source:
         DatasetError: files are missing or do not fit together.
     """
     root, split = root_and_split(rest)
-    return STL10Source(spec, os.path.expanduser(root), split or "train")
+    source = STL10Source(spec, os.path.expanduser(root), split or "train")
+    source.notes += () if split else (default_split("train"),)
+    return source
 
 
 def _image_count(file: str) -> int:

@@ -61,7 +61,9 @@ def find_weights(path: Path, content: Any, file_size: int, key: str | None = Non
     else:
         state, remarks = _asked(path, found, key), ()
     _require_values(path, state, file_size)
-    return Weights(_unwrapped(state), "" if len(found) == 1 and key in found else key, remarks)
+    state, wrapper = _unwrapped(state)
+    remarks += (f"weights: those under {wrapper!r}",) if wrapper else ()
+    return Weights(state, "" if len(found) == 1 and key in found else key, remarks)
 
 
 def _choice(path: Path, found: Mapping[str, Mapping[str, Any]]) -> tuple[str, tuple[str, ...]]:
@@ -94,11 +96,12 @@ def _asked(path: Path, found: Mapping[str, Mapping[str, Any]], key: str) -> Mapp
     )
 
 
-def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    state = {k: v for k, v in state.items() if k != AVERAGING_COUNTER}
+def _unwrapped(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Return the weights by the names that they had before they were wrapped, and what stood before these."""
+    state, wrapper = {k: v for k, v in state.items() if k != AVERAGING_COUNTER}, ""
     while prefix := next((p for p in WRAPPERS if state and all(k.startswith(p) for k in state)), None):
-        state = {k[len(prefix) :]: v for k, v in state.items()}
-    return state
+        state, wrapper = {k[len(prefix) :]: v for k, v in state.items()}, wrapper + prefix
+    return state, wrapper
 
 
 def _listed(names: Iterable[str]) -> str:

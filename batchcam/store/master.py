@@ -6,10 +6,10 @@ import functools
 import itertools
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import h5py
 import numpy as np
@@ -47,6 +47,9 @@ from batchcam.store.schema import (
     encode_text,
 )
 
+Collected: TypeAlias = tuple[Shard, dict[str, np.ndarray], FileRecord]
+Result = TypeVar("Result")
+
 LOOK_EVERY_S = 0.2
 """Seconds between two looks whether to stop."""
 
@@ -54,9 +57,7 @@ SHARD_ENTRY_BYTES = 1024
 """What run.h5 keeps of a shard: a row of its table, and where the rows of virtual arrays lie."""
 
 
-def collect(
-    run: Path, plan: Plan, shards: Sequence[Shard] | None = None, *, prove: bool = True
-) -> Iterator[tuple[Shard, dict[str, np.ndarray], FileRecord]]:
+def collect(run: Path, plan: Plan, shards: Sequence[Shard] | None = None, *, prove: bool = True) -> Iterator[Collected]:
     """Yield each shard with its small columns and its record, and prove on the way that it holds its own samples.
 
     Args:
@@ -114,18 +115,41 @@ def write_master(
         RunError: as `collect`, which proves that each sample is there exactly once.
         StoppedEarlyError: `stop` gave a reason.
     """
+    return _apart(lambda given_up: _write_master(run, plan, seen, given_up), stop)
+
+
+def prove_shards(
+    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None]
+) -> tuple[FileRecord, ...]:
+    """Prove the shards as `write_master` does, and write nothing; return a record of each."""
+    return _apart(lambda given_up: tuple(record for record, _ in _seen(collect(run, plan), seen, given_up)), stop)
+
+
+def _apart(work: Callable[[threading.Event], Result], stop: Callable[[], str | None]) -> Result:
+    """Return what `work` does in a thread, which is told to give up when there is a reason to stop."""
     given_up = threading.Event()
     # where no signal's exception can strike between HDF5 and its file object: HDF5 does not survive it either
     with ThreadPoolExecutor(1, thread_name_prefix="merge") as apart:
-        writing = apart.submit(_write_master, run, plan, seen, given_up)
+        working = apart.submit(work, given_up)
         try:
-            while not wait([writing], LOOK_EVERY_S).done:
+            while not wait([working], LOOK_EVERY_S).done:
                 if reason := stop():
                     raise stopped_by(reason)
-            return writing.result()
+            return working.result()
         except BaseException:
             given_up.set()
             raise
+
+
+def _seen(
+    shards: Iterable[Collected], seen: Callable[[Columns], None], given_up: threading.Event
+) -> Iterator[tuple[FileRecord, Columns]]:
+    """Yield the record and the columns of each shard after they were told to `seen`."""
+    for _, columns, record in shards:
+        if given_up.is_set():
+            raise RunError("given up")
+        seen(columns)
+        yield record, columns
 
 
 def _write_master(
@@ -140,10 +164,7 @@ def _write_master(
         write_scales(file, plan)
         write_classes(file, plan, weight, bias)
         copies = _Copies(file, plan)
-        for _, columns, record in itertools.chain([first], shards):
-            if given_up.is_set():
-                raise RunError(f"{run / MASTER_FILE}: given up")
-            seen(columns)
+        for record, columns in _seen(itertools.chain([first], shards), seen, given_up):
             copies.append(columns)
             sink.require_sound()
             records.append(record)

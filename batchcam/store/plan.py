@@ -44,7 +44,7 @@ IDENTITY_FIELDS = (
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
 
-NEWER_FIELDS = ("dataset_code", "weights_key", "architecture_options")
+NEWER_FIELDS = ("dataset_code", "weights_key", "architecture_options", "label_kind")
 """Fields that a plan has only where they say something: plans and run ids of before stay as they are."""
 
 
@@ -90,6 +90,7 @@ class Plan:
         dataset_code: callable and digest of its module where a dataset is the user's code, else nothing.
         weights_key: which of several weights of the checkpoint; "" where it holds one network's.
         architecture_options: what torchvision's function was told, NAME=VALUE, where the checkpoint does not decide it.
+        label_kind: what labels that are whole numbers were read as, names or indices; "" where they are none.
     """
 
     checkpoint_sha256: str
@@ -115,6 +116,7 @@ class Plan:
     dataset_code: Mapping[str, str] = dataclasses.field(default_factory=dict)
     weights_key: str = ""
     architecture_options: tuple[str, ...] = ()
+    label_kind: str = ""
 
     @property
     def run_id(self) -> str:
@@ -224,6 +226,7 @@ class Plan:
             "method",
             "control",
             "weights_key",
+            "label_kind",
         )
         for name in texts:
             if not isinstance(getattr(self, name), str):

@@ -109,12 +109,12 @@ KEYS = {
     "explain": """
         (run, run_id, samples, shards, unreadable, seconds, complete, merged(totals(samples, labelled, correct,
         accuracy, status(unreadable, non finite, constant map, no positive evidence), largest_identity_residual),
-        findings, shards, bytes), dry_run, to_do_samples, to_do_shards, to_do_bytes, run_shards, task, task_from,
+        findings, shards, bytes, kept), dry_run, to_do_samples, to_do_shards, to_do_bytes, run_shards, task, task_from,
         left_to_others, exit_code)
     """,
     "merge": """
         (totals(samples, labelled, correct, accuracy, status(unreadable, non finite, constant map, no positive
-        evidence), largest_identity_residual), findings, shards, bytes, exit_code)
+        evidence), largest_identity_residual), findings, shards, bytes, kept, exit_code)
     """,
     "verify": """
         (run, run_id, shards, samples, unreadable, bytes, recomputed, manifest_sha256, signed_by, unchecked,
@@ -129,13 +129,14 @@ KEYS = {
         label_kind, mean, model, preprocess, resize, std, weights_key),
         compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control, data,
         dry_run, identity, maps, max_unreadable, method, out, quiet, retry_unreadable, shard_size, target_layer, task,
-        time_limit_s), pid, remarks, restarts, user), shards_landed, shards, lost_shards, totals(accuracy, correct,
+        time_limit_s), pid, remarks, resources(device, start_method, task, task_from, threads, workers), restarts,
+        user), shards_landed, shards, lost_shards, totals(accuracy, correct,
         labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non finite,
         unreadable)),
         classes[(name, labelled, correct, predicted, left_out)], tasks[(device, host, images_per_s, job, outcome, pid,
         restarts, samples, seconds, seconds_explaining, seconds_landing, seconds_storing, seconds_waiting_for_images,
-        shards, started, task, task_from, threads, unreadable, user, versions(batchcam, compressor, h5py, hdf5, numpy,
-        python, torch, torchvision), workers, written)], notes, unreadable, exit_code)
+        shards, start_method, started, task, task_from, threads, unreadable, user, versions(batchcam,
+        compressor, h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes, unreadable, exit_code)
     """,
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,

@@ -168,7 +168,6 @@ def test_folders_that_systems_leave_are_no_classes_at_any_depth(tmp_path: Path, 
         (("train/ant", "val/ant"), "val"),
         (("Training/ant", "Validation/ant", "Testing/ant"), "Testing"),
         (("test_set/ant", "training_set/ant"), "test_set"),
-        (("train", "test"), "test"),
         (("fold1/ant", "fold2/ant"), "fold1"),
         (("train/ant", "test/ant", "samples"), "test"),
         (("train/ant",), "train"),
@@ -230,9 +229,7 @@ def test_an_escape_that_another_file_spells_out_is_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["1.png", "2.png"], "2 images but no class folders: .* CSV manifest"),
         ([], "no class folders in it, and no images: check the path"),
-        (["a/readme.txt"], "no images in its class folders: looked for .apng"),
     ],
 )
 def test_a_folder_without_class_folders_or_images_is_refused(tmp_path: Path, names: list[str], message: str) -> None:

@@ -116,6 +116,14 @@ def test_the_kind_of_label_can_be_said(tmp_path: Path) -> None:
         match_classes(source, ("ant", "bee", "cat", "dog"), "names")
     with pytest.raises(DatasetError, match="label -1: class indices start at 0"):
         match_classes(manifest(tmp_path, "-1", "1"), ("-1", "1"), "indices")
+    with pytest.raises(DatasetError, match=r"names its classes, such as cat, where .* labels are class indices"):
+        match_classes(manifest(tmp_path, "0", "1", "cat"), ("1", "0", "cat"), "indices")
+
+
+def test_the_kind_of_label_matters_only_to_whole_numbers(tmp_path: Path) -> None:
+    for kind in (None, "names", "indices"):
+        matched = match_classes(manifest(tmp_path, "cat", "ant"), ("ant", "bee", "cat"), kind)
+        assert (matched.indices.tolist(), matched.kind) == ([2, 0], None)
 
 
 def test_numbers_that_are_no_names_of_the_model_are_indices(tmp_path: Path) -> None:

@@ -318,7 +318,6 @@ def test_padding_has_the_colour_that_normalises_to_nothing() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crop_pct": 0.9, "resize": 256}, "--resize and --crop-pct exclude each other"),
         ({"crop_pct": 0.9, "fit": "stretch"}, "--crop-pct and --fit stretch exclude each other"),
         ({"resize": 256, "fit": "stretch"}, "--resize and --fit stretch exclude each other"),
         ({"crop_pct": 1.1}, "--crop-pct 1.1: must be "),

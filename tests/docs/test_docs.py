@@ -26,7 +26,7 @@ from batchcam.store.manifest import read_manifest
 from batchcam.store.plan import Plan, read_plan
 from batchcam.store.schema import CLASS_NAME, CLASSIFIER_ARRAYS, CONFIG, SAMPLE_ARRAYS
 from docs.make import cli as cli_page
-from docs.make import folders
+from docs.make import folders, refusals
 from tests.helpers import ROOT
 from tests.helpers.fake_batchcam import JOBS, Fake
 from tests.helpers.outputs import exact
@@ -179,7 +179,7 @@ def test_a_session_says_what_the_page_shows(block, tmp_path, monkeypatch):
     draw(demo / "images" / "test", classes, 14, 64)  # more than one shard
     _checkpoint(demo / "model.pth", classes)
     monkeypatch.chdir(tmp_path)
-    for name, value in (("WORKERS", "0"), ("THREADS", "1"), ("DEVICE", "cpu")):
+    for name, value in (("WORKERS", "1"), ("THREADS", "2"), ("START_METHOD", "fork"), ("DEVICE", "cpu")):
         monkeypatch.setenv(f"BATCHCAM_{name}", value)
     for line, shown in _commands_of(block.text):
         said = _said(line)
@@ -341,6 +341,11 @@ def test_every_attribute_of_a_file_is_specified(sound_run):
 
 
 # --- ARCHITECTURE.md
+
+
+def test_the_table_of_refusals_is_the_one_that_tests_try():
+    (shown,) = refusals.MARKED.findall(refusals.PAGE.read_text(encoding="utf-8"))
+    assert shown == refusals.table(), "run `python -m docs.make.refusals`"
 
 
 def test_the_table_of_folders_is_the_one_that_the_imports_are_held_to():

@@ -31,7 +31,7 @@ def chosen(content: object, key: str | None = None) -> tuple[float, str, tuple[s
         {"learner": {"weights": RAW}, "callbacks": {"best": {"score.x": torch.ones(2, 2)}}},
         {"state_dict_ema": RAW},
         {"ema": {"shadow": RAW, "decay": 0.9}},
-        {"anything": {"module.fc.weight": RAW["fc.weight"], "n_averaged": torch.tensor(3)}},
+        {"anything": {**RAW, "n_averaged": torch.tensor(3)}},
         {**RAW, "epoch": 3, "note": "good", "best": None},
         {"model": RAW, "confusion": torch.eye(3), "history": [1.0]},
         {"model": {"name": "resnet"}, "params": RAW},
@@ -39,6 +39,12 @@ def chosen(content: object, key: str | None = None) -> tuple[float, str, tuple[s
 )
 def test_only_weights_are_found_wherever_they_are_and_need_no_choice(content):
     assert chosen(content) == (1.0, "", ())
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "_orig_mod.module."])
+def test_names_lose_what_wrappers_put_before_them_and_that_is_told(wrapper):
+    wrapped = {"anything": {f"{wrapper}fc.weight": RAW["fc.weight"], "n_averaged": torch.tensor(3)}}
+    assert chosen(wrapped) == (1.0, "", (f"weights: those under {wrapper!r}",))
 
 
 @pytest.mark.parametrize(

@@ -138,9 +138,31 @@ def test_xarray_opens_run_h5_with_named_dimensions(sound_run: Path) -> None:
 
 def test_merging_again_gives_the_same_run_h5(finished_run: Path) -> None:
     before = (finished_run / "run.h5").read_bytes()
+    (finished_run / "manifest.json").unlink()
     time.sleep(1.1)  # a clock in the file would show
     merge(finished_run)
     assert (finished_run / "run.h5").read_bytes() == before
+
+
+def test_a_complete_run_keeps_its_files_when_another_version_merges_it(
+    finished_run: Path, monkeypatch, run_cli
+) -> None:
+    made = (finished_run / "run.h5", finished_run / "manifest.json")
+    before = [path.read_bytes() for path in made]
+    monkeypatch.setattr("batchcam.store.layout.version", lambda: "99.0")
+    assert merge(finished_run).kept
+    assert [path.read_bytes() for path in made] == before
+    assert "complete already: run.h5 and manifest.json stay as they are" in run_cli("merge", finished_run)[1]
+    made[0].unlink()
+    assert not merge(finished_run).kept
+    assert [path.read_bytes() == old for path, old in zip(made, before, strict=True)] == [False, False]
+
+
+def test_a_complete_run_whose_manifest_states_other_totals_is_merged_anew(finished_run: Path) -> None:
+    totals = json.loads((finished_run / "manifest.json").read_bytes())["totals"]
+    damage.edit_document(finished_run / "manifest.json", totals={**totals, "correct": totals["correct"] + 1})
+    merged = merge(finished_run)
+    assert (merged.kept, merged.totals) == (False, totals)
 
 
 def test_merging_again_replaces_a_damaged_run_h5(finished_run: Path, run_cli) -> None:
@@ -160,10 +182,11 @@ def test_merging_again_never_leaves_run_h5_without_its_digest(finished_run: Path
             return real(*arguments, **options)
 
         monkeypatch.setattr(landing.os, name, watched)
+    (finished_run / "manifest.json").unlink()
     merge(finished_run)
     digest = hashlib.sha256((finished_run / "run.h5").read_bytes()).hexdigest()
     assert {each for _, each in seen} == {digest}
-    assert [name for name, _ in seen].count("replace") == 2  # digest, run.h5
+    assert [name for name, _ in seen].count("replace") == 3  # digest, run.h5, manifest
 
 
 def test_totals_do_not_depend_on_how_samples_come_in_shards(make_run) -> None:

@@ -37,6 +37,7 @@ CHANGES = {
     "control": "head",
     "weights_key": "state_dict_ema",
     "architecture_options": ("transform_input=true",),
+    "label_kind": "names",
     "architecture": "resnet50",
     "identity": False,
     "sample_count": 22,
@@ -127,7 +128,14 @@ def test_plan_survives_json(make_plan) -> None:
 @pytest.mark.parametrize("field", sorted(CHANGES))
 def test_a_field_of_the_wrong_type_or_range_is_refused(make_plan, field: str, wrong: object) -> None:
     accepted = {
-        "text": ("checkpoint_sha256", "dataset_fingerprint", "target_layer", "architecture", "weights_key"),
+        "text": (
+            "checkpoint_sha256",
+            "dataset_fingerprint",
+            "target_layer",
+            "architecture",
+            "weights_key",
+            "label_kind",
+        ),
         "True": ("identity",),
         "['a']": ("class_names", "architecture_options"),
         "[]": ("architecture_options",),
@@ -156,7 +164,7 @@ def test_what_is_no_table_of_fields_is_refused(content: object) -> None:
 
 def test_plan_of_one_networks_weights_is_written_as_before_there_was_a_choice(make_plan) -> None:
     plan = make_plan()
-    assert not {"weights_key", "architecture_options"} & plan.to_dict().keys()
+    assert not {"weights_key", "architecture_options", "label_kind"} & plan.to_dict().keys()
     assert Plan.from_dict(plan.to_dict()) == plan
     chosen = make_plan(weights_key="ema", architecture_options=("transform_input=true",))
     assert Plan.from_dict(chosen.to_dict()) == chosen

@@ -9,9 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
+from batchcam.cli.commands import COMMANDS
 from batchcam.commands.merge import merge
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
+from batchcam.config import members
 from batchcam.errors import RunError
 from batchcam.store.manifest import read_manifest
 from batchcam.store.opening import open_run
@@ -92,22 +94,62 @@ def test_its_manifest_may_not_claim_another_schema(old: Path) -> None:
         open_run(old)
 
 
-@pytest.mark.parametrize(
-    ("command", "told"),
-    [
-        (["info"], "accuracy 0.333 of 6 labelled"),
-        (["report", "--out", "OUT.html"], "7 samples"),
-        (["export", "--to", "csv", "--out", "OUT"], "7 samples"),
-        (["render", "--out", "OUT.png", "--data", str(FOLDER / "images")], "7 of 7 selected"),
-        (["compare", str(FOLDER / "run")], "7"),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
-)
-def test_every_command_reads_it(old: Path, tmp_path: Path, run_cli, command: list[str], told: str) -> None:
-    words = [str(tmp_path / word) if word.startswith("OUT") else word for word in command[1:]]
-    code, stdout, stderr = run_cli(command[0], old, *words, "--quiet")
-    assert code in (0, 3), stderr
-    assert told in stdout
+RUN, OLD, IMAGES, OUT, BOXES = "RUN", str(FOLDER / "run"), str(FOLDER / "images"), "OUT", "boxes.csv"
+NETWORK = ["--checkpoint", str(FOLDER / "network.pth"), "--data", IMAGES]
+NETWORK += [
+    "--model",
+    "tests.helpers.networks:GapNetwork",
+    "--class-names",
+    str(FOLDER / "names.txt"),
+    "--device",
+    "cpu",
+]
+UNREADABLE_LEFT_OUT = "6 samples, 1 left out"
+
+READERS = [
+    (["info", RUN], 0, "accuracy 0.333 of 6 labelled"),
+    (["merge", RUN], 3, "complete already: run.h5 and manifest.json stay as they are"),
+    (
+        ["verify", RUN],
+        0,
+        "not checked: sample ids and labels were not compared with the dataset's fingerprint: schema 1",
+    ),
+    (["verify", RUN, "--recompute", "7", *NETWORK], 0, "no findings; 7 samples (1 unreadable, as recorded)"),
+    (["compare", RUN, OLD, "--out", OUT], 0, "bee           2    +0.0      0       0  6→6"),
+    (["report", RUN, "--out", "OUT.html"], 3, "7 samples, 6 pictures"),
+    (["report", RUN, "--against", OLD, "--out", "OUT.html"], 3, "0 predictions are another class"),
+    (["render", RUN, "--data", IMAGES, "--out", "OUT.png"], 0, "7 of 7 selected samples"),
+    (["localize", RUN, "--annotations", BOXES, "--out", OUT], 0, "2 samples; 1 unreadable images; 4 not annotated"),
+    (
+        ["localize", RUN, "--annotations", BOXES, "--frame", "image", "--target", "predicted"],
+        0,
+        "2 samples; 1 unreadable images; 4 not annotated",
+    ),
+    (["faithfulness", RUN, *NETWORK, "--out", OUT], 0, "6 samples of 7 drawn"),
+    (["export", RUN, "--to", "virelay", "--data", IMAGES, "--out", OUT], 0, UNREADABLE_LEFT_OUT),
+    (["export", RUN, "--to", "png", "--data", IMAGES, "--out", OUT], 0, UNREADABLE_LEFT_OUT),
+    (["export", RUN, "--to", "wsol", "--out", OUT], 0, UNREADABLE_LEFT_OUT),
+    (["export", RUN, "--to", "csv", "--out", OUT], 0, "7 samples"),
+    (["export", RUN, "--to", "parquet", "--out", OUT], 0, "7 samples"),
+]
+"""What a command is told, how it ends, and what it says."""
+
+
+@pytest.mark.parametrize(("words", "code", "told"), READERS, ids=[words[0] for words, _, _ in READERS])
+def test_every_command_reads_it(old: Path, tmp_path: Path, run_cli, words: list[str], code: int, told: str) -> None:
+    (tmp_path / BOXES).write_text("id,x0,y0,x1,y1\nant/a.png,0,0,4,4\nbee/c.png,0,0,4,4\n")
+    places = {RUN: old, BOXES: tmp_path / BOXES, **{name: tmp_path / name for name in (OUT, "OUT.html", "OUT.png")}}
+    if "parquet" in words:
+        pytest.importorskip("pyarrow")
+    if NETWORK[0] in words:
+        pytest.importorskip("torch")
+    ended, stdout, stderr = run_cli(*(places.get(word, word) for word in words), "--quiet")
+    assert (ended, told in stdout) == (code, True), stdout + stderr
+
+
+def test_no_command_that_reads_a_run_is_left_out() -> None:
+    reading = {command.name for command in COMMANDS if "run" in {field.name for field, _ in members(command.config)}}
+    assert {words[0] for words, _, _ in READERS} == {*reading, "compare"}
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ class Assembly:
         preprocessing: None when the dataset gives preprocessed tensors.
         probe: the first readable samples as the loader gives them: uint8 (m, 3, H, W) or float (m, C, H, W).
         names_from: who names the classes: the checkpoint, --class-names, the dataset, or nobody.
+        label_kind: what labels that are whole numbers were read as, names or indices; None: they are none.
         remarks: what the user should know of how classes, labels and samples were read, a line each.
         architecture_options: what torchvision's function was told, NAME=VALUE, where the checkpoint does not decide it.
     """
@@ -67,6 +68,7 @@ class Assembly:
     preprocessing: Preprocessing | None
     probe: Tensor
     names_from: str
+    label_kind: str | None
     remarks: tuple[str, ...]
     architecture_options: tuple[str, ...] = ()
 
@@ -138,6 +140,7 @@ def assemble(
         preprocessing=preprocessing,
         probe=probe,
         names_from=names_from,
+        label_kind=matched.kind,
         remarks=(*checkpoint.remarks, *built.remarks, *doubts, *matched.remarks, *source.notes),
         architecture_options=built.options,
     )
@@ -248,7 +251,13 @@ def _class_names(
     names, names_from, remarks = _said_names(checkpoint, class_count, given)
     if given is not None:
         if names and tuple(map(composed, given)) != tuple(map(composed, names)):
-            raise ConfigError(f"{classifier.class_names}: these are not the class names that the checkpoint says")
+            raise ConfigError(
+                f"--class-names {classifier.class_names}: not the class names that the checkpoint says, in their "
+                "order; leave the option out"
+            )
+        if names and (differing := sum(own != name for own, name in zip(names, given, strict=True))):
+            form = f"class names: {differing} of --class-names are the checkpoint's in another Unicode form"
+            remarks += (f"{form}, and count as the checkpoint's",)
         names, names_from = (names, names_from) if names else (given, "--class-names")
     if names is None and fallback is not None:
         names, names_from = fallback, "the run"

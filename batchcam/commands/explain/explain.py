@@ -113,13 +113,15 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     require_outside_dataset(config.out, config.data)
     mine = share(config.task)
     device = pick_device(config.compute.device, local_rank())
-    existing = existing_plan(config.out)
+    existing, classifier = existing_plan(config.out), config.classifier
     if existing:
-        require_same_kind(existing, config.classifier)
+        require_same_kind(existing, classifier)
+        label_kind = classifier.label_kind or existing.label_kind or None
+        classifier = dataclasses.replace(classifier, label_kind=label_kind)
     settings = Settings.of(config, existing)
     set_precision(settings.precision, device, config.compute.threads)
     assembly = assemble(
-        config.classifier,
+        classifier,
         config.data,
         sample_timeout=config.compute.sample_timeout,
         may_be_unreadable=config.max_unreadable == EVERYTHING,
@@ -136,6 +138,8 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     landed = landed_shards(config.out, existing or plan)
     recorded = read_recorded(config.out, existing, landed) if existing and config.retry_unreadable else {}
     if existing:
+        if not existing.label_kind:  # planned by a version that does not say it
+            plan = dataclasses.replace(plan, label_kind="")
         plan = with_recorded_sizes(plan, existing, assembly, recorded)
         require_same(config.out, existing, plan)
         require_same_inputs(config.out, existing, assembly, landed)
@@ -144,7 +148,7 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
         return _summary(config, plan, mine, shards, None, 0.0)
-    agreed = write_plan(config.out, plan, origin(config, assembly))
+    agreed = write_plan(config.out, plan, origin(config, assembly, mine, device))
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import multiprocessing
 import os
+import platform
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ from batchcam.config import DEFAULT_BATCH_SIZE, Classifier, MapDataset, Part
 from batchcam.data.sources import dataset_folder
 from batchcam.errors import ConfigError, RunError
 from batchcam.job.console import counted, note, readable_size
-from batchcam.job.cpus import warn_of_workers
+from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.job.scheduler import Share, utc_now, whereabouts
 from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, CamSelection, in_memory
@@ -168,6 +170,7 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         input_size=assembly.input_size,
         schema_version=settings.schema_version,
         dataset_code=source.code if settings.schema_version > 1 else {},
+        label_kind=assembly.label_kind or "",
     )
     try:
         plan.cams.count(len(plan.class_names))
@@ -217,19 +220,37 @@ def bytes_of(plan: Plan, shards: Sequence[Shard]) -> int:
     return sum(shard_bytes(plan, count) * many for count, many in counts.items()) + master_bytes(plan)
 
 
+def resources(config: ExplainConfig, mine: Share, device: torch.device) -> dict[str, Any]:
+    """Return what a worker computes with, for run.json and its own record: none of it shapes a byte of the run."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    workers = loader_processes(config.compute.workers)
+    context = multiprocessing.get_context(config.compute.start_method) if workers else None
+    return {
+        "task": str(mine),
+        "task_from": mine.source,
+        "device": f"{device.type} {name}",
+        "threads": torch.get_num_threads(),
+        "workers": workers,
+        "start_method": context.get_start_method() if context else "",
+    }
+
+
 def preflight(
     config: ExplainConfig, plan: Plan, assembly: Assembly, mine: Share, shards: Sequence[Shard], device: torch.device
 ) -> None:
-    """Tell on stderr what is going to happen: samples, shards, bytes, free disk, and how images become input."""
+    """Tell on stderr what is going to happen: samples, shards, bytes, free disk, and all that was chosen."""
     size = bytes_of(plan, shards)
     folder = next(p for p in (config.out.absolute(), *config.out.absolute().parents) if p.exists())
     free = shutil.disk_usage(folder).free
     parts = [
-        f"{counted(plan.sample_count, 'sample')} in {counted(len(plan.shards), 'shard')}, {len(shards)} to do",
+        f"{counted(plan.sample_count, 'sample')} in {counted(len(plan.shards), 'shard')} of {plan.shard_size}, "
+        f"{len(shards)} to do",
         f"at most {readable_size(size)}, {readable_size(free)} free",
         f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}, {plan.method}",
-        counted(len(plan.class_names), "class"),
+        f"{counted(len(plan.class_names), 'class')} named by {assembly.names_from}",
+        f"cams {plan.cams}, maps {plan.maps}",
         f"{device} {plan.precision}, batch {plan.batch_size}",
+        _processes(resources(config, mine, device)),
         "input " + ", ".join(f"{k} {v}" for k, v in plan.preprocessing.items()),
     ]
     note("; ".join(parts), config.quiet)
@@ -253,12 +274,18 @@ def preflight(
         note(f"{mine.count} tasks, {shard_count}: some have nothing to do; see --shard-size", config.quiet)
 
 
-def origin(config: ExplainConfig, assembly: Assembly) -> dict[str, Any]:
+def _processes(used: Mapping[str, Any]) -> str:
+    by = f" by {used['start_method']}" if used["workers"] else ""
+    return f"{counted(used['threads'], 'thread')}, {counted(used['workers'], 'loader process')}{by}"
+
+
+def origin(config: ExplainConfig, assembly: Assembly, mine: Share, device: torch.device) -> dict[str, Any]:
     """Return where the run comes from, for run.json: recorded once, and no part of any shard."""
     return {
         "options": _plain(config),
         "class_names_from": assembly.names_from,
-        "remarks": assembly.remarks,
+        "resources": resources(config, mine, device),
+        "remarks": [*assembly.remarks, *filter(None, [mine.remark])],
         "command": sys.argv,
         "folder": _folder(),  # which relative paths in the options start from
         "created": utc_now(),

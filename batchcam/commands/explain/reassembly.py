@@ -30,7 +30,7 @@ def reassemble(
 
     Raises:
         CheckpointError: the checkpoint is not the run's.
-        ConfigError: the preprocessing is not the run's, or its --model is not given again.
+        ConfigError: an option says otherwise than the run, or its --model is not given again.
     """
     require_same_kind(plan, classifier)
     if not (classifier.arch or classifier.model or classifier.is_in_memory):
@@ -41,6 +41,11 @@ def reassemble(
         classifier = dataclasses.replace(classifier, arch_option=plan.architecture_options)
     if plan.weights_key and not classifier.weights_key:
         classifier = dataclasses.replace(classifier, weights_key=plan.weights_key)
+    if plan.label_kind and classifier.label_kind not in (None, plan.label_kind):
+        raise ConfigError(
+            f"--label-kind {classifier.label_kind}: this run's labels are {plan.label_kind}: leave it out"
+        )
+    classifier = dataclasses.replace(classifier, label_kind=classifier.label_kind or plan.label_kind or None)
     # a run over preprocessed tensors has none
     said = {key: value for key, value in plan.preprocessing.items() if key != "bits"}
     preprocessing = Preprocessing.from_dict(said) if "image_size" in said else None
@@ -62,7 +67,10 @@ def reassemble(
 
 
 def _labelled_as_planned(assembly: Assembly, plan: Plan) -> Assembly:
-    """Return the dataset with its labels read as the run read them, as names or as class indices, if either fits."""
+    """Return the dataset with its labels read as the run read them, where an older one does not say how.
+
+    They are names or class indices, if either fits.
+    """
     if fingerprint(assembly) == plan.dataset_fingerprint:
         return assembly
     for kind in LABEL_KINDS if assembly.source.numeric else ():

@@ -16,6 +16,7 @@ import torchvision
 
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.config import EVERYTHING, ExplainConfig
+from batchcam.commands.explain.planning import resources
 from batchcam.commands.explain.retry import RecordedShard
 from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
 from batchcam.errors import StoppedEarlyError, stopped_by
@@ -258,15 +259,10 @@ def batches_ahead(device: torch.device) -> int:
 
 def task_record(config: ExplainConfig, mine: Share, device: torch.device) -> dict[str, Any]:
     """Return what is known of a task when it starts: where it runs, on what, with which versions."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
-        "task": str(mine),
-        "task_from": mine.source,
+        **resources(config, mine, device),
         "started": utc_now(),
         **whereabouts(),
-        "device": f"{device.type} {name}",
-        "threads": torch.get_num_threads(),
-        "workers": loader_processes(config.compute.workers),
         "versions": {
             "batchcam": version(),
             "python": platform.python_version(),

@@ -235,9 +235,10 @@ def _files(folder: Path, endings: Collection[str] = MASK_ENDINGS) -> Iterator[Pa
 
 def _named(name: str, stems: dict[str, str]) -> str:
     """Return the name of a mask's image: the mask's own up to the ending, which is that of the sample."""
-    stem = composed(os.path.splitext(name)[0])
+    written = os.path.splitext(name)[0]
+    stem = composed(written)
     starts = (0, *(i + 1 for i, c in enumerate(stem) if c == "/"))
-    return next((stem[:i] + stems[stem[i:]] for i in starts if stems.get(stem[i:])), name)
+    return next((written + os.path.splitext(stems[stem[i:]])[1] for i in starts if stems.get(stem[i:])), name)
 
 
 def _box(cells: Sequence[str | float], where: str) -> tuple[float, float, float, float]:

@@ -65,6 +65,7 @@ class Annotations:
         prefix: what stands before the sample ids in the annotations.
         strangers: how many annotated images are not among the samples.
         strangers_listed: some of their names.
+        other_form: how many samples are annotated under a name in another Unicode form than their ids.
     """
 
     boxes: np.ndarray
@@ -78,6 +79,7 @@ class Annotations:
     prefix: str
     strangers: int
     strangers_listed: tuple[str, ...]
+    other_form: int
 
     @property
     def annotated(self) -> np.ndarray:
@@ -193,6 +195,10 @@ class _Names:
                 return row
         return -1
 
+    def is_written_as(self, name: str, row: int) -> bool:
+        """Return whether a name means the sample of a row letter by letter."""
+        return name.removeprefix("./") == (self.prefix or "") + self.ids[row]
+
     def prefix_of(self, name: str) -> str | None:
         """Return what stands before the longest sample id, of whole folders and a name, that a name ends in."""
         name = name.removeprefix("./")
@@ -228,6 +234,7 @@ def _gathered(entries: Iterable[Entry], names: _Names, labels: np.ndarray, sourc
     masks: list[str] = []
     ignored: dict[int, str] = {}
     strangers: dict[str, None] = {}
+    other_form: set[int] = set()
     count, last = 0, ""
     for entry in entries:
         row = names.row(entry.name)
@@ -237,6 +244,8 @@ def _gathered(entries: Iterable[Entry], names: _Names, labels: np.ndarray, sourc
             if len(strangers) < LISTED:
                 strangers[last] = None
             continue
+        if not names.is_written_as(entry.name, row):
+            other_form.add(row)
         if entry.box is not None:
             box_rows.append(row)
             edges.extend(entry.box)
@@ -265,6 +274,7 @@ def _gathered(entries: Iterable[Entry], names: _Names, labels: np.ndarray, sourc
         prefix=names.prefix or "",
         strangers=count,
         strangers_listed=tuple(strangers),
+        other_form=len(other_form),
     )
 
 

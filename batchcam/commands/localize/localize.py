@@ -167,6 +167,8 @@ def _beyond(run: Run, annotations: Annotations) -> np.ndarray:
 
 def _notes(run: Run, annotations: Annotations, judged: Judged) -> Iterator[str]:
     yield from run_notes(run, control="weights are random, so the maps should find nothing")
+    if annotations.other_form:
+        yield f"{annotations.other_form} samples are annotated under names in another Unicode form than their ids"
     if judged.error:
         first = min(judged.error)
         yield f"masks of {len(judged.error)} samples can't be read, first: {judged.error[first]}"

@@ -293,11 +293,11 @@ def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str,
     if config.val:
         other = _source(config, config.val)
         samples = SampleDataset(other, preprocessing, preprocessing.image_size)
-        known, remarks = match_classes(other, names, config.label_kind)
-        _tell(config, (*remarks, *other.notes))
-        if (known < 0).all():
+        known = match_classes(other, names, config.label_kind)
+        _tell(config, (*known.remarks, *other.notes))
+        if (known.indices < 0).all():
             raise DatasetError(f"{config.val}: no sample has a label; validation needs labels")
-        validation = _Samples(samples, known, np.arange(len(other)))
+        validation = _Samples(samples, known.indices, np.arange(len(other)))
         return names, _Samples(dataset, labels, everything), validation
     learn, hold = split_by_class(labels, config.val_fraction, config.seed)
     validation_part = _Samples(dataset, labels, hold) if len(hold) else None

@@ -391,7 +391,7 @@ def test_dry_run_writes_nothing(checkpoint, images, tmp_path, capsys):
     summary = explain(config(checkpoint, images, tmp_path / "run", dry_run=True, quiet=False))
     assert not (tmp_path / "run").exists()
     assert summary.samples == 0
-    assert f"{SAMPLES} samples in 5 shards, 5 to do" in capsys.readouterr().err
+    assert f"{SAMPLES} samples in 5 shards of {SHARD_SIZE}, 5 to do" in capsys.readouterr().err
 
 
 def test_bad_image_is_a_row_with_a_status_and_leaves_the_others_bit_identical(reference, checkpoint, images, tmp_path):

@@ -320,6 +320,16 @@ def test_names_mean_samples_in_every_unicode_form(tmp_path: Path, ids: str, writ
     samples = [unicodedata.normalize(ids, name) for name in ("Bär/ä.png", "Bär/o.png")]
     name = unicodedata.normalize(written, "Bär/ä.png")
     (tmp_path / "boxes.csv").write_text(f"id,x0,y0,x1,y1\nimages/{name},1,2,3,4\n")
-    assert read_annotations(tmp_path / "boxes.csv", samples).annotated.tolist() == [True, False]
     write_mask(tmp_path / "masks" / name, np.ones((2, 2), np.uint8))
-    assert read_annotations(tmp_path / "masks", samples).annotated.tolist() == [True, False]
+    (tmp_path / "yolo/labels").mkdir(parents=True)
+    (tmp_path / "yolo/images").mkdir()
+    (tmp_path / "yolo/labels" / name).parent.mkdir()
+    (tmp_path / "yolo/labels" / name).with_suffix(".txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    for source in ("boxes.csv", "masks", "yolo"):
+        found = read_annotations(tmp_path / source, samples)
+        assert (found.annotated.tolist(), found.other_form) == ([True, False], 1), source
+
+
+def test_names_in_the_form_of_the_ids_are_not_counted_as_others(tmp_path: Path) -> None:
+    found = read_text(tmp_path, 'id,x0,y0,x1,y1\n"./images/bee/ä,b.png",1,2,3,4\n')
+    assert (found.annotated.tolist(), found.other_form) == ([False, False, False, True], 0)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -411,6 +412,15 @@ def test_what_does_not_fit_the_run_is_noted(tmp_path: Path) -> None:
         "8 boxes reach beyond their images: do the annotations belong to them?",
         "1 samples have another class index in the annotations than in the run",
     )
+
+
+def test_names_in_another_unicode_form_than_the_ids_are_counted(tmp_path: Path) -> None:
+    ids = [f"Bär/{number}.png" for number in range(COUNT)]
+    run, _, _ = write_run(tmp_path, ids)
+    written = [*(unicodedata.normalize("NFD", each) for each in ids[:5]), *ids[5:]]
+    told = "5 samples are annotated under names in another Unicode form than their ids"
+    assert told in of(run, write_boxes(tmp_path, written, random_boxes(COUNT))).notes
+    assert of(run, write_boxes(tmp_path, ids, random_boxes(COUNT))).notes == ()
 
 
 @pytest.mark.parametrize("factor", [10, 1000])
