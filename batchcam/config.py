@@ -150,6 +150,11 @@ def argument(metavar: str | None = None) -> Any:
     return required("", metavar=metavar, is_argument=True)
 
 
+def passed_on(metavar: str) -> Any:
+    """Return a field, a tuple of texts, for all words after the arguments: another command's options, untouched."""
+    return field("", default=(), metavar=metavar, is_argument=True)
+
+
 def like(kind: type, name: str) -> Any:
     """Return a field that is asked for as the one of this name in `kind`."""
     model = next(field for field, _ in members(kind) if field.name == name)

@@ -94,7 +94,9 @@ class Command:
         }
         lines = "\n".join(f"  {code:<3} {meaning}" for code, meaning in meanings.items())
         epilog = f"\b\nExample:\n  batchcam {self.name} {self.example}\n\n\b\nExit codes:\n{lines}"
-        command = click.Command(self.name, CONTEXT, self.run, own, self.help, epilog)
+        passes_on = any(p.nargs == -1 and isinstance(p, click.Argument) for p in own)
+        context = {**CONTEXT, "allow_interspersed_args": not passes_on}
+        command = click.Command(self.name, context, self.run, own, self.help, epilog)
         for add in PROCESS_OPTIONS:
             add(command)
         return command

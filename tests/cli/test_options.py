@@ -14,7 +14,7 @@ import pytest
 from batchcam.cli import cli
 from batchcam.cli.commands import COMMANDS, Command
 from batchcam.cli.options import build
-from batchcam.config import Config, Option, Part
+from batchcam.config import Config, Option, Part, argument, field, passed_on
 from batchcam.errors import ConfigError
 
 LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
@@ -100,7 +100,7 @@ def least(command: Command, name: str = "") -> dict[str, str]:
 
 
 def line(command: Command, options: dict[str, str]) -> list[str]:
-    return [*LEAST[command.name][0], *(word for key, value in options.items() for word in (f"--{key}", value))]
+    return [*(word for key, value in options.items() for word in (f"--{key}", value)), *LEAST[command.name][0]]
 
 
 def without(command: Command, name: str) -> Config:
@@ -123,7 +123,7 @@ def test_every_field_of_a_config_has_one_option_or_argument_and_every_one_of_the
     ]
     for place in range(len(LEAST[command.name][0])):
         words = line(command, LEAST[command.name][1])
-        words[place] = "other"
+        words[place - len(LEAST[command.name][0])] = "other"
         set_by.append(differing(before, asked(command, words)))
     assert all(len(places) == 1 for places in set_by)
     places = [place for places in set_by for place in places]
@@ -207,3 +207,31 @@ def test_the_help_has_the_choices_from_the_config_and_each_option_and_its_defaul
 def test_the_function_of_a_command_and_of_its_text_are_where_the_table_says(command: Command) -> None:
     assert callable(command.function)
     assert callable(command.to_text)
+
+
+class PassingConfig(Config):
+    """What a command is asked that passes words on."""
+
+    run: str = argument()
+    rest: tuple[str, ...] = passed_on("[option of another]...")
+    keep: str | None = field("A number of runs.")
+
+
+@pytest.mark.parametrize(
+    ("words", "keep", "rest"),
+    [
+        (["run"], None, ()),
+        (["--keep", "3", "run"], "3", ()),
+        (["run", "--keep", "3", "-q", "--json", "-h", "--", "--no-such", "x y"], None,
+         ("--keep", "3", "-q", "--json", "-h", "--", "--no-such", "x y")),
+        (["--keep=3", "--", "run", "--keep", "4"], "3", ("--keep", "4")),
+    ],
+)  # fmt: skip
+def test_words_after_the_arguments_of_a_command_that_passes_them_on_stay_as_they_are(
+    words: list[str], keep: str | None, rest: tuple[str, ...]
+) -> None:
+    command = Command("pass", PassingConfig, "run", "Pass words on.").to_click()
+    context = command.make_context("pass", words)
+    config = build(PassingConfig, context.params)
+    assert (config.run, config.keep, config.rest) == ("run", keep, rest)
+    assert command.get_usage(context) == "Usage: pass [OPTIONS] RUN [option of another]..."
