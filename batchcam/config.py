@@ -44,6 +44,9 @@ LARGEST_SEED: Final = 2**32 - 1  # of those that NumPy and torch take
 MOST_OPTION_BYTES: Final = 2**24
 """Largest file of options or class names: a hundred for each of a hundred thousand classes, and more."""
 
+MIN_COMPARED: Final = 95.0
+"""Per cent of an old run's samples below which what is compared says little of the runs."""
+
 LONGEST_S: Final = 1e9
 """Thirty years; Python's timers refuse three hundred."""
 
@@ -436,6 +439,30 @@ class Compute(Part):
     precision: str | None = field("Of the network's arithmetic; CAMs are float32.  [default: fp32]", choices=PRECISIONS)
 
 
+PERCENT: Final[dict[str, Any]] = {"low": 0, "high": 100, "metavar": "P"}
+SIMILARITY: Final[dict[str, Any]] = {"low": -1, "high": 1, "metavar": "S"}
+
+
+class Gates(Part):
+    """How far a run may be from an older one."""
+
+    _: dataclasses.KW_ONLY
+    max_flips: float | None = field("Gate: percent of compared samples whose prediction changed.", **PERCENT)
+    max_accuracy_drop: float | None = field("Gate: percentage points, on samples labelled in both.", **PERCENT)
+    min_cam_similarity: float | None = field("Gate: mean similarity (rank correlation) of the CAMs.", **SIMILARITY)
+    min_class_similarity: float | None = field("Gate: the same of each class with ten pairs of CAMs.", **SIMILARITY)
+    min_compared: float | None = field(
+        f"Gate: percent of OLD compared.  [default: {MIN_COMPARED:g} with a gate; 0: off]", **PERCENT
+    )
+    shared_classes: bool = field("Compare the classes that both runs name, and leave out the others.", default=False)
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """The limits by name, None where none was asked for."""
+        names = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity")
+        return {name: getattr(self, name) for name in names}
+
+
 def keywords(config: Callable[P, Built], command: Callable[[Built], Summary]) -> Callable[P, Summary]:
     """Return a command as the package's function of its name, which takes its config's fields."""
 
@@ -459,6 +486,16 @@ def require_outside(out: Path, run: Path) -> None:
     """
     if out.resolve().is_relative_to(run.resolve()):
         raise ConfigError(f"--out {out}: lies in the run, which never changes; choose another place")
+
+
+def require_link(path: Path) -> None:
+    """Refuse what is in the way of a link that is going to be moved.
+
+    Raises:
+        ConfigError: something lies at `path` that is no link.
+    """
+    if os.path.lexists(path) and not path.is_symlink():
+        raise ConfigError(f"{path}: is in the way; it has to be a link, or nothing")
 
 
 def read_option_file(path: Path, option: str) -> str:
