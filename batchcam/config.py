@@ -457,6 +457,15 @@ class Gates(Part):
     shared_classes: bool = field("Compare the classes that both runs name, and leave out the others.", default=False)
 
     @property
+    def words(self) -> list[str]:
+        """The options of `batchcam compare` that ask for the same."""
+        named = {name: f"{value:.15g}" for name, value in self.limits.items() if value is not None}
+        if self.min_compared is not None:
+            named["min_compared"] = f"{self.min_compared:.15g}"
+        words = [word for name, value in named.items() for word in (f"--{name.replace('_', '-')}", value)]
+        return [*words, "--shared-classes"] if self.shared_classes else words
+
+    @property
     def limits(self) -> dict[str, float | None]:
         """The limits by name, None where none was asked for."""
         names = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity")
@@ -486,6 +495,21 @@ def require_outside(out: Path, run: Path) -> None:
     """
     if out.resolve().is_relative_to(run.resolve()):
         raise ConfigError(f"--out {out}: lies in the run, which never changes; choose another place")
+
+
+PROMOTED: Final = "promoted"
+"""The link to the promoted version of a model, beside the versions."""
+
+
+def require_version(version: Path) -> None:
+    """Refuse what can't be a version of a model beside the link to the promoted one.
+
+    Raises:
+        ConfigError: it is the link itself, or something else lies where the link is to be.
+    """
+    if version.name == PROMOTED:
+        raise ConfigError(f"{version}: is the link to the promoted version; name a new one")
+    require_link(version.parent / PROMOTED)
 
 
 def require_link(path: Path) -> None:
