@@ -31,6 +31,9 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
     "faithfulness": (["run"], {"checkpoint": "a.pth", "data": "data"}),
     "export": (["run"], {"to": "virelay", "out": "exported"}),
     "compare": (["old", "new"], {}),
+    "nightly": (["a.pth", "data", "runs", "--device"], {}),
+    "retrain": (["data", "test", "models/new", "--epochs"], {}),
+    "promote": (["a.pth", "test", "models/new", "--device"], {}),
     "jobs": (["folder"], {}),
 }
 """Arguments of each command, and options that it can't do without, or others can't."""
@@ -109,7 +112,7 @@ def without(command: Command, name: str) -> Config:
 
 def with_option(command: Command, name: str, option: click.Option) -> Config:
     value = [] if option.is_flag else written(option).split(" ")
-    return asked(command, [*line(command, least(command, name)), f"--{name}", *value])
+    return asked(command, [f"--{name}", *value, *line(command, least(command, name))])
 
 
 EVERY = [pytest.param(c, name, o, id=f"{c.name} --{name}") for c in COMMANDS for name, o in own(c).items()]
@@ -147,7 +150,7 @@ def test_a_file_says_what_the_option_says(command: Command, name: str, option: c
     if option.nargs > 1:
         value = repr(written(option).split(" "))
     (tmp_path / "a.toml").write_text(f"[{command.name}]\n{name} = {value}\n")
-    words = [*line(command, least(command, name)), "--config", str(tmp_path / "a.toml")]
+    words = ["--config", str(tmp_path / "a.toml"), *line(command, least(command, name))]
     assert asked(command, words) == with_option(command, name, option)
 
 

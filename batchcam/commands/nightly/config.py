@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 from batchcam.config import LARGEST_COUNT, AnyPath, Config, Given, argument, field, passed_on, require_link
-from batchcam.errors import ConfigError
 
 LATEST: Final = "latest"
 """The link to the newest run that was verified."""
@@ -37,6 +36,4 @@ class NightlyConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.sign is not None and not self.sign.is_file():
-            raise ConfigError(f"--sign {self.sign}: not a key's file")
         require_link(self.runs / LATEST)

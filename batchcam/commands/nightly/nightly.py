@@ -17,7 +17,7 @@ from batchcam.commands.nightly.config import LATEST, NightlyConfig
 from batchcam.commands.nightly.log import Log
 from batchcam.commands.nightly.retention import dated_runs, finish_removals, kept_names, remove, size_of, surplus
 from batchcam.commands.nightly.signing import sign, signature_file
-from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, BatchcamError, one_line
+from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, BatchcamError, ConfigError, one_line
 from batchcam.job.lock import locked
 from batchcam.job.steps import Steps
 from batchcam.store import landing
@@ -72,9 +72,12 @@ def nightly(config: NightlyConfig) -> NightSummary:
     Only a run that was verified, and of which most images could be read, moves `latest` and counts for `keep`.
 
     Raises:
+        ConfigError: --sign names no file.
         StoppedEarlyError: another night is at work.
         BatchcamError: there is no place to work in, or what is to be kept can't be told.
     """
+    if config.sign is not None and not config.sign.is_file():
+        raise ConfigError(f"--sign {config.sign}: not a key's file")
     landing.make_folder(config.runs)
     with locked(config.runs) as lock, Steps(config.quiet, lock) as steps:
         kept_names(config.runs)  # before a night's work, not after it
@@ -109,7 +112,7 @@ class _Night:
         except _EndedError as end:
             return end.code
         except BatchcamError as error:
-            self.mails.append(f"batchcam nightly: {self.today}: {error}\n")
+            self.mails.append(f"batchcam nightly: {error}")
             return error.exit_code
         return EXIT_FINDINGS if self._findings else EXIT_DONE
 
@@ -128,11 +131,11 @@ class _Night:
                 stderr=subprocess.STDOUT, timeout=ON_END_TIMEOUT_S, errors="replace",
             )  # fmt: skip
         except (OSError, subprocess.SubprocessError) as error:
-            self.mails.append(f"batchcam nightly: {one_line(error)}\n")
+            self.mails.append(f"batchcam nightly: {one_line(error)}")
             return
         if done.returncode:
             said = one_line(done.stdout)
-            self.mails.append(f"batchcam nightly: --on-end ended with exit code {done.returncode}: {said}\n")
+            self.mails.append(f"batchcam nightly: --on-end ended with exit code {done.returncode}: {said}")
 
     def _is_finished(self) -> bool:
         """Return whether this day's run is finished already.
@@ -260,7 +263,7 @@ class _Night:
         try:
             remove(run)
         except BatchcamError as error:
-            self.mails.append(f"batchcam nightly: {error}\n")
+            self.mails.append(f"batchcam nightly: {error}")
             return
         self.removed.append(run.name)
         if log:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from batchcam.config import AnyPath, Config, Gates, Given, argument, passed_on, require_version
-from batchcam.errors import ConfigError
 
 
 class PromoteConfig(Gates, Config):
@@ -19,5 +18,3 @@ class PromoteConfig(Gates, Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_version(self.version_folder)
-        if not self.checkpoint.is_file():
-            raise ConfigError(f"{self.checkpoint}: no such file")

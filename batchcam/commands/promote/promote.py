@@ -6,7 +6,7 @@ from pathlib import Path
 
 from batchcam.commands.promote.config import PromoteConfig
 from batchcam.commands.promote.decision import Candidate, DecisionSummary, decide
-from batchcam.errors import BatchcamError
+from batchcam.errors import BatchcamError, ConfigError
 from batchcam.job.steps import Steps
 from batchcam.store import landing
 
@@ -16,8 +16,11 @@ def promote(config: PromoteConfig) -> DecisionSummary:
 
     Raises:
         StoppedEarlyError: another one is at work beside the version.
-        BatchcamError: VERSION holds another checkpoint, or can't be written to.
+        ConfigError: there is no such checkpoint.
+        BatchcamError: VERSION holds another one, or can't be written to.
     """
+    if not config.checkpoint.is_file():
+        raise ConfigError(f"{config.checkpoint}: no such file")
 
     def work(steps: Steps) -> bool:
         candidate = Candidate(config.version_folder, config.test, config, steps)
