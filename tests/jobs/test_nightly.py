@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import shutil
@@ -142,14 +143,28 @@ def test_crontab_line_for_retraining_names_a_version_by_its_day(fake, tmp_path):
     assert not re.search(r"(?<!\\)%", line)
     line = line.replace(r"\%", "%").replace("/home/you", str(tmp_path))  # as cron does; as its reader does
     assert run_as_cron(variables, line, tmp_path) == (0, "", "")
-    assert latest(tmp_path / "models", "promoted") == NIGHT
+    assert latest(tmp_path / "models", "promoted") == datetime.date.today().isoformat()
+
+
+# as timeout(1) does once the time is over: to the process, then to its group, of which that is one
+TIMEOUT = """#!/bin/sh
+shift
+"$@" &
+until [ -n "$(find "$RUNS" -name run.json)" ]; do sleep 0.05; done
+kill $! && kill $!
+wait $!
+exit 124
+"""
 
 
 def test_a_night_that_is_too_short_stops_early_and_says_so(fake, runs, tmp_path):
     variables, line = crontab(PATH=f"{fake.folder}:/usr/bin:/bin", JOBS=JOBS, RUNS=runs)
     fake.hang("explain")
-    code, stdout, stderr = run_as_cron(variables, line.replace("timeout 5h", "timeout 1"), tmp_path)
-    assert (code, stdout) == (124, "")  # timeout's own
+    runs.mkdir()
+    (fake.folder / "timeout").write_text(TIMEOUT)
+    (fake.folder / "timeout").chmod(0o755)
+    code, stdout, stderr = run_as_cron(variables, line, tmp_path)
+    assert (code, stdout) == (124, "")
     assert "stopped early at explain (exit code 75)" in stderr
 
 

@@ -12,6 +12,9 @@ from batchcam.job.console import counted, readable_size
 
 AGAIN: Final = "start the same command again today"
 
+KILLED: Final = 137
+"""The exit code, as the shell has it, of what SIGKILL ended: the kernel, where memory is short, or a scheduler."""
+
 ADVICE: Final = {
     ("explain", EXIT_STOPPED_EARLY): "nothing is lost. The next start goes on from the finished shards.",
     ("verify", EXIT_FINDINGS): f"do not use the run. Remove the files that are named and {AGAIN}.",
@@ -26,6 +29,8 @@ ADVICE: Final = {
 
 def advice(step: str, code: int) -> str:
     """Return what to do when a step ended with a code."""
+    if code == KILLED:
+        return f"it was killed, maybe for want of memory: mend that, and {AGAIN}; finished shards stay."
     return ADVICE.get((step, code), ADVICE[step])
 
 

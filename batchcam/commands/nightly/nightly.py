@@ -200,7 +200,7 @@ class _Night:
             if self.config.sign:
                 self._sign(run, self.config.sign, log)
             landing.point(self.runs / LATEST, run.name)
-            code = self._step(log, "report", str(run), "--out", str(_report_of(run)))
+            code = self._report(run, log)
             if code not in (EXIT_DONE, EXIT_FINDINGS):
                 self._fail("report", code, run, log)
             if findings:
@@ -227,6 +227,17 @@ class _Night:
             old = self._make_room(old, words, log, at_least=1)
             if len(old) == before:
                 break
+            code = self._step(log, *words)
+        return code
+
+    def _report(self, run: Path, log: Log) -> int:
+        """Write the report, and where the disk is full remove what would go after this night anyway."""
+        words = ("report", str(run), "--out", str(_report_of(run)))
+        code = self._step(log, *words)
+        for old in surplus(run, self.config.keep) if self.config.keep else []:
+            if not self._disk_is_full(code, log):
+                break
+            self._remove(old, log)
             code = self._step(log, *words)
         return code
 
