@@ -15,7 +15,6 @@ import pytest
 from batchcam.errors import BatchcamError
 from batchcam.job import steps
 from batchcam.job.steps import Steps
-from batchcam.version import version
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def test_a_step_is_a_command_of_this_batchcam_whatever_lies_in_the_folder(
     with Steps(quiet=False) as running, (tmp_path / "out").open("wb") as output:
         assert running.run("--version", output=output) == 0
         assert running.run("no-such-command", output=output) == 2
-    assert version() in (tmp_path / "out").read_text()
+    assert "batchcam, version " in (tmp_path / "out").read_text()
 
 
 @pytest.mark.parametrize(("program", "code"), [("exit(3)", 3), ("import os; os.kill(os.getpid(), 9)", 137)])

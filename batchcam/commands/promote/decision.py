@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import PROMOTED, Gates
+from batchcam.config import PROMOTED, Classifier, Gates, Option, flag_of, members
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, RunError
 from batchcam.job.lock import locked
 from batchcam.job.steps import Steps
@@ -81,8 +82,8 @@ class Candidate:
         run = self.version / "run"
         if self.step("explain", str(checkpoint), self.test, "--out", str(run), *options):
             self.findings = True
-        proof = ("--recompute", str(RECOMPUTED), "--checkpoint", str(checkpoint), "--data", self.test)
-        if self.step("verify", str(run), *proof):
+        again = ("--checkpoint", str(checkpoint), "--data", self.test, *_of_the_network(options))
+        if self.step("verify", str(run), "--recompute", str(RECOMPUTED), *again):
             raise NotPromotedError("refused: the record of its explanation is not true, see above", EXIT_FINDINGS)
         if not holds_images(run):
             raise NotPromotedError("refused: most images of TEST could not be read", EXIT_FINDINGS)
@@ -127,6 +128,16 @@ def decide(version: Path, quiet: bool, work: Callable[[Steps], bool]) -> Decisio
     if findings:
         return summary("promoted, with findings: some images could not be read, see above", EXIT_FINDINGS)
     return summary("promoted", EXIT_DONE)
+
+
+def _of_the_network(words: Sequence[str]) -> list[str]:
+    """Return those options of `batchcam explain` that say how to build and run the network, which verify takes too."""
+    flags = {flag_of(field) for field, _ in members(Classifier) if Option in field.metadata} | {"--device"}
+    found: list[str] = []
+    for word, following in itertools.pairwise((*words, "")):
+        if word.partition("=")[0] in flags:
+            found += [word] if "=" in word else [word, following]
+    return found
 
 
 def _require_done(step: str, code: int) -> int:

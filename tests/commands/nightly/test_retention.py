@@ -122,8 +122,8 @@ def test_a_list_of_runs_to_keep_that_names_none_is_refused_before_the_night(
 
 
 def test_a_run_of_another_user_stays_whole_and_is_told(fake: Fake, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    access = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "shards" and access(path, mode))
+    access, theirs = os.access, runs / OLD[0] / "shards"
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != theirs and access(path, mode))
     code, _, stderr = night(fake, runs, "--keep", "1")
     assert code == 0
     assert there(runs) == {OLD[0], NIGHT}

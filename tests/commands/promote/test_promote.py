@@ -24,12 +24,14 @@ def best(tmp_path: Path) -> Path:
 
 def test_a_checkpoint_is_copied_explained_proven_and_promoted(fake: Fake, tmp_path: Path, best: Path) -> None:
     models = tmp_path / "models"
-    code, _, stderr = fake.run("promote", best, "test", models / "first", "--arch", "resnet50")
+    of_network = ["--arch", "resnet50", "--class-names=names.txt", "--device", "cpu"]
+    options = [*of_network[:2], "--shard-size", "9", *of_network[2:], "-b", "8"]
+    code, _, stderr = fake.run("promote", best, "test", models / "first", *options)
     assert (code, stderr) == (0, f"batchcam: {models}/first: promoted; promoted: first\n")
     copy, run = f"{models}/first/model.safetensors", f"{models}/first/run"
     assert fake.calls() == [
-        ["explain", copy, "test", "--out", run, "--arch", "resnet50"],
-        ["verify", run, "--recompute", "16", "--checkpoint", copy, "--data", "test"],
+        ["explain", copy, "test", "--out", run, *options],
+        ["verify", run, "--recompute", "16", "--checkpoint", copy, "--data", "test", *of_network],
     ]
     assert Path(copy).read_bytes() == b"weights"
     assert latest(models, "promoted") == "first"
