@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -15,9 +14,10 @@ from typing import Final
 from batchcam.commands.nightly import mails
 from batchcam.commands.nightly.config import LATEST, NightlyConfig
 from batchcam.commands.nightly.log import Log
+from batchcam.commands.nightly.on_end import outcome, tell
 from batchcam.commands.nightly.retention import dated_runs, finish_removals, kept_names, remove, size_of, surplus
 from batchcam.commands.nightly.signing import sign, signature_file
-from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, BatchcamError, ConfigError, one_line
+from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, BatchcamError, ConfigError
 from batchcam.job.lock import locked
 from batchcam.job.steps import Steps
 from batchcam.store import landing
@@ -25,10 +25,6 @@ from batchcam.store.manifest import holds_images
 from batchcam.store.plan import read_plan
 from batchcam.store.schema import MANIFEST_FILE
 
-OUTCOMES: Final = {EXIT_DONE: "done", EXIT_FINDINGS: "findings", EXIT_STOPPED_EARLY: "stopped"}
-"""What --on-end is told; every other end is "failed"."""
-
-ON_END_TIMEOUT_S: Final = 300
 LEAST_SHARE: Final = 0.2
 """Of the bytes that explain announces, for which nothing counts as compressed, those that a run takes at least."""
 
@@ -83,10 +79,9 @@ def nightly(config: NightlyConfig) -> NightSummary:
         kept_names(config.runs)  # before a night's work, not after it
         night = _Night(config, steps)
         code = night.ended()
-        if config.on_end:
-            night.tell_end(config.on_end, code)
-    outcome = OUTCOMES.get(code, "failed")
-    return NightSummary(str(night.today), outcome, night.latest(), night.removed, night.mails, code)
+        if config.on_end and (trouble := tell(config.on_end, night.today, code)):
+            night.mails.append(f"batchcam nightly: {trouble}")
+    return NightSummary(str(night.today), outcome(code), night.latest(), night.removed, night.mails, code)
 
 
 class _Night:
@@ -120,22 +115,6 @@ class _Night:
         """Return the name of the run that `latest` points to."""
         link = self.runs / LATEST
         return os.readlink(link) if link.is_symlink() else None
-
-    def tell_end(self, command: str, code: int) -> None:
-        """Run a command of the user's that is told how the night ended."""
-        told = {"NIGHT_OUTCOME": OUTCOMES.get(code, "failed"), "NIGHT_EXIT_CODE": str(code)}
-        environment = {**os.environ, **told, "NIGHT_RUN": str(self.today)}
-        try:
-            done = subprocess.run(
-                ["sh", "-c", command], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, timeout=ON_END_TIMEOUT_S, errors="replace",
-            )  # fmt: skip
-        except (OSError, subprocess.SubprocessError) as error:
-            self.mails.append(f"batchcam nightly: {one_line(error)}")
-            return
-        if done.returncode:
-            said = one_line(done.stdout)
-            self.mails.append(f"batchcam nightly: --on-end ended with exit code {done.returncode}: {said}")
 
     def _is_finished(self) -> bool:
         """Return whether this day's run is finished already.
