@@ -44,7 +44,7 @@ def locked(folder: Path) -> Iterator[tuple[int, ...]]:
         BatchcamError: the folder can't be written to, or the lock not be had.
     """
     if not os.access(folder, os.W_OK | os.X_OK):
-        owner = _owner(folder)
+        owner = owner_of(folder)
         advice = f"to share it with a group, {owner} runs: chmod g+rwxs {folder}"
         raise BatchcamError(f"{folder}: is {owner}'s, and {user_name()} may not write there; {advice}")
     with _rights_of_group(folder), contextlib.ExitStack() as held:
@@ -198,7 +198,8 @@ def _cannot_lock(file: Path, error: OSError) -> BatchcamError:
     )
 
 
-def _owner(path: Path) -> str:
+def owner_of(path: Path) -> str:
+    """Return whose a file or folder is, for people."""
     try:
         return path.owner()
     except (KeyError, OSError):

@@ -168,6 +168,15 @@ def test_a_night_that_is_too_short_stops_early_and_says_so(fake, runs, tmp_path)
     assert "stopped early at explain (exit code 75)" in stderr
 
 
+def test_a_mail_is_a_letter_and_no_log(runs, tmp_path):
+    words = [sys.executable, "-m", "batchcam", "nightly", tmp_path / "none.pth", tmp_path, runs]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    head, _, to_do = done.stderr.splitlines()[:3]
+    assert done.returncode == 1
+    assert head.startswith(f"batchcam nightly: {runs}/")
+    assert to_do.startswith("What to do: ")
+
+
 @pytest.fixture
 def real(tmp_path) -> dict[str, str]:
     """Variables of a crontab for the real batchcam, on nine images."""

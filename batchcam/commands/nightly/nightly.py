@@ -18,7 +18,7 @@ from batchcam.commands.nightly.on_end import outcome, tell
 from batchcam.commands.nightly.retention import dated_runs, finish_removals, kept_names, remove, size_of, surplus
 from batchcam.commands.nightly.signing import sign, signature_file
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, BatchcamError, ConfigError
-from batchcam.job.lock import locked
+from batchcam.job.lock import locked, owner_of
 from batchcam.job.steps import Steps
 from batchcam.store import landing
 from batchcam.store.manifest import holds_images
@@ -152,7 +152,7 @@ class _Night:
             if code or not os.access(run, os.W_OK):
                 advice = f"nothing, if model, data or options have changed. Goes on with {self.today}."
                 if not code:
-                    advice = f"the run is {run.owner()}'s, who can finish it. Goes on with {self.today}."
+                    advice = f"the run is {owner_of(run)}'s, who can finish it. Goes on with {self.today}."
                 self._mail("interrupted, and can't be finished now", advice, run, log)
                 return
         self._make(run)
