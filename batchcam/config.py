@@ -44,6 +44,9 @@ LARGEST_SEED: Final = 2**32 - 1  # of those that NumPy and torch take
 MOST_OPTION_BYTES: Final = 2**24
 """Largest file of options or class names: a hundred for each of a hundred thousand classes, and more."""
 
+MIN_COMPARED: Final = 95.0
+"""Per cent of an old run's samples below which what is compared says little of the runs."""
+
 LONGEST_S: Final = 1e9
 """Thirty years; Python's timers refuse three hundred."""
 
@@ -148,6 +151,11 @@ def required(help: str, *flags: str, **settings: Any) -> Any:
 def argument(metavar: str | None = None) -> Any:
     """Return a field without a default that the command line asks for by its place."""
     return required("", metavar=metavar, is_argument=True)
+
+
+def passed_on(metavar: str) -> Any:
+    """Return a field, a tuple of texts, for all words after the arguments: another command's options, untouched."""
+    return field("", default=(), metavar=metavar, is_argument=True)
 
 
 def like(kind: type, name: str) -> Any:
@@ -431,6 +439,39 @@ class Compute(Part):
     precision: str | None = field("Of the network's arithmetic; CAMs are float32.  [default: fp32]", choices=PRECISIONS)
 
 
+PERCENT: Final[dict[str, Any]] = {"low": 0, "high": 100, "metavar": "P"}
+SIMILARITY: Final[dict[str, Any]] = {"low": -1, "high": 1, "metavar": "S"}
+
+
+class Gates(Part):
+    """How far a run may be from an older one."""
+
+    _: dataclasses.KW_ONLY
+    max_flips: float | None = field("Gate: percent of compared samples whose prediction changed.", **PERCENT)
+    max_accuracy_drop: float | None = field("Gate: percentage points, on samples labelled in both.", **PERCENT)
+    min_cam_similarity: float | None = field("Gate: mean similarity (rank correlation) of the CAMs.", **SIMILARITY)
+    min_class_similarity: float | None = field("Gate: the same of each class with ten pairs of CAMs.", **SIMILARITY)
+    min_compared: float | None = field(
+        f"Gate: percent of OLD compared.  [default: {MIN_COMPARED:g} with a gate; 0: off]", **PERCENT
+    )
+    shared_classes: bool = field("Compare the classes that both runs name, and leave out the others.", default=False)
+
+    @property
+    def words(self) -> list[str]:
+        """The options of `batchcam compare` that ask for the same."""
+        named = {name: f"{value:.15g}" for name, value in self.limits.items() if value is not None}
+        if self.min_compared is not None:
+            named["min_compared"] = f"{self.min_compared:.15g}"
+        words = [word for name, value in named.items() for word in (f"--{name.replace('_', '-')}", value)]
+        return [*words, "--shared-classes"] if self.shared_classes else words
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """The limits by name, None where none was asked for."""
+        names = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity")
+        return {name: getattr(self, name) for name in names}
+
+
 def keywords(config: Callable[P, Built], command: Callable[[Built], Summary]) -> Callable[P, Summary]:
     """Return a command as the package's function of its name, which takes its config's fields."""
 
@@ -454,6 +495,31 @@ def require_outside(out: Path, run: Path) -> None:
     """
     if out.resolve().is_relative_to(run.resolve()):
         raise ConfigError(f"--out {out}: lies in the run, which never changes; choose another place")
+
+
+PROMOTED: Final = "promoted"
+"""The link to the promoted version of a model, beside the versions."""
+
+
+def require_version(version: Path) -> None:
+    """Refuse what can't be a version of a model beside the link to the promoted one.
+
+    Raises:
+        ConfigError: it is the link itself, or something else lies where the link is to be.
+    """
+    if version.name == PROMOTED:
+        raise ConfigError(f"{version}: is the link to the promoted version; name a new one")
+    require_link(version.parent / PROMOTED)
+
+
+def require_link(path: Path) -> None:
+    """Refuse what is in the way of a link that is going to be moved.
+
+    Raises:
+        ConfigError: something lies at `path` that is no link.
+    """
+    if os.path.lexists(path) and not path.is_symlink():
+        raise ConfigError(f"{path}: is in the way; it has to be a link, or nothing")
 
 
 def read_option_file(path: Path, option: str) -> str:

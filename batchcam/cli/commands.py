@@ -24,8 +24,11 @@ from batchcam.commands.faithfulness.config import FaithfulnessConfig
 from batchcam.commands.info.config import InfoConfig
 from batchcam.commands.jobs.config import JobsConfig
 from batchcam.commands.localize.config import LocalizeConfig
+from batchcam.commands.nightly.config import NightlyConfig
+from batchcam.commands.promote.config import PromoteConfig
 from batchcam.commands.render.config import RenderConfig
 from batchcam.commands.report.config import ReportConfig
+from batchcam.commands.retrain.config import RetrainConfig
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.config import Config, RunConfig
@@ -55,6 +58,8 @@ class Command:
         module: where the function is; imported when the command is called.
         text: where NAME_text is.
         takes: the field of the config that the function takes instead of all of it.
+        is_job: whether its steps are commands, to which stdout belongs; it tells only what somebody has to know, on
+            stderr.
     """
 
     name: str
@@ -65,13 +70,15 @@ class Command:
     module: str = "commands.{name}.{name}"
     text: str = "cli.printing"
     takes: str | None = None
+    is_job: bool = False
 
     def run(self, as_json: bool, **values: Any) -> int:
         """Do what the values of the options say, and return the exit code."""
         config = build(self.config, values)
         if isinstance(config, InfoConfig) and config.watch:
             return _watch(config.run, as_json)
-        return _finish(self.function(getattr(config, self.takes) if self.takes else config), self.to_text, as_json)
+        summary = self.function(getattr(config, self.takes) if self.takes else config)
+        return _finish(summary, self.to_text, as_json, self.is_job)
 
     @property
     def function(self) -> Callable[[Any], Any]:
@@ -94,7 +101,9 @@ class Command:
         }
         lines = "\n".join(f"  {code:<3} {meaning}" for code, meaning in meanings.items())
         epilog = f"\b\nExample:\n  batchcam {self.name} {self.example}\n\n\b\nExit codes:\n{lines}"
-        command = click.Command(self.name, CONTEXT, self.run, own, self.help, epilog)
+        passes_on = any(p.nargs == -1 and isinstance(p, click.Argument) for p in own)
+        context = {**CONTEXT, "allow_interspersed_args": not passes_on}
+        command = click.Command(self.name, context, self.run, own, self.help, epilog)
         for add in PROCESS_OPTIONS:
             add(command)
         return command
@@ -143,6 +152,25 @@ COMMANDS = (
     Command("compare", CompareConfig, "runs/monday runs/tuesday --max-accuracy-drop 1 --min-cam-similarity 0.5",
             "Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts.",
             text="commands.compare.text"),
+    Command("nightly", NightlyConfig, "--keep 14 models/promoted/model.pth photos runs --device cpu",
+            "One night of a job that runs every night: explain DATA into RUNS/<today>, verify, let RUNS/latest point "
+            "to the run, report, remove old runs.\n\n"
+            "Silent after a good night; otherwise it tells on stderr, which cron mails, what happened and what to do. "
+            "A run that was interrupted is finished by the next start. A second start on the day of a finished run "
+            "does nothing; one while another is at work ends with 75. LOCKDIR may name a folder for locks, of this "
+            "machine only.",
+            is_job=True),
+    Command("retrain", RetrainConfig, "--max-flips 5 photos/train photos/test models/second --epochs 40",
+            "Train a VERSION of a model on TRAIN, explain TEST, compare with the promoted version, then promote or "
+            "refuse (3).\n\n"
+            "VERSION/model.pth is the checkpoint, VERSION/run its explanation, and the link `promoted` beside VERSION "
+            "points to the promoted one. Without a gate: --max-accuracy-drop 1. The first version is promoted without "
+            "a comparison. Run again to go on, or to try other gates.",
+            is_job=True),
+    Command("promote", PromoteConfig, "--max-flips 5 best.pth photos/test models/second --arch resnet50",
+            "Do what retrain does after training, for CKPT of your own training code: copy it to VERSION, explain "
+            "TEST, compare with the promoted version, then promote or refuse (3).",
+            is_job=True),
     Command("jobs", JobsConfig, "~/jobs",
             "Copy the job scripts for cron, Slurm and several GPUs into DIR, where you can adapt them.",
             findings=False),
@@ -157,10 +185,12 @@ def _load(module: str, name: str) -> Callable[[Any], Any]:
     return function
 
 
-def _finish(summary: Any, text: Callable[[Any], str], as_json: bool) -> int:
+def _finish(summary: Any, text: Callable[[Any], str], as_json: bool, is_job: bool) -> int:
     """Print what a command returned; return the exit code."""
-    code = EXIT_FINDINGS if getattr(summary, "findings", 0) else EXIT_DONE
-    click.echo(text(summary))
+    found = EXIT_FINDINGS if getattr(summary, "findings", 0) else EXIT_DONE
+    code: int = summary.exit_code if is_job else found
+    if (told := text(summary)) or not is_job:
+        click.echo(told, err=is_job)
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(summary), "exit_code": code}, default=str))
     return code

@@ -104,7 +104,9 @@ def _name(field: dataclasses.Field[Any]) -> str:
 def _parameter(field: dataclasses.Field[Any], kind: Any) -> click.Parameter:
     option, flag = option_of(field), flag_of(field)
     if option.is_argument:
-        return click.Argument([field.name], type=_click_type(option, kind), metavar=option.metavar)
+        is_rest = typing.get_origin(kind) is tuple
+        type_ = click.UNPROCESSED if is_rest else _click_type(option, kind)
+        return click.Argument([field.name], not is_rest, type=type_, nargs=-1 if is_rest else 1, metavar=option.metavar)
     settings: dict[str, Any] = {"is_flag": True}
     if kind is not bool:
         settings = {"type": _click_type(option, kind), "metavar": option.metavar, **_count(option, kind)}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from batchcam.commands.info.watch import Watch
     from batchcam.commands.jobs.jobs import JobsSummary
     from batchcam.commands.merge import MergeSummary
+    from batchcam.commands.nightly.nightly import NightSummary
+    from batchcam.commands.promote.decision import DecisionSummary
     from batchcam.commands.render.render import RenderSummary
     from batchcam.commands.report.report import ReportSummary
     from batchcam.commands.train.train import TrainSummary
@@ -181,6 +183,20 @@ def jobs_text(summary: JobsSummary) -> str:
     kept = f"; {counted(len(summary.kept), 'script')} there already" if summary.kept else ""
     step = f"next: each begins with how to use it; {shlex.quote(f'{folder}/nightly.sh')} --help for a run every night"
     return f"{folder}: {copied}{kept}\n{step}"
+
+
+def nightly_text(summary: NightSummary) -> str:
+    """Return what a night has to tell, nothing after a good one."""
+    return "\n".join(summary.mails)
+
+
+def promote_text(summary: DecisionSummary) -> str:
+    """Return what became of a version."""
+    told = f"{summary.version}: {summary.decision}; promoted: {summary.promoted or 'none'}"
+    return f"batchcam: {one_line(told)}"
+
+
+retrain_text = promote_text
 
 
 def watch_text(seen: Watch) -> str:

@@ -85,7 +85,8 @@ def _log(words: list[str]) -> Iterator[None]:
 def _form_of_lines(words: list[str]) -> Form | None:
     if _is_asked("log-json", words):
         return as_json
-    has_times = sys.stderr.isatty() or "JOURNAL_STREAM" in os.environ  # systemd's
+    # systemd's journal has times, and what nightly tells is a mail
+    has_times = sys.stderr.isatty() or "JOURNAL_STREAM" in os.environ or words[:1] == ["nightly"]
     return None if has_times or _is_asked("no-log-times", words) else stamped
 
 

@@ -118,13 +118,14 @@ def whereabouts(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "user": _user(),
+        "user": user_name(),
         "job": job,
         "restarts": int(restarts) if restarts.isdecimal() else 0,
     }
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return whose process this is."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without an entry in passwd

@@ -20,6 +20,7 @@ from batchcam.store.sink import Sink
 Buffer = bytes | bytearray | memoryview
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+MAKE_ROOM = "make room and run the same command again"
 TRIES = 3
 """How often a file is written, when others remove what is under way."""
 
@@ -27,7 +28,7 @@ TRIES = 3
 def write_error(path: Path, error: OSError) -> BatchcamError:
     """Return the error to raise when writing `path` failed: exit code 75 when room will help, 1 otherwise."""
     if error.errno in NO_ROOM:
-        return StorageFullError(f"{path.parent}: {os.strerror(error.errno)}; make room and run the same command again")
+        return StorageFullError(f"{path.parent}: {os.strerror(error.errno)}; {MAKE_ROOM}")
     return BatchcamError(f"{path}: cannot write: {error.strerror or error}")
 
 
@@ -86,6 +87,13 @@ def land_with_digest(path: Path, data: Buffer, replace: bool = False) -> str:
     _land_digest(path, digest)
     land(path, data)
     return _agreed_digest(path, digest)
+
+
+def point(link: Path, target: str) -> None:
+    """Make `link` a symbolic link to `target`; at every moment it is the old one or the new one."""
+    with _partial(link) as partial:
+        os.symlink(target, partial)
+        os.replace(partial, link)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from batchcam.rules import Status, flag_name
 from batchcam.store import landing
 from batchcam.store.document import read_document, seal
 from batchcam.store.form import mismatch
-from batchcam.store.plan import Plan
+from batchcam.store.plan import Plan, read_plan
 from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, TASK_PATTERN
 from batchcam.version import version
 
@@ -116,6 +116,25 @@ def read_manifest(run: Path, plan: Plan) -> Manifest:
     if (manifest.master.file, manifest.master.first, manifest.master.count) != (MASTER_FILE, 0, plan.sample_count):
         raise RunError(f"{path}: tells of another file than {MASTER_FILE} over all samples")
     return manifest
+
+
+def manifest_if_complete(run: Path) -> Manifest | None:
+    """Return the manifest of a run that is complete by its plan, None of any other folder."""
+    try:
+        return read_manifest(run, read_plan(run))
+    except (OSError, RunError):
+        return None
+
+
+def holds_images(run: Path) -> bool:
+    """Return whether a run is complete, and at least half of its images could be read.
+
+    A run of nothing, as when the image server was away, replaces nothing.
+    """
+    if (manifest := manifest_if_complete(run)) is None:
+        return False
+    unreadable: int = manifest.totals["status"][flag_name(Status.UNREADABLE)]
+    return bool(2 * unreadable <= manifest.totals["samples"])
 
 
 def task_file(number: int) -> str:

@@ -84,6 +84,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "verify": run_json("verify", without_digest(run)),
         "localize": run_json("localize", run, *boxes),
         "faithfulness": run_json("faithfulness", run, *again, "--samples", 2, "--steps", 2, "--device", "cpu"),
+        "nightly": run_json("nightly", root / "none.pth", data, root / "nights"),
+        "retrain": run_json("retrain", data, data, root / "models/first", "--arch", "none"),
+        "promote": run_json("promote", root / "boxes.csv", data, root / "models/second"),
         "jobs": run_json("jobs", root / "jobs"),
         "export": run_json("export", run, "--to", "csv", "--out", root / "table"),
     }
@@ -151,6 +154,15 @@ KEYS = {
     """,
     "faithfulness": """
         (error, exit_code)
+    """,
+    "nightly": """
+        (run, outcome, latest, removed, mails, exit_code)
+    """,
+    "retrain": """
+        (version, decision, promoted, exit_code)
+    """,
+    "promote": """
+        (version, decision, promoted, exit_code)
     """,
     "jobs": """
         (folder, copied, kept, exit_code)

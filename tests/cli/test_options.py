@@ -14,7 +14,7 @@ import pytest
 from batchcam.cli import cli
 from batchcam.cli.commands import COMMANDS, Command
 from batchcam.cli.options import build
-from batchcam.config import Config, Option, Part
+from batchcam.config import Config, Option, Part, argument, field, passed_on
 from batchcam.errors import ConfigError
 
 LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
@@ -31,6 +31,9 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
     "faithfulness": (["run"], {"checkpoint": "a.pth", "data": "data"}),
     "export": (["run"], {"to": "virelay", "out": "exported"}),
     "compare": (["old", "new"], {}),
+    "nightly": (["a.pth", "data", "runs", "--device"], {}),
+    "retrain": (["data", "test", "models/new", "--epochs"], {}),
+    "promote": (["a.pth", "test", "models/new", "--device"], {}),
     "jobs": (["folder"], {}),
 }
 """Arguments of each command, and options that it can't do without, or others can't."""
@@ -100,7 +103,7 @@ def least(command: Command, name: str = "") -> dict[str, str]:
 
 
 def line(command: Command, options: dict[str, str]) -> list[str]:
-    return [*LEAST[command.name][0], *(word for key, value in options.items() for word in (f"--{key}", value))]
+    return [*(word for key, value in options.items() for word in (f"--{key}", value)), *LEAST[command.name][0]]
 
 
 def without(command: Command, name: str) -> Config:
@@ -109,7 +112,7 @@ def without(command: Command, name: str) -> Config:
 
 def with_option(command: Command, name: str, option: click.Option) -> Config:
     value = [] if option.is_flag else written(option).split(" ")
-    return asked(command, [*line(command, least(command, name)), f"--{name}", *value])
+    return asked(command, [f"--{name}", *value, *line(command, least(command, name))])
 
 
 EVERY = [pytest.param(c, name, o, id=f"{c.name} --{name}") for c in COMMANDS for name, o in own(c).items()]
@@ -123,7 +126,7 @@ def test_every_field_of_a_config_has_one_option_or_argument_and_every_one_of_the
     ]
     for place in range(len(LEAST[command.name][0])):
         words = line(command, LEAST[command.name][1])
-        words[place] = "other"
+        words[place - len(LEAST[command.name][0])] = "other"
         set_by.append(differing(before, asked(command, words)))
     assert all(len(places) == 1 for places in set_by)
     places = [place for places in set_by for place in places]
@@ -147,7 +150,7 @@ def test_a_file_says_what_the_option_says(command: Command, name: str, option: c
     if option.nargs > 1:
         value = repr(written(option).split(" "))
     (tmp_path / "a.toml").write_text(f"[{command.name}]\n{name} = {value}\n")
-    words = [*line(command, least(command, name)), "--config", str(tmp_path / "a.toml")]
+    words = ["--config", str(tmp_path / "a.toml"), *line(command, least(command, name))]
     assert asked(command, words) == with_option(command, name, option)
 
 
@@ -207,3 +210,31 @@ def test_the_help_has_the_choices_from_the_config_and_each_option_and_its_defaul
 def test_the_function_of_a_command_and_of_its_text_are_where_the_table_says(command: Command) -> None:
     assert callable(command.function)
     assert callable(command.to_text)
+
+
+class PassingConfig(Config):
+    """What a command is asked that passes words on."""
+
+    run: str = argument()
+    rest: tuple[str, ...] = passed_on("[option of another]...")
+    keep: str | None = field("A number of runs.")
+
+
+@pytest.mark.parametrize(
+    ("words", "keep", "rest"),
+    [
+        (["run"], None, ()),
+        (["--keep", "3", "run"], "3", ()),
+        (["run", "--keep", "3", "-q", "--json", "-h", "--", "--no-such", "x y"], None,
+         ("--keep", "3", "-q", "--json", "-h", "--", "--no-such", "x y")),
+        (["--keep=3", "--", "run", "--keep", "4"], "3", ("--keep", "4")),
+    ],
+)  # fmt: skip
+def test_words_after_the_arguments_of_a_command_that_passes_them_on_stay_as_they_are(
+    words: list[str], keep: str | None, rest: tuple[str, ...]
+) -> None:
+    command = Command("pass", PassingConfig, "run", "Pass words on.").to_click()
+    context = command.make_context("pass", words)
+    config = build(PassingConfig, context.params)
+    assert (config.run, config.keep, config.rest) == ("run", keep, rest)
+    assert command.get_usage(context) == "Usage: pass [OPTIONS] RUN [option of another]..."

@@ -135,8 +135,9 @@ def test_python_that_is_not_run_compiles_and_imports_what_batchcam_has(block):
 
 @pytest.fixture
 def desk(tmp_path) -> Path:
-    """A folder with what the pages name: jobs, and a shard that is to be removed."""
+    """A folder with what the pages name: jobs, a checkpoint, and a shard that is to be removed."""
     (tmp_path / "jobs").symlink_to(JOBS)
+    (tmp_path / "model.pth").touch()
     (tmp_path / "runs" / "monday" / "shards").mkdir(parents=True)
     (tmp_path / "runs" / "monday" / "shards" / "shard-00007.h5").touch()
     return tmp_path

@@ -73,7 +73,8 @@ class Ended:
 
 def run_json(*words: object) -> Ended:
     """Run a command line in this process, with --json and --quiet."""
-    return Ended(*run_command(*words, "--json", "--quiet"))
+    command, *rest = words
+    return Ended(*run_command(command, "--json", "--quiet", *rest))
 
 
 def strict_json(text: str | bytes) -> Any:

@@ -364,3 +364,26 @@ def test_make_folder_works_in_a_folder_that_may_not_be_read(tmp_path: Path) -> N
     box.mkdir(mode=0o333)
     landing.make_folder(box / "run")
     assert (box / "run").is_dir()
+
+
+def test_a_link_points_to_something_at_every_moment(tmp_path: Path) -> None:
+    for name in ("one place", "another"):
+        (tmp_path / name).mkdir()
+    link, seen, ended = tmp_path / "latest one", set(), threading.Event()
+    landing.point(link, "another")
+
+    def look() -> None:
+        while not ended.is_set():
+            seen.add(os.readlink(link))
+            assert link.is_dir()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(100):
+        landing.point(link, "one place")
+        landing.point(link, "another")
+    ended.set()
+    looking.join()
+    assert seen <= {"one place", "another"}
+    assert seen
+    assert sorted(os.listdir(tmp_path)) == ["another", "latest one", "one place"]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from batchcam.commands.compare.config import MIN_COMPARED, CompareConfig
+from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.exchanges import Exchange, find_exchanges
 from batchcam.commands.compare.files import MOVERS_FILE, TABLE_FILE, write_files
 from batchcam.commands.compare.gates import Gate, compared_text, judge_evidence, judge_gates
@@ -26,7 +26,7 @@ from batchcam.commands.compare.movement import (
     transitions,
 )
 from batchcam.commands.compare.reading import Side, keep, match, measure, read_side, stated_labels
-from batchcam.config import keywords
+from batchcam.config import MIN_COMPARED, keywords
 from batchcam.errors import RunError
 from batchcam.record.study import count_left_out, require_place, run_notes
 from batchcam.rules import composed

@@ -35,7 +35,7 @@ def test_all_scripts_are_copied_and_work_from_there(tmp_path: Path) -> None:
     }
     assert executable(folder) == executable(JOBS) >= {"nightly.sh", "submit.sh"}
     told = subprocess.run([folder / "nightly.sh", "--help"], capture_output=True, text=True, check=True)
-    assert told.stdout.startswith("usage: nightly.sh")
+    assert told.stdout.startswith("Usage: batchcam nightly")
 
 
 def test_a_second_copy_adds_what_is_missing_and_touches_nothing_else(tmp_path: Path) -> None:

@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.helpers.fake_batchcam import JOBS, Fake, write_totals
+from tests.helpers.fake_batchcam import JOBS, Fake, wait_until, write_documents
 
 STEPS = ["train", "evaluate", "explain", "verify", "compare"]
 
@@ -30,7 +29,7 @@ def models(tmp_path) -> Path:
 
 
 def retrain(fake: Fake, version: Path, *gates: str) -> tuple[int, str, str]:
-    return fake.run("retrain.sh", *gates, "my train", "my test", version, "--epochs", "2")
+    return fake.run("retrain", *gates, "my train", "my test", version, "--epochs", "2")
 
 
 def promoted(models: Path) -> str | None:
@@ -46,7 +45,7 @@ def first(fake, models) -> Path:
 
 
 def test_a_version_is_not_promoted_by_a_test_of_which_most_could_not_be_read(fake, models):
-    write_totals(models / "first" / "run", samples=30, unreadable=16)
+    write_documents(models / "first" / "run", samples=30, unreadable=16)
     fake.answer(explain=3)
     code, _, stderr = retrain(fake, models / "first")
     assert (code, promoted(models)) == (3, None)
@@ -56,7 +55,7 @@ def test_a_version_is_not_promoted_by_a_test_of_which_most_could_not_be_read(fak
 def test_the_first_version_is_promoted_without_a_comparison(fake, models):
     code, _, stderr = retrain(fake, models / "first")
     assert code == 0
-    assert stderr == f"retrain.sh: {models}/first: promoted; promoted: first\n"
+    assert stderr == f"batchcam: {models}/first: promoted; promoted: first\n"
     checkpoint, run = f"{models}/first/model.pth", f"{models}/first/run"
     assert fake.calls() == [
         ["train", "my train", "--out", checkpoint, "--epochs", "2"],
@@ -85,7 +84,7 @@ def test_the_second_version_is_compared_with_the_promoted_one(fake, models, firs
         ([], ["--max-accuracy-drop", "1"]),
         (["--min-cam-similarity", "0.7"], ["--min-cam-similarity", "0.7"]),
         (["--min-compared", "90"], ["--max-accuracy-drop", "1", "--min-compared", "90"]),
-        (["--max-accuracy-drop", "0", "--max-flips", "5"], ["--max-accuracy-drop", "0", "--max-flips", "5"]),
+        (["--max-accuracy-drop", "0", "--max-flips", "5"], ["--max-flips", "5", "--max-accuracy-drop", "0"]),
     ],
 )
 def test_there_is_always_a_gate(fake, models, first, given, passed_on):
@@ -98,7 +97,7 @@ def test_a_gate_that_is_exceeded_refuses_with_the_reason(fake, models, first):
     code, stdout, stderr = retrain(fake, models / "second", "--max-flips", "2")
     assert code == 3
     told = f"{models}/second: refused: --max-flips 2: exceeded: 9 % flipped; promoted: first"
-    assert stderr == f"retrain.sh: {told}\n"
+    assert stderr == f"batchcam: {told}\n"
     assert "fake compare says this" in stdout
     assert promoted(models) == "first"
 
@@ -182,16 +181,9 @@ def test_what_is_no_link_is_not_replaced(fake, models):
     ],
 )
 def test_usage_is_told(fake, words):
-    code, _, stderr = fake.run("retrain.sh", *words)
+    code, _, stderr = fake.run("retrain", *words)
     assert code == 2
-    assert "usage: retrain.sh" in stderr
-
-
-def wait_until(true, timeout_s: float = 60.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
+    assert stderr.startswith("batchcam: error: ")
 
 
 def test_a_second_start_ends_at_once_and_a_signal_stops_the_first(fake, models):

@@ -1,0 +1,1 @@
+"""`batchcam nightly`: one night of a job that runs every night"""

@@ -1,0 +1,39 @@
+"""What `nightly` is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from batchcam.config import LARGEST_COUNT, AnyPath, Config, Given, argument, field, passed_on, require_link
+
+LATEST: Final = "latest"
+"""The link to the newest run that was verified."""
+
+
+class NightlyConfig(Config):
+    """Everything that `nightly` is asked."""
+
+    checkpoint: Given[Path, AnyPath] = argument("CKPT")
+    data: Given[str, AnyPath] = argument()
+    runs: Given[Path, AnyPath] = argument()
+    options: tuple[str, ...] = passed_on("[option of batchcam explain]...")
+    keep: int | None = field(
+        "Remove runs that are older than the N newest complete ones, but not those that the file RUNS/keep names, one "
+        "a line.  [default: keep all]",
+        low=1,
+        high=LARGEST_COUNT,
+        metavar="N",
+    )
+    sign: Given[Path | None, AnyPath | None] = field(
+        "Sign the manifest of each verified run with this SSH key: RUN/signatures/manifest.json.sig.", metavar="KEY"
+    )
+    on_end: str | None = field(
+        "Run this by the shell when the night has ended, with NIGHT_OUTCOME (done, findings, stopped, failed), "
+        "NIGHT_EXIT_CODE and NIGHT_RUN in its environment.",
+        metavar="COMMAND",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_link(self.runs / LATEST)

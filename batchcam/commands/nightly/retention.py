@@ -1,0 +1,110 @@
+"""Which old runs go: those older than the newest complete ones, but for the latest and those that somebody keeps."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from batchcam.commands.nightly.config import LATEST
+from batchcam.config import read_option_file
+from batchcam.errors import BatchcamError, ConfigError
+from batchcam.store.manifest import holds_images
+from batchcam.store.schema import PLAN_FILE
+
+KEEP_FILE: Final = "keep"
+GONE: Final = ".removed-"  # half removed, a run would look like an interrupted one
+
+
+def dated_runs(runs: Path, until: str) -> list[Path]:
+    """Return the runs that are named by a day up to `until`, oldest first.
+
+    Those of later days were made by a clock that was wrong, or this one is: they neither count nor go.
+    """
+    names = (path.parent.name for path in runs.glob(f"????-??-??/{PLAN_FILE}"))
+    return [runs / name for name in sorted(names) if is_day(name) and name <= until and not (runs / name).is_symlink()]
+
+
+def is_day(name: str) -> bool:
+    """Return whether a name is a day's, such as 2026-11-24."""
+    try:
+        return bool(re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", name)) and bool(datetime.date.fromisoformat(name))
+    except ValueError:
+        return False
+
+
+def surplus(run: Path, keep: int) -> list[Path]:
+    """Return the runs, oldest first, that go when `run` is complete and the `keep` newest complete ones are to stay.
+
+    Raises:
+        ConfigError: the file that names those that somebody keeps can't be read, or does not say which.
+    """
+    kept = kept_names(run.parent)
+    older = [path for path in dated_runs(run.parent, run.name) if path != run]
+    complete = 1
+    while older and complete < keep:
+        complete += holds_images(older.pop())
+    return [path for path in older if path.name not in kept and not _is_latest(path)]
+
+
+def kept_names(runs: Path) -> set[str]:
+    """Return the names of the runs that somebody keeps: the lines of RUNS/keep.
+
+    Raises:
+        ConfigError: it can't be read, or a line names nothing.
+    """
+    file = runs / KEEP_FILE
+    if not file.exists():
+        return set()
+    names = {line.strip().rstrip("/") for line in read_option_file(file, "the list").splitlines()} - {""}
+    for name in sorted(names):
+        if not is_day(name) and not os.path.lexists(runs / name):
+            raise ConfigError(f"{file}: {name!r} names no run; write a name a line, such as 2026-11-24")
+    return names
+
+
+def remove(run: Path) -> None:
+    """Remove a run, its report and its log.
+
+    Raises:
+        BatchcamError: it is another user's, who did not leave the right to the group; then all of it stays.
+    """
+    for folder in (run, *(path for path in run.rglob("*") if path.is_dir())):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise BatchcamError(f"{run}: too old, but may not be removed: its owner can say chmod -R g+w {run}")
+    gone = run.with_name(f"{GONE}{run.name}")
+    try:
+        run.rename(gone)
+        shutil.rmtree(gone)
+        for suffix in (".html", ".log"):
+            run.with_name(run.name + suffix).unlink(missing_ok=True)
+    except OSError as error:
+        raise BatchcamError(f"{error.filename}: cannot remove: {error.strerror or error}") from error
+
+
+def finish_removals(runs: Path) -> None:
+    """Remove what an interruption left of runs that were being removed."""
+    for gone in runs.glob(f"{GONE}????-??-??"):
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def size_of(run: Path) -> int:
+    """Return the bytes that the files of a run take."""
+    return sum(_sizes(run))
+
+
+def _sizes(run: Path) -> Iterator[int]:
+    for path in run.rglob("*"):
+        try:
+            yield path.lstat().st_blocks * 512
+        except FileNotFoundError:
+            continue
+
+
+def _is_latest(run: Path) -> bool:
+    link = run.with_name(LATEST)
+    return link.exists() and link.samefile(run)

@@ -1,0 +1,1 @@
+"""`batchcam promote`: decide whether a checkpoint becomes the promoted version"""

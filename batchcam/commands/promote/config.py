@@ -1,0 +1,20 @@
+"""What `promote` is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from batchcam.config import AnyPath, Config, Gates, Given, argument, passed_on, require_version
+
+
+class PromoteConfig(Gates, Config):
+    """Everything that `promote` is asked."""
+
+    checkpoint: Given[Path, AnyPath] = argument("CKPT")
+    test: Given[str, AnyPath] = argument()
+    version_folder: Given[Path, AnyPath] = argument("VERSION")
+    options: tuple[str, ...] = passed_on("[option of batchcam explain]...")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_version(self.version_folder)

@@ -1,0 +1,158 @@
+"""How a version of a model is judged, and becomes the promoted one or not; `retrain` does so too."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from batchcam.config import PROMOTED, Classifier, Gates, Option, flag_of, members
+from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, RunError
+from batchcam.job.lock import locked
+from batchcam.job.steps import Steps
+from batchcam.store import landing
+from batchcam.store.document import read_document
+from batchcam.store.manifest import holds_images
+
+RECOMPUTED: Final = 16
+DEFAULT_GATE: Final = ("--max-accuracy-drop", "1")
+
+
+@dataclasses.dataclass(frozen=True)
+class DecisionSummary:
+    """What became of a version.
+
+    Attributes:
+        version: its folder.
+        decision: what was decided, and why.
+        promoted: name of the promoted version now, None where there is none.
+        exit_code: 0 promoted, 3 refused, or promoted with findings; else that of the step that failed.
+    """
+
+    version: str
+    decision: str
+    promoted: str | None
+    exit_code: int
+
+
+class NotPromotedError(Exception):
+    """A version does not become the promoted one; the message says why."""
+
+    def __init__(self, decision: str, code: int) -> None:
+        super().__init__(decision)
+        self.code = code
+
+
+class Candidate:
+    """A version that may become the promoted one: VERSION/model.pth, VERSION/run, VERSION/compare.
+
+    Args:
+        version: its folder.
+        test: the dataset that it is judged by.
+        gates: how far its run may be from that of the promoted version.
+        steps: runs commands.
+    """
+
+    def __init__(self, version: Path, test: str, gates: Gates, steps: Steps) -> None:
+        self.version, self.test, self._gates, self._steps = version, test, gates, steps
+        self.findings = False
+
+    def step(self, *words: str) -> int:
+        """Run a command; return its exit code, 0 or 3.
+
+        Raises:
+            NotPromotedError: it ended with another one.
+        """
+        return _require_done(words[0], self._steps.run(*words))
+
+    def judge(self, checkpoint: Path, *options: str) -> None:
+        """Explain the test images, prove the record, and compare it with that of the promoted version.
+
+        Args:
+            checkpoint: of this version.
+            options: of `batchcam explain`.
+
+        Raises:
+            NotPromotedError: a step failed, or the version is refused.
+        """
+        run = self.version / "run"
+        if self.step("explain", str(checkpoint), self.test, "--out", str(run), *options):
+            self.findings = True
+        again = ("--checkpoint", str(checkpoint), "--data", self.test, *_of_the_network(options))
+        if self.step("verify", str(run), "--recompute", str(RECOMPUTED), *again):
+            raise NotPromotedError("refused: the record of its explanation is not true, see above", EXIT_FINDINGS)
+        if not holds_images(run):
+            raise NotPromotedError("refused: most images of TEST could not be read", EXIT_FINDINGS)
+        if (promoted := self.version.parent / PROMOTED).is_symlink():
+            self._compare(promoted.resolve() / "run", run)
+
+    def _compare(self, old: Path, new: Path) -> None:
+        out = self.version / "compare"
+        words = self._gates.words
+        if not any(limit is not None for limit in self._gates.limits.values()):
+            words = [*DEFAULT_GATE, *words]
+        with out.with_suffix(".txt").open("w+b") as text:
+            code = self._steps.run("compare", str(old), str(new), "--out", str(out), *words, stdout=text)
+            text.seek(0)
+            sys.stdout.write(text.read().decode(errors="replace"))
+            sys.stdout.flush()
+        if _require_done("compare", code):
+            raise NotPromotedError(f"refused: {_reasons(out / 'compare.json')}", EXIT_FINDINGS)
+
+
+def decide(version: Path, quiet: bool, work: Callable[[Steps], bool]) -> DecisionSummary:
+    """Point models/promoted to a version if `work` on it, which returns whether it has findings, does not refuse.
+
+    Raises:
+        StoppedEarlyError: another one is at work beside the version.
+        BatchcamError: the folder can't be written to.
+    """
+    promoted = version.parent / PROMOTED
+    landing.make_folder(version)
+
+    def summary(decision: str, code: int) -> DecisionSummary:
+        return DecisionSummary(str(version), decision, os.readlink(promoted) if promoted.is_symlink() else None, code)
+
+    with locked(version.parent) as lock, Steps(quiet, lock) as steps:
+        if promoted.exists() and promoted.samefile(version):
+            return summary("is promoted already; nothing done", EXIT_DONE)
+        try:
+            findings = work(steps)
+        except NotPromotedError as error:
+            return summary(str(error), error.code)
+        landing.point(promoted, version.name)
+    if findings:
+        return summary("promoted, with findings: some images could not be read, see above", EXIT_FINDINGS)
+    return summary("promoted", EXIT_DONE)
+
+
+def _of_the_network(words: Sequence[str]) -> list[str]:
+    """Return those options of `batchcam explain` that say how to build and run the network, which verify takes too."""
+    flags = {flag_of(field) for field, _ in members(Classifier) if Option in field.metadata} | {"--device"}
+    found: list[str] = []
+    for word, following in itertools.pairwise((*words, "")):
+        if word.partition("=")[0] in flags:
+            found += [word] if "=" in word else [word, following]
+    return found
+
+
+def _require_done(step: str, code: int) -> int:
+    if code == EXIT_STOPPED_EARLY:
+        raise NotPromotedError(f"stopped early at {step}; run the same command again to go on", code)
+    if code not in (EXIT_DONE, EXIT_FINDINGS):
+        raise NotPromotedError(f"not promoted: {step} failed (exit code {code}), see above", code)
+    return code
+
+
+def _reasons(document: Path) -> str:
+    """Return why a comparison refuses."""
+    try:
+        gates = read_document(document)["gates"]
+        reasons = [str(gate["reason"]) for gate in gates if not gate["passed"]]
+    except (OSError, RunError, LookupError, TypeError):
+        reasons = []
+    return "; ".join(reasons) or "see above"

@@ -1,0 +1,20 @@
+"""What `retrain` is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from batchcam.config import AnyPath, Config, Gates, Given, argument, passed_on, require_version
+
+
+class RetrainConfig(Gates, Config):
+    """Everything that `retrain` is asked."""
+
+    train: Given[str, AnyPath] = argument()
+    test: Given[str, AnyPath] = argument()
+    version_folder: Given[Path, AnyPath] = argument("VERSION")
+    options: tuple[str, ...] = passed_on("[option of batchcam train]...")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_version(self.version_folder)

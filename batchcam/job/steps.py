@@ -1,0 +1,92 @@
+"""Steps of a job: commands of batchcam, each a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType, TracebackType
+from typing import IO, Any, Final
+
+from batchcam.errors import EXIT_STOPPED_EARLY, BatchcamError
+from batchcam.job.processes import JOB_SIGNALS
+
+# this batchcam, whatever PATH says; never what lies in the folder where a job is started, as with -m
+BOOT: Final = (
+    "import sys; sys.path[:] = filter(None, sys.path); sys.argv[0] = 'batchcam'; from batchcam.cli import main; main()"
+)
+
+
+def batchcam() -> list[str]:
+    """Return the words that start this batchcam."""
+    return [sys.executable, "-c", BOOT]
+
+
+class Steps:
+    """Runs steps one after the other; a signal, however often it comes, ends the one at work and all that would follow.
+
+    The step gets SIGUSR1, which lets a command land its work first: where the whole process group was sent SIGTERM, a
+    second one would cut that short. In other threads than the main one there are no handlers.
+
+    Args:
+        quiet: whether the steps are to be quiet.
+        keep: descriptors that the steps keep open, such as a lock's.
+    """
+
+    def __init__(self, quiet: bool, keep: Sequence[int] = ()) -> None:
+        self._quiet, self._keep = quiet, keep
+        self._asked = False
+        self._child: subprocess.Popen[bytes] | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Steps:
+        if threading.current_thread() is threading.main_thread():
+            for number in JOB_SIGNALS:
+                self._before[number] = signal.signal(number, self._heard)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def run(self, *words: str, output: IO[bytes] | None = None, stdout: IO[bytes] | None = None) -> int:
+        """Return how a command ended: its exit code, as the shell has it; 75 where the job was asked to stop.
+
+        Args:
+            words: of the command line, after `batchcam`.
+            output: where stdout and stderr go; None: where this process's go.
+            stdout: where stdout goes instead.
+        """
+        if self.stopped():
+            return EXIT_STOPPED_EARLY
+        words = (*words, "--quiet") if self._quiet else words
+        command = [*batchcam(), *words]
+        try:
+            with subprocess.Popen(command, stdout=stdout or output, stderr=output, pass_fds=self._keep) as child:
+                self._child = child
+                if self.stopped():
+                    self._pass_on()
+                code = child.wait()
+        except OSError as error:  # no process or no memory left
+            raise BatchcamError(f"batchcam {words[0]}: cannot start: {error.strerror or error}") from error
+        finally:
+            self._child = None
+        if self.stopped():
+            return EXIT_STOPPED_EARLY
+        return code if code >= 0 else 128 - code
+
+    def stopped(self) -> bool:
+        """Return whether the job was asked to stop."""
+        return self._asked
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._child:
+            self._child.send_signal(signal.SIGUSR1)
