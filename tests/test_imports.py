@@ -66,6 +66,7 @@ TABLE: dict[str, set[str]] = {
         *("commands/compare", "commands/info"),
     },
     "commands/retrain": {"config", "job", "store", "commands/promote"},
+    "commands/submit": {"config", "job", "store", "commands/jobs"},
     "commands/train": {"numpy", *TORCH, "config", "job", "store", "maps", "network", "data"},
     "commands/verify": {"numpy", "h5py", "config", "job", "pictures", "record", "store", "commands/explain"},
     "maps": {"numpy", "torch", "data", "network"},

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from batchcam.cli.options import PROCESS_OPTIONS, build, parameters, version_option
+from batchcam.cli.options import PROCESS_OPTIONS, build, findings_ok_option, parameters, version_option
 from batchcam.cli.variables import remarks
 from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.demo.config import DemoConfig
@@ -29,6 +29,7 @@ from batchcam.commands.promote.config import PromoteConfig
 from batchcam.commands.render.config import RenderConfig
 from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.retrain.config import RetrainConfig
+from batchcam.commands.submit.config import FinishConfig, GpusConfig, SubmitConfig, TaskConfig
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.config import Config, RunConfig
@@ -60,6 +61,7 @@ class Command:
         takes: the field of the config that the function takes instead of all of it.
         is_job: whether its steps are commands, to which stdout belongs; it tells only what somebody has to know, on
             stderr.
+        hidden: whether only our scripts call it.
     """
 
     name: str
@@ -71,24 +73,35 @@ class Command:
     text: str = "cli.printing"
     takes: str | None = None
     is_job: bool = False
+    hidden: bool = False
 
-    def run(self, as_json: bool, **values: Any) -> int:
+    def run(self, as_json: bool, findings_ok: bool = False, **values: Any) -> int:
         """Do what the values of the options say, and return the exit code."""
         config = build(self.config, values)
         if isinstance(config, InfoConfig) and config.watch:
             return _watch(config.run, as_json)
         summary = self.function(getattr(config, self.takes) if self.takes else config)
-        return _finish(summary, self.to_text, as_json, self.is_job)
+        code = _exit_code(summary)
+        if findings_ok and code == EXIT_FINDINGS:
+            code = EXIT_DONE
+        self._tell(summary, as_json, code)
+        return code
+
+    def _tell(self, summary: Any, as_json: bool, code: int) -> None:
+        if (told := self.to_text(summary)) or not self.is_job:
+            click.echo(told, err=self.is_job)
+        if as_json:
+            click.echo(json.dumps({**dataclasses.asdict(summary), "exit_code": code}, default=str))
 
     @property
     def function(self) -> Callable[[Any], Any]:
         """What the command does."""
-        return _load(self.module.format(name=self.name), self.name)
+        return _load(self.module.format(name=self.name), self.name.replace("-", "_"))
 
     @property
     def to_text(self) -> Callable[[Any], str]:
         """What makes a text of what the function returns."""
-        return _load(self.text, f"{self.name}_text")
+        return _load(self.text, f"{self.name.replace('-', '_')}_text")
 
     def to_click(self) -> click.Command:
         """Return the command for the command line; its help ends with an example and the exit codes."""
@@ -103,8 +116,8 @@ class Command:
         epilog = f"\b\nExample:\n  batchcam {self.name} {self.example}\n\n\b\nExit codes:\n{lines}"
         passes_on = any(p.nargs == -1 and isinstance(p, click.Argument) for p in own)
         context = {**CONTEXT, "allow_interspersed_args": not passes_on}
-        command = click.Command(self.name, context, self.run, own, self.help, epilog)
-        for add in PROCESS_OPTIONS:
+        command = click.Command(self.name, context, self.run, own, self.help, epilog, hidden=self.hidden)
+        for add in (*[findings_ok_option] * self.findings, *PROCESS_OPTIONS):
             add(command)
         return command
 
@@ -171,12 +184,31 @@ COMMANDS = (
             "Do what retrain does after training, for CKPT of your own training code: copy it to VERSION, explain "
             "TEST, compare with the promoted version, then promote or refuse (3).",
             is_job=True),
+    Command("submit", SubmitConfig, "--tasks 8 --against runs/monday --max-flips 2 model.pth photos runs/tuesday",
+            "Submit to Slurm: an array that explains RUN; when all its tasks have ended well, one job merges, "
+            "verifies, reports, and compares with an older run.\n\n"
+            "Run it again after a failure: finished shards stay. Partition, account and their like come from "
+            "SBATCH_PARTITION, SBATCH_ACCOUNT, …, for both jobs.",
+            text="commands.submit.text"),
     Command("jobs", JobsConfig, "~/jobs",
             "Copy the job scripts for cron, Slurm and several GPUs into DIR, where you can adapt them.",
             findings=False),
 )  # fmt: skip
 
-for each in COMMANDS:
+OF_SCRIPTS = (
+    Command("slurm-task", TaskConfig, "--tasks 8 model.pth photos runs/tuesday",
+            "What jobs/explain.sbatch does: the share of this task of an array of Slurm's, in a step of srun.",
+            module="commands.submit.task", text="commands.submit.text", is_job=True, hidden=True),
+    Command("explain-gpus", GpusConfig, "4 model.pth photos runs/tuesday",
+            "What jobs/explain_gpus.sh does: a worker for each GPU of this machine, or of an allocation of Slurm's.",
+            module="commands.submit.gpus", text="commands.submit.text", is_job=True, hidden=True),
+    Command("finish", FinishConfig, "--against runs/monday --max-flips 2 photos runs/tuesday",
+            "What jobs/finish.sbatch does: merge, verify, report, compare.",
+            module="commands.submit.finish", text="commands.submit.text", is_job=True, hidden=True),
+)  # fmt: skip
+"""What only the scripts in jobs/ call."""
+
+for each in (*COMMANDS, *OF_SCRIPTS):
     cli.add_command(each.to_click())
 
 
@@ -185,14 +217,9 @@ def _load(module: str, name: str) -> Callable[[Any], Any]:
     return function
 
 
-def _finish(summary: Any, text: Callable[[Any], str], as_json: bool, is_job: bool) -> int:
-    """Print what a command returned; return the exit code."""
-    found = EXIT_FINDINGS if getattr(summary, "findings", 0) else EXIT_DONE
-    code: int = summary.exit_code if is_job else found
-    if (told := text(summary)) or not is_job:
-        click.echo(told, err=is_job)
-    if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(summary), "exit_code": code}, default=str))
+def _exit_code(summary: Any) -> int:
+    """Return the exit code that a summary says, or that its findings mean."""
+    code: int = getattr(summary, "exit_code", EXIT_FINDINGS if getattr(summary, "findings", 0) else EXIT_DONE)
     return code
 
 

@@ -51,7 +51,7 @@ def _option_names(command: click.Command) -> dict[str, click.Option]:
     """Return each option that a file may set, by the long name that people write."""
     names = {}
     for parameter in command.params:
-        if isinstance(parameter, click.Option) and parameter.name not in ("config", "version", "debug"):
+        if isinstance(parameter, click.Option) and parameter.name not in ("config", "version", "debug", "findings_ok"):
             names[max(parameter.opts, key=len).lstrip("-")] = parameter
     return names
 

@@ -45,6 +45,11 @@ version_option = click.option(
     help="Show the version and exit.",
 )  # fmt: skip
 
+findings_ok_option = click.option(
+    "--findings-ok", is_flag=True, help="End with 0 also where there are findings, for what knows no other success."
+)
+"""What every command is asked that may end with 3. No variable: what a job starts would hide its findings from it."""
+
 PROCESS_OPTIONS = (
     click.option("--json", "as_json", is_flag=True, envvar=variable_of("json"),
                  help="End stdout with one line: a JSON object."),

@@ -153,7 +153,13 @@ class Source(abc.ABC):
 
 
 class FileSource(Source):
-    """A dataset of image files."""
+    """A dataset of image files.
+
+    Attributes:
+        copies: a folder of copies, each named by its sample's index, that are read instead.
+    """
+
+    copies: str | None = None
 
     def __init__(
         self,
@@ -177,13 +183,19 @@ class FileSource(Source):
 
     def read(self, index: int) -> StoredSample:
         """Read and decode one file."""
-        data = _read(os.path.join(self._folder, self._paths.raw(index)))
+        data = _read(self.path(index))
         digest = hashlib.sha256(data).digest()
         try:
             return StoredSample(digest, decode_image(data, self.bits))
         except UnreadableImageError as error:
             error.sha256 = digest
             raise
+
+    def path(self, index: int) -> bytes:
+        """Return the path of the file, or of its copy."""
+        if self.copies and os.path.exists(copy := os.path.join(self.copies, str(index))):
+            return os.fsencode(copy)
+        return os.path.join(self._folder, self._paths.raw(index))
 
 
 def default_split(split: str) -> str:

@@ -56,7 +56,7 @@ class TimedSource(Source):
             source.empty_classes, source.numeric,
         )  # fmt: skip
         self.code, self.bits = source.code, source.bits
-        self._source = source
+        self.inner = source
         self._seconds = seconds
         self._reader: _Reader | None = None
         self._stuck: list[_Reader] = []
@@ -114,7 +114,7 @@ class TimedSource(Source):
             self._stuck = [reader for reader in self._stuck if reader.is_alive()]
             if len(self._stuck) >= MOST_STUCK:
                 raise HungStorageError
-            self._reader = _Reader(self._source.read)
+            self._reader = _Reader(self.inner.read)
             weakref.finalize(self, self._reader.retire)
         return self._reader
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 from typing import Final
 
@@ -26,3 +27,13 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(0)
+
+
+def peak_memory() -> tuple[int, int]:
+    """Return the most bytes of memory that this process has had, and the largest of its children that have ended.
+
+    A forked child's count as its own what it shares with its parent.
+    """
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    own, child = (resource.getrusage(kind).ru_maxrss * 1024 for kind in kinds)
+    return own, child

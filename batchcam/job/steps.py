@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import IO, Any, Final
 
 from batchcam.errors import EXIT_STOPPED_EARLY, BatchcamError
 from batchcam.job.processes import JOB_SIGNALS
+from batchcam.job.stop import reason_to_stop
 
 # this batchcam, whatever PATH says; never what lies in the folder where a job is started, as with -m
 BOOT: Final = (
@@ -27,8 +28,8 @@ def batchcam() -> list[str]:
 class Steps:
     """Runs steps one after the other; a signal, however often it comes, ends the one at work and all that would follow.
 
-    The step gets SIGUSR1, which lets a command land its work first: where the whole process group was sent SIGTERM, a
-    second one would cut that short. In other threads than the main one there are no handlers.
+    The step gets SIGUSR1, once, which lets a command land its work first: where the whole process group was sent
+    SIGTERM, a second one would cut that short. In other threads than the main one there are no handlers.
 
     Args:
         quiet: whether the steps are to be quiet.
@@ -38,7 +39,7 @@ class Steps:
     def __init__(self, quiet: bool, keep: Sequence[int] = ()) -> None:
         self._quiet, self._keep = quiet, keep
         self._asked = False
-        self._child: subprocess.Popen[bytes] | None = None
+        self._untold: list[subprocess.Popen[bytes]] = []
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Steps:
@@ -64,29 +65,45 @@ class Steps:
         if self.stopped():
             return EXIT_STOPPED_EARLY
         words = (*words, "--quiet") if self._quiet else words
-        command = [*batchcam(), *words]
         try:
-            with subprocess.Popen(command, stdout=stdout or output, stderr=output, pass_fds=self._keep) as child:
-                self._child = child
-                if self.stopped():
-                    self._pass_on()
-                code = child.wait()
+            code = ended(self.start([*batchcam(), *words], stdout=stdout or output, stderr=output))
         except OSError as error:  # no process or no memory left
             raise BatchcamError(f"batchcam {words[0]}: cannot start: {error.strerror or error}") from error
-        finally:
-            self._child = None
+        return EXIT_STOPPED_EARLY if self.stopped() else code
+
+    def start(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        stdout: IO[bytes] | None = None,
+        stderr: IO[bytes] | int | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a program beside those at work, which hears of a signal too.
+
+        Raises:
+            OSError: it can't be started.
+        """
+        child = subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr, pass_fds=self._keep)
+        self._untold.append(child)
         if self.stopped():
-            return EXIT_STOPPED_EARLY
-        return code if code >= 0 else 128 - code
+            self._pass_on()
+        return child
 
     def stopped(self) -> bool:
         """Return whether the job was asked to stop."""
-        return self._asked
+        return self._asked or reason_to_stop() is not None
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
         self._pass_on()
 
     def _pass_on(self) -> None:
-        if self._child:
-            self._child.send_signal(signal.SIGUSR1)
+        while self._untold:
+            self._untold.pop().send_signal(signal.SIGUSR1)
+
+
+def ended(child: subprocess.Popen[bytes]) -> int:
+    """Wait for a program; return its exit code, as the shell has it."""
+    with child:
+        code = child.wait()
+    return code if code >= 0 else 128 - code

@@ -21,6 +21,7 @@ Buffer = bytes | bytearray | memoryview
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 MAKE_ROOM = "make room and run the same command again"
+NO_RENAME = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV)
 TRIES = 3
 """How often a file is written, when others remove what is under way."""
 
@@ -53,7 +54,7 @@ def land(path: Path, data: Buffer) -> None:
         with _partial(path) as partial:
             _write_synced(partial, data)
             try:
-                os.replace(partial, path)
+                _rename(partial, path)
                 return
             except FileNotFoundError:  # another worker took ours for a dead one's, and cleaned up
                 if not left and not path.exists():
@@ -71,7 +72,7 @@ def land_first(path: Path, data: Buffer) -> bool:
         except OSError:  # file systems without hard links (FAT, some FUSE and SMB mounts)
             if path.exists():
                 return False
-            os.replace(partial, path)
+            _rename(partial, path)
         return True
 
 
@@ -115,7 +116,7 @@ def stream(path: Path) -> Iterator[Sink]:
         sink.sha256 = _digest(content)
         _land_digest(path, sink.sha256)
         try:
-            os.replace(partial, path)
+            _rename(partial, path)
         except FileNotFoundError:  # another worker took ours for a dead one's, and cleaned up
             land(path, memoryview(mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)))
     sink.sha256, sink.size = _agreed_digest(path, sink.sha256), path.stat().st_size
@@ -186,6 +187,18 @@ def remove_stale_partials(folder: Path, landed: Iterable[str]) -> None:
         if final in names or final.removesuffix(DIGEST_SUFFIX) in names:
             with contextlib.suppress(PermissionError):  # another user's
                 path.unlink(missing_ok=True)
+
+
+def _rename(partial: Path, path: Path) -> None:
+    try:
+        os.replace(partial, path)
+    except OSError as error:
+        if error.errno not in NO_RENAME:
+            raise
+        raise BatchcamError(
+            f"{path.parent}: files can't be renamed here ({error.strerror}), as where object storage looks like a "
+            "folder: let --out be on a disk, and copy the run there when it is done"
+        ) from error
 
 
 def _land_digest(path: Path, digest: str) -> None:

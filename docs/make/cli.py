@@ -26,7 +26,9 @@ Record = tuple[str, str, str]
 
 def page() -> str:
     """Return the text of docs/cli.md."""
-    commands = {name: list(_records(name, command)) for name, command in sorted(cli.commands.items())}
+    commands = {
+        name: list(_records(name, command)) for name, command in sorted(cli.commands.items()) if not command.hidden
+    }
     shared = [record for record in next(iter(commands.values())) if all(record in of for of in commands.values())]
     parts = [HEAD, "## Every command\n", *map(_item, shared)]
     for name, records in commands.items():

@@ -279,6 +279,20 @@ def test_findings_end_with_exit_code_3(capsys, checkpoint, images, tmp_path):
     assert run(capsys, "verify", tmp_path / "run", "-q")[0] == 3
 
 
+def test_findings_may_be_made_exit_code_0_for_one_call_and_for_none_of_those_that_it_starts(
+    capsys, checkpoint, images, tmp_path, monkeypatch
+):
+    shutil.copytree(images, tmp_path / "data")
+    (tmp_path / "data" / "bee" / "1.png").write_bytes(b"")
+    words = explain_words(checkpoint, tmp_path / "data", tmp_path / "run")
+    code, out, _ = run(capsys, *words, "-q", "--findings-ok", "--json")
+    assert (code, json.loads(out.splitlines()[-1])["exit_code"]) == (0, 0)
+    assert "1 unreadable" in out
+    monkeypatch.setenv("BATCHCAM_FINDINGS_OK", "1")
+    assert run(capsys, *words, "-q")[0] == 3
+    assert run(capsys, "verify", tmp_path / "none", "--findings-ok")[0] == 1
+
+
 def test_options_come_from_variables(capsys, checkpoint, images, tmp_path, monkeypatch):
     monkeypatch.setenv("BATCHCAM_SHARD_SIZE", "2")
     monkeypatch.setenv("BATCHCAM_TASK", "1/3")

@@ -87,6 +87,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "nightly": run_json("nightly", root / "none.pth", data, root / "nights"),
         "retrain": run_json("retrain", data, data, root / "models/first", "--arch", "none"),
         "promote": run_json("promote", root / "boxes.csv", data, root / "models/second"),
+        "submit": run_json("submit", "--dry-run", root / "none.pth", data, root / "run"),
         "jobs": run_json("jobs", root / "jobs"),
         "export": run_json("export", run, "--to", "csv", "--out", root / "table"),
     }
@@ -131,13 +132,15 @@ KEYS = {
         classifier(arch, arch_option, bits, checkpoint, class_names, crop_pct, fit, image_size, interpolation,
         label_kind, mean, model, preprocess, resize, std, weights_key),
         compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control, data,
-        dry_run, identity, maps, max_unreadable, method, out, quiet, retry_unreadable, shard_size, target_layer, task,
-        time_limit_s), pid, remarks, resources(device, start_method, task, task_from, threads, workers), restarts,
+        dry_run, identity, maps, max_unreadable, method, out, quiet, retry_unreadable, shard_size, stage_to,
+        target_layer, task, tasks, time_limit_s), pid, remarks, resources(device, start_method, task, task_from,
+        threads, workers), restarts,
         user), shards_landed, shards, lost_shards, totals(accuracy, correct,
         labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non finite,
         unreadable)),
-        classes[(name, labelled, correct, predicted, left_out)], tasks[(device, host, images_per_s, job, outcome, pid,
-        restarts, samples, seconds, seconds_explaining, seconds_landing, seconds_storing, seconds_waiting_for_images,
+        classes[(name, labelled, correct, predicted, left_out)], tasks[(device, host, images_per_s, job, outcome,
+        peak_memory_bytes, peak_memory_loader_bytes, pid, restarts, samples, seconds, seconds_explaining,
+        seconds_landing, seconds_storing, seconds_waiting_for_images,
         shards, start_method, started, task, task_from, threads, unreadable, user, versions(batchcam,
         compressor, h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes, unreadable, exit_code)
     """,
@@ -164,6 +167,9 @@ KEYS = {
     "promote": """
         (version, decision, promoted, exit_code)
     """,
+    "submit": """
+        (run, explain, finish, lines, exit_code)
+    """,
     "jobs": """
         (folder, copied, kept, exit_code)
     """,
@@ -185,6 +191,6 @@ KEYS = {
 }
 
 
-@pytest.mark.parametrize("command", cli.commands)
+@pytest.mark.parametrize("command", [name for name, command in cli.commands.items() if not command.hidden])
 def test_the_keys_of_a_summary_are_these(said: dict[str, Any], command: str) -> None:
     assert keys(said[command]) == " ".join(KEYS[command].split())

@@ -34,6 +34,7 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
     "nightly": (["a.pth", "data", "runs", "--device"], {}),
     "retrain": (["data", "test", "models/new", "--epochs"], {}),
     "promote": (["a.pth", "test", "models/new", "--device"], {}),
+    "submit": (["a.pth", "data", "run", "--device"], {"against": "old"}),
     "jobs": (["folder"], {}),
 }
 """Arguments of each command, and options that it can't do without, or others can't."""
@@ -55,7 +56,7 @@ WRITTEN = {
 """What people write for what the help calls so."""
 
 
-PROCESS = {"json", "config", "debug", "log-json", "no-log-times", "version"}
+PROCESS = {"json", "config", "debug", "findings-ok", "log-json", "no-log-times", "version"}
 
 
 def own(command: Command) -> dict[str, click.Option]:
@@ -83,7 +84,7 @@ def asked(command: Command, words: list[str]) -> Config:
     """The config that a command line makes."""
     with cli.make_context("batchcam", [], resilient_parsing=True) as root:
         context = cli.commands[command.name].make_context(command.name, words, parent=root)
-    values = {name: value for name, value in context.params.items() if name != "as_json"}
+    values = {name: value for name, value in context.params.items() if name not in ("as_json", "findings_ok")}
     return build(command.config, values)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from batchcam.cli import EXIT_CODES, cli
-from batchcam.cli.commands import COMMANDS
+from batchcam.cli.commands import COMMANDS, OF_SCRIPTS
 from batchcam.cli.options import build
 from batchcam.errors import ConfigError
 from batchcam.network.checkpoint import pack_checkpoint
@@ -54,6 +54,7 @@ NOT_RUN = {
     "cron": "changes the user's crontab: tests/jobs/test_nightly.py runs it on a cron of its own",
     "Slurm": "needs sbatch: tests/jobs/test_slurm.py runs it",
     "containers": "needs Docker: tests/test_containers.py builds and runs the images without it",
+    "engines": "needs the engine: `pytest -m slow tests/jobs/test_engines.py` runs what the page says it does",
     "MATLAB": "needs MATLAB",
     "signature": "needs a key: tests/commands/verify/test_signature.py signs and verifies",
     "timm": "needs timm, which is no package of the tests",
@@ -159,7 +160,7 @@ def test_shell_lines_run_and_call_batchcam_with_words_that_it_takes(block, desk)
 
 def parsed(words: list[str]) -> None:
     """Make the config that the words of a call ask for."""
-    (kind,) = [command.config for command in COMMANDS if command.name == words[0]]
+    (kind,) = [command.config for command in (*COMMANDS, *OF_SCRIPTS) if command.name == words[0]]
     with (
         cli.make_context("batchcam", list(words)) as group,
         cli.commands[words[0]].make_context(words[0], words[1:], parent=group) as context,
@@ -298,7 +299,7 @@ def test_the_readme_has_at_most_160_lines():
     assert len(README.splitlines()) <= 160
 
 
-@pytest.mark.parametrize("name", sorted(cli.commands))
+@pytest.mark.parametrize("name", sorted(name for name, command in cli.commands.items() if not command.hidden))
 def test_every_command_is_in_the_readme(name):
     assert f"`batchcam {name}" in README
 

@@ -74,212 +74,71 @@ def pretend(tmp_path) -> Callable[..., tuple[int, list[str]]]:
     return run
 
 
-@pytest.mark.parametrize(
-    ("code", "state", "restarts", "ended", "asks"),
-    [
-        (0, "RUNNING", "", 0, False),
-        (3, "RUNNING", "", 0, False),  # or the jobs that wait would not run
-        (1, "RUNNING", "", 1, False),
-        (2, "RUNNING", "", 2, False),
-        (75, "RUNNING", "", 75, True),
-        (75, "RUNNING", "9", 75, True),
-        (75, "RUNNING", "10", 75, False),
-        (75, "COMPLETING", "", 75, False),  # cancelled
-        (75, "", "", 75, False),
-        (137, "RUNNING", "", 137, True),
-        (143, "RUNNING", "2", 143, True),
-        (143, "COMPLETING", "2", 143, False),
-    ],
-)
-def test_task_asks_for_another_go_when_it_helps_and_nobody_cancelled_it(pretend, code, state, restarts, ended, asks):
-    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "9", "SLURM_CPUS_PER_TASK": "2"}
-    if restarts:
-        array["SLURM_RESTART_COUNT"] = restarts
-    programs = {"srun": f"exit {code}", "squeue": f"echo {state}", "scontrol": ""}
-    words = ("m.pth", "my photos", "run", "-b", "8")
-    done, calls = pretend("explain.sbatch", *words, programs_do=programs, EXPLAIN_TASKS="8", **array)
-    assert done == ended
-    assert calls[0] == "srun --ntasks=1 batchcam explain m.pth my photos --out run --task 3/8 -b 8"
-    assert calls.count("scontrol requeue 7_3") == asks
-
-
 ARRAY = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "9", "EXPLAIN_TASKS": "8"}
-
-SECOND_TIME = 'if [ ! -e asked-$(basename "$0") ]; then touch asked-$(basename "$0"); exit 1; fi; '
-"""A program that fails at first, as while slurmctld restarts."""
+SAYS_ENVIRONMENT = "env | grep -E '^(BATCHCAM_(THREADS|WORKERS)|SRUN_CPUS_PER_TASK|SLURM_EXPORT_ENV)=' | sort >> calls"
 
 
 @pytest.mark.parametrize(
-    ("squeue", "scontrol", "asks", "requests"),
+    ("script", "words", "environment", "command"),
     [
-        (f"{SECOND_TIME} echo RUNNING", "", 2, 1),
-        (f"{SECOND_TIME} echo COMPLETING", "", 2, 0),
-        ("echo RUNNING", f"{SECOND_TIME} true", 1, 2),
-        ("echo 'Welcome to Cluster 5'; echo; echo RUNNING", "", 1, 1),
-        ("echo RUNNING; echo 'maintenance on Monday'", "", 1, 1),
-        ("echo 'slurm_load_jobs error: Socket timed out'; exit 1", "", 20, 0),
-        ("exit 1", "", 20, 0),
+        ("submit.sh", ["--tasks", "4", "m.pth", "my photos", "run", "-b", "8"], {},
+         f"submit --scripts {JOBS} --tasks 4 m.pth my photos run -b 8"),
+        ("explain.sbatch", ["m.pth", "my photos", "run", "-b", "8"], ARRAY,
+         "slurm-task --tasks 8 --goes 10 m.pth my photos run -b 8"),
+        ("explain.sbatch", ["m.pth", "photos", "run"],
+         ARRAY | {"EXPLAIN_RESTARTS": "3", "EXPLAIN_STAGE": "1", "TMPDIR": "/scratch"},
+         "slurm-task --tasks 8 --goes 3 --stage-in /scratch m.pth photos run"),
+        ("finish.sbatch", ["my photos", "run"], {}, "finish -- my photos run"),
+        ("finish.sbatch", ["photos", "run", "old", "--max-flips", "2"], {},
+         "finish --against old --max-flips 2 -- photos run"),
+        ("explain_gpus.sh", ["2", "m.pth", "photos", "run", "-b", "8"], {}, "explain-gpus 2 m.pth photos run -b 8"),
     ],
-    ids=["slow", "slow-and-cancelled", "slow-requeue", "banner", "footer", "gone", "silent"],
-)
-def test_task_asks_slurm_again_and_takes_no_banner_for_an_answer(pretend, squeue, scontrol, asks, requests):
-    programs = {"srun": "exit 75", "squeue": squeue, "scontrol": scontrol, "sleep": ""}
-    done, calls = pretend("explain.sbatch", "m.pth", "photos", "run", programs_do=programs, **ARRAY)
-    assert done == 75
-    assert sum(call.startswith("squeue") for call in calls) == asks
-    assert sum(call.startswith("scontrol") for call in calls) == requests
+)  # fmt: skip
+def test_script_hands_its_words_on_and_ends_as_the_command_does(pretend, script, words, environment, command):
+    assert pretend(script, *words, programs_do={"batchcam": "exit 75"}, **environment) == (75, [f"batchcam {command}"])
 
 
-@pytest.mark.parametrize("missing", ["SLURM_ARRAY_TASK_ID", "EXPLAIN_TASKS"])
-def test_task_without_a_number_or_a_count_is_refused(pretend, missing):
-    environment = {name: value for name, value in ARRAY.items() if name != missing}
-    done, calls = pretend("explain.sbatch", "m.pth", "photos", "run", programs_do={"srun": ""}, **environment)
+@pytest.mark.parametrize(("gpus", "loaders"), [({}, 2), ({"CUDA_VISIBLE_DEVICES": "0"}, 6)])
+def test_task_uses_the_cpus_that_slurm_gives_it(pretend, gpus, loaders):
+    environment = {**ARRAY, **gpus, "SLURM_CPUS_PER_TASK": "6"}
+    _, calls = pretend("explain.sbatch", "m.pth", "d", "r", programs_do={"batchcam": SAYS_ENVIRONMENT}, **environment)
+    assert calls[1:] == [
+        "BATCHCAM_THREADS=6", f"BATCHCAM_WORKERS={loaders}", "SLURM_EXPORT_ENV=ALL", "SRUN_CPUS_PER_TASK=6",
+    ]  # fmt: skip
+
+
+def test_task_without_the_number_of_tasks_is_refused(pretend):
+    done, calls = pretend("explain.sbatch", "m.pth", "photos", "run", programs_do={"batchcam": ""})
     assert done != 0
-    assert not calls
+    assert calls == []
 
 
-@pytest.mark.parametrize(
-    ("codes", "ended", "steps"),
-    [
-        ({}, 0, ["merge", "verify", "report", "compare"]),
-        ({"merge": 3}, 3, ["merge", "verify", "report", "compare"]),
-        ({"report": 3}, 3, ["merge", "verify", "report", "compare"]),
-        ({"compare": 3}, 3, ["merge", "verify", "report", "compare"]),
-        ({"compare": 1}, 1, ["merge", "verify", "report", "compare"]),
-        ({"merge": 1}, 1, ["merge"]),
-        ({"verify": 3}, 3, ["merge", "verify"]),
-        ({"merge": 3, "verify": 1}, 1, ["merge", "verify"]),
-        ({"report": 2}, 2, ["merge", "verify", "report"]),
-    ],
-)
-def test_last_job_goes_on_after_findings_and_stops_at_failures(pretend, codes, ended, steps):
-    does = "case $1 in " + " ".join(f"{k}) exit {v} ;;" for k, v in codes.items()) + " esac"
-    words = ("my photos", "runs/new run/", "runs/old/", "--max-flips", "2")
-    done, calls = pretend("finish.sbatch", *words, programs_do={"batchcam": does})
-    assert done == ended
-    assert (
-        calls
-        == [
-            "batchcam merge runs/new run",
-            "batchcam verify runs/new run",
-            "batchcam report runs/new run --data my photos --out runs/new run.html",
-            "batchcam compare runs/old runs/new run --out runs/new run-against-old --max-flips 2",
-        ][: len(steps)]
-    )
-
-
-def test_last_job_leaves_the_manifest_of_a_complete_run_alone(pretend, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "manifest.json").touch()
-    done, calls = pretend("finish.sbatch", "photos", "run", programs_do={"batchcam": ""})
-    assert (done, calls) == (0, ["batchcam verify run", "batchcam report run --data photos --out run.html"])
-
-
-@pytest.mark.parametrize("data", ["python:my.module:photos", "torchvision:CIFAR10:data:test"])
-def test_last_job_names_no_images_where_there_are_no_files(pretend, data):
-    _, calls = pretend("finish.sbatch", data, "run", programs_do={"batchcam": ""})
-    assert calls[-1] == "batchcam report run --out run.html"
-
-
-def test_dry_run_prints_the_lines_for_sbatch_and_submits_nothing(tmp_path):
-    (tmp_path / "my photos").mkdir()
-    words = [
-        JOBS / "submit.sh", "--dry-run", "--tasks", "6", "--at-once", "2", "--gpus", "--stage", "--sbatch", "--time=60",
-        "--against", "old", "--max-flips", "2", "--min-compared", "90", "m.pth", "my photos", "run", "-b", "8",
-    ]  # fmt: skip
-    said = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
-    explained, finished = map(shlex.split, said)
-    assert explained == [
-        "sbatch", "--parsable", "--array=0-5%2", "--export=ALL,EXPLAIN_TASKS=6,EXPLAIN_STAGE=1", "--gpus-per-task=1",
-        "--time=60", str(JOBS / "explain.sbatch"), "m.pth", "my photos", "run", "--device", "cuda", "-b", "8",
-    ]  # fmt: skip
-    assert finished == [
-        "sbatch", "--parsable", "--kill-on-invalid-dep=yes", "--dependency=afterok:EXPLAIN",
-        str(JOBS / "finish.sbatch"), "my photos", "run", "old", "--max-flips", "2", "--min-compared", "90",
-    ]  # fmt: skip
-    assert not (tmp_path / "logs").exists()
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["m.pth", "photos"],
-        ["--tasks", "0", "m.pth", "photos", "run"],
-        ["--tasks", "many", "m.pth", "photos", "run"],
-        ["--at-once"],
-        ["--cpu", "m.pth", "photos", "run"],
-        ["--max-flips", "2", "m.pth", "photos", "run"],
-        ["--stage", "m.pth", "stl10:photos", "run"],
-    ],
-    ids=" ".join,
-)
-def test_submission_that_can_not_be_meant_is_refused(words, tmp_path):
-    done = subprocess.run([JOBS / "submit.sh", "--dry-run", *words], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("submit.sh: ")
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "echo 41",
-        "echo '41;cluster'",
-        "echo Welcome; echo '  3 reservations'; echo; echo 41",
-        "echo 2026; echo 41",
-        "echo 41; echo 'Estimated cost: 12 units'",
-        r"printf '41\r\n'",
-        "echo Submitted batch job 41",
-    ],
-)
-def test_id_of_a_job_is_found_in_whatever_sbatch_prints(pretend, said, capfd):
-    done, calls = pretend("submit.sh", "m.pth", "photos", "run", programs_do={"sbatch": said})
-    assert (done, capfd.readouterr().out) == (0, "explain 41\nfinish 41\n")
-    assert " --dependency=afterok:41 " in calls[1]
-
-
-@pytest.mark.parametrize(
-    ("said", "code"),
-    [
-        ("", 1),
-        ("echo queue closed", 1),
-        ("echo job 41 accepted", 1),
-        ("echo 41 42", 1),
-        ("echo 41x", 1),
-        ("echo 41; exit 5", 5),
-    ],
-)
-def test_submission_ends_with_what_sbatch_said_where_no_job_id_is_in_it(pretend, said, code, capfd):
-    done, calls = pretend("submit.sh", "m.pth", "photos", "run", programs_do={"sbatch": said})
-    assert (done, len(calls)) == (code, 1)
-    told = capfd.readouterr().err
-    assert told.startswith("submit.sh: no job id for explain: sbatch ended with exit code ")
-    assert said.removeprefix("echo ").partition(";")[0] in told
+def test_signal_of_slurms_reaches_the_command_as_the_shell_is_gone(tmp_path):
+    worker = tmp_path / "batchcam"
+    worker.write_text("#!/bin/bash\ntrap 'exit 75' TERM\ntouch here\nwhile :; do sleep 0.05; done\n")
+    worker.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **ARRAY}
+    words = ["bash", JOBS / "explain.sbatch", "m.pth", "photos", "run"]
+    with subprocess.Popen(words, cwd=tmp_path, env=environment) as script:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "here").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        script.send_signal(signal.SIGTERM)
+        assert script.wait(timeout=30) == 75
 
 
 def test_scripts_are_found_where_cd_prints_and_by_a_link(tmp_path):
     (tmp_path / "submit").symlink_to(JOBS / "submit.sh")
     words = ["--dry-run", "m.pth", "photos", "run"]
-    environment = {**os.environ, "CDPATH": str(JOBS.parent)}
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "batchcam").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m batchcam "$@"\n')
+    (programs / "batchcam").chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    environment = {**os.environ, "CDPATH": str(JOBS.parent), "PATH": path, "PYTHONPATH": str(ROOT)}
     for script in ("jobs/submit.sh", tmp_path / "submit"):
         done = subprocess.run(["bash", script, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
         assert str(JOBS / "explain.sbatch") in shlex.split(done.stdout)
-
-
-@pytest.mark.parametrize(
-    ("scontrol", "code", "told"),
-    [
-        ("echo 'Welcome'; echo 'JobId=41 JobState=COMPLETED Reason=None ExitCode=0:0'", 0, ""),
-        (f"{SECOND_TIME} echo 'JobId=41 JobState=FAILED Reason=None ExitCode=3:0'", 3, ""),
-        ("echo 'JobId=41 JobState=NODE_FAIL Reason=None ExitCode=0:0'", 1, ""),
-        ("exit 1", 1, "submit.sh: Slurm says nothing of job 41 any more; how the run is: batchcam info 'run'"),
-    ],
-    ids=["banner", "slow", "node-failed", "silent"],
-)
-def test_waiting_ends_with_the_job_or_when_slurm_says_nothing_of_it_any_more(pretend, scontrol, code, told, capfd):
-    programs = {"sbatch": "echo 41", "scontrol": scontrol, "sleep": ""}
-    done, _ = pretend("submit.sh", "--wait", "m.pth", "photos", "run", programs_do=programs)
-    assert done == code
-    assert told in capfd.readouterr().err
 
 
 def test_scripts_hold_nothing_of_a_site():
@@ -302,61 +161,6 @@ def test_shellcheck_finds_nothing(script):
         pytest.skip("shellcheck is not installed")
     checked = subprocess.run(["shellcheck", SLURM / script], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
-
-
-@pytest.mark.parametrize(
-    ("codes", "worst"),
-    [((0, 0), 0), ((0, 3), 3), ((3, 0), 3), ((75, 3), 75), ((3, 75), 75), ((1, 75), 1), ((75, 1), 1)],
-)
-def test_workers_of_several_gpus_have_a_gpu_and_a_share_each_and_end_with_the_worst_code(pretend, codes, worst):
-    does = (
-        f"case $CUDA_VISIBLE_DEVICES$* in 5*--task\\ 0/2*) exit {codes[0]} ;; 7*--task\\ 1/2*) exit {codes[1]} ;; esac"
-    )
-    words = ("2", "m.pth", "my photos", "run", "-b", "8")
-    done, calls = pretend("explain_gpus.sh", *words, programs_do={"batchcam": does}, CUDA_VISIBLE_DEVICES="5,7")
-    assert done == worst
-    assert sorted(calls) == [
-        f"batchcam explain m.pth my photos --out run --task {i}/2 --device cuda -b 8" for i in range(2)
-    ]
-
-
-def test_several_gpus_in_an_allocation_are_left_to_srun(pretend):
-    programs = {"srun": "exit 75"}
-    done, calls = pretend("explain_gpus.sh", "8", "m.pth", "photos", "run", programs_do=programs, SLURM_JOB_ID="3")
-    assert done == 75
-    explain = "batchcam explain m.pth photos --out run --device cuda"
-    assert calls == [f"srun --ntasks=8 --gpus-per-task=1 --kill-on-bad-exit=0 {explain}"]
-
-
-@pytest.mark.parametrize(("nproc", "threads"), [("echo 8", 4), ("echo 1", 1), ("echo no; exit 1", 1), ("echo", 1)])
-def test_workers_of_one_machine_share_its_cpus(pretend, tmp_path, nproc, threads):
-    programs = {"batchcam": f'echo "$BATCHCAM_THREADS $BATCHCAM_WORKERS" >{tmp_path}/threads', "nproc": nproc}
-    assert pretend("explain_gpus.sh", "2", "m.pth", "photos", "run", programs_do=programs)[0] == 0
-    assert (tmp_path / "threads").read_text() == f"{threads} {threads}\n"
-
-
-@pytest.mark.parametrize("words", [["2", "m.pth", "photos"], ["0", "m.pth", "photos", "run"], ["m.pth"] * 4])
-def test_several_gpus_without_their_number_are_refused(pretend, words):
-    assert pretend("explain_gpus.sh", *words, programs_do={"batchcam": ""}) == (2, [])
-
-
-def test_more_workers_than_visible_gpus_are_refused(pretend):
-    words = ("3", "m.pth", "photos", "run")
-    assert pretend("explain_gpus.sh", *words, programs_do={"batchcam": ""}, CUDA_VISIBLE_DEVICES="5,7") == (2, [])
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_stops_the_workers_of_all_gpus(tmp_path, number):
-    worker = tmp_path / "batchcam"
-    worker.write_text("#!/bin/bash\ntrap 'exit 75' USR1\ntouch $BASHPID.here\nwhile :; do sleep 0.05; done\n")
-    worker.chmod(0o755)
-    words = ["bash", JOBS / "explain_gpus.sh", "2", "m.pth", "photos", "run"]
-    script = subprocess.Popen(words, cwd=tmp_path, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
-    deadline = time.monotonic() + 30
-    while len(list(tmp_path.glob("*.here"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    script.send_signal(number)
-    assert script.wait(timeout=30) == 75
 
 
 class Cluster:
@@ -425,17 +229,24 @@ class Cluster:
         return "".join(p.read_text() for p in sorted(self.here.glob(f"logs/{pattern}")))
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("slurm")
-    started = subprocess.run([SLURM / "slurm-up", folder], capture_output=True, text=True)
-    if started.returncode == UNAVAILABLE:
-        pytest.skip(started.stderr.strip())
-    assert started.returncode == 0, started.stderr
+@contextlib.contextmanager
+def started(make: pytest.TempPathFactory, *options: str) -> Iterator[Cluster]:
+    """A cluster, for as long as it is needed."""
+    folder = make.mktemp("slurm")
+    done = subprocess.run([SLURM / "slurm-up", *options, folder], capture_output=True, text=True)
+    if done.returncode == UNAVAILABLE:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
     try:
-        yield Cluster(folder, tmp_path_factory.mktemp("work"))
+        yield Cluster(folder, make.mktemp("work"))
     finally:
         subprocess.run([SLURM / "slurm-down", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[Cluster]:
+    with started(tmp_path_factory) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -638,3 +449,77 @@ def test_cancelled_array_stays_cancelled_and_cleans_up(cluster, place):
     assert "ended with exit code 75; Slurm says" in cluster.log(f"*-{array}_0.out")
     assert set((place / "scratch").glob("batchcam.*")) == before
     assert not list(run.rglob("*.partial"))
+
+
+# a file whose name says who is hungry makes that process want more memory than there is, once
+HUNGRY = f"""
+import contextlib
+from pathlib import Path
+
+import torch
+
+from tests.helpers.networks import GapNetwork
+
+def eat(who):
+    flag = Path(__file__).with_name(who)
+    if flag.exists():
+        if "always" not in flag.read_text():
+            flag.unlink()
+        bytearray(3 * 2**30)
+
+class Images:
+    def __len__(self):
+        return {SHARDS * SHARD_SIZE}
+
+    def __getitem__(self, index):
+        if index == 32 and torch.utils.data.get_worker_info():
+            eat("loader")
+        pixels = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(index), dtype=torch.uint8)
+        return pixels, index % 3
+
+class Network(GapNetwork):
+    def forward(self, images):
+        if len(images) == {SHARD_SIZE}:
+            eat("worker")
+        return super().forward(images)
+"""
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory) -> Iterator[Cluster]:
+    """A cluster where a job has no more memory than it asked for, and a run of one undisturbed worker."""
+    with started(tmp_path_factory, "--memory") as cluster:
+        (cluster.here / "hungry.py").write_text(HUNGRY)
+        torch.save(seeded(GapNetwork).state_dict(), cluster.here / "model.pth")
+        cluster.run("bin/batchcam", "explain", *hungry_words("alone", "--out"), "--threads", "1", "--device", "cpu")
+        yield cluster
+
+
+def hungry_words(run: str, *before: str) -> list[str]:
+    return [
+        "model.pth", "python:hungry:Images", *before, run, "--model", "hungry:Network", "--preprocess", "stl10",
+        "--image-size", "16", "-b", str(SHARD_SIZE), "--shard-size", str(SHARD_SIZE), "-q",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["loader", "worker"])
+def test_a_process_that_wants_more_memory_than_there_is_costs_nothing_but_time(strict, who):
+    (strict.here / who).write_text("once")
+    run = strict.here / f"{who}-run"
+    array, finish = strict.submit("--tasks", "2", "--sbatch", "--mem=1500M", *hungry_words(run.name))
+    assert strict.wait_until_ended(finish) == "COMPLETED 0:0", strict.log("*")
+    logs = strict.log(f"*-{array}_*.out")
+    assert re.search("oom.kill", logs)
+    assert ("out of memory; once more, with --workers 0" in logs) == (who == "worker")
+    assert digests(run) == digests(strict.here / "alone")
+    assert verify(VerifyConfig(run, quiet=True)).found == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_always_wants_more_memory_fails_with_how_much_to_ask_for(strict):
+    (strict.here / "worker").write_text("always")
+    array, finish = strict.submit("--tasks", "1", "--sbatch", "--mem=1500M", *hungry_words("starved"))
+    assert strict.wait_until_ended(finish).startswith("CANCELLED")
+    assert strict.wait_until_ended(f"{array}_0") == "FAILED 1:0"
+    assert "FAILED: 1500 MB are not enough: submit with --mem=3000M" in strict.log(f"*-{array}_0.out")

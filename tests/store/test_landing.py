@@ -387,3 +387,15 @@ def test_a_link_points_to_something_at_every_moment(tmp_path: Path) -> None:
     assert seen <= {"one place", "another"}
     assert seen
     assert sorted(os.listdir(tmp_path)) == ["another", "latest one", "one place"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP])
+def test_a_file_system_that_can_not_rename_is_told_to_be_one_and_keeps_nothing(tmp_path, monkeypatch, number):
+    def replace(old: object, new: object) -> None:
+        raise OSError(number, os.strerror(number), str(old), None, str(new))
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(BatchcamError, match=r"files can't be renamed here \(.*\), as where object storage") as caught:
+        landing.land(tmp_path / "file", b"content")
+    assert str(caught.value).startswith(f"{tmp_path}: ")
+    assert list(tmp_path.iterdir()) == []

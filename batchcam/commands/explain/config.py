@@ -34,7 +34,14 @@ class ExplainConfig(Config):
     out: Given[Path, AnyPath] = required("The run directory.")
     compute: Compute = Compute()
     task: str | None = field(
-        "This worker's share of the shards, 0/N to N-1/N.  [default: from torchrun or srun, or all]", metavar="I/N"
+        "This worker's share of the shards, 0/N to N-1/N.  [default: from what started it, such as srun, or all]",
+        metavar="I/N",
+    )
+    tasks: int | None = field(
+        "How many tasks share the run, where their scheduler tells them only their numbers: arrays of Slurm and PBS, "
+        "Indexed Jobs of Kubernetes.",
+        low=1,
+        high=LARGEST_COUNT,
     )
     shard_size: int | None = field("Samples of one shard.  [default: about 64 MiB]", low=1, high=LARGEST_COUNT)
     target_layer: str | None = field(
@@ -75,6 +82,11 @@ class ExplainConfig(Config):
     )
     retry_unreadable: bool = field(
         "Also try again what could not be read before; whatever could stays as it is, byte by byte.", default=False
+    )
+    stage_to: Given[Path | None, AnyPath | None] = field(
+        "Copy this worker's images into a new folder there first, such as on the node's own disk; it is removed at the "
+        "end.",
+        metavar="FOLDER",
     )
     dry_run: bool = field("Check everything, tell samples, shards and bytes, write nothing.", default=False)
 

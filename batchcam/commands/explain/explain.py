@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import time
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from batchcam.commands.explain.assembly import assemble
+from batchcam.commands.explain.assembly import Assembly, assemble
 from batchcam.commands.explain.config import EVERYTHING, ExplainConfig, ExplainKeywords
 from batchcam.commands.explain.inputs import require_same_inputs
 from batchcam.commands.explain.planning import (
@@ -27,6 +28,7 @@ from batchcam.commands.explain.retry import read_recorded, with_recorded_sizes
 from batchcam.commands.explain.work import Work, task_record
 from batchcam.commands.merge import MergeSummary, complete_run
 from batchcam.config import keywords
+from batchcam.data.staging import staged
 from batchcam.errors import BatchcamError, StoppedEarlyError
 from batchcam.job.console import note
 from batchcam.job.scheduler import Share, local_rank, share, utc_now
@@ -111,7 +113,7 @@ by_keywords = keywords(ExplainKeywords, explain)
 @settings_kept()
 def _explain(config: ExplainConfig) -> ExplainSummary:
     require_outside_dataset(config.out, config.data)
-    mine = share(config.task)
+    mine = share(config.task, config.tasks)
     device = pick_device(config.compute.device, local_rank())
     existing, classifier = existing_plan(config.out), config.classifier
     if existing:
@@ -153,8 +155,19 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
     work = Work(config, agreed, assembly, explainable, shards, recorded, device)
-    seconds = _recorded(config, mine, device, work) if shards else 0.0
+    with _staged(config, assembly, shards):
+        seconds = _recorded(config, mine, device, work) if shards else 0.0
     return _summary(config, agreed, mine, shards, work, seconds)
+
+
+def _staged(
+    config: ExplainConfig, assembly: Assembly, shards: Sequence[Shard]
+) -> contextlib.AbstractContextManager[None]:
+    """Copy the images of `shards` where --stage-to says, and read them there."""
+    if config.stage_to is None:
+        return contextlib.nullcontext()
+    indices = (index for shard in shards for index in range(shard.first, shard.first + shard.count))
+    return staged(assembly.source, indices, config.stage_to, config.quiet)
 
 
 def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work) -> float:

@@ -22,6 +22,7 @@ from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_load
 from batchcam.errors import StoppedEarlyError, stopped_by
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes
+from batchcam.job.processes import peak_memory
 from batchcam.job.scheduler import Share, utc_now, whereabouts
 from batchcam.job.stop import reason_to_stop
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request, Submitted
@@ -241,6 +242,7 @@ class Work:
     def record(self) -> dict[str, Any]:
         """Return what the loop counted, for the task's record."""
         seconds = self.seconds
+        own, loader = peak_memory()
         return {
             "shards": [landed.shard.file for landed in self.landed],
             "samples": sum(landed.shard.count for landed in self.landed),
@@ -249,6 +251,8 @@ class Work:
             "images_per_s": round(self._samples / seconds, 2),
             **{f"seconds_{stage}": round(spent, 3) for stage, spent in self._stages.items()},
             "seconds_landing": round(self._landing_s, 3),
+            "peak_memory_bytes": own,
+            "peak_memory_loader_bytes": loader,
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -225,3 +226,18 @@ def test_variables_of_nobody_leave_all_shards_to_a_worker_that_says_so(settings,
     summary = explain(dataclasses.replace(settings, out=tmp_path / "run", quiet=False))
     assert "RANK/WORLD_SIZE are 1/4, but neither torchrun nor srun" in capsys.readouterr().err
     assert (summary.complete, summary.task, summary.task_from) == (True, "0/1", "")
+
+
+def test_parts_made_in_runs_apart_and_copied_together_merge_into_the_bytes_of_one_worker(settings, reference, tmp_path):
+    parts = [tmp_path / name for name in ("here", "there")]
+    for number, part in enumerate(parts):
+        summary = explain(dataclasses.replace(settings, out=part, task=f"{number}/2"))
+        assert (summary.complete, summary.left_to_others) == (False, SHARDS // 2)
+    # as `cp -rn` and `aws s3 cp --recursive` do: run.json of either, which differ in who began the run and when
+    shutil.copytree(parts[1], together := tmp_path / "together")
+    shutil.copytree(parts[0], together, dirs_exist_ok=True)
+    merge(together)
+    assert digests(together) == digests(reference)
+    assert (together / "run.h5").read_bytes() == (reference / "run.h5").read_bytes()
+    assert verify(VerifyConfig(together, quiet=True)).found == []
+    assert len(list(together.glob("task-*.json"))) == 2

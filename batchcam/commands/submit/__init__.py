@@ -1,0 +1,1 @@
+"""`batchcam submit`: a run as jobs of Slurm, and what these jobs do."""
