@@ -169,7 +169,7 @@ def test_a_night_that_is_too_short_stops_early_and_says_so(fake, runs, tmp_path)
 
 
 def test_a_mail_is_a_letter_and_no_log(runs, tmp_path):
-    words = [sys.executable, "-m", "batchcam", "nightly", tmp_path / "none.pth", tmp_path, runs]
+    words = [sys.executable, "-m", "batchcam", "nightly", tmp_path / "none.pth", tmp_path / "photos", runs]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     head, _, to_do = done.stderr.splitlines()[:3]
     assert done.returncode == 1
