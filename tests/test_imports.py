@@ -67,7 +67,7 @@ TABLE: dict[str, set[str]] = {
     },
     "commands/retrain": {"config", "job", "store", "commands/promote"},
     "commands/submit": {"config", "job", "store", "commands/jobs"},
-    "commands/train": {"numpy", *TORCH, "config", "job", "store", "maps", "network", "data"},
+    "commands/train": {"numpy", *TORCH, "config", "job", "record", "store", "maps", "network", "data"},
     "commands/verify": {"numpy", "h5py", "config", "job", "pictures", "record", "store", "commands/explain"},
     "maps": {"numpy", "torch", "data", "network"},
     "network": {"numpy", "safetensors", *TORCH, "images", "job"},

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from batchcam.record.metrics import ClassScore
 
 FINDINGS_SHOWN = 50
+UNKNOWN_LEAK = "not known: the checkpoint does not say it of such images"
 
 
 def explain_text(summary: ExplainSummary) -> str:
@@ -48,6 +49,8 @@ def explain_text(summary: ExplainSummary) -> str:
         state = "nothing written"
     if summary.task != "0/1":
         state = f"{_share_done(summary)}; {state}"
+    if summary.trained_on and not summary.merged:
+        state = f"{_trained_on(summary.trained_on, summary.samples)}; {state}"
     rate = f", {summary.samples / summary.seconds:.1f} images/s" if summary.samples and summary.seconds else ""
     done = f"{counted(summary.samples, 'sample')} in {counted(summary.shards, 'shard')}"
     return f"{run}: {done} explained{rate}; {state}"
@@ -71,7 +74,12 @@ def _complete_text(summary: MergeSummary) -> str:
     size = summary.bytes / max(1, totals["samples"])
     samples = counted(totals["samples"], "sample")
     parts = [f"{samples} in {counted(summary.shards, 'shard')}, {size:.0f} bytes each"]
-    return "; ".join([*parts, _accuracy(totals), *_status(totals)])
+    leaked = [_trained_on(totals["trained_on"], totals["samples"])] if totals.get("trained_on") else []
+    return "; ".join([*parts, _accuracy(totals), *leaked, *_status(totals)])
+
+
+def _trained_on(leaked: int, samples: int) -> str:
+    return f"the network was trained on {leaked} of {counted(samples, 'sample')}"
 
 
 def verify_text(summary: VerifySummary) -> str:
@@ -118,6 +126,7 @@ def info_text(run: RunInfo) -> str:
         ),
         ("created", f"{run.origin['created']} by {run.origin['user']} on {run.origin['host']}"),
         ("samples", "; ".join([str(totals["samples"]), _accuracy(totals), *_status(totals)])),
+        ("trained on", UNKNOWN_LEAK if run.trained_on is None else f"{run.trained_on} of {totals['samples']} samples"),
     ]
     lines = [f"{name:<11} {one_line(value)}" for name, value in head]
     lines += [f"{'task':<11} {one_line(_task(t))}" for t in run.tasks]
@@ -228,23 +237,41 @@ def evaluate_text(summary: EvaluateSummary) -> str:
         head = f"accuracy {_share(summary.accuracy)} on {summary.labelled} labelled of {summary.samples} samples{bad}"
     else:
         head = f"no labels; {summary.samples} samples{bad}"
-    return "\n".join([head, "", *class_table(summary.classes)])
+    lines = [head]
+    if summary.trained_on:
+        others = f"accuracy {_share(summary.unseen_accuracy)} on the {summary.unseen_labelled} labelled others"
+        lines.append(f"{_trained_on(summary.trained_on, summary.samples)}; {others}")
+    return "\n".join([*lines, "", *class_table(summary.classes)])
 
 
 def train_text(summary: TrainSummary) -> str:
     """Return the result of `train`."""
-    bad = f"; {summary.unreadable} unreadable images left out" if summary.unreadable else ""
+    s = summary
+    trained = _accuracy_of(s.train_accuracy, s.train_samples, s.train_left_out, "while learning")
+    leaked = f"{s.val_trained_on} trained on: this says nothing of other images" if s.val_trained_on else ""
+    validated = _accuracy_of(s.val_accuracy, s.val_samples, s.val_left_out, leaked)
+    bad = f"; {counted(s.unreadable, 'image')} could not be read in the last epoch" if s.unreadable else ""
     return (
-        f"{one_line(summary.checkpoint)}: epoch {summary.best_epoch} of {summary.epochs}, training accuracy "
-        f"{_share(summary.train_accuracy)} (while learning), validation accuracy {_share(summary.val_accuracy)}{bad}"
+        f"{one_line(s.checkpoint)}: epoch {s.best_epoch} of {s.epochs}, training accuracy {trained}, "
+        f"validation accuracy {validated}{bad}"
     )
+
+
+def _accuracy_of(accuracy: float | None, samples: int | None, left_out: int | None, remark: str) -> str:
+    """Return an accuracy, of how many images, and what was left out of it; these are None where nobody counted."""
+    of = "" if samples is None else f" of {counted(samples, 'image')}"
+    remarks = "; ".join(filter(None, [f"{left_out} left out" if left_out else "", remark]))
+    return f"{_share(accuracy)}{of}" + (f" ({remarks})" if remarks else "")
 
 
 def demo_text(summary: DemoSummary) -> str:
     """Return the result of `demo`."""
+    s = summary
+    judged = f"{s.samples} test images" if s.judged == s.samples else f"{s.judged} of {s.samples} test images"
+    seen = f"of which training saw {s.trained_on}" if s.trained_on else "that training never saw"
     return "\n".join(
         [
-            f"accuracy        {_share(summary.accuracy)} on {summary.samples} test images that training never saw",
+            f"accuracy        {_share(summary.accuracy)} on {judged} {seen}",
             f"CAM peak        {_share(summary.peak_in_object)} on the object; "
             f"the image's centre: {_share(summary.centre_in_object)}",
             f"run             {one_line(summary.run)}: verified, {summary.findings} findings",

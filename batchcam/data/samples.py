@@ -101,10 +101,13 @@ class Source(abc.ABC):
         notes: what was passed over while listing, a line each.
         code: callable and digest of its module where the dataset is the user's own code, by what they are.
         empty_classes: what would be classes if there were an image of them.
+        digests_of: what the samples' digests are of: "files", or "pixels" where there are none.
         numeric: labels are written as whole numbers, which may be class indices or names. They count as indices where
             they can be some, and `class_names` is None, else as names.
         bits: as for `decode_image`; set before the first read.
     """
+
+    digests_of: str = "pixels"
 
     def __init__(
         self,
@@ -160,6 +163,8 @@ class FileSource(Source):
     """
 
     copies: str | None = None
+
+    digests_of = "files"
 
     def __init__(
         self,

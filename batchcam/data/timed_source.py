@@ -55,7 +55,7 @@ class TimedSource(Source):
             source.spec, source.sample_ids, source.labels, source.sizes, source.class_names, source.notes,
             source.empty_classes, source.numeric,
         )  # fmt: skip
-        self.code, self.bits = source.code, source.bits
+        self.code, self.bits, self.digests_of = source.code, source.bits, source.digests_of
         self.inner = source
         self._seconds = seconds
         self._reader: _Reader | None = None

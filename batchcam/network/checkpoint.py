@@ -19,6 +19,7 @@ from batchcam.images.regular_files import NotRegularError, read_regular_file
 from batchcam.network.carried_names import carried_names
 from batchcam.network.file_kinds import looks_like_safetensors, told_by_content, told_by_folder
 from batchcam.network.torch_file import NotOfTorchError, read_torch_file
+from batchcam.network.training_images import TrainingImages
 from batchcam.network.weights import find_weights
 
 FORMAT_KEY = "batchcam"
@@ -43,6 +44,7 @@ class Checkpoint:
         weights_key: which of several weights `state` is, "" where the file holds one network's.
         remarks: what was chosen, a line each.
         carried_names: class names of another program's, by where they stand, see `carried_names`.
+        trained_on: the images that `batchcam train` showed it, None if the file does not say.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class Checkpoint:
     weights_key: str = ""
     remarks: tuple[str, ...] = ()
     carried_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    trained_on: TrainingImages | None = None
 
 
 def load_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
@@ -86,7 +89,21 @@ def load_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
         weights_key=weights.key,
         remarks=weights.remarks,
         carried_names={} if names else carried_names(content),
+        trained_on=trained_on(path, about),
     )
+
+
+def trained_on(path: Path, about: Mapping[str, Any]) -> TrainingImages | None:
+    """Return which images a checkpoint's description says it was trained on, None if it does not say.
+
+    Raises:
+        CheckpointError: what it says are no digests.
+    """
+    packed = about.get("trained_on")
+    try:
+        return None if packed is None else TrainingImages.unpacked(packed)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its trained_on: {error}: not a checkpoint of batchcam") from error
 
 
 def load_raw(path: Path, data: bytes) -> Any:
@@ -112,6 +129,7 @@ def pack_checkpoint(
     class_names: tuple[str, ...],
     preprocessing: Mapping[str, Any],
     training: Mapping[str, Any],
+    trained_on: TrainingImages | None = None,
     **more: Any,
 ) -> bytes:
     """Return the bytes of a checkpoint that says everything; it loads with `weights_only=True`.
@@ -124,6 +142,7 @@ def pack_checkpoint(
         class_names: by class index.
         preprocessing: as `Preprocessing.to_dict` gives it.
         training: epoch, accuracies and settings, plain values only.
+        trained_on: the images that it was trained on, None if that is not known.
         more: further top-level entries, such as the optimizer's state.
     """
     about = {
@@ -133,6 +152,8 @@ def pack_checkpoint(
         "preprocessing": dict(preprocessing),
         "training": dict(training),
     }
+    if trained_on is not None:
+        about["trained_on"] = trained_on.packed()
     buffer = io.BytesIO()
     torch.save(_rebuilt({FORMAT_KEY: about, "model": dict(state), **more}), buffer)
     return buffer.getvalue()

@@ -20,21 +20,25 @@ class Totals:
         self._samples = self._labelled = self._correct = 0
         self._by_status = np.zeros(256, np.int64)
         self._largest_residual = -math.inf
+        self._trained_on: int | None = None
 
     def add(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Count labels, predictions, statuses (uint8) and residuals of some samples."""
+        """Count labels, predictions, statuses (uint8) and residuals of some samples, and which were trained on."""
         labels, predictions, residuals = columns["label"], columns["prediction"], columns["identity_residual"]
         known = (labels >= 0) & (predictions >= 0)
         self._samples += len(labels)
         self._labelled += int(np.count_nonzero(known))
         self._correct += int(np.count_nonzero(known & (labels == predictions)))
         self._by_status += np.bincount(columns["status"], minlength=256)
+        if "trained_on" in columns:
+            self._trained_on = (self._trained_on or 0) + int(np.count_nonzero(columns["trained_on"] == 1))
         finite = residuals[np.isfinite(residuals)]
         self._largest_residual = max(self._largest_residual, float(finite.max(initial=-np.inf)))
 
     def stated(self) -> dict[str, Any]:
-        """Return what was counted."""
+        """Return what was counted; no `trained_on` where the rows do not say."""
         values = np.arange(256)
+        trained_on = {} if self._trained_on is None else {"trained_on": self._trained_on}
         return {
             "samples": self._samples,
             "labelled": self._labelled,
@@ -42,11 +46,12 @@ class Totals:
             "accuracy": self._correct / self._labelled if self._labelled else None,
             "status": {flag_name(f): int(self._by_status[(values & f) > 0].sum()) for f in Status if f},
             "largest_identity_residual": self._largest_residual if self._largest_residual > -math.inf else None,
+            **trained_on,
         }
 
 
 def count_totals(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return totals as the manifest states them, from labels, predictions, statuses and residuals of samples."""
+    """Return totals as the manifest states them, from the columns of samples that `Totals.add` takes."""
     totals = Totals()
     totals.add(columns)
     return totals.stated()

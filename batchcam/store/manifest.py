@@ -33,6 +33,7 @@ MANIFEST_FORM = {
         "accuracy": (float, None),
         "status": {flag_name(flag): int for flag in Status if flag} | {"*": int},
         "largest_identity_residual": (float, None),
+        "trained_on?": int,
     },
     "findings": [{"kind": str, "count": int}],
     "tasks": [TASK_FORM],

@@ -55,9 +55,9 @@ def _cell(text: object, columns: int = 1) -> str:
 
 
 def _accuracy(path: Path, plan: Plan) -> str:
-    """Return the accuracy of a complete run: its manifest states it, and no row has to be read."""
+    """Return how many predictions of a complete run are right: its manifest states it, and no row has to be read."""
     try:
-        accuracy = read_manifest(path, plan).totals["accuracy"]
+        totals = read_manifest(path, plan).totals
     except (OSError, RunError):
         return ""
-    return "" if accuracy is None else f", accuracy {accuracy:.4f}"
+    return f", {totals['correct']} of {totals['labelled']} labelled predicted right" if totals["labelled"] else ""

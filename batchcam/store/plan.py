@@ -33,6 +33,7 @@ IDENTITY_FIELDS = (
     "checkpoint_sha256",
     "dataset_fingerprint",
     "dataset_code",
+    "first_inputs",
     "class_names",
     "target_layer",
     "preprocessing",
@@ -44,8 +45,23 @@ IDENTITY_FIELDS = (
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
 
-NEWER_FIELDS = ("dataset_code", "weights_key", "architecture_options", "label_kind")
+NEWER_FIELDS = (
+    "dataset_code",
+    "first_inputs",
+    "weights_key",
+    "architecture_options",
+    "label_kind",
+    "training_known",
+)
 """Fields that a plan has only where they say something: plans and run ids of before stay as they are."""
+
+
+FIRST_INPUTS = 16
+"""How many samples' digests belong to a plan."""
+
+INPUT_KEY_BYTES = 8
+
+MOST_TOLD = 8  # entries of a table that differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +107,9 @@ class Plan:
         weights_key: which of several weights of the checkpoint; "" where it holds one network's.
         architecture_options: what torchvision's function was told, NAME=VALUE, where the checkpoint does not decide it.
         label_kind: what labels that are whole numbers were read as, names or indices; "" where they are none.
+        first_inputs: digests of the first samples by id, as `input_key` cuts them, where these are no files, whose
+            sizes would tell a dataset from others.
+        training_known: whether the checkpoint says which images it was trained on, and so the rows.
     """
 
     checkpoint_sha256: str
@@ -117,6 +136,8 @@ class Plan:
     weights_key: str = ""
     architecture_options: tuple[str, ...] = ()
     label_kind: str = ""
+    first_inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    training_known: bool = False
 
     @property
     def run_id(self) -> str:
@@ -172,7 +193,7 @@ class Plan:
     @property
     def arrays(self) -> tuple[Array, ...]:
         """The arrays with a row per sample, in the order in which they are created."""
-        return sample_arrays(self.maps, self.exact, self.schema_version)
+        return sample_arrays(self.maps, self.exact, self.schema_version, self.training_known)
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -246,17 +267,18 @@ class Plan:
             raise ValueError(f"a sample id of {self.sample_id_bytes} bytes; at most {MOST_TEXT_BYTES} can be stored")
         if math.prod(self.input_size) > PIXEL_LIMIT:
             raise ValueError(f"input_size of the plan has more than {PIXEL_LIMIT} pixels")
-        code = self.dataset_code
-        if not isinstance(code, dict) or not _is_tuple((*code, *code.values()), str):
-            raise ValueError("dataset_code of the plan is not texts by name")
+        for name in ("dataset_code", "first_inputs"):
+            texts_by_name = getattr(self, name)
+            if not isinstance(texts_by_name, dict) or not _is_tuple((*texts_by_name, *texts_by_name.values()), str):
+                raise ValueError(f"{name} of the plan is not texts by name")
         known = {"precision": IDENTITY_TOLERANCE, "maps": MAP_KINDS, "method": METHODS, "control": CONTROLS}
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} of the plan is not one that this batchcam knows")
         if self.identity is True and not self.exact:
             raise ValueError("the plan claims an identity for maps that have none")
-        if type(self.identity) is not bool or not isinstance(self.preprocessing, dict):
-            raise ValueError("identity of the plan is not true or false, or preprocessing no table")
+        if not type(self.identity) is type(self.training_known) is bool or not isinstance(self.preprocessing, dict):
+            raise ValueError("identity or training_known of the plan is not true or false, or preprocessing no table")
         self.cams.count(len(self.class_names))
         try:
             canonical(self.to_dict()).encode()
@@ -270,6 +292,11 @@ def _is_tuple(value: object, kind: type) -> bool:
 
 def _is_size(value: object) -> bool:
     return type(value) is int and 0 < value < 2**40
+
+
+def input_key(sha256: bytes) -> str:
+    """Return the digest of a sample as `Plan.first_inputs` has it."""
+    return sha256[:INPUT_KEY_BYTES].hex()
 
 
 class Fingerprint:
@@ -422,7 +449,8 @@ def _difference(there: object, here: object) -> str:
         here = {}
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         names = [n for n in {**there, **here} if canonical(there.get(n)) != canonical(here.get(n))]
-        return ", ".join(f"{n} {_short(there.get(n))} there, {_short(here.get(n))} here" for n in names)
+        told = ", ".join(f"{n} {_short(there.get(n))} there, {_short(here.get(n))} here" for n in names[:MOST_TOLD])
+        return told + (f", and {len(names) - MOST_TOLD} more" if len(names) > MOST_TOLD else "")
     return f"{_short(there)} there, {_short(here)} here"
 
 

@@ -21,7 +21,7 @@ from batchcam.store.files import RunFiles
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import READ_BYTES, blocks, decode, read, split
-from batchcam.store.schema import SAMPLE_ARRAYS, VIRTUAL_IN_MASTER, Array
+from batchcam.store.schema import SAMPLE_ARRAYS, TRAINED_ON, VIRTUAL_IN_MASTER, Array
 from batchcam.store.stored_cams import stored_ranks
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Sample:
         image_size: (height, width) of the upright original.
         input_sha256: digest of the stored image, hex.
         input_bytes: size of the stored file when the dataset was listed, -1 where there is none; None in schema 1.
+        trained_on: whether the network was trained on this image, None where that is not known.
         identity_residual: largest abs(mean of CAM + bias - logit).
         status: flags.
         error: why the sample is unreadable, "" if it is not.
@@ -82,6 +83,7 @@ class Sample:
     image_size: tuple[int, int]
     input_sha256: str
     input_bytes: int | None
+    trained_on: bool | None
     identity_residual: float
     status: Status
     error: str
@@ -147,7 +149,8 @@ class Column:
             return self
         if self._name not in run._arrays:
             newer = f"the run is of schema {run.plan.schema_version}, which does not have it"
-            why = newer if self._since > run.plan.schema_version else NO_MAPS
+            reasons = {TRAINED_ON: "the checkpoint does not say it of such images"}
+            why = newer if self._since > run.plan.schema_version else reasons.get(self._name, NO_MAPS)
             raise AttributeError(f"{owner.__name__} has no attribute {self._name!r}: {why}")
         return RunArray(run, run._arrays[self._name])
 
@@ -180,6 +183,7 @@ class Run:
     sample_id = Column()
     input_sha256 = Column()
     input_bytes = Column()
+    trained_on = Column()
     label = Column()
     prediction = Column()
     confidence = Column()
@@ -362,6 +366,11 @@ class Run:
         return [RunArray(self, array) for array in self._arrays.values()]
 
     @property
+    def scalar_columns(self) -> list[str]:
+        """Names of the arrays that tables have as columns."""
+        return [*SCALAR_COLUMNS, *([TRAINED_ON] if TRAINED_ON in self._arrays else [])]
+
+    @property
     def missing(self) -> np.ndarray:
         """Rows of absent shards, bool (n,): their values are fill values. All False unless opened with `partial`."""
         absent = [shard.index in self.absent for shard in self.shards]
@@ -377,7 +386,7 @@ class Run:
         """Return the columns with one value a sample as a DataFrame, indexed by `sample_index`; needs pandas."""
         import pandas
 
-        columns = {name: getattr(self, name)[:] for name in SCALAR_COLUMNS}
+        columns = {name: getattr(self, name)[:] for name in self.scalar_columns}
         names = np.array([*self.class_names, None], dtype=object)
         for name in ("label", "prediction"):
             columns[f"{name}_name"] = names[columns[name]]
@@ -410,6 +419,7 @@ class Run:
             image_size=tuple(at["image_size"].tolist()),
             input_sha256=at["input_sha256"].tobytes().hex(),
             input_bytes=int(at["input_bytes"]) if "input_bytes" in at else None,
+            trained_on=bool(at[TRAINED_ON]) if at.get(TRAINED_ON, -1) >= 0 else None,
             identity_residual=float(at["identity_residual"]),
             status=Status(int(at["status"])),
             error=at["error"],

@@ -63,6 +63,8 @@ class Array:
 NAN: Final = float("nan")
 LOGIT_PER_CELL: Final = "logit per cell"
 
+TRAINED_ON: Final = "trained_on"
+
 SAMPLE_ARRAYS: Final = (
     Array("sample_index", ("sample_index",), "int64", "checked", -1, "position in the dataset"),
     Array("sample_id", ("sample_index",), "text", "text", b"", "stable name of the sample"),
@@ -82,6 +84,15 @@ SAMPLE_ARRAYS: Final = (
         -1,
         "size of the stored file when the dataset was listed; -1 where there is none",
         "byte",
+        since=2,
+    ),
+    Array(
+        TRAINED_ON,
+        ("sample_index",),
+        "int8",
+        "checked",
+        -1,
+        "1: the network was trained on this image; 0: not; -1: not known, since it can't be read",
         since=2,
     ),
     Array("label", ("sample_index",), "int64", "checked", -1, "class from the dataset; -1: not known"),
@@ -225,14 +236,16 @@ def column_chunk_rows(rows: int, row_bytes: int) -> int:
     return max(1, min(rows, 262144 // max(1, row_bytes)))
 
 
-def sample_arrays(maps: str, exact: bool = True, schema: int = SCHEMA_VERSION) -> tuple[Array, ...]:
+def sample_arrays(
+    maps: str, exact: bool = True, schema: int = SCHEMA_VERSION, training_known: bool = False
+) -> tuple[Array, ...]:
     """Return the arrays with a row per sample for a plan's choice of `maps` (see rules.MAP_KINDS).
 
     Maps that are no exact CAMs have the same arrays, in other words and units.
     """
     if not exact:
-        return tuple(_without_identity(a) for a in sample_arrays(maps, schema=schema))
-    arrays = tuple(a for a in SAMPLE_ARRAYS if a.since <= schema)
+        return tuple(_without_identity(a) for a in sample_arrays(maps, True, schema, training_known))
+    arrays = tuple(a for a in SAMPLE_ARRAYS if a.since <= schema and (training_known or a.name != TRAINED_ON))
     if maps == "uint8":
         return arrays
     if maps == "float32":

@@ -100,25 +100,27 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 KEYS = {
     "demo": """
-        (run, picture, samples, accuracy, peak_in_object, centre_in_object, findings, seconds, exit_code)
-    """,
-    "train": """
-        (checkpoint, epochs, best_epoch, train_accuracy, val_accuracy, unreadable, history[(epoch, train_loss,
-        train_accuracy, val_loss, val_accuracy, unreadable)], exit_code)
-    """,
-    "evaluate": """
-        (samples, labelled, unreadable, non_finite, accuracy, classes[(name, labelled, correct, predicted, left_out)],
+        (run, picture, samples, judged, accuracy, peak_in_object, centre_in_object, trained_on, findings, seconds,
         exit_code)
     """,
+    "train": """
+        (checkpoint, epochs, best_epoch, train_accuracy, train_samples, train_left_out, val_accuracy, val_samples,
+        val_left_out, val_trained_on, unreadable, history[(epoch, train_loss, train_accuracy, train_samples,
+        train_left_out, val_loss, val_accuracy, val_samples, val_left_out, val_trained_on, unreadable)], exit_code)
+    """,
+    "evaluate": """
+        (samples, labelled, unreadable, non_finite, accuracy, trained_on, unseen_labelled, unseen_accuracy,
+        classes[(name, labelled, correct, predicted, left_out)], exit_code)
+    """,
     "explain": """
-        (run, run_id, samples, shards, unreadable, seconds, complete, merged(totals(samples, labelled, correct,
-        accuracy, status(unreadable, non finite, constant map, no positive evidence), largest_identity_residual),
-        findings, shards, bytes, kept), dry_run, to_do_samples, to_do_shards, to_do_bytes, run_shards, task, task_from,
-        left_to_others, exit_code)
+        (run, run_id, samples, shards, unreadable, trained_on, seconds, complete, merged(totals(samples, labelled,
+        correct, accuracy, status(unreadable, non finite, constant map, no positive evidence),
+        largest_identity_residual, trained_on), findings, shards, bytes, kept), dry_run, to_do_samples, to_do_shards,
+        to_do_bytes, run_shards, task, task_from, left_to_others, exit_code)
     """,
     "merge": """
         (totals(samples, labelled, correct, accuracy, status(unreadable, non finite, constant map, no positive
-        evidence), largest_identity_residual), findings, shards, bytes, kept, exit_code)
+        evidence), largest_identity_residual, trained_on), findings, shards, bytes, kept, exit_code)
     """,
     "verify": """
         (run, run_id, shards, samples, unreadable, bytes, recomputed, manifest_sha256, signed_by, unchecked,
@@ -128,20 +130,20 @@ KEYS = {
         (run, complete, plan(checkpoint_sha256, dataset_fingerprint, class_names, target_layer,
         preprocessing(image_size, interpolation, mean, resize, std), precision, architecture, identity, sample_count,
         sample_id_bytes, batch_size, shard_size, cams, maps, channels, grid_size, input_size, method, control,
-        schema_version), run_id, origin(class_names_from, command, created, folder, host, job, options(cams,
-        classifier(arch, arch_option, bits, checkpoint, class_names, crop_pct, fit, image_size, interpolation,
-        label_kind, mean, model, preprocess, resize, std, weights_key),
+        schema_version, training_known), run_id, origin(class_names_from, command, created, folder, host, job,
+        options(cams, classifier(arch, arch_option, bits, checkpoint, class_names, crop_pct, fit, image_size,
+        interpolation, label_kind, mean, model, preprocess, resize, std, weights_key),
         compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control, data,
         dry_run, identity, maps, max_unreadable, method, out, quiet, retry_unreadable, shard_size, stage_to,
         target_layer, task, tasks, time_limit_s), pid, remarks, resources(device, start_method, task, task_from,
         threads, workers), restarts,
         user), shards_landed, shards, lost_shards, totals(accuracy, correct,
         labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non finite,
-        unreadable)),
+        unreadable), trained_on), trained_on,
         classes[(name, labelled, correct, predicted, left_out)], tasks[(device, host, images_per_s, job, outcome,
         peak_memory_bytes, peak_memory_loader_bytes, pid, restarts, samples, seconds, seconds_explaining,
         seconds_landing, seconds_storing, seconds_waiting_for_images,
-        shards, start_method, started, task, task_from, threads, unreadable, user, versions(batchcam,
+        shards, start_method, started, task, task_from, threads, trained_on, unreadable, user, versions(batchcam,
         compressor, h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes, unreadable, exit_code)
     """,
     "render": """
@@ -149,8 +151,8 @@ KEYS = {
         without_map, data, lost_files, exit_code)
     """,
     "report": """
-        (out, bytes, complete, samples, labelled, left_out, accuracy, pictures, without_image, changed, lost_files,
-        findings, flips, exit_code)
+        (out, bytes, complete, samples, labelled, left_out, accuracy, trained_on, pictures, without_image, changed,
+        lost_files, findings, flips, exit_code)
     """,
     "localize": """
         (error, exit_code)

@@ -51,6 +51,8 @@ CHANGES = {
     "input_size": (48, 81),
     "schema_version": 1,
     "dataset_code": {"callable": "shelf:Photos"},
+    "first_inputs": {"a.png": "00112233aabbccdd"},
+    "training_known": True,
 }
 
 
@@ -136,11 +138,11 @@ def test_a_field_of_the_wrong_type_or_range_is_refused(make_plan, field: str, wr
             "weights_key",
             "label_kind",
         ),
-        "True": ("identity",),
+        "True": ("identity", "training_known"),
         "['a']": ("class_names", "architecture_options"),
         "[]": ("architecture_options",),
         "[1, 2]": ("grid_size", "input_size"),
-        "{}": ("preprocessing", "dataset_code"),
+        "{}": ("preprocessing", "dataset_code", "first_inputs"),
     }
     content = {**make_plan().to_dict(), field: wrong}
     if field in accepted.get(str(wrong), ()):

@@ -23,9 +23,9 @@ def compare_text(summary: CompareSummary) -> str:
         ("old", f"{summary.old} ({summary.old_samples} samples)"),
         ("new", f"{summary.new} ({summary.new_samples} samples)"),
         ("compared", counts_text({"samples": t.compared} | summary.apart)),
-        ("flips", f"{t.flips} ({_shown(t.flips_percent)} %): {t.fixed} fixed, {t.broken} broken, {t.changed} changed"),
+        ("flips", _flips(t)),
         ("accuracy", _accuracy(t)),
-        ("confidence", f"mean {_shown(t.old_confidence)} → {_shown(t.new_confidence)}"),
+        ("confidence", f"mean of {t.compared} {_shown(t.old_confidence)} → {_shown(t.new_confidence)}"),
         ("maps", _maps(t)),
     ]
     if summary.transitions:
@@ -34,6 +34,11 @@ def compare_text(summary: CompareSummary) -> str:
     head += [("exchanged", exchange_text(exchange)) for exchange in summary.exchanges]
     lines = head_lines(head, summary.notes, summary.out, "compare", (gate.reason for gate in summary.gates))
     return "\n".join([*lines, "", *_class_table(summary.classes), *_mover_table(summary.movers)])
+
+
+def _flips(t: Totals) -> str:
+    kinds = f"{t.fixed} fixed, {t.broken} broken, {t.changed} changed"
+    return f"{t.flips} of {t.compared} ({_shown(t.flips_percent)} %): {kinds}"
 
 
 def _accuracy(t: Totals) -> str:

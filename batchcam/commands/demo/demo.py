@@ -12,7 +12,7 @@ import numpy as np
 from batchcam.commands.demo import shapes
 from batchcam.commands.demo.config import DemoConfig
 from batchcam.commands.explain.config import ExplainConfig
-from batchcam.commands.explain.explain import explain
+from batchcam.commands.explain.explain import ExplainSummary, explain
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.train import train
 from batchcam.commands.verify.config import VerifyConfig
@@ -48,9 +48,11 @@ class DemoSummary:
         run: the run directory.
         picture: the grid of overlays.
         samples: test images.
-        accuracy: on them.
-        peak_in_object: share of them whose CAM has its peak on the object.
-        centre_in_object: share of them whose centre lies on the object.
+        judged: of them, with a prediction; the next three are over these.
+        accuracy: share predicted right.
+        peak_in_object: share whose CAM has its peak on the object.
+        centre_in_object: share whose centre lies on the object.
+        trained_on: test images that are training images too.
         findings: of verify.
         seconds: all of it.
     """
@@ -58,9 +60,11 @@ class DemoSummary:
     run: str
     picture: str
     samples: int
+    judged: int
     accuracy: float
     peak_in_object: float
     centre_in_object: float
+    trained_on: int | None
     findings: int
     seconds: float
 
@@ -83,7 +87,7 @@ def demo(config: DemoConfig) -> DemoSummary:
     except OSError as error:
         raise landing.write_error(Path(error.filename or out), error) from error
     run = out / "run"
-    _train_and_explain(config, out / "model.pth", run)
+    explained = _train_and_explain(config, out / "model.pth", run)
     verified = verify(VerifyConfig(run, quiet=config.quiet))
     if verified.found:
         raise RunError(f"{run}: verify found: {verified.found[0]}")
@@ -94,19 +98,22 @@ def demo(config: DemoConfig) -> DemoSummary:
     landing.remove_stale_partials(out, [picture.name])
     masks = np.stack([_mask(out / "masks" / "test" / sample_id) for sample_id in rows["sample_id"]])
     cams = heatmap.upsample(predicted_cams(rows), masks.shape[1:])
+    judged = rows["prediction"] >= 0
     return DemoSummary(
         run=str(run),
         picture=str(picture),
         samples=len(masks),
+        judged=int(judged.sum()),
         accuracy=metrics.accuracy(rows["label"], rows["prediction"]) or 0.0,
-        peak_in_object=float(metrics.peak_hits(cams, masks).mean()),
-        centre_in_object=float(metrics.centre_hits(masks).mean()),
+        peak_in_object=float(metrics.peak_hits(cams[judged], masks[judged]).mean()),
+        centre_in_object=float(metrics.centre_hits(masks[judged]).mean()),
+        trained_on=explained.trained_on,
         findings=verified.findings,
         seconds=round(time.perf_counter() - start, 1),
     )
 
 
-def _train_and_explain(config: DemoConfig, checkpoint: Path, run: Path) -> None:
+def _train_and_explain(config: DemoConfig, checkpoint: Path, run: Path) -> ExplainSummary:
     """Fine-tune on the training images, then explain the test images with the best checkpoint."""
     images = config.out / "images"
     train(
@@ -127,7 +134,7 @@ def _train_and_explain(config: DemoConfig, checkpoint: Path, run: Path) -> None:
         )
     )
     compute = Compute(threads=config.threads, device="cpu")
-    explain(ExplainConfig(Classifier(checkpoint), str(images / "test"), run, compute, quiet=config.quiet))
+    return explain(ExplainConfig(Classifier(checkpoint), str(images / "test"), run, compute, quiet=config.quiet))
 
 
 def _sheet(folder: Path, run: Run) -> np.ndarray:

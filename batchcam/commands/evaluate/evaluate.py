@@ -9,6 +9,7 @@ import torch
 
 from batchcam.commands.evaluate.config import EvaluateConfig
 from batchcam.commands.explain.assembly import assemble
+from batchcam.commands.explain.inputs import leak_remarks, trained_on
 from batchcam.commands.train.epochs import predict
 from batchcam.config import DEFAULT_BATCH_SIZE
 from batchcam.data.loader import BatchStream, RangeBatches
@@ -31,6 +32,9 @@ class EvaluateSummary:
         unreadable: samples whose image could not be read.
         non_finite: samples with a NaN or an infinity among their logits, as --precision fp16 may give.
         accuracy: over the labelled ones, None without any.
+        trained_on: samples that the network was trained on, by their bytes; None where the checkpoint does not say.
+        unseen_labelled: labelled ones that it was not trained on; None where that is not known.
+        unseen_accuracy: over these, None without any.
         classes: score of each class.
     """
 
@@ -39,6 +43,9 @@ class EvaluateSummary:
     unreadable: int
     non_finite: int
     accuracy: float | None
+    trained_on: int | None
+    unseen_labelled: int | None
+    unseen_accuracy: float | None
     classes: list[metrics.ClassScore]
 
     @property
@@ -58,7 +65,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     precision = config.compute.precision or "fp32"
     set_precision(precision, device, config.compute.threads)
     assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
-    for remark in assembly.remarks:
+    for remark in (*assembly.remarks, *leak_remarks(assembly)):
         note(remark, config.quiet)
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     probe = assembly.normalised_probe(device)
@@ -69,17 +76,27 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     processes = loader_processes(config.compute.workers)
     stream = BatchStream(assembly.dataset, batches, processes, device, config.compute.start_method)
     predictions, unreadable = np.full(samples, -1, np.int64), 0
+    leaked = np.full(samples, -1, np.int8)
     with stream, Progress("evaluate", samples, "images", config.quiet) as progress:
         for batch in stream:
             predictions[batch.indices.numpy()] = predict(network, assembly.preprocessing, batch, device, precision)
+            leaked[batch.indices.numpy()] = trained_on(assembly, batch.sha256.numpy())
             unreadable += int(batch.unreadable.sum())
             progress.advance(len(batch.indices))
-    labels = assembly.labels
+    labels, known = assembly.labels, assembly.trained_on is not None
+    unseen = np.where(leaked == 0, labels, -1)
     return EvaluateSummary(
         samples=samples,
-        labelled=int(((labels >= 0) & (predictions >= 0)).sum()),
+        labelled=_judged(labels, predictions),
         unreadable=unreadable,
         non_finite=int((predictions < 0).sum()) - unreadable,
         accuracy=metrics.accuracy(labels, predictions),
+        trained_on=int((leaked == 1).sum()) if known else None,
+        unseen_labelled=_judged(unseen, predictions) if known else None,
+        unseen_accuracy=metrics.accuracy(unseen, predictions) if known else None,
         classes=metrics.class_scores(labels, predictions, assembly.class_names),
     )
+
+
+def _judged(labels: np.ndarray, predictions: np.ndarray) -> int:
+    return int(((labels >= 0) & (predictions >= 0)).sum())

@@ -34,6 +34,7 @@ from batchcam.network.model import (
     parse_options,
 )
 from batchcam.network.one_output import as_two_classes
+from batchcam.network.training_images import TrainingImages
 from batchcam.rules import composed, in_memory
 
 PROBE_SAMPLES = 4
@@ -76,6 +77,12 @@ class Assembly:
     def input_size(self) -> tuple[int, int]:
         """(H, W) of the network's input."""
         return (self.probe.shape[2], self.probe.shape[3])
+
+    @property
+    def trained_on(self) -> TrainingImages | None:
+        """The images that the network was trained on, None where these can't be told among the dataset's."""
+        known = self.checkpoint.trained_on
+        return known if known is not None and known.tell_of(self.source.digests_of) else None
 
     @property
     def dataset(self) -> SampleDataset:

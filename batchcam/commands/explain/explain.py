@@ -12,7 +12,7 @@ import torch
 
 from batchcam.commands.explain.assembly import Assembly, assemble
 from batchcam.commands.explain.config import EVERYTHING, ExplainConfig, ExplainKeywords
-from batchcam.commands.explain.inputs import require_same_inputs
+from batchcam.commands.explain.inputs import as_planned, leak_remarks, require_same_inputs
 from batchcam.commands.explain.planning import (
     Settings,
     bytes_of,
@@ -40,7 +40,7 @@ from batchcam.network.proof import ExactNetwork, require_identity
 from batchcam.store import landing
 from batchcam.store.manifest import task_file, write_task
 from batchcam.store.plan import Plan, Shard, require_same, write_plan
-from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
+from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON
 from batchcam.store.shard import landed_shards
 
 TELL_EVERY_S = 10  # a task's record is one more file to sync: not for every small shard
@@ -56,6 +56,8 @@ class ExplainSummary:
         samples: explained by this call.
         shards: landed by this call.
         unreadable: of `samples`, those that could not be read.
+        trained_on: images that the network was trained on: of the complete run, or of `samples` while others are
+            missing; None where the checkpoint does not say.
         seconds: of the loop over batches.
         complete: whether the run is complete now.
         merged: totals and findings of the complete run.
@@ -74,6 +76,7 @@ class ExplainSummary:
     samples: int
     shards: int
     unreadable: int
+    trained_on: int | None
     seconds: float
     complete: bool
     merged: MergeSummary | None
@@ -133,16 +136,14 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     images = assembly.normalised_probe(device)
     told: list[str] = []
     explainable = prepare(assembly.network, images, settings.method, settings.control, layer, told.append)
-    assembly = dataclasses.replace(assembly, remarks=(*assembly.remarks, *told))
+    assembly = dataclasses.replace(assembly, remarks=(*assembly.remarks, *told, *leak_remarks(assembly)))
     if config.identity and isinstance(explainable, ExactNetwork):
         require_identity(explainable, "fp32")
     plan = make_plan(settings, assembly, explainable, config.identity)
     landed = landed_shards(config.out, existing or plan)
     recorded = read_recorded(config.out, existing, landed) if existing and config.retry_unreadable else {}
     if existing:
-        if not existing.label_kind:  # planned by a version that does not say it
-            plan = dataclasses.replace(plan, label_kind="")
-        plan = with_recorded_sizes(plan, existing, assembly, recorded)
+        plan = as_planned(with_recorded_sizes(plan, existing, assembly, recorded), existing)
         require_same(config.out, existing, plan)
         require_same_inputs(config.out, existing, assembly, landed)
     recorded = {index: each for index, each in recorded.items() if each.unreadable.any()}
@@ -234,7 +235,8 @@ def _summary(
         run_id=plan.run_id,
         samples=sum(each.shard.count for each in landed),
         shards=len(landed),
-        unreadable=work.unreadable if work else 0,
+        unreadable=work.counts["unreadable"] if work else 0,
+        trained_on=merged.totals.get(TRAINED_ON) if merged else (work.trained_on if work else None),
         seconds=round(seconds, 3),
         complete=merged is not None,
         merged=merged,

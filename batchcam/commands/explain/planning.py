@@ -17,6 +17,7 @@ import torch
 
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.config import ExplainConfig
+from batchcam.commands.explain.inputs import first_inputs
 from batchcam.config import DEFAULT_BATCH_SIZE, Classifier, MapDataset, Part
 from batchcam.data.sources import dataset_folder
 from batchcam.errors import ConfigError, RunError
@@ -171,6 +172,8 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         schema_version=settings.schema_version,
         dataset_code=source.code if settings.schema_version > 1 else {},
         label_kind=assembly.label_kind or "",
+        first_inputs=first_inputs(source) if settings.schema_version > 1 else {},
+        training_known=assembly.trained_on is not None and settings.schema_version > 1,
     )
     try:
         plan.cams.count(len(plan.class_names))

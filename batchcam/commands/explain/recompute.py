@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from batchcam.commands.explain.assembly import Assembly
+from batchcam.commands.explain.inputs import trained_on
 from batchcam.commands.explain.planning import fingerprint
 from batchcam.commands.explain.reassembly import reassemble
 from batchcam.config import Classifier, MapDataset
@@ -25,7 +26,7 @@ from batchcam.store.files import RunFiles
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.run import Run
-from batchcam.store.schema import PLAN_FILE, SHARD_FOLDER
+from batchcam.store.schema import PLAN_FILE, SHARD_FOLDER, TRAINED_ON
 
 STORED: Final = ("input_sha256", "status", "logits", "cams", "cam_class", "crop_box", "image_size")
 
@@ -107,11 +108,14 @@ def _compare_listing(record: Run, sound: Sequence[Shard], assembly: Assembly) ->
     differing = {name: getattr(record, name)[rows] != values for name, values in listed.items()}
     if "input_bytes" in differing:  # a file that was away at first may have come back for --retry-unreadable
         differing["input_bytes"] &= record.input_bytes[rows] != UNKNOWN_SIZE
+    if plan.training_known:
+        differing[TRAINED_ON] = record.trained_on[rows] != trained_on(assembly, record.input_sha256[rows])
     for name, wrong in differing.items():
+        message = f"not what the {'checkpoint' if name == TRAINED_ON else 'dataset'} says now"
         for shard in sound:
             own = (rows >= shard.first) & (rows < shard.first + shard.count)
             file = f"{SHARD_FOLDER}/{shard.file}"
-            yield from _finding(Kind.DATASET, file, name, wrong[own], rows[own], "not what the dataset says now")
+            yield from _finding(Kind.DATASET, file, name, wrong[own], rows[own], message)
     unproven = "input_bytes" not in differing and not any(wrong.any() for wrong in differing.values())
     if unproven and fingerprint(assembly) != plan.dataset_fingerprint:
         yield Finding(Kind.DATASET, PLAN_FILE, "the fingerprint is not the dataset's: sizes of its files differ")

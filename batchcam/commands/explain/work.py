@@ -16,6 +16,7 @@ import torchvision
 
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.config import EVERYTHING, ExplainConfig
+from batchcam.commands.explain.inputs import trained_on
 from batchcam.commands.explain.planning import resources
 from batchcam.commands.explain.retry import RecordedShard
 from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
@@ -29,6 +30,7 @@ from batchcam.maps.explainer import ExplainedBatch, Explainer, Request, Submitte
 from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.store.compression import COMPRESSOR
 from batchcam.store.plan import Plan, Shard
+from batchcam.store.schema import TRAINED_ON
 from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter, has_landed
 from batchcam.version import version
 
@@ -56,7 +58,7 @@ class Work:
         device: torch.device,
     ) -> None:
         self.landed: list[LandedShard] = []
-        self.unreadable = 0
+        self.counts: collections.Counter[str] = collections.Counter()
         self._start = time.perf_counter()
         self._stages = dict.fromkeys(STAGES, 0.0)
         self._landing_s = 0.0
@@ -68,7 +70,12 @@ class Work:
         self._reason = ""
         self._begun: collections.deque[Shard] = collections.deque()
         self._before: list[LandedShard] = []
-        self._unreadable_under_way = 0
+        self._under_way: collections.Counter[str] = collections.Counter()
+
+    @property
+    def trained_on(self) -> int | None:
+        """Of the samples that have landed, those that the network was trained on; None where that is not known."""
+        return self.counts[TRAINED_ON] if self._plan.training_known else None
 
     @property
     def seconds(self) -> float:
@@ -108,7 +115,7 @@ class Work:
         self._before = self.landed
         done = {landed.shard.index for landed in self.landed}
         self._shards = [shard for shard in self._shards if shard.index not in done]
-        self._unreadable_under_way = 0
+        self._under_way.clear()
         self._inputs.clear()
         self._recent.clear()
 
@@ -130,18 +137,18 @@ class Work:
             builder: ShardBuilder | None = None
             for batch, labels, explained in self._explained(batches, explainer):
                 builder = builder or writer.builder(self._begun.popleft())
+                columns, texts = self._rows(batch, labels, explained.columns())
                 with self._counted("storing"):
-                    builder.append(*self._rows(batch, labels, explained.columns()))
+                    builder.append(columns, texts)
                 self._samples += len(labels)
-                self._unreadable_under_way += int(batch.unreadable.sum())
-                self._note_unreadable(batch)
+                self._note_batch(batch, columns)
                 progress.count(len(labels))
                 if builder.rows == builder.shard.count:
                     if self._is_wanted(builder.shard):
-                        self.unreadable += self._unreadable_under_way
+                        self.counts += self._under_way
                         with self._counted("storing"):
                             writer.submit(builder, replace=builder.shard.index in self._recorded)
-                    self._unreadable_under_way = 0
+                    self._under_way.clear()
                     builder = None
                     self._landing_s = writer.busy_s
                     tell()
@@ -149,7 +156,10 @@ class Work:
                 writer.wait()
             self._landing_s = writer.busy_s
 
-    def _note_unreadable(self, batch: LoadedBatch) -> None:
+    def _note_batch(self, batch: LoadedBatch, columns: Mapping[str, np.ndarray]) -> None:
+        self._under_way["unreadable"] += int(batch.unreadable.sum())
+        if self._plan.training_known:
+            self._under_way[TRAINED_ON] += int((columns[TRAINED_ON] == 1).sum())
         self._recent.extend(batch.unreadable.tolist())
         self._reason = next(filter(None, batch.errors), self._reason)
         self._inputs.append((batch.unreadable, batch.sha256.numpy()))
@@ -230,6 +240,7 @@ class Work:
             "sample_index": batch.indices.numpy(),
             "input_sha256": batch.sha256.numpy(),
             "input_bytes": source.sizes[batch.indices.numpy()],
+            TRAINED_ON: trained_on(self._assembly, batch.sha256.numpy()),
             "label": labels,
             "crop_box": batch.crop_box.numpy(),
             "image_size": batch.image_size.numpy(),
@@ -246,7 +257,8 @@ class Work:
         return {
             "shards": [landed.shard.file for landed in self.landed],
             "samples": sum(landed.shard.count for landed in self.landed),
-            "unreadable": self.unreadable,
+            "unreadable": self.counts["unreadable"],
+            TRAINED_ON: self.trained_on,
             "seconds": round(seconds, 3),
             "images_per_s": round(self._samples / seconds, 2),
             **{f"seconds_{stage}": round(spent, 3) for stage, spent in self._stages.items()},

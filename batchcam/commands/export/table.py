@@ -12,7 +12,7 @@ import numpy as np
 from batchcam.commands.export.folder import ExportFolder
 from batchcam.errors import BatchcamError
 from batchcam.record.rows import Advance, Outcome, class_names, status_words
-from batchcam.store.run import SCALAR_COLUMNS, Run
+from batchcam.store.run import Run
 
 CSV_FILE = "samples.csv"
 PARQUET_FILE = "samples.parquet"
@@ -56,7 +56,7 @@ def import_pyarrow() -> tuple[Any, Any]:
 
 
 def _columns(run: Run) -> dict[str, Any]:
-    columns: dict[str, Any] = {name: getattr(run, name)[:] for name in SCALAR_COLUMNS}
+    columns: dict[str, Any] = {name: getattr(run, name)[:] for name in run.scalar_columns}
     columns["label_name"] = class_names(run, columns["label"])
     columns["prediction_name"] = class_names(run, columns["prediction"])
     columns["status_name"] = [status_words(status) for status in columns["status"].tolist()]

@@ -27,7 +27,7 @@ def faithfulness_text(summary: FaithfulnessSummary) -> str:
         ("deletion", f"in {s.steps} steps to {SUBSTRATE_TEXTS[s.deletion_to]}, largest values first"),
         ("insertion", f"in {s.steps} steps into {SUBSTRATE_TEXTS[s.insertion_from]}, largest values first"),
         ("ROAD", f"in {s.steps - 1} steps by noisy linear imputation, largest values first"),
-        ("probability", f"{s.probability:.3f} of the predicted class before any change"),
+        ("probability", f"{s.probability:.3f} of the predicted class before any change, mean of {s.judged} samples"),
     ]
     lines = head_lines(head, s.notes, s.out, "faithfulness")
     return "\n".join([*lines, "", *_area_table(s.scores), "", *_ahead_table(s.scores)])

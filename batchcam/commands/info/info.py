@@ -18,7 +18,7 @@ from batchcam.store.manifest import Manifest, read_manifest, read_tasks
 from batchcam.store.master import collect
 from batchcam.store.plan import Plan, open_plan
 from batchcam.store.reader import decode, open_checked, require_digest
-from batchcam.store.schema import MASTER_FILE, PLAN_FILE, SHARD_FOLDER
+from batchcam.store.schema import MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON
 from batchcam.store.shard import landed_shards
 
 UNREADABLE_SHOWN = 10
@@ -46,6 +46,7 @@ class RunInfo:
         shards: shards of the plan.
         lost_shards: of a run that was complete, those that are gone or cut short since.
         totals: samples, accuracy, samples by status: over the landed shards, or all that the manifest states.
+        trained_on: of these samples, images that the network was trained on; None where the checkpoint does not say.
         classes: score of each class, over the same samples.
         tasks: what each task recorded of itself.
         notes: what a reader should know, such as tasks on different machines.
@@ -61,6 +62,7 @@ class RunInfo:
     shards: int
     lost_shards: int
     totals: dict[str, Any]
+    trained_on: int | None
     classes: list[metrics.ClassScore]
     tasks: list[dict[str, Any]]
     notes: list[str]
@@ -96,6 +98,7 @@ def info(run: Path) -> RunInfo:
         shards=len(plan.shards),
         lost_shards=lost,
         totals=totals,
+        trained_on=totals.get(TRAINED_ON),
         classes=metrics.class_scores(columns["label"], columns["prediction"], plan.class_names),
         tasks=tasks,
         notes=notes,
@@ -154,9 +157,10 @@ def _columns_of_shards(run: Path, plan: Plan, landed: set[int]) -> dict[str, np.
     """Return the columns that totals are counted from, over the shards that have landed."""
     shards = [s for s in plan.shards if s.index in landed]
     parts = [columns for _, columns, _ in collect(run, plan, shards, prove=False)]
+    known = {TRAINED_ON: np.int8} if plan.training_known else {}
     empty: dict[str, Any] = {
         "label": np.int64, "prediction": np.int64, "status": np.uint8, "identity_residual": np.float32,
-        "sample_id": "S1", "error": "S1",
+        "sample_id": "S1", "error": "S1", **known,
     }  # fmt: skip
     return {name: np.concatenate([np.empty(0, kind), *(p[name] for p in parts)]) for name, kind in empty.items()}
 

@@ -32,7 +32,8 @@ def localize_text(summary: LocalizeSummary) -> str:
         head.append(("cropped", f"{outside}; of a judged object {_shown(s.cropped_percent)} % on average"))
     if s.without_map:
         head.append(("no map", f"{s.without_map} maps are constant or not finite: they find nothing"))
-    head.append(("elsewhere", f"{s.right_elsewhere} samples are predicted right with the peak outside of the object"))
+    elsewhere = f"{s.right_elsewhere} of {s.judged} samples are predicted right with the peak outside of the object"
+    head.append(("elsewhere", elsewhere))
     lines = head_lines(head, s.notes, s.out, "localize")
     return "\n".join([*lines, "", *_score_table(s), "", "percent: CAM / centre", *_class_table(s.classes)])
 

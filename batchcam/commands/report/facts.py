@@ -15,6 +15,7 @@ from batchcam.record.evidence import border, border_share, cell_shares, entropy
 from batchcam.record.rows import cam_blocks
 from batchcam.rules import Status
 from batchcam.store.run import Run
+from batchcam.store.schema import TRAINED_ON
 
 CELL_BYTES = 40
 """Held for each cell of a map while its evidence is measured: float64, a few times."""
@@ -57,7 +58,7 @@ class Facts:
     """Everything that a report says of a run in numbers.
 
     Attributes:
-        columns: label, prediction, confidence, status and identity_residual, (n,) each.
+        columns: label, prediction, confidence, status, identity_residual, and trained_on if the run has it, (n,) each.
         scores: one per class.
         confusions: pairs of label and prediction that occur, right ones too.
         bins: reliability of the labelled predictions.
@@ -112,7 +113,8 @@ def gather(run: Run, quiet: bool) -> Facts:
     Raises:
         RunError: the run names classes that it does not have; verify says where.
     """
-    columns = {name: getattr(run, name)[:] for name in COLUMNS}
+    names = (*COLUMNS, TRAINED_ON) if run.plan.training_known else COLUMNS
+    columns = {name: getattr(run, name)[:] for name in names}
     label, prediction = columns["label"], columns["prediction"]
     if max(label.max(initial=-1), prediction.max(initial=-1)) >= len(run.class_names):
         raise RunError(

@@ -106,6 +106,7 @@ def _summary(content: Content) -> Markup:
         ("of those left out: unreadable or not finite", f"{without:,}"),
         ("accuracy", rate(totals["accuracy"])),
         ("accuracy is of", f"{totals['labelled']:,} with label and prediction"),
+        ("samples that the network was trained on", _trained_on(totals.get("trained_on"))),
         ("expected calibration error", share(facts.calibration_error)),
         ("wrong predictions", f"{content.counts['mistakes']:,}" if totals["labelled"] else NONE),
         ("unreadable samples", f"{len(content.unreadable):,}"),
@@ -117,6 +118,10 @@ def _summary(content: Content) -> Markup:
         element("ul", *(element("li", f) for f in found)) if found else element("p", "Nothing found that needs a look.")
     )
     return join((definitions(numbers, "numbers"), element("h3", "Findings"), listed))
+
+
+def _trained_on(count: int | None) -> str:
+    return "not known" if count is None else f"{count:,}"
 
 
 def _odd_count(facts: Facts) -> int:

@@ -31,6 +31,7 @@ class ReportSummary:
         labelled: of those, with a label and a prediction.
         left_out: of those, with a label and no prediction: unreadable, or not finite.
         accuracy: share of the labelled ones predicted right, None without any.
+        trained_on: samples that the network was trained on, None where the checkpoint did not say.
         pictures: samples shown.
         without_image: of those, how many show the map alone.
         changed: of those, how many because the image is no longer the one that was explained.
@@ -46,6 +47,7 @@ class ReportSummary:
     labelled: int
     left_out: int
     accuracy: float | None
+    trained_on: int | None
     pictures: int
     without_image: int
     changed: int
@@ -92,6 +94,7 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
         labelled=content.totals["labelled"],
         left_out=sum(score.left_out for score in content.facts.scores),
         accuracy=content.totals["accuracy"],
+        trained_on=content.totals.get("trained_on"),
         pictures=len(states),
         without_image=len(states) - states.count(State.FOUND),
         changed=changed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -22,15 +23,31 @@ from batchcam.network.checkpoint import load_checkpoint
 from batchcam.network.forward import forward
 from batchcam.network.model import build_network, load_network
 from batchcam.network.precision import in_precision
+from batchcam.network.training_images import TrainingImages
+
+NO_DIGESTS: Final = np.empty((0, 32), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Mean loss and accuracy over the readable samples of one pass, and how many could not be read."""
+    """How one pass went.
 
-    loss: float
-    accuracy: float
+    Attributes:
+        loss: mean over the samples that counted, None without any.
+        accuracy: of them, None without any.
+        unreadable: samples that could not be read.
+        digests: SHA-256 of each sample that counted, uint8 (n, 32).
+    """
+
+    loss: float | None
+    accuracy: float | None
     unreadable: int
+    digests: np.ndarray
+
+    @property
+    def samples(self) -> int:
+        """How many samples counted."""
+        return len(self.digests)
 
 
 def split_by_class(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -63,8 +80,12 @@ def shuffled_batches(positions: np.ndarray, batch_size: int, seed: int, epoch: i
     return [b for b in batches if len(b) > 1]
 
 
-def initial_network(architecture: str, class_count: int, weights: str | None, seed: int) -> nn.Module:
+def initial_network(
+    architecture: str, class_count: int, weights: str | None, seed: int
+) -> tuple[nn.Module, TrainingImages]:
     """Return the network to fine-tune: untrained, or with pretrained weights and a new last layer.
+
+    With it comes which images these weights were trained on, as far as their file says.
 
     Args:
         architecture: torchvision's name.
@@ -76,14 +97,17 @@ def initial_network(architecture: str, class_count: int, weights: str | None, se
         CheckpointError: the file is no checkpoint of this network, or torchvision's weights can't be had.
     """
     torch.manual_seed(seed)
+    known = TrainingImages()
     if weights is None:
-        return build_network(architecture, class_count)
+        return build_network(architecture, class_count), known
     if Path(weights).exists():
-        network, _, _ = load_network(architecture, load_checkpoint(Path(weights)).state, weights)
+        checkpoint = load_checkpoint(Path(weights))
+        known = checkpoint.trained_on or known
+        network, _, _ = load_network(architecture, checkpoint.state, weights)
     else:
         network = _torchvision_weights(architecture, weights)
     _replace_last_layer(network, class_count)
-    return network
+    return network, known
 
 
 def train_epoch(
@@ -107,7 +131,7 @@ def train_epoch(
             loss = F.cross_entropy(logits, truth)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            tally.add(logits.detach(), truth, float(loss.detach()))
+            tally.add(batch, logits.detach(), truth, float(loss.detach()))
         tally.unreadable += int(batch.unreadable.sum())
         advance(len(batch.indices))
     return tally.score()
@@ -129,7 +153,7 @@ def validate(
         images, truth = _readable(batch, preprocessing, labels, device)
         if len(truth):
             logits = network(images)
-            tally.add(logits, truth, float(F.cross_entropy(logits, truth)))
+            tally.add(batch, logits, truth, float(F.cross_entropy(logits, truth)))
         tally.unreadable += int(batch.unreadable.sum())
     return tally.score()
 
@@ -153,19 +177,22 @@ class _Tally:
     """Sums over the batches of a pass."""
 
     def __init__(self) -> None:
-        self.samples = self.correct = self.unreadable = 0
+        self.correct = self.unreadable = 0
         self.loss = 0.0
+        self.digests = [NO_DIGESTS]
 
-    def add(self, logits: Tensor, truth: Tensor, loss: float) -> None:
+    def add(self, batch: LoadedBatch, logits: Tensor, truth: Tensor, loss: float) -> None:
         if not np.isfinite(loss):
             raise BatchcamError("training diverged: the loss is not finite; lower --learning-rate")
-        self.samples += len(truth)
+        self.digests.append(batch.sha256.numpy()[~batch.unreadable])
         self.correct += int((logits.argmax(1) == truth).sum())
         self.loss += loss * len(truth)
 
     def score(self) -> Score:
-        count = max(1, self.samples)
-        return Score(self.loss / count, self.correct / count, self.unreadable)
+        digests = np.concatenate(self.digests)
+        count = len(digests)
+        loss, accuracy = (self.loss / count, self.correct / count) if count else (None, None)
+        return Score(loss, accuracy, self.unreadable, digests)
 
 
 def _images(pixels: Tensor, preprocessing: Preprocessing | None, device: torch.device) -> Tensor:

@@ -29,15 +29,21 @@ from batchcam.data.timed_source import timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes, warn_of_workers
-from batchcam.network.checkpoint import FORMAT_KEY, load_raw, pack_checkpoint
+from batchcam.network.checkpoint import FORMAT_KEY, load_raw, pack_checkpoint, trained_on
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
+from batchcam.network.training_images import TrainingImages
+from batchcam.record.metrics import rate_text
 from batchcam.store import landing
 from batchcam.store.ours import ADVICE
 from batchcam.store.plan import dataset_fingerprint
 
 SHAPING = ("val_fraction", "arch", "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "seed")
 """Settings that decide the result; a resumed training must have the same."""
+
+
+COUNTS = ("train_samples", "train_left_out", "val_samples", "val_left_out", "val_trained_on")
+"""What the history of an epoch says of its accuracies, but for those of versions before this one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +53,29 @@ class TrainSummary:
     Attributes:
         checkpoint: the best one.
         epochs: trained in all.
-        best_epoch: of the checkpoint, from 1.
-        train_accuracy: of that epoch on the training samples, while learning from them.
-        val_accuracy: of that epoch on the validation samples; None without any.
-        unreadable: images that could not be read.
-        history: loss and accuracy of every epoch on both.
+        best_epoch: of the checkpoint, from 1; the next seven are of this epoch.
+        train_accuracy: on the training samples, while learning from them.
+        train_samples: how many these are; None where a version before this one trained the epoch.
+        train_left_out: images to learn from that are not among them: unreadable, or alone in a batch.
+        val_accuracy: on the validation samples; None without any.
+        val_samples: how many these are.
+        val_left_out: images to validate on that are not among them: unreadable, or without a label.
+        val_trained_on: validation samples that are training images too, by their digests; None where these are of other
+            things, or not known.
+        unreadable: images that could not be read in the last epoch.
+        history: loss and accuracy of every epoch on both, and the same counts.
     """
 
     checkpoint: str
     epochs: int
     best_epoch: int
     train_accuracy: float
+    train_samples: int | None
+    train_left_out: int | None
     val_accuracy: float | None
+    val_samples: int | None
+    val_left_out: int | None
+    val_trained_on: int | None
     unreadable: int
     history: list[dict[str, Any]]
 
@@ -103,6 +120,9 @@ def train(config: TrainConfig) -> TrainSummary:
         f"starting at epoch {len(state.history) + 1}",
         config.quiet,
     )
+    if state.validates_on_itself:
+        what = "validation accuracy does not tell how well other images are predicted"
+        note(f"warning: --val {config.val} is the dataset to learn from: {what}", quiet=False)
     landing.make_folder(config.out.parent)
     for epoch in range(len(state.history) + 1, config.epochs + 1):
         batches = shuffled_batches(training.positions, config.batch_size, config.seed, epoch)
@@ -130,6 +150,8 @@ class _State:
         self, config: TrainConfig, names: tuple[str, ...], preprocessing: Preprocessing, settings: dict[str, Any]
     ) -> None:
         self.history: list[dict[str, Any]] = []
+        self.trained_on: TrainingImages | None
+        self._kinds: list[str]  # what digests of training and of validation images are of
         self.network: nn.Module
         self.optimizer: torch.optim.Optimizer
         self._config, self._names, self._preprocessing, self._settings = config, names, preprocessing, settings
@@ -152,10 +174,14 @@ class _State:
         settings["validation_samples"] = len(validation.positions) if validation else 0
         settings["preprocessing"] = preprocessing.to_dict()
         state = cls(config, names, preprocessing, settings)
+        state._kinds = [s.dataset.source.digests_of for s in (training, validation or training)]
         saved = state._saved()
-        network = initial_network(config.arch, len(names), None if saved else config.weights, config.seed)
+        network, state.trained_on = initial_network(
+            config.arch, len(names), None if saved else config.weights, config.seed
+        )
         if saved:
             network.load_state_dict(saved["model"])
+            state.trained_on = trained_on(_last_path(config.out), saved[FORMAT_KEY])
         state.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         state.optimizer = torch.optim.Adam(
             state.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -201,25 +227,43 @@ class _State:
             raise CheckpointError(f"{path}: was trained otherwise: {told}")
         return saved
 
+    @property
+    def validates_on_itself(self) -> bool:
+        """Whether --val lists the images to learn from, by ids, labels and sizes."""
+        listed = (self._settings["dataset_fingerprint"], self._settings["validation_fingerprint"])
+        return self._config.val is not None and listed[0] == listed[1]
+
     def finish_epoch(self, epoch: int, learned: Score, validated: Score | None) -> None:
         """Record an epoch; land the best checkpoint if it is one, then the last: a kill in between repeats it."""
-        self.history.append(
-            {
-                "epoch": epoch,
-                "train_loss": learned.loss,
-                "train_accuracy": learned.accuracy,
-                "val_loss": validated.loss if validated else None,
-                "val_accuracy": validated.accuracy if validated else None,
-                "unreadable": learned.unreadable + (validated.unreadable if validated else 0),
-            }
-        )
-        val = f", validation loss {validated.loss:.4f} accuracy {validated.accuracy:.3f}" if validated else ""
-        note(
-            f"epoch {epoch}: training loss {learned.loss:.4f} accuracy {learned.accuracy:.3f}{val}", self._config.quiet
-        )
+        if self.trained_on is not None:
+            self.trained_on |= TrainingImages.of(learned.digests, self._kinds[0])
+        entry = self._entry(epoch, learned, validated)
+        self.history.append(entry)
+        val = f", validation {_told(validated)}" if validated else ""
+        leaked = f", {entry['val_trained_on']} of which are trained on" if entry["val_trained_on"] else ""
+        note(f"epoch {epoch}: training {_told(learned)}{val}{leaked}", self._config.quiet)
         if self._best()["epoch"] == epoch:
-            landing.land(self._config.out, self._pack(self.history[-1]))
-        landing.land(_last_path(self._config.out), self._pack(self.history[-1], optimizer=self.optimizer.state_dict()))
+            landing.land(self._config.out, self._pack(entry))
+        landing.land(_last_path(self._config.out), self._pack(entry, optimizer=self.optimizer.state_dict()))
+
+    def _entry(self, epoch: int, learned: Score, validated: Score | None) -> dict[str, Any]:
+        """Return what the history says of an epoch."""
+        leaked = None
+        if validated and self.trained_on is not None and self.trained_on.tell_of(self._kinds[1]):
+            leaked = int(self.trained_on.hold(validated.digests).sum())
+        return {
+            "epoch": epoch,
+            "train_loss": learned.loss,
+            "train_accuracy": learned.accuracy,
+            "train_samples": learned.samples,
+            "train_left_out": self._settings["training_samples"] - learned.samples,
+            "val_loss": validated.loss if validated else None,
+            "val_accuracy": validated.accuracy if validated else None,
+            "val_samples": validated.samples if validated else None,
+            "val_left_out": self._settings["validation_samples"] - validated.samples if validated else None,
+            "val_trained_on": leaked,
+            "unreadable": learned.unreadable + (validated.unreadable if validated else 0),
+        }
 
     def summary(self) -> TrainSummary:
         """Return the result."""
@@ -230,15 +274,15 @@ class _State:
             best_epoch=best["epoch"],
             train_accuracy=best["train_accuracy"],
             val_accuracy=best["val_accuracy"],
+            **{name: best.get(name) for name in COUNTS},
             unreadable=self.history[-1]["unreadable"],
             history=self.history,
         )
 
     def _best(self) -> dict[str, Any]:
         """Return the first epoch with the highest validation accuracy; without validation, the last one."""
-        if self.history[-1]["val_accuracy"] is None:
-            return self.history[-1]
-        return max(self.history, key=lambda e: e["val_accuracy"])
+        validated = [epoch for epoch in self.history if epoch["val_accuracy"] is not None]
+        return max(validated, key=lambda e: e["val_accuracy"]) if validated else self.history[-1]
 
     def _pack(self, epoch: dict[str, Any], **more: Any) -> bytes:
         training = {
@@ -253,8 +297,16 @@ class _State:
             self._names,
             self._preprocessing.to_dict(),
             {**training, **history},
+            self.trained_on,
             **more,
         )
+
+
+def _told(score: Score) -> str:
+    """Return loss and accuracy of a pass, and over how many samples."""
+    if score.loss is None or score.accuracy is None:
+        return "of nothing: no image could be read"
+    return f"loss {score.loss:.4f} accuracy {rate_text(score.accuracy)} of {score.samples}"
 
 
 def _require_outside_classes(config: TrainConfig) -> None:

@@ -20,14 +20,15 @@ from batchcam.rules import Status
 from batchcam.store import structure
 from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.manifest import FileRecord, Manifest
-from batchcam.store.plan import Fingerprint, Plan, Shard, open_plan
-from batchcam.store.reader import READ_BYTES, UNREADABLE, blocks, open_file, open_hdf5
-from batchcam.store.schema import CLASSIFIER_ARRAYS, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
+from batchcam.store.plan import FIRST_INPUTS, Fingerprint, Plan, Shard, input_key, open_plan
+from batchcam.store.reader import READ_BYTES, UNREADABLE, blocks, decode, open_file, open_hdf5
+from batchcam.store.schema import CLASSIFIER_ARRAYS, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON
 
 PIXEL_BYTES = 24
 """Held for each pixel of a map that is compared with its CAM: float64, three times."""
 
-COLUMNS_FOR_TOTALS = ("label", "prediction", "status", "identity_residual", "sample_id")
+COLUMNS_FOR_TOTALS = ("label", "prediction", "status", "identity_residual", "sample_id", TRAINED_ON)
+"""Those that a run has."""
 
 Deadly = Mapping[str, str]
 """Files that ended a process that read them, and how: they are not touched again."""
@@ -92,7 +93,8 @@ class _Inspector:
         self._run, self._plan, self._witness, self._deadly = run, plan, witness, deadly
         self._names = tuple(a.name for a in plan.arrays)
         self._fingerprint = Fingerprint()
-        self._columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS_FOR_TOTALS}
+        self._columns: dict[str, list[np.ndarray]] = {n: [] for n in COLUMNS_FOR_TOTALS if n in self._names}
+        self._first_inputs: dict[str, str] = {}
         self._classifier: list[np.ndarray] | None = None
         self._classifier_of_master: list[np.ndarray] | None = None
         self._differing: dict[str, tuple[int, int]] = {}
@@ -166,8 +168,9 @@ class _Inspector:
             displaced = Wrong("coverage", "sample_index", elsewhere, "not the sample that the plan says")
             for broken in (displaced, *audit(block, self._plan, classifier[1])):
                 _count(wrong, (broken.rule, broken.array, broken.message), broken.rows, first)
-            for column in COLUMNS_FOR_TOTALS:
-                self._columns[column].append(block[column])
+            for column, parts in self._columns.items():
+                parts.append(block[column])
+            self._look_at_inputs(block, FIRST_INPUTS - first)
             if "input_bytes" in block:
                 self._fingerprint.add(*(block[name].tolist() for name in ("sample_id", "label", "input_bytes")))
             self.samples += len(rows)
@@ -176,6 +179,13 @@ class _Inspector:
             self._witness.alive()
         for (rule, array, message), (count, first) in wrong.items():
             yield Finding(Kind(rule), name, f"{count} rows, first sample {first}: {message}", array, count, first)
+
+    def _look_at_inputs(self, block: Mapping[str, np.ndarray], count: int) -> None:
+        """Note the digests of a block's first `count` samples, as the plan may have them."""
+        if count > 0:
+            digests = [digest.tobytes() for digest in block["input_sha256"][:count]]
+            ids = decode(block["sample_id"][:count])
+            self._first_inputs |= {i: input_key(d) for i, d in zip(ids, digests, strict=True) if any(d)}
 
     def _compare_copies(self, block: Mapping[str, np.ndarray], first: int, name: str) -> Iterator[Finding]:
         """Count the rows of run.h5 that are not what a shard says."""
@@ -240,6 +250,11 @@ class _Inspector:
         elif self._fingerprint.hex() != self._plan.dataset_fingerprint:
             message = "sample ids, labels, sizes (input_bytes) or their order are not those of run.json's fingerprint"
             yield Finding(Kind.DATASET, SHARD_FOLDER, message)
+
+        now = self._first_inputs
+        if wrong := [i for i, key in self._plan.first_inputs.items() if now.get(i, key) != key]:
+            message = f"{len(wrong)} of the first inputs are not those of run.json"
+            yield Finding(Kind.DATASET, SHARD_FOLDER, message, "input_sha256")
 
     def _totals(self, manifest: Manifest) -> Iterator[Finding]:
         columns = self._gathered()

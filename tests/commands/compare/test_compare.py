@@ -607,7 +607,7 @@ def test_the_text_tells_what_moved_and_hides_control_characters(tmp_path: Path) 
     text = compare_text(summary)
     assert all(character.isprintable() or character == "\n" for character in text)
     t = summary.totals
-    assert f"{t.flips} ({t.flips_percent:.3f} %): {t.fixed} fixed, {t.broken} broken, {t.changed} changed" in text
+    assert f"{t.flips} of 19 ({t.flips_percent:.3f} %): {t.fixed} fixed, {t.broken} broken, {t.changed} changed" in text
     assert summary.gates[0].reason in text
     assert "19 samples; 1 unreadable in both; 1 not finite in both" in text
 

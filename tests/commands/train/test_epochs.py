@@ -196,7 +196,7 @@ def test_batch_without_a_readable_sample_has_no_predictions():
 
 
 def test_untrained_network_is_decided_by_the_seed():
-    one, again, other = (initial_network("resnet18", 3, None, seed) for seed in (1, 1, 2))
+    one, again, other = (initial_network("resnet18", 3, None, seed)[0] for seed in (1, 1, 2))
     assert torch.equal(one.conv1.weight, again.conv1.weight)
     assert not torch.equal(one.conv1.weight, other.conv1.weight)
     assert one.fc.out_features == 3
@@ -207,9 +207,9 @@ def test_weights_of_another_class_count_get_a_new_last_layer_and_keep_all_others
     torch.manual_seed(5)
     pretrained = torchvision.models.get_model(name, weights=None, num_classes=7)
     torch.save(pretrained.state_dict(), tmp_path / "weights.pth")
-    network = initial_network(name, 3, str(tmp_path / "weights.pth"), seed=0)
+    network = initial_network(name, 3, str(tmp_path / "weights.pth"), seed=0)[0]
     assert network.get_submodule(layer).weight.shape[0] == 3
-    again = initial_network(name, 3, str(tmp_path / "weights.pth"), seed=0)
+    again = initial_network(name, 3, str(tmp_path / "weights.pth"), seed=0)[0]
     for key, value in network.state_dict().items():
         assert torch.equal(value, again.state_dict()[key])
         if not key.startswith(layer):
@@ -240,7 +240,7 @@ def test_weights_that_can_not_be_downloaded_are_refused_with_a_way_out(monkeypat
 def test_weights_by_name_get_a_new_last_layer(monkeypatch):
     state = torchvision.models.resnet18(num_classes=1000).state_dict()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: state)
-    network = initial_network("resnet18", 3, "IMAGENET1K_V1", seed=0)
+    network = initial_network("resnet18", 3, "IMAGENET1K_V1", seed=0)[0]
     assert network.fc.out_features == 3
     assert torch.equal(network.conv1.weight, state["conv1.weight"])
 
