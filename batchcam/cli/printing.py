@@ -59,7 +59,10 @@ def explain_text(summary: ExplainSummary) -> str:
 def _share_done(summary: ExplainSummary) -> str:
     """Return which part of the run a call was for, and whether others have work left."""
     left = summary.left_to_others
-    told = f"did {summary.shards} of {summary.run_shards} shards: share {summary.task} from {summary.task_from}"
+    told = f"did {summary.shards} of {summary.run_shards} shards: "
+    if summary.done_for_others:
+        told += f"{summary.shards - summary.done_for_others} of its own and {summary.done_for_others} of others, "
+    told += f"share {summary.task} from {summary.task_from}"
     return f"{told}; {left} {'is' if left == 1 else 'are'} left to others" if left else told
 
 

@@ -126,6 +126,16 @@ def _kept(run: Path, plan: Plan, manifest: Manifest) -> MergeSummary:
     return _summary(manifest, kept=True)
 
 
+def stated_run(run: Path) -> MergeSummary:
+    """Return what the manifest of a run says that another worker has just merged, without looking at its files.
+
+    Raises:
+        FileNotFoundError: there is none: the run is not complete.
+        RunError: it is damaged, or of another run.
+    """
+    return _summary(read_manifest(run, open_plan(run)), kept=False)
+
+
 def _summary(manifest: Manifest, kept: bool) -> MergeSummary:
     size = manifest.master.bytes + sum(r.bytes for r in manifest.shards)
     findings = sum(f["count"] for f in manifest.findings)

@@ -69,6 +69,11 @@ class Progress:
         if self._lines and self._printed > self._start:  # a short job stays silent in a log
             self._line()
 
+    def expect(self, count: int) -> None:
+        """Add `count` to how many there are."""
+        self._total += count
+        self._bar.total = self._total
+
     def advance(self, count: int) -> None:
         """Count `count` more as done, and ask whether to go on.
 

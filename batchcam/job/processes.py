@@ -1,4 +1,4 @@
-"""What a job's processes share: the signals that a scheduler sends to all of them, and an end with their parent."""
+"""A job's processes: the signals that a scheduler sends to all, an end with their parent, whether one has ended."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import ctypes
 import os
 import resource
 import signal
-from typing import Final
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
 
 JOB_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """What a scheduler sends to every process of a job."""
@@ -37,3 +40,34 @@ def peak_memory() -> tuple[int, int]:
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     own, child = (resource.getrusage(kind).ru_maxrss * 1024 for kind in kinds)
     return own, child
+
+
+def this_process() -> dict[str, Any]:
+    """Return who this process is, so that others can ask `has_ended`."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "processes": _process_table()}
+
+
+def has_ended(process: Mapping[str, Any]) -> bool:
+    """Return whether a process of `this_process` is known to have ended: one of this machine, or of its container."""
+    pid, table = process.get("pid"), process.get("processes")
+    if not isinstance(pid, int) or not table or table != _process_table():
+        return False
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    except (OSError, IndexError):
+        return False
+    return state in "ZX"  # ended, and nobody has asked how
+
+
+def _process_table() -> str:
+    """Return what names the list of processes that this one is in, empty where nothing does.
+
+    Neither the host's name does, which containers may share, nor that of the namespace alone, which a restart repeats.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""

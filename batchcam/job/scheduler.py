@@ -40,8 +40,12 @@ class Share:
         return self.source == OPTION
 
     def takes(self, shard: int) -> bool:
-        """Return whether this task works on shard number `shard`."""
-        return shard % self.count == self.index
+        """Return whether shard number `shard` is of this task's share."""
+        return self.owner(shard) == self.index
+
+    def owner(self, shard: int) -> int:
+        """Return which task's share shard number `shard` is of."""
+        return shard % self.count
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Bytes to disk, whole or not at all; the only module that writes into a run directory and renames there."""
+"""Bytes to disk, whole or not at all; with leases the only module that writes into a run directory."""
 
 from __future__ import annotations
 
@@ -164,6 +164,11 @@ def read_digest(path: Path) -> str | None:
     return digest if whole and set(digest) <= set("0123456789abcdef") else None
 
 
+def temporary_path(path: Path, mark: str) -> Path:
+    """Return a temporary name beside `path`, which `partials` finds."""
+    return path.with_name(f".{path.name}.{mark}{PARTIAL_SUFFIX}")
+
+
 def leave_partial(path: Path) -> None:
     """Leave an empty temporary file of `path`, as a call does that was killed before it wrote anything."""
     try:
@@ -185,7 +190,7 @@ def remove_stale_partials(folder: Path, landed: Iterable[str]) -> None:
     names = set(landed)
     for path, final in partials(folder):
         if final in names or final.removesuffix(DIGEST_SUFFIX) in names:
-            with contextlib.suppress(PermissionError):  # another user's
+            with contextlib.suppress(OSError):  # such as another user's; verify tells of it
                 path.unlink(missing_ok=True)
 
 
@@ -218,7 +223,7 @@ def _agreed_digest(path: Path, digest: str) -> str:
 
 
 def _partial_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
+    return temporary_path(path, secrets.token_hex(8))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,6 +142,12 @@ def holds_images(run: Path) -> bool:
 def task_file(number: int) -> str:
     """Return a new name task-NNNNN-*.json; every process that works on a run has its own."""
     return TASK_PATTERN.replace("*", f"{number:05d}-{secrets.token_hex(4)}")
+
+
+def task_numbers(run: Path) -> set[int]:
+    """Return the numbers of the tasks that have begun to work on a run, as the names of their records say."""
+    found = (re.match("task-([0-9]+)-", path.name) for path in run.glob(TASK_PATTERN))
+    return {int(match[1]) for match in found if match}
 
 
 def write_task(run: Path, name: str, record: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import io
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -176,13 +177,23 @@ class ShardWriter:
         weight: classifier weight, float32 (K, C).
         bias: classifier bias, float32 (K,).
         threads: threads that compress maps.
+        on_landed: called with each shard that has landed, by the thread that landed it.
     """
 
-    def __init__(self, run: Path, plan: Plan, weight: np.ndarray, bias: np.ndarray, threads: int = 2) -> None:
+    def __init__(
+        self,
+        run: Path,
+        plan: Plan,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        threads: int = 2,
+        on_landed: Callable[[Shard], None] = lambda shard: None,
+    ) -> None:
         self.landed: list[LandedShard] = []
         self.busy_s = 0.0
         self._folder = run / SHARD_FOLDER
         self._plan, self._weight, self._bias = plan, weight, bias
+        self._on_landed = on_landed
         self._compressors = ThreadPoolExecutor(threads, thread_name_prefix="compress")
         self._lander = ThreadPoolExecutor(1, thread_name_prefix="land")
         self._landing: Future[LandedShard] | None = None
@@ -228,6 +239,7 @@ class ShardWriter:
         image = builder.image()
         digest = landing.land_with_digest(self._folder / builder.shard.file, image, replace)
         self.busy_s += time.perf_counter() - start
+        self._on_landed(builder.shard)
         return LandedShard(builder.shard, len(image), digest)
 
 
@@ -239,8 +251,12 @@ def has_landed(run: Path, shard: Shard) -> bool:
 
 def landed_shards(run: Path, plan: Plan) -> set[int]:
     """Return the indices of the shards that lie in `run` with their digest; one listing, however many shards."""
+    # a copy that was broken off may have left an empty digest
+    return {s.index for s in listed_shards(run, plan) if landing.read_digest(run / SHARD_FOLDER / s.file) is not None}
+
+
+def listed_shards(run: Path, plan: Plan) -> list[Shard]:
+    """Return the shards that lie in `run` beside a file for their digest, by one listing and nothing else."""
     folder = run / SHARD_FOLDER
     names = {p.name for p in folder.iterdir()} if folder.is_dir() and not folder.is_symlink() else set()
-    beside = (s for s in plan.shards if s.file in names and s.file + DIGEST_SUFFIX in names)
-    # a copy that was broken off may have left an empty digest
-    return {s.index for s in beside if landing.read_digest(folder / s.file) is not None}
+    return [s for s in plan.shards if s.file in names and s.file + DIGEST_SUFFIX in names]

@@ -15,7 +15,7 @@ from batchcam.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY
 
 from .commands import other_commands
 from .inject import PROCEED, Call, Verdict
-from .material import Job, Watcher, differing, outputs, pick, told_interrupted, whole
+from .material import LEASE, Job, Watcher, differing, outputs, pick, told_interrupted, whole
 from .registry import Bench, Outcome, fault_class
 from .supervision import NEEDS_SECCOMP, Decide, proceed, watched
 from .warm import HUNG_S, ROOT, Ended
@@ -73,8 +73,9 @@ def once_at_each_call(bench: Bench) -> Outcome:
         calls, _, _ = watched(bench.warm, [job.explain(run)], run, proceed)
     for error in EXIT_OF:
         for number in pick(range(len(calls)), bench.few(1, 10_000)):
-            # without hard links run.json is renamed instead
-            code = EXIT_DONE if calls[number].name == "link" else EXIT_OF[error]
+            # without hard links run.json is renamed instead; without leases the work goes on
+            harmless = calls[number].name == "link" or LEASE in calls[number].path
+            code = EXIT_DONE if harmless else EXIT_OF[error]
             through_exit = error == errno.ENOSPC
             wrong = _failed_and_again(bench, job, fail_at(number, error), code, through_exit)
             outcome.case(f"{errno.errorcode[error]} from {calls[number]}", wrong)

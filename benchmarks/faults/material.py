@@ -25,6 +25,8 @@ from .warm import Warm
 
 CLASSES = ("ant", "bee", "cat")
 SIDE = 32
+LEASE = ".lease-"
+"""What the name of a lease has, and no other file's."""
 
 
 def network() -> nn.Module:

@@ -116,7 +116,7 @@ KEYS = {
         (run, run_id, samples, shards, unreadable, trained_on, seconds, complete, merged(totals(samples, labelled,
         correct, accuracy, status(unreadable, non finite, constant map, no positive evidence),
         largest_identity_residual, trained_on), findings, shards, bytes, kept), dry_run, to_do_samples, to_do_shards,
-        to_do_bytes, run_shards, task, task_from, left_to_others, exit_code)
+        to_do_bytes, run_shards, task, task_from, done_for_others, left_to_others, exit_code)
     """,
     "merge": """
         (totals(samples, labelled, correct, accuracy, status(unreadable, non finite, constant map, no positive
@@ -134,17 +134,17 @@ KEYS = {
         options(cams, classifier(arch, arch_option, bits, checkpoint, class_names, crop_pct, fit, image_size,
         interpolation, label_kind, mean, model, preprocess, resize, std, weights_key),
         compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control, data,
-        dry_run, identity, maps, max_unreadable, method, out, quiet, retry_unreadable, shard_size, stage_to,
-        target_layer, task, tasks, time_limit_s), pid, remarks, resources(device, start_method, task, task_from,
-        threads, workers), restarts,
-        user), shards_landed, shards, lost_shards, totals(accuracy, correct,
+        dry_run, identity, maps, max_unreadable, method, out, quiet, retry_unreadable, shard_size, share_only,
+        stage_to, target_layer, task, tasks, time_limit_s), pid, remarks, resources(device, start_method, task,
+        task_from, threads, workers), restarts, user), shards_landed, shards, lost_shards, totals(accuracy, correct,
         labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non finite,
         unreadable), trained_on), trained_on,
         classes[(name, labelled, correct, predicted, left_out)], tasks[(device, host, images_per_s, job, outcome,
         peak_memory_bytes, peak_memory_loader_bytes, pid, restarts, samples, seconds, seconds_explaining,
         seconds_landing, seconds_storing, seconds_waiting_for_images,
-        shards, start_method, started, task, task_from, threads, trained_on, unreadable, user, versions(batchcam,
-        compressor, h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes, unreadable, exit_code)
+        seconds_waiting_for_others, shards, start_method, started, task, task_from, threads, trained_on, unreadable,
+        user, versions(batchcam, compressor, h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes,
+        unreadable, exit_code)
     """,
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,

@@ -334,7 +334,8 @@ def night(cluster, place) -> tuple[Path, str, str]:
     (place / "slow").touch()
     array, finish = cluster.submit(
         "--tasks", str(TASKS), "--at-once", "2", "--stage", "--gpus", "--sbatch", "--exclusive",
-        "--against", "older-alone", "--max-flips", "0", *options("night", "--device", "cpu"),  # the GPUs are pretended
+        "--against", "older-alone", "--max-flips", "0",
+        *options("night", "--share-only", "--device", "cpu"),  # the GPUs are pretended
     )  # fmt: skip
     interrupt = Interruptions(cluster, run, array)
     due = {0: (1, interrupt.kill), 1: (1, interrupt.requeue), 2: (1, interrupt.crash), 3: (1, interrupt.preempt)}

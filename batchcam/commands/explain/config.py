@@ -34,7 +34,7 @@ class ExplainConfig(Config):
     out: Given[Path, AnyPath] = required("The run directory.")
     compute: Compute = Compute()
     task: str | None = field(
-        "This worker's share of the shards, 0/N to N-1/N.  [default: from what started it, such as srun, or all]",
+        "This worker's share of the shards, 0/N to N-1/N, done first.  [default: from what started it, or all]",
         metavar="I/N",
     )
     tasks: int | None = field(
@@ -42,6 +42,9 @@ class ExplainConfig(Config):
         "Indexed Jobs of Kubernetes.",
         low=1,
         high=LARGEST_COUNT,
+    )
+    share_only: bool = field(
+        "End after this worker's share instead of helping with those that other workers have begun.", default=False
     )
     shard_size: int | None = field("Samples of one shard.  [default: about 64 MiB]", low=1, high=LARGEST_COUNT)
     target_layer: str | None = field(

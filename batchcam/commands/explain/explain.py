@@ -1,4 +1,4 @@
-"""explain: the job. All missing shards of a run, or this worker's share of them."""
+"""explain: the job. All missing shards of a run, or this worker's share of them, and what others leave."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from batchcam.commands.explain.assembly import Assembly, assemble
+from batchcam.commands.explain.claims import LOOK_EVERY_S, LOOK_FIRST_S, Claims
 from batchcam.commands.explain.config import EVERYTHING, ExplainConfig, ExplainKeywords
 from batchcam.commands.explain.inputs import as_planned, leak_remarks, require_same_inputs
 from batchcam.commands.explain.planning import (
@@ -26,22 +27,24 @@ from batchcam.commands.explain.planning import (
 )
 from batchcam.commands.explain.retry import read_recorded, with_recorded_sizes
 from batchcam.commands.explain.work import Work, task_record
-from batchcam.commands.merge import MergeSummary, complete_run
+from batchcam.commands.merge import MergeSummary, complete_run, stated_run
 from batchcam.config import keywords
 from batchcam.data.staging import staged
 from batchcam.errors import BatchcamError, StoppedEarlyError
 from batchcam.job.console import note
+from batchcam.job.processes import has_ended, this_process
 from batchcam.job.scheduler import Share, local_rank, share, utc_now
-from batchcam.job.stop import Stop
+from batchcam.job.stop import Stop, wait
 from batchcam.maps.preparation import prepare
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision, settings_kept
 from batchcam.network.proof import ExactNetwork, require_identity
 from batchcam.store import landing
-from batchcam.store.manifest import task_file, write_task
+from batchcam.store.leases import Leases
+from batchcam.store.manifest import task_file, task_numbers, write_task
 from batchcam.store.plan import Plan, Shard, require_same, write_plan
 from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON
-from batchcam.store.shard import landed_shards
+from batchcam.store.shard import landed_shards, listed_shards
 
 TELL_EVERY_S = 10  # a task's record is one more file to sync: not for every small shard
 
@@ -68,6 +71,7 @@ class ExplainSummary:
         run_shards: of the run.
         task: this worker's share, i/n.
         task_from: the option or the variables that gave it, empty where nothing did.
+        done_for_others: of `shards`, those of other workers' shares.
         left_to_others: shards of other workers' shares that are missing still.
     """
 
@@ -87,6 +91,7 @@ class ExplainSummary:
     run_shards: int
     task: str
     task_from: str
+    done_for_others: int
     left_to_others: int
 
     @property
@@ -96,7 +101,7 @@ class ExplainSummary:
 
 
 def explain(config: ExplainConfig) -> ExplainSummary:
-    """Explain all samples of the missing shards that are this worker's, and merge when nothing is missing any more.
+    """Explain the samples of missing shards, this worker's share first, and merge when nothing is missing any more.
 
     Checkpoint and data may be a `torch.nn.Module` and a map-style dataset in memory. The module stays as it is: a copy
     of it is explained, in evaluation mode; meanwhile its weights take their memory twice.
@@ -150,15 +155,46 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     shards = [s for s in plan.shards if (s.index in recorded or s.index not in landed) and mine.takes(s.index)]
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
-        return _summary(config, plan, mine, shards, None, 0.0)
+        return _summary(config, plan, mine, shards)
     agreed = write_plan(config.out, plan, origin(config, assembly, mine, device))
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
-    work = Work(config, agreed, assembly, explainable, shards, recorded, device)
-    with _staged(config, assembly, shards):
-        seconds = _recorded(config, mine, device, work) if shards else 0.0
-    return _summary(config, agreed, mine, shards, work, seconds)
+    leases = Leases({**this_process(), "task": str(mine)}, has_ended, lambda why: note(why, config.quiet))
+    with Claims(
+        config.out, shards, recorded, lambda: _left_by_others(config, agreed, mine), leases, config.quiet
+    ) as claims:
+        work = Work(config, agreed, assembly, explainable, claims, recorded, device)
+        with _staged(config, assembly, shards):
+            seconds = _recorded(config, mine, device, work) if claims.wait() else 0.0
+    return _summary(config, agreed, mine, shards, work, seconds, leases)
+
+
+def _left_by_others(config: ExplainConfig, plan: Plan, mine: Share) -> list[Shard]:
+    """Return the missing shards of other workers' shares, of those that have begun.
+
+    Who has not may work into another --out, of which the shards are put together later.
+    """
+    if config.share_only or mine.count == 1:
+        return []
+    begun, there = task_numbers(config.out), {s.index for s in listed_shards(config.out, plan)}
+    missing = (s for s in plan.shards if s.index not in there and not mine.takes(s.index))
+    return _shuffled([s for s in missing if mine.owner(s.index) in begun])
+
+
+def _merged(config: ExplainConfig, leases: Leases) -> MergeSummary:
+    """Return what the complete run says: merge it, or wait for another worker that does."""
+    manifest, pause = config.out / MANIFEST_FILE, LOOK_FIRST_S
+    while not (manifest.exists() or leases.claim(manifest)):
+        wait(pause)
+        pause = min(2 * pause, LOOK_EVERY_S)
+        if manifest.exists():
+            return stated_run(config.out)
+    try:
+        with leases.beating():
+            return complete_run(config.out)
+    finally:
+        leases.release_all()
 
 
 def _staged(
@@ -223,13 +259,14 @@ def _summary(
     plan: Plan,
     mine: Share,
     to_do: Sequence[Shard],
-    work: Work | None,
-    seconds: float,
+    work: Work | None = None,
+    seconds: float = 0.0,
+    leases: Leases | None = None,
 ) -> ExplainSummary:
     """Return what a call did, or what it would do where there is no `work`; merge where nothing is missing."""
     landed = work.landed if work else []
     there = landed_shards(config.out, plan)
-    merged = complete_run(config.out) if work and len(there) == len(plan.shards) else None
+    merged = _merged(config, leases) if leases and len(there) == len(plan.shards) else None
     return ExplainSummary(
         run=str(config.out),
         run_id=plan.run_id,
@@ -247,5 +284,6 @@ def _summary(
         run_shards=len(plan.shards),
         task=str(mine),
         task_from=mine.source,
+        done_for_others=sum(not mine.takes(each.shard.index) for each in landed),
         left_to_others=sum(s.index not in there and not mine.takes(s.index) for s in plan.shards),
     )

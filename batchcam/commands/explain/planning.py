@@ -259,6 +259,8 @@ def preflight(
     note("; ".join(parts), config.quiet)
     if mine.count > 1:
         whose = f"share {mine} from {mine.source}: {len(shards)} of {counted(len(plan.shards), 'shard')} to do here"
+        if not config.share_only:
+            whose += ", then what other workers that have begun leave"
         note(whose, config.quiet and mine.is_asked_for)
     if mine.remark:
         note(mine.remark, config.quiet)

@@ -1,12 +1,13 @@
-"""The loop over batches: one worker's shards, explained and landed, and what it records of itself."""
+"""The loop over batches: a worker's shards, explained and landed, and what it records of itself."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import h5py
@@ -15,6 +16,7 @@ import torch
 import torchvision
 
 from batchcam.commands.explain.assembly import Assembly
+from batchcam.commands.explain.claims import Claims
 from batchcam.commands.explain.config import EVERYTHING, ExplainConfig
 from batchcam.commands.explain.inputs import trained_on
 from batchcam.commands.explain.planning import resources
@@ -31,7 +33,7 @@ from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.store.compression import COMPRESSOR
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.schema import TRAINED_ON
-from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter, has_landed
+from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter
 from batchcam.version import version
 
 RESTARTS = 3
@@ -40,12 +42,29 @@ RESTARTS = 3
 FEWEST_JUDGED = 8
 """Images of which too many may be unreadable: of fewer, one is not a share."""
 
-STAGES = ("waiting_for_images", "explaining", "storing")
-"""What the loop over batches spends its time on; landing goes on in the background."""
+STAGES = ("waiting_for_images", "explaining", "storing", "waiting_for_others")
+"""What a worker spends its time on; landing goes on in the background."""
+
+
+@dataclasses.dataclass
+class UnderWay:
+    """A shard that is not full yet.
+
+    Attributes:
+        builder: of its rows.
+        counts: of its samples, the unreadable ones and those that the network was trained on.
+        unreadable: which of them could not be read, bool (n,), of each batch.
+        sha256: digests of their images, uint8 (n, 32), likewise.
+    """
+
+    builder: ShardBuilder
+    counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    unreadable: list[np.ndarray] = dataclasses.field(default_factory=list)
+    sha256: list[np.ndarray] = dataclasses.field(default_factory=list)
 
 
 class Work:
-    """The loop over the batches of one worker's shards, and what it counts."""
+    """The loop over the batches of the shards that a worker claims, and what it counts."""
 
     def __init__(
         self,
@@ -53,7 +72,7 @@ class Work:
         plan: Plan,
         assembly: Assembly,
         explainable: ExplainableNetwork,
-        shards: Sequence[Shard],
+        claims: Claims,
         recorded: Mapping[int, RecordedShard],
         device: torch.device,
     ) -> None:
@@ -64,13 +83,10 @@ class Work:
         self._landing_s = 0.0
         self._samples = 0
         self._config, self._plan, self._assembly, self._explainable = config, plan, assembly, explainable
-        self._shards, self._recorded, self._device = shards, recorded, device
-        self._inputs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._claims, self._recorded, self._device = claims, recorded, device
+        self._shards = plan.shards
         self._recent: collections.deque[bool] = collections.deque(maxlen=max(FEWEST_JUDGED, plan.shard_size))
         self._reason = ""
-        self._begun: collections.deque[Shard] = collections.deque()
-        self._before: list[LandedShard] = []
-        self._under_way: collections.Counter[str] = collections.Counter()
 
     @property
     def trained_on(self) -> int | None:
@@ -79,11 +95,11 @@ class Work:
 
     @property
     def seconds(self) -> float:
-        """How long the loop over batches has been running."""
-        return time.perf_counter() - self._start
+        """How long the loop over batches has been running, without waiting for other workers."""
+        return time.perf_counter() - self._start - self._stages["waiting_for_others"]
 
     def run(self, tell: Callable[[], None]) -> None:
-        """Explain and land every shard of this worker.
+        """Explain and land every shard that this worker can claim.
 
         Args:
             tell: called after every shard, to record how far the work is.
@@ -93,78 +109,86 @@ class Work:
             LoaderDiedError: a loader process died, and again after every restart.
         """
         self._start = time.perf_counter()
-        processes = loader_processes(self._config.compute.workers)
-        for restart in range(RESTARTS + 1):
+        processes, restarts = loader_processes(self._config.compute.workers), 0
+        while self._has_more():
             try:
                 self._explain(tell, processes)
-                return
             except Exception as error:
                 if not is_loader_death(error):
                     raise
                 died = loader_died(error)
-                if restart == RESTARTS:
+                if restarts == RESTARTS:
                     raise died from error
-            # the usual reason is that the memory was not enough for all of them
-            processes = max(1, processes // 2)
-            note(f"{died}; restart {restart + 1} of {RESTARTS}, with --workers {processes}", self._config.quiet)
-            self._forget_shard_under_way()
+                # the usual reason is that the memory was not enough for all of them
+                processes, restarts = max(1, processes // 2), restarts + 1
+                note(f"{died}; restart {restarts} of {RESTARTS}, with --workers {processes}", self._config.quiet)
+                self._claims.begin_again()
+                self._recent.clear()
 
-    def _forget_shard_under_way(self) -> None:
-        """Go back to what has landed."""
-        self._begun.clear()
-        self._before = self.landed
-        done = {landed.shard.index for landed in self.landed}
-        self._shards = [shard for shard in self._shards if shard.index not in done]
-        self._under_way.clear()
-        self._inputs.clear()
-        self._recent.clear()
+    def _has_more(self) -> bool:
+        with self._counted("waiting_for_others"):
+            return self._claims.wait()
 
     def _explain(self, tell: Callable[[], None], processes: int) -> None:
-        plan, assembly, explainable = self._plan, self._assembly, self._explainable
+        plan, assembly, explainable, claims = self._plan, self._assembly, self._explainable, self._claims
         request = Request(plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity)
-        total = sum(s.count for s in self._shards)
+        landing_s = self._landing_s
         with (
             # forks the loader processes, before any thread of the writer starts
             BatchStream(
                 assembly.dataset, self._index_lists(), processes, self._device, self._config.compute.start_method
             ) as batches,
             Explainer(explainable, assembly.preprocessing, request, self._device) as explainer,
-            Progress("explain", total, "images", self._config.quiet) as progress,
-            ShardWriter(self._config.out, plan, *explainable.classifier()) as writer,
+            Progress("explain", claims.own_samples, "images", self._config.quiet) as progress,
+            claims.leases.beating(),
+            ShardWriter(self._config.out, plan, *explainable.classifier(), on_landed=claims.finish) as writer,
         ):
-            writer.landed[:0] = self._before
+            writer.landed[:0] = self.landed
             self.landed = writer.landed  # also what lands after an error
-            builder: ShardBuilder | None = None
+            under_way: UnderWay | None = None
             for batch, labels, explained in self._explained(batches, explainer):
-                builder = builder or writer.builder(self._begun.popleft())
+                shard = self._shard_of(batch)
+                if under_way is None or under_way.builder.shard is not shard:
+                    under_way = UnderWay(writer.builder(shard))
+                    if not claims.is_own(shard):
+                        progress.expect(shard.count)
                 columns, texts = self._rows(batch, labels, explained.columns())
                 with self._counted("storing"):
-                    builder.append(columns, texts)
+                    under_way.builder.append(columns, texts)
                 self._samples += len(labels)
-                self._note_batch(batch, columns)
+                self._note_batch(batch, columns, under_way)
                 progress.count(len(labels))
-                if builder.rows == builder.shard.count:
-                    if self._is_wanted(builder.shard):
-                        self.counts += self._under_way
-                        with self._counted("storing"):
-                            writer.submit(builder, replace=builder.shard.index in self._recorded)
-                    self._under_way.clear()
-                    builder = None
-                    self._landing_s = writer.busy_s
+                if under_way.builder.rows == shard.count:
+                    self._finish(under_way, writer)
+                    under_way = None
+                    self._landing_s = landing_s + writer.busy_s
                     tell()
             with self._counted("storing"):
                 writer.wait()
-            self._landing_s = writer.busy_s
+            self._landing_s = landing_s + writer.busy_s
 
-    def _note_batch(self, batch: LoadedBatch, columns: Mapping[str, np.ndarray]) -> None:
-        self._under_way["unreadable"] += int(batch.unreadable.sum())
+    def _shard_of(self, batch: LoadedBatch) -> Shard:
+        return self._shards[int(batch.indices[0]) // self._plan.shard_size]
+
+    def _finish(self, full: UnderWay, writer: ShardWriter) -> None:
+        shard = full.builder.shard
+        if not self._is_wanted(full):
+            self._claims.finish(shard)
+            return
+        self.counts += full.counts
+        with self._counted("storing"):
+            writer.submit(full.builder, replace=shard.index in self._recorded)
+
+    def _note_batch(self, batch: LoadedBatch, columns: Mapping[str, np.ndarray], under_way: UnderWay) -> None:
+        under_way.counts["unreadable"] += int(batch.unreadable.sum())
         if self._plan.training_known:
-            self._under_way[TRAINED_ON] += int((columns[TRAINED_ON] == 1).sum())
+            under_way.counts[TRAINED_ON] += int((columns[TRAINED_ON] == 1).sum())
         self._recent.extend(batch.unreadable.tolist())
         self._reason = next(filter(None, batch.errors), self._reason)
-        self._inputs.append((batch.unreadable, batch.sha256.numpy()))
+        under_way.unreadable.append(batch.unreadable)
+        under_way.sha256.append(batch.sha256.numpy())
 
-    def _is_wanted(self, shard: Shard) -> bool:
+    def _is_wanted(self, full: UnderWay) -> bool:
         """Return whether a full shard is to land; one that is tried again only where more of it can be read.
 
         Raises:
@@ -177,22 +201,16 @@ class Work:
                 f"{unreadable} of the last {count} images can't be read: {self._reason}: is the storage there? Run the "
                 f"same command again when it is; --max-unreadable {EVERYTHING} records them as unreadable"
             )
-        unreadable_rows, digests = map(np.concatenate, zip(*self._inputs, strict=True))
-        self._inputs.clear()
-        before = self._recorded.get(shard.index)
-        return before is None or before.improves(unreadable_rows, digests)
+        before = self._recorded.get(full.builder.shard.index)
+        return before is None or before.improves(np.concatenate(full.unreadable), np.concatenate(full.sha256))
 
     def _index_lists(self) -> Iterator[list[int]]:
-        """Yield the batches of each shard when its turn comes, unless another worker has landed it meanwhile."""
-        skipped = 0
-        for shard in self._shards:
-            if shard.index not in self._recorded and has_landed(self._config.out, shard):
-                skipped += 1
-                continue
-            self._begun.append(shard)
-            yield from RangeBatches([(shard.first, shard.count)], self._plan.batch_size)
-        if skipped:
-            note(f"{skipped} of the shards to do were done by other workers meanwhile", self._config.quiet)
+        """Yield the batches of each shard when its turn comes; the loader asks for some ahead of those it has made."""
+        for shard in self._claims:
+            for indices in RangeBatches([(shard.first, shard.count)], self._plan.batch_size):
+                if self._claims.is_overtaken(shard):
+                    break
+                yield indices
 
     @contextlib.contextmanager
     def _counted(self, stage: str) -> Iterator[None]:
@@ -209,12 +227,16 @@ class Work:
     ) -> Iterator[tuple[LoadedBatch, np.ndarray, ExplainedBatch]]:
         """Yield each batch, its labels, and what came out, while a GPU goes on with the next one.
 
+        Batches of a shard that another worker has landed are left out.
+
         Raises:
             StoppedEarlyError: a signal or the time limit; what was begun before has been yielded.
         """
         under_way: collections.deque[tuple[LoadedBatch, np.ndarray, Submitted]] = collections.deque()
         reason = None
         while (batch := self._next(batches)) and not (reason := reason_to_stop()):
+            if self._claims.look_whether_overtaken(self._shard_of(batch)):
+                continue
             labels = self._assembly.labels[batch.indices.numpy()]
             with self._counted("explaining"):
                 under_way.append((batch, labels, explainer.submit(batch.pixels, labels, batch.unreadable)))

@@ -64,7 +64,9 @@ def check_folder(run: Path, plan: Plan) -> Iterator[Finding]:
             name = path.relative_to(run).as_posix()
             if path.name in leftovers:
                 yield Finding(
-                    Kind.LEFTOVER_FILE, name, "temporary file of a worker that died; run explain or merge again"
+                    Kind.LEFTOVER_FILE,
+                    name,
+                    "temporary file of a worker that is at work, or died; run explain or merge again",
                 )
             elif path.match(TASK_PATTERN) and folder == run:
                 yield from _check_task(path)

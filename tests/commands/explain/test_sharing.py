@@ -1,4 +1,4 @@
-"""Several workers on one run, without a coordinator: nobody waits, hardly anything is done twice, nothing is lost."""
+"""Several workers on one run, without a coordinator: they share what there is to do, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from batchcam.cli.printing import explain_text
+from batchcam.commands.explain import claims as claims_module
 from batchcam.commands.explain import explain as explain_module
 from batchcam.commands.explain import work as work_module
 from batchcam.commands.explain.config import ExplainConfig
@@ -21,6 +22,9 @@ from batchcam.commands.merge import complete_run, merge
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.config import Classifier, Compute
+from batchcam.errors import StoppedEarlyError
+from batchcam.job.processes import has_ended, this_process
+from batchcam.store.leases import Leases
 from tests.helpers.networks import CHANNELS, GapNetwork, seeded
 
 SHARDS, SHARD_SIZE = 8, 3
@@ -68,17 +72,18 @@ def shards_of(record: Path) -> list[str]:
 
 def land_when_begun(monkeypatch, run: Path, reference: Path, at: str, files: list[str]) -> None:
     """Make "another worker" land `files`, taken from `reference`, when this one has begun shard `at`."""
-    real = work_module.has_landed
+    real, asked = claims_module.has_landed, []
 
     def has_landed(folder: Path, shard) -> bool:
         answer = real(folder, shard)
-        if shard.file == at:
+        asked.append(shard.file)
+        if asked.count(at) == 2:  # before it is claimed, and after
             for name in files:
                 for source in (reference / "shards").glob(f"{name}*"):
                     (run / "shards" / source.name).write_bytes(source.read_bytes())
         return answer
 
-    monkeypatch.setattr(work_module, "has_landed", has_landed)
+    monkeypatch.setattr(claims_module, "has_landed", has_landed)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -115,9 +120,9 @@ def test_whoever_plans_the_run_goes_in_order_and_later_workers_in_their_own(sett
     orders = []
 
     class Seen(work_module.Work):
-        def __init__(self, config, plan, assembly, proved, shards, recorded, device) -> None:
-            orders.append([s.index for s in shards])
-            super().__init__(config, plan, assembly, proved, [], recorded, device)
+        def __init__(self, config, plan, assembly, proved, claims, recorded, device) -> None:
+            orders.append([s.index for s in claims])
+            super().__init__(config, plan, assembly, proved, claims, recorded, device)
 
     monkeypatch.setattr(explain_module, "Work", Seen)
     for _ in range(5):
@@ -133,21 +138,21 @@ def test_whoever_plans_the_run_goes_in_order_and_later_workers_in_their_own(sett
 
 def test_workers_without_a_task_share_the_shards(settings, reference, tmp_path, monkeypatch):
     """The second one starts when the first has two shards, and both go on by turns."""
-    run, real = tmp_path / "run", work_module.has_landed
+    run, real = tmp_path / "run", claims_module.has_landed
     asked = []
 
     def has_landed(folder: Path, shard) -> bool:
         asked.append(shard)
-        if len(asked) == 3:
+        if len(asked) == 5:  # twice a shard, before it is claimed and after
             deadline = time.monotonic() + 60
-            while not all(real(folder, begun) for begun in asked[:2]) and time.monotonic() < deadline:
+            while not all(real(folder, begun) for begun in asked[:4]) and time.monotonic() < deadline:
                 time.sleep(0.01)  # a thread lands them
             # works to its end now, which is what the first one then finds
             second = explain(dataclasses.replace(settings, out=run))
             assert second.complete
         return real(folder, shard)
 
-    monkeypatch.setattr(work_module, "has_landed", has_landed)
+    monkeypatch.setattr(claims_module, "has_landed", has_landed)
     first = explain(dataclasses.replace(settings, out=run))
     done = sorted(s for record in run.glob("task-*.json") for s in shards_of(record))
     assert first.shards == 2
@@ -181,6 +186,128 @@ def test_temporary_file_of_a_dead_worker_goes_when_the_run_is_complete(settings,
     (run / f".{name}.0123456789abcdef.partial").write_bytes(b"half of it")
     assert [f.kind.value for f in verify(VerifyConfig(run, quiet=True)).found] == ["leftover-file"]
     finish(run)
+    assert verify(VerifyConfig(run, quiet=True)).found == []
+
+
+def repeat_share(settings: ExplainConfig, run: Path, task: str, lost: list[int]) -> None:
+    """Explain a share, and lose some of its shards again, as if its worker were at them."""
+    explain(dataclasses.replace(settings, out=run, task=task))
+    for index in lost:
+        (run / "shards" / f"shard-{index:05d}.h5").unlink()
+
+
+def test_worker_helps_those_that_have_begun_after_its_own_share(settings, reference, tmp_path, capsys):
+    run = tmp_path / "run"
+    repeat_share(settings, run, "1/3", lost=[1, 7])
+    summary = explain(dataclasses.replace(settings, out=run, task="0/3", quiet=False))
+    assert (
+        "share 0/3 from --task: 3 of 8 shards to do here, then what other workers that have begun leave"
+        in capsys.readouterr().err
+    )
+    assert told_of(summary) == (
+        "did 5 of 8 shards: 3 of its own and 2 of others, share 0/3 from --task; 2 are left to others; not complete yet"
+    )
+    assert (summary.shards, summary.done_for_others, summary.left_to_others) == (5, 2, 2)
+    last = explain(dataclasses.replace(settings, out=run, task="2/3"))
+    assert (last.shards, last.complete) == (2, True)
+    assert digests(run) == digests(reference)
+
+
+def test_worker_of_its_share_only_leaves_the_rest_to_others(settings, tmp_path, capsys):
+    run = tmp_path / "run"
+    repeat_share(settings, run, "1/2", lost=[1, 7])
+    summary = explain(dataclasses.replace(settings, out=run, task="0/2", share_only=True, quiet=False))
+    assert "share 0/2 from --task: 4 of 8 shards to do here\n" in capsys.readouterr().err
+    assert told_of(summary) == "did 4 of 8 shards: share 0/2 from --task; 2 are left to others; not complete yet"
+
+
+def test_worker_without_work_of_its_own_helps_others(settings, reference, tmp_path):
+    run = tmp_path / "run"
+    for task in ("0/2", "1/2"):
+        repeat_share(settings, run, task, lost=[])
+    (run / "shards" / "shard-00003.h5").unlink()
+    summary = explain(dataclasses.replace(settings, out=run, task="0/2"))
+    assert (summary.to_do_shards, summary.shards, summary.complete) == (0, 1, True)
+    assert digests(run) == digests(reference)
+
+
+def other_worker(dead: bool = False) -> Leases:
+    """Return the leases of a worker on another machine, or one of this machine that has ended."""
+    return Leases({**this_process(), "pid": 2**30} if dead else {"host": "elsewhere"}, has_ended, print)
+
+
+def test_run_is_merged_by_one_worker_while_the_others_wait(settings, reference, tmp_path, monkeypatch):
+    run, other = tmp_path / "run", other_worker()
+    repeat_share(settings, run, "1/2", lost=[])
+    assert other.claim(run / "manifest.json")
+    paused = []
+
+    def merge_meanwhile(seconds: float) -> None:
+        assert not (run / "manifest.json").exists()
+        paused.append(seconds)
+        merge(run)
+
+    monkeypatch.setattr(explain_module, "wait", merge_meanwhile)
+    summary = explain(dataclasses.replace(settings, out=run, task="0/2"))
+    assert (len(paused), summary.complete) == (1, True)
+    assert summary.merged == dataclasses.replace(complete_run(run), kept=False)
+    assert digests(run) == digests(reference)
+    assert verify(VerifyConfig(run, quiet=True)).found == []
+
+
+def test_run_whose_merging_worker_died_is_merged_by_another(settings, tmp_path):
+    run = tmp_path / "run"
+    repeat_share(settings, run, "1/2", lost=[])
+    assert other_worker(dead=True).claim(run / "manifest.json")
+    assert explain(dataclasses.replace(settings, out=run, task="0/2")).complete
+    assert verify(VerifyConfig(run, quiet=True)).found == []
+
+
+def test_lease_of_a_killed_worker_holds_up_nobody_and_goes(settings, reference, tmp_path):
+    run = tmp_path / "run"
+    repeat_share(settings, run, "1/2", lost=[3])
+    for index in (2, 3):
+        assert other_worker(dead=True).claim(run / "shards" / f"shard-{index:05d}.h5")
+    assert explain(dataclasses.replace(settings, out=run, task="0/2")).complete
+    assert digests(run) == digests(reference)
+    assert verify(VerifyConfig(run, quiet=True)).found == []
+
+
+def test_stopped_worker_gives_back_what_it_holds(settings, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    calls = iter([None, None, "SIGTERM"])
+    monkeypatch.setattr(work_module, "reason_to_stop", lambda: next(calls))
+    with pytest.raises(StoppedEarlyError, match="SIGTERM"):
+        explain(dataclasses.replace(settings, out=run))
+    assert sorted(p.name for p in (run / "shards").iterdir() if p.suffix != ".sha256") == [
+        "shard-00000.h5",
+        "shard-00001.h5",
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shard_that_another_lands_first_is_given_up_half_way(settings, tmp_path, monkeypatch, workers):
+    """Two batches make a shard; the other worker lands one between the two."""
+    compute = dataclasses.replace(settings.compute, batch_size=2)
+    settings = dataclasses.replace(settings, compute=compute)
+    reference, run = tmp_path / "reference", tmp_path / "run"
+    explain(dataclasses.replace(settings, out=reference))
+    real = work_module.Work._rows
+
+    def rows(work, batch, *words):
+        if int(batch.indices[0]) == 2 * SHARD_SIZE:
+            for source in (reference / "shards").glob("shard-00002*"):
+                (run / "shards" / source.name).write_bytes(source.read_bytes())
+        return real(work, batch, *words)
+
+    monkeypatch.setattr(work_module.Work, "_rows", rows)
+    monkeypatch.setattr(claims_module, "LOOK_EVERY_S", 0)
+    compute = dataclasses.replace(compute, workers=workers)
+    summary = explain(dataclasses.replace(settings, out=run, compute=compute))
+    (record,) = run.glob("task-*.json")
+    assert "shard-00002.h5" not in shards_of(record)
+    assert (summary.complete, summary.shards) == (True, SHARDS - 1)
+    assert digests(run) == digests(reference)
     assert verify(VerifyConfig(run, quiet=True)).found == []
 
 
