@@ -36,6 +36,8 @@ UNKNOWN_LEAK = "not known: the checkpoint does not say it of such images"
 def explain_text(summary: ExplainSummary) -> str:
     """Return the result of `explain`."""
     run = one_line(summary.run)
+    if not summary.run_id:
+        return f"{run}: nothing is new, all {counted(summary.left_out, 'sample')} are held already; no run is made"
     if summary.dry_run:
         to_do = f"{counted(summary.to_do_samples, 'sample')} in {counted(summary.to_do_shards, 'shard')}"
         return f"{run}: would explain {to_do}, at most {readable_size(summary.to_do_bytes)}; nothing written"

@@ -16,7 +16,8 @@ from batchcam.store import landing
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks, write_manifest
 from batchcam.store.master import prove_shards, write_master
 from batchcam.store.plan import Plan, open_plan
-from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
+from batchcam.store.samples import require_list
+from batchcam.store.schema import LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
 from batchcam.store.shard import landed_shards
 
 
@@ -54,11 +55,12 @@ def merge(run: str | os.PathLike[str]) -> MergeSummary:
     run = Path(run)
     plan = open_plan(run)
     _require_all(run, plan)
+    samples = require_list(run)
     there = _stated(run, plan)
     if there and _is_intact(run, there):
         counted = Totals()
         shards = prove_shards(run, plan, counted.add, reason_to_stop)
-        if (shards, counted.stated()) == (there.shards, there.totals):
+        if (shards, counted.stated(), samples) == (there.shards, there.totals, there.samples):
             return _kept(run, plan, dataclasses.replace(there, totals=counted.stated()))
     counted = Totals()
     master, shards = write_master(run, plan, counted.add, reason_to_stop)
@@ -73,6 +75,7 @@ def merge(run: str | os.PathLike[str]) -> MergeSummary:
         tasks=read_tasks(run),
         made={"when": utc_now(), **whereabouts()},
         schema_version=plan.schema_version,
+        samples=samples,
     )
     if not _is_stated(run, plan, manifest):
         write_manifest(run, manifest)
@@ -93,7 +96,8 @@ def _is_stated(run: Path, plan: Plan, manifest: Manifest) -> bool:
         there = read_manifest(run, plan)
     except (FileNotFoundError, RunError):
         return False
-    return (there.shards, there.master, there.totals) == (manifest.shards, manifest.master, manifest.totals)
+    said = [(each.shards, each.master, each.totals, each.samples) for each in (there, manifest)]
+    return said[0] == said[1]
 
 
 def complete_run(run: Path) -> MergeSummary:
@@ -146,7 +150,7 @@ def _remove_leftovers(run: Path, plan: Plan) -> None:
     """Remove the temporary files of workers that died: in a complete run nobody needs them."""
     landing.remove_stale_partials(run / SHARD_FOLDER, (s.file for s in plan.shards))
     tasks = [final for _, final in landing.partials(run) if fnmatch.fnmatch(final, TASK_PATTERN)]
-    landing.remove_stale_partials(run, (PLAN_FILE, MASTER_FILE, MANIFEST_FILE, *tasks))
+    landing.remove_stale_partials(run, (PLAN_FILE, LIST_FILE, MASTER_FILE, MANIFEST_FILE, *tasks))
 
 
 def _require_all(run: Path, plan: Plan) -> None:

@@ -35,12 +35,17 @@ class _Rows:
     notes: list[str]
 
 
-def open_csv(spec: str, file: str) -> FileSource:
+def open_csv(spec: str, file: str, sizes: bool = True) -> FileSource:
     """List the samples of a CSV manifest, UTF-8 with a header line; columns in any order, others ignored.
 
     Labels are class indices when all that are given are whole numbers, else class names, which get their index by
     sorting; which of them numbers are is settled by `match_classes`. The id of a sample is its path as written, unless
     there is a column `id`. A file that does not exist stays a sample, to be reported as unreadable.
+
+    Args:
+        spec: the words that name the dataset.
+        file: the manifest.
+        sizes: whether to look at each file for its size.
 
     Raises:
         DatasetError: the file is no such manifest; the message names the line.
@@ -55,7 +60,7 @@ def open_csv(spec: str, file: str) -> FileSource:
         folder,
         _packed(paths),
         labels,
-        np.fromiter((_size(os.path.join(folder, path)) for path in paths), np.int64, len(paths)),
+        _sizes(folder, paths) if sizes else np.full(len(paths), UNKNOWN_SIZE, np.int64),
         class_names,
         rows.notes,
         numeric=numeric,
@@ -195,6 +200,10 @@ def _found(folder: str, rows: _Rows) -> list[str]:
 
 def _packed(texts: list[str]) -> PackedText:
     return PackedText(text.encode() for text in texts)
+
+
+def _sizes(folder: str, paths: list[str]) -> NDArray[np.int64]:
+    return np.fromiter((_size(os.path.join(folder, path)) for path in paths), np.int64, len(paths))
 
 
 def _size(path: str) -> int:

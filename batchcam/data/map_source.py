@@ -65,6 +65,7 @@ class MapSource(Source):
         class_names = _class_names(where, dataset, class_indices)
         ids = _ids(where, sample_ids, count, id_prefix)
         super().__init__(spec, ids, class_indices, sizes, class_names, notes)
+        self.numbered = sample_ids is None
 
     def read(self, index: int) -> StoredSample:
         """Ask the dataset for one item; what it raises makes the sample unreadable.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,9 @@ UNKNOWN_LABEL: Final = -1
 UNKNOWN_SIZE: Final = -1
 """Size of a file that does not exist, or of an image whose stored bytes a dataset keeps to itself."""
 
+GONE: Final = "is gone"
+"""Why a sample is unreadable that was there when it was listed."""
+
 MOST_BYTES: Final = 2**30
 """Largest stored image: the most pixels that are decoded take less, unpacked, at 16 bits for each of four channels."""
 
@@ -39,6 +43,11 @@ class PackedText(Sequence[str]):
         parts = list(texts)
         self._ends = np.cumsum(np.fromiter(map(len, parts), dtype=np.int64, count=len(parts)))
         self._block = b"".join(parts)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all is ASCII without backslashes, so that no text can be an escape or need one."""
+        return self._block.isascii() and b"\\" not in self._block
 
     def raw(self, index: int) -> bytes:
         """Return the bytes of one text.
@@ -105,9 +114,13 @@ class Source(abc.ABC):
         numeric: labels are written as whole numbers, which may be class indices or names. They count as indices where
             they can be some, and `class_names` is None, else as names.
         bits: as for `decode_image`; set before the first read.
+        paths: where the samples' files lie below the dataset's folder; None where they are no files.
+        numbered: whether the ids only count the samples, which have none of their own.
     """
 
     digests_of: str = "pixels"
+    paths: PackedText | None = None
+    numbered = False
 
     def __init__(
         self,
@@ -183,14 +196,16 @@ class FileSource(Source):
         ids = paths if sample_ids is None else sample_ids
         super().__init__(spec, ids, labels, sizes, class_names, notes, empty_classes, numeric)
         # a loader process may work in another folder
-        self._folder = os.fsencode(os.path.abspath(folder))
-        self._paths = paths
+        self.folder = os.path.abspath(folder)
+        self.paths: PackedText = paths
 
     def read(self, index: int) -> StoredSample:
-        """Read and decode one file."""
-        data = _read(self.path(index))
+        """Read and decode one file, if it is the one that was listed."""
+        size = int(self.sizes[index])
+        data = _read(self.path(index), size)
         digest = hashlib.sha256(data).digest()
         try:
+            require_planned_size(len(data), size)
             return StoredSample(digest, decode_image(data, self.bits))
         except UnreadableImageError as error:
             error.sha256 = digest
@@ -200,7 +215,7 @@ class FileSource(Source):
         """Return the path of the file, or of its copy."""
         if self.copies and os.path.exists(copy := os.path.join(self.copies, str(index))):
             return os.fsencode(copy)
-        return os.path.join(self._folder, self._paths.raw(index))
+        return os.path.join(os.fsencode(self.folder), self.paths.raw(index))
 
 
 def default_split(split: str) -> str:
@@ -232,6 +247,16 @@ def packed_ids(ids: Iterable[object], where: str) -> PackedText:
     return PackedText(seen)
 
 
+def require_planned_size(size: int, planned: int) -> None:
+    """Refuse a stored image that has another size than when it was listed, where both are known.
+
+    Raises:
+        UnreadableImageError: it says both sizes.
+    """
+    if UNKNOWN_SIZE not in (size, planned) and size != planned:
+        raise UnreadableImageError(f"was changed: {size} bytes, planned {planned}")
+
+
 def unreadable(error: OSError) -> UnreadableImageError:
     """Return the reason why a file can't be read, without its path.
 
@@ -250,10 +275,12 @@ def _readable(text: bytes) -> str:
     return text.decode("utf-8", "backslashreplace")
 
 
-def _read(path: bytes) -> bytes:
+def _read(path: bytes, planned: int) -> bytes:
     try:
         return read_regular_file(path, MOST_BYTES)
     except OSError as error:
+        if error.errno == errno.ENOENT and planned != UNKNOWN_SIZE:
+            raise UnreadableImageError(GONE) from error
         raise unreadable(error) from error
     except (NotRegularError, TooLargeError) as error:
         raise UnreadableImageError(str(error)) from error

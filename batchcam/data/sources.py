@@ -9,11 +9,12 @@ from typing import Final
 from batchcam.data.csv_manifest import open_csv
 from batchcam.data.folder import open_folder
 from batchcam.data.named_datasets import open_python, open_torchvision
+from batchcam.data.planned import Listing, Planned, planned, planned_files
 from batchcam.data.samples import Source, StoredSample
 from batchcam.data.stl10 import open_stl10
 from batchcam.errors import DatasetError
 
-__all__ = ["KINDS", "Source", "StoredSample", "dataset_folder", "open_source"]
+__all__ = ["KINDS", "Source", "StoredSample", "dataset_folder", "open_planned", "open_source"]
 
 _PREFIXES: Final[dict[str, Callable[[str, str], Source]]] = {
     "stl10": open_stl10,
@@ -27,8 +28,12 @@ KINDS: Final = (
 """What `open_source` opens, for messages."""
 
 
-def open_source(spec: str) -> Source:
+def open_source(spec: str, sizes: bool = True) -> Source:
     """List the dataset that `spec` names, without decoding it; `KINDS` says what there is.
+
+    Args:
+        spec: the words that name it.
+        sizes: whether to look at each file of a manifest for its size.
 
     Raises:
         DatasetError: there is no such dataset, it is empty, or it can't be listed.
@@ -43,11 +48,28 @@ def open_source(spec: str) -> Source:
         if not os.path.isfile(path):
             raise DatasetError(f"{spec}: a pipe or device, which may never end: expected {KINDS}")
         if path.lower().endswith(".csv"):
-            return open_csv(spec, path)
+            return open_csv(spec, path, sizes)
         raise DatasetError(f"{spec}: a file, but no .csv: expected {KINDS}")
     if colon and "/" not in prefix:
         raise DatasetError(f"{spec}: unknown kind of dataset {prefix!r}: expected {KINDS}")
     raise DatasetError(f"{spec}: no such file or folder: expected {KINDS}")
+
+
+def open_planned(spec: str, listing: Listing, look: bool) -> Planned:
+    """Return the samples of a listing out of the dataset that `spec` names.
+
+    Args:
+        spec: the words that name it.
+        listing: what was planned.
+        look: whether to find out what has become of the listing, where reading the samples does not need it.
+
+    Raises:
+        DatasetError: there is no such dataset, or it is another one.
+    """
+    folder = dataset_folder(spec)
+    if folder is None or look:
+        return planned(listing, open_source(spec, sizes=look))
+    return Planned(planned_files(spec, folder, listing))
 
 
 def dataset_folder(spec: str) -> str | None:

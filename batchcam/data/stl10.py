@@ -21,6 +21,8 @@ _CLASSES: Final = 10
 class STL10Source(Source):
     """One split: `{split}_X.bin` of uint8 (n, 3, width, height), labels 1…10 in `{split}_y.bin`."""
 
+    numbered = True
+
     def __init__(self, spec: str, root: str, split: str) -> None:
         """List the split under `root`/stl10_binary, or under `root` itself.
 

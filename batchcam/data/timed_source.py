@@ -56,8 +56,9 @@ class TimedSource(Source):
             source.empty_classes, source.numeric,
         )  # fmt: skip
         self.code, self.bits, self.digests_of = source.code, source.bits, source.digests_of
+        self.paths, self.numbered = source.paths, source.numbered
         self.inner = source
-        self._seconds = seconds
+        self.seconds = seconds
         self._reader: _Reader | None = None
         self._stuck: list[_Reader] = []
         self._process = os.getpid()
@@ -81,7 +82,7 @@ class TimedSource(Source):
         while len(loaded) < len(indices):
             reader = self._ready()
             try:
-                failure = reader.ask(indices[len(loaded) :], load, self._seconds)
+                failure = reader.ask(indices[len(loaded) :], load, self.seconds)
             except BaseException as error:  # also an interruption, after which late answers would be other samples'
                 self._leave(reader)
                 if not isinstance(error, _LateError):
@@ -124,7 +125,7 @@ class TimedSource(Source):
         self._reader = None
 
     def _refuse(self, index: int) -> StoredSample:
-        raise UnreadableImageError(f"reading took longer than {self._seconds:g} s")
+        raise UnreadableImageError(f"reading took longer than {self.seconds:g} s")
 
 
 class _LateError(Exception):

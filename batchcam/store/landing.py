@@ -76,6 +76,31 @@ def land_first(path: Path, data: Buffer) -> bool:
         return True
 
 
+def lay_ready(path: Path, data: Buffer, digest: str) -> None:
+    """Write what `take_up` gives the name `path`, however the process ends meanwhile; `digest` is that of `data`."""
+    with _partial(path) as partial:
+        _write_synced(partial, data)
+        with contextlib.suppress(FileNotFoundError):  # taken for a dead worker's, by one that needs it no more
+            os.replace(partial, _ready_path(path, digest))
+
+
+def ready(path: Path, digest: str) -> Path:
+    """Return where the file lies that is to be found under `path`: there, unless `lay_ready` alone was done."""
+    beside = _ready_path(path, digest)
+    return path if os.path.lexists(path) or not beside.exists() else beside
+
+
+def take_up(path: Path, digest: str) -> None:
+    """Give the file with this digest that was laid ready its name `path`, unless another worker has done so."""
+    try:
+        if not os.path.lexists(path):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(_ready_path(path, digest), path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
 def land_with_digest(path: Path, data: Buffer, replace: bool = False) -> str:
     """Land a file whose `sha256sum -c` companion lies beside it; return the digest in hex.
 
@@ -224,6 +249,10 @@ def _agreed_digest(path: Path, digest: str) -> str:
 
 def _partial_path(path: Path) -> Path:
     return temporary_path(path, secrets.token_hex(8))
+
+
+def _ready_path(path: Path, digest: str) -> Path:
+    return temporary_path(path, digest[:16])
 
 
 @contextlib.contextmanager

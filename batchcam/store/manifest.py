@@ -18,15 +18,16 @@ from batchcam.store.plan import Plan, read_plan
 from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, TASK_PATTERN
 from batchcam.version import version
 
-_RECORD = {"file": str, "first": int, "count": int, "bytes": int, "sha256": str}
+RECORD_FORM = {"file": str, "first": int, "count": int, "bytes": int, "sha256": str}
 TASK_FORM = {"samples?": int, "unreadable?": int, "started?": str, "outcome?": str, "versions?": {"*": (str, None)}}
 """What readers compute with; the rest of a task's record is only shown."""
 
 MANIFEST_FORM = {
     "schema_version": int,
     "run_id": str,
-    "shards": [_RECORD],
-    "master": _RECORD,
+    "shards": [RECORD_FORM],
+    "master": RECORD_FORM,
+    "samples?": RECORD_FORM,
     "totals": {
         "samples": int,
         "labelled": int,
@@ -66,6 +67,7 @@ class Manifest:
         tasks: what each task recorded of itself.
         made: when, where and by whom it was written.
         schema_version: of the plan.
+        samples: samples.h5, None where the run was planned by a version that wrote none.
     """
 
     run_id: str
@@ -76,11 +78,14 @@ class Manifest:
     tasks: list[dict[str, Any]]
     made: dict[str, Any]
     schema_version: int
+    samples: FileRecord | None = None
 
 
 def write_manifest(run: Path, manifest: Manifest) -> None:
     """Land manifest.json."""
     content = {"batchcam_version": version(), **dataclasses.asdict(manifest)}
+    if manifest.samples is None:
+        del content["samples"]
     landing.land(run / MANIFEST_FILE, seal(content))
 
 
@@ -107,6 +112,7 @@ def read_manifest(run: Path, plan: Plan) -> Manifest:
             tasks=content["tasks"],
             made=content["made"],
             schema_version=content["schema_version"],
+            samples=FileRecord(**content["samples"]) if "samples" in content else None,
         )
     except TypeError as error:  # a record with more fields
         raise RunError(f"{path}: not a manifest of this version: {error}") from error

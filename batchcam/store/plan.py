@@ -14,6 +14,7 @@ from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, IN_MEMORY, MAP_K
 from batchcam.store import landing
 from batchcam.store.document import SIZE_LIMIT, canonical, read_document, seal
 from batchcam.store.schema import (
+    LIST_FILE,
     MOST_TEXT_BYTES,
     OLDEST_READER,
     PLAN_FILE,
@@ -62,6 +63,12 @@ FIRST_INPUTS = 16
 INPUT_KEY_BYTES = 8
 
 MOST_TOLD = 8  # entries of a table that differ
+LIST_KEY = "samples"
+"""Of run.json: what samples.h5 is."""
+
+
+LEFT_OUT_KEY = "left_out"
+"""Of run.json's origin: how many samples of the dataset other runs held already."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -374,6 +381,12 @@ def named_dataset(run: Path) -> tuple[str | None, str]:
     return data if isinstance(data, str) else None, folder if isinstance(folder, str) else ""
 
 
+def left_out(run: Path) -> int:
+    """Return how many samples of its dataset a run directory left out, as other runs held them."""
+    count = read_document(run / PLAN_FILE)["origin"].get(LEFT_OUT_KEY, 0)
+    return count if type(count) is int else 0
+
+
 def not_a_run(path: Path) -> RunError:
     """Return the error that says why there is no plan in `path`, and which folder is meant if it is part of a run."""
     if not path.exists():
@@ -389,13 +402,14 @@ def shard_table(plan: Plan) -> list[dict[str, Any]]:
     return [{"file": s.file, "first": s.first, "count": s.count} for s in plan.shards]
 
 
-def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any]) -> Plan:
+def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes | None = None) -> Plan:
     """Write run.json unless it is there, and return the plan that holds: ours, or an equal one of another worker.
 
     Args:
         run: the run directory; created if it is not there.
         plan: what the run is to be.
         origin: where it comes from (paths, command line, time); recorded, and no part of the run's identity.
+        listed: what samples.h5 is to be, which `landing.take_up` then gives its name; None: the run has none.
 
     Raises:
         RunError: the directory belongs to another run; the message names the fields that differ. Or `plan` is one that
@@ -409,20 +423,26 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any]) -> Plan:
     if (run / SHARD_FOLDER).is_symlink():
         raise RunError(f"{run / SHARD_FOLDER}: a link; a run holds its files itself: link the whole run instead")
     landing.make_folder(run / SHARD_FOLDER)
-    content = {
+    content: dict[str, Any] = {
         "batchcam_version": version(),
         "run_id": plan.run_id,
         "plan": plan.to_dict(),
         "origin": dict(origin),
         "shards": shard_table(plan),
     }
+    if listed is not None:
+        samples = {"bytes": len(listed), "sha256": hashlib.sha256(listed).hexdigest()}
+        content[LIST_KEY] = {"file": LIST_FILE, "first": 0, "count": plan.sample_count, **samples}
     document = seal(content)
     if len(document) > SIZE_LIMIT:
         raise RunError(
             f"{run}: {len(plan.shards)} shards are more than run.json of {SIZE_LIMIT} bytes holds: raise --shard-size"
         )
-    if not (run / PLAN_FILE).exists() and landing.land_first(run / PLAN_FILE, document):
-        return plan
+    if not (run / PLAN_FILE).exists():
+        if listed is not None:  # first: a run that has a plan can be finished
+            landing.lay_ready(run / LIST_FILE, listed, content[LIST_KEY]["sha256"])
+        if landing.land_first(run / PLAN_FILE, document):
+            return plan
     existing = read_plan(run)
     require_same(run, existing, plan)
     return existing

@@ -17,6 +17,7 @@ OLDEST_READER: Final[Mapping[int, int | None]] = {1: None, 2: 1}
 """By schema that is read here, the oldest one that a reader has to know to read its files right, as they state it."""
 
 PLAN_FILE: Final = "run.json"
+LIST_FILE: Final = "samples.h5"
 MANIFEST_FILE: Final = "manifest.json"
 MASTER_FILE: Final = "run.h5"
 SHARD_FOLDER: Final = "shards"
@@ -159,6 +160,19 @@ SAMPLE_ARRAYS: Final = (
     Array("error", ("sample_index",), "text", "text", b"", "why the sample is unreadable, in one line"),
 )
 """Arrays with a row per sample, in the order in which they are created."""
+
+LISTED: Final = ("sample_index", "sample_id", "input_bytes", "label")
+"""The arrays of SAMPLE_ARRAYS that samples.h5 has, of every sample that was planned."""
+
+LIST_PATH: Final = Array(
+    "path",
+    ("sample_index",),
+    "text",
+    "text",
+    b"",
+    "where the file lies below the dataset's folder; backslash: \\\\, a byte that is no UTF-8: \\xNN",
+)
+"""In samples.h5 only, and only where it is not the sample's id."""
 
 CLASSIFIER: Final = "classifier"
 CLASSIFIER_ARRAYS: Final = (

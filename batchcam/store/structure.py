@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,18 @@ def problems(file: h5py.File, plan: Plan, shard: Shard | None) -> Iterator[Probl
     lie in the shards are left to `virtual_problem`: nobody reads them through run.h5.
     """
     _, count = _samples(plan, shard)
+    arrays = [*plan.arrays, *CLASSIFIER_ARRAYS, CLASS_NAME]
+    yield from array_problems(
+        file, [a for a in arrays if shard is not None or not lies_in_shards(file, a)], plan, count
+    )
+    if problem := _config_problem(file):
+        yield CONFIG, problem
+
+
+def array_problems(file: h5py.File, arrays: Sequence[Array], plan: Plan, count: int) -> Iterator[Problem]:
+    """Yield what is wrong with `arrays` of a file of `count` samples, all of whose bytes lie in it."""
     sizes: dict[str, dict[str, int]] = {storage: {} for storage in FILTERS}
-    for array in (*plan.arrays, *CLASSIFIER_ARRAYS, CLASS_NAME):
-        if shard is None and lies_in_shards(file, array):
-            continue
+    for array in arrays:
         shape = array_shape(array, plan, count)
         dataset = _dataset(file, array.name)
         problem = _problem(dataset, array, shape, plan) if dataset else ELSEWHERE
@@ -85,8 +93,6 @@ def problems(file: h5py.File, plan: Plan, shard: Shard | None) -> Iterator[Probl
             yield array.name, problem
         elif dataset:
             sizes[array.storage][array.name] = math.prod(shape) * dataset.item_bytes
-    if problem := _config_problem(file):
-        yield CONFIG, problem
     for storage, each in sizes.items():
         most = file.id.get_filesize() * (1 if storage == "checked" else DEFLATE_RATIO)
         if sum(each.values()) > most:

@@ -116,7 +116,7 @@ KEYS = {
         (run, run_id, samples, shards, unreadable, trained_on, seconds, complete, merged(totals(samples, labelled,
         correct, accuracy, status(unreadable, non finite, constant map, no positive evidence),
         largest_identity_residual, trained_on), findings, shards, bytes, kept), dry_run, to_do_samples, to_do_shards,
-        to_do_bytes, run_shards, task, task_from, done_for_others, left_to_others, exit_code)
+        to_do_bytes, run_shards, task, task_from, done_for_others, left_to_others, left_out, exit_code)
     """,
     "merge": """
         (totals(samples, labelled, correct, accuracy, status(unreadable, non finite, constant map, no positive
@@ -131,11 +131,11 @@ KEYS = {
         preprocessing(image_size, interpolation, mean, resize, std), precision, architecture, identity, sample_count,
         sample_id_bytes, batch_size, shard_size, cams, maps, channels, grid_size, input_size, method, control,
         schema_version, training_known), run_id, origin(class_names_from, command, created, folder, host, job,
-        options(cams, classifier(arch, arch_option, bits, checkpoint, class_names, crop_pct, fit, image_size,
+        options(by_digest, cams, classifier(arch, arch_option, bits, checkpoint, class_names, crop_pct, fit, image_size,
         interpolation, label_kind, mean, model, preprocess, resize, std, weights_key),
         compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control, data,
-        dry_run, identity, maps, max_unreadable, method, out, quiet, retry_unreadable, shard_size, share_only,
-        stage_to, target_layer, task, tasks, time_limit_s), pid, remarks, resources(device, start_method, task,
+        dry_run, identity, maps, max_unreadable, method, new_since, out, quiet, retry_unreadable, shard_size,
+        share_only, stage_to, target_layer, task, tasks, time_limit_s), pid, remarks, resources(device, start_method, task,
         task_from, threads, workers), restarts, user), shards_landed, shards, lost_shards, totals(accuracy, correct,
         labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non finite,
         unreadable), trained_on), trained_on,

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from batchcam.data.passing_faults import PassingFaultError
-from batchcam.data.samples import FileSource, PackedText, numbered_ids, packed_ids
+from batchcam.data.samples import UNKNOWN_SIZE, FileSource, PackedText, numbered_ids, packed_ids
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError
 
@@ -31,7 +31,7 @@ def png(path: Path, colour: tuple[int, int, int] = (1, 2, 3)) -> bytes:
 def source(folder: Path, *names: str) -> FileSource:
     count = len(names)
     paths = PackedText(name.encode() for name in names)
-    return FileSource("spec", str(folder), paths, np.zeros(count, np.int64), np.zeros(count, np.int64))
+    return FileSource("spec", str(folder), paths, np.zeros(count, np.int64), np.full(count, UNKNOWN_SIZE))
 
 
 def test_packed_text_is_a_sequence_of_texts() -> None:

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from batchcam.config import Classifier, Compute, MapDataset, read_option_file
 from batchcam.data.callables import load_callable
-from batchcam.data.labels import match_classes, own_classes
+from batchcam.data.labels import MatchedLabels, match_classes, own_classes
 from batchcam.data.loader import SampleDataset, prepare
 from batchcam.data.map_source import MapSource
+from batchcam.data.planned import Listing, Planned, Since, part, planned, since
 from batchcam.data.preprocessing import UNSAID, Preprocessing, chosen_preprocessing
-from batchcam.data.sources import Source, open_source
-from batchcam.data.timed_source import rest, timed
+from batchcam.data.sources import Source, open_planned, open_source
+from batchcam.data.timed_source import TimedSource, rest, timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError, StoppedEarlyError
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.job.console import counted
@@ -58,6 +59,8 @@ class Assembly:
         label_kind: what labels that are whole numbers were read as, names or indices; None: they are none.
         remarks: what the user should know of how classes, labels and samples were read, a line each.
         architecture_options: what torchvision's function was told, NAME=VALUE, where the checkpoint does not decide it.
+        since: what has become of the samples of a listing; None where there is none, or where it is not known.
+        left_out: how many samples of the dataset were taken away by `without`.
     """
 
     checkpoint: Checkpoint
@@ -72,6 +75,8 @@ class Assembly:
     label_kind: str | None
     remarks: tuple[str, ...]
     architecture_options: tuple[str, ...] = ()
+    since: Since | None = None
+    left_out: int = 0
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -88,6 +93,17 @@ class Assembly:
     def dataset(self) -> SampleDataset:
         """The samples, decoded and preprocessed."""
         return SampleDataset(self.source, self.preprocessing, self.input_size, self.probe.shape[1])
+
+    def without(self, rows: np.ndarray) -> Assembly:
+        """Return the same with some samples less; those to leave out are given as bool (n,)."""
+        kept, whole, seconds = np.flatnonzero(~rows), self.source, 0.0
+        if isinstance(whole, TimedSource):
+            seconds, whole = whole.seconds, whole.inner
+        some = part(whole, self.labels, kept)
+        some.bits = whole.bits
+        return dataclasses.replace(
+            self, source=timed(some, seconds), labels=self.labels[kept], left_out=int(rows.sum())
+        )
 
     def normalised_probe(self, device: torch.device) -> Tensor:
         """Return the probe as the network takes it."""
@@ -106,6 +122,8 @@ def assemble(
     fallback_names: tuple[str, ...] | None = None,
     sample_timeout: float = Compute().sample_timeout,
     may_be_unreadable: bool = False,
+    listing: Listing | None = None,
+    look: bool = True,
 ) -> Assembly:
     """Load the checkpoint, list the dataset, and check that they fit.
 
@@ -116,6 +134,8 @@ def assemble(
         fallback_names: likewise the class names.
         sample_timeout: seconds after which reading a sample is given up; 0: never.
         may_be_unreadable: go on where none of the first samples can be read.
+        listing: the samples that were planned, with their labels; None: those that the dataset has now.
+        look: whether to find out what has become of a listing, where the work does not need it.
 
     Raises:
         StoppedEarlyError: none of the first samples can be read.
@@ -125,18 +145,26 @@ def assemble(
     """
     checkpoint = _checkpoint(classifier)
     built = _network(classifier, checkpoint)
-    source = open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data)
-    source.bits = classifier.bits
-    source = timed(source, sample_timeout)
+    opened = _opened(data, listing, look)
+    for source in filter(None, (opened.source, opened.now)):
+        source.bits = classifier.bits
+    source = timed(opened.source, sample_timeout)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
     probe = _probe(source, preprocessing, may_be_unreadable)
     rest(source)
     preprocessing = preprocessing if probe.dtype == torch.uint8 else None
+    if listing is not None:
+        fallback_names = fallback_names or listing.class_names
     built = _with_classes(built, normalised(probe[:2], preprocessing), fallback_names)
     names, names_from, doubts = _class_names(classifier, checkpoint, source, built, fallback_names)
     if built.one_output:
         doubts += (f"one output z: explained as two classes, {names[0]} with logit -z/2 and {names[1]} with logit z/2",)
-    matched = match_classes(source, names, classifier.label_kind)
+    kind = classifier.label_kind
+    if listing is None:
+        matched, changes = match_classes(source, names, kind), None
+    else:
+        matched = MatchedLabels(listing.labels, kind if listing.label_kind else None)
+        changes = _changes(listing, opened, names, kind)
     return Assembly(
         checkpoint=checkpoint,
         network=built.network,
@@ -148,9 +176,45 @@ def assemble(
         probe=probe,
         names_from=names_from,
         label_kind=matched.kind,
-        remarks=(*checkpoint.remarks, *built.remarks, *doubts, *matched.remarks, *source.notes),
+        remarks=(
+            *(*checkpoint.remarks, *built.remarks, *doubts, *matched.remarks, *source.notes),
+            *(changes.remarks if changes else ()),
+        ),
         architecture_options=built.options,
+        since=changes,
     )
+
+
+def _opened(data: str | MapDataset, listing: Listing | None, look: bool) -> Planned:
+    """Return the samples to work with."""
+    if listing is not None and isinstance(data, str):
+        return open_planned(data, listing, look)
+    now = open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data)
+    return Planned(now) if listing is None else planned(listing, now)
+
+
+def _changes(listing: Listing, opened: Planned, names: Sequence[str], kind: str | None) -> Since | None:
+    """Return what has become of a listing whose labels are classes of these names, None where that is not known.
+
+    Raises:
+        DatasetError: labels are none of the model's; or samples without ids of their own are others now.
+    """
+    now, positions = opened.now, opened.positions
+    if now is None or positions is None:
+        return None
+    found = since(listing, now, positions)
+    try:
+        found = found.relabelled_by(listing, positions, match_classes(now, names, kind).indices)
+    except DatasetError as error:
+        if not found.came:
+            raise
+        found = dataclasses.replace(found, uncompared=str(error))  # it may be about a sample that came
+    if now.numbered and found.relabelled.any():
+        raise DatasetError(
+            f"{now.spec}: {found.relabelled.sum()} of {len(positions)} samples have another label than was planned, "
+            "and no ids of their own: these are others now: choose another --out"
+        )
+    return found
 
 
 def _with_classes(built: _Built, images: Tensor, fallback_names: tuple[str, ...] | None) -> _Built:

@@ -91,6 +91,14 @@ class ExplainConfig(Config):
         "end.",
         metavar="FOLDER",
     )
+    new_since: Given[Path | None, AnyPath | None] = field(
+        "Leave out the samples that this complete run, or the complete runs of this folder, hold already: of the same "
+        "id and size, explained in the same way. What they could not read is explained.",
+        metavar="RUN",
+    )
+    by_digest: bool = field(
+        "With --new-since: read the images and compare their SHA-256, not their size.", default=False
+    )
     dry_run: bool = field("Check everything, tell samples, shards and bytes, write nothing.", default=False)
 
     def nested(self) -> ExplainConfig:

@@ -6,14 +6,17 @@ import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from batchcam.commands.explain.assembly import Assembly, assemble
 from batchcam.commands.explain.claims import LOOK_EVERY_S, LOOK_FIRST_S, Claims
 from batchcam.commands.explain.config import EVERYTHING, ExplainConfig, ExplainKeywords
+from batchcam.commands.explain.held import Held
 from batchcam.commands.explain.inputs import as_planned, leak_remarks, require_same_inputs
+from batchcam.commands.explain.listing import planned_image, read_listing, settle_list
 from batchcam.commands.explain.planning import (
     Settings,
     bytes_of,
@@ -30,7 +33,7 @@ from batchcam.commands.explain.work import Work, task_record
 from batchcam.commands.merge import MergeSummary, complete_run, stated_run
 from batchcam.config import keywords
 from batchcam.data.staging import staged
-from batchcam.errors import BatchcamError, StoppedEarlyError
+from batchcam.errors import BatchcamError, ConfigError, RunError, StoppedEarlyError
 from batchcam.job.console import note
 from batchcam.job.processes import has_ended, this_process
 from batchcam.job.scheduler import Share, local_rank, share, utc_now
@@ -43,7 +46,15 @@ from batchcam.store import landing
 from batchcam.store.leases import Leases
 from batchcam.store.manifest import task_file, task_numbers, write_task
 from batchcam.store.plan import Plan, Shard, require_same, write_plan
-from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON
+from batchcam.store.schema import (
+    DIGEST_SUFFIX,
+    LIST_FILE,
+    MANIFEST_FILE,
+    MASTER_FILE,
+    PLAN_FILE,
+    SHARD_FOLDER,
+    TRAINED_ON,
+)
 from batchcam.store.shard import landed_shards, listed_shards
 
 TELL_EVERY_S = 10  # a task's record is one more file to sync: not for every small shard
@@ -55,7 +66,7 @@ class ExplainSummary:
 
     Attributes:
         run: the run directory.
-        run_id: of the run.
+        run_id: of the run; "" where --new-since left nothing to make one of.
         samples: explained by this call.
         shards: landed by this call.
         unreadable: of `samples`, those that could not be read.
@@ -73,6 +84,7 @@ class ExplainSummary:
         task_from: the option or the variables that gave it, empty where nothing did.
         done_for_others: of `shards`, those of other workers' shares.
         left_to_others: shards of other workers' shares that are missing still.
+        left_out: samples of the dataset that other runs hold, of a run that this call planned.
     """
 
     run: str
@@ -93,6 +105,7 @@ class ExplainSummary:
     task_from: str
     done_for_others: int
     left_to_others: int
+    left_out: int = 0
 
     @property
     def findings(self) -> int:
@@ -121,6 +134,8 @@ by_keywords = keywords(ExplainKeywords, explain)
 @settings_kept()
 def _explain(config: ExplainConfig) -> ExplainSummary:
     require_outside_dataset(config.out, config.data)
+    if config.by_digest and not config.new_since:
+        raise ConfigError("--by-digest: says how --new-since compares: give it too")
     mine = share(config.task, config.tasks)
     device = pick_device(config.compute.device, local_rank())
     existing, classifier = existing_plan(config.out), config.classifier
@@ -128,6 +143,9 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
         require_same_kind(existing, classifier)
         label_kind = classifier.label_kind or existing.label_kind or None
         classifier = dataclasses.replace(classifier, label_kind=label_kind)
+    listing = read_listing(config.out, existing) if existing else None
+    if existing and config.new_since:
+        note("--new-since: the run is planned already, its samples stay", config.quiet)
     settings = Settings.of(config, existing)
     set_precision(settings.precision, device, config.compute.threads)
     assembly = assemble(
@@ -135,6 +153,8 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
         config.data,
         sample_timeout=config.compute.sample_timeout,
         may_be_unreadable=config.max_unreadable == EVERYTHING,
+        listing=listing,
+        look=mine.index == 0,
     )
     same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
     layer = settle(config.target_layer, same_weights, "target_layer", None)
@@ -145,18 +165,27 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     if config.identity and isinstance(explainable, ExactNetwork):
         require_identity(explainable, "fp32")
     plan = make_plan(settings, assembly, explainable, config.identity)
+    if config.new_since and not existing:
+        others = Held(config.new_since, config.by_digest)
+        held = others.samples(plan, assembly)
+        if held.all():
+            return _nothing_new(config, mine, others, len(held))
+        assembly = dataclasses.replace(assembly.without(held), remarks=(*assembly.remarks, *others.remarks))
+        plan = make_plan(settings, assembly, explainable, config.identity)
     landed = landed_shards(config.out, existing or plan)
     recorded = read_recorded(config.out, existing, landed) if existing and config.retry_unreadable else {}
     if existing:
-        plan = as_planned(with_recorded_sizes(plan, existing, assembly, recorded), existing)
+        plan = as_planned(plan if listing else with_recorded_sizes(plan, existing, assembly, recorded), existing)
         require_same(config.out, existing, plan)
         require_same_inputs(config.out, existing, assembly, landed)
     recorded = {index: each for index, each in recorded.items() if each.unreadable.any()}
     shards = [s for s in plan.shards if (s.index in recorded or s.index not in landed) and mine.takes(s.index)]
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
-        return _summary(config, plan, mine, shards)
-    agreed = write_plan(config.out, plan, origin(config, assembly, mine, device))
+        return _summary(config, plan, mine, shards, assembly.left_out)
+    agreed = _agreed(config, plan, assembly, existing, origin(config, assembly, mine, device))
+    if agreed is None:
+        return _explain(config)
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
@@ -167,7 +196,7 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
         work = Work(config, agreed, assembly, explainable, claims, recorded, device)
         with _staged(config, assembly, shards):
             seconds = _recorded(config, mine, device, work) if claims.wait() else 0.0
-    return _summary(config, agreed, mine, shards, work, seconds, leases)
+    return _summary(config, agreed, mine, shards, assembly.left_out, work, seconds, leases)
 
 
 def _left_by_others(config: ExplainConfig, plan: Plan, mine: Share) -> list[Shard]:
@@ -195,6 +224,51 @@ def _merged(config: ExplainConfig, leases: Leases) -> MergeSummary:
             return complete_run(config.out)
     finally:
         leases.release_all()
+
+
+def _nothing_new(config: ExplainConfig, mine: Share, others: Held, count: int) -> ExplainSummary:
+    """Tell that other runs hold all samples; return what a call did that had nothing to do."""
+    for remark in others.remarks:
+        note(remark, config.quiet)
+    return ExplainSummary(
+        run=str(config.out),
+        run_id="",
+        samples=0,
+        shards=0,
+        unreadable=0,
+        trained_on=None,
+        seconds=0.0,
+        complete=False,
+        merged=None,
+        dry_run=config.dry_run,
+        to_do_samples=0,
+        to_do_shards=0,
+        to_do_bytes=0,
+        run_shards=0,
+        task=str(mine),
+        task_from=mine.source,
+        done_for_others=0,
+        left_to_others=0,
+        left_out=count,
+    )
+
+
+def _agreed(
+    config: ExplainConfig, plan: Plan, assembly: Assembly, existing: Plan | None, origin: Mapping[str, Any]
+) -> Plan | None:
+    """Write the plan and the list of samples where there are none; return the plan that holds.
+
+    None: another worker has meanwhile planned otherwise, such as over a file that came.
+    """
+    listed = None if existing else planned_image(plan, assembly)
+    try:
+        agreed = write_plan(config.out, plan, origin, listed)
+    except RunError:
+        if existing is None and existing_plan(config.out):
+            return None
+        raise
+    settle_list(config.out, agreed, assembly)
+    return agreed
 
 
 def _staged(
@@ -246,7 +320,7 @@ def _shuffled(shards: Sequence[Shard]) -> list[Shard]:
 def _clear_stale(config: ExplainConfig, plan: Plan, landed: set[int]) -> None:
     """Remove what no longer holds: temporary files of dead workers, and the manifest of a run that has gaps again."""
     landing.remove_stale_partials(config.out / SHARD_FOLDER, (s.file for s in plan.shards if s.index in landed))
-    landing.remove_stale_partials(config.out, [PLAN_FILE])
+    landing.remove_stale_partials(config.out, [PLAN_FILE, LIST_FILE])
     # in this order: another worker may land the last shard and merge just now
     if (config.out / MANIFEST_FILE).exists() and len(landed_shards(config.out, plan)) < len(plan.shards):
         note("shards are missing from a complete run: making them again", config.quiet)
@@ -259,6 +333,7 @@ def _summary(
     plan: Plan,
     mine: Share,
     to_do: Sequence[Shard],
+    left_out: int,
     work: Work | None = None,
     seconds: float = 0.0,
     leases: Leases | None = None,
@@ -286,4 +361,5 @@ def _summary(
         task_from=mine.source,
         done_for_others=sum(not mine.takes(each.shard.index) for each in landed),
         left_to_others=sum(s.index not in there and not mine.takes(s.index) for s in plan.shards),
+        left_out=left_out,
     )

@@ -28,8 +28,9 @@ from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, CamSelection, in_memory
 from batchcam.store.layout import shard_bytes
 from batchcam.store.master import master_bytes
-from batchcam.store.plan import Plan, Shard, dataset_fingerprint, read_plan
-from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SCHEMA_VERSION
+from batchcam.store.plan import LEFT_OUT_KEY, Plan, Shard, dataset_fingerprint, read_plan
+from batchcam.store.samples import list_bytes
+from batchcam.store.schema import LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SCHEMA_VERSION
 
 Value = TypeVar("Value")
 
@@ -58,7 +59,7 @@ def existing_plan(run: Path) -> Plan | None:
         RunError: its plan is damaged.
     """
     # looked for before the plan, which another worker may write just now and which comes first
-    strangers = [name for name in (MANIFEST_FILE, MASTER_FILE) if os.path.lexists(run / name)]
+    strangers = [name for name in (MANIFEST_FILE, MASTER_FILE, LIST_FILE) if os.path.lexists(run / name)]
     try:
         return read_plan(run)
     except FileNotFoundError as error:
@@ -216,11 +217,13 @@ def default_shard_size(plan: Plan) -> int:
 
 
 def bytes_of(plan: Plan, shards: Sequence[Shard]) -> int:
-    """Return at most how many bytes `shards` and run.h5 take, for which nothing counts as compressed."""
+    """Return at most how many bytes `shards`, run.h5 and samples.h5 take, for which nothing counts as compressed."""
     if not shards:
         return 0
     counts = collections.Counter(s.count for s in shards)
-    return sum(shard_bytes(plan, count) * many for count, many in counts.items()) + master_bytes(plan)
+    return (
+        sum(shard_bytes(plan, count) * many for count, many in counts.items()) + master_bytes(plan) + list_bytes(plan)
+    )
 
 
 def resources(config: ExplainConfig, mine: Share, device: torch.device) -> dict[str, Any]:
@@ -291,6 +294,7 @@ def origin(config: ExplainConfig, assembly: Assembly, mine: Share, device: torch
         "class_names_from": assembly.names_from,
         "resources": resources(config, mine, device),
         "remarks": [*assembly.remarks, *filter(None, [mine.remark])],
+        **({LEFT_OUT_KEY: assembly.left_out} if assembly.left_out else {}),
         "command": sys.argv,
         "folder": _folder(),  # which relative paths in the options start from
         "created": utc_now(),

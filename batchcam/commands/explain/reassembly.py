@@ -11,6 +11,7 @@ from batchcam.commands.explain.assembly import Assembly, assemble
 from batchcam.commands.explain.planning import fingerprint, require_same_kind
 from batchcam.config import LABEL_KINDS, Classifier, MapDataset
 from batchcam.data.labels import match_classes
+from batchcam.data.planned import Listing
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.maps.preparation import ExplainableNetwork, prepare
@@ -18,7 +19,11 @@ from batchcam.store.plan import Plan
 
 
 def reassemble(
-    plan: Plan, classifier: Classifier, data: str | MapDataset, device: torch.device
+    plan: Plan,
+    classifier: Classifier,
+    data: str | MapDataset,
+    device: torch.device,
+    listing: Listing | None,
 ) -> tuple[Assembly, ExplainableNetwork]:
     """Return what the run worked with, and the network as the run explained it; `require_dataset` proves the dataset.
 
@@ -27,10 +32,12 @@ def reassemble(
         classifier: the run's checkpoint.
         data: the run's dataset.
         device: where the network is to run.
+        listing: the samples that the run was planned with; None: those that the dataset has now.
 
     Raises:
         CheckpointError: the checkpoint is not the run's.
         ConfigError: an option says otherwise than the run, or its --model is not given again.
+        DatasetError: the dataset has none of the samples that the run was planned with.
     """
     require_same_kind(plan, classifier)
     if not (classifier.arch or classifier.model or classifier.is_in_memory):
@@ -50,7 +57,7 @@ def reassemble(
     said = {key: value for key, value in plan.preprocessing.items() if key != "bits"}
     preprocessing = Preprocessing.from_dict(said) if "image_size" in said else None
     asked, classifier = classifier.bits, dataclasses.replace(classifier, bits=plan.bits)
-    assembly = assemble(classifier, data, preprocessing, plan.class_names, may_be_unreadable=True)
+    assembly = assemble(classifier, data, preprocessing, plan.class_names, may_be_unreadable=True, listing=listing)
     if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
         raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
     if (assembly.checkpoint.weights_key, assembly.architecture_options) != (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -11,12 +12,15 @@ import torch
 
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.inputs import trained_on
+from batchcam.commands.explain.listing import read_listing
 from batchcam.commands.explain.planning import fingerprint
 from batchcam.commands.explain.reassembly import reassemble
 from batchcam.config import Classifier, MapDataset
 from batchcam.data.loader import LoadedBatch, collate
+from batchcam.data.planned import Listing, Since
 from batchcam.data.samples import UNKNOWN_SIZE
-from batchcam.errors import DatasetError
+from batchcam.errors import DatasetError, RunError
+from batchcam.job.console import note
 from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request
 from batchcam.network.device import pick_device
@@ -62,7 +66,7 @@ def recompute(
     """
     picked = pick_device(device)
     set_precision(plan.precision, picked)
-    assembly, explainable = reassemble(plan, classifier, data, picked)
+    assembly, explainable = reassemble(plan, classifier, data, picked, _sound_listing(run, plan))
     request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
     with (
         Explainer(explainable, assembly.preprocessing, request, picked) as explainer,
@@ -80,6 +84,25 @@ def recompute(
     return sum(len(indices) for _, indices in drawn), found
 
 
+def _sound_listing(run: Path, plan: Plan) -> Listing | None:
+    """Return the list of samples of a run, None where it has none that can be read, of which verify tells."""
+    with contextlib.suppress(RunError):
+        return read_listing(run, plan)
+    return None
+
+
+def _compare_planned(sound: Sequence[Shard], since: Since) -> Iterator[Finding]:
+    """Yield what has become of the samples that the run was planned with; those that came are none of its own."""
+    for array, wrong, message in (
+        ("sample_id", since.gone, "gone from the dataset"),
+        ("input_bytes", since.changed, "not what the dataset says now"),
+        ("label", since.relabelled, "not what the dataset says now"),
+    ):
+        for shard in sound:
+            rows = np.arange(shard.first, shard.first + shard.count)
+            yield from _finding(Kind.DATASET, f"{SHARD_FOLDER}/{shard.file}", array, wrong[rows], rows, message)
+
+
 def _compare_listing(record: Run, sound: Sequence[Shard], assembly: Assembly) -> Iterator[Finding]:
     """Yield where ids, labels, sizes and class names are not those that checkpoint and dataset give.
 
@@ -87,15 +110,20 @@ def _compare_listing(record: Run, sound: Sequence[Shard], assembly: Assembly) ->
         DatasetError: no sample id is the run's: it is another dataset.
     """
     plan, source = record.plan, assembly.source
+    if assembly.class_names != plan.class_names:
+        message = "class names are not those of the checkpoint"
+        yield Finding(Kind.DATASET, PLAN_FILE, message, "class_name")
+    if assembly.since:
+        if assembly.since.uncompared:
+            note(f"labels were not compared with the dataset's: {assembly.since.uncompared}", quiet=False)
+        yield from _compare_planned(sound, assembly.since)
+        return
     known = set(source.sample_ids)
     rows = np.concatenate([np.arange(s.first, s.first + s.count) for s in sound]) if sound else np.arange(0)
     ids = record.sample_id[rows]
     foreign = np.array([each not in known for each in ids], bool)
     if foreign.all() and len(rows):
         raise DatasetError(f"{source.spec}: not the dataset of this run: none of its sample ids is the run's")
-    if assembly.class_names != plan.class_names:
-        message = "class names are not those of the checkpoint"
-        yield Finding(Kind.DATASET, PLAN_FILE, message, "class_name")
     if len(source) != plan.sample_count:
         message = (
             f"{plan.sample_count} samples, of which {foreign.sum()} are not in the dataset, which has {len(source)}"

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from batchcam.commands.explain.listing import read_listing
 from batchcam.commands.explain.reassembly import reassemble, require_dataset
 from batchcam.commands.faithfulness.config import FaithfulnessConfig
 from batchcam.commands.faithfulness.curves import CURVES, FALLING, ORDERS, Curves, LeftOut, Probe, measure
@@ -101,7 +102,8 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
             raise ConfigError(f"--steps {config.steps}: the network's input has {math.prod(plan.input_size)} pixels")
         device = pick_device(config.device)
         set_precision(plan.precision, device, config.threads)
-        assembly, explainable = reassemble(plan, config.classifier, config.data, device)
+        listing = read_listing(config.run, plan) if config.run.is_dir() else None
+        assembly, explainable = reassemble(plan, config.classifier, config.data, device, listing)
         require_dataset(plan, assembly)
         probe = Probe(
             network=explainable.network,

@@ -14,12 +14,14 @@ from batchcam.store import landing, structure
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.layout import scale_values
 from batchcam.store.manifest import FileRecord, Manifest, read_manifest, read_task
-from batchcam.store.plan import Plan, Shard
+from batchcam.store.plan import Fingerprint, Plan, Shard
+from batchcam.store.samples import list_arrays, list_problems, list_slices
 from batchcam.store.schema import (
     CLASS_NAME,
     CLASSIFIER_ARRAYS,
     CONFIG,
     DIGEST_SUFFIX,
+    LIST_FILE,
     MANIFEST_FILE,
     MASTER_FILE,
     PLAN_FILE,
@@ -52,10 +54,17 @@ def load_manifest(run: Path, plan: Plan) -> tuple[Manifest | None, list[Finding]
         return None, [Finding(Kind.MANIFEST_DAMAGED, MANIFEST_FILE, without_path(error))]
 
 
-def check_folder(run: Path, plan: Plan) -> Iterator[Finding]:
-    """Yield a finding for each file that does not belong into the run, and each damaged task record."""
+def check_folder(run: Path, plan: Plan, listed: bool) -> Iterator[Finding]:
+    """Yield a finding for each file that does not belong into the run, and each damaged task record.
+
+    Args:
+        run: the run directory.
+        plan: of the run.
+        listed: whether samples.h5 belongs into it.
+    """
     shards = {s.file for s in plan.shards}
     expected = {SHARD_FOLDER, PLAN_FILE, MANIFEST_FILE, MASTER_FILE, MASTER_FILE + DIGEST_SUFFIX}
+    expected |= {LIST_FILE} if listed else set()
     for folder, names in ((run, expected), (run / SHARD_FOLDER, shards | {s + DIGEST_SUFFIX for s in shards})):
         if not folder.is_dir() or (folder != run and folder.is_symlink()):
             continue
@@ -84,18 +93,26 @@ def check_digest(run: Path, name: str, record: FileRecord | None) -> Iterator[Fi
         name: file relative to it.
         record: what the manifest says, None while there is no manifest: then the digest beside the file counts.
     """
-    path = run / name
-    beside = landing.read_digest(path)
+    beside = landing.read_digest(run / name)
     stated = record.sha256 if record else beside
+    if landing.is_own_file(run, name) and (beside is None or beside != stated):
+        yield Finding(Kind.DIGEST_FILE_DAMAGED, name + DIGEST_SUFFIX, "missing, damaged, or not the manifest's digest")
+    yield from check_bytes(run, name, stated, record.bytes if record else None)
+
+
+def check_bytes(run: Path, name: str, stated: str | None, size: int | None) -> Iterator[Finding]:
+    """Yield what is wrong with the bytes of file `name`, whose digest and size are as stated, None where they are not.
+
+    Nothing yielded, and its digest is stated: safe to parse.
+    """
+    path = run / name
     if not landing.is_own_file(run, name):
         yield Finding(Kind.FILE_MISSING, name, "missing, or not a plain file of the run; run explain again")
         return
-    if beside is None or beside != stated:
-        yield Finding(Kind.DIGEST_FILE_DAMAGED, name + DIGEST_SUFFIX, "missing, damaged, or not the manifest's digest")
     if stated is None:
         return
-    if record and path.stat().st_size != record.bytes:
-        yield Finding(Kind.SIZE_MISMATCH, name, f"{path.stat().st_size} bytes, manifest says {record.bytes}")
+    if size is not None and path.stat().st_size != size:
+        yield Finding(Kind.SIZE_MISMATCH, name, f"{path.stat().st_size} bytes, stated are {size}")
         return
     try:
         actual = landing.file_digest(path)
@@ -141,6 +158,24 @@ def check_master(file: h5py.File, plan: Plan, manifest: Manifest) -> Iterator[Fi
         values = encode_text(stated) if field in ("file", "sha256") else np.array(stated, np.int64)
         if structure.value_problem(file, column, values):
             yield Finding(Kind.SCHEMA, MASTER_FILE, "not what the manifest says of the shards", array=column)
+
+
+def check_list(file: h5py.File, plan: Plan) -> Iterator[Finding]:
+    """Yield what is wrong with samples.h5 by itself: attributes, arrays, and whether it is the plan's dataset."""
+    wrong = [Finding(Kind.SCHEMA, LIST_FILE, problem, array) for array, problem in list_problems(file, plan)]
+    yield from wrong
+    for field in ("schema_version", "dataset_fingerprint", "sample_count"):
+        if structure.attribute(file, field) != getattr(plan, field):
+            yield Finding(Kind.SCHEMA, LIST_FILE, f"attribute {field} is not that of run.json")
+    if wrong:
+        return
+    yield from _check_names(file, {array.name for array in list_arrays(file)}, LIST_FILE)
+    fingerprint = Fingerprint()
+    for rows in list_slices(file, plan):
+        fingerprint.add(*(rows[name].tolist() for name in ("sample_id", "label", "input_bytes")))
+    if fingerprint.hex() != plan.dataset_fingerprint:
+        message = "sample ids, labels, sizes or their order are not those of run.json's fingerprint"
+        yield Finding(Kind.DATASET, LIST_FILE, message)
 
 
 def differing_rows(

@@ -22,7 +22,17 @@ from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.manifest import FileRecord, Manifest
 from batchcam.store.plan import FIRST_INPUTS, Fingerprint, Plan, Shard, input_key, open_plan
 from batchcam.store.reader import READ_BYTES, UNREADABLE, blocks, decode, open_file, open_hdf5
-from batchcam.store.schema import CLASSIFIER_ARRAYS, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON
+from batchcam.store.samples import list_record
+from batchcam.store.schema import (
+    CLASSIFIER_ARRAYS,
+    LIST_FILE,
+    LISTED,
+    MANIFEST_FILE,
+    MASTER_FILE,
+    PLAN_FILE,
+    SHARD_FOLDER,
+    TRAINED_ON,
+)
 
 PIXEL_BYTES = 24
 """Held for each pixel of a map that is compared with its CAM: float64, three times."""
@@ -62,12 +72,12 @@ def inspect(run: Path, witness: Witness, deadly: Deadly) -> Inspection:
         return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, deadly[PLAN_FILE])])
     witness.tell(reading=PLAN_FILE)
     try:
-        plan = open_plan(run)
+        plan, listed = open_plan(run), list_record(run)
     except RunError as error:
         if not (run / PLAN_FILE).exists():
             raise
         return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, without_path(error))])
-    inspector = _Inspector(run, plan, witness, deadly)
+    inspector = _Inspector(run, plan, listed, witness, deadly)
     found = list(inspector.findings())
     return Inspection(
         plan.run_id,
@@ -84,27 +94,28 @@ def inspect(run: Path, witness: Witness, deadly: Deadly) -> Inspection:
 class _Inspector:
     """One pass over a run's files."""
 
-    def __init__(self, run: Path, plan: Plan, witness: Witness, deadly: Deadly) -> None:
+    def __init__(self, run: Path, plan: Plan, listed: FileRecord | None, witness: Witness, deadly: Deadly) -> None:
         self.samples = 0
         self.bytes = 0
         self.unreadable = 0
         self.sound: set[int] = set()
         self.unchecked: list[str] = []
-        self._run, self._plan, self._witness, self._deadly = run, plan, witness, deadly
+        self._run, self._plan, self._listed, self._witness, self._deadly = run, plan, listed, witness, deadly
         self._names = tuple(a.name for a in plan.arrays)
         self._fingerprint = Fingerprint()
         self._columns: dict[str, list[np.ndarray]] = {n: [] for n in COLUMNS_FOR_TOTALS if n in self._names}
         self._first_inputs: dict[str, str] = {}
         self._classifier: list[np.ndarray] | None = None
         self._classifier_of_master: list[np.ndarray] | None = None
-        self._differing: dict[str, tuple[int, int]] = {}
-        self._copies: dict[str, h5py.Dataset] = {}
+        self._differing: dict[tuple[str, str], tuple[int, int]] = {}
+        self._copies: dict[str, dict[str, h5py.Dataset]] = {MASTER_FILE: {}, LIST_FILE: {}}
 
     def findings(self) -> Iterator[Finding]:
         manifest, found = self._manifest()
         yield from found
-        yield from check.check_folder(self._run, self._plan)
+        yield from check.check_folder(self._run, self._plan, self._listed is not None)
         with contextlib.ExitStack() as stack:
+            yield from self._list(manifest, stack)
             of_master = list(self._master(manifest, stack)) if manifest else []
             self._witness.tell(total=self._plan.sample_count)
             for shard in self._plan.shards:
@@ -188,16 +199,17 @@ class _Inspector:
             self._first_inputs |= {i: input_key(d) for i, d in zip(ids, digests, strict=True) if any(d)}
 
     def _compare_copies(self, block: Mapping[str, np.ndarray], first: int, name: str) -> Iterator[Finding]:
-        """Count the rows of run.h5 that are not what a shard says."""
-        if not self._copies:
-            return
-        self._witness.tell(reading=MASTER_FILE)
-        try:
-            for array, rows in check.differing_rows(self._copies, block, first):
-                _count(self._differing, array, rows, first)
-        except (*UNREADABLE, MemoryError) as error:
-            self._copies = {}
-            yield Finding(Kind.FILE_UNREADABLE, MASTER_FILE, f"HDF5 cannot read it: {error}")
+        """Count the rows of run.h5 and of samples.h5 that are not what a shard says."""
+        for file, copies in self._copies.items():
+            if not copies:
+                continue
+            self._witness.tell(reading=file)
+            try:
+                for array, rows in check.differing_rows(copies, block, first):
+                    _count(self._differing, (file, array), rows, first)
+            except (*UNREADABLE, MemoryError) as error:
+                self._copies[file] = {}
+                yield Finding(Kind.FILE_UNREADABLE, file, f"HDF5 cannot read it: {error}")
         self._witness.tell(reading=name)
 
     def _master(self, manifest: Manifest, stack: contextlib.ExitStack) -> Iterator[Finding]:
@@ -215,9 +227,34 @@ class _Inspector:
                 yield from check.check_classes(file, self._plan, MASTER_FILE)
                 self._classifier_of_master = [file[a.name][...] for a in CLASSIFIER_ARRAYS]
                 arrays = self._plan.arrays
-                self._copies = {a.name: file[a.name] for a in arrays if not structure.lies_in_shards(file, a)}
+                own = [a.name for a in arrays if not structure.lies_in_shards(file, a)]
+                self._copies[MASTER_FILE] = {name: file[name] for name in own}
         except (*UNREADABLE, MemoryError) as error:
             yield Finding(Kind.FILE_UNREADABLE, MASTER_FILE, f"HDF5 cannot read it: {error}")
+
+    def _list(self, manifest: Manifest | None, stack: contextlib.ExitStack) -> Iterator[Finding]:
+        """Yield what is wrong with samples.h5 by itself; if nothing is, it stays open as run.h5 does."""
+        if manifest and manifest.samples != self._listed:
+            yield Finding(Kind.MANIFEST_DAMAGED, MANIFEST_FILE, f"its {LIST_FILE} is not that of {PLAN_FILE}")
+        if self._listed is None:
+            return
+        if fatal := self._fatal(Kind.FILE_UNREADABLE, LIST_FILE):
+            yield fatal
+            return
+        damaged = list(check.check_bytes(self._run, LIST_FILE, self._listed.sha256, self._listed.bytes))
+        yield from damaged
+        if damaged:
+            return
+        self.bytes += self._listed.bytes
+        try:
+            file = open_hdf5(self._run / LIST_FILE)
+            stack.callback(_close, file)
+            wrong = list(check.check_list(file, self._plan))
+            yield from wrong
+            if not wrong:
+                self._copies[LIST_FILE] = {name: file[name] for name in LISTED}
+        except (RunError, *UNREADABLE, MemoryError) as error:
+            yield Finding(Kind.FILE_UNREADABLE, LIST_FILE, f"HDF5 cannot read it: {error}")
 
     def _compare_with_shards(self) -> Iterator[Finding]:
         """Yield where run.h5 does not say what the shards say that were read."""
@@ -226,9 +263,9 @@ class _Inspector:
             for array, of_shard, of_master in pairs:
                 if not np.array_equal(of_shard, of_master, equal_nan=True):
                     yield Finding(Kind.CLASSIFIER, MASTER_FILE, "not that of the first shard", array=array.name)
-        for name, (count, first) in self._differing.items():
+        for (file, name), (count, first) in self._differing.items():
             message = f"{count} rows, first sample {first}: not what the shards say"
-            yield Finding(Kind.SCHEMA, MASTER_FILE, message, name, count, first)
+            yield Finding(Kind.SCHEMA if file == MASTER_FILE else Kind.DATASET, file, message, name, count, first)
 
     def _held(self) -> int:
         """Return the bytes that are held of a row while it is checked."""

@@ -30,7 +30,15 @@ from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.config import Classifier, Compute
 from batchcam.data import samples
-from batchcam.errors import EXIT_STOPPED_EARLY, ConfigError, ModelError, RunError, StoppedEarlyError, StorageFullError
+from batchcam.errors import (
+    EXIT_STOPPED_EARLY,
+    ConfigError,
+    DatasetError,
+    ModelError,
+    RunError,
+    StoppedEarlyError,
+    StorageFullError,
+)
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.job.stop import Stop
 from batchcam.maps.explainer import Explainer
@@ -115,7 +123,7 @@ def reference(tmp_path_factory, checkpoint, images) -> Path:
 
 def test_finished_run_has_every_file_of_the_design_and_verifies(reference):
     assert sorted(p.name for p in reference.iterdir() if not p.match("task-*.json")) == [
-        "manifest.json", "run.h5", "run.h5.sha256", "run.json", "shards",
+        "manifest.json", "run.h5", "run.h5.sha256", "run.json", "samples.h5", "shards",
     ]  # fmt: skip
     assert len(list(reference.glob("task-*.json"))) == 1
     assert len(digests(reference)) == 2 * SAMPLES // SHARD_SIZE
@@ -326,8 +334,8 @@ def test_other_checkpoint_is_refused_and_the_run_stays_as_it_was(reference, imag
 
 def test_other_data_is_refused(reference, checkpoint, images, tmp_path):
     (tmp_path / "ant").mkdir()
-    (tmp_path / "ant" / "000.png").write_bytes((images / "ant" / "000.png").read_bytes())
-    with pytest.raises(RunError, match="belongs to another run: dataset fingerprint"):
+    (tmp_path / "ant" / "other.png").write_bytes((images / "ant" / "000.png").read_bytes())
+    with pytest.raises(DatasetError, match="not the dataset of this run: it has none of its"):
         explain(config(checkpoint, tmp_path, reference))
 
 

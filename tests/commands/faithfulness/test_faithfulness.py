@@ -442,6 +442,8 @@ def test_another_checkpoint_or_dataset_is_refused(random_case: Case, tmp_path: P
     with pytest.raises(CheckpointError, match="not the checkpoint of this run"):
         dataclasses.replace(random_case, classifier=classifier).measure()
     data = random_images(tmp_path / "images", 8)
+    for path in data.rglob("*.bmp"):
+        path.rename(path.with_name(f"other-{path.name}"))
     with pytest.raises(DatasetError, match="not the dataset of this run"):
         dataclasses.replace(random_case, data=data).measure()
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
+from batchcam.commands.merge import merge
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.errors import RunError
+from batchcam.store import landing
+from batchcam.store.plan import read_plan, write_plan
+from batchcam.store.samples import list_image
 from tests.helpers import damage
-from tests.helpers.synthetic import Rows, fingerprinted
+from tests.helpers.synthetic import ORIGIN, Rows, fingerprinted, land_shards, synthetic_plan, synthetic_rows
 
 FIRST, MIDDLE, RUN_H5 = "shards/shard-00000.h5", damage.MIDDLE, "run.h5"
 
@@ -412,3 +419,116 @@ def test_verify_raises_when_there_is_no_plan(run: Path) -> None:
     (run / "run.json").unlink()
     with pytest.raises(RunError, match=r"not a run directory: no run\.json"):
         verify(VerifyConfig(run, quiet=True), confine=False)
+
+
+@pytest.fixture(scope="module")
+def _listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with its samples.h5."""
+    run = tmp_path_factory.mktemp("listed") / "run"
+    rows = synthetic_rows(synthetic_plan())
+    plan = fingerprinted(synthetic_plan(), rows)
+    image = list_image(plan, listed_columns(rows))
+    write_plan(run, plan, ORIGIN, image)
+    landing.take_up(run / "samples.h5", hashlib.sha256(image).hexdigest())
+    land_shards(run, plan, rows)
+    merge(run)
+    return run
+
+
+@pytest.fixture
+def listed(_listed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(_listed, tmp_path / "run"))
+
+
+def listed_columns(rows: Rows) -> dict[str, Any]:
+    return {"sample_id": rows.texts["sample_id"], **{name: rows.columns[name] for name in ("label", "input_bytes")}}
+
+
+def relist(run: Path, image: bytes) -> None:
+    """Make samples.h5 anew, with digests that are right."""
+    (run / "samples.h5").write_bytes(image)
+    for document in ("run.json", "manifest.json"):
+        record = json.loads((run / document).read_bytes())["samples"]
+        record.update(bytes=len(image), sha256=hashlib.sha256(image).hexdigest())
+        damage.edit_document(run / document, samples=record)
+
+
+def list_gone(run: Path) -> None:
+    (run / "samples.h5").unlink()
+
+
+def list_is_a_link(run: Path) -> None:
+    (run / "samples.h5").rename(run.with_name("elsewhere.h5"))
+    (run / "samples.h5").symlink_to(run.with_name("elsewhere.h5"))
+
+
+def list_flipped(run: Path) -> None:
+    damage.flip(run / "samples.h5", 3000)
+
+
+def list_cut(run: Path) -> None:
+    (run / "samples.h5").write_bytes((run / "samples.h5").read_bytes()[:-1])
+
+
+def list_of_another_dataset(run: Path) -> None:
+    rows = synthetic_rows(synthetic_plan(), seed=1)
+    relist(run, list_image(read_plan(run), listed_columns(rows)))
+
+
+def list_that_keeps_its_labels_elsewhere(run: Path) -> None:
+    with h5py.File(run / "samples.h5", "r+") as file:
+        del file["label"]
+        file["label"] = h5py.ExternalLink("run.h5", "/label")
+    relist(run, (run / "samples.h5").read_bytes())
+
+
+def list_with_more(run: Path) -> None:
+    with h5py.File(run / "samples.h5", "r+") as file:
+        file["notes"] = [1, 2]
+    relist(run, (run / "samples.h5").read_bytes())
+
+
+def plan_that_does_not_tell_of_it(run: Path) -> None:
+    damage.edit_document(run / "run.json", samples=None)
+
+
+def plan_that_tells_a_path(run: Path) -> None:
+    record = json.loads((run / "run.json").read_bytes())["samples"]
+    damage.edit_document(run / "run.json", samples={**record, "sha256": "/" * 64})
+
+
+def manifest_that_tells_of_another(run: Path) -> None:
+    record = json.loads((run / "manifest.json").read_bytes())["samples"]
+    damage.edit_document(run / "manifest.json", samples={**record, "sha256": "0" * 64})
+
+
+@pytest.mark.parametrize(
+    ("break_it", "expected"),
+    [
+        (list_gone, {("file-missing", "samples.h5", None)}),
+        (list_is_a_link, {("file-missing", "samples.h5", None)}),
+        (list_flipped, {("digest-mismatch", "samples.h5", None)}),
+        (list_cut, {("size-mismatch", "samples.h5", None)}),
+        (list_of_another_dataset, {("dataset", "samples.h5", None)}),
+        (list_that_keeps_its_labels_elsewhere, {("schema", "samples.h5", "label")}),
+        (list_with_more, {("schema", "samples.h5", "notes")}),
+        (
+            plan_that_does_not_tell_of_it,
+            {("unexpected-file", "samples.h5", None), ("manifest-damaged", "manifest.json", None)},
+        ),
+        (plan_that_tells_a_path, {("plan-damaged", "run.json", None)}),
+        (manifest_that_tells_of_another, {("manifest-damaged", "manifest.json", None)}),
+    ],
+)
+def test_verify_names_the_damage_of_the_list(
+    listed: Path, break_it: Callable[[Path], None], expected: Expected
+) -> None:
+    assert found(listed) == set()
+    break_it(listed)
+    assert found(listed) == expected
+
+
+def test_rows_that_are_not_those_of_the_list_are_told_by_array(listed: Path) -> None:
+    with damage.edited(listed) as file:
+        file["label"][2] = 0 if file["label"][2] else 1
+    assert found(listed) == {OTHER_DATASET, ("dataset", "samples.h5", "label")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from batchcam.commands.verify.verify import verify
 from batchcam.errors import DatasetError
 from batchcam.store.document import DIGEST_KEY, seal
 from batchcam.store.plan import Plan, dataset_fingerprint, read_plan, shard_table
+from batchcam.store.samples import list_image
 from tests.helpers.damage import make_digests_right
 
 torch = pytest.importorskip("torch")
@@ -124,8 +126,12 @@ def images_change_sizes(columns: dict[str, np.ndarray]) -> None:
 def test_what_the_dataset_is_said_to_be_follows_from_the_run_id(run: Path, run_cli, edit, names) -> None:
     change(run, edit, *names)
     code, stdout, _ = run_cli("verify", run, "--quiet")
-    assert (code, stdout.splitlines()[0].startswith("dataset: shards: sample ids, labels, sizes")) == (3, True)
-    assert "1 finding;" in stdout
+    assert code == 3
+    *of_list, of_rows = [line for line in stdout.splitlines() if line.startswith("dataset: ")]
+    assert of_rows.startswith("dataset: shards: sample ids, labels, sizes")
+    assert of_list
+    assert {line.split(":")[2] for line in of_list} <= set(names)
+    assert f"{len(of_list) + 1} findings;" in stdout
 
 
 def recomputed(world: Path, run: Path, data: Path | None = None, count: int = COUNT) -> list[tuple[str, str, Any, Any]]:
@@ -148,9 +154,13 @@ def forge_the_plan(run: Path, **changes: Any) -> None:
     content = json.loads((run / "run.json").read_bytes())
     del content[DIGEST_KEY]
     plan = Plan.from_dict({**content["plan"], **changes})
-    (run / "run.json").write_bytes(
-        seal({**content, "plan": plan.to_dict(), "run_id": plan.run_id, "shards": shard_table(plan)})
-    )
+    with h5py.File(run / "run.h5") as file:
+        columns = {name: file[name][...] for name in ("label", "input_bytes")}
+        image = list_image(plan, {**columns, "sample_id": [i.decode() for i in file["sample_id"][...]]})
+    (run / "samples.h5").write_bytes(image)
+    listed = {**content["samples"], "bytes": len(image), "sha256": hashlib.sha256(image).hexdigest()}
+    changed = {"plan": plan.to_dict(), "run_id": plan.run_id, "shards": shard_table(plan), "samples": listed}
+    (run / "run.json").write_bytes(seal({**content, **changed}))
     for path in (*(run / "shards").glob("*.h5"), run / "run.h5"):
         with h5py.File(path, "r+") as file:
             for name in ("run_id", "dataset_fingerprint"):
@@ -162,7 +172,7 @@ def forge_the_plan(run: Path, **changes: Any) -> None:
             file["class_name"][...] = names
     manifest = json.loads((run / "manifest.json").read_bytes())
     del manifest[DIGEST_KEY]
-    (run / "manifest.json").write_bytes(seal({**manifest, "run_id": plan.run_id}))
+    (run / "manifest.json").write_bytes(seal({**manifest, "run_id": plan.run_id, "samples": listed}))
     make_digests_right(run)
 
 
@@ -201,14 +211,15 @@ def test_a_dataset_with_fewer_files_is_a_finding_and_another_one_is_refused(
     next((fewer / "ant").iterdir()).unlink()
     again = VerifyConfig(run, 3, classifier(world), fewer, device="cpu", quiet=True)
     summary = verify(again)
-    assert [(f.kind.value, f.file) for f in summary.found] == [("dataset", "run.json")]
-    assert "21 samples, of which 1 are not in the dataset, which has 20" in summary.found[0].message
-    assert summary.recomputed == 0
+    gone = summary.found[0]
+    assert (gone.kind.value, gone.file, gone.array, gone.rows) == ("dataset", "shards/shard-00000.h5", "sample_id", 1)
+    assert {f.kind.value for f in summary.found[1:]} <= {"input-changed"}
+    assert summary.recomputed == 3
     other = tmp_path / "other"
     for name in CLASSES:
         (other / name).mkdir(parents=True)
         Image.new("RGB", (20, 20)).save(other / name / "x.png")
-    with pytest.raises(DatasetError, match="none of its sample ids is the run's"):
+    with pytest.raises(DatasetError, match="not the dataset of this run: it has none of its 21 samples"):
         verify(dataclasses.replace(again, data=str(other)))
 
 

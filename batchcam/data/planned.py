@@ -1,0 +1,223 @@
+"""A dataset as it was listed when a run was planned, read from where its samples lie now."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchcam.data.samples import (
+    GONE,
+    UNKNOWN_SIZE,
+    FileSource,
+    PackedText,
+    Source,
+    StoredSample,
+    require_planned_size,
+)
+from batchcam.errors import DatasetError
+from batchcam.images.decoding import UnreadableImageError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Listing:
+    """The samples of a dataset as they were listed once.
+
+    Attributes:
+        sample_ids: n unique texts.
+        labels: as the classes of the model, -1 where not known, int64 (n,).
+        sizes: bytes of each stored image, -1 where not known, int64 (n,).
+        paths: where the files lie below the dataset's folder; None where there are none.
+        class_names: of the model.
+        label_kind: what labels that are whole numbers were read as, names or indices; None: they are none.
+        left_out: how many samples the dataset had besides, which were none of the listing.
+    """
+
+    sample_ids: PackedText
+    labels: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    paths: PackedText | None
+    class_names: tuple[str, ...] = ()
+    label_kind: str | None = None
+    left_out: int = 0
+
+
+class PlannedSource(Source):
+    """The samples of a listing that are no files: each is read wherever the dataset has it now."""
+
+    def __init__(self, listing: Listing, now: Source, positions: NDArray[np.int64]) -> None:
+        """Wrap `now`, which has the samples of `listing` at `positions`, -1 where it does not."""
+        super().__init__(now.spec, listing.sample_ids, listing.labels, listing.sizes, now.class_names, now.notes)
+        self.code, self.digests_of = now.code, now.digests_of
+        self._now, self._positions = now, positions
+
+    def read(self, index: int) -> StoredSample:
+        """Read one sample, if it is there as it was planned."""
+        position = int(self._positions[range(len(self))[index]])
+        if position < 0:
+            raise UnreadableImageError(GONE)
+        require_planned_size(int(self._now.sizes[position]), int(self.sizes[index]))
+        return self._now.read(position)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Planned:
+    """The samples of a listing, and where the dataset has them now.
+
+    Attributes:
+        source: of the listing.
+        now: the dataset as it is listed now; None where it was not.
+        positions: of the samples there, -1 where they are gone, int64 (n,).
+    """
+
+    source: Source
+    now: Source | None = None
+    positions: NDArray[np.int64] | None = None
+
+
+def planned(listing: Listing, now: Source) -> Planned:
+    """Return the samples of a listing out of the dataset as it is listed now.
+
+    Raises:
+        DatasetError: it has none of them as they were planned; or fewer than planned, which have no ids of their own.
+    """
+    positions = _find(listing, now)
+    if not isinstance(now, FileSource):
+        return Planned(PlannedSource(listing, now, positions), now, positions)
+    return Planned(planned_files(now.spec, now.folder, listing, now), now, positions)
+
+
+def part(now: Source, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> Source:
+    """Return some of the samples of a dataset.
+
+    Args:
+        now: the dataset.
+        labels: of all its samples, as the classes of the model, int64 (n,).
+        rows: positions of the samples to keep, int64 (m,).
+    """
+    listing = Listing(
+        PackedText(now.sample_ids[row].encode() for row in rows.tolist()),
+        labels[rows],
+        now.sizes[rows],
+        None if now.paths is None else PackedText(now.paths.raw(row) for row in rows.tolist()),
+    )
+    if isinstance(now, FileSource):
+        return planned_files(now.spec, now.folder, listing)
+    return PlannedSource(listing, now, rows)
+
+
+def planned_files(spec: str, folder: str, listing: Listing, now: FileSource | None = None) -> FileSource:
+    """Return the files of a listing, each where the dataset has it now, or else where it was planned.
+
+    Args:
+        spec: the words that name the dataset.
+        folder: of the dataset.
+        listing: what was planned.
+        now: the dataset as it is listed now, None where it was not.
+    """
+    paths = listing.paths or listing.sample_ids
+    if now is not None and now.sample_ids is not now.paths:  # named by ids, they may have moved
+        found = {sample_id: now.paths.raw(position) for position, sample_id in enumerate(now.sample_ids)}
+        paths = PackedText(found.get(each, paths.raw(i)) for i, each in enumerate(listing.sample_ids))
+    notes = now.notes if now is not None else ()
+    return FileSource(spec, folder, paths, listing.labels, listing.sizes, notes=notes, sample_ids=listing.sample_ids)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Since:
+    """What has become of a listing's samples, bool (n,) each.
+
+    Attributes:
+        came: how many samples the dataset has that it had not when it was listed.
+        gone: those that the dataset has no more.
+        changed: those of another size.
+        relabelled: those of another label.
+        called: what a sample of the dataset is called.
+        uncompared: why labels could not be compared.
+    """
+
+    came: int
+    gone: NDArray[np.bool_]
+    changed: NDArray[np.bool_]
+    relabelled: NDArray[np.bool_]
+    called: str
+    uncompared: str = ""
+
+    def relabelled_by(self, listing: Listing, positions: NDArray[np.int64], labels: NDArray[np.int64]) -> Since:
+        """Return the same with the labels compared.
+
+        Args:
+            listing: what was planned.
+            positions: as for `since`.
+            labels: of the dataset as it is now, as the classes of the model.
+        """
+        return dataclasses.replace(self, relabelled=(positions >= 0) & (labels[positions] != listing.labels))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the user should know of it, a line each."""
+        counts = tuple(
+            f"{count} {self.called if count == 1 else self.called + 's'} {told}"
+            for count, told in (
+                (self.came, "came since: the next run explains them"),
+                (int(self.gone.sum()), "gone from the dataset since: explained where they can still be read"),
+                (int(self.changed.sum()), "changed since: unreadable where not explained yet"),
+                (int(self.relabelled.sum()), "labelled otherwise since: the run keeps the labels that were planned"),
+            )
+            if count
+        )
+        return (*counts, f"labels were not compared: {self.uncompared}") if self.uncompared else counts
+
+
+def _find(listing: Listing, now: Source) -> NDArray[np.int64]:
+    """Return at which position the dataset has each sample of a listing now, -1 where it does not, int64 (n,).
+
+    Raises:
+        DatasetError: it has none of them as they were planned; or fewer than planned, which have no ids of their own.
+    """
+    count = len(listing.sample_ids)
+    if now.numbered and _prefix(now) == _prefix(listing):
+        if len(now) < count:
+            raise DatasetError(
+                f"{now.spec}: {len(now)} samples, planned were {count}: which are gone can't be told, since they have "
+                "no ids of their own: choose another --out"
+            )
+        positions = np.arange(count)
+    else:
+        found = {sample_id: position for position, sample_id in enumerate(now.sample_ids)}
+        positions = np.fromiter((found.get(sample_id, -1) for sample_id in listing.sample_ids), np.int64, count)
+    if ((positions < 0) | _changed(listing, now, positions)).all():
+        raise DatasetError(f"{now.spec}: not the dataset of this run: it has none of its {count} samples as planned")
+    return positions
+
+
+def _prefix(listed: Listing | Source) -> str:
+    """Return what stands before the numbers of samples without ids of their own, such as the name of a split."""
+    return listed.sample_ids[0].rpartition("/")[0]
+
+
+def since(listing: Listing, now: Source, positions: NDArray[np.int64]) -> Since:
+    """Return what has become of a listing, but for its labels.
+
+    Args:
+        listing: what was planned.
+        now: the dataset as it is listed now.
+        positions: of its samples there, -1 where they are not, int64 (n,).
+    """
+    there = positions >= 0
+    vanished = there & (listing.sizes != UNKNOWN_SIZE) & (now.sizes[positions] == UNKNOWN_SIZE)
+    return Since(
+        came=max(0, len(now) - int(there.sum()) - listing.left_out),
+        gone=~there | vanished,
+        changed=there & _changed(listing, now, positions),
+        relabelled=np.zeros(len(there), bool),
+        called="sample" if now.paths is None else "file",
+    )
+
+
+def _changed(listing: Listing, now: Source, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which samples have another size now; of those that are gone it means nothing."""
+    sizes = now.sizes[positions]
+    changed: NDArray[np.bool_] = (sizes != listing.sizes) & (sizes != UNKNOWN_SIZE) & (listing.sizes != UNKNOWN_SIZE)
+    return changed
