@@ -227,6 +227,9 @@ NOTHING_CHOSEN = {
     "preprocess": "stands for the options of the view",
     "control": "without it no weights become random",
     "bits": "without it an image in doubt is unreadable, and its row says so",
+    "tasks": "without it the share comes from 'task', whose entry above tells it",
+    "stage_to": "without it images are read where they are",
+    "new_since": "without it every sample is explained",
     "time_limit_s": "without it there is none",
 }
 """Options that leave nothing to decide where they are not given, and why."""
