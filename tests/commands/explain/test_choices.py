@@ -228,6 +228,7 @@ NOTHING_CHOSEN = {
     "control": "without it no weights become random",
     "bits": "without it an image in doubt is unreadable, and its row says so",
     "time_limit_s": "without it there is none",
+    "new_since": "without it nothing is left out",
 }
 """Options that leave nothing to decide where they are not given, and why."""
 
