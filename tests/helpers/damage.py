@@ -42,6 +42,12 @@ def edit_document(path: Path, **changes: Any) -> None:
     path.write_bytes(seal({**content, **changes}))
 
 
+def forget_list(run: Path) -> None:
+    """Make it a run of a version that wrote no samples.h5."""
+    edit_document(run / "run.json", samples=None)
+    (run / "samples.h5").unlink()
+
+
 @contextlib.contextmanager
 def edited(run: Path, name: str = MIDDLE) -> Iterator[h5py.File]:
     """Open a shard or run.h5 for writing, then make digests, run.h5 and manifest agree with the shards."""

@@ -25,7 +25,7 @@ from batchcam.config import Classifier, Compute
 from batchcam.data import sources
 from batchcam.errors import DatasetError, RunError
 from batchcam.store.plan import read_plan
-from tests.helpers.damage import edit_document, flip
+from tests.helpers.damage import flip, forget_list
 from tests.helpers.networks import GapNetwork, seeded
 
 SIDE = 16
@@ -314,8 +314,7 @@ def test_a_run_of_a_version_without_a_list_goes_on_as_before(classifier, photos,
     undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
     explain(config(classifier, photos, undisturbed))
     begun(classifier, photos, run)
-    (run / "samples.h5").unlink()
-    edit_document(run / "run.json", samples=None)
+    forget_list(run)
     extra = photos / "bee" / "99.png"
     draw(extra, 99)
     with pytest.raises(RunError, match="belongs to another run: dataset fingerprint"):

@@ -18,6 +18,7 @@ import batchcam
 from batchcam.commands.explain import explain as explain_module
 from batchcam.commands.explain.assembly import assemble
 from batchcam.store.document import read_document
+from tests.helpers.damage import forget_list
 from tests.helpers.networks import CHANNELS, GapNetwork, hook_count, seeded
 from tests.helpers.outputs import run_json
 from tests.helpers.synthetic import run_command
@@ -226,6 +227,7 @@ def test_run_of_one_class_by_an_older_version_is_not_gone_on_with(
     with monkeypatch.context() as patch:
         patch.setattr(explain_module, "assemble", functools.partial(assemble, fallback_names=("all",)))
         assert run_json(*one.explain()).code == 0
+    forget_list(one.run)
     (one.root / "names.txt").write_text("all\nnone\n")
     ended = run_json(*one.explain("--class-names", one.root / "names.txt"))
     assert (ended.code, ended.faults) == (1, [])

@@ -19,7 +19,7 @@ from batchcam.commands.verify.verify import verify
 from batchcam.config import Classifier, Compute
 from batchcam.errors import ConfigError, DatasetError
 from batchcam.store.plan import read_plan
-from tests.helpers.damage import edit_document
+from tests.helpers.damage import edit_document, forget_list
 from tests.helpers.networks import GapNetwork, seeded
 
 COMPUTE = Compute(workers=0, threads=1, device="cpu")
@@ -80,8 +80,8 @@ def test_labels_that_are_numbers_are_read_as_planned_and_those_that_changed_are_
 def test_labels_of_a_run_that_does_not_say_how_it_read_them_are_read_as_fits(tmp_path: Path) -> None:
     run = explained(tmp_path, NAMED_BACKWARDS, "indices", "0", "2", "1")
     silent = dataclasses.replace(read_plan(run), label_kind="")
-    edit_document(run / "run.json", plan=silent.to_dict(), samples=None)
-    (run / "samples.h5").unlink()
+    edit_document(run / "run.json", plan=silent.to_dict())
+    forget_list(run)
     shutil.rmtree(run / "shards")
     classifier = Classifier(tmp_path / "m.pth", model=MODEL, class_names=tmp_path / "names.txt", **OPTIONS)
     classifier = dataclasses.replace(classifier, label_kind="indices")
