@@ -148,7 +148,7 @@ COMMANDS = (
             "Check every file and every row of RUN, read-only: digests, structure, coverage, numbers."),
     Command("info", InfoConfig, "runs/monday",
             "Tell what RUN explained, by which weights, how well, and what went wrong.", findings=False,
-            module="commands.info.once"),
+            module="commands.info.command"),
     Command("render", RenderConfig, "runs/monday --wrong --top 20 --out mistakes.png",
             "Draw maps over the original images: one sheet (20 spread over the run by default) or a file for each."),
     Command("report", ReportConfig, "runs/monday --out monday.html",
@@ -226,7 +226,7 @@ def _exit_code(summary: Any) -> int:
 def _watch(config: InfoConfig, as_json: bool) -> int:
     """Print looks at a run until it is complete: in place on a terminal, line by line elsewhere."""
     from batchcam.cli.printing import watch_line, watch_text
-    from batchcam.commands.info.watch import watch
+    from batchcam.commands.info.command import watch
 
     in_place = sys.stdout.isatty() and not as_json
     for seen in watch(config, 2.0 if in_place else 30.0):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from batchcam.config import RunConfig, field, parse_duration
 
 
@@ -17,4 +19,9 @@ class InfoConfig(RunConfig):
         metavar="TIME",
         parse=parse_duration,
         above=0,
+    )
+    prometheus: Path | None = field(
+        "Write the run's numbers for node_exporter's textfile collector, which reads files whose names end in .prom; "
+        "with --watch at each look.",
+        metavar="FILE",
     )

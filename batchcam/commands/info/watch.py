@@ -1,21 +1,19 @@
-"""info --watch: a run in progress, again and again until it is complete. No torch."""
+"""A look at a run in progress: how far it is, how fast, which of its tasks are not well. No torch."""
 
 from __future__ import annotations
 
-import calendar
 import collections
 import dataclasses
 import fnmatch
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from batchcam.commands.info.config import InfoConfig
 from batchcam.errors import RunError
 from batchcam.job.console import readable_time
-from batchcam.job.stop import wait
+from batchcam.job.scheduler import epoch_seconds
 from batchcam.store.landing import read_digest
 from batchcam.store.manifest import read_task
 from batchcam.store.plan import Shard, open_plan
@@ -65,6 +63,7 @@ class Watch:
         silent_s: seconds since the latest shard landed, or since work went on after it; 0 of a complete run.
         unreadable: samples that the tasks found unreadable so far.
         tasks: how many are running, done, failed, stopped early, stalled; without those that a later one took over.
+        task_seconds: that all tasks have worked together.
         unwell: the tasks that need a look, longest silent first.
         complete: whether the manifest and all shards are there.
     """
@@ -79,32 +78,9 @@ class Watch:
     silent_s: float
     unreadable: int
     tasks: dict[str, int]
+    task_seconds: float
     unwell: list[UnwellTask]
     complete: bool
-
-
-def watch(
-    config: InfoConfig,
-    interval_s: float = 2.0,
-    sleep: Callable[[float], None] = wait,
-    now: Callable[[], float] = time.time,
-) -> Iterator[Watch]:
-    """Yield a look at a run every `interval_s` seconds, the last one when it is complete.
-
-    Raises:
-        RunError: not a run directory, its plan is damaged, or no shard landed for as long as `--stall` says.
-        StoppedEarlyError: a signal came.
-    """
-    watcher = Watcher(config.run, now)
-    while True:
-        seen = watcher.look()
-        yield seen
-        if seen.complete:
-            return
-        if config.stall is not None:
-            require_progress(seen, config.stall)
-            interval_s = min(interval_s, config.stall)
-        sleep(interval_s)
 
 
 def require_progress(seen: Watch, stall_s: float) -> None:
@@ -122,6 +98,12 @@ def require_progress(seen: Watch, stall_s: float) -> None:
         f"{seen.run}: no shard landed for {since}, {seen.shards_landed} of {seen.shards} are there; "
         "see batchcam info, and start the tasks again that are gone"
     )
+
+
+def working_seconds(records: Iterable[dict[str, Any]]) -> float:
+    """Return how long tasks have worked together, by their records."""
+    seconds = (record.get("seconds") for record in records)
+    return round(sum(each for each in seconds if isinstance(each, (int, float))), 3)
 
 
 class Watcher:
@@ -167,6 +149,7 @@ class Watcher:
             silent_s=round(silent_s, 3),
             unreadable=sum(int(record.get("unreadable") or 0) for _, record in tasks),
             tasks=dict(collections.Counter(each.state for each in states)),
+            task_seconds=working_seconds(record for _, record in tasks),
             unwell=[] if complete else [each for each in states if each.state in UNWELL],
             complete=complete,
         )
@@ -251,16 +234,8 @@ def _waiting_since(last: float, tasks: list[tuple[float, dict[str, Any]]]) -> fl
 
     Only the first one counts: tasks that start again and again without a shard are no progress.
     """
-    starts = (_seconds(record.get("started")) for _, record in tasks)
+    starts = (epoch_seconds(record.get("started")) for _, record in tasks)
     return min((start for start in starts if start is not None and start > last), default=last)
-
-
-def _seconds(text: str | None) -> float | None:
-    """Return a time in a task's record as seconds of the epoch."""
-    try:
-        return calendar.timegm(time.strptime(text or "", "%Y-%m-%dT%H:%M:%SZ"))
-    except ValueError:
-        return None
 
 
 def _states(tasks: list[tuple[float, dict[str, Any]]], now: float) -> list[UnwellTask]:

@@ -10,8 +10,9 @@ import pytest
 
 from batchcam.cli.printing import UNWELL_SHOWN, watch_line, watch_text
 from batchcam.commands.info import watch as watching
+from batchcam.commands.info.command import watch
 from batchcam.commands.info.config import InfoConfig
-from batchcam.commands.info.watch import RATE_SHARDS, STALLED_S, Watcher, watch
+from batchcam.commands.info.watch import RATE_SHARDS, STALLED_S, Watcher
 from batchcam.errors import RunError
 from batchcam.store.manifest import task_file, write_task
 from batchcam.store.plan import read_plan
