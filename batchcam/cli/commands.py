@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -79,7 +78,7 @@ class Command:
         """Do what the values of the options say, and return the exit code."""
         config = build(self.config, values)
         if isinstance(config, InfoConfig) and config.watch:
-            return _watch(config.run, as_json)
+            return _watch(config, as_json)
         summary = self.function(getattr(config, self.takes) if self.takes else config)
         code = _exit_code(summary)
         if findings_ok and code == EXIT_FINDINGS:
@@ -148,7 +147,8 @@ COMMANDS = (
     Command("verify", VerifyConfig, "runs/monday",
             "Check every file and every row of RUN, read-only: digests, structure, coverage, numbers."),
     Command("info", InfoConfig, "runs/monday",
-            "Tell what RUN explained, by which weights, how well, and what went wrong.", findings=False, takes="run"),
+            "Tell what RUN explained, by which weights, how well, and what went wrong.", findings=False,
+            module="commands.info.command"),
     Command("render", RenderConfig, "runs/monday --wrong --top 20 --out mistakes.png",
             "Draw maps over the original images: one sheet (20 spread over the run by default) or a file for each."),
     Command("report", ReportConfig, "runs/monday --out monday.html",
@@ -223,16 +223,18 @@ def _exit_code(summary: Any) -> int:
     return code
 
 
-def _watch(run: Path, as_json: bool) -> int:
+def _watch(config: InfoConfig, as_json: bool) -> int:
     """Print looks at a run until it is complete: in place on a terminal, line by line elsewhere."""
     from batchcam.cli.printing import watch_line, watch_text
-    from batchcam.commands.info.watch import watch
+    from batchcam.commands.info.command import watch
 
-    in_place = sys.stdout.isatty()
-    for seen in watch(run, 2.0 if in_place else 30.0):
-        if in_place:
+    in_place = sys.stdout.isatty() and not as_json
+    for seen in watch(config, 2.0 if in_place else 30.0):
+        if as_json:
+            click.echo(json.dumps({**dataclasses.asdict(seen), "exit_code": EXIT_DONE if seen.complete else None}))
+        elif in_place:
             click.clear()
-        click.echo(watch_text(seen) if in_place else watch_line(seen))
-    if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(seen), "exit_code": EXIT_DONE}))
+            click.echo(watch_text(seen))
+        else:
+            click.echo(watch_line(seen))
     return EXIT_DONE

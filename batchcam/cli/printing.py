@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import shlex
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from batchcam.errors import one_line
-from batchcam.job.console import counted, readable_size
+from batchcam.job.console import counted, readable_size, readable_time
 from batchcam.record.metrics import rate_text
 from batchcam.rules import CONTROLS, EXACT, identity_words
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 FINDINGS_SHOWN = 50
 UNKNOWN_LEAK = "not known: the checkpoint does not say it of such images"
+UNWELL_SHOWN = 15
+SILENCE_TOLD_S = 60
 
 
 def explain_text(summary: ExplainSummary) -> str:
@@ -214,24 +217,45 @@ retrain_text = promote_text
 
 
 def watch_text(seen: Watch) -> str:
-    """Return a look at a run in progress, with a line for each task."""
-    tasks = [f"{'task':<11} {one_line(_task(t))}" for t in seen.tasks]
-    return "\n".join([f"{one_line(seen.run)}", watch_line(seen), *tasks])
+    """Return a look at a run in progress: how far it is, how many tasks it has, and those that are not well."""
+    tasks = [f"{count} {state}" for state, count in sorted(seen.tasks.items())]
+    lines = [seen.run, watch_line(seen), f"{counted(sum(seen.tasks.values()), 'task')}: {', '.join(tasks) or '-'}"]
+    lines += [
+        f"{each.state}: {each.task} on {each.host}, last heard of {readable_time(each.silent_s)} ago"
+        for each in seen.unwell[:UNWELL_SHOWN]
+    ]
+    if len(seen.unwell) > UNWELL_SHOWN:
+        lines.append(f"… and {len(seen.unwell) - UNWELL_SHOWN} more; --json lists all")
+    return "\n".join(map(one_line, lines))
 
 
 def watch_line(seen: Watch) -> str:
     """Return a look at a run in progress in one line."""
     parts = [
         f"{seen.shards_landed} of {seen.shards} shards, {seen.samples_landed} of {seen.samples} samples",
-        f"{seen.samples_per_s:.1f} samples/s" if seen.samples_per_s else "rate not known yet",
+        f"{seen.samples_per_s:.3g} samples/s" if seen.samples_per_s else "rate not known yet",
     ]
     if seen.complete:
         parts.append("complete")
+    elif seen.shards_landed == seen.shards:
+        parts.append("not merged yet")
     elif seen.seconds_left is not None:
-        parts.append(time.strftime("done at about %a %H:%M", time.localtime(time.time() + seen.seconds_left)))
+        parts.append(_done_at(seen.seconds_left))
+    if seen.silent_s >= SILENCE_TOLD_S:
+        parts.append(f"no shard for {readable_time(seen.silent_s)}")
+    if seen.unwell:
+        states = collections.Counter(each.state for each in seen.unwell)
+        parts.append(", ".join(f"{counted(count, 'task')} {state}" for state, count in sorted(states.items())))
     if seen.unreadable:
         parts.append(f"{seen.unreadable} unreadable so far")
     return "; ".join(parts)
+
+
+def _done_at(seconds_left: float) -> str:
+    """Return when a run will be complete; at a rate that means days, how many."""
+    if seconds_left > 6 * 86400:  # a weekday says no more
+        return f"{readable_time(seconds_left)} left"
+    return time.strftime("done at about %a %H:%M", time.localtime(time.time() + seconds_left))
 
 
 def evaluate_text(summary: EvaluateSummary) -> str:

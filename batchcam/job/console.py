@@ -37,6 +37,14 @@ def readable_size(size: int) -> str:
     return f"{value:.3g} TB"
 
 
+def readable_time(seconds: float) -> str:
+    """Return how long something took or takes as people say it, rounded down: in s, min, h or days."""
+    for unit, size, below in (("s", 1, 60), ("min", 60, 90 * 60), ("h", 3600, 48 * 3600)):
+        if seconds < below:
+            return f"{int(seconds / size)} {unit}"
+    return f"{int(seconds / 86400)} days"
+
+
 class Progress:
     """A bar with rate and end time on a terminal, a line now and then in a log, nothing when quiet.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import dataclasses
 import getpass
 import os
@@ -13,6 +14,7 @@ from typing import Any, Final, NoReturn
 
 from batchcam.errors import ConfigError
 
+UTC_FORM: Final = "%Y-%m-%dT%H:%M:%SZ"
 OPTION: Final = "--task"
 VARIABLE: Final = "BATCHCAM_TASK"  # of the same option, and easily left in a shell
 
@@ -246,4 +248,12 @@ def user_name() -> str:
 
 def utc_now() -> str:
     """Return the time in UTC, ISO 8601, to the second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime(UTC_FORM, time.gmtime())
+
+
+def epoch_seconds(text: object) -> float | None:
+    """Return the seconds of the epoch of what `utc_now` returned; None of anything else."""
+    try:
+        return calendar.timegm(time.strptime(str(text), UTC_FORM))
+    except ValueError:
+        return None

@@ -371,7 +371,7 @@ def test_the_walks_name_code_that_there_is():
 
 
 def test_files_that_the_pages_name_are_there():
-    whole = r"((?:batchcam|tests|docs|jobs|benchmarks)/[\w./-]+\.(?:py|md|sh|sbatch|cron))"
+    whole = r"((?:batchcam|tests|docs|jobs|benchmarks)/[\w./-]+\.(?:py|md|sh|sbatch|cron|service|timer))"
     for page, span in spans():
         for path in re.findall(whole, span):
             assert "NAME" in path or (ROOT / path).exists(), (page, span)

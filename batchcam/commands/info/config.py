@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from batchcam.config import RunConfig, field
+from pathlib import Path
+
+from batchcam.config import RunConfig, field, parse_duration
 
 
 class InfoConfig(RunConfig):
     """Everything that `info` is asked."""
 
-    watch: bool = field("Show a run in progress until it is complete.", default=False)
+    watch: bool = field(
+        "Show a run in progress until it is complete; with --json a JSON object in a line for each look.", default=False
+    )
+    stall: float | None = field(
+        "End with 1 when no shard has landed for this long and the run is not complete: 90s, 30m, 2h or HH:MM:SS; "
+        "without --watch by one look.",
+        metavar="TIME",
+        parse=parse_duration,
+        above=0,
+    )
+    prometheus: Path | None = field(
+        "Write the run's numbers for node_exporter's textfile collector, which reads files whose names end in .prom; "
+        "with --watch at each look.",
+        metavar="FILE",
+    )

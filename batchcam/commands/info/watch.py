@@ -1,19 +1,51 @@
-"""info --watch: a run in progress, again and again until it is complete. No torch."""
+"""A look at a run in progress: how far it is, how fast, which of its tasks are not well. No torch."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Callable, Iterator
+import fnmatch
+import os
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from batchcam.job.stop import wait
-from batchcam.store.manifest import read_tasks
-from batchcam.store.plan import Plan, Shard, open_plan
-from batchcam.store.schema import MANIFEST_FILE, SHARD_FOLDER
-from batchcam.store.shard import landed_shards
+from batchcam.errors import RunError
+from batchcam.job.console import readable_time
+from batchcam.job.scheduler import epoch_seconds
+from batchcam.store.landing import read_digest
+from batchcam.store.manifest import read_task
+from batchcam.store.plan import Shard, open_plan
+from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
 
 RATE_SHARDS = 50  # the latest landed shards, from which the rate is taken
+STALLED_S = 600.0
+"""A task that has been silent for so long, and for the time of STALLED_SHARDS, is dead or hangs: it writes its record
+after a shard, not within one."""
+STALLED_SHARDS = 3
+RUNNING, STALLED = "running", "stalled"
+UNWELL = ("failed", "stopped early", STALLED)
+
+Key = TypeVar("Key")
+Said = TypeVar("Said")
+
+
+@dataclasses.dataclass(frozen=True)
+class UnwellTask:
+    """A task that failed, stopped early or is stalled, and whose share no later task has taken over.
+
+    Attributes:
+        task: its share, such as "3/8".
+        host: where it ran.
+        state: failed, stopped early or stalled.
+        silent_s: seconds since it wrote its record.
+    """
+
+    task: str
+    host: str
+    state: str
+    silent_s: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +58,13 @@ class Watch:
         shards_landed: on disk.
         samples: of the plan.
         samples_landed: in the landed shards.
-        samples_per_s: as the latest shards landed, by all tasks together; None before two have landed.
+        samples_per_s: as the latest shards landed until now, by all tasks together; None before two have landed.
         seconds_left: at this rate; None while it is not known.
+        silent_s: seconds since the latest shard landed, or since work went on after it; 0 of a complete run.
         unreadable: samples that the tasks found unreadable so far.
-        tasks: what each task recorded of itself so far.
+        tasks: how many are running, done, failed, stopped early, stalled; without those that a later one took over.
+        task_seconds: that all tasks have worked together.
+        unwell: the tasks that need a look, longest silent first.
         complete: whether the manifest and all shards are there.
     """
 
@@ -40,59 +75,189 @@ class Watch:
     samples_landed: int
     samples_per_s: float | None
     seconds_left: float | None
+    silent_s: float
     unreadable: int
-    tasks: list[dict[str, Any]]
+    tasks: dict[str, int]
+    task_seconds: float
+    unwell: list[UnwellTask]
     complete: bool
 
 
-def watch(run: Path, interval_s: float = 2.0, sleep: Callable[[float], None] = wait) -> Iterator[Watch]:
-    """Yield a look at `run` every `interval_s` seconds, the last one when it is complete.
+def require_progress(seen: Watch, stall_s: float) -> None:
+    """Refuse a run that is not complete and in which no shard landed for `stall_s` seconds.
 
     Raises:
-        RunError: not a run directory, or its plan is damaged.
-        StoppedEarlyError: a signal came.
+        RunError: it is one.
     """
-    plan = open_plan(run)
-    while True:
-        seen = look(run, plan)
-        yield seen
-        if seen.complete:
-            return
-        sleep(interval_s)
-
-
-def look(run: Path, plan: Plan) -> Watch:
-    """Return how far `run` is now."""
-    landed = landed_shards(run, plan)
-    complete = (run / MANIFEST_FILE).exists() and len(landed) == len(plan.shards)
-    shards = [s for s in plan.shards if s.index in landed]
-    done = sum(s.count for s in shards)
-    rate = _rate(run, shards)
-    tasks = read_tasks(run)
-    return Watch(
-        run=str(run),
-        shards=len(plan.shards),
-        shards_landed=len(shards),
-        samples=plan.sample_count,
-        samples_landed=done,
-        samples_per_s=rate,
-        seconds_left=(plan.sample_count - done) / rate if rate else None,
-        unreadable=sum(int(t.get("unreadable") or 0) for t in tasks),
-        tasks=tasks,
-        complete=complete,
+    if seen.complete or seen.silent_s < stall_s:
+        return
+    since = readable_time(seen.silent_s)
+    if seen.shards_landed == seen.shards:
+        raise RunError(f"{seen.run}: all shards are there, but for {since} nobody merged them: run batchcam merge")
+    raise RunError(
+        f"{seen.run}: no shard landed for {since}, {seen.shards_landed} of {seen.shards} are there; "
+        "see batchcam info, and start the tasks again that are gone"
     )
 
 
-def _rate(run: Path, shards: list[Shard]) -> float | None:
-    """Return samples a second over the latest shards, by the times that the file system gave them."""
-    times = []
-    for shard in shards:
-        try:
-            times.append(((run / SHARD_FOLDER / shard.file).stat().st_mtime, shard.count))
-        except FileNotFoundError:  # removed for repair meanwhile
+def working_seconds(records: Iterable[dict[str, Any]]) -> float:
+    """Return how long tasks have worked together, by their records."""
+    seconds = (record.get("seconds") for record in records)
+    return round(sum(each for each in seconds if isinstance(each, (int, float))), 3)
+
+
+class Watcher:
+    """Looks at a run again and again; a look costs a listing, and what has changed since the one before.
+
+    Args:
+        run: the run directory.
+        now: this machine's clock.
+
+    Raises:
+        RunError: not a run directory, or its plan is damaged.
+    """
+
+    def __init__(self, run: Path, now: Callable[[], float] = time.time) -> None:
+        self._run, self._plan = run, open_plan(run)
+        self._shard_of = {s.file: s for s in self._plan.shards}
+        self._planned = (run / PLAN_FILE).stat().st_mtime
+        self._clock = _Clock(now)
+        self._landed: dict[str, tuple[int, float]] = {}
+        self._records: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
+
+    def look(self) -> Watch:
+        """Return how far the run is now."""
+        plan = self._plan
+        # before the shards: whoever writes it has seen them all
+        has_manifest = (self._run / MANIFEST_FILE).exists()
+        landed, tasks = self._look_at_shards(), self._look_at_tasks()
+        complete = has_manifest and len(landed) == len(plan.shards)
+        last = landed[-1][0] if landed else self._planned
+        now = self._clock.time(max([last, *(written for written, _ in tasks)]))
+        silent_s = 0.0 if complete else max(0.0, now - _waiting_since(last, tasks))
+        done = sum(shard.count for _, shard in landed)
+        rate = _rate(landed[-RATE_SHARDS:], silent_s)
+        states = _states(tasks, now)
+        return Watch(
+            run=str(self._run),
+            shards=len(plan.shards),
+            shards_landed=len(landed),
+            samples=plan.sample_count,
+            samples_landed=done,
+            samples_per_s=rate,
+            seconds_left=(plan.sample_count - done) / rate if rate else None,
+            silent_s=round(silent_s, 3),
+            unreadable=sum(int(record.get("unreadable") or 0) for _, record in tasks),
+            tasks=dict(collections.Counter(each.state for each in states)),
+            task_seconds=working_seconds(record for _, record in tasks),
+            unwell=[] if complete else [each for each in states if each.state in UNWELL],
+            complete=complete,
+        )
+
+    def _look_at_shards(self) -> list[tuple[float, Shard]]:
+        """Return when each shard landed that lies there with its digest, the latest last."""
+        folder = self._run / SHARD_FOLDER
+        is_there = folder.is_dir() and not folder.is_symlink()
+        inodes = {entry.name: entry.inode() for entry in os.scandir(folder)} if is_there else {}
+        keys = {f: i for f, i in inodes.items() if f in self._shard_of and f + DIGEST_SUFFIX in inodes}
+
+        def landed(file: str) -> float | None:
+            return (folder / file).stat().st_mtime if read_digest(folder / file) else None
+
+        self._landed = _read_new(self._landed, keys, landed)
+        found = [(written, self._shard_of[file]) for file, (_, written) in self._landed.items()]
+        return sorted(found, key=lambda each: (each[0], each[1].index))
+
+    def _look_at_tasks(self) -> list[tuple[float, dict[str, Any]]]:
+        """Return when each task wrote its record, and the record; those that are damaged are left out."""
+        keys = {}
+        for path in (self._run / name for name in fnmatch.filter(os.listdir(self._run), TASK_PATTERN)):
+            status = path.lstat()
+            # an inode alone is soon another record's
+            keys[path.name] = (status.st_mtime_ns, status.st_ino)
+        self._records = _read_new(self._records, keys, lambda name: read_task(self._run / name))
+        return [(key[0] / 1e9, record) for key, record in self._records.values()]
+
+
+class _Clock:
+    """The clock of the run's file system, as far as files tell it that appear between two looks; else this machine's.
+
+    Args:
+        now: this machine's clock.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now, self._ahead_s = now, 0.0
+        self._looked: float | None = None
+        self._newest = 0.0
+
+    def time(self, newest: float) -> float:
+        """Return the time, when the newest file has been written at `newest`."""
+        now = self._now()
+        if self._looked is not None and newest > self._newest:  # it was written since the look before
+            self._ahead_s = min(max(self._ahead_s, newest - now), newest - self._looked)
+        self._looked, self._newest = now, max(newest, self._newest)
+        return max(now + self._ahead_s, newest)
+
+
+def _read_new(
+    before: dict[str, tuple[Key, Said]], keys: dict[str, Key], read: Callable[[str], Said | None]
+) -> dict[str, tuple[Key, Said]]:
+    """Return what files say: as before where a file's key is the same; those that can't be read are left out."""
+    said = {}
+    for name, key in keys.items():
+        known = before.get(name)
+        if known is not None and known[0] == key:
+            said[name] = known
             continue
-    latest = sorted(times)[-RATE_SHARDS:]
-    if len(latest) < 2 or latest[-1][0] <= latest[0][0]:
+        try:
+            new = read(name)
+        except (FileNotFoundError, RunError):  # removed meanwhile, or damaged, of which verify tells
+            continue
+        if new is not None:
+            said[name] = (key, new)
+    return said
+
+
+def _rate(landed: list[tuple[float, Shard]], silent_s: float) -> float | None:
+    """Return samples a second over the latest shards until now; a silence counts where it is longer than usual."""
+    if len(landed) < 2 or landed[-1][0] <= landed[0][0]:
         return None
+    took = landed[-1][0] - landed[0][0]
+    usual = took / (len(landed) - 1)
     # the first of them landed when the clock started
-    return sum(count for _, count in latest[1:]) / (latest[-1][0] - latest[0][0])
+    return sum(shard.count for _, shard in landed[1:]) / (took + max(0.0, silent_s - usual))
+
+
+def _waiting_since(last: float, tasks: list[tuple[float, dict[str, Any]]]) -> float:
+    """Return since when a shard is due: the last one's landing, or where work went on later, the first start after it.
+
+    Only the first one counts: tasks that start again and again without a shard are no progress.
+    """
+    starts = (epoch_seconds(record.get("started")) for _, record in tasks)
+    return min((start for start in starts if start is not None and start > last), default=last)
+
+
+def _states(tasks: list[tuple[float, dict[str, Any]]], now: float) -> list[UnwellTask]:
+    """Return how each task is that no later one took over, longest silent first."""
+    newest: dict[str, str] = {}
+    for _, record in tasks:
+        share = str(record.get("task"))
+        newest[share] = max(newest.get(share, ""), str(record.get("started")))
+    patience_s = max([STALLED_S, *(STALLED_SHARDS * _shard_seconds(record) for _, record in tasks)])
+    states = []
+    for written, record in tasks:
+        state, share, silent_s = str(record.get("outcome")), str(record.get("task")), max(0.0, now - written)
+        if state == RUNNING and silent_s > patience_s:
+            state = STALLED
+        if state not in UNWELL or newest[share] <= str(record.get("written")):
+            states.append(UnwellTask(share, str(record.get("host")), state, round(silent_s, 3)))
+    return sorted(states, key=lambda each: -each.silent_s)
+
+
+def _shard_seconds(record: dict[str, Any]) -> float:
+    """Return how long a task takes for a shard; 0 while that is not known."""
+    seconds, shards = record.get("seconds"), record.get("shards")
+    if not isinstance(seconds, (int, float)) or not isinstance(shards, list) or not shards:
+        return 0.0
+    return seconds / len(shards)

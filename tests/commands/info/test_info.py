@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from batchcam.commands.info.info import info
-from batchcam.commands.info.watch import look
+from batchcam.commands.info.watch import Watcher
 from batchcam.errors import RunError
 from batchcam.store.manifest import task_file, write_task
-from batchcam.store.plan import open_plan
 from tests.helpers import damage
 from tests.helpers.outputs import run_json
 
@@ -44,7 +43,7 @@ def test_a_run_that_lost_a_shard_is_not_complete(finished_run: Path, run_cli, br
     stdout = run_cli("info", finished_run)[1]
     assert "(NOT complete any more: 1 of 3 shards are gone or cut short)" in stdout
     assert "numbers are of all 21 samples, as run.h5 has them; see batchcam verify" in stdout
-    assert not look(finished_run, open_plan(finished_run)).complete or break_it in (
+    assert not Watcher(finished_run).look().complete or break_it in (
         damage.shard_truncated, damage.shard_empty,
     )  # fmt: skip
 

@@ -1,0 +1,61 @@
+"""info as the command line asks for it: once, or again and again until the run is complete. No torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from batchcam.commands.info import info as reading
+from batchcam.commands.info import prometheus
+from batchcam.commands.info.config import InfoConfig
+from batchcam.commands.info.watch import Watch, Watcher, require_progress
+from batchcam.job.stop import wait
+
+
+def info(config: InfoConfig) -> reading.RunInfo:
+    """Return what a run is; of a run in progress, what has landed so far.
+
+    Raises:
+        RunError: not a run directory, a file of it is damaged, or no shard landed for as long as `--stall` says.
+        ConfigError: what lies at `--prometheus` is not ours.
+    """
+    _require_ours(config)
+    about = reading.info(config.run)
+    if config.prometheus:
+        prometheus.write(config.prometheus, about)
+    if config.stall is not None:
+        require_progress(Watcher(config.run).look(), config.stall)
+    return about
+
+
+def watch(
+    config: InfoConfig,
+    interval_s: float = 2.0,
+    sleep: Callable[[float], None] = wait,
+    now: Callable[[], float] = time.time,
+) -> Iterator[Watch]:
+    """Yield a look at a run every `interval_s` seconds, the last one when it is complete.
+
+    Raises:
+        RunError: not a run directory, its plan is damaged, or no shard landed for as long as `--stall` says.
+        ConfigError: what lies at `--prometheus` is not ours.
+        StoppedEarlyError: a signal came.
+    """
+    _require_ours(config)
+    watcher = Watcher(config.run, now)
+    while True:
+        seen = watcher.look()
+        if config.prometheus:
+            prometheus.write(config.prometheus, reading.info(config.run) if seen.complete else seen)
+        yield seen
+        if seen.complete:
+            return
+        if config.stall is not None:
+            require_progress(seen, config.stall)
+            interval_s = min(interval_s, config.stall)
+        sleep(interval_s)
+
+
+def _require_ours(config: InfoConfig) -> None:
+    if config.prometheus:
+        prometheus.require_ours(config.prometheus)

@@ -1,0 +1,113 @@
+"""info --prometheus: numbers of a run in Prometheus's text format, for node_exporter's textfile collector.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from batchcam.commands.info.info import RunInfo
+from batchcam.commands.info.watch import Watch, working_seconds
+from batchcam.errors import ConfigError
+from batchcam.job.scheduler import epoch_seconds
+from batchcam.rules import Status, flag_name
+from batchcam.store import landing
+from batchcam.store.document import read_document
+from batchcam.store.schema import MANIFEST_FILE
+
+METRICS: Final = {
+    "samples": "Samples in the shards that have landed.",
+    "unreadable": "Samples that could not be read; of a run that is watched, as its tasks found until now.",
+    "labelled": "Samples with label and prediction, of which accuracy is the share; not of a run that is watched.",
+    "accuracy": "Correct predictions by labelled samples, 0 to 1; absent without labels.",
+    "shards": "Shards of the plan.",
+    "shards_landed": "Shards on disk.",
+    "complete": "1 when the manifest and all shards are there, else 0.",
+    "last_success_timestamp_seconds": "When the run was completed, in seconds of the epoch; absent before.",
+    "task_seconds": "Seconds that all tasks have worked together.",
+}
+PREFIX: Final = "batchcam_"
+MARK: Final = f"# HELP {PREFIX}".encode()
+
+
+def require_ours(path: Path) -> None:
+    """Refuse to replace a file that is not of these metrics.
+
+    Raises:
+        ConfigError: something else lies there.
+    """
+    if not os.path.lexists(path) or (path.is_file() and path.stat().st_size == 0):
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(MARK)) == MARK:
+                return
+    raise ConfigError(f"--prometheus {path}: is there, and batchcam did not make it; name another file")
+
+
+def write(path: Path, about: RunInfo | Watch) -> None:
+    """Land the metrics of a run under `path`, whole: a collector that reads meanwhile sees the old ones or these."""
+    counted = _of_watch(about) if isinstance(about, Watch) else _of_run(about)
+    values = {
+        **counted,
+        "shards": about.shards,
+        "shards_landed": about.shards_landed,
+        "complete": int(about.complete),
+        "last_success_timestamp_seconds": _completed(Path(about.run)) if about.complete else None,
+    }
+    landing.land(path, text(about.run, values).encode())
+
+
+def text(run: str, values: Mapping[str, float | None]) -> str:
+    """Return metrics of `run` in Prometheus's text format; those that have no value are left out.
+
+    Args:
+        run: what the label says.
+        values: by name in METRICS.
+    """
+    lines = []
+    for name, meaning in METRICS.items():
+        if (value := values[name]) is not None:
+            metric = PREFIX + name
+            lines += [
+                f"# HELP {metric} {meaning}",
+                f"# TYPE {metric} gauge",
+                f'{metric}{{run="{_label(run)}"}} {value!r}',
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _of_run(about: RunInfo) -> dict[str, float | None]:
+    totals = about.totals
+    return {
+        "samples": totals["samples"],
+        "unreadable": totals["status"][flag_name(Status.UNREADABLE)],
+        "labelled": totals["labelled"],
+        "accuracy": totals["accuracy"] if totals["labelled"] else None,
+        "task_seconds": working_seconds(about.tasks),
+    }
+
+
+def _of_watch(seen: Watch) -> dict[str, float | None]:
+    return {
+        "samples": seen.samples_landed,
+        "unreadable": seen.unreadable,
+        "labelled": None,
+        "accuracy": None,
+        "task_seconds": seen.task_seconds,
+    }
+
+
+def _completed(run: Path) -> float | None:
+    """Return when the manifest of a complete run was written: as it says, since a copy has another time."""
+    return epoch_seconds(read_document(run / MANIFEST_FILE)["made"].get("when"))
+
+
+def _label(value: str) -> str:
+    r"""Return a label's value, escaped; bytes of a name that are no UTF-8 show as \xff."""
+    valid = os.fsencode(value).decode(errors="backslashreplace")
+    return valid.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
