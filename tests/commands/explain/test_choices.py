@@ -229,7 +229,6 @@ NOTHING_CHOSEN = {
     "bits": "without it an image in doubt is unreadable, and its row says so",
     "tasks": "without it the share comes from 'task', whose entry above tells it",
     "stage_to": "without it images are read where they are",
-    "new_since": "without it every sample is explained",
     "time_limit_s": "without it there is none",
     "new_since": "without it nothing is left out",
 }
