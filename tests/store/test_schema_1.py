@@ -148,7 +148,8 @@ def test_every_command_reads_it(old: Path, tmp_path: Path, run_cli, words: list[
 
 
 def test_no_command_that_reads_a_run_is_left_out() -> None:
-    reading = {command.name for command in COMMANDS if "run" in {field.name for field, _ in members(command.config)}}
+    of_a_run = (c.name for c in COMMANDS if "run" in {field.name for field, _ in members(c.config)})
+    reading = set(of_a_run) - {"submit"}  # it makes one
     assert {words[0] for words, _, _ in READERS} == {*reading, "compare"}
 
 
