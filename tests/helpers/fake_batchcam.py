@@ -29,11 +29,14 @@ from tests.helpers.synthetic import ORIGIN, synthetic_plan
 
 JOBS = ROOT / "jobs"
 
-BATCHCAM = rf"""#!/usr/bin/env bash
+JOB_HERE = f"""#!/usr/bin/env bash
 here=$(dirname "$0") command=$1 words=("$@")
 case $command in nightly | retrain | promote)
     PYTHONPATH="{ROOT}" exec "{sys.executable}" -m tests.helpers.fake_batchcam "$here" "$@" ;;
 esac
+"""
+
+BATCHCAM = rf"""{JOB_HERE}
 printf '%s\t' "$@" >>"$here/calls" && echo >>"$here/calls"
 while [ $# -gt 0 ]; do
     [ "$1" != --out ] || out=$2
@@ -43,6 +46,7 @@ while [ $# -gt 0 ]; do
 done
 echo "fake $command says this"
 [ -z "${{json-}}" ] || echo "{{\"to_do_bytes\": $(cat "$here/to-do" 2>/dev/null || echo 0)}}"
+[ "$command" != explain ] || [ ! -e "$here/nothing-new" ] || exit 0
 [ "$command" != explain ] || {{ mkdir -p "$out" && {{ [ -e "$out/run.json" ] || cp "$here/run.json" "$out"; }}; }}
 [ ! -e "$here/hang-$command" ] || exec sleep 60
 code=$(cat "$here/code-$command" 2>/dev/null || echo 0)
@@ -100,6 +104,10 @@ class Fake:
             write_documents(folder)
             gate = {"passed": False, "reason": "--max-flips 2: exceeded: 9 % flipped"}
             (folder / "compare.json").write_bytes(seal({"gates": [gate, {**gate, "passed": True}]}))
+
+    def do_real_steps(self) -> None:
+        """Let the steps be the real batchcam's from now on; only the date is not."""
+        (self.folder / "batchcam").write_text(f'{JOB_HERE}exec "{sys.executable}" -m batchcam "$@"\n')
 
     def answer(self, **codes: int) -> None:
         """Let commands end with these exit codes from now on; `dry_run` is that of explain."""

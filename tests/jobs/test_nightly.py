@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+import batchcam
 from tests.helpers import ROOT
 from tests.helpers.fake_batchcam import JOBS, Fake, contents, latest, wait_until
 
@@ -221,8 +222,9 @@ def test_the_real_job_finds_its_finished_run_and_changes_nothing(real, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_real_job_finishes_an_interrupted_run_while_the_data_are_the_same(real, fake, tmp_path):
-    (fake.folder / "batchcam").unlink()  # only the date is not real
+def test_the_real_job_finishes_an_interrupted_run_while_the_model_is_the_same(real, fake, tmp_path):
+    torch = pytest.importorskip("torch")
+    fake.do_real_steps()
     _, line = crontab()
     variables = {**real, "PATH": f"{fake.folder}:{real['PATH']}"}
     interrupted = {**variables, "BATCHCAM_TIME_LIMIT": "0s"}
@@ -240,7 +242,8 @@ def test_the_real_job_finishes_an_interrupted_run_while_the_data_are_the_same(re
 
     fake.set_date("2026-11-26")
     assert run_as_cron(interrupted, line, tmp_path)[0] == 75
-    shutil.copy(Path(real["DATA"]) / "ant" / "0.png", Path(real["DATA"]) / "ant" / "new.png")
+    weights = torch.load(real["MODEL"])
+    torch.save({name: 2 * value for name, value in weights.items()}, real["MODEL"])
     fake.set_date("2026-11-27")
     code, _, stderr = run_as_cron(variables, line, tmp_path)
     assert code == 0
@@ -290,3 +293,38 @@ def test_real_cron_starts_the_line_and_mails_a_second_start(real, tmp_path):
     assert re.search(r"not started: process \d+ on .* is at work in ", mail.read_text())
     assert (runs / "latest" / "manifest.json").exists()
     assert (runs / f"{latest(runs)}.log").read_text().count(" batchcam explain ") == 1
+
+
+@pytest.mark.slow
+def test_a_growing_folder_is_explained_once_a_photo_however_short_the_nights(real, fake, tmp_path):
+    fake.do_real_steps()
+    variables = {**real, "PATH": f"{fake.folder}:{real['PATH']}"}
+    runs, photos = Path(real["RUNS"]), Path(real["DATA"])
+    nightly = '"$JOBS/nightly.sh" --incremental "$MODEL" "$DATA" "$RUNS"'
+
+    def night(day: str, **more: str) -> tuple[int, str, str]:
+        fake.set_date(day)
+        return run_as_cron({**variables, **more}, nightly, tmp_path)
+
+    def came(name: str) -> None:
+        shutil.copy(photos / "ant" / "0.png", photos / "bee" / name)
+
+    assert night("2026-11-24", BATCHCAM_TIME_LIMIT="0s")[0] == 75
+    came("second.png")
+    third = [*("--task", "0/3", "--share-only"), *("--out", str(runs / NIGHT))]  # what a night had time for
+    explain = [sys.executable, "-m", "batchcam", "explain", real["MODEL"], real["DATA"], *third]
+    assert subprocess.run(explain, env={**os.environ, **real}).returncode == 0
+    assert night("2026-11-25", BATCHCAM_TIME_LIMIT="0s")[0] == 75
+    came("third.png")
+    assert night("2026-11-26") == (0, "", "")
+    assert night("2026-11-27") == (0, "", "")
+
+    made = {run.name: run for run in runs.iterdir() if run.is_dir() and not run.is_symlink()}
+    assert set(made) == {"2026-11-24", "2026-11-26"}
+    ids = []
+    for run in made.values():
+        with batchcam.open_run(run) as opened:
+            assert opened.complete
+            ids += opened.sample_id[:].tolist()
+    assert sorted(ids) == sorted(str(p.relative_to(photos)) for p in photos.rglob("*.png"))
+    assert latest(runs) == "2026-11-26"

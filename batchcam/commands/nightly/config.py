@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from batchcam.config import LARGEST_COUNT, AnyPath, Config, Given, argument, field, passed_on, require_link
+from batchcam.errors import ConfigError
 
 LATEST: Final = "latest"
 """The link to the newest run that was verified."""
@@ -25,6 +26,9 @@ class NightlyConfig(Config):
         high=LARGEST_COUNT,
         metavar="N",
     )
+    incremental: bool = field(
+        "Explain only what no complete run of RUNS holds already, as `explain --new-since` tells it.", default=False
+    )
     sign: Given[Path | None, AnyPath | None] = field(
         "Sign the manifest of each verified run with this SSH key: RUN/signatures/manifest.json.sig.", metavar="KEY"
     )
@@ -36,4 +40,6 @@ class NightlyConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.incremental and self.keep:
+            raise ConfigError("--incremental and --keep exclude each other: an older run may alone hold a photo")
         require_link(self.runs / LATEST)

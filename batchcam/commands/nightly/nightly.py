@@ -23,7 +23,7 @@ from batchcam.job.steps import Steps
 from batchcam.store import landing
 from batchcam.store.manifest import holds_images
 from batchcam.store.plan import read_plan
-from batchcam.store.schema import MANIFEST_FILE
+from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE
 
 LEAST_SHARE: Final = 0.2
 """Of the bytes that explain announces, for which nothing counts as compressed, those that a run takes at least."""
@@ -167,6 +167,8 @@ class _Night:
             code = self._explain(run, log)
             if code not in (EXIT_DONE, EXIT_FINDINGS):
                 self._fail("explain", code, run, log)
+            if self.config.incremental and not (run / PLAN_FILE).exists():
+                return  # nothing is new
             findings = code == EXIT_FINDINGS
             if code := self._step(log, "verify", str(run)):
                 self._fail("verify", code, run, log)
@@ -190,7 +192,8 @@ class _Night:
     def _words(self, run: Path) -> list[str]:
         """Return the words of `batchcam explain`."""
         config = self.config
-        return ["explain", str(config.checkpoint), config.data, "--out", str(run), *config.options]
+        since = ["--new-since", str(self.runs)] if config.incremental and not (run / PLAN_FILE).exists() else []
+        return ["explain", str(config.checkpoint), config.data, "--out", str(run), *since, *config.options]
 
     def _explain(self, run: Path, log: Log) -> int:
         """Explain, and where the disk has too little room remove what would go after this night anyway."""

@@ -339,3 +339,29 @@ def test_a_step_that_sends_control_characters_into_a_mail_cannot_steer_a_termina
     (runs / f"{NIGHT}.log").write_text("before \x1b[2J after\n")
     fake.answer(explain=1)
     assert "before \\x1b[2J after" in night(fake, runs)[2]
+
+
+def test_an_incremental_night_leaves_out_what_the_runs_hold_but_goes_on_with_a_run_as_it_was_planned(fake, runs):
+    make_runs(runs, "2026-11-23", complete=False)
+    assert night(fake, runs, "--incremental") == (0, "", "")
+    explained = [words for words in fake.calls() if words[0] == "explain" and "--dry-run" not in words]
+    words = ["explain", "my model.pth", "my photos", "--out"]
+    assert explained == [
+        [*words, f"{runs}/2026-11-23", "--shard-size", "9"],
+        [*words, f"{runs}/{NIGHT}", "--new-since", str(runs), "--shard-size", "9"],
+    ]
+
+
+def test_a_night_without_anything_new_makes_no_run_and_says_nothing(fake, runs):
+    make_runs(runs, "2026-11-23")
+    (runs / "latest").symlink_to("2026-11-23")
+    (fake.folder / "nothing-new").touch()
+    assert night(fake, runs, "--incremental") == (0, "", "")
+    assert [words[0] for words in fake.calls()] == ["explain"]
+    assert latest(runs) == "2026-11-23"
+
+
+def test_runs_that_alone_hold_photos_are_never_removed(fake, runs):
+    code, _, stderr = night(fake, runs, "--incremental", "--keep", "3")
+    assert code == 2
+    assert "--incremental and --keep exclude each other" in stderr
