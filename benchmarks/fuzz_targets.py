@@ -32,6 +32,7 @@ from hypothesis import strategies as st
 
 import batchcam
 from batchcam import cli as command_line
+from batchcam.cli.commands import COMMANDS, OF_SCRIPTS
 from batchcam.commands.localize.annotations import read_annotations, read_mask
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
@@ -398,6 +399,10 @@ def ended(*words: object) -> int:
 NEVER = ("watch", "debug", "config", "version", "help")
 """Options that wait for others, print a traceback, or have a target of their own."""
 
+STARTERS = {"submit", *(each.name for each in (*COMMANDS, *OF_SCRIPTS) if each.is_job)}
+FED = sorted(set(command_line.cli.commands) - STARTERS)
+"""Commands that start no others, nor what an option says."""
+
 PLACES = ("{run}", "{run}/run.h5", "{run}/shards/shard-00000.h5", "{empty}", "{junk}", "{boxes}", "missing", "")
 WORD_CHARACTERS = st.characters(exclude_characters="\0/", exclude_categories=("Cs",)) | st.sampled_from("\udc80\udcff")
 WORDS = st.text(WORD_CHARACTERS, max_size=8).filter(lambda word: word not in ("..", "--debug"))
@@ -429,7 +434,7 @@ def values_of(parameter: click.Parameter) -> st.SearchStrategy[Any]:
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
     """A command with its arguments and some of its options; not one that has what it needs to train."""
-    name = draw(st.sampled_from(sorted(command_line.cli.commands)))
+    name = draw(st.sampled_from(FED))
     command = command_line.cli.commands[name]
     words = [name]
     for parameter in command.params:
@@ -492,7 +497,7 @@ TOML = (
 @st.composite
 def configurations(draw: st.DrawFn) -> tuple[str, bytes]:
     """A command and a TOML file that sets its options, to anything."""
-    name = draw(st.sampled_from(sorted(command_line.cli.commands)))
+    name = draw(st.sampled_from(FED))
     options = {
         max(p.opts, key=len).lstrip("-"): p
         for p in command_line.cli.commands[name].params

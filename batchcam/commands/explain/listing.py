@@ -32,9 +32,9 @@ def planned_image(plan: Plan, assembly: Assembly) -> bytes:
         "label": assembly.labels,
     }
     if source.paths is not None and not (source.paths is source.sample_ids and source.paths.is_plain):
-        paths = [written(source.paths.raw(index)) for index in range(len(source))]
-        if any(path != sample_id for path, sample_id in zip(paths, source.sample_ids, strict=True)):
-            columns[LIST_PATH.name] = paths
+        paths = [source.paths.raw(index) for index in range(len(source))]
+        if any(path != sample_id.encode() for path, sample_id in zip(paths, source.sample_ids, strict=True)):
+            columns[LIST_PATH.name] = [*map(written, paths)]
     return list_image(plan, columns)
 
 

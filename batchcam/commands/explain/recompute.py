@@ -117,6 +117,7 @@ def _compare_listing(record: Run, sound: Sequence[Shard], assembly: Assembly) ->
         if assembly.since.uncompared:
             note(f"labels were not compared with the dataset's: {assembly.since.uncompared}", quiet=False)
         yield from _compare_planned(sound, assembly.since)
+        yield from _compare_marks(record, sound, assembly)
         return
     known = set(source.sample_ids)
     rows = np.concatenate([np.arange(s.first, s.first + s.count) for s in sound]) if sound else np.arange(0)
@@ -136,17 +137,26 @@ def _compare_listing(record: Run, sound: Sequence[Shard], assembly: Assembly) ->
     differing = {name: getattr(record, name)[rows] != values for name, values in listed.items()}
     if "input_bytes" in differing:  # a file that was away at first may have come back for --retry-unreadable
         differing["input_bytes"] &= record.input_bytes[rows] != UNKNOWN_SIZE
-    if plan.training_known:
-        differing[TRAINED_ON] = record.trained_on[rows] != trained_on(assembly, record.input_sha256[rows])
     for name, wrong in differing.items():
-        message = f"not what the {'checkpoint' if name == TRAINED_ON else 'dataset'} says now"
         for shard in sound:
             own = (rows >= shard.first) & (rows < shard.first + shard.count)
             file = f"{SHARD_FOLDER}/{shard.file}"
-            yield from _finding(Kind.DATASET, file, name, wrong[own], rows[own], message)
+            yield from _finding(Kind.DATASET, file, name, wrong[own], rows[own], "not what the dataset says now")
+    yield from _compare_marks(record, sound, assembly)
     unproven = "input_bytes" not in differing and not any(wrong.any() for wrong in differing.values())
     if unproven and fingerprint(assembly) != plan.dataset_fingerprint:
         yield Finding(Kind.DATASET, PLAN_FILE, "the fingerprint is not the dataset's: sizes of its files differ")
+
+
+def _compare_marks(record: Run, sound: Sequence[Shard], assembly: Assembly) -> Iterator[Finding]:
+    """Yield where the checkpoint says otherwise which images it was trained on."""
+    if not record.plan.training_known:
+        return
+    for shard in sound:
+        rows = np.arange(shard.first, shard.first + shard.count)
+        wrong = record.trained_on[rows] != trained_on(assembly, record.input_sha256[rows])
+        file = f"{SHARD_FOLDER}/{shard.file}"
+        yield from _finding(Kind.DATASET, file, TRAINED_ON, wrong, rows, "not what the checkpoint says now")
 
 
 def _compare(record: Run, shard: Shard, batch: LoadedBatch, explained: ExplainedBatch) -> Iterator[Finding]:
