@@ -28,17 +28,18 @@ from batchcam.commands.explain.planning import (
     require_same_kind,
     settle,
 )
-from batchcam.commands.explain.retry import read_recorded, with_recorded_sizes
+from batchcam.commands.explain.retry import RecordedShard, read_recorded, with_recorded_sizes
 from batchcam.commands.explain.work import Work, task_record
 from batchcam.commands.merge import MergeSummary, complete_run, stated_run
 from batchcam.config import keywords
+from batchcam.data.planned import Listing
 from batchcam.data.staging import staged
 from batchcam.errors import BatchcamError, ConfigError, RunError, StoppedEarlyError
 from batchcam.job.console import note
 from batchcam.job.processes import has_ended, this_process
 from batchcam.job.scheduler import Share, local_rank, share, utc_now
 from batchcam.job.stop import Stop, wait
-from batchcam.maps.preparation import prepare
+from batchcam.maps.preparation import ExplainableNetwork, prepare
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision, settings_kept
 from batchcam.network.proof import ExactNetwork, require_identity
@@ -138,32 +139,14 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
         raise ConfigError("--by-digest: says how --new-since compares: give it too")
     mine = share(config.task, config.tasks)
     device = pick_device(config.compute.device, local_rank())
-    existing, classifier = existing_plan(config.out), config.classifier
+    existing = existing_plan(config.out)
     if existing:
-        require_same_kind(existing, classifier)
-        label_kind = classifier.label_kind or existing.label_kind or None
-        classifier = dataclasses.replace(classifier, label_kind=label_kind)
+        require_same_kind(existing, config.classifier)
+        if config.new_since:
+            note("--new-since: the run is planned already, its samples stay", config.quiet)
     listing = read_listing(config.out, existing) if existing else None
-    if existing and config.new_since:
-        note("--new-since: the run is planned already, its samples stay", config.quiet)
     settings = Settings.of(config, existing)
-    set_precision(settings.precision, device, config.compute.threads)
-    assembly = assemble(
-        classifier,
-        config.data,
-        sample_timeout=config.compute.sample_timeout,
-        may_be_unreadable=config.max_unreadable == EVERYTHING,
-        listing=listing,
-        look=mine.index == 0,
-    )
-    same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
-    layer = settle(config.target_layer, same_weights, "target_layer", None)
-    images = assembly.normalised_probe(device)
-    told: list[str] = []
-    explainable = prepare(assembly.network, images, settings.method, settings.control, layer, told.append)
-    assembly = dataclasses.replace(assembly, remarks=(*assembly.remarks, *told, *leak_remarks(assembly)))
-    if config.identity and isinstance(explainable, ExactNetwork):
-        require_identity(explainable, "fp32")
+    assembly, explainable = _assembled(config, settings, existing, listing, mine, device)
     plan = make_plan(settings, assembly, explainable, config.identity)
     if config.new_since and not existing:
         others = Held(config.new_since, config.by_digest)
@@ -189,14 +172,61 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
+    return _worked(config, agreed, assembly, explainable, mine, shards, recorded, device)
+
+
+def _assembled(
+    config: ExplainConfig,
+    settings: Settings,
+    existing: Plan | None,
+    listing: Listing | None,
+    mine: Share,
+    device: torch.device,
+) -> tuple[Assembly, ExplainableNetwork]:
+    """Return checkpoint and dataset, and the network proven and ready to be explained."""
+    classifier = config.classifier
+    if existing:
+        label_kind = classifier.label_kind or existing.label_kind or None
+        classifier = dataclasses.replace(classifier, label_kind=label_kind)
+    set_precision(settings.precision, device, config.compute.threads)
+    assembly = assemble(
+        classifier,
+        config.data,
+        sample_timeout=config.compute.sample_timeout,
+        may_be_unreadable=config.max_unreadable == EVERYTHING,
+        listing=listing,
+        look=mine.index == 0,
+    )
+    same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
+    layer = settle(config.target_layer, same_weights, "target_layer", None)
+    images = assembly.normalised_probe(device)
+    told: list[str] = []
+    explainable = prepare(assembly.network, images, settings.method, settings.control, layer, told.append)
+    if config.identity and isinstance(explainable, ExactNetwork):
+        require_identity(explainable, "fp32")
+    remarks = (*assembly.remarks, *told, *leak_remarks(assembly))
+    return dataclasses.replace(assembly, remarks=remarks), explainable
+
+
+def _worked(
+    config: ExplainConfig,
+    plan: Plan,
+    assembly: Assembly,
+    explainable: ExplainableNetwork,
+    mine: Share,
+    shards: Sequence[Shard],
+    recorded: Mapping[int, RecordedShard],
+    device: torch.device,
+) -> ExplainSummary:
+    """Make shards, this worker's own and then what others leave, and merge when nothing is missing any more."""
     leases = Leases({**this_process(), "task": str(mine)}, has_ended, lambda why: note(why, config.quiet))
     with Claims(
-        config.out, shards, recorded, lambda: _left_by_others(config, agreed, mine), leases, config.quiet
+        config.out, shards, recorded, lambda: _left_by_others(config, plan, mine), leases, config.quiet
     ) as claims:
-        work = Work(config, agreed, assembly, explainable, claims, recorded, device)
+        work = Work(config, plan, assembly, explainable, claims, recorded, device)
         with _staged(config, assembly, shards):
             seconds = _recorded(config, mine, device, work) if claims.wait() else 0.0
-    return _summary(config, agreed, mine, shards, assembly.left_out, work, seconds, leases)
+    return _summary(config, plan, mine, shards, assembly.left_out, work, seconds, leases)
 
 
 def _left_by_others(config: ExplainConfig, plan: Plan, mine: Share) -> list[Shard]:
