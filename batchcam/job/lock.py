@@ -6,8 +6,8 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
-import re
 import secrets
 import socket
 import tempfile
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from batchcam.errors import BatchcamError, StoppedEarlyError
+from batchcam.job.processes import has_ended, this_process
 from batchcam.job.scheduler import user_name
 
 LOCK_FILE: Final = ".lock"
@@ -159,7 +160,9 @@ def _remove(file: Path, seen: str) -> None:
 
 
 def _whoever_this_is() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n"
+    """Return a line for people, and one for `has_ended`."""
+    words = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    return f"{words}\n{json.dumps(this_process())}\n"
 
 
 def _text(file: Path) -> str:
@@ -170,23 +173,18 @@ def _text(file: Path) -> str:
 
 
 def _has_died(text: str) -> bool:
-    """Return whether a process of this machine, of which a lock tells, has ended."""
-    match = re.match(r"process (\d{1,9}) on (.+), since ", text)
-    if not match or match[2] != socket.gethostname():
-        return False
+    """Return whether the process that a lock tells of is known to have ended."""
     try:
-        os.kill(int(match[1]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # another user's
+        process = json.loads(text.partition("\n")[2])
+    except ValueError:
         return False
-    return False
+    return isinstance(process, dict) and has_ended(process)
 
 
 def _at_work(folder: Path, text: str) -> StoppedEarlyError:
-    who = text or "another job"
+    who = text.partition("\n")[0] or "another job"
     if _has_died(text):
-        who = f"another job, or a command that outlived {text}"
+        who = f"another job, or a command that outlived {who}"
     return StoppedEarlyError(f"not started: {who}, is at work in {folder}")
 
 

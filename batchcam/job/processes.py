@@ -8,14 +8,43 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 JOB_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """What a scheduler sends to every process of a job."""
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+
+
+@contextlib.contextmanager
+def listening(handler: Callable[[int], None], once: bool) -> Iterator[None]:
+    """Let `JOB_SIGNALS` go to `handler` while the block runs; in other threads than the main one none can.
+
+    Args:
+        handler: takes the signal's number.
+        once: whether a second signal of a kind does what it did before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in JOB_SIGNALS}  # one may come as soon as it is listened for
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if once:
+            signal.signal(number, before[signal.Signals(number)])
+        handler(number)
+
+    try:
+        for number in before:
+            signal.signal(number, hear)
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 def ignore_job_signals() -> None:
@@ -67,7 +96,7 @@ def _process_table() -> str:
     Neither the host's name does, which containers may share, nor that of the namespace alone, which a restart repeats.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""

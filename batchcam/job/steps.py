@@ -5,13 +5,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
-from types import FrameType, TracebackType
-from typing import IO, Any, Final
+from types import TracebackType
+from typing import IO, Final
 
 from batchcam.errors import EXIT_STOPPED_EARLY, BatchcamError
-from batchcam.job.processes import JOB_SIGNALS
+from batchcam.job.processes import listening
 from batchcam.job.stop import reason_to_stop
 
 # this batchcam, whatever PATH says; never what lies in the folder where a job is started, as with -m
@@ -40,19 +39,16 @@ class Steps:
         self._quiet, self._keep = quiet, keep
         self._asked = False
         self._untold: list[subprocess.Popen[bytes]] = []
-        self._before: dict[int, Any] = {}
+        self._listening = listening(self._heard, once=False)
 
     def __enter__(self) -> Steps:
-        if threading.current_thread() is threading.main_thread():
-            for number in JOB_SIGNALS:
-                self._before[number] = signal.signal(number, self._heard)
+        self._listening.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._listening.__exit__(kind, error, trace)
 
     def run(self, *words: str, output: IO[bytes] | None = None, stdout: IO[bytes] | None = None) -> int:
         """Return how a command ended: its exit code, as the shell has it; 75 where the job was asked to stop.
@@ -93,7 +89,7 @@ class Steps:
         """Return whether the job was asked to stop."""
         return self._asked or reason_to_stop() is not None
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
+    def _heard(self, number: int) -> None:
         self._asked = True
         self._pass_on()
 

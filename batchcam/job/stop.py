@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import signal
-import threading
 import time
-from types import FrameType, TracebackType
-from typing import Any, Final
+from types import TracebackType
+from typing import Final
 
 from batchcam.errors import stopped_by
-from batchcam.job.processes import JOB_SIGNALS
+from batchcam.job.processes import listening
 
 LOOK_EVERY_S: Final = 0.2
 """Seconds that a wait may go on after a signal: Python's own sleep starts again after one."""
@@ -33,20 +33,17 @@ class Stop:
         self.started: float = self._outer.started if self._outer else time.monotonic()
         self._deadline = None if time_limit_s is None else self.started + time_limit_s
         self._signal: int | None = None
-        self._before: dict[int, Any] = {}
+        self._listening = contextlib.nullcontext() if self._outer else listening(self._heard, once=True)
 
     def __enter__(self) -> Stop:
         self._token = _current.set(self)
-        if self._outer is None and threading.current_thread() is threading.main_thread():
-            for number in JOB_SIGNALS:
-                self._before[number] = signal.signal(number, self._heard)
+        self._listening.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._listening.__exit__(kind, error, trace)
         _current.reset(self._token)
 
     def reason(self) -> str | None:
@@ -57,9 +54,8 @@ class Stop:
             return "time limit"
         return self._outer.reason() if self._outer else None
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
+    def _heard(self, number: int) -> None:
         self._signal = number
-        signal.signal(number, self._before[number])
 
 
 def reason_to_stop() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import socket
@@ -20,6 +21,7 @@ import pytest
 from batchcam.errors import BatchcamError, StoppedEarlyError
 from batchcam.job import lock
 from batchcam.job.lock import LOCK_FILE, NO_LOCKS, STALE_S, locked
+from batchcam.job.processes import this_process
 
 HOLD = """
 import sys, pathlib
@@ -37,6 +39,12 @@ def holder(folder: Path) -> subprocess.Popen[str]:
     assert process.stdout
     assert process.stdout.readline() == "locked\n"
     return process
+
+
+def text_of(pid: int) -> str:
+    """What a lock says of a process of this machine."""
+    process = json.dumps({**this_process(), "pid": pid})
+    return f"process {pid} on {socket.gethostname()}, since 2026-11-24 02:30:00\n{process}\n"
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -84,8 +92,7 @@ def test_a_child_that_inherits_the_lock_keeps_others_out_and_nobody_dead_is_said
     dead.wait()
     with locked(tmp_path) as descriptors:
         child = subprocess.Popen(["sleep", "60"], pass_fds=descriptors)
-        text = f"process {dead.pid} on {socket.gethostname()}, since 2026-11-24 02:30:00\n"
-    (tmp_path / LOCK_FILE).write_text(text)
+    (tmp_path / LOCK_FILE).write_text(text_of(dead.pid))
     try:
         with (
             pytest.raises(StoppedEarlyError, match="another job, or a command that outlived process"),
@@ -134,9 +141,19 @@ def test_a_lease_without_a_sign_of_life_is_taken_over(tmp_path: Path, lease: Pat
 def test_a_lease_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path: Path, lease: Path) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
-    lease.write_text(f"process {dead.pid} on {socket.gethostname()}, since 2026-11-24 02:30:00\n")
+    lease.write_text(text_of(dead.pid))
     with locked(tmp_path):
         assert f"process {os.getpid()} " in lease.read_text()
+
+
+def test_a_lease_of_another_container_that_has_this_ones_name_is_respected(tmp_path: Path, no_flock: None) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    lease = tmp_path / f"{LOCK_FILE}.lease"
+    lease.write_text(text_of(dead.pid).replace("pid:[", "pid:[9"))
+    told = rf"not started: process {dead.pid} on .*, since 2026-11-24 02:30:00, is at work in "
+    with pytest.raises(StoppedEarlyError, match=told), locked(tmp_path):
+        pass
 
 
 def test_a_lease_that_another_job_has_taken_over_meanwhile_stays_its(tmp_path: Path, no_flock: None) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from batchcam.errors import StoppedEarlyError
 from batchcam.job.console import Progress
+from batchcam.job.processes import JOB_SIGNALS
 from batchcam.job.stop import Stop, reason_to_stop, stop_if_asked, wait
 
 
@@ -22,6 +23,23 @@ def test_first_signal_is_only_a_reason_to_stop(number):
         assert stop.reason() is None
         os.kill(os.getpid(), number)
         assert stop.reason() == number.name
+
+
+@pytest.mark.parametrize("number", JOB_SIGNALS)
+def test_a_signal_that_comes_as_soon_as_it_is_listened_for_is_heard(monkeypatch, number):
+    set_handler = signal.signal
+
+    def set_and_send(wanted, handler):
+        former = set_handler(wanted, handler)
+        if wanted == number and handler is not former and not sent:
+            sent.append(wanted)
+            os.kill(os.getpid(), wanted)
+        return former
+
+    sent = []
+    monkeypatch.setattr(signal, "signal", set_and_send)
+    with Stop() as stop:
+        assert stop.reason() == signal.Signals(number).name
 
 
 def test_handlers_are_as_before_after_the_block():
