@@ -1,0 +1,319 @@
+"""A series: complete runs of one kind of network in one folder, read one after the other as if they were one run."""
+
+from __future__ import annotations
+
+import copyreg
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from batchcam.errors import RunError
+from batchcam.store.files import OpenFiles
+from batchcam.store.plan import Plan, differences
+from batchcam.store.reader import READ_BYTES, split
+from batchcam.store.run import Rows, Run
+from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, Array
+
+KIND: Final = ("class_names", "method", "control", "grid_size", "input_size", "cams", "maps")
+"""Fields of the plan in which the runs of a series agree: what a row's arrays are, and what their numbers mean."""
+
+FRAME: Final = ("pad", "bits")
+"""Of the preprocessing, likewise: how an image is to be read and shown."""
+
+TOLD: Final = (
+    *("checkpoint_sha256", "weights_key", "architecture", "architecture_options", "target_layer", "channels"),
+    *("preprocessing", "precision", "identity", "training_known", "schema_version"),
+)
+"""Fields in which they may differ, and it is told."""
+
+SHOWN: Final = 5
+"""Runs that are left out and named in a line."""
+
+ID_BYTES: Final = 16
+"""Of a sample id's digest: enough that no two ids have one, whoever chose them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunsFound:
+    """Runs in the subfolders of a folder.
+
+    Attributes:
+        complete: those that have a manifest, in order of name.
+        left_out: why each other one is no part of a series.
+    """
+
+    complete: tuple[Path, ...]
+    left_out: Mapping[Path, str]
+
+    @property
+    def told(self) -> str:
+        """The first runs that are left out, each with the reason, in one line; "" if there are none."""
+        texts = [f"{path.name} ({reason})" for path, reason in self.left_out.items()]
+        return ", ".join([*texts[:SHOWN], *([f"and {len(texts) - SHOWN} more"] if len(texts) > SHOWN else [])])
+
+
+def find_runs(folder: Path) -> RunsFound:
+    """Return the runs in the subfolders of `folder`, of which links are none, as they would count a run twice.
+
+    Raises:
+        RunError: the folder can't be listed.
+    """
+    try:
+        subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise RunError(f"{folder}: {error.strerror}") from error
+    complete, left_out = [], {}
+    for path in subfolders:
+        if not os.access(path, os.X_OK):
+            left_out[path] = "may not be looked into"
+        elif path.is_symlink():
+            if _is_there(path, PLAN_FILE) and path.resolve().parent != folder.resolve():
+                left_out[path] = "a link; a series holds its runs itself"
+        elif _is_there(path, MANIFEST_FILE):
+            complete.append(path)
+        elif _is_there(path, PLAN_FILE):
+            left_out[path] = "not complete"
+    return RunsFound(tuple(complete), left_out)
+
+
+def runs_of_series(folder: Path) -> RunsFound:
+    """Return the runs of a series.
+
+    Raises:
+        RunError: none is complete, or the folder can't be listed.
+    """
+    found = find_runs(folder)
+    if not found.complete:
+        raise RunError(f"{folder}: holds no complete run: {found.told}; name one of them, or finish it by explain")
+    return found
+
+
+def is_series(path: Path) -> bool:
+    """Return whether `path` is a folder of runs, and no run itself."""
+    if not path.is_dir() or _is_there(path, PLAN_FILE) or _is_there(path, MANIFEST_FILE):
+        return False
+    found = find_runs(path)
+    return bool(found.complete or any(_is_there(run, PLAN_FILE) for run in found.left_out))
+
+
+def require_run(path: Path, purpose: str) -> None:
+    """Raise RunError for a series where one run is wanted for `purpose`."""
+    if is_series(path):
+        found = find_runs(path)
+        newest = (*found.left_out, *found.complete)[-1]
+        raise RunError(f"{path}: a series of runs: {purpose} takes one of them, such as {newest}")
+
+
+def require_one_kind(plans: Mapping[Path, Plan]) -> None:
+    """Refuse runs that can't be read as one.
+
+    Args:
+        plans: by run directory, oldest first.
+
+    Raises:
+        RunError: the message names two runs, and in what they differ.
+    """
+    *others, newest = plans
+    for other in others:
+        if told := _misfits(plans[other], plans[newest]):
+            raise RunError(
+                f"{other} (there) and {newest} (here) can't be read as a series: {', '.join(told)}; "
+                "name one of them, or give each kind a folder of its own"
+            )
+
+
+def _misfits(there: Plan, here: Plan) -> list[str]:
+    differing = differences(there, here)
+    framed = [
+        field
+        for field in ("preprocessing",)
+        if any(there.preprocessing.get(k) != here.preprocessing.get(k) for k in FRAME)
+    ]
+    return [differing[field] for field in (*KIND, *framed) if field in differing]
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    return os.path.lexists(folder / name)
+
+
+class Series(Run):
+    """Complete runs in one folder, opened for reading as one: it offers what a `Run` offers, over all of their rows.
+
+    The rows are those of the first run, then those of the second, and so on, in order of the runs' names. Where a
+    sample id stands in several runs, the newest row that could be read counts. `sample_index` is the position in the
+    series.
+
+    Attributes:
+        path: the folder.
+        plan: what the runs have in common, as the newest has it; its run id follows from theirs.
+    """
+
+    def __init__(
+        self, path: Path, runs: Iterable[Run], left_out: str, kept: Sequence[np.ndarray] | None = None
+    ) -> None:
+        """Take over opened runs.
+
+        Args:
+            path: the folder.
+            runs: at least one, in order of name.
+            left_out: which runs of the folder are no part of it, and why; "" if none is.
+            kept: rows of each run that the series has; default: all but those of which another run has a newer one.
+
+        Raises:
+            RunError: they can't be read as one.
+        """
+        self._places = OpenFiles()
+        self._runs = tuple(self._shared(run) for run in runs)
+        require_one_kind({run.path: run.plan for run in self._runs})
+        try:
+            self.kept = tuple(_newest(self._runs) if kept is None else kept)
+        except RunError:
+            self.close()
+            raise
+        self._starts = np.cumsum([0, *map(len, self.kept)])
+        self._rows_by_id = None
+        self.path, self.plan = path, _common(self._runs, len(self))
+        self.class_names = self.plan.class_names
+        self.shards = tuple(shard for run in self._runs for shard in run.shards)
+        self.complete = all(run.complete for run in self._runs)
+        self.absent, self.lost = frozenset(), tuple(reason for run in self._runs for reason in run.lost)
+        self._arrays = {a.name: a for a in self.plan.arrays}
+        self._left_out = left_out
+        self.remarks = tuple(self._remarks())
+
+    def __repr__(self) -> str:
+        return f"<batchcam series {self.path}: {len(self)} samples, {len(self.class_names)} classes, {self.state}>"
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return self._runs
+
+    @property
+    def opened(self) -> tuple[Any, ...]:
+        return Path(os.path.abspath(self.path)), self._runs, self._left_out, self.kept
+
+    @property
+    def shard_counts(self) -> tuple[int, int]:
+        there, planned = zip(*(run.shard_counts for run in self._runs), strict=True)
+        return sum(there), sum(planned)
+
+    @property
+    def state(self) -> str:
+        return f"{len(self._runs)} runs, {super().state}"
+
+    @property
+    def missing(self) -> np.ndarray:
+        return np.concatenate([run.missing[kept] for run, kept in zip(self._runs, self.kept, strict=True)])
+
+    @property
+    def classifier(self) -> tuple[np.ndarray, np.ndarray]:
+        if len(self.networks) > 1:
+            raise RunError(f"{self.path}: its runs have several classifiers: take that of each of `runs`")
+        return self._runs[-1].classifier
+
+    def close(self) -> None:
+        self._places.close()
+
+    def run_of(self, row: int) -> tuple[Run, int]:
+        """Return the run that holds a row of the series, and its row there.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        row = self._valid(row)
+        place = int(self._owners(row))
+        return self._runs[place], int(self.kept[place][row - self._starts[place]])
+
+    def blocks(
+        self, names: Sequence[str], rows: Rows | None = None, budget: int = READ_BYTES, held: int = 0
+    ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        wanted = self._wanted(names, rows)
+        for part in split(wanted, self._owners(wanted)):
+            place, done = int(self._owners(part[0])), 0
+            own = self.kept[place][part - self._starts[place]]
+            for some, block in self._runs[place].blocks(names, own, budget, held):
+                here = part[done : done + len(some)]
+                if "sample_index" in block:
+                    block["sample_index"] = here
+                yield here, block
+                done += len(some)
+
+    def _row_of(self, array: Array, row: int, rest: tuple[Any, ...]) -> Any:
+        run, own = self.run_of(row)
+        return np.int64(self._valid(row)) if array.name == "sample_index" else run._row_of(array, own, rest)
+
+    def _shared(self, run: Run) -> Run:
+        run._files.share(self._places)
+        return run
+
+    def _remarks(self) -> Iterator[str]:
+        if self._left_out:
+            yield f"left out of the series: {self._left_out}"
+        if twice := sum(map(len, self._runs)) - len(self):
+            yield f"{twice} rows of samples that stand in several runs left out: the newest that could be read counts"
+        *others, newest = (run.plan for run in self._runs)
+        differing = {field for other in others for field in differences(other, newest)}
+        if told := [field.replace("_", " ") for field in TOLD if field in differing]:
+            yield f"the runs differ in {', '.join(told)}"
+
+
+copyreg.pickle(Series, lambda series: (Series, series.opened))
+
+
+def _common(runs: Sequence[Run], count: int) -> Plan:
+    """Return the plan of the newest run, with what holds for `count` rows of all of them.
+
+    Its run id follows from theirs: where they have one checkpoint its digest stands, otherwise one over all of theirs.
+    """
+    plans = [run.plan for run in runs]
+    networks = [f"{plan.checkpoint_sha256} {plan.weights_key}" for plan in plans]
+    return dataclasses.replace(
+        plans[-1],
+        checkpoint_sha256=plans[-1].checkpoint_sha256 if len({*networks}) == 1 else _digest(networks),
+        dataset_fingerprint=_digest(plan.run_id for plan in plans),
+        dataset_code={},
+        first_inputs={},
+        sample_count=count,
+        sample_id_bytes=max(plan.sample_id_bytes for plan in plans),
+        identity=all(plan.identity for plan in plans),
+        training_known=all(plan.training_known for plan in plans),
+        schema_version=min(plan.schema_version for plan in plans),
+    )
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _newest(runs: Sequence[Run]) -> list[np.ndarray]:
+    """Return the rows of each run to keep: of each sample id the newest that could be read, else the newest."""
+    digests = np.concatenate([_id_digests(run) for run in runs])
+    order = np.arange(len(digests))
+    if len(np.unique(digests)) < len(digests):
+        readable = np.concatenate([_readable(run) for run in runs])
+        order = np.argsort(readable, kind="stable")
+    _, last = np.unique(digests[order[::-1]], return_index=True)
+    kept = np.zeros(len(digests), bool)
+    kept[order[::-1][last]] = True
+    kept |= np.concatenate([run.missing for run in runs])  # their ids are not known
+    return [np.flatnonzero(part) for part in np.split(kept, np.cumsum([len(run) for run in runs])[:-1])]
+
+
+def _id_digests(run: Run) -> np.ndarray:
+    """Return a digest of each sample id: a tenth of what the ids take."""
+    parts = [
+        np.array(
+            [hashlib.blake2b(i.encode(), digest_size=ID_BYTES).digest() for i in block["sample_id"]], f"V{ID_BYTES}"
+        )
+        for _, block in run.blocks(("sample_id",))
+    ]
+    return np.concatenate(parts)
+
+
+def _readable(run: Run) -> np.ndarray:
+    return np.concatenate([block["error"] == "" for _, block in run.blocks(("error",))])
