@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 from batchcam.commands.merge import merge
 from batchcam.store.manifest import task_file, write_task
 from batchcam.store.plan import Plan
-from tests.helpers.synthetic import Rows, fingerprinted, land_shards, synthetic_plan, synthetic_rows
+from tests.helpers.run_pairs import make_rows
+from tests.helpers.synthetic import Rows, fingerprinted, land_shards, synthetic_plan
 
 COUNTS = (8, 7, 6)
 """Samples of each night; the whole run's shards end elsewhere."""
@@ -39,11 +41,10 @@ def land_night(folder: Path, rows: Rows, **changes: Any) -> Path:
 
 def whole_and_series(folder: Path, seed: int = 0, **changes: Any) -> tuple[Path, Path]:
     """Write a run of 21 samples, and the same samples as the runs of three nights."""
-    plan = synthetic_plan(shard_size=10, **changes)
-    rows = synthetic_rows(plan, seed)
+    plan, rows = make_rows(seed, shard_size=10, **changes)
     land_run(folder / "whole", plan, rows)
     ends = np.cumsum((0, *COUNTS)).tolist()
-    for night, (start, stop) in enumerate(zip(ends, ends[1:], strict=False), 1):
+    for night, (start, stop) in enumerate(itertools.pairwise(ends), 1):
         part = part_of(rows, slice(start, stop))
         land_run(
             folder / "nights" / f"night-{night}",
