@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -36,6 +36,13 @@ SHOWN: Final = 5
 
 ID_BYTES: Final = 16
 """Of a sample id's digest: enough that no two ids have one, whoever chose them."""
+
+QUICK_BYTES: Final = 8
+"""Of digests that are all different mostly: then no id stands twice, and the others need not be made."""
+
+
+Kept: TypeAlias = "tuple[np.ndarray | None, ...]"
+"""Rows of each run, ascending; None: all of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,16 +160,14 @@ class Series(Run):
         plan: what the runs have in common, as the newest has it; its run id follows from theirs.
     """
 
-    def __init__(
-        self, path: Path, runs: Iterable[Run], left_out: str, kept: Sequence[np.ndarray] | None = None
-    ) -> None:
+    def __init__(self, path: Path, runs: Iterable[Run], left_out: str, kept: Kept | None = None) -> None:
         """Take over opened runs.
 
         Args:
             path: the folder.
             runs: at least one, in order of name.
             left_out: which runs of the folder are no part of it, and why; "" if none is.
-            kept: rows of each run that the series has; default: all but those of which another run has a newer one.
+            kept: rows of each run that the series has, None for all; default: of each sample the newest.
 
         Raises:
             RunError: they can't be read as one.
@@ -171,11 +176,12 @@ class Series(Run):
         self._runs = tuple(self._shared(run) for run in runs)
         require_one_kind({run.path: run.plan for run in self._runs})
         try:
-            self.kept = tuple(_newest(self._runs) if kept is None else kept)
+            self._kept = _newest(self._runs) if kept is None else kept
         except RunError:
             self.close()
             raise
-        self._starts = np.cumsum([0, *map(len, self.kept)])
+        counts = (len(run if own is None else own) for run, own in zip(self._runs, self._kept, strict=True))
+        self._starts = np.cumsum([0, *counts])
         self._rows_by_id = None
         self.path, self.plan = path, _common(self._runs, len(self))
         self.class_names = self.plan.class_names
@@ -195,7 +201,7 @@ class Series(Run):
 
     @property
     def opened(self) -> tuple[Any, ...]:
-        return Path(os.path.abspath(self.path)), self._runs, self._left_out, self.kept
+        return Path(os.path.abspath(self.path)), self._runs, self._left_out, self._kept
 
     @property
     def shard_counts(self) -> tuple[int, int]:
@@ -208,7 +214,8 @@ class Series(Run):
 
     @property
     def missing(self) -> np.ndarray:
-        return np.concatenate([run.missing[kept] for run, kept in zip(self._runs, self.kept, strict=True)])
+        pairs = zip(self._runs, self._kept, strict=True)
+        return np.concatenate([run.missing if own is None else run.missing[own] for run, own in pairs])
 
     @property
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
@@ -227,7 +234,7 @@ class Series(Run):
         """
         row = self._valid(row)
         place = int(self._owners(row))
-        return self._runs[place], int(self.kept[place][row - self._starts[place]])
+        return self._runs[place], int(self._own(place, np.array(row)))
 
     def blocks(
         self, names: Sequence[str], rows: Rows | None = None, budget: int = READ_BYTES, held: int = 0
@@ -235,8 +242,7 @@ class Series(Run):
         wanted = self._wanted(names, rows)
         for part in split(wanted, self._owners(wanted)):
             place, done = int(self._owners(part[0])), 0
-            own = self.kept[place][part - self._starts[place]]
-            for some, block in self._runs[place].blocks(names, own, budget, held):
+            for some, block in self._runs[place].blocks(names, self._own(place, part), budget, held):
                 here = part[done : done + len(some)]
                 if "sample_index" in block:
                     block["sample_index"] = here
@@ -246,6 +252,11 @@ class Series(Run):
     def _row_of(self, array: Array, row: int, rest: tuple[Any, ...]) -> Any:
         run, own = self.run_of(row)
         return np.int64(self._valid(row)) if array.name == "sample_index" else run._row_of(array, own, rest)
+
+    def _own(self, place: int, rows: np.ndarray) -> np.ndarray:
+        """Return rows of the series as the run at `place`, which holds them, numbers its own."""
+        kept, own = self._kept[place], rows - self._starts[place]
+        return np.asarray(own if kept is None else kept[own])
 
     def _shared(self, run: Run) -> Run:
         run._files.share(self._places)
@@ -290,29 +301,24 @@ def _digest(texts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
-def _newest(runs: Sequence[Run]) -> list[np.ndarray]:
+def _newest(runs: Sequence[Run]) -> Kept:
     """Return the rows of each run to keep: of each sample id the newest that could be read, else the newest."""
-    digests = np.concatenate([_id_digests(run) for run in runs])
-    order = np.arange(len(digests))
-    if len(np.unique(digests)) < len(digests):
-        readable = np.concatenate([_readable(run) for run in runs])
-        order = np.argsort(readable, kind="stable")
-    _, last = np.unique(digests[order[::-1]], return_index=True)
-    kept = np.zeros(len(digests), bool)
-    kept[order[::-1][last]] = True
-    kept |= np.concatenate([run.missing for run in runs])  # their ids are not known
-    return [np.flatnonzero(part) for part in np.split(kept, np.cumsum([len(run) for run in runs])[:-1])]
+    quick = np.sort(_id_digests(runs, QUICK_BYTES).view(np.uint64))
+    if (quick[1:] != quick[:-1]).all():
+        return tuple(None for _ in runs)
+    digests = _id_digests(runs, ID_BYTES)
+    order = np.argsort(np.concatenate([_readable(run) for run in runs]), kind="stable")[::-1]
+    _, newest = np.unique(digests[order], return_index=True)
+    kept = np.concatenate([run.missing for run in runs])  # their ids are not known
+    kept[order[newest]] = True
+    return tuple(map(np.flatnonzero, np.split(kept, np.cumsum([len(run) for run in runs])[:-1])))
 
 
-def _id_digests(run: Run) -> np.ndarray:
-    """Return a digest of each sample id: a tenth of what the ids take."""
-    parts = [
-        np.array(
-            [hashlib.blake2b(i.encode(), digest_size=ID_BYTES).digest() for i in block["sample_id"]], f"V{ID_BYTES}"
-        )
-        for _, block in run.blocks(("sample_id",))
-    ]
-    return np.concatenate(parts)
+def _id_digests(runs: Iterable[Run], size: int) -> np.ndarray:
+    """Return a digest of each sample id, (n,), which takes a tenth of what the ids take or less."""
+    blocks = (block["sample_id"] for run in runs for _, block in run.blocks(("sample_id",)))
+    digests = [b"".join(hashlib.blake2b(i.encode(), digest_size=size).digest() for i in ids) for ids in blocks]
+    return np.frombuffer(b"".join(digests), f"V{size}")
 
 
 def _readable(run: Run) -> np.ndarray:
