@@ -27,9 +27,13 @@ class OpenFiles:
     """HDF5 files that are open, of one run or of several that are read together; each until others need its place.
 
     Threads may share them: a file that leaves its place is closed when the last dataset that somebody reads is gone.
+
+    Args:
+        most: places.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._files: collections.OrderedDict[Path, h5py.File] = collections.OrderedDict()
         self._process, self._lock = os.getpid(), threading.Lock()
 
@@ -46,7 +50,7 @@ class OpenFiles:
                 self._files.move_to_end(path)
             else:
                 self._files[path] = opened()
-                if len(self._files) > OPEN_FILES:
+                if len(self._files) > self._most:
                     self._files.popitem(last=False)
             return self._files[path]
 
@@ -70,7 +74,7 @@ class RunFiles:
         self._path, self._plan, self._proof = path, plan, proof
         self._is_folder = path.is_dir()
         self._proven = set(proven)
-        self._open = OpenFiles()
+        self._open = OpenFiles(OPEN_FILES)
 
     def __len__(self) -> int:
         """Return how many are open."""

@@ -450,7 +450,7 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes |
 
 def require_same(run: Path, existing: Plan, ours: Plan) -> None:
     """Raise RunError, naming the fields that differ, unless `ours` is the plan that `run` was made with."""
-    differing = differences(existing, ours)
+    differing = differences(existing.to_dict(), ours.to_dict())
     if not differing:
         return
     told = ", ".join(differing.values())
@@ -459,12 +459,11 @@ def require_same(run: Path, existing: Plan, ours: Plan) -> None:
     raise RunError(f"{run}: was planned otherwise: {told}; leave the option out, or choose another --out")
 
 
-def differences(there: Plan, here: Plan) -> dict[str, str]:
-    """Return where two plans differ, by field: its name and both values, as people read them."""
-    theirs, mine = there.to_dict(), here.to_dict()
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
+    """Return where fields of two plans differ, by field: its name and both values, as people read them."""
     # as text: JSON has no tuples, which the preprocessing may hold
-    differing = [f for f in {**theirs, **mine} if canonical(theirs.get(f)) != canonical(mine.get(f))]
-    return {f: f"{f.replace('_', ' ')} ({_difference(theirs.get(f), mine.get(f))})" for f in differing}
+    differing = [f for f in {**there, **here} if canonical(there.get(f)) != canonical(here.get(f))]
+    return {f: f"{f.replace('_', ' ')} ({_difference(there.get(f), here.get(f))})" for f in differing}
 
 
 def _difference(there: object, here: object) -> str:

@@ -37,6 +37,9 @@ SHOWN: Final = 5
 ID_BYTES: Final = 16
 """Of a sample id's digest: enough that no two ids have one, whoever chose them."""
 
+MOST_OPEN: Final = 200
+"""Files of all runs kept open at once: run.h5 of each of a hundred runs has its place from column to column."""
+
 QUICK_BYTES: Final = 8
 """Of digests that are all different mostly: then no id stands twice, and the others need not be made."""
 
@@ -80,7 +83,7 @@ def find_runs(folder: Path) -> RunsFound:
             left_out[path] = "may not be looked into"
         elif path.is_symlink():
             if _is_there(path, PLAN_FILE) and path.resolve().parent != folder.resolve():
-                left_out[path] = "a link; a series holds its runs itself"
+                left_out[path] = "a link to another folder"
         elif _is_there(path, MANIFEST_FILE):
             complete.append(path)
         elif _is_there(path, PLAN_FILE):
@@ -125,23 +128,20 @@ def require_one_kind(plans: Mapping[Path, Plan]) -> None:
     Raises:
         RunError: the message names two runs, and in what they differ.
     """
+    if not plans:
+        return
     *others, newest = plans
     for other in others:
-        if told := _misfits(plans[other], plans[newest]):
+        if differing := differences(*(_kind(plans[run]) for run in (other, newest))):
             raise RunError(
-                f"{other} (there) and {newest} (here) can't be read as a series: {', '.join(told)}; "
+                f"{other} (there) and {newest} (here) can't be read as a series: {', '.join(differing.values())}; "
                 "name one of them, or give each kind a folder of its own"
             )
 
 
-def _misfits(there: Plan, here: Plan) -> list[str]:
-    differing = differences(there, here)
-    framed = [
-        field
-        for field in ("preprocessing",)
-        if any(there.preprocessing.get(k) != here.preprocessing.get(k) for k in FRAME)
-    ]
-    return [differing[field] for field in (*KIND, *framed) if field in differing]
+def _kind(plan: Plan) -> dict[str, Any]:
+    content = plan.to_dict()
+    return {field: content[field] for field in KIND} | {key: plan.preprocessing.get(key) for key in FRAME}
 
 
 def _is_there(folder: Path, name: str) -> bool:
@@ -172,10 +172,10 @@ class Series(Run):
         Raises:
             RunError: they can't be read as one.
         """
-        self._places = OpenFiles()
-        self._runs = tuple(self._shared(run) for run in runs)
-        require_one_kind({run.path: run.plan for run in self._runs})
+        self._places = OpenFiles(MOST_OPEN)
         try:
+            self._runs = tuple(self._shared(run) for run in runs)
+            require_one_kind({run.path: run.plan for run in self._runs})
             self._kept = _newest(self._runs) if kept is None else kept
         except RunError:
             self.close()
@@ -267,7 +267,7 @@ class Series(Run):
             yield f"left out of the series: {self._left_out}"
         if twice := sum(map(len, self._runs)) - len(self):
             yield f"{twice} rows of samples that stand in several runs left out: the newest that could be read counts"
-        *others, newest = (run.plan for run in self._runs)
+        *others, newest = (run.plan.to_dict() for run in self._runs)
         differing = {field for other in others for field in differences(other, newest)}
         if told := [field.replace("_", " ") for field in TOLD if field in differing]:
             yield f"the runs differ in {', '.join(told)}"

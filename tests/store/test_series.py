@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from batchcam.errors import RunError
-from batchcam.store import files
+from batchcam.store import series as series_module
 from batchcam.store.opening import open_run
 from batchcam.store.series import Series, find_runs, require_one_kind
 from tests.helpers.series import COUNTS, land_night, part_of, whole_and_series
@@ -127,7 +127,7 @@ def test_a_link_is_not_counted_twice_and_what_is_left_out_is_told(nights, pair, 
     with open_run(nights) as series:
         assert [run.path.name for run in series.runs] == ["night-1", "night-2", "night-3"]
         assert series.remarks == (
-            "left out of the series: elsewhere (a link; a series holds its runs itself), night-4 (not complete)",
+            "left out of the series: elsewhere (a link to another folder), night-4 (not complete)",
         )
 
 
@@ -159,7 +159,7 @@ def test_what_has_a_plan_or_a_manifest_is_a_run_whatever_lies_in_it(nights):
         ({"input_size": (48, 60)}, "input size ([48, 80] there, [48, 60] here)"),
         ({"cams": "topk:2"}, "cams (all there, topk:2 here)"),
         ({"maps": "none"}, "maps (uint8 there, none here)"),
-        ({"preprocessing": {"pad": [0, 0, 0]}}, "pad None there, [0, 0, 0] here"),
+        ({"preprocessing": {"pad": [0, 0, 0]}}, "pad (None there, [0, 0, 0] here)"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
@@ -210,7 +210,7 @@ def test_runs_of_two_schemas_have_the_arrays_of_both(nights):
 
 
 def test_its_runs_share_the_files_that_are_open(pair, monkeypatch):
-    monkeypatch.setattr(files, "OPEN_FILES", 3)
+    monkeypatch.setattr(series_module, "MOST_OPEN", 3)
     with open_run(pair[1]) as series:
         series.cams[:]
         series.label[:]

@@ -65,7 +65,7 @@ def export(config: ExportConfig) -> ExportSummary:
             outcome = _write(config, run, folder, progress.advance)
             folder.finish()
             progress.advance(outcome.left_out)
-        notes = (*run.remarks, *outcome.notes) if run.complete else (*run.remarks, *outcome.notes, _incomplete(run))
+        notes = outcome.notes if run.complete else (*outcome.notes, _incomplete(run))
     return ExportSummary(
         format=config.to,
         out=str(config.out),

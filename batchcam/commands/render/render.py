@@ -95,8 +95,6 @@ def render(config: RenderConfig) -> RenderSummary:
     if config.is_sheet:
         require_ours(config.out, config.overwrite)
     with open_asked(config.run, config.partial, config.quiet) as run:
-        for remark in run.remarks:
-            note(remark, config.quiet)
         rows = select(run, config.selection)
         drawing = _Drawing(run, config)
         if not len(rows):

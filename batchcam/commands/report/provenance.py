@@ -67,11 +67,9 @@ def _facts(about: About) -> list[tuple[str, object]]:
     """Return what a run is, or the runs of a series, newest first, name by name; the same names for every run."""
     own = _facts_of_run(about)
     runs = [dict(_facts_of_run(run)) for run in reversed(about.runs)]
-    return (
-        [(name, value if name in OF_SERIES else _each_once(r[name] for r in runs)) for name, value in own]
-        if runs
-        else own
-    )
+    if not runs:
+        return own
+    return [(name, value if name in OF_SERIES else _each_once(run[name] for run in runs)) for name, value in own]
 
 
 def _facts_of_run(about: About) -> list[tuple[str, object]]:
