@@ -27,8 +27,7 @@ from tests.helpers.synthetic import synthetic_plan, synthetic_rows
 __all__ = ["classifier"]
 
 SAME_FILES = {
-    **{name: words for name, words in READERS.items() if name.startswith("render")},
-    **{f"export {kind}": READERS[f"export {kind}"] for kind in ("csv", "png", "wsol")},
+    **{name: READERS[name] for name in ("render sheet", "render folder", "export csv", "export png", "export wsol")},
     "localize": lambda run, out: [
         "localize", run, "--annotations", run.parent / "boxes.csv", "--out", out / "scores", "--tolerance", 3,
     ],
