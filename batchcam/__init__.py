@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from batchcam.store.findings import Finding
     from batchcam.store.opening import open_run
     from batchcam.store.run import Run, RunArray, Sample
+    from batchcam.store.series import Series
 
     __version__: str
 
@@ -62,6 +63,7 @@ __all__ = [
     "RunArray",
     "RunError",
     "Sample",
+    "Series",
     "Status",
     "StoppedEarlyError",
     "StorageFullError",
@@ -91,6 +93,7 @@ _HOMES: Final = {
     "Run": "store.run",
     "RunArray": "store.run",
     "Sample": "store.run",
+    "Series": "store.series",
     "Status": "rules",
     "VerifyConfig": "commands.verify.config",
     "VerifySummary": "commands.verify.verify",

@@ -311,7 +311,7 @@ class Config(Part):
 
 
 class RunConfig(Config):
-    """What every command about one run is asked: the run directory, or one of its shards."""
+    """What every command about one run is asked: the run directory, one of its shards, or a folder of runs."""
 
     run: Given[Path, AnyPath] = argument()
 

@@ -6,6 +6,7 @@ import collections
 import shlex
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchcam.errors import one_line
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from batchcam.commands.evaluate.evaluate import EvaluateSummary
     from batchcam.commands.explain.explain import ExplainSummary
     from batchcam.commands.export.export import ExportSummary
-    from batchcam.commands.info.info import RunInfo
+    from batchcam.commands.info.info import RunInfo, RunOfSeries
     from batchcam.commands.info.watch import Watch
     from batchcam.commands.jobs.jobs import JobsSummary
     from batchcam.commands.merge import MergeSummary
@@ -104,6 +105,9 @@ def verify_text(summary: VerifySummary) -> str:
         f"{readable_size(summary.bytes)} checked{again}"
     )
     lines += [f"not checked: {each}" for each in summary.unchecked]
+    lines += [f"note: {one_line(each)}" for each in summary.notes]
+    for run in summary.runs:
+        lines.append(f"{one_line(Path(run.run).name)}: manifest.json SHA-256 {run.manifest_sha256 or 'not known'}")
     if summary.manifest_sha256:
         signed = f", signed by {one_line(summary.signed_by)}" if summary.signed_by else ""
         lines.append(f"manifest.json SHA-256 {summary.manifest_sha256}{signed}")
@@ -116,33 +120,54 @@ def info_text(run: RunInfo) -> str:
     state = "complete" if run.complete else f"{run.shards_landed} of {run.shards} shards so far"
     if run.lost_shards:
         state = f"NOT complete any more: {run.lost_shards} of {run.shards} shards are gone or cut short"
+    about = _origin(run.origin)
     head = [
-        ("run", f"{run.run} ({state})"),
+        ("run", f"{run.run} ({counted(len(run.runs), 'complete run') if run.runs else state})"),
         ("run id", run.run_id),
-        ("checkpoint", f"{run.origin['options']['classifier']['checkpoint']} sha256 {plan['checkpoint_sha256']}"),
+        ("checkpoint", about and f"{about['checkpoint']} sha256 {plan['checkpoint_sha256']}"),
         (
             "network",
             f"{plan['architecture']}, {plan['target_layer']}, grid {_size(plan['grid_size'])}, {plan['precision']}",
         ),
         ("maps", plan["method"] if plan["control"] == CONTROLS[0] else f"{plan['method']}, control {plan['control']}"),
         ("identity", _identity(plan, totals)),
-        ("dataset", f"{run.origin['options']['data']} fingerprint {plan['dataset_fingerprint'][:16]}…"),
+        ("dataset", about and f"{about['data']} fingerprint {plan['dataset_fingerprint'][:16]}…"),
         ("input", f"{_size(plan['input_size'])}, {_preprocessing(plan['preprocessing'])}"),
         (
             "stored",
             f"cams {plan['cams']}, maps {plan['maps']}, batch {plan['batch_size']}, shard {plan['shard_size']}",
         ),
-        ("created", f"{run.origin['created']} by {run.origin['user']} on {run.origin['host']}"),
-        ("samples", "; ".join([str(totals["samples"]), _accuracy(totals), *_status(totals)])),
+        ("created", about and about["created"]),
+        ("samples", _counts(totals)),
         ("trained on", UNKNOWN_LEAK if run.trained_on is None else f"{run.trained_on} of {totals['samples']} samples"),
+        *(("run", _run_of_series(each)) for each in run.runs),
     ]
-    lines = [f"{name:<11} {one_line(value)}" for name, value in head]
-    lines += [f"{'task':<11} {one_line(_task(t))}" for t in run.tasks]
+    lines = [f"{name:<11} {one_line(value)}" for name, value in head if value]
+    lines += [f"{'task':<11} {one_line(_task(t))}" for t in run.tasks if not run.runs]
     lines += [f"{'note':<11} {one_line(n)}" for n in run.notes]
     lines += [f"{'unreadable':<11} {one_line(u)}" for u in run.unreadable]
     if (count := totals["status"]["unreadable"]) > len(run.unreadable):
         lines.append(f"{'unreadable':<11} … and {count - len(run.unreadable)} more: status and error in run.h5")
     return "\n".join([*lines, "", *class_table(run.classes)])
+
+
+def _origin(origin: dict[str, Any]) -> dict[str, str]:
+    """Return where a run comes from, as text; empty where each run of a series has its own."""
+    return origin and {
+        "checkpoint": origin["options"]["classifier"]["checkpoint"],
+        "data": origin["options"]["data"],
+        "created": f"{origin['created']} by {origin['user']} on {origin['host']}",
+    }
+
+
+def _counts(totals: dict[str, Any]) -> str:
+    return "; ".join([str(totals["samples"]), _accuracy(totals), *_status(totals)])
+
+
+def _run_of_series(run: RunOfSeries) -> str:
+    about = _origin(run.origin)
+    of = f"{about['checkpoint']} sha256 {run.checkpoint_sha256[:16]}…, {about['data']}, {about['created']}"
+    return f"{run.run}: {_counts(run.totals)}; {of}"
 
 
 def render_text(summary: RenderSummary) -> str:

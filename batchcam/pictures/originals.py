@@ -9,7 +9,7 @@ import enum
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -78,12 +78,12 @@ class Originals:
     """Where the original images of a run are; `read` finds, checks and decodes one.
 
     Attributes:
-        where: the folder or file that is searched; None when there is none.
+        where: the folders or files that are searched; None when there are none.
     """
 
-    def __init__(self, reader: _Reader, where: str | None) -> None:
+    def __init__(self, readers: Sequence[_Reader], where: str | None) -> None:
         self.where = where
-        self._reader = reader
+        self._readers = readers
 
     def read(self, sample: Sample) -> Original:
         """Return the original of a sample, whose digest has been compared with the run's."""
@@ -102,10 +102,17 @@ class Originals:
             sha256: digest that the run has of it, hex.
             image_size: (height, width) that the run has of it, upright.
         """
-        try:
-            stored = self._reader(sample_id)
-        except _MissingError as error:
-            return Original(State.MISSING, reason=one_line(error))
+        stored, missing = None, ""
+        for reader in self._readers:
+            try:
+                stored = reader(sample_id)
+            except _MissingError as error:
+                missing = missing or one_line(error)
+                continue
+            if stored.digest == sha256:
+                break
+        if stored is None:
+            return Original(State.MISSING, reason=missing)
         if stored.digest != sha256:
             return Original(State.CHANGED, reason="not the image that was explained: its SHA-256 differs")
         try:
@@ -129,26 +136,40 @@ def open_originals(run: Run, data: str | None) -> Originals:
     Raises:
         ConfigError: `data` was given and can't be searched, or the run's dataset has no files.
     """
-    origin, folder = named_dataset(run.path)
-    kind = origin.partition(":")[0] if origin else ""
-    if kind in WITHOUT_FILES and ":" in str(origin):
-        if data is not None:
+    named = dict.fromkeys(named_dataset(each.path) for each in reversed(run.runs))
+    if data is None:
+        searched = [_search(origin, folder, run.plan.bits) for origin, folder in named]
+        places = list(dict.fromkeys(where for _, where in searched if where is not None))
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        return Originals([reader for reader, _ in searched], f"{places[0]}{more}" if places else None)
+    for origin, _ in named:
+        if _kind_without_files(origin):
             raise ConfigError(
                 f"--data {data}: the run's dataset, {origin}, has no files to be compared with its "
                 "digests; leave --data out"
             )
-        return Originals(_nothing(f"a dataset of kind {kind}: has no image files"), None)
-    if data is not None:
-        if (reader := _reader(data, run.plan.bits)) is None:
-            raise ConfigError(f"--data {data}: no such folder, FILE.csv or stl10:ROOT[:split]")
-        return Originals(reader, data)
+    if (reader := _reader(data, run.plan.bits)) is None:
+        raise ConfigError(f"--data {data}: no such folder, FILE.csv or stl10:ROOT[:split]")
+    return Originals([reader], data)
+
+
+def _kind_without_files(origin: str | None) -> str:
+    """Return the kind of a dataset that has no files, "" of any other."""
+    kind, colon, _ = (origin or "").partition(":")
+    return kind if colon and kind in WITHOUT_FILES else ""
+
+
+def _search(origin: str | None, folder: str, bits: int | None) -> tuple[_Reader, str | None]:
+    """Return what reads the images of the dataset that was named `origin` in `folder`, and where they are."""
     if origin is None:
-        return Originals(_nothing("--data does not say where the images are"), None)
+        return _nothing("--data does not say where the images are"), None
+    if kind := _kind_without_files(origin):
+        return _nothing(f"a dataset of kind {kind}: has no image files"), None
     for there in (_from(folder, origin), origin):
         with contextlib.suppress(ConfigError):  # a file of that name which is not the run's
-            if (reader := _reader(there, run.plan.bits)) is not None:
-                return Originals(reader, there)
-    return Originals(_nothing(f"{one_line(origin)}: not there; give --data"), None)
+            if (reader := _reader(there, bits)) is not None:
+                return reader, there
+    return _nothing(f"{one_line(origin)}: not there; give --data"), None
 
 
 def _from(folder: str, data: str) -> str:

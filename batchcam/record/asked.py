@@ -13,15 +13,18 @@ TOLD: Final = 5
 
 
 def open_asked(path: Path, partial: bool, quiet: bool) -> Run:
-    """Open a run; with `partial` without its shards that are gone or damaged, each of which is told.
+    """Open a run, and tell how a series was put together; with `partial` without files that are gone or damaged.
+
+    Each of these is told, too.
 
     Raises:
         RunError: as `open_run`; with `partial` where the plan or the manifest is damaged, or no shard is sound.
     """
-    if not partial:
-        return open_run(path)
-    note("checking every file of the run first", quiet)
-    run = open_partial(path)
+    if partial:
+        note("checking every file of the run first", quiet)
+    run = open_partial(path) if partial else open_run(path)
+    for remark in run.remarks:
+        note(remark, quiet)
     for reason in run.lost[:TOLD]:
         note(f"left out: {reason}", quiet=False)
     if len(run.lost) > TOLD:

@@ -70,7 +70,9 @@ def run_notes(run: Run, name: str = "the run", control: str = "") -> Iterator[st
     """
     plan = run.plan
     if not run.complete:
-        yield f"{name} is not complete: {len(run.shards)} of {len(plan.shards)} shards"
+        yield f"{name} is not complete: {run.state}"
+    for remark in run.remarks:
+        yield f"{name}: {remark}"
     if plan.is_control and control:
         yield f"control {plan.control}: {control}"
     if plan.waived:

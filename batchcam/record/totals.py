@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -55,6 +55,19 @@ def count_totals(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     totals = Totals()
     totals.add(columns)
     return totals.stated()
+
+
+def sum_totals(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the totals of several manifests together; `trained_on` only where all of them have it."""
+    counts = ("samples", "labelled", "correct", *(["trained_on"] if all("trained_on" in p for p in parts) else []))
+    sums: dict[str, Any] = {name: sum(part[name] for part in parts) for name in counts}
+    flags = dict.fromkeys(name for part in parts for name in part["status"])
+    residuals = [part["largest_identity_residual"] for part in parts]
+    return sums | {
+        "accuracy": sums["correct"] / sums["labelled"] if sums["labelled"] else None,
+        "status": {name: sum(part["status"].get(name, 0) for part in parts) for name in flags},
+        "largest_identity_residual": max((r for r in residuals if r is not None), default=None),
+    }
 
 
 def needs_a_look(totals: dict[str, Any]) -> list[dict[str, Any]]:

@@ -17,16 +17,51 @@ from batchcam.store.reader import open_structured, require_digest
 from batchcam.store.schema import MASTER_FILE, SHARD_FOLDER
 
 OPEN_FILES = 64
-"""Shards kept open at once; far below any limit of the system, however many shards a run has."""
+"""Files kept open at once; far below any limit of the system, however many shards a run has."""
 
 Proof = Callable[[Path], str | None]
 """The SHA-256 that a file of the run must have, hex; None where nothing is known to prove it by."""
 
 
-class RunFiles:
-    """The files of one run directory, or a single shard; they stay open until others need their place.
+class OpenFiles:
+    """HDF5 files that are open, of one run or of several that are read together; each until others need its place.
 
     Threads may share them: a file that leaves its place is closed when the last dataset that somebody reads is gone.
+
+    Args:
+        most: places.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._files: collections.OrderedDict[Path, h5py.File] = collections.OrderedDict()
+        self._process, self._lock = os.getpid(), threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def get(self, path: Path, opened: Callable[[], h5py.File]) -> h5py.File:
+        """Return the file at `path`, which `opened` returns if it is not open."""
+        if self._process != os.getpid():  # a fork shares its parent's open files, and where each is being read
+            self.close()
+            self._process, self._lock = os.getpid(), threading.Lock()  # another thread may have held the parent's
+        with self._lock:
+            if path in self._files:
+                self._files.move_to_end(path)
+            else:
+                self._files[path] = opened()
+                if len(self._files) > self._most:
+                    self._files.popitem(last=False)
+            return self._files[path]
+
+    def close(self) -> None:
+        """Close all of them."""
+        while self._files:
+            self._files.popitem()[1].close()
+
+
+class RunFiles:
+    """The files of one run directory, or a single shard.
 
     Args:
         path: the run directory or shard.
@@ -39,8 +74,7 @@ class RunFiles:
         self._path, self._plan, self._proof = path, plan, proof
         self._is_folder = path.is_dir()
         self._proven = set(proven)
-        self._open: collections.OrderedDict[Path, h5py.File] = collections.OrderedDict()
-        self._process, self._lock = os.getpid(), threading.Lock()
+        self._open = OpenFiles(OPEN_FILES)
 
     def __len__(self) -> int:
         """Return how many are open."""
@@ -50,6 +84,11 @@ class RunFiles:
     def proves(self) -> bool:
         """Whether files are proven before they are read."""
         return self._proof is not None
+
+    def share(self, places: OpenFiles) -> None:
+        """Keep files open in `places` from now on, which other runs use too."""
+        self.close()
+        self._open = places
 
     def shard(self, shard: Shard) -> h5py.File:
         """Return an open shard.
@@ -65,21 +104,10 @@ class RunFiles:
 
     def close(self) -> None:
         """Close all files."""
-        while self._open:
-            self._open.popitem()[1].close()
+        self._open.close()
 
     def _file(self, path: Path, shard: Shard | None) -> h5py.File:
-        if self._process != os.getpid():  # a fork shares its parent's open files, and where each is being read
-            self.close()
-            self._process, self._lock = os.getpid(), threading.Lock()  # another thread may have held the parent's
-        with self._lock:
-            if path in self._open:
-                self._open.move_to_end(path)
-            else:
-                self._open[path] = self._opened(path, shard)
-                if len(self._open) > OPEN_FILES:
-                    self._open.popitem(last=False)
-            return self._open[path]
+        return self._open.get(path, lambda: self._opened(path, shard))
 
     def _opened(self, path: Path, shard: Shard | None) -> h5py.File:
         if self._is_folder and not landing.is_own_file(self._path, path.relative_to(self._path).as_posix()):

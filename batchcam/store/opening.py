@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copyreg
 import dataclasses
+import functools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.reader import decode, open_hdf5, require_digest
 from batchcam.store.run import Run
 from batchcam.store.schema import MASTER_FILE, SHARD_FOLDER
+from batchcam.store.series import Series, is_series, runs_of_series
 from batchcam.store.shard import landed_shards
 
 ROWS_PER_BYTE = 64
@@ -24,18 +27,20 @@ ROWS_PER_BYTE = 64
 
 
 def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool = False) -> Run:
-    """Open a run directory, or a single shard, for reading.
+    """Open a run directory, a single shard, or a series of runs for reading.
 
     Args:
-        path: run directory, complete or still being written, or a file `shard-NNNNN.h5`.
+        path: run directory, complete or still being written, a file `shard-NNNNN.h5`, or a folder whose subfolders are
+            complete runs of one kind of network: then a `Series`.
         prove: compare the SHA-256 of each file with the recorded one before it is read for the first time: about
             20 ms for a shard of 30 MiB. Without, a shard that was edited with an HDF5 library is read as it is.
         partial: give every sample of the plan its row, whatever is left of the run: `Run.missing` tells which rows
             hold fill values because their shard is absent or, if `prove`, damaged. All shards are proven at once.
 
     Raises:
-        RunError: it is neither, its plan or manifest is damaged, a shard is gone from a complete run (unless
-            `partial`), or nothing has landed yet. Reading raises it for a file that is damaged or another run's.
+        RunError: it is none of these, a plan or manifest is damaged, a shard is gone from a complete run (unless
+            `partial`), or nothing has landed yet; the runs of a folder are of several kinds, or none is complete.
+            Reading raises it for a file that is damaged or another run's.
 
     Example:
         >>> with batchcam.open_run("runs/monday") as run:
@@ -44,6 +49,8 @@ def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool 
     path = Path(path)
     if path.is_file():
         return _open_shard(path, landing.read_digest if prove else None)
+    if is_series(path):
+        return _open_series(path, functools.partial(open_run, prove=prove, partial=partial))
     found = _look(path, prove)
     if found.manifest and found.gone and not partial:
         raise _gone(path, found.plan, len(found.gone))
@@ -63,6 +70,8 @@ def open_partial(path: Path) -> Run:
     """
     if path.is_file():
         return open_run(path)
+    if is_series(path):
+        return _open_series(path, open_partial)
     found = _look(path, prove=True)
     damaged = _damaged(found)
     sound = [s for s in found.landed if s.index not in damaged]
@@ -113,6 +122,11 @@ class _Found:
     landed: list[Shard]
     gone: list[Shard]
     files: RunFiles
+
+
+def _open_series(path: Path, open_: Callable[[Path], Run]) -> Series:
+    found = runs_of_series(path)
+    return Series(path, map(open_, found.complete), found.told)
 
 
 def _look(path: Path, prove: bool) -> _Found:

@@ -394,7 +394,7 @@ def not_a_run(path: Path) -> RunError:
     for folder in (path.parent, path.parent.parent):
         if (folder / PLAN_FILE).is_file():
             return RunError(f"{path}: a {'folder' if path.is_dir() else 'file'} of a run: name the folder {folder}")
-    return RunError(f"{path}: not a run directory: no {PLAN_FILE} in it")
+    return RunError(f"{path}: not a run directory: no {PLAN_FILE} in it, nor in a folder of it")
 
 
 def shard_table(plan: Plan) -> list[dict[str, Any]]:
@@ -450,19 +450,25 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes |
 
 def require_same(run: Path, existing: Plan, ours: Plan) -> None:
     """Raise RunError, naming the fields that differ, unless `ours` is the plan that `run` was made with."""
-    theirs, mine = existing.to_dict(), ours.to_dict()
-    # as text: JSON has no tuples, which the preprocessing may hold
-    differing = [f for f in {**theirs, **mine} if canonical(theirs.get(f)) != canonical(mine.get(f))]
+    differing = differences(existing.to_dict(), ours.to_dict())
     if not differing:
         return
-    told = ", ".join(f"{f.replace('_', ' ')} ({_difference(theirs.get(f), mine.get(f))})" for f in differing)
+    told = ", ".join(differing.values())
     if set(differing) & set(IDENTITY_FIELDS):
         raise RunError(f"{run}: belongs to another run: {told}; choose another --out")
     raise RunError(f"{run}: was planned otherwise: {told}; leave the option out, or choose another --out")
 
 
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
+    """Return where fields of two plans differ, by field: its name and both values, as people read them."""
+    # as text: JSON has no tuples, which the preprocessing may hold
+    differing = [f for f in {**there, **here} if canonical(there.get(f)) != canonical(here.get(f))]
+    return {f: f"{f.replace('_', ' ')} ({_difference(there.get(f), here.get(f))})" for f in differing}
+
+
 def _difference(there: object, here: object) -> str:
-    """Return two values as people read them; of two tables the entries that differ."""
+    """Return two values as people read them; of two tables, or lists of texts, the entries that differ."""
+    there, here = _entries(there), _entries(here)
     if there is None and isinstance(here, Mapping):
         there = {}
     if here is None and isinstance(there, Mapping):
@@ -472,6 +478,11 @@ def _difference(there: object, here: object) -> str:
         told = ", ".join(f"{n} {_short(there.get(n))} there, {_short(here.get(n))} here" for n in names[:MOST_TOLD])
         return told + (f", and {len(names) - MOST_TOLD} more" if len(names) > MOST_TOLD else "")
     return f"{_short(there)} there, {_short(here)} here"
+
+
+def _entries(value: object) -> object:
+    """Return a list of texts as a table of these by number, and anything else as it is."""
+    return dict(enumerate(value)) if isinstance(value, list) and _is_tuple(tuple(value), str) else value
 
 
 def _short(value: object) -> str:

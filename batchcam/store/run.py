@@ -176,6 +176,7 @@ class Run:
         shards: those whose rows the run has, absent ones of a partial run included.
         absent: indices of the shards whose rows read as fill values; empty unless opened with `partial`.
         lost: what is wrong with each file that was left out, by `open_partial`.
+        remarks: how the rows were put together, a line each; a single run needs none.
         class_names: K names.
     """
 
@@ -211,6 +212,7 @@ class Run:
         self.path, self.plan, self.shards, self.complete = path, plan, tuple(shards), complete
         self.class_names = plan.class_names
         self.absent, self.lost = absent, tuple(lost)
+        self.remarks: tuple[str, ...] = ()
         self._files = files
         self._starts = np.cumsum([0, *(s.count for s in self.shards)])
         self._arrays = {a.name: a for a in plan.arrays}
@@ -342,10 +344,7 @@ class Run:
             IndexError: there is no such row.
             RunError: a file can't be read.
         """
-        for name in names:
-            if name not in self._arrays:
-                raise KeyError(f"{self.path}: no array {name!r}; there are {', '.join(self._arrays)}")
-        wanted = np.arange(len(self)) if rows is None else np.atleast_1d(np.arange(len(self))[rows])
+        wanted = self._wanted(names, rows)
         copied = self.complete and not self.absent and all(map(self._is_copied, names))
         for part in split(wanted, np.zeros_like(wanted) if copied else self._owners(wanted)):
             shard = None if copied else int(self._owners(part[0]))
@@ -354,11 +353,25 @@ class Run:
                 yield own + start, {name: _plain(values) for name, values in block.items()}
 
     @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs that it is read from: itself, or those of a series."""
+        return (self,)
+
+    @property
+    def networks(self) -> frozenset[tuple[str, str]]:
+        """The networks that its rows are of: the checkpoint's digest, and which weights of it."""
+        return frozenset((run.plan.checkpoint_sha256, run.plan.weights_key) for run in self.runs)
+
+    @property
+    def shard_counts(self) -> tuple[int, int]:
+        """How many shards can be read, and how many were planned."""
+        return len(self.shards) - len(self.absent), len(self.plan.shards)
+
+    @property
     def state(self) -> str:
         """`complete`, or how many of its shards can be read."""
-        if self.complete and not self.absent:
-            return "complete"
-        return f"{len(self.shards) - len(self.absent)} of {len(self.plan.shards)} shards"
+        there, planned = self.shard_counts
+        return "complete" if self.complete and there == planned else f"{there} of {planned} shards"
 
     @property
     def arrays(self) -> list[RunArray]:
@@ -429,6 +442,18 @@ class Run:
         if not -1 <= number < len(self.class_names):
             raise RunError(f"{self.path}: row {row}: {array} {number} is no class; see batchcam verify")
         return None if number == -1 else self.class_names[number]
+
+    def _wanted(self, names: Sequence[str], rows: Rows | None) -> np.ndarray:
+        """Return the rows that are asked for, int64 (m,).
+
+        Raises:
+            KeyError: there is no array of one of these names.
+            IndexError: there is no such row.
+        """
+        for name in names:
+            if name not in self._arrays:
+                raise KeyError(f"{self.path}: no array {name!r}; there are {', '.join(self._arrays)}")
+        return np.arange(len(self)) if rows is None else np.atleast_1d(np.arange(len(self))[rows])
 
     def _valid(self, row: int) -> int:
         """Return `row` counted from the start.

@@ -124,7 +124,7 @@ KEYS = {
     """,
     "verify": """
         (run, run_id, shards, samples, unreadable, bytes, recomputed, manifest_sha256, signed_by, unchecked,
-        found[(kind, file, message, array, rows, first_sample)], exit_code)
+        found[(kind, file, message, array, rows, first_sample)], notes, runs, exit_code)
     """,
     "info": """
         (run, complete, plan(checkpoint_sha256, dataset_fingerprint, class_names, target_layer,
@@ -144,7 +144,7 @@ KEYS = {
         seconds_landing, seconds_storing, seconds_waiting_for_images,
         seconds_waiting_for_others, shards, start_method, started, task, task_from, threads, trained_on, unreadable,
         user, versions(batchcam, compressor, h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes,
-        unreadable, exit_code)
+        unreadable, runs, exit_code)
     """,
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,

@@ -70,7 +70,7 @@ def test_what_is_left_out_is_counted_and_listed_in_the_order_of_the_reasons() ->
 )
 def test_a_run_is_noted_for_what_its_numbers_do_not_say(make_plan, changes, complete, expected) -> None:
     plan = dataclasses.replace(make_plan(sample_count=21, shard_size=10), **changes)
-    run = SimpleNamespace(plan=plan, complete=complete, shards=plan.shards if complete else plan.shards[:1])
+    run = SimpleNamespace(plan=plan, complete=complete, state="1 of 3 shards", remarks=())
     assert list(run_notes(run, "OLD", "so what")) == expected
     assert list(run_notes(run, "OLD")) == [note for note in expected if not note.startswith("control")]
 

@@ -167,8 +167,7 @@ def set_side_by_side(config: CompareConfig, old_run: Run, new_run: Run) -> Compa
 
 def _require_complete(run: Run) -> None:
     if not run.complete:
-        done, planned = len(run.shards), len(run.plan.shards)
-        raise RunError(f"{run.path}: {done} of {planned} shards: a gate judges complete runs; run explain again")
+        raise RunError(f"{run.path}: {run.state}: a gate judges complete runs; run explain again")
 
 
 def _apart(old: Side, new: Side, found: Matching, reasons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

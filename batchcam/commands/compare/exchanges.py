@@ -89,9 +89,12 @@ def same_weights(old: Run, new: Run, classes: Classes) -> np.ndarray:
         classes: of both.
 
     Returns:
-        Numbers of the common numbering, int64 (K,); -1 where there is none, or rows of equal weights.
+        Numbers of the common numbering, int64 (K,); -1 where there is none, rows of equal weights, or a series of
+        several networks.
     """
     following = np.full(len(classes.names), -1)
+    if max(len(old.networks), len(new.networks)) > 1:
+        return following
     places = _places(new, classes.new)
     for digest, number in _places(old, classes.old).items():
         following[number] = places.get(digest, -1)

@@ -23,6 +23,7 @@ from batchcam.store.opening import open_run
 from batchcam.store.plan import IDENTITY_FIELDS, Plan, open_plan
 from batchcam.store.run import Run
 from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE
+from batchcam.store.series import find_runs
 
 _OF_THE_DATASET = ("dataset_fingerprint", "dataset_code", "first_inputs")
 
@@ -82,11 +83,10 @@ class Held:
                 raise RunError(f"--new-since {path}: {reason}")
             yield path
             return
-        for each in sorted(found.parent for found in path.glob(f"*/{PLAN_FILE}") if not found.parent.is_symlink()):
-            if reason := self._misfit(each, plan):
-                self.remarks.append(f"{each} passed over: {reason}")
-            else:
-                yield each
+        found = find_runs(path)
+        passed_over = {**found.left_out, **{each: self._misfit(each, plan) for each in found.complete}}
+        self.remarks += [f"{each} passed over: {reason}" for each, reason in passed_over.items() if reason]
+        yield from (each for each in found.complete if not passed_over[each])
 
     def _misfit(self, path: Path, plan: Plan) -> str:
         """Return why a run says nothing of how this plan would explain its samples; "" if it does."""

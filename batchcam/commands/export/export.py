@@ -59,7 +59,7 @@ def export(config: ExportConfig) -> ExportSummary:
             "palette": _palette(config) if config.to in TAKES["palette"] else None,
         }
         if run.lost:  # another export than the whole run's
-            options["shards"] = [s.file for s in run.shards]
+            options["shards"] = [[s.file for s in each.shards] for each in run.runs]
         folder = ExportFolder(config.out, identity_of(run.plan, config.to, options))
         with Progress("export", len(run), "samples", config.quiet) as progress:
             outcome = _write(config, run, folder, progress.advance)
@@ -112,5 +112,5 @@ def _size(config: ExportConfig, run: Run) -> tuple[int, int] | None:
 
 def _incomplete(run: Run) -> str:
     state = f"{len(run.lost)} files of the run are damaged or gone" if run.lost else "the run is not complete"
-    done, planned = len(run.shards), len(run.plan.shards)
-    return f"{state}: {done} of {planned} shards, {len(run)} of {run.plan.sample_count} samples"
+    planned = sum(each.plan.sample_count for each in run.runs)
+    return f"{state}: {run.state}, {len(run)} of {planned} samples"

@@ -23,6 +23,7 @@ from batchcam.record.study import count_left_out, counts_text, require_place, ru
 from batchcam.rules import RECOMPUTE_TOLERANCE
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
+from batchcam.store.series import require_run
 
 LEAST_REACH: Final = 0.05
 """Curves of a smaller range, as of a network with random weights, can't tell one order from another."""
@@ -96,6 +97,7 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
         RunError: not a run, or no sample can be judged.
     """
     require_place(config.out, "faithfulness", (SAMPLES_FILE, CURVES_FILE), config.overwrite)
+    require_run(config.run, "faithfulness")
     with open_run(config.run) as run:
         plan = run.plan
         if config.steps > math.prod(plan.input_size):

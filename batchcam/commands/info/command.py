@@ -10,6 +10,7 @@ from batchcam.commands.info import prometheus
 from batchcam.commands.info.config import InfoConfig
 from batchcam.commands.info.watch import Watch, Watcher, require_progress
 from batchcam.job.stop import wait
+from batchcam.store.series import require_run
 
 
 def info(config: InfoConfig) -> reading.RunInfo:
@@ -20,6 +21,8 @@ def info(config: InfoConfig) -> reading.RunInfo:
         ConfigError: what lies at `--prometheus` is not ours.
     """
     _require_ours(config)
+    if config.stall is not None:
+        require_run(config.run, "--stall")
     about = reading.info(config.run)
     if config.prometheus:
         prometheus.write(config.prometheus, about)
@@ -42,6 +45,7 @@ def watch(
         StoppedEarlyError: a signal came.
     """
     _require_ours(config)
+    require_run(config.run, "--watch")
     watcher = Watcher(config.run, now)
     while True:
         seen = watcher.look()

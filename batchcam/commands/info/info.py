@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.record import metrics
-from batchcam.record.totals import count_totals
+from batchcam.record.totals import Totals, count_totals, sum_totals
 from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.form import mismatch
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks
 from batchcam.store.master import collect
+from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan, open_plan
 from batchcam.store.reader import decode, open_checked, require_digest
+from batchcam.store.run import Run
 from batchcam.store.schema import MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON
+from batchcam.store.series import is_series
 from batchcam.store.shard import landed_shards
 
 UNREADABLE_SHOWN = 10
@@ -51,6 +55,7 @@ class RunInfo:
         tasks: what each task recorded of itself.
         notes: what a reader should know, such as tasks on different machines.
         unreadable: the first unreadable samples, each with the reason.
+        runs: those of a series, whose `origin` is empty: each has its own.
     """
 
     run: str
@@ -67,14 +72,37 @@ class RunInfo:
     tasks: list[dict[str, Any]]
     notes: list[str]
     unreadable: list[str]
+    runs: list[RunOfSeries] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOfSeries:
+    """A run of a series.
+
+    Attributes:
+        run: its name.
+        run_id: of its plan.
+        checkpoint_sha256: of its plan.
+        origin: paths, command line and time of its first call.
+        totals: as its manifest states them, rows included of which another run has a newer one.
+    """
+
+    run: str
+    run_id: str
+    checkpoint_sha256: str
+    origin: dict[str, Any]
+    totals: dict[str, Any]
 
 
 def info(run: Path) -> RunInfo:
-    """Return what `run` is; of a run in progress, what has landed so far.
+    """Return what `run` is, a series too; of a run in progress, what has landed so far.
 
     Raises:
-        RunError: not a run directory, or a file of it is damaged.
+        RunError: neither a run directory nor a series, or a file of it is damaged.
     """
+    if is_series(run):
+        with open_run(run) as series:
+            return _of_series(series)
     plan = open_plan(run)
     landed = landed_shards(run, plan)
     manifest = _manifest(run, plan)
@@ -104,6 +132,51 @@ def info(run: Path) -> RunInfo:
         notes=notes,
         unreadable=_unreadable(columns),
     )
+
+
+def _of_series(series: Run) -> RunInfo:
+    made = [(run, read_manifest(run.path, run.plan)) for run in series.runs]
+    own = [_provenance(run.path, manifest) for run, manifest in made]
+    stated = [manifest.totals for _, manifest in made]
+    alone = len(series) == sum(totals["samples"] for totals in stated)
+    totals = sum_totals(stated) if alone else _counted(series)
+    there, planned = series.shard_counts
+    return RunInfo(
+        run=str(series.path),
+        complete=True,
+        plan=series.plan.to_dict(),
+        run_id=series.plan.run_id,
+        origin={},
+        shards_landed=there,
+        shards=planned,
+        lost_shards=0,
+        totals=totals,
+        trained_on=totals.get(TRAINED_ON),
+        classes=metrics.class_scores(series.label[:], series.prediction[:], series.class_names),
+        tasks=[task for _, tasks, _ in own for task in tasks],
+        notes=list(dict.fromkeys((*series.remarks, *(note for _, _, notes in own for note in notes)))),
+        unreadable=list(_failed(series)),
+        runs=[
+            RunOfSeries(run.path.name, run.plan.run_id, run.plan.checkpoint_sha256, origin, manifest.totals)
+            for (run, manifest), (origin, _, _) in zip(made, own, strict=True)
+        ],
+    )
+
+
+def _counted(run: Run) -> dict[str, Any]:
+    """Return the totals of rows that no manifest states."""
+    columns = ("label", "prediction", "status", "identity_residual", *([TRAINED_ON] if run.plan.training_known else []))
+    totals = Totals()
+    for _, block in run.blocks(columns):
+        totals.add(block)
+    return totals.stated()
+
+
+def _failed(run: Run) -> Iterator[str]:
+    """Yield the first unreadable samples, each with the reason."""
+    rows = np.concatenate([rows[block["error"] != ""] for rows, block in run.blocks(("error",))])[:UNREADABLE_SHOWN]
+    for _, block in run.blocks(("sample_id", "error"), rows):
+        yield from (f"{sample_id}: {error}" for sample_id, error in zip(*block.values(), strict=True))
 
 
 def provenance(run: Path, plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:

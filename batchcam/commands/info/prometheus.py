@@ -57,7 +57,7 @@ def write(path: Path, about: RunInfo | Watch) -> None:
         "shards": about.shards,
         "shards_landed": about.shards_landed,
         "complete": int(about.complete),
-        "last_success_timestamp_seconds": _completed(Path(about.run)) if about.complete else None,
+        "last_success_timestamp_seconds": _completed(about) if about.complete else None,
     }
     landing.land(path, text(about.run, values).encode())
 
@@ -102,9 +102,12 @@ def _of_watch(seen: Watch) -> dict[str, float | None]:
     }
 
 
-def _completed(run: Path) -> float | None:
-    """Return when the manifest of a complete run was written: as it says, since a copy has another time."""
-    return epoch_seconds(read_document(run / MANIFEST_FILE)["made"].get("when"))
+def _completed(about: RunInfo | Watch) -> float | None:
+    """Return when the manifest of a complete run, or the last of a series, was written: as it says, not its copy."""
+    names = [run.run for run in about.runs] if isinstance(about, RunInfo) else []
+    manifests = [Path(about.run, name, MANIFEST_FILE) for name in names or ["."]]
+    times = [epoch_seconds(read_document(manifest)["made"].get("when")) for manifest in manifests]
+    return max((time for time in times if time is not None), default=None)
 
 
 def _label(value: str) -> str:

@@ -92,7 +92,7 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
         tolerance = TOLERANCE * min(size) if config.tolerance is None else config.tolerance
         method = Method(config.target, config.frame, size, tolerance)
         annotations = read_annotations(
-            config.annotations, run.sample_id[:].tolist(), config.mask_root, config.prefix, named_dataset(run.path)[0]
+            config.annotations, run.sample_id[:].tolist(), config.mask_root, config.prefix, _dataset(run)
         )
         beyond = _beyond(run, annotations)
         if beyond.sum() * 2 > len(beyond):
@@ -156,6 +156,12 @@ def left_out_text(left_out: dict[str, int], target: str) -> str:
     if target == "label" and LeftOut.NOT_STORED.text in left_out:
         text += "; explain with --cams predicted+label, or use --target predicted"
     return text
+
+
+def _dataset(run: Run) -> str | None:
+    """Return the dataset as it was named, None where that is not known or several were."""
+    named = {named_dataset(each.path)[0] for each in run.runs}
+    return named.pop() if len(named) == 1 else None
 
 
 def _beyond(run: Run, annotations: Annotations) -> np.ndarray:

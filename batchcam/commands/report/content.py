@@ -13,7 +13,7 @@ from batchcam.commands.compare.movement import ClassMovement, Mover, Pairing, Pa
 from batchcam.commands.report.drawing import Picture
 from batchcam.commands.report.facts import Facts
 from batchcam.pictures.originals import State
-from batchcam.store.plan import Plan, Shard
+from batchcam.store.plan import Plan
 
 ODD: Final = {
     "non-finite": (
@@ -46,29 +46,35 @@ WITHOUT_ORIGINAL: Final = {
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What a run is and who made it.
+    """What a run, or a series of runs, is and who made it.
 
     Attributes:
-        run: the run directory, or one of its shards.
-        plan: what the run is.
+        run: the run directory, one of its shards, or the folder of the runs.
+        plan: what the run is, or what the runs have in common.
         complete: whether the manifest is there, and nothing was left out.
-        shards: those of the plan's shards that the report reads.
+        first: position in the dataset of the first sample that the report reads.
+        samples: how many it reads.
+        shards: how many it reads, and how many were planned.
         origin: paths, command line and time of the run's first call.
         tasks: what each task recorded of itself.
         notes: what a reader should know, such as tasks on different machines.
         manifest_sha256: digest of manifest.json, None while there is none.
         lost: what is wrong with each file that was left out, because it is gone or damaged.
+        runs: those of a series.
     """
 
     run: Path
     plan: Plan
     complete: bool
-    shards: tuple[Shard, ...]
+    first: int
+    samples: int
+    shards: tuple[int, int]
     origin: dict[str, Any]
     tasks: list[dict[str, Any]]
     notes: list[str]
     manifest_sha256: str | None
     lost: tuple[str, ...] = ()
+    runs: tuple[About, ...] = ()
 
     @property
     def is_shard(self) -> bool:
@@ -76,9 +82,9 @@ class About:
         return self.run.is_file()
 
     @property
-    def samples(self) -> int:
-        """How many samples the report reads."""
-        return sum(shard.count for shard in self.shards)
+    def planned(self) -> int:
+        """How many samples were planned."""
+        return sum(run.planned for run in self.runs) if self.runs else self.plan.sample_count
 
     def option(self, *keys: str) -> object:
         """Return an option of the run's first call, None where it is not known."""

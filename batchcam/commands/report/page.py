@@ -67,7 +67,8 @@ def _states(content: Content) -> Iterable[Markup]:
     """Yield what has to be known before anything else is read."""
     about = content.about
     if about.complete:
-        yield element("p", f"Complete: all {about.samples:,} samples of the dataset.", class_="state good")
+        whole = f"{len(about.runs)} runs" if about.runs else "the dataset"
+        yield element("p", f"Complete: all {about.samples:,} samples of {whole}.", class_="state good")
     else:
         yield element("p", _extent(about), class_="state alarm", role="alert")
     for text in _caveats(about.plan):
@@ -76,11 +77,11 @@ def _states(content: Content) -> Iterable[Markup]:
 
 def _extent(about: About) -> str:
     """Return which part of the run this page is about."""
-    shards, planned, first = len(about.shards), len(about.plan.shards), about.shards[0].first
-    counts = f"{about.samples:,} of {about.plan.sample_count:,} samples"
+    counts = f"{about.samples:,} of {about.planned:,} samples"
     if about.is_shard:
-        return f"A single shard: {counts}, from position {first:,} on. Everything below is about these alone."
-    alone = f"{shards:,} of {planned:,} shards, {counts}. Everything below is about these alone"
+        return f"A single shard: {counts}, from position {about.first:,} on. Everything below is about these alone."
+    there, planned = about.shards
+    alone = f"{there:,} of {planned:,} shards, {counts}. Everything below is about these alone"
     if not about.lost:
         return f"Incomplete: {alone}; run batchcam explain again to finish the run."
     named = "; ".join(about.lost[:MOST_LOST]) + ("; …" if len(about.lost) > MOST_LOST else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from batchcam.commands.report.content import About
@@ -11,6 +12,13 @@ from batchcam.rules import CONTROL_WORDS, identity_words
 from batchcam.version import version
 
 MOST_TASKS: Final = 100
+OF_SERIES: Final = ("Run", "Run id", "Samples and classes", "Shards")
+"""Facts that a series has of its own."""
+
+MOST_RUNS: Final = 1000
+MOST_TEXTS: Final = 8
+"""Of the runs of a series, where they differ."""
+
 LONGEST: Final = 600  # characters of preprocessing or versions
 
 
@@ -21,7 +29,7 @@ def provenance(about: About) -> Markup:
         "manifest's digest with one noted down when the run was made."
     )
     pairs = (*_facts(about), ("Report by", f"batchcam {version()}"))
-    return join((definitions(pairs, "facts"), element("p", trust), _tasks(about)))
+    return join((definitions(pairs, "facts"), element("p", trust), _runs(about), _tasks(about)))
 
 
 def side_by_side(old: About, new: About) -> Markup:
@@ -44,20 +52,35 @@ def _difference(before: object, after: object) -> str:
 
 def network(about: About) -> Markup:
     """Return the network and its layer that is explained."""
-    return join((foreign(about.plan.architecture), foreign(about.plan.target_layer)), ", ")
+    plans = [run.plan for run in about.runs or (about,)]
+    return _each_once(join((foreign(p.architecture), foreign(p.target_layer)), ", ") for p in plans)
+
+
+def _each_once(values: Iterable[object]) -> Markup:
+    """Return values of several runs, equal ones once."""
+    texts = list(dict.fromkeys(map(escape, values)))
+    more = [f"and {len(texts) - MOST_TEXTS:,} more"] if len(texts) > MOST_TEXTS else []
+    return join((*map(Markup, texts[:MOST_TEXTS]), *more), "<br>")
 
 
 def _facts(about: About) -> list[tuple[str, object]]:
-    """Return what a run is, name by name; the same names for every run."""
+    """Return what a run is, or the runs of a series, newest first, name by name; the same names for every run."""
+    own = _facts_of_run(about)
+    runs = [dict(_facts_of_run(run)) for run in reversed(about.runs)]
+    if not runs:
+        return own
+    return [(name, value if name in OF_SERIES else _each_once(run[name] for run in runs)) for name, value in own]
+
+
+def _facts_of_run(about: About) -> list[tuple[str, object]]:
     plan = about.plan
     grid, size = plan.grid_size, plan.input_size
-    manifest = element("code", about.manifest_sha256) if about.manifest_sha256 else "none: not a complete run"
     preprocessing = ", ".join(f"{key} {value}" for key, value in plan.preprocessing.items())
     planned = f"{about.origin['created']} on {about.origin.get('host', NONE)}" if "created" in about.origin else NONE
     return [
         ("Run", foreign(about.run)),
         ("Run id", element("code", plan.run_id)),
-        ("Manifest SHA-256", manifest),
+        ("Manifest SHA-256", _manifest(about)),
         ("Checkpoint", stated(about.option("classifier", "checkpoint"))),
         ("Checkpoint SHA-256", element("code", plan.checkpoint_sha256)),
         ("Network", network(about)),
@@ -70,7 +93,7 @@ def _facts(about: About) -> list[tuple[str, object]]:
         ("Samples and classes", f"{plan.sample_count:,} samples, {len(plan.class_names):,} classes"),
         ("Preprocessing", foreign(preprocessing, LONGEST)),
         ("Stored", f"cams {plan.cams}, maps {plan.maps}; schema {plan.schema_version}"),
-        ("Shards", f"{len(about.shards):,} of {len(plan.shards):,}"),
+        ("Shards", f"{about.shards[0]:,} of {about.shards[1]:,}"),
         ("Planned", foreign(planned)),
         ("Versions", _versions(about)),
     ]
@@ -81,6 +104,21 @@ def _versions(about: About) -> Markup:
     recorded = [t["versions"] for t in about.tasks if isinstance(t.get("versions"), dict)]
     texts = dict.fromkeys(", ".join(f"{k} {v}" for k, v in versions.items()) for versions in recorded)
     return join((foreign(text, LONGEST) for text in texts), "<br>") if texts else stated(None)
+
+
+def _runs(about: About) -> Markup:
+    """Return the runs of a series, by which an auditor finds each; nothing for a single run."""
+    rows = [
+        (foreign(run.run.name), stated_cell(f"{run.samples:,}"), element("code", run.plan.run_id[:16]), _manifest(run))
+        for run in about.runs[-MOST_RUNS:]
+    ]
+    head = ("run", "samples", "run id", "manifest SHA-256")
+    caption = f"{len(rows):,} of {len(about.runs):,} runs of the series"
+    return table(caption, head, rows, "texts") if rows else Markup()
+
+
+def _manifest(about: About) -> Markup:
+    return element("code", about.manifest_sha256) if about.manifest_sha256 else Markup("none: not a complete run")
 
 
 def _tasks(about: About) -> Markup:

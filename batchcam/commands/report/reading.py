@@ -87,11 +87,17 @@ def about_run(run: Run) -> About:
     Raises:
         RunError: a file of it is damaged.
     """
+    what = run.path, run.plan, run.complete, run.shards[0].first, len(run), run.shard_counts
+    if run.runs != (run,):
+        runs = tuple(map(about_run, run.runs))
+        tasks = [task for each in runs for task in each.tasks]
+        told = dict.fromkeys((*run.remarks, *(note for each in runs for note in each.notes)))
+        return About(*what, {}, tasks, list(told), None, run.lost, runs)
     if run.path.is_file():
-        return About(run.path, run.plan, False, run.shards, {}, [], [], None)
+        return About(*what, {}, [], [], None)
     origin, tasks, notes = provenance(run.path, run.plan)
     manifest = landing.file_digest(run.path / MANIFEST_FILE) if (run.path / MANIFEST_FILE).exists() else None
-    return About(run.path, run.plan, run.complete, run.shards, origin, tasks, notes, manifest, run.lost)
+    return About(*what, origin, tasks, notes, manifest, run.lost)
 
 
 def choose(facts: Facts, top: int) -> Choice:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,12 +15,14 @@ import numpy as np
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.signature import SignatureError, signer
 from batchcam.config import keywords
-from batchcam.errors import ConfigError
+from batchcam.errors import ConfigError, RunError
 from batchcam.job.confined import DiedError, ask
 from batchcam.job.console import Progress, note
 from batchcam.store.findings import Finding, Inspection, Kind
+from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, SHARD_FOLDER
+from batchcam.store.series import is_series, require_one_kind, require_run, runs_of_series
 
 RANGES_SHOWN = 8
 DEATHS = 10
@@ -41,7 +44,9 @@ class VerifySummary:
         manifest_sha256: digest of manifest.json, to be compared with one noted down when the run was made.
         signed_by: whose signature of manifest.json was found true; None: none was asked for, or it was not.
         unchecked: what could not be checked, and why, a line each.
-        found: all findings.
+        found: all findings; of a series, in files relative to its folder.
+        notes: what was left out of a series, and in what its runs differ, a line each.
+        runs: what was seen of each run of a series.
     """
 
     run: str
@@ -55,6 +60,8 @@ class VerifySummary:
     signed_by: str | None
     unchecked: list[str]
     found: list[Finding]
+    notes: list[str] = dataclasses.field(default_factory=list)
+    runs: list[VerifySummary] = dataclasses.field(default_factory=list)
 
     @property
     def findings(self) -> int:
@@ -69,6 +76,8 @@ class VerifySummary:
     @property
     def told(self) -> list[str]:
         """The findings, a line each; those of several missing shards are one line, where the first of them stood."""
+        if self.runs:
+            return [f"{Path(run.run).name}: {line}" for run in self.runs for line in run.told]
         missing = [f for f in self.found if f.kind is Kind.FILE_MISSING and f.file.startswith(f"{SHARD_FOLDER}/")]
         if len(missing) < 2:
             return list(map(str, self.found))
@@ -82,7 +91,7 @@ class VerifySummary:
 
 
 def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
-    """Check every file and every row of a run; report everything that is wrong.
+    """Check every file and every row of a run, or of the runs of a series; report everything that is wrong.
 
     Args:
         config: what is asked.
@@ -91,11 +100,13 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
 
     Raises:
         ConfigError: --signature without --allowed-signers, or the other way round.
-        RunError: the directory holds no run at all.
+        RunError: the directory holds no run at all, or runs that are no series; or what is asked is about one run.
         BatchcamError: a signature is to be checked, and there is no ssh-keygen.
     """
     if bool(config.signature) != bool(config.allowed_signers):
         raise ConfigError("--signature and --allowed-signers need each other")
+    if is_series(config.run):
+        return _verify_series(config, confine)
     with _Bar(config.quiet) as bar:
         seen = _survive(config.run, bar) if confine else _inspect_here(config.run, bar)
     found, recomputed = list(seen.found), 0
@@ -129,6 +140,51 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
 
 
 by_keywords = keywords(VerifyConfig, verify)
+
+
+def _verify_series(config: VerifyConfig, confine: bool) -> VerifySummary:
+    for option in ("recompute", "manifest_sha256", "signature"):
+        if getattr(config, option):
+            require_run(config.run, f"--{option.replace('_', '-')}")
+    found = runs_of_series(config.run)
+    require_one_kind(_plans(found.complete))
+    seen = [_verify_run_of_series(dataclasses.replace(config, run=run), confine) for run in found.complete]
+    named = [(Path(each.run).name, each) for each in seen]
+    run_id, notes = None, [found.told] if found.told else []
+    if not any(each.found for each in seen):
+        with open_run(config.run, prove=False) as series:
+            run_id, notes = series.plan.run_id, list(series.remarks)
+    return VerifySummary(
+        run=str(config.run),
+        run_id=run_id,
+        shards=sum(each.shards for each in seen),
+        samples=sum(each.samples for each in seen),
+        unreadable=sum(each.unreadable for each in seen),
+        bytes=sum(each.bytes for each in seen),
+        recomputed=0,
+        manifest_sha256=None,
+        signed_by=None,
+        unchecked=[f"{name}: {line}" for name, each in named for line in each.unchecked],
+        found=[dataclasses.replace(f, file=f"{name}/{f.file}") for name, each in named for f in each.found],
+        notes=notes,
+        runs=seen,
+    )
+
+
+def _verify_run_of_series(config: VerifyConfig, confine: bool) -> VerifySummary:
+    if (config.run / PLAN_FILE).exists():
+        return verify(config, confine=confine)
+    gone = Finding(Kind.PLAN_DAMAGED, PLAN_FILE, "gone from a complete run")
+    return VerifySummary(str(config.run), None, 0, 0, 0, 0, 0, None, None, [], [gone])
+
+
+def _plans(runs: Iterable[Path]) -> dict[Path, Plan]:
+    """Return the plan of each run that has a sound one; of others there will be a finding."""
+    plans = {}
+    for run in runs:
+        with contextlib.suppress(RunError):
+            plans[run] = open_plan(run)
+    return plans
 
 
 def _ranges(numbers: Sequence[int]) -> str:
