@@ -36,7 +36,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from batchcam.errors import CheckpointError
-from batchcam.network.checkpoint import load_checkpoint, load_raw, pack_checkpoint
+from batchcam.network.checkpoint import load_checkpoint, pack_checkpoint
+from batchcam.network.weights_file import load_raw
 from tests.helpers.networks import GapNetwork, seeded
 
 PREPROCESSING = {"resize": [32], "image_size": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
