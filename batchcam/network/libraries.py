@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
 from collections.abc import Mapping
 from typing import Any, Final
@@ -26,7 +25,7 @@ def is_of_a_library(architecture: str) -> bool:
 def timm_has(name: str) -> bool:
     """Return whether timm is here and has a network of that name."""
     try:
-        return bool(_import("timm", "timm").is_model(name))
+        return bool(_timm().is_model(name))
     except ModelError:
         return False
 
@@ -43,7 +42,7 @@ def timm_network(architecture: str, class_count: int, options: Mapping[str, Any]
         ModelError: timm is not installed, or has none of that name.
         ConfigError: the network has no such option, or not this value of it.
     """
-    timm = _import("timm", "timm")
+    timm = _timm()
     name = architecture.removeprefix(TIMM).partition(".")[0]
     if not timm.is_model(name):  # never a name that timm would load from elsewhere
         close = ", ".join(difflib.get_close_matches(name, timm.list_models(), 3)) or "see timm.list_models()"
@@ -83,14 +82,11 @@ def transformers_network(config: Mapping[str, Any], state: Mapping[str, Tensor],
         ModelError: transformers is not installed.
         CheckpointError: it describes something else, or the weights are another network's.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when it is imported
-    transformers = _import("transformers", "hf")
+    transformers = _transformers()
     kind = str(config.get("model_type"))
-    if kind not in _import("transformers.models.auto.modeling_auto", "hf").MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+    if kind not in transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         raise CheckpointError(f"{where}: {kind}: transformers {transformers.__version__} has no such image classifier")
     said = {key: value for key, value in config.items() if key not in ("model_type", "auto_map")}
-    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
-    transformers.logging.disable_progress_bar()
     try:
         settings = transformers.AutoConfig.for_model(kind, **said)
         of_kind = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(settings)]
@@ -100,8 +96,8 @@ def transformers_network(config: Mapping[str, Any], state: Mapping[str, Tensor],
     except Exception as error:  # whatever the library makes of a file of another version, or of nonsense
         raise CheckpointError(f"{where}: can't be built: {one_line(error)[:200]}") from error
     problems = [
-        f"{len(names)} {kind} ({', '.join(map(str, sorted(names)[:3]))})"
-        for kind, names in (("missing", found["missing_keys"]), ("unexpected", found["unexpected_keys"]))
+        f"{len(names)} {what} ({', '.join(map(str, sorted(names)[:3]))})"
+        for what, names in (("missing", found["missing_keys"]), ("unexpected", found["unexpected_keys"]))
         if names
     ]
     if problems:
@@ -111,11 +107,28 @@ def transformers_network(config: Mapping[str, Any], state: Mapping[str, Tensor],
     return network, int(network.num_labels)
 
 
-def _import(module: str, extra: str) -> Any:
+def _missing(package: str, extra: str, error: ImportError) -> ModelError:
+    return ModelError(
+        f"this network is built by {package}, which is not here: pip install 'batchcam[{extra}]' "
+        f"({one_line(error)[:100]})"
+    )
+
+
+def _timm() -> Any:
     try:
-        return importlib.import_module(module)
+        import timm
     except ImportError as error:
-        raise ModelError(
-            f"this network is built by {module.partition('.')[0]}, which is not here: "
-            f"pip install 'batchcam[{extra}]' ({one_line(error)[:100]})"
-        ) from error
+        raise _missing("timm", "timm", error) from error
+    return timm
+
+
+def _transformers() -> Any:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when it is imported
+    try:
+        import transformers
+        import transformers.models.auto.modeling_auto
+    except ImportError as error:
+        raise _missing("transformers", "hf", error) from error
+    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    transformers.logging.disable_progress_bar()
+    return transformers

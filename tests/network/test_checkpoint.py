@@ -295,7 +295,7 @@ def test_file_of_another_kind_is_named_with_the_line_that_makes_a_checkpoint_of_
         (["pytorch_model.bin.index.json"], "weights in several files"),
         (["__0_0.distcp", ".metadata"], "dcp_to_torch"),
         (["saved_model.pb"], "TensorFlow"),
-        (["config.json", "model.safetensors"], "name the checkpoint in it, such as model.safetensors"),
+        (["README.md", "model.safetensors"], "name the checkpoint in it, such as model.safetensors"),
         ([], "name the checkpoint in it"),
     ],
 )
