@@ -241,12 +241,12 @@ def parse_preset(text: str) -> str:
     """Return the name of a preprocessing.
 
     Raises:
-        ValueError: it is none of ours, and not of the form of torchvision's names of weights.
+        ValueError: it is none of ours, and not of the form of torchvision's or timm's names of weights.
     """
-    if text not in PRESET_NAMES and not re.fullmatch(r"[A-Za-z0-9_]+_Weights\.[A-Za-z0-9_]+", text):
+    if text not in PRESET_NAMES and not re.fullmatch(r"[A-Za-z0-9_]+_Weights\.[A-Za-z0-9_]+|timm:[\w.]+", text):
         raise ValueError(
-            f"{text}: choose one of {', '.join(PRESET_NAMES)}, or torchvision's name of weights, such as "
-            "ResNet50_Weights.IMAGENET1K_V2"
+            f"{text}: choose one of {', '.join(PRESET_NAMES)}, or torchvision's or timm's name of weights, such as "
+            "ResNet50_Weights.IMAGENET1K_V2 or timm:resnet50.a1_in1k"
         )
     return text
 
@@ -329,7 +329,8 @@ class View(Part):
     _: dataclasses.KW_ONLY
     preprocess: str | None = field(
         "What the options below do not say: imagenet (256, crop 224), stl10 (128, mean and std 0.5: what train does), "
-        "or torchvision's name of weights, such as ResNet50_Weights.IMAGENET1K_V2.",
+        "or what goes with weights of torchvision's, such as ResNet50_Weights.IMAGENET1K_V2, or of timm's, such as "
+        "timm:resnet50.a1_in1k.",
         metavar="PRESET",
         parse=parse_preset,
     )
@@ -373,9 +374,11 @@ class Classifier(View):
 
     checkpoint: Given[Path | Network, AnyPath | Network]
     _: dataclasses.KW_ONLY
-    arch: str | None = field("torchvision's name of the network, where the checkpoint does not say.")
+    arch: str | None = field(
+        "torchvision's name of the network, or timm's, such as timm:resnet50, where the checkpoint does not say."
+    )
     arch_option: tuple[str, ...] = field(
-        "What torchvision's function is to be told besides, such as transform_input=false.",
+        "What the function that builds the network is to be told besides, such as transform_input=false.",
         default=(),
         metavar="NAME=VALUE",
     )
@@ -405,7 +408,7 @@ class Classifier(View):
         if self.is_in_memory and (self.arch or self.model or self.weights_key):
             raise ConfigError("--arch, --model and --weights-key say how to build a network: one in memory is built")
         if self.arch_option and (self.model or self.is_in_memory):
-            raise ConfigError("--arch-option goes with torchvision's networks, which --arch names")
+            raise ConfigError("--arch-option goes with torchvision's and timm's networks, which --arch names")
 
     @property
     def is_in_memory(self) -> bool:

@@ -88,8 +88,8 @@ WORKER = {
 }
 """The folders that may need torch."""
 
-OPTIONAL = {"pandas", "xarray"}
-"""What the store hands out when asked for, imported inside of the function that does."""
+OPTIONAL = {"store": {"pandas", "xarray"}, "data": {"timm"}, "network": {"timm", "transformers"}}
+"""What only some users have: imported inside of the function that hands it out, or needs it."""
 
 WORKER_PACKAGES = ("torch", "torchvision", "isal", "safetensors")
 
@@ -145,7 +145,7 @@ def owner(path: Path) -> str:
 def forbidden(source: str, module: str) -> set[str]:
     """Return what `source` imports against the table."""
     allowed = TABLE[module] | FLOOR | {module} | set(sys.stdlib_module_names)
-    late = OPTIONAL - set(imports(source, module, at_import_only=True)) if module == "store" else set()
+    late = OPTIONAL.get(module, set()) - set(imports(source, module, at_import_only=True))
     found = {name for name in imports(source, module) if name.partition("/")[0] not in allowed}
     return found - allowed - late
 

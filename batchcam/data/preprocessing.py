@@ -18,6 +18,7 @@ from torchvision.transforms import functional as F
 from batchcam.config import INTERPOLATIONS, View
 from batchcam.errors import ConfigError, one_line
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.recipes import UnknownRecipeError, timm_recipe
 
 _CHANNELS: Final = 3
 
@@ -41,6 +42,8 @@ class Preprocessing:
         interpolation: one of `INTERPOLATIONS`, as Pillow computes it.
         pad: RGB, 0 to 255, of what surrounds an image that lies whole in the middle of the input, its aspect kept, as
             timm's crop mode `border` does; None: the input is cut from it.
+        cut_floor: whether the input is cut at the whole pixel before its place, as transformers does, and not at the
+            nearest.
     """
 
     resize: tuple[int, ...] | None
@@ -49,6 +52,7 @@ class Preprocessing:
     std: tuple[float, float, float]
     interpolation: str = "bilinear"
     pad: tuple[int, int, int] | None = None
+    cut_floor: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant.
@@ -73,14 +77,17 @@ class Preprocessing:
             raise ConfigError(f"std: {list(self.std)}: every value must be above 0")
         if self.interpolation not in INTERPOLATIONS:
             raise ConfigError(f"interpolation: {_shown(self.interpolation)!r}: choose from {', '.join(INTERPOLATIONS)}")
+        if type(self.cut_floor) is not bool:
+            raise ConfigError(f"cut_floor: {_shown(self.cut_floor)}: expected true or false")
         if self.pad is not None:
             _check_colour("pad", self.pad)
             if self.resize != self.image_size:
                 raise ConfigError(f"resize: a padded image lies whole in the input: say {_by(self.image_size)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types, without a padding that is none; `from_dict` reads them back."""
+        """Return the fields as JSON types, without those that say nothing; `from_dict` reads them back."""
         padding = {} if self.pad is None else {"pad": list(self.pad)}
+        cut = {"cut_floor": True} if self.cut_floor else {}
         return {
             "resize": None if self.resize is None else list(self.resize),
             "image_size": list(self.image_size),
@@ -88,6 +95,7 @@ class Preprocessing:
             "std": [float(value) for value in self.std],
             "interpolation": self.interpolation,
             **padding,
+            **cut,
         }
 
     @classmethod
@@ -133,7 +141,8 @@ class Preprocessing:
             )
         else:
             # torchvision's CenterCrop rounds halves to even, as Python does
-            top, left = round((height - view_height) / 2.0), round((width - view_width) / 2.0)
+            place = math.floor if self.cut_floor else round
+            top, left = place((height - view_height) / 2.0), place((width - view_width) / 2.0)
             view = F.crop(resized, top, left, view_height, view_width)
         pixels = F.pil_to_tensor(view).contiguous()
         scale_x, scale_y = image.width / width, image.height / height
@@ -278,13 +287,15 @@ def _resize(asked: View) -> tuple[int, ...] | None:
 
 
 def _preset(name: str) -> Preprocessing:
-    """Return the preprocessing of this name: ours, or what torchvision says of its weights.
+    """Return the preprocessing of this name: ours, or what torchvision or timm says of its weights.
 
     Raises:
-        ConfigError: torchvision has no such weights, or they are no image classifier's.
+        ConfigError: it has no such weights, or they are no image classifier's, or timm is not installed.
     """
     if name in PRESETS:
         return PRESETS[name]
+    if name.startswith("timm:"):
+        return _of_timm(name)
     try:
         said: Any = torchvision.models.get_weight(name).transforms()
         return Preprocessing(
@@ -296,3 +307,20 @@ def _preset(name: str) -> Preprocessing:
         )
     except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"--preprocess {name}: torchvision has no classifier's weights of this name") from error
+
+
+def _of_timm(name: str) -> Preprocessing:
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(f"--preprocess {name}: timm is not installed: pip install 'batchcam[timm]'") from error
+    try:
+        said = timm.get_pretrained_cfg(name.removeprefix("timm:"))
+    except RuntimeError:  # a tag that the architecture does not have
+        said = None
+    if said is None:
+        raise ConfigError(f"--preprocess {name}: timm has no weights of this name")
+    try:
+        return Preprocessing.from_dict(timm_recipe(said.to_dict()))
+    except UnknownRecipeError as error:
+        raise ConfigError(f"--preprocess {name}: asks for {error}, which is not known here") from error

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-LISTS: Final = ("class_names", "classes", "CLASSES")
+LISTS: Final = ("class_names", "classes", "CLASSES", "label_names")
 NUMBERED: Final = ("id2label", "idx_to_class")
 """Tables from the index to the name."""
 

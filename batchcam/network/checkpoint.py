@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,36 +14,36 @@ import torch
 from torch import Tensor
 
 from batchcam.errors import CheckpointError, one_line
-from batchcam.images.regular_files import NotRegularError, read_regular_file
+from batchcam.network.carried_architecture import carried_architecture
 from batchcam.network.carried_names import carried_names
-from batchcam.network.file_kinds import looks_like_safetensors, told_by_content, told_by_folder
-from batchcam.network.torch_file import NotOfTorchError, read_torch_file
+from batchcam.network.directory import is_directory, read_directory
 from batchcam.network.training_images import TrainingImages
 from batchcam.network.weights import find_weights
+from batchcam.network.weights_file import FORMAT_KEY, REASON_LENGTH, content_of, read_weights_file
 
-FORMAT_KEY = "batchcam"
 FORMAT_VERSION = 1
-REASON_LENGTH = 200
-DEEPEST = 16  # of a description: batchcam writes four levels
-MOST_VALUES = 4_000_000  # of a description: a million class names, and a history
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Weights, and what the file says about them.
+    """Weights, and what the file, or the directory, says about them.
 
     Attributes:
         path: where it was read.
-        sha256: of the file, hex.
+        sha256: of the file, hex; of a directory, see `Directory`.
         state: parameters and buffers by name, on the CPU.
-        architecture: torchvision's name of the network, None if the file does not say.
+        architecture: the network's name, see `build_network`, None if the file does not say.
         class_names: by class index, None if the file does not say.
         preprocessing: as `Preprocessing.to_dict` gives it, None if the file does not say.
         training: epoch, accuracies and settings of `batchcam train`, empty for foreign checkpoints.
         weights_key: which of several weights `state` is, "" where the file holds one network's.
         remarks: what was chosen, a line each.
         carried_names: class names of another program's, by where they stand, see `carried_names`.
+        carried_architecture: where another program named a network, and the name, see `carried_architecture`.
         trained_on: the images that `batchcam train` showed it, None if the file does not say.
+        options: what the function that builds the network is told besides K.
+        config: of transformers' network, empty for any other.
+        unsaid: why a directory does not say its preprocessing.
     """
 
     path: Path
@@ -57,24 +56,27 @@ class Checkpoint:
     weights_key: str = ""
     remarks: tuple[str, ...] = ()
     carried_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    carried_architecture: tuple[str, str] | None = None
     trained_on: TrainingImages | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unsaid: str = ""
 
 
 def load_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
-    """Read a `.pth`/`.pt` or `.safetensors` checkpoint; nothing in it is executed.
+    """Read a `.pth`/`.pt` or `.safetensors` checkpoint, or a directory of them; nothing in it is executed.
 
     Args:
-        path: of the file.
+        path: of the file, or of a directory that transformers or timm wrote.
         weights_key: which of several weights, see `find_weights`.
 
     Raises:
         CheckpointError: no such file, not a checkpoint, or one that asks for code to be run.
     """
-    data = _read(path)
-    if what := told_by_content(data):
-        raise CheckpointError(f"{path}: not a checkpoint, but {what}")
-    is_safetensors = looks_like_safetensors(data) or (path.suffix == ".safetensors" and data[:1] not in b"P\x80")
-    content, about = _read_safetensors(path, data) if is_safetensors else _read_torch(path, data)
+    if is_directory(path):
+        return _load_directory(path, weights_key)
+    data = read_weights_file(path)
+    content, about = content_of(path, data)
     _check_description(path, about)
     weights = find_weights(path, content, len(data), weights_key)
     names = about.get("class_names")
@@ -89,7 +91,26 @@ def load_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
         weights_key=weights.key,
         remarks=weights.remarks,
         carried_names={} if names else carried_names(content),
+        carried_architecture=carried_architecture(content),
         trained_on=trained_on(path, about),
+    )
+
+
+def _load_directory(path: Path, weights_key: str | None) -> Checkpoint:
+    found = read_directory(path)
+    weights = find_weights(path, found.state, found.size, weights_key)
+    return Checkpoint(
+        path=path,
+        sha256=found.sha256,
+        state=weights.state,
+        architecture=found.architecture,
+        preprocessing=found.preprocessing,
+        weights_key=weights.key,
+        remarks=(*found.remarks, *weights.remarks),
+        carried_names=carried_names(found.config),
+        options=found.options,
+        config=found.config,
+        unsaid=found.unsaid,
     )
 
 
@@ -104,23 +125,6 @@ def trained_on(path: Path, about: Mapping[str, Any]) -> TrainingImages | None:
         return None if packed is None else TrainingImages.unpacked(packed)
     except ValueError as error:
         raise CheckpointError(f"{path}: its trained_on: {error}: not a checkpoint of batchcam") from error
-
-
-def load_raw(path: Path, data: bytes) -> Any:
-    """Return what torch.save was given: tensors and plain values, and whatever else as `pickles.Foreign`.
-
-    Raises:
-        CheckpointError: it is no checkpoint.
-    """
-    try:
-        content = read_torch_file(data)
-    except NotOfTorchError as error:
-        raise CheckpointError(f"{path}: refused: {error}") from error
-    except Exception as error:  # what reading bytes raises that are no checkpoint
-        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one: {_reason(error)}") from error
-    if isinstance(content, Mapping) and not _is_modest(content.get(FORMAT_KEY)):
-        raise CheckpointError(f"{path}: refused: what it says of itself nests too deeply or is too long")
-    return content
 
 
 def pack_checkpoint(
@@ -171,40 +175,6 @@ def _rebuilt(value: Any) -> Any:
     return sys.intern(value) if type(value) is str else value
 
 
-def _read(path: Path) -> bytes:
-    where = f"{path}: cannot read the checkpoint"
-    try:
-        return read_regular_file(path)
-    except IsADirectoryError as error:
-        raise CheckpointError(f"{path}: not a checkpoint, but {told_by_folder(path)}") from error
-    except OSError as error:
-        raise CheckpointError(f"{where}: {error.strerror}") from error
-    except NotRegularError as error:
-        raise CheckpointError(f"{where}: {error}") from error
-    except MemoryError as error:
-        raise CheckpointError(f"{where}: larger than the memory") from error
-
-
-def _read_torch(path: Path, data: bytes) -> tuple[Any, Mapping[str, Any]]:
-    content = load_raw(path, data)
-    about = content.get(FORMAT_KEY, {}) if isinstance(content, Mapping) else {}
-    if not isinstance(about, Mapping):
-        about = {}
-    return content, about
-
-
-def _read_safetensors(path: Path, data: bytes) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
-    import safetensors.torch
-
-    try:
-        state = safetensors.torch.load(data)
-        length = int.from_bytes(data[:8], "little")
-        about = json.loads(json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(FORMAT_KEY, "{}"))
-    except Exception as error:  # SafetensorError and whatever json makes of the header
-        raise CheckpointError(f"{path}: not a safetensors file, or a damaged one: {_reason(error)}") from error
-    return state, about if isinstance(about, Mapping) else {}
-
-
 def _check_description(path: Path, about: Mapping[str, Any]) -> None:
     """Refuse a description of another version, or whose entries are of other types than ours."""
     if about and about.get("version") != FORMAT_VERSION:
@@ -224,26 +194,3 @@ def _check_description(path: Path, about: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{path}: its architecture's name is too long: not a checkpoint of batchcam")
     if wrong := [n for n in about.get("class_names") or () if not isinstance(n, (str, int))]:
         raise CheckpointError(f"{path}: a class name is a {type(wrong[0]).__name__}: not a checkpoint of batchcam")
-
-
-def _is_modest(value: object) -> bool:
-    """Return whether `value`, written out, is of a size to compare and to print: references can make it endless."""
-    level: list[object] = [value]
-    seen = 0
-    for _ in range(DEEPEST):
-        inner: list[object] = []
-        for each in level:
-            children = [*each.keys(), *each.values()] if isinstance(each, Mapping) else each
-            if isinstance(children, (list, tuple, set)):
-                seen += len(children)
-                if seen > MOST_VALUES:
-                    return False
-                inner.extend(children)
-        if not inner:
-            return True
-        level = inner
-    return False
-
-
-def _reason(error: BaseException) -> str:
-    return (one_line(error) or type(error).__name__)[:REASON_LENGTH]

@@ -28,6 +28,7 @@ def forward(network: nn.Module, images: Tensor) -> Tensor:
             f"the network raised {type(error).__name__}: {reason}; it was given images of shape {tuple(images.shape)}"
             f"{_other_channels(network, images.shape[1])}"
         ) from error
+    logits = getattr(logits, "logits", logits)  # transformers' networks return a table
     if isinstance(logits, Tensor):
         if logits.shape[:1] in ((), (len(images),)) and logits.numel() == len(images):
             return logits.reshape(-1, 1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from batchcam.errors import CheckpointError, ConfigError, ModelError, one_line
 from batchcam.network.fitting import Fitted, Shapes, fit
+from batchcam.network.libraries import TIMM, TRANSFORMERS, timm_head, timm_network
 
 TRANSFORM_INPUT: Final = "transform_input"
 WITH_AUXILIARY: Final = ("googlenet", "inception_v3")
@@ -40,20 +41,26 @@ def build_network(
     options: Mapping[str, Any] | None = None,
     like: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
-    """Return torchvision's network of that name, untrained, with `class_count` outputs.
+    """Return the network of that name, untrained, with `class_count` outputs.
 
     Args:
-        architecture: torchvision's name.
+        architecture: torchvision's name, or timm's after `timm:`.
         class_count: K.
-        options: further arguments of torchvision's function.
+        options: further arguments of the library's function.
         like: a state dict, under the network's names, that says which of its variants it is.
 
     Raises:
-        ModelError: torchvision has no classifier of that name.
+        ModelError: the library has no classifier of that name, or is not installed.
         ConfigError: the network has no such option, or not this value of it.
     """
-    known = torchvision.models.list_models(module=torchvision.models)
-    if architecture not in known:
+    if architecture.startswith(TIMM):
+        return timm_network(architecture, class_count, options or {})
+    if architecture.startswith(TRANSFORMERS):
+        raise ModelError(
+            f"architecture {architecture!r}: its config.json says it: give that directory as the checkpoint"
+        )
+    if not torchvision_has(architecture):
+        known = torchvision.models.list_models(module=torchvision.models)
         close = ", ".join(difflib.get_close_matches(architecture, known, 3)) or "see torchvision.models.list_models()"
         raise ModelError(f"architecture {architecture!r}: torchvision has no such classifier; did you mean: {close}")
     extra: dict[str, Any] = {"init_weights": False} if architecture in WITH_AUXILIARY else {}
@@ -69,6 +76,11 @@ def build_network(
     if architecture.startswith("mnasnet") and like:
         _as_first_version(network, like)
     return network
+
+
+def torchvision_has(name: str) -> bool:
+    """Return whether torchvision has a classifier of that name."""
+    return name in torchvision.models.list_models(module=torchvision.models)
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, Any]:
@@ -99,17 +111,17 @@ def format_options(options: Mapping[str, Any]) -> tuple[str, ...]:
 def load_network(
     architecture: str, state: Mapping[str, Tensor], where: str, options: Mapping[str, Any] | None = None
 ) -> tuple[nn.Module, int, tuple[str, ...]]:
-    """Return torchvision's network of that name with the checkpoint's weights, K, and what was done to their names.
+    """Return the network of that name with the checkpoint's weights, K, and what was done to their names.
 
     Args:
-        architecture: torchvision's name.
+        architecture: torchvision's name, or timm's after `timm:`.
         state: the checkpoint's.
         where: the checkpoint, for messages.
-        options: further arguments of torchvision's function.
+        options: further arguments of the library's function.
 
     Raises:
         CheckpointError: the state dict is not this network's.
-        ModelError: torchvision has no classifier of that name.
+        ModelError: the library has no classifier of that name, or is not installed.
         ConfigError: the network has no such option.
     """
     renamed = {_new_name(name): tensor for name, tensor in state.items() if not _SIDE_EXIT.match(name)}
@@ -153,8 +165,10 @@ def _outline(architecture: str, options: Mapping[str, Any] | None, state: Mappin
     try:
         with torch.device("meta"):
             network = build_network(architecture, 2, options, state)
-    except NotImplementedError:  # RegNet computes its widths by tensors
+    except (NotImplementedError, RuntimeError):  # RegNet computes its widths by tensors
         network = build_network(architecture, 2, options, state)
+    if architecture.startswith(TIMM):
+        return _shapes(network), timm_head(network, architecture)
     layers = [(n, m) for n, m in network.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     linear = [n for n, m in layers if isinstance(m, nn.Linear)]
     # SqueezeNet ends in a convolution; the linear layers of squeeze-and-excitation, if any, are convolutions here

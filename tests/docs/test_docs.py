@@ -57,7 +57,7 @@ NOT_RUN = {
     "engines": "needs the engine: `pytest -m slow tests/jobs/test_engines.py` runs what the page says it does",
     "MATLAB": "needs MATLAB",
     "signature": "needs a key: tests/commands/verify/test_signature.py signs and verifies",
-    "timm": "needs timm, which is no package of the tests",
+    "timm": "needs weights of timm's: tests/commands/explain/test_foreign_checkpoints.py explains such networks",
 }
 """Why a block is not run, by the mark in front of it."""
 

@@ -36,7 +36,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from batchcam.errors import CheckpointError
-from batchcam.network.checkpoint import load_checkpoint, load_raw, pack_checkpoint
+from batchcam.network.checkpoint import load_checkpoint, pack_checkpoint
+from batchcam.network.weights_file import load_raw
 from tests.helpers.networks import GapNetwork, seeded
 
 PREPROCESSING = {"resize": [32], "image_size": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -294,7 +295,7 @@ def test_file_of_another_kind_is_named_with_the_line_that_makes_a_checkpoint_of_
         (["pytorch_model.bin.index.json"], "weights in several files"),
         (["__0_0.distcp", ".metadata"], "dcp_to_torch"),
         (["saved_model.pb"], "TensorFlow"),
-        (["config.json", "model.safetensors"], "name the checkpoint in it, such as model.safetensors"),
+        (["README.md", "model.safetensors"], "name the checkpoint in it, such as model.safetensors"),
         ([], "name the checkpoint in it"),
     ],
 )

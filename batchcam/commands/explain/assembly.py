@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from batchcam.job.console import counted
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
 from batchcam.network.forward import forward
 from batchcam.network.in_memory import as_checkpoint, copied, unwrapped
+from batchcam.network.libraries import TIMM, TRANSFORMERS, timm_has, transformers_network
 from batchcam.network.model import (
     TRANSFORM_INPUT,
     WITH_AUXILIARY,
@@ -33,6 +35,7 @@ from batchcam.network.model import (
     load_network,
     load_state,
     parse_options,
+    torchvision_has,
 )
 from batchcam.network.one_output import as_two_classes
 from batchcam.network.training_images import TrainingImages
@@ -150,7 +153,7 @@ def assemble(
         source.bits = classifier.bits
     source = timed(opened.source, sample_timeout)
     preprocessing = _preprocessing(classifier, checkpoint) or fallback
-    probe = _probe(source, preprocessing, may_be_unreadable)
+    probe = _probe(source, preprocessing, may_be_unreadable, checkpoint.unsaid)
     rest(source)
     preprocessing = preprocessing if probe.dtype == torch.uint8 else None
     if listing is not None:
@@ -276,14 +279,48 @@ def _network(classifier: Classifier, checkpoint: Checkpoint) -> _Built:
     said = checkpoint.architecture
     if said and classifier.arch and said != classifier.arch:
         raise ConfigError(f"--arch {classifier.arch}: the checkpoint says {said}; leave the option out")
-    architecture = said or classifier.arch or ""
-    if not architecture:
-        raise ConfigError(f"{where}: does not say its architecture; name it with --arch, such as resnet18, or --model")
+    if said and said.startswith(TRANSFORMERS):
+        network, class_count = transformers_network(checkpoint.config, checkpoint.state, where)
+        return _Built(network.eval(), said, class_count)
+    architecture = said or classifier.arch
+    if architecture:
+        return _built(architecture, classifier, checkpoint)
+    return _as_carried(classifier, checkpoint)
+
+
+def _built(architecture: str, classifier: Classifier, checkpoint: Checkpoint) -> _Built:
     given = parse_options(classifier.arch_option)
     chosen, told = _chosen_options(architecture, checkpoint, given)
     options = {**chosen, **given}
-    network, class_count, remarks = load_network(architecture, checkpoint.state, where, options)
+    network, class_count, remarks = load_network(
+        architecture, checkpoint.state, str(checkpoint.path), {**checkpoint.options, **options}
+    )
     return _Built(network.eval(), architecture, class_count, options=format_options(options), remarks=(*told, *remarks))
+
+
+def _as_carried(classifier: Classifier, checkpoint: Checkpoint) -> _Built:
+    """Return the network that another program's checkpoint names: torchvision's, or else timm's.
+
+    Raises:
+        ConfigError: it names none.
+        CheckpointError: the weights are another network's.
+    """
+    key, name = checkpoint.carried_architecture or ("", "")
+    known = [*([name] if torchvision_has(name) else []), *([f"{TIMM}{name}"] if name and timm_has(name) else [])]
+    if not known:
+        other = f" (its {key}, {name}, is no network of torchvision's)" if name else ""
+        raise ConfigError(
+            f"{checkpoint.path}: does not say its architecture{other}; name it with --arch, such as resnet18, or by "
+            "--model"
+        )
+    for architecture in known[:-1]:
+        with contextlib.suppress(CheckpointError):
+            return _told(_built(architecture, classifier, checkpoint), key)
+    return _told(_built(known[-1], classifier, checkpoint), key)
+
+
+def _told(built: _Built, key: str) -> _Built:
+    return dataclasses.replace(built, remarks=(f"architecture: {built.name}, the checkpoint's {key}", *built.remarks))
 
 
 def _chosen_options(
@@ -401,7 +438,7 @@ def _preprocessing(classifier: Classifier, checkpoint: Checkpoint) -> Preprocess
     return said
 
 
-def _probe(source: Source, preprocessing: Preprocessing | None, may_be_unreadable: bool) -> Tensor:
+def _probe(source: Source, preprocessing: Preprocessing | None, may_be_unreadable: bool, unsaid: str) -> Tensor:
     """Return up to PROBE_SAMPLES readable samples; noise if there are none among the first ones, and need not be."""
     probe: list[Tensor] = []
     reason = "no sample"
@@ -410,7 +447,8 @@ def _probe(source: Source, preprocessing: Preprocessing | None, may_be_unreadabl
         try:
             image = source.read(index).image
             if preprocessing is None and not isinstance(image, Tensor):
-                raise ConfigError(f"the checkpoint does not say its preprocessing; {UNSAID}")
+                why = f": {unsaid}" if unsaid else ""
+                raise ConfigError(f"the checkpoint does not say its preprocessing{why}; {UNSAID}")
             pixels = prepare(image, preprocessing)[0]
             if not torch.isfinite(pixels).all():
                 raise UnreadableImageError("NaN or infinite pixels")

@@ -15,6 +15,7 @@ from batchcam.data.planned import Listing
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.maps.preparation import ExplainableNetwork, prepare
+from batchcam.network.libraries import is_of_a_library
 from batchcam.store.plan import Plan
 
 
@@ -41,7 +42,7 @@ def reassemble(
     """
     require_same_kind(plan, classifier)
     if not (classifier.arch or classifier.model or classifier.is_in_memory):
-        if ":" in plan.architecture:  # never code that a run names
+        if ":" in plan.architecture and not is_of_a_library(plan.architecture):  # never code that a run names
             raise ConfigError(f"this run was made with --model {plan.architecture}: give it again")
         classifier = dataclasses.replace(classifier, arch=plan.architecture)
     if classifier.arch and not classifier.arch_option:

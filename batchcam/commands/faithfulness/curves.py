@@ -15,6 +15,7 @@ from batchcam.commands.faithfulness.imputation import NOISE, area, centre_map, i
 from batchcam.data.loader import LoadedBatch, collate
 from batchcam.errors import RunError
 from batchcam.maps import cam
+from batchcam.network.forward import forward
 from batchcam.network.precision import in_precision
 from batchcam.record.study import Reason, first_reasons
 from batchcam.record.window import image_window
@@ -72,7 +73,7 @@ class Probe:
     def probabilities(self, images: Tensor, classes: Tensor) -> Tensor:
         """Return the softmax of each image (n, C, H, W) at its class (n,), float32 (n,)."""
         with in_precision(self.precision, self.device):
-            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+            logits = forward(self.network, images.contiguous(memory_format=torch.channels_last))
         return torch.softmax(logits.float(), 1).gather(1, classes[:, None])[:, 0]
 
 

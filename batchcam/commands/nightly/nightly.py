@@ -128,6 +128,8 @@ class _Night:
         if self.config.sign and not signature_file(run).exists():
             return False
         checkpoint = self.config.checkpoint
+        if checkpoint.is_dir():
+            return False  # only explain knows its digest
         if checkpoint.is_file():
             try:
                 same = landing.file_digest(checkpoint) == read_plan(run).checkpoint_sha256

@@ -20,7 +20,8 @@ def promote(config: PromoteConfig) -> DecisionSummary:
         BatchcamError: VERSION holds another one, or can't be written to.
     """
     if not config.checkpoint.is_file():
-        raise ConfigError(f"{config.checkpoint}: no such file")
+        what = "a directory: save its weights as one file" if config.checkpoint.is_dir() else "no such file"
+        raise ConfigError(f"{config.checkpoint}: {what}")
 
     def work(steps: Steps) -> bool:
         candidate = Candidate(config.version_folder, config.test, config, steps)

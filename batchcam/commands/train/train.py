@@ -29,10 +29,11 @@ from batchcam.data.timed_source import timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes, warn_of_workers
-from batchcam.network.checkpoint import FORMAT_KEY, load_raw, pack_checkpoint, trained_on
+from batchcam.network.checkpoint import pack_checkpoint, trained_on
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
 from batchcam.network.training_images import TrainingImages
+from batchcam.network.weights_file import FORMAT_KEY, load_raw
 from batchcam.record.metrics import rate_text
 from batchcam.store import landing
 from batchcam.store.ours import ADVICE

@@ -93,6 +93,14 @@ def test_a_second_start_on_the_same_day_does_nothing(fake, runs):
     assert contents(runs) == before
 
 
+def test_a_second_start_of_a_directory_lets_explain_say_whether_it_is_another_checkpoint(fake, runs, tmp_path):
+    (tmp_path / "net").mkdir()
+    words = ["nightly", tmp_path / "net", "my photos", runs]
+    assert fake.run(*words) == (0, "", "")
+    assert fake.run(*words) == (0, "", "")
+    assert [call[0] for call in fake.calls()].count("explain") == 2
+
+
 def test_a_second_start_with_another_checkpoint_says_that_the_day_is_taken(fake, runs, tmp_path):
     weights = tmp_path / "my model.pth"
     weights.write_bytes(b"monday")

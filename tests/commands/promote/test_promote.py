@@ -37,6 +37,11 @@ def test_a_checkpoint_is_copied_explained_proven_and_promoted(fake: Fake, tmp_pa
     assert latest(models, "promoted") == "first"
 
 
+def test_a_directory_is_refused_with_the_way_out(fake: Fake, tmp_path: Path) -> None:
+    code, _, stderr = fake.run("promote", tmp_path, "test", tmp_path / "models" / "first")
+    assert (code, stderr) == (2, f"batchcam: error: {tmp_path}: a directory: save its weights as one file\n")
+
+
 def test_the_second_one_is_compared_and_refused_for_the_gates_reason(fake: Fake, tmp_path: Path, best: Path) -> None:
     models = tmp_path / "models"
     fake.run("promote", best, "test", models / "first")
