@@ -30,7 +30,8 @@ NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 def locked(folder: Path) -> Iterator[tuple[int, ...]]:
     """Keep others out of `folder`; yield descriptors that what outlives this process has to inherit to keep them out.
 
-    Where the file system has no locks, a lease takes their place. It does not outlive this process. Meanwhile the group gets those rights on what is made that it has in the folder.
+    Where the file system has no locks, a lease takes their place, and does not outlive this process. Meanwhile the
+    group gets those rights on what is made that it has in the folder.
 
     Raises:
         StoppedEarlyError: another job is at work there; the message says which one.

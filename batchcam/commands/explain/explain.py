@@ -34,7 +34,7 @@ from batchcam.commands.merge import MergeSummary, complete_run, stated_run
 from batchcam.config import keywords
 from batchcam.data.planned import Listing
 from batchcam.data.staging import staged
-from batchcam.errors import BatchcamError, ConfigError, RunError, StoppedEarlyError
+from batchcam.errors import BatchcamError, ConfigError, RunError, StoppedEarlyError, one_line
 from batchcam.job.console import note
 from batchcam.job.leases import Leases
 from batchcam.job.processes import this_process
@@ -322,8 +322,8 @@ def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Wo
     record, name = task_record(config, mine, device), task_file(mine.index)
     told = time.monotonic()
 
-    def write(outcome: str) -> None:
-        write_task(config.out, name, {**record, **work.record(), "outcome": outcome, "written": utc_now()})
+    def write(outcome: str, **more: str) -> None:
+        write_task(config.out, name, {**record, **work.record(), "outcome": outcome, **more, "written": utc_now()})
 
     def tell() -> None:
         nonlocal told
@@ -332,19 +332,14 @@ def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Wo
             write("running")
 
     write("running")
-    outcome = "failed"
     try:
         work.run(tell)
-        outcome = "done"
-    except StoppedEarlyError:
-        outcome = "stopped early"
+    except BaseException as error:
+        outcome = "stopped early" if isinstance(error, StoppedEarlyError) else "failed"
+        with contextlib.suppress(BatchcamError):  # why the work failed is what matters
+            write(outcome, reason=one_line(error) or type(error).__name__)
         raise
-    finally:
-        try:
-            write(outcome)
-        except BatchcamError:
-            if outcome == "done":  # else why the work failed is what matters
-                raise
+    write("done")
     return work.seconds
 
 

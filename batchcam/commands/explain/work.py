@@ -296,7 +296,14 @@ class Work:
             "seconds_landing": round(self._landing_s, 3),
             "peak_memory_bytes": own,
             "peak_memory_loader_bytes": loader,
+            **_peak_gpu_memory(self._device),
         }
+
+
+def _peak_gpu_memory(device: torch.device) -> dict[str, int]:
+    if device.type != "cuda":
+        return {}
+    return {"peak_memory_gpu_bytes": torch.cuda.max_memory_allocated(device)}
 
 
 def batches_ahead(device: torch.device) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import RunConfig, field, parse_duration
+from batchcam.config import AnyPath, Given, RunConfig, field, parse_duration
+from batchcam.errors import ConfigError
 
 
 class InfoConfig(RunConfig):
@@ -25,3 +26,15 @@ class InfoConfig(RunConfig):
         "with --watch at each look.",
         metavar="FILE",
     )
+    against: Given[Path | None, AnyPath | None] = field(
+        "With --prometheus: count the predictions that are another class than in this older run, once the run is "
+        "complete.",
+        metavar="OLD",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.against and not self.prometheus:
+            raise ConfigError(
+                "--against: says what --prometheus counts flips against: give that too; see batchcam compare"
+            )

@@ -56,8 +56,8 @@ def wrong_clock(ahead: Sequence[Path], today: str) -> str:
     """Return what to do about runs that are dated after today."""
     which = f"{ahead[0]} is" if len(ahead) == 1 else f"{len(ahead)} runs, {ahead[0]} to {ahead[-1].name}, are"
     return (
-        f"batchcam nightly: {which} dated after today, {today}: the clock was wrong then, or is now. Set it if it is, and "
-        "move what is dated wrong away: it neither counts for --keep nor is ever removed."
+        f"batchcam nightly: {which} dated after today, {today}: the clock was wrong then, or is now. Set it if it is, "
+        "and move what is dated wrong away: it neither counts for --keep nor is ever removed."
     )
 
 
