@@ -224,6 +224,12 @@ class Cluster:
         self.wait_for(f"the end of job {job}", lambda: not re.match("PENDING|RUNNING|COMPLETING", self.state(job)))
         return self.state(job)
 
+    def crash(self, node: str) -> None:
+        """A node loses power; somebody declares it down, and it comes back."""
+        self.run(SLURM / "slurm-down", "--crash", node, self.folder)
+        self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        self.run(SLURM / "slurm-up", self.folder)
+
     def log(self, pattern: str) -> str:
         """Return the text of all logs whose name matches."""
         return "".join(p.read_text() for p in sorted(self.here.glob(f"logs/{pattern}")))
@@ -314,10 +320,7 @@ class Interruptions:
         self.cluster.run("scontrol", "requeue", f"{self.array}_1")
 
     def crash(self, node: str) -> None:
-        """The node of task 2 loses power; somebody declares it down, and it comes back."""
-        self.cluster.run(SLURM / "slurm-down", "--crash", node, self.cluster.folder)
-        self.cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-        self.cluster.run(SLURM / "slurm-up", self.cluster.folder)
+        self.cluster.crash(node)
 
     def preempt(self, node: str) -> None:
         self.cluster.run("sbatch", "--partition=urgent", f"--nodelist={node}", "--ntasks=2", "--wrap=true")
@@ -452,9 +455,10 @@ def test_cancelled_array_stays_cancelled_and_cleans_up(cluster, place):
     assert not list(run.rglob("*.partial"))
 
 
-# a file whose name says who is hungry makes that process want more memory than there is, once
+# a file whose name says who is hungry makes that process want more memory than there is, once; as above for "slow"
 HUNGRY = f"""
 import contextlib
+import time
 from pathlib import Path
 
 import torch
@@ -482,6 +486,8 @@ class Network(GapNetwork):
     def forward(self, images):
         if len(images) == {SHARD_SIZE}:
             eat("worker")
+            if Path(__file__).with_name("slow").exists():
+                time.sleep(1)
         return super().forward(images)
 """
 
@@ -524,3 +530,46 @@ def test_a_worker_that_always_wants_more_memory_fails_with_how_much_to_ask_for(s
     assert strict.wait_until_ended(finish).startswith("CANCELLED")
     assert strict.wait_until_ended(f"{array}_0") == "FAILED 1:0"
     assert "FAILED: 1500 MB are not enough: submit with --mem=3000M" in strict.log(f"*-{array}_0.out")
+
+
+@pytest.mark.slow
+def test_a_run_survives_a_loader_a_worker_a_node_twelve_preemptions_and_the_loss_of_its_last_job(strict):
+    here, run = strict.here, strict.here / "worst"
+    for flag in ("loader", "worker", "slow"):
+        (here / flag).write_text("once")
+    options = ["--sbatch", "--mem=1500M", "--sbatch", "--exclusive", "--finish-sbatch", "--no-requeue"]
+    words = [JOBS / "submit.sh", "--wait", "--tasks", "2", *options, *hungry_words(run.name)[:-1], "--share-only"]
+    submitted = subprocess.Popen(words, cwd=here, env=strict.environment, text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    told = "".join(submitted.stderr.readline() for _ in range(2))
+    array, finish = re.search(r"explain (\d+): ", told)[1], re.search(r"finish (\d+): ", told)[1]
+
+    def works(task: int, shards: int) -> str:
+        """Return on which node a task runs that has landed so many shards, and whose worker has begun."""
+        state, node = strict.tasks(array).get(task, ("", ""))
+        there = sum((run / "shards" / f"shard-{shard:05d}.h5").exists() for shard in range(task, SHARDS, 2))
+        begun = [json.loads(path.read_text())["outcome"] == "running" for path in run.glob(f"task-{task:05d}-*.json")]
+        return node if state == "RUNNING" and there >= shards and any(begun) else ""
+
+    for preemptions in range(12):
+        strict.wait_for(f"shard {preemptions} of task 1", lambda shards=preemptions: works(1, shards))
+        strict.run("scontrol", "requeue", f"{array}_1")
+        if preemptions == 5 and (node := works(0, 1)):
+            strict.crash(node)
+    (here / "slow").unlink()
+    strict.wait_for("the last job", lambda: re.match("RUNNING", strict.state(finish)))
+    node = re.search(r" NodeList=(\S+)", strict.run("scontrol", "show", "job", "--oneliner", finish))[1]
+    strict.crash(node)
+    _, said = submitted.communicate(timeout=PATIENCE_S)
+    assert submitted.returncode == 1
+    assert f"job {finish} ended as NODE_FAIL, exit code 1; how the run is: batchcam info {run.name}" in said
+
+    assert not (here / "loader").exists()
+    assert not (here / "worker").exists()
+    restarts = [max(int(n) for n in re.findall(r"restart (\d+)", strict.log(f"*-{array}_{t}.out"))) for t in (0, 1)]
+    assert restarts[0] >= 1
+    assert restarts[1] >= 12
+    again = strict.run("sbatch", "--parsable", JOBS / "finish.sbatch", "python:hungry:Images", run.name).strip()
+    assert strict.wait_until_ended(again) == "COMPLETED 0:0", strict.log("*")
+    assert digests(run) == digests(here / "alone")
+    assert verify(VerifyConfig(run, quiet=True)).found == []

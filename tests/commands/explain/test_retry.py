@@ -114,7 +114,8 @@ def test_a_shard_of_which_most_is_of_a_kind_that_is_refused_does_not_land_and_no
         explain(config(checkpoint, manifest, tmp_path / "run"))
     assert sorted(p.name for p in (tmp_path / "run/shards").glob("*.h5")) == ["shard-00000.h5"]
     (record,) = (tmp_path / "run").glob("task-*.json")
-    assert json.loads(record.read_text())["outcome"] == "failed"
+    said = json.loads(record.read_text())
+    assert (said["outcome"], "5 of the last 8 images are refused" in said["reason"]) == ("failed", True)
     assert explain(config(checkpoint, manifest, tmp_path / "run", max_unreadable=100)).unreadable == 9
 
 
