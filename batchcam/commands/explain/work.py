@@ -203,11 +203,12 @@ class Work:
     def _require_images(self) -> None:
         refused = [error for error, unsupported in self._recent if unsupported]
         unreadable = [error for error, _ in self._recent if error]
-        most, count = self._config.max_unreadable * len(self._recent) / 100, len(self._recent)
+        count = len(self._recent)
+        most = self._config.max_unreadable * count  # in hundredths
         anyway = f"--max-unreadable {EVERYTHING} records them as unreadable"
-        if len(refused) > most:
+        if len(refused) * 100 > most:
             raise DatasetError(f"{len(refused)} of the last {count} images are refused: {refused[-1]}; {anyway}")
-        if len(unreadable) > most:
+        if len(unreadable) * 100 > most:
             raise StoppedEarlyError(
                 f"{len(unreadable)} of the last {count} images can't be read: {unreadable[-1]}: is the storage there? "
                 f"Run the same command again when it is; {anyway}"

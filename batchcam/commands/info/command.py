@@ -43,7 +43,7 @@ def watch(
 
     Raises:
         RunError: not a run directory, its plan is damaged, or no shard landed for as long as `--stall` says.
-        ConfigError: what lies at `--prometheus` is not ours; or the classes of `--against` are others.
+        ConfigError: what lies at `--prometheus` is not ours; or `--against` has no class of the run.
         StoppedEarlyError: a signal came.
     """
     _require_ours(config)

@@ -184,11 +184,12 @@ class _Night:
             mark(run, verified=False)
         with Log(beside(run, LOG)) as log:
             code = self._explain(run, log)
+            if not (run / PLAN_FILE).exists():
+                mark(run, verified=True)  # there is none
             if code not in (EXIT_DONE, EXIT_FINDINGS):
                 self._fail("explain", code, run, log)
             if self.config.incremental and not (run / PLAN_FILE).exists():
-                mark(run, verified=True)  # there is none: nothing is new
-                return
+                return  # nothing is new
             findings = code == EXIT_FINDINGS
             code = self._step(log, "verify", str(run))
             mark(run, verified=code == EXIT_DONE)

@@ -159,6 +159,12 @@ def test_a_night_that_is_killed_before_it_verifies_leaves_a_run_that_does_not_co
     assert there(runs) == {OLD[3], NIGHT, "2026-11-25"}
 
 
+def test_a_night_that_makes_no_run_leaves_no_mark(fake: Fake, runs: Path) -> None:
+    (fake.folder / "nothing-new").touch()
+    assert night(fake, runs, "--incremental") == (0, "", "")
+    assert not list(runs.glob("*.unverified"))
+
+
 def test_a_run_of_another_user_stays_whole_and_is_told(fake: Fake, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     access, theirs = os.access, runs / OLD[0] / "shards"
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != theirs and access(path, mode))
