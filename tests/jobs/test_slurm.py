@@ -532,43 +532,57 @@ def test_a_worker_that_always_wants_more_memory_fails_with_how_much_to_ask_for(s
     assert "FAILED: 1500 MB are not enough: submit with --mem=3000M" in strict.log(f"*-{array}_0.out")
 
 
+@contextlib.contextmanager
+def submitted(cluster: Cluster, *words: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """A submit.sh that waits, and the ids of its jobs."""
+    pipe = subprocess.PIPE
+    command, told = [JOBS / "submit.sh", "--wait", *words], ""
+    with subprocess.Popen(
+        command, cwd=cluster.here, env=cluster.environment, text=True, stdout=pipe, stderr=pipe
+    ) as job:
+        try:
+            while not (found := re.search(r"explain (\d+): (?s:.*) finish (\d+): ", told)):
+                told += job.stderr.readline() or pytest.fail(told)
+            yield job, *found.groups()
+        finally:
+            job.kill()
+
+
 @pytest.mark.slow
 def test_a_run_survives_a_loader_a_worker_a_node_twelve_preemptions_and_the_loss_of_its_last_job(strict):
     here, run = strict.here, strict.here / "worst"
     for flag in ("loader", "worker", "slow"):
         (here / flag).write_text("once")
-    options = ["--sbatch", "--mem=1500M", "--sbatch", "--exclusive", "--finish-sbatch", "--no-requeue"]
-    words = [JOBS / "submit.sh", "--wait", "--tasks", "2", *options, *hungry_words(run.name)[:-1], "--share-only"]
-    submitted = subprocess.Popen(words, cwd=here, env=strict.environment, text=True,
-                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
-    told = "".join(submitted.stderr.readline() for _ in range(2))
-    array, finish = re.search(r"explain (\d+): ", told)[1], re.search(r"finish (\d+): ", told)[1]
 
-    def works(task: int, shards: int) -> str:
-        """Return on which node a task runs that has landed so many shards, and whose worker has begun."""
-        state, node = strict.tasks(array).get(task, ("", ""))
+    def is_at_work(task: int, shards: int) -> bool:
+        """Return whether a task runs that has landed so many shards, and whose worker has begun."""
         there = sum((run / "shards" / f"shard-{shard:05d}.h5").exists() for shard in range(task, SHARDS, 2))
-        begun = [json.loads(path.read_text())["outcome"] == "running" for path in run.glob(f"task-{task:05d}-*.json")]
-        return node if state == "RUNNING" and there >= shards and any(begun) else ""
+        records = [json.loads(path.read_text()) for path in run.glob(f"task-{task:05d}-*.json")]
+        going = any(each["outcome"] == "running" for each in records)
+        return strict.tasks(array).get(task, [""])[0] == "RUNNING" and there >= shards and going
 
-    for preemptions in range(12):
-        strict.wait_for(f"shard {preemptions} of task 1", lambda shards=preemptions: works(1, shards))
-        strict.run("scontrol", "requeue", f"{array}_1")
-        if preemptions == 5 and (node := works(0, 1)):
-            strict.crash(node)
-    (here / "slow").unlink()
-    strict.wait_for("the last job", lambda: re.match("RUNNING", strict.state(finish)))
-    node = re.search(r" NodeList=(\S+)", strict.run("scontrol", "show", "job", "--oneliner", finish))[1]
-    strict.crash(node)
-    _, said = submitted.communicate(timeout=PATIENCE_S)
-    assert submitted.returncode == 1
+    for_tasks = (f"--sbatch={each}" for each in ("--mem=1500M", "--cpus-per-task=1", "--exclusive"))
+    words = ["--tasks", "2", *for_tasks, "--finish-sbatch=--no-requeue", *hungry_words(run.name)[:-1]]
+    words += ["--share-only", "--device", "cpu"]  # of a whole node each task has the pretended GPU
+    with submitted(strict, *words) as (job, array, finish):
+        for shards in range(12):
+            strict.wait_for(f"{shards} shards of task 1", lambda least=shards: is_at_work(1, least))
+            strict.run("scontrol", "requeue", f"{array}_1")
+            if shards == 5:
+                strict.wait_for("task 0", lambda: is_at_work(0, 1))
+                strict.crash(strict.tasks(array)[0][1])
+        (here / "slow").unlink()
+        strict.wait_for("the last job", lambda: strict.state(finish).startswith("RUNNING"))
+        (node,) = re.findall(r" NodeList=(n\d)", strict.run("scontrol", "show", "job", "--oneliner", finish))
+        strict.crash(node)
+        _, said = job.communicate(timeout=PATIENCE_S)
+        assert job.returncode == 1
     assert f"job {finish} ended as NODE_FAIL, exit code 1; how the run is: batchcam info {run.name}" in said
-
     assert not (here / "loader").exists()
     assert not (here / "worker").exists()
-    restarts = [max(int(n) for n in re.findall(r"restart (\d+)", strict.log(f"*-{array}_{t}.out"))) for t in (0, 1)]
-    assert restarts[0] >= 1
-    assert restarts[1] >= 12
+    restarts = [re.findall(r"restart (\d+): starts", strict.log(f"*-{array}_{task}.out")) for task in (0, 1)]
+    assert max(map(int, restarts[0])) >= 1
+    assert max(map(int, restarts[1])) >= 12
     again = strict.run("sbatch", "--parsable", JOBS / "finish.sbatch", "python:hungry:Images", run.name).strip()
     assert strict.wait_until_ended(again) == "COMPLETED 0:0", strict.log("*")
     assert digests(run) == digests(here / "alone")
