@@ -10,6 +10,7 @@ from batchcam.commands.info import info as reading
 from batchcam.commands.info import prometheus
 from batchcam.commands.info.config import InfoConfig
 from batchcam.commands.info.watch import Watch, Watcher, require_progress
+from batchcam.errors import ConfigError
 from batchcam.job.stop import wait
 from batchcam.store.series import is_series, require_run
 
@@ -19,7 +20,7 @@ def info(config: InfoConfig) -> reading.RunInfo:
 
     Raises:
         RunError: not a run directory, a file of it is damaged, or no shard landed for as long as `--stall` says.
-        ConfigError: what lies at `--prometheus` is not ours; or `--against` has no class of the run.
+        ConfigError: what lies at `--prometheus` is not ours; `--against` has no class of the run, or is given alone.
     """
     _require_ours(config)
     if config.stall is not None:
@@ -43,7 +44,7 @@ def watch(
 
     Raises:
         RunError: not a run directory, its plan is damaged, or no shard landed for as long as `--stall` says.
-        ConfigError: what lies at `--prometheus` is not ours; or `--against` has no class of the run.
+        ConfigError: what lies at `--prometheus` is not ours; `--against` has no class of the run, or is given alone.
         StoppedEarlyError: a signal came.
     """
     _require_ours(config)
@@ -70,3 +71,5 @@ def _flips(config: InfoConfig, complete: bool) -> Flips | None:
 def _require_ours(config: InfoConfig) -> None:
     if config.prometheus:
         prometheus.require_ours(config.prometheus)
+    elif config.against:
+        raise ConfigError("--against: counts flips for --prometheus: give that too, or see batchcam compare")

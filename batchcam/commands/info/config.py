@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from batchcam.config import AnyPath, Given, RunConfig, field, parse_duration
-from batchcam.errors import ConfigError
 
 
 class InfoConfig(RunConfig):
@@ -31,10 +30,3 @@ class InfoConfig(RunConfig):
         "complete.",
         metavar="OLD",
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.against and not self.prometheus:
-            raise ConfigError(
-                "--against: says what --prometheus counts flips against: give that too; see batchcam compare"
-            )

@@ -192,4 +192,4 @@ def test_a_run_that_is_not_complete_has_no_flips_yet(
 
 def test_a_run_to_compare_with_is_refused_where_nothing_would_tell(sound_run: Path, run_cli) -> None:
     code, _, err = run_cli("info", sound_run, "--against", sound_run)
-    assert (code, "--against: says what --prometheus counts flips against: give that too" in err) == (2, True)
+    assert (code, "--against: counts flips for --prometheus: give that too" in err) == (2, True)
