@@ -469,7 +469,7 @@ def eat(who):
     flag = Path(__file__).with_name(who)
     if flag.exists():
         if "always" not in flag.read_text():
-            flag.unlink()
+            flag.unlink(missing_ok=True)
         bytearray(3 * 2**30)
 
 class Images:
@@ -477,7 +477,7 @@ class Images:
         return {SHARDS * SHARD_SIZE}
 
     def __getitem__(self, index):
-        if index == 32 and torch.utils.data.get_worker_info():
+        if index >= {SHARD_SIZE} and torch.utils.data.get_worker_info():
             eat("loader")
         pixels = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(index), dtype=torch.uint8)
         return pixels, index % 3
