@@ -54,7 +54,7 @@ TABLE: dict[str, set[str]] = {
         *("numpy", "torch", "config", "job", "record", "store", "maps", "network", "data"),
         "commands/explain",
     },
-    "commands/info": {"numpy", "config", "job", "record", "store"},
+    "commands/info": {"numpy", "commands/compare", "config", "job", "record", "store"},
     "commands/jobs": {"config", "job", "store"},
     "commands/localize": {"numpy", "cv2", "config", "job", "pictures", "record", "store"},
     "commands/merge": {"job", "record", "store"},

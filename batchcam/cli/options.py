@@ -18,7 +18,7 @@ from batchcam.version import version
 
 P = TypeVar("P", bound=Part)
 
-FILE = click.Path(path_type=Path)
+FILE = click.Path(readable=False, path_type=Path)  # what can't be read each command tells with what to do
 
 if TYPE_CHECKING:
     TextChoice = click.Choice[str]

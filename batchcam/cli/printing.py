@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from batchcam.commands.explain.explain import ExplainSummary
     from batchcam.commands.export.export import ExportSummary
     from batchcam.commands.info.info import RunInfo, RunOfSeries
-    from batchcam.commands.info.watch import Watch
+    from batchcam.commands.info.watch import ShardUnderWay, Watch
     from batchcam.commands.jobs.jobs import JobsSummary
     from batchcam.commands.merge import MergeSummary
     from batchcam.commands.nightly.nightly import NightSummary
@@ -247,6 +247,7 @@ def watch_text(seen: Watch) -> str:
     lines = [seen.run, watch_line(seen), f"{counted(sum(seen.tasks.values()), 'task')}: {', '.join(tasks) or '-'}"]
     lines += [
         f"{each.state}: {each.task} on {each.host}, last heard of {readable_time(each.silent_s)} ago"
+        + (f": {each.reason}" if each.reason else "")
         for each in seen.unwell[:UNWELL_SHOWN]
     ]
     if len(seen.unwell) > UNWELL_SHOWN:
@@ -268,12 +269,24 @@ def watch_line(seen: Watch) -> str:
         parts.append(_done_at(seen.seconds_left))
     if seen.silent_s >= SILENCE_TOLD_S:
         parts.append(f"no shard for {readable_time(seen.silent_s)}")
+    parts += _under_way(seen.under_way)
     if seen.unwell:
         states = collections.Counter(each.state for each in seen.unwell)
         parts.append(", ".join(f"{counted(count, 'task')} {state}" for state, count in sorted(states.items())))
     if seen.unreadable:
         parts.append(f"{seen.unreadable} unreadable so far")
     return "; ".join(parts)
+
+
+def _under_way(shards: Sequence[ShardUnderWay]) -> Iterator[str]:
+    """Yield what to tell of the shards that are being made, longest silent first."""
+    alive = [each for each in shards if not each.is_left]
+    if alive:
+        which = f"shard {alive[0].shard}" if len(alive) == 1 else f"{len(alive)} shards"
+        ages = dict.fromkeys(readable_time(each.silent_s) for each in (alive[-1], alive[0]))
+        yield f"{which} under way, last sign {' to '.join(ages)} ago"
+    if left := shards[: len(shards) - len(alive)]:
+        yield f"{counted(len(left), 'shard')} left by workers without a sign of life"
 
 
 def _done_at(seconds_left: float) -> str:

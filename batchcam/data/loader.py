@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.data.samples import Source, StoredSample
 from batchcam.errors import BatchcamError, StoppedEarlyError, one_line
-from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
 from batchcam.job.processes import JOB_SIGNALS, die_with_parent
 
 NO_DIGEST = bytes(32)
@@ -37,7 +37,10 @@ class LoaderDiedError(BatchcamError):
 
 @dataclasses.dataclass(frozen=True)
 class LoadedSample:
-    """One sample, ready for a batch; `pixels` is None when it is unreadable, and `error` says why."""
+    """One sample, ready for a batch; `pixels` is None when it is unreadable, and `error` says why.
+
+    `unsupported` says that the image is of a kind that is refused, which another read does not change.
+    """
 
     index: int
     pixels: Tensor | None
@@ -45,6 +48,7 @@ class LoadedSample:
     crop_box: tuple[float, float, float, float]
     image_size: tuple[int, int]
     error: str
+    unsupported: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +62,7 @@ class LoadedBatch:
         crop_box: the network's view in pixels of the original, float32 (n, 4); NaN for unreadable samples.
         image_size: height and width of the original, int32 (n, 2); -1 for unreadable samples.
         errors: one line for each unreadable sample, "" for the others.
+        unsupported: which samples are images of a kind that is refused, for each.
     """
 
     indices: Tensor
@@ -66,6 +71,7 @@ class LoadedBatch:
     crop_box: Tensor
     image_size: Tensor
     errors: list[str]
+    unsupported: list[bool]
 
     def pin_memory(self) -> LoadedBatch:
         """Return the batch with page-locked pixels; the DataLoader calls it when they go to a GPU."""
@@ -119,7 +125,9 @@ class SampleDataset(Dataset[Any]):
                 raise UnreadableImageError(f"input of {tuple(pixels.shape)}, the run's is {self._shape}")
         except UnreadableImageError as error:
             digest = sha256 or getattr(error, "sha256", None) or NO_DIGEST
-            return LoadedSample(index, None, digest, (float("nan"),) * 4, (-1, -1), str(error) or "unreadable")
+            unsupported = isinstance(error, UnsupportedImageError)
+            reason = str(error) or "unreadable"
+            return LoadedSample(index, None, digest, (float("nan"),) * 4, (-1, -1), reason, unsupported)
         return LoadedSample(index, pixels, sha256, crop_box, size, "")
 
 
@@ -174,6 +182,7 @@ def collate(samples: Sequence[LoadedSample]) -> LoadedBatch:
         crop_box=torch.tensor([s.crop_box for s in samples], dtype=torch.float32),
         image_size=torch.tensor([s.image_size for s in samples], dtype=torch.int32),
         errors=[s.error for s in samples],
+        unsupported=[s.unsupported for s in samples],
     )
 
 

@@ -25,7 +25,7 @@ from batchcam.data.samples import (
     packed_ids,
 )
 from batchcam.errors import DatasetError, one_line
-from batchcam.images.decoding import UnreadableImageError, describe, load_rgb
+from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError, describe, load_rgb
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
 _FILE_ATTRIBUTES = ("samples", "_samples", "_image_files", "_images")
@@ -83,7 +83,7 @@ class MapSource(Source):
             _raise_passing(error)
             raise UnreadableImageError(f"{type(error).__name__}: {describe(error)}") from error
         if not _is_item(item):
-            raise UnreadableImageError(f"the dataset gave {type(item).__name__}, not (image, label)")
+            raise UnsupportedImageError(f"the dataset gave {type(item).__name__}, not (image, label)")
         return _stored(item[0], self.bits)
 
 
@@ -213,13 +213,13 @@ def _stored(image: object, bits: int | None) -> StoredSample:
     if isinstance(image, Image.Image):
         return _stored_rgb(load_rgb(image, bits))
     if not isinstance(image, Tensor) or not _is_image_tensor(image):
-        raise UnreadableImageError(f"the dataset gave {_kind(image)}: expected {_EXPECTED}")
+        raise UnsupportedImageError(f"the dataset gave {_kind(image)}: expected {_EXPECTED}")
     tensor = image.detach().cpu().contiguous()
     if tensor.dtype.is_floating_point:
         values = tensor.to(torch.float32)
         return StoredSample(hashlib.sha256(values.numpy().astype("<f4", copy=False).tobytes()).digest(), values)
     if len(tensor) not in (1, 3):
-        raise UnreadableImageError(f"the dataset gave {_kind(image)}: expected 1 or 3 channels")
+        raise UnsupportedImageError(f"the dataset gave {_kind(image)}: expected 1 or 3 channels")
     return _stored_rgb(Image.fromarray(tensor.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()))
 
 

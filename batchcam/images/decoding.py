@@ -94,6 +94,10 @@ class UnreadableImageError(Exception):
         self.sha256 = sha256
 
 
+class UnsupportedImageError(UnreadableImageError):
+    """A whole image of a kind that is refused: whoever reads it again finds the same."""
+
+
 def decode_image(data: bytes, bits: int | None = None) -> Image.Image:
     """Return the image stored in `data`, upright, mode RGB, by the table above.
 
@@ -113,7 +117,7 @@ def decode_image(data: bytes, bits: int | None = None) -> Image.Image:
         # Pillow only warns of the first few too many
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and image.width * image.height > limit:
-            raise UnreadableImageError(_too_many_pixels())
+            raise UnsupportedImageError(_too_many_pixels())
         _rescale_transparent_colour(image)
         depth = depth_of(image, data)
         image.load()
@@ -163,7 +167,7 @@ def _pillow_at_work() -> Iterator[None]:
         except UnidentifiedImageError as error:
             raise UnreadableImageError("not an image of a known format") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise UnreadableImageError(_too_many_pixels()) from error
+            raise UnsupportedImageError(_too_many_pixels()) from error
         except MemoryError as error:
             raise UnreadableImageError("not enough memory to decode it") from error
         except Exception as error:  # Pillow's plugins meet damaged data with whatever error comes up
@@ -175,7 +179,7 @@ def _opened(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=_known_formats())
     except UnidentifiedImageError as error:
         if data.startswith(_TIFF_STARTS):
-            raise UnreadableImageError("a TIFF whose kind of channels or compression Pillow does not read") from error
+            raise UnsupportedImageError("a TIFF whose kind of channels or compression Pillow does not read") from error
         raise
 
 
@@ -221,7 +225,7 @@ def _require_stated_alpha(image: Image.Image, data: bytes | None = None) -> None
     if stated or image.mode not in ("RGBA", "LA") or image.getchannel("A").getextrema()[0] == 255:
         return
     last = len(image.getbands())
-    raise UnreadableImageError(
+    raise UnsupportedImageError(
         f"the file does not say whether channel {last} is transparency: store it as such, or not at all"
     )
 
@@ -232,7 +236,7 @@ def _to_rgb(image: Image.Image, depth: Depth | None, bits: int | None) -> Image.
         return _high_bits(image, depth or Depth(), bits)
     if mode in ("I", "F"):
         kind = "float" if mode == "F" else "integer"
-        raise UnreadableImageError(f"pixels are {kind} numbers without a defined range: store 8 or 16 bits")
+        raise UnsupportedImageError(f"pixels are {kind} numbers without a defined range: store 8 or 16 bits")
     if depth is not None:
         _require_sixteen_bits(image, depth, bits)
     if image.has_transparency_data:
@@ -247,9 +251,9 @@ def _require_sixteen_bits(image: Image.Image, depth: Depth, asked: int | None) -
     largest = 257 * high - 128 if image.format == "PPM" else 256 * high  # or up to 255 more
     depth = depth.settled(largest, asked)
     if depth.bits < WIDTH:
-        raise UnreadableImageError(f"16-bit colours of which {depth.bits} bits are used: store 8 bits a channel")
+        raise UnsupportedImageError(f"16-bit colours of which {depth.bits} bits are used: store 8 bits a channel")
     if largest < depth.doubtful_below:
-        raise UnreadableImageError(
+        raise UnsupportedImageError(
             "16-bit colours, none bright: a dark image, or one of fewer bits? Say --bits 16, or store 8 bits a channel"
         )
 
@@ -262,12 +266,12 @@ def _high_bits(image: Image.Image, depth: Depth, asked: int | None) -> Image.Ima
     bits = depth.bits
     if 0 < largest < depth.doubtful_below:
         fewer = next(bits for bits in USUAL_BITS if largest < 2**bits)
-        raise UnreadableImageError(
+        raise UnsupportedImageError(
             f"16-bit values of at most {largest}: a dark image, or one of fewer bits? Say --bits 16, or how many are "
             f"used, such as --bits {fewer}"
         )
     if largest >= 2**bits:
-        raise UnreadableImageError(f"16-bit values of up to {largest}, of which {bits} bits are said to be used")
+        raise UnsupportedImageError(f"16-bit values of up to {largest}, of which {bits} bits are said to be used")
     # Pillow inverts white-is-zero for 8 bits and fewer only
     if tiff_tags(image).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
         values = (1 << bits) - 1 - values

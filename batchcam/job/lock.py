@@ -8,16 +8,13 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
-import socket
-import tempfile
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from batchcam.errors import BatchcamError, StoppedEarlyError
+from batchcam.job.leases import Leases, read_holder
 from batchcam.job.processes import has_ended, this_process
 from batchcam.job.scheduler import user_name
 
@@ -28,17 +25,13 @@ VARIABLE: Final = "LOCKDIR"
 NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What flock says on file systems without locks: Lustre, some FUSE and network mounts."""
 
-HEARTBEAT_S: Final = 30.0
-STALE_S: Final = 300.0
-"""Age of the last sign of life after which a lease counts as a dead job's."""
-
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[tuple[int, ...]]:
     """Keep others out of `folder`; yield descriptors that what outlives this process has to inherit to keep them out.
 
-    Where the file system has no locks, a lease takes their place: a file with a sign of life now and then. It does not
-    outlive this process. Meanwhile the group gets those rights on what is made that it has in the folder.
+    Where the file system has no locks, a lease takes their place, and does not outlive this process. Meanwhile the
+    group gets those rights on what is made that it has in the folder.
 
     Raises:
         StoppedEarlyError: another job is at work there; the message says which one.
@@ -55,16 +48,16 @@ def locked(folder: Path) -> Iterator[tuple[int, ...]]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _at_work(folder, _text(file)) from None
+            raise _at_work(folder, _said(file)) from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise _cannot_lock(file, error) from error
-            held.enter_context(_lease(file.with_name(file.name + ".lease"), folder))
+            held.enter_context(_lease(file, folder))
             yield ()
             return
         with contextlib.suppress(OSError):  # a disk that is full, or a file of another member of the group
             os.truncate(file, 0)
-            os.write(descriptor, _whoever_this_is().encode())
+            os.write(descriptor, json.dumps({**this_process(), "since": time.time()}).encode())
         yield (descriptor,)
 
 
@@ -99,93 +92,37 @@ def _rights_of_group(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lease(file: Path, folder: Path) -> Iterator[None]:
-    """Hold a lease: a file that is made exclusively and touched every `HEARTBEAT_S`.
-
-    Two that take over a dead one's at the very same moment may both get it: they do work twice, and harm nothing.
-    """
-    try:
-        while not _take(file):
-            seen = _text(file)
-            if not _is_stale(file, seen):
-                raise _at_work(folder, seen)
-            _remove(file, seen)
-    except OSError as error:
+    def refused(error: OSError) -> NoReturn:
         raise _cannot_lock(file, error) from error
-    ended = threading.Event()
-    heart = threading.Thread(target=_beat, args=(file, ended), daemon=True)
-    heart.start()
+
+    leases, name = Leases(this_process(), refused), file.with_name(file.name.removeprefix("."))
+    if not leases.claim(name):
+        raise _at_work(folder, leases.holder(name))
     try:
-        yield
+        with leases.beating():
+            yield
     finally:
-        ended.set()
-        heart.join()
-        file.unlink(missing_ok=True)
+        leases.release_all()
 
 
-def _take(file: Path) -> bool:
+def _said(file: Path) -> dict[str, Any]:
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except FileExistsError:
-        return False
-    with open(descriptor, "wb", buffering=0) as opened:
-        opened.write(_whoever_this_is().encode())
-    return True
-
-
-def _beat(file: Path, ended: threading.Event) -> None:
-    while not ended.wait(HEARTBEAT_S):
-        with contextlib.suppress(OSError):
-            os.utime(file)
-
-
-def _is_stale(file: Path, text: str) -> bool:
-    if _has_died(text):
-        return True
-    try:
-        with tempfile.NamedTemporaryFile(dir=file.parent) as probe:  # the file server's clock may not be ours
-            return os.stat(probe.name).st_mtime - file.stat().st_mtime > STALE_S
-    except FileNotFoundError:  # given back meanwhile
-        return True
-
-
-def _remove(file: Path, seen: str) -> None:
-    """Remove a dead job's lease, unless another job has taken it over meanwhile."""
-    gone = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
-    with contextlib.suppress(FileNotFoundError):
-        file.rename(gone)
-        if _text(gone) == seen:
-            gone.unlink()
-        else:
-            gone.rename(file)
-
-
-def _whoever_this_is() -> str:
-    """Return a line for people, and one for `has_ended`."""
-    words = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-    return f"{words}\n{json.dumps(this_process())}\n"
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(errors="replace").strip()
+        return read_holder(file)
     except OSError:
-        return ""
+        return {}
 
 
-def _has_died(text: str) -> bool:
-    """Return whether the process that a lock tells of is known to have ended."""
-    try:
-        process = json.loads(text.partition("\n")[2])
-    except ValueError:
-        return False
-    return isinstance(process, dict) and has_ended(process)
-
-
-def _at_work(folder: Path, text: str) -> StoppedEarlyError:
-    who = text.partition("\n")[0] or "another job"
-    if _has_died(text):
+def _at_work(folder: Path, holder: Mapping[str, Any]) -> StoppedEarlyError:
+    who, since = "another job", holder.get("since")
+    if {"pid", "host"} <= holder.keys() and isinstance(since, float):
+        who = f"process {holder['pid']} on {holder['host']}, since {_local(since)},"
+    if has_ended(holder):
         who = f"another job, or a command that outlived {who}"
-    return StoppedEarlyError(f"not started: {who}, is at work in {folder}")
+    return StoppedEarlyError(f"not started: {who} is at work in {folder}")
+
+
+def _local(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _cannot_lock(file: Path, error: OSError) -> BatchcamError:

@@ -127,6 +127,12 @@ INDICES: Final = ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "PBS_ARRAY_INDE
 SLURM_ARRAY_TASK_COUNT is how many were submitted together, which may be some of them once more.
 """
 
+JOB_IDS: Final = (
+    *("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "AWS_BATCH_JOB_ID", "BATCH_JOB_UID", "PBS_JOBID", "LSB_JOBID"),
+    "JOB_ID",  # Grid Engine's; last, as its name is anybody's
+)
+"""What names the job of this process."""
+
 
 def share(task: str | None, tasks: int | None = None, environment: Mapping[str, str] = os.environ) -> Share:
     """Return this worker's share: `task` ("i/n"), or what this very process was told by what started it, or everything.
@@ -228,12 +234,11 @@ def _passed_over(tasks: int | None, environment: Mapping[str, str], given: list[
 def whereabouts(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Return where this process runs, for the record: host, process, job, restarts."""
     restarts = environment.get("SLURM_RESTART_COUNT", "")
-    job = environment.get("SLURM_ARRAY_JOB_ID") or environment.get("SLURM_JOB_ID")
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "user": user_name(),
-        "job": job,
+        "job": next((environment[name] for name in JOB_IDS if environment.get(name)), None),
         "restarts": int(restarts) if restarts.isdecimal() else 0,
     }
 

@@ -1,4 +1,4 @@
-"""Bytes to disk, whole or not at all; with leases the only module that writes into a run directory."""
+"""Bytes to disk, whole or not at all; but for leases, the only module that writes into a run directory."""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import cv2
+import numpy as np
 import torch
 from torch import nn
 
@@ -107,6 +109,11 @@ def emptied(desk: Desk) -> None:
         path.write_bytes(b"")
 
 
+def of_twelve_bits(desk: Desk) -> None:
+    for path in desk.class_folders(*NAMES).glob("*/*.png"):
+        cv2.imwrite(str(path), np.full((8, 8), 4095, np.uint16))
+
+
 def without_class_folders(desk: Desk) -> None:
     desk.data = str(desk.class_folders("ant") / "ant")
 
@@ -161,6 +168,12 @@ REFUSALS: tuple[Refusal, ...] = (
         "command again when it is",
         emptied,
         75,
+    ),
+    Refusal(
+        "images of which none of the first is of a kind that can be read",
+        "images: none of the first 3 images can be read: 16-bit values of at most 4095: a dark image, or one of fewer "
+        "bits? Say --bits 16, or how many are used, such as --bits 12",
+        of_twelve_bits,
     ),
     Refusal(
         "a manifest with semicolons, or tabs",

@@ -7,21 +7,21 @@ import fcntl
 import json
 import os
 import re
-import socket
 import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from batchcam.errors import BatchcamError, StoppedEarlyError
-from batchcam.job import lock
-from batchcam.job.lock import LOCK_FILE, NO_LOCKS, STALE_S, locked
+from batchcam.job.leases import STALE_S, lease_path
+from batchcam.job.lock import LOCK_FILE, NO_LOCKS, locked
 from batchcam.job.processes import this_process
+
+SINCE = time.mktime((2026, 11, 24, 2, 30, 0, 0, 0, -1))
 
 HOLD = """
 import sys, pathlib
@@ -43,8 +43,7 @@ def holder(folder: Path) -> subprocess.Popen[str]:
 
 def text_of(pid: int) -> str:
     """What a lock says of a process of this machine."""
-    process = json.dumps({**this_process(), "pid": pid})
-    return f"process {pid} on {socket.gethostname()}, since 2026-11-24 02:30:00\n{process}\n"
+    return json.dumps({**this_process(), "pid": pid, "since": SINCE})
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -121,59 +120,57 @@ def test_a_lease_takes_the_place_of_a_lock_where_there_are_none(
 
 
 @pytest.fixture
-def lease(tmp_path: Path, no_flock: None) -> Iterator[Path]:
+def lease(tmp_path: Path, no_flock: None) -> Path:
     """A lease that a job on another machine has."""
-    path = tmp_path / f"{LOCK_FILE}.lease"
-    path.write_text("process 4711 on elsewhere, since 2026-11-24 02:30:00\n")
-    yield path
-    assert not path.exists()
+    path = lease_path(tmp_path / "lock", 0)
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 4711, "since": SINCE}))
+    return path
 
 
 def test_a_lease_without_a_sign_of_life_is_taken_over(tmp_path: Path, lease: Path) -> None:
-    with pytest.raises(StoppedEarlyError, match=r"process 4711 on elsewhere, .* is at work"), locked(tmp_path):
+    told = "process 4711 on elsewhere, since 2026-11-24 02:30:00, is at work in "
+    with pytest.raises(StoppedEarlyError, match=told), locked(tmp_path):
         pass
     dead_since = time.time() - STALE_S - 60
     os.utime(lease, (dead_since, dead_since))
+    told = rf"process {os.getpid()} on .* is at work"
+    with locked(tmp_path), pytest.raises(StoppedEarlyError, match=told), locked(tmp_path):
+        pass
     with locked(tmp_path):
-        assert f"process {os.getpid()} " in lease.read_text()
+        pass
 
 
 def test_a_lease_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path: Path, lease: Path) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
     lease.write_text(text_of(dead.pid))
-    with locked(tmp_path):
-        assert f"process {os.getpid()} " in lease.read_text()
+    told = rf"process {os.getpid()} on .* is at work"
+    with locked(tmp_path), pytest.raises(StoppedEarlyError, match=told), locked(tmp_path):
+        pass
 
 
-def test_a_lease_of_another_container_that_has_this_ones_name_is_respected(tmp_path: Path, no_flock: None) -> None:
+def test_a_lease_of_another_container_that_has_this_ones_name_is_respected(tmp_path: Path, lease: Path) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
-    lease = tmp_path / f"{LOCK_FILE}.lease"
     lease.write_text(text_of(dead.pid).replace("pid:[", "pid:[9"))
     told = rf"not started: process {dead.pid} on .*, since 2026-11-24 02:30:00, is at work in "
     with pytest.raises(StoppedEarlyError, match=told), locked(tmp_path):
         pass
 
 
-def test_a_lease_that_another_job_has_taken_over_meanwhile_stays_its(tmp_path: Path, no_flock: None) -> None:
-    path = tmp_path / "lease"
-    path.write_text("another's")
-    lock._remove(path, "the dead one's")
-    assert path.read_text() == "another's"
-    lock._remove(path, "another's")
-    assert os.listdir(tmp_path) == []
+def test_a_lease_that_cannot_be_made_is_no_lock(
+    tmp_path: Path, no_flock: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
 
+    def refuse(path: str | Path, *rest: int) -> int:
+        if "lease" in str(path):
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return real(path, *rest)
 
-def test_a_lease_shows_signs_of_life(tmp_path: Path, no_flock: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.01)
-    with locked(tmp_path):
-        path = tmp_path / f"{LOCK_FILE}.lease"
-        os.utime(path, (0, 0))
-        deadline = time.monotonic() + 60
-        while path.stat().st_mtime == 0 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert path.stat().st_mtime > 0
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(BatchcamError, match="cannot lock: Disk quota exceeded"), locked(tmp_path):
+        pass
 
 
 def test_any_other_fault_of_a_lock_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

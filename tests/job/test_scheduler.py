@@ -219,6 +219,12 @@ def test_whereabouts_name_the_job_and_its_restarts():
     assert whereabouts({"SLURM_JOB_ID": "7"})["job"] == "7"
 
 
+@pytest.mark.parametrize("name", ["AWS_BATCH_JOB_ID", "BATCH_JOB_UID", "PBS_JOBID", "LSB_JOBID", "JOB_ID"])
+def test_whereabouts_name_the_job_of_any_engine_and_slurms_before_a_name_that_is_anybodys(name):
+    assert whereabouts({name: "a-7", "SLURM_JOB_ID": ""})["job"] == "a-7"
+    assert whereabouts({name: "a-7", "SLURM_JOB_ID": "9"})["job"] == "9"
+
+
 @pytest.mark.parametrize("error", [KeyError, OSError])
 def test_whereabouts_need_no_scheduler_and_no_name(monkeypatch, error):
     def nobody() -> str:

@@ -224,6 +224,12 @@ class Cluster:
         self.wait_for(f"the end of job {job}", lambda: not re.match("PENDING|RUNNING|COMPLETING", self.state(job)))
         return self.state(job)
 
+    def crash(self, node: str) -> None:
+        """A node loses power; somebody declares it down, and it comes back."""
+        self.run(SLURM / "slurm-down", "--crash", node, self.folder)
+        self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        self.run(SLURM / "slurm-up", self.folder)
+
     def log(self, pattern: str) -> str:
         """Return the text of all logs whose name matches."""
         return "".join(p.read_text() for p in sorted(self.here.glob(f"logs/{pattern}")))
@@ -314,10 +320,7 @@ class Interruptions:
         self.cluster.run("scontrol", "requeue", f"{self.array}_1")
 
     def crash(self, node: str) -> None:
-        """The node of task 2 loses power; somebody declares it down, and it comes back."""
-        self.cluster.run(SLURM / "slurm-down", "--crash", node, self.cluster.folder)
-        self.cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-        self.cluster.run(SLURM / "slurm-up", self.cluster.folder)
+        self.cluster.crash(node)
 
     def preempt(self, node: str) -> None:
         self.cluster.run("sbatch", "--partition=urgent", f"--nodelist={node}", "--ntasks=2", "--wrap=true")
@@ -452,9 +455,10 @@ def test_cancelled_array_stays_cancelled_and_cleans_up(cluster, place):
     assert not list(run.rglob("*.partial"))
 
 
-# a file whose name says who is hungry makes that process want more memory than there is, once
+# a file whose name says who is hungry makes that process want more memory than there is, once; as above for "slow"
 HUNGRY = f"""
 import contextlib
+import time
 from pathlib import Path
 
 import torch
@@ -465,7 +469,7 @@ def eat(who):
     flag = Path(__file__).with_name(who)
     if flag.exists():
         if "always" not in flag.read_text():
-            flag.unlink()
+            flag.unlink(missing_ok=True)
         bytearray(3 * 2**30)
 
 class Images:
@@ -473,7 +477,7 @@ class Images:
         return {SHARDS * SHARD_SIZE}
 
     def __getitem__(self, index):
-        if index == 32 and torch.utils.data.get_worker_info():
+        if index >= {SHARD_SIZE} and torch.utils.data.get_worker_info():
             eat("loader")
         pixels = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(index), dtype=torch.uint8)
         return pixels, index % 3
@@ -482,6 +486,8 @@ class Network(GapNetwork):
     def forward(self, images):
         if len(images) == {SHARD_SIZE}:
             eat("worker")
+            if Path(__file__).with_name("slow").exists():
+                time.sleep(1)
         return super().forward(images)
 """
 
@@ -524,3 +530,60 @@ def test_a_worker_that_always_wants_more_memory_fails_with_how_much_to_ask_for(s
     assert strict.wait_until_ended(finish).startswith("CANCELLED")
     assert strict.wait_until_ended(f"{array}_0") == "FAILED 1:0"
     assert "FAILED: 1500 MB are not enough: submit with --mem=3000M" in strict.log(f"*-{array}_0.out")
+
+
+@contextlib.contextmanager
+def submitted(cluster: Cluster, *words: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """A submit.sh that waits, and the ids of its jobs."""
+    pipe = subprocess.PIPE
+    command, told = [JOBS / "submit.sh", "--wait", *words], ""
+    with subprocess.Popen(
+        command, cwd=cluster.here, env=cluster.environment, text=True, stdout=pipe, stderr=pipe
+    ) as job:
+        try:
+            while not (found := re.search(r"explain (\d+): (?s:.*) finish (\d+): ", told)):
+                told += job.stderr.readline() or pytest.fail(told)
+            yield job, *found.groups()
+        finally:
+            job.kill()
+
+
+@pytest.mark.slow
+def test_a_run_survives_a_loader_a_worker_a_node_twelve_preemptions_and_the_loss_of_its_last_job(strict):
+    here, run = strict.here, strict.here / "worst"
+    for flag in ("loader", "worker", "slow"):
+        (here / flag).write_text("once")
+
+    def is_at_work(task: int, shards: int) -> bool:
+        """Return whether a task runs that has landed so many shards, and whose worker has begun."""
+        there = sum((run / "shards" / f"shard-{shard:05d}.h5").exists() for shard in range(task, SHARDS, 2))
+        records = [json.loads(path.read_text()) for path in run.glob(f"task-{task:05d}-*.json")]
+        going = any(each["outcome"] == "running" for each in records)
+        return strict.tasks(array).get(task, [""])[0] == "RUNNING" and there >= shards and going
+
+    for_tasks = (f"--sbatch={each}" for each in ("--mem=1500M", "--cpus-per-task=1", "--exclusive"))
+    words = ["--tasks", "2", *for_tasks, "--finish-sbatch=--no-requeue", *hungry_words(run.name)[:-1]]
+    words += ["--share-only", "--device", "cpu"]  # of a whole node each task has the pretended GPU
+    with submitted(strict, *words) as (job, array, finish):
+        for least in (*range(10), 9, 9):
+            strict.wait_for(f"{least} shards of task 1", lambda least=least: is_at_work(1, least))
+            strict.run("scontrol", "requeue", f"{array}_1")
+            if least == 0:
+                strict.wait_for("a shard of task 0", lambda: is_at_work(0, 1))
+                strict.crash(strict.tasks(array)[0][1])
+        (here / "slow").unlink()
+        strict.wait_for("the last job", lambda: strict.state(finish).startswith("RUNNING"))
+        (node,) = re.findall(r" NodeList=(n\d)", strict.run("scontrol", "show", "job", "--oneliner", finish))
+        strict.crash(node)
+        _, said = job.communicate(timeout=PATIENCE_S)
+        assert job.returncode == 1
+    assert f"job {finish} ended as NODE_FAIL, exit code 1; how the run is: batchcam info {run.name}" in said
+    assert not (here / "loader").exists()
+    assert not (here / "worker").exists()
+    restarts = [re.findall(r"restart (\d+): starts", strict.log(f"*-{array}_{task}.out")) for task in (0, 1)]
+    assert max(map(int, restarts[0])) >= 1
+    assert max(map(int, restarts[1])) >= 12
+    again = strict.run("sbatch", "--parsable", JOBS / "finish.sbatch", "python:hungry:Images", run.name).strip()
+    assert strict.wait_until_ended(again) == "COMPLETED 0:0", strict.log("*")
+    assert digests(run) == digests(here / "alone")
+    assert verify(VerifyConfig(run, quiet=True)).found == []

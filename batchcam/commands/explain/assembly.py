@@ -22,7 +22,7 @@ from batchcam.data.preprocessing import UNSAID, Preprocessing, chosen_preprocess
 from batchcam.data.sources import Source, open_planned, open_source
 from batchcam.data.timed_source import TimedSource, rest, timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError, StoppedEarlyError
-from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
 from batchcam.job.console import counted
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
 from batchcam.network.forward import forward
@@ -141,9 +141,10 @@ def assemble(
         look: whether to find out what has become of a listing, where the work does not need it.
 
     Raises:
-        StoppedEarlyError: none of the first samples can be read.
+        StoppedEarlyError: none of the first samples can be read, now at least.
         CheckpointError: it can't be read, or its keys are not the network's.
-        DatasetError: it can't be listed, or its classes are not the checkpoint's.
+        DatasetError: it can't be listed, its first images are all of a kind that is refused, or its classes are not the
+            checkpoint's.
         ConfigError: something that neither file says has to be said by an option.
     """
     checkpoint = _checkpoint(classifier)
@@ -441,7 +442,7 @@ def _preprocessing(classifier: Classifier, checkpoint: Checkpoint) -> Preprocess
 def _probe(source: Source, preprocessing: Preprocessing | None, may_be_unreadable: bool, unsaid: str) -> Tensor:
     """Return up to PROBE_SAMPLES readable samples; noise if there are none among the first ones, and need not be."""
     probe: list[Tensor] = []
-    reason = "no sample"
+    reason, refused = "no sample", 0
     attempts = min(len(source), PROBE_ATTEMPTS)
     for index in range(attempts):
         try:
@@ -454,6 +455,7 @@ def _probe(source: Source, preprocessing: Preprocessing | None, may_be_unreadabl
                 raise UnreadableImageError("NaN or infinite pixels")
         except UnreadableImageError as error:
             reason = str(error)
+            refused += isinstance(error, UnsupportedImageError)
             continue
         if not probe or (pixels.shape, pixels.dtype) == (probe[0].shape, probe[0].dtype):
             probe.append(pixels)
@@ -463,10 +465,10 @@ def _probe(source: Source, preprocessing: Preprocessing | None, may_be_unreadabl
         return torch.stack(probe)
     if preprocessing is None or not may_be_unreadable:
         told = "".join(f" ({remark})" for remark in source.notes)
-        raise StoppedEarlyError(
-            f"{source.spec}: none of the first {attempts} images can be read: {reason}{told}: is the storage there? "
-            "Run the same command again when it is"
-        )
+        none = f"{source.spec}: none of the first {attempts} images can be read: {reason}{told}"
+        if refused == attempts:
+            raise DatasetError(none)
+        raise StoppedEarlyError(f"{none}: is the storage there? Run the same command again when it is")
     height, width = preprocessing.image_size
     return torch.randint(
         0, 256, (PROBE_SAMPLES, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)

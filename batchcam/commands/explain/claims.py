@@ -12,7 +12,7 @@ from typing import Final
 
 from batchcam.job import stop
 from batchcam.job.console import counted, note
-from batchcam.store.leases import Leases
+from batchcam.job.leases import Leases
 from batchcam.store.plan import Shard
 from batchcam.store.schema import SHARD_FOLDER
 from batchcam.store.shard import has_landed

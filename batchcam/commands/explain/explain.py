@@ -34,9 +34,10 @@ from batchcam.commands.merge import MergeSummary, complete_run, stated_run
 from batchcam.config import keywords
 from batchcam.data.planned import Listing
 from batchcam.data.staging import staged
-from batchcam.errors import BatchcamError, ConfigError, RunError, StoppedEarlyError
+from batchcam.errors import BatchcamError, ConfigError, RunError, StoppedEarlyError, one_line
 from batchcam.job.console import note
-from batchcam.job.processes import has_ended, this_process
+from batchcam.job.leases import Leases
+from batchcam.job.processes import this_process
 from batchcam.job.scheduler import Share, local_rank, share, utc_now
 from batchcam.job.stop import Stop, wait
 from batchcam.maps.preparation import ExplainableNetwork, prepare
@@ -44,7 +45,6 @@ from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision, settings_kept
 from batchcam.network.proof import ExactNetwork, require_identity
 from batchcam.store import landing
-from batchcam.store.leases import Leases
 from batchcam.store.manifest import task_file, task_numbers, write_task
 from batchcam.store.plan import Plan, Shard, require_same, write_plan
 from batchcam.store.schema import (
@@ -52,6 +52,7 @@ from batchcam.store.schema import (
     LIST_FILE,
     MANIFEST_FILE,
     MASTER_FILE,
+    PARTIAL_SUFFIX,
     PLAN_FILE,
     SHARD_FOLDER,
     TRAINED_ON,
@@ -219,7 +220,12 @@ def _worked(
     device: torch.device,
 ) -> ExplainSummary:
     """Make shards, this worker's own and then what others leave, and merge when nothing is missing any more."""
-    leases = Leases({**this_process(), "task": str(mine)}, has_ended, lambda why: note(why, config.quiet))
+
+    def refused(error: OSError) -> None:
+        note(f"{config.out}: no leases: {error.strerror}; workers may do some shards twice", config.quiet)
+
+    # whoever cleans up after a file that has landed removes leases on it too: they are temporary files of it
+    leases = Leases({**this_process(), "task": str(mine)}, refused, PARTIAL_SUFFIX)
     with Claims(
         config.out, shards, recorded, lambda: _left_by_others(config, plan, mine), leases, config.quiet
     ) as claims:
@@ -316,8 +322,8 @@ def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Wo
     record, name = task_record(config, mine, device), task_file(mine.index)
     told = time.monotonic()
 
-    def write(outcome: str) -> None:
-        write_task(config.out, name, {**record, **work.record(), "outcome": outcome, "written": utc_now()})
+    def write(outcome: str, **more: str) -> None:
+        write_task(config.out, name, {**record, **work.record(), "outcome": outcome, **more, "written": utc_now()})
 
     def tell() -> None:
         nonlocal told
@@ -326,19 +332,14 @@ def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Wo
             write("running")
 
     write("running")
-    outcome = "failed"
     try:
         work.run(tell)
-        outcome = "done"
-    except StoppedEarlyError:
-        outcome = "stopped early"
+    except BaseException as error:
+        outcome = "stopped early" if isinstance(error, StoppedEarlyError) else "failed"
+        with contextlib.suppress(BatchcamError):  # why the work failed is what matters
+            write(outcome, reason=one_line(error) or type(error).__name__)
         raise
-    finally:
-        try:
-            write(outcome)
-        except BatchcamError:
-            if outcome == "done":  # else why the work failed is what matters
-                raise
+    write("done")
     return work.seconds
 
 

@@ -22,7 +22,7 @@ from batchcam.commands.explain.inputs import trained_on
 from batchcam.commands.explain.planning import resources
 from batchcam.commands.explain.retry import RecordedShard
 from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
-from batchcam.errors import StoppedEarlyError, stopped_by
+from batchcam.errors import DatasetError, StoppedEarlyError, stopped_by
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes
 from batchcam.job.processes import peak_memory
@@ -85,8 +85,9 @@ class Work:
         self._config, self._plan, self._assembly, self._explainable = config, plan, assembly, explainable
         self._claims, self._recorded, self._device = claims, recorded, device
         self._shards = plan.shards
-        self._recent: collections.deque[bool] = collections.deque(maxlen=max(FEWEST_JUDGED, plan.shard_size))
-        self._reason = ""
+        self._recent: collections.deque[tuple[str, bool]] = collections.deque(
+            maxlen=max(FEWEST_JUDGED, plan.shard_size)
+        )
 
     @property
     def trained_on(self) -> int | None:
@@ -183,8 +184,7 @@ class Work:
         under_way.counts["unreadable"] += int(batch.unreadable.sum())
         if self._plan.training_known:
             under_way.counts[TRAINED_ON] += int((columns[TRAINED_ON] == 1).sum())
-        self._recent.extend(batch.unreadable.tolist())
-        self._reason = next(filter(None, batch.errors), self._reason)
+        self._recent.extend(zip(batch.errors, batch.unsupported, strict=True))
         under_way.unreadable.append(batch.unreadable)
         under_way.sha256.append(batch.sha256.numpy())
 
@@ -193,16 +193,26 @@ class Work:
 
         Raises:
             StoppedEarlyError: too many images can't be read for a record worth having.
+            DatasetError: likewise, for what they are, whenever they are read.
         """
-        count, unreadable = len(self._recent), sum(self._recent)
-        enough = count >= min(FEWEST_JUDGED, self._plan.sample_count)
-        if enough and unreadable * 100 > self._config.max_unreadable * count:
-            raise StoppedEarlyError(
-                f"{unreadable} of the last {count} images can't be read: {self._reason}: is the storage there? Run the "
-                f"same command again when it is; --max-unreadable {EVERYTHING} records them as unreadable"
-            )
+        if len(self._recent) >= min(FEWEST_JUDGED, self._plan.sample_count):
+            self._require_images()
         before = self._recorded.get(full.builder.shard.index)
         return before is None or before.improves(np.concatenate(full.unreadable), np.concatenate(full.sha256))
+
+    def _require_images(self) -> None:
+        refused = [error for error, unsupported in self._recent if unsupported]
+        unreadable = [error for error, _ in self._recent if error]
+        count = len(self._recent)
+        most = self._config.max_unreadable * count  # in hundredths
+        anyway = f"--max-unreadable {EVERYTHING} records them as unreadable"
+        if len(refused) * 100 > most:
+            raise DatasetError(f"{len(refused)} of the last {count} images are refused: {refused[-1]}; {anyway}")
+        if len(unreadable) * 100 > most:
+            raise StoppedEarlyError(
+                f"{len(unreadable)} of the last {count} images can't be read: {unreadable[-1]}: is the storage there? "
+                f"Run the same command again when it is; {anyway}"
+            )
 
     def _index_lists(self) -> Iterator[list[int]]:
         """Yield the batches of each shard when its turn comes; the loader asks for some ahead of those it has made."""
@@ -287,7 +297,14 @@ class Work:
             "seconds_landing": round(self._landing_s, 3),
             "peak_memory_bytes": own,
             "peak_memory_loader_bytes": loader,
+            **_peak_gpu_memory(self._device),
         }
+
+
+def _peak_gpu_memory(device: torch.device) -> dict[str, int]:
+    if device.type != "cuda":
+        return {}
+    return {"peak_memory_gpu_bytes": torch.cuda.max_memory_allocated(device)}
 
 
 def batches_ahead(device: torch.device) -> int:

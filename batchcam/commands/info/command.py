@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+from batchcam.commands.compare.flips import Flips, count_flips
 from batchcam.commands.info import info as reading
 from batchcam.commands.info import prometheus
 from batchcam.commands.info.config import InfoConfig
 from batchcam.commands.info.watch import Watch, Watcher, require_progress
+from batchcam.errors import ConfigError
 from batchcam.job.stop import wait
-from batchcam.store.series import require_run
+from batchcam.store.series import is_series, require_run
 
 
 def info(config: InfoConfig) -> reading.RunInfo:
@@ -18,14 +20,15 @@ def info(config: InfoConfig) -> reading.RunInfo:
 
     Raises:
         RunError: not a run directory, a file of it is damaged, or no shard landed for as long as `--stall` says.
-        ConfigError: what lies at `--prometheus` is not ours.
+        ConfigError: what lies at `--prometheus` is not ours; `--against` has no class of the run, or is given alone.
     """
     _require_ours(config)
     if config.stall is not None:
         require_run(config.run, "--stall")
     about = reading.info(config.run)
     if config.prometheus:
-        prometheus.write(config.prometheus, about)
+        tasks = {} if is_series(config.run) else Watcher(config.run).look().tasks
+        prometheus.write(config.prometheus, about, tasks, _flips(config, about.complete))
     if config.stall is not None:
         require_progress(Watcher(config.run).look(), config.stall)
     return about
@@ -41,7 +44,7 @@ def watch(
 
     Raises:
         RunError: not a run directory, its plan is damaged, or no shard landed for as long as `--stall` says.
-        ConfigError: what lies at `--prometheus` is not ours.
+        ConfigError: what lies at `--prometheus` is not ours; `--against` has no class of the run, or is given alone.
         StoppedEarlyError: a signal came.
     """
     _require_ours(config)
@@ -50,7 +53,8 @@ def watch(
     while True:
         seen = watcher.look()
         if config.prometheus:
-            prometheus.write(config.prometheus, reading.info(config.run) if seen.complete else seen)
+            about = reading.info(config.run) if seen.complete else seen
+            prometheus.write(config.prometheus, about, seen.tasks, _flips(config, seen.complete))
         yield seen
         if seen.complete:
             return
@@ -60,6 +64,12 @@ def watch(
         sleep(interval_s)
 
 
+def _flips(config: InfoConfig, complete: bool) -> Flips | None:
+    return count_flips(config.against, config.run) if config.against and complete else None
+
+
 def _require_ours(config: InfoConfig) -> None:
     if config.prometheus:
         prometheus.require_ours(config.prometheus)
+    elif config.against:
+        raise ConfigError("--against: counts flips for --prometheus: give that too, or see batchcam compare")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import RunConfig, field, parse_duration
+from batchcam.config import AnyPath, Given, RunConfig, field, parse_duration
 
 
 class InfoConfig(RunConfig):
@@ -24,4 +24,9 @@ class InfoConfig(RunConfig):
         "Write the run's numbers for node_exporter's textfile collector, which reads files whose names end in .prom; "
         "with --watch at each look.",
         metavar="FILE",
+    )
+    against: Given[Path | None, AnyPath | None] = field(
+        "With --prometheus: count the predictions that are another class than in this older run, once the run is "
+        "complete.",
+        metavar="OLD",
     )

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from batchcam.commands.compare.flips import Flips
 from batchcam.commands.info.info import RunInfo
-from batchcam.commands.info.watch import Watch, working_seconds
+from batchcam.commands.info.watch import STATES, Watch, working_seconds
 from batchcam.errors import ConfigError
 from batchcam.job.scheduler import epoch_seconds
 from batchcam.rules import Status, flag_name
@@ -24,11 +25,14 @@ METRICS: Final = {
     "unreadable": "Samples that could not be read; of a run that is watched, as its tasks found until now.",
     "labelled": "Samples with label and prediction, of which accuracy is the share; not of a run that is watched.",
     "accuracy": "Correct predictions by labelled samples, 0 to 1; absent without labels.",
+    "compared": "Samples compared with the run that --against names; absent without, and before the run is complete.",
+    "flips": "Of these, predictions that are another class.",
     "shards": "Shards of the plan.",
     "shards_landed": "Shards on disk.",
     "complete": "1 when the manifest and all shards are there, else 0.",
     "last_success_timestamp_seconds": "When the run was completed, in seconds of the epoch; absent before.",
     "task_seconds": "Seconds that all tasks have worked together.",
+    "tasks": "Tasks by state, without those whose share a later one took over.",
 }
 PREFIX: Final = "batchcam_"
 MARK: Final = f"# HELP {PREFIX}".encode()
@@ -49,35 +53,45 @@ def require_ours(path: Path) -> None:
     raise ConfigError(f"--prometheus {path}: is there, and batchcam did not make it; name another file")
 
 
-def write(path: Path, about: RunInfo | Watch) -> None:
-    """Land the metrics of a run under `path`, whole: a collector that reads meanwhile sees the old ones or these."""
+def write(path: Path, about: RunInfo | Watch, tasks: Mapping[str, int], flips: Flips | None) -> None:
+    """Land the metrics of a run under `path`, whole: a collector that reads meanwhile sees the old ones or these.
+
+    Args:
+        path: of the file.
+        about: the run.
+        tasks: how many are in each state.
+        flips: what a comparison counted, None where there is none.
+    """
     counted = _of_watch(about) if isinstance(about, Watch) else _of_run(about)
     values = {
         **counted,
+        "compared": flips.compared if flips else None,
+        "flips": flips.flips if flips else None,
         "shards": about.shards,
         "shards_landed": about.shards_landed,
         "complete": int(about.complete),
         "last_success_timestamp_seconds": _completed(about) if about.complete else None,
     }
-    landing.land(path, text(about.run, values).encode())
+    states = {state: tasks.get(state, 0) for state in STATES}
+    landing.land(path, text(about.run, values, states).encode())
 
 
-def text(run: str, values: Mapping[str, float | None]) -> str:
+def text(run: str, values: Mapping[str, float | None], tasks: Mapping[str, int]) -> str:
     """Return metrics of `run` in Prometheus's text format; those that have no value are left out.
 
     Args:
         run: what the label says.
-        values: by name in METRICS.
+        values: by name in METRICS; of tasks none.
+        tasks: by state.
     """
-    lines = []
+    lines, label = [], f'run="{_label(run)}"'
     for name, meaning in METRICS.items():
-        if (value := values[name]) is not None:
-            metric = PREFIX + name
-            lines += [
-                f"# HELP {metric} {meaning}",
-                f"# TYPE {metric} gauge",
-                f'{metric}{{run="{_label(run)}"}} {value!r}',
-            ]
+        metric, value = PREFIX + name, values.get(name)
+        samples = [] if value is None else [f"{metric}{{{label}}} {value!r}"]
+        if name == "tasks":
+            samples = [f'{metric}{{{label},state="{state}"}} {count}' for state, count in tasks.items()]
+        if samples:
+            lines += [f"# HELP {metric} {meaning}", f"# TYPE {metric} gauge", *samples]
     return "\n".join(lines) + "\n"
 
 

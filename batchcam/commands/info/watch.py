@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import fnmatch
 import os
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from batchcam.errors import RunError
+from batchcam.job import leases
 from batchcam.job.console import readable_time
 from batchcam.job.scheduler import epoch_seconds
 from batchcam.store.landing import read_digest
 from batchcam.store.manifest import read_task
 from batchcam.store.plan import Shard, open_plan
-from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
+from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, PARTIAL_SUFFIX, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
 
 RATE_SHARDS = 50  # the latest landed shards, from which the rate is taken
 STALLED_S = 600.0
@@ -26,6 +28,7 @@ after a shard, not within one."""
 STALLED_SHARDS = 3
 RUNNING, STALLED = "running", "stalled"
 UNWELL = ("failed", "stopped early", STALLED)
+STATES = (RUNNING, "done", *UNWELL)
 
 Key = TypeVar("Key")
 Said = TypeVar("Said")
@@ -40,12 +43,27 @@ class UnwellTask:
         host: where it ran.
         state: failed, stopped early or stalled.
         silent_s: seconds since it wrote its record.
+        reason: why it ended, where it could tell.
     """
 
     task: str
     host: str
     state: str
     silent_s: float
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardUnderWay:
+    """A shard that a worker has begun, and how many seconds ago the worker gave a sign of life."""
+
+    shard: int
+    silent_s: float
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its worker counts as dead; another one will make it."""
+        return self.silent_s > leases.STALE_S
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +83,7 @@ class Watch:
         tasks: how many are running, done, failed, stopped early, stalled; without those that a later one took over.
         task_seconds: that all tasks have worked together.
         unwell: the tasks that need a look, longest silent first.
+        under_way: the shards that are being made, longest silent first.
         complete: whether the manifest and all shards are there.
     """
 
@@ -80,6 +99,7 @@ class Watch:
     tasks: dict[str, int]
     task_seconds: float
     unwell: list[UnwellTask]
+    under_way: list[ShardUnderWay]
     complete: bool
 
 
@@ -123,6 +143,7 @@ class Watcher:
         self._planned = (run / PLAN_FILE).stat().st_mtime
         self._clock = _Clock(now)
         self._landed: dict[str, tuple[int, float]] = {}
+        self._signs: dict[str, float] = {}
         self._records: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
 
     def look(self) -> Watch:
@@ -133,7 +154,7 @@ class Watcher:
         landed, tasks = self._look_at_shards(), self._look_at_tasks()
         complete = has_manifest and len(landed) == len(plan.shards)
         last = landed[-1][0] if landed else self._planned
-        now = self._clock.time(max([last, *(written for written, _ in tasks)]))
+        now = self._clock.time(max([last, *self._signs.values(), *(written for written, _ in tasks)]))
         silent_s = 0.0 if complete else max(0.0, now - _waiting_since(last, tasks))
         done = sum(shard.count for _, shard in landed)
         rate = _rate(landed[-RATE_SHARDS:], silent_s)
@@ -151,6 +172,10 @@ class Watcher:
             tasks=dict(collections.Counter(each.state for each in states)),
             task_seconds=working_seconds(record for _, record in tasks),
             unwell=[] if complete else [each for each in states if each.state in UNWELL],
+            under_way=[
+                ShardUnderWay(self._shard_of[file].index, round(max(0.0, now - sign), 3))
+                for file, sign in sorted(self._signs.items(), key=lambda each: each[1])
+            ],
             complete=complete,
         )
 
@@ -158,15 +183,30 @@ class Watcher:
         """Return when each shard landed that lies there with its digest, the latest last."""
         folder = self._run / SHARD_FOLDER
         is_there = folder.is_dir() and not folder.is_symlink()
-        inodes = {entry.name: entry.inode() for entry in os.scandir(folder)} if is_there else {}
+        entries = list(os.scandir(folder)) if is_there else []
+        inodes = {entry.name: entry.inode() for entry in entries}
         keys = {f: i for f, i in inodes.items() if f in self._shard_of and f + DIGEST_SUFFIX in inodes}
 
         def landed(file: str) -> float | None:
             return (folder / file).stat().st_mtime if read_digest(folder / file) else None
 
         self._landed = _read_new(self._landed, keys, landed)
+        self._signs = self._signs_of_life(entries)
         found = [(written, self._shard_of[file]) for file, (_, written) in self._landed.items()]
         return sorted(found, key=lambda each: (each[0], each[1].index))
+
+    def _signs_of_life(self, entries: Iterable[os.DirEntry[str]]) -> dict[str, float]:
+        """Return when the worker of each shard under way gave its last sign, by the newest lease on it."""
+        newest: dict[str, tuple[int, os.DirEntry[str]]] = {}
+        for entry in entries:
+            file, generation = leases.leased(entry.name, PARTIAL_SUFFIX) or ("", 0)
+            if file in self._shard_of and file not in self._landed and generation >= newest.get(file, (0,))[0]:
+                newest[file] = (generation, entry)
+        signs = {}
+        for file, (_, entry) in newest.items():
+            with contextlib.suppress(FileNotFoundError):  # given back just now
+                signs[file] = entry.stat(follow_symlinks=False).st_mtime
+        return signs
 
     def _look_at_tasks(self) -> list[tuple[float, dict[str, Any]]]:
         """Return when each task wrote its record, and the record; those that are damaged are left out."""
@@ -251,7 +291,8 @@ def _states(tasks: list[tuple[float, dict[str, Any]]], now: float) -> list[Unwel
         if state == RUNNING and silent_s > patience_s:
             state = STALLED
         if state not in UNWELL or newest[share] <= str(record.get("written")):
-            states.append(UnwellTask(share, str(record.get("host")), state, round(silent_s, 3)))
+            reason = str(record.get("reason", ""))
+            states.append(UnwellTask(share, str(record.get("host")), state, round(silent_s, 3), reason))
     return sorted(states, key=lambda each: -each.silent_s)
 
 

@@ -20,8 +20,8 @@ class NightlyConfig(Config):
     runs: Given[Path, AnyPath] = argument()
     options: tuple[str, ...] = passed_on("[option of batchcam explain]...")
     keep: int | None = field(
-        "Remove runs that are older than the N newest complete ones, but not those that the file RUNS/keep names, one "
-        "a line.  [default: keep all]",
+        "Remove runs that are older than the N newest complete ones that verify has passed, but not those that the "
+        "file RUNS/keep names, one a line.  [default: keep all]",
         low=1,
         high=LARGEST_COUNT,
         metavar="N",

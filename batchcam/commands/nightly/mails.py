@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +50,15 @@ def full_disk_advice(runs: Path, dated: Iterable[Path], keep: int | None) -> str
     oldest, size = next(iter(sizes.items()))
     total = f"{counted(len(sizes), 'run')} of {readable_size(sum(sizes.values()))}"
     return f"{text} The oldest run is {oldest}, {readable_size(size)} of {total}."
+
+
+def wrong_clock(ahead: Sequence[Path], today: str) -> str:
+    """Return what to do about runs that are dated after today."""
+    which = f"{ahead[0]} is" if len(ahead) == 1 else f"{len(ahead)} runs, {ahead[0]} to {ahead[-1].name}, are"
+    return (
+        f"batchcam nightly: {which} dated after today, {today}: the clock was wrong then, or is now. Set it if it is, "
+        "and move what is dated wrong away: it neither counts for --keep nor is ever removed."
+    )
 
 
 def mail(run: Path, headline: str, to_do: str, latest: str | None, last_lines: Iterable[str]) -> str:

@@ -15,7 +15,19 @@ from batchcam.commands.nightly import mails
 from batchcam.commands.nightly.config import LATEST, NightlyConfig
 from batchcam.commands.nightly.log import Log
 from batchcam.commands.nightly.on_end import outcome, tell
-from batchcam.commands.nightly.retention import dated_runs, finish_removals, kept_names, remove, size_of, surplus
+from batchcam.commands.nightly.retention import (
+    LOG,
+    REPORT,
+    beside,
+    dated_runs,
+    finish_removals,
+    future_runs,
+    kept_names,
+    mark,
+    remove,
+    size_of,
+    surplus,
+)
 from batchcam.commands.nightly.signing import sign, signature_file
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, BatchcamError, ConfigError
 from batchcam.job.lock import locked, owner_of
@@ -65,7 +77,8 @@ def nightly(config: NightlyConfig) -> NightSummary:
     """Explain into RUNS/<today>, verify, point RUNS/latest to the run, report, and remove old runs.
 
     A run that was interrupted is finished first; it stays as it is if model, data or options have changed meanwhile.
-    Only a run that was verified, and of which most images could be read, moves `latest` and counts for `keep`.
+    Only a run that was verified, and of which most images could be read, moves `latest` and counts for `keep`. One that
+    is dated after this day is told.
 
     Raises:
         ConfigError: --sign names no file.
@@ -96,6 +109,8 @@ class _Night:
 
     def ended(self) -> int:
         """Do the night's work; return its exit code."""
+        if ahead := future_runs(self.runs, self.today.name):
+            self.mails.append(mails.wrong_clock(ahead, self.today.name))
         try:
             if not self._is_finished():
                 self._finish_interrupted()
@@ -123,7 +138,7 @@ class _Night:
             BatchcamError: it is, but explains another checkpoint.
         """
         run = self.today
-        if self.latest() != run.name or not _report_of(run).exists():
+        if self.latest() != run.name or not beside(run, REPORT).exists():
             return False
         if self.config.sign and not signature_file(run).exists():
             return False
@@ -147,7 +162,7 @@ class _Night:
         if not before or (before[-1] / MANIFEST_FILE).exists():
             return
         run = before[-1]
-        with Log(_log_of(run)) as log:
+        with Log(beside(run, LOG)) as log:
             code = self._step(log, *self._words(run), "--dry-run")
             if code == EXIT_STOPPED_EARLY:
                 self._fail("explain", code, run, log)
@@ -165,14 +180,20 @@ class _Night:
         Raises:
             _EndedError: a step failed.
         """
-        with Log(_log_of(run)) as log:
+        if not (run / MANIFEST_FILE).exists():
+            mark(run, verified=False)
+        with Log(beside(run, LOG)) as log:
             code = self._explain(run, log)
+            if not (run / PLAN_FILE).exists():
+                mark(run, verified=True)  # there is none
             if code not in (EXIT_DONE, EXIT_FINDINGS):
                 self._fail("explain", code, run, log)
             if self.config.incremental and not (run / PLAN_FILE).exists():
                 return  # nothing is new
             findings = code == EXIT_FINDINGS
-            if code := self._step(log, "verify", str(run)):
+            code = self._step(log, "verify", str(run))
+            mark(run, verified=code == EXIT_DONE)
+            if code:
                 self._fail("verify", code, run, log)
             if not holds_images(run):
                 self._findings = True
@@ -188,7 +209,7 @@ class _Night:
                 self._fail("report", code, run, log)
             if findings:
                 self._findings = True
-                advice = f"look at them: batchcam info {str(run)!r}, or its report {str(_report_of(run))!r}."
+                advice = f"look at them: batchcam info {str(run)!r}, or its report {str(beside(run, REPORT))!r}."
                 self._mail("done, with findings (exit code 3)", advice, run, log)
 
     def _words(self, run: Path) -> list[str]:
@@ -216,7 +237,7 @@ class _Night:
 
     def _report(self, run: Path, log: Log) -> int:
         """Write the report, and where the disk is full remove what would go after this night anyway."""
-        words = ("report", str(run), "--out", str(_report_of(run)))
+        words = ("report", str(run), "--out", str(beside(run, REPORT)))
         code = self._step(log, *words)
         for old in surplus(run, self.config.keep) if self.config.keep else []:
             if not self._disk_is_full(code, log):
@@ -302,11 +323,3 @@ class _Night:
 
     def _mail(self, headline: str, to_do: str, run: Path, log: Log) -> None:
         self.mails.append(mails.mail(run, headline, to_do, self.latest(), log.last_lines()))
-
-
-def _report_of(run: Path) -> Path:
-    return run.with_name(f"{run.name}.html")
-
-
-def _log_of(run: Path) -> Path:
-    return run.with_name(f"{run.name}.log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import re
@@ -17,6 +18,11 @@ from batchcam.store.manifest import holds_images
 from batchcam.store.schema import PLAN_FILE
 
 KEEP_FILE: Final = "keep"
+LAST_DAY: Final = datetime.date.max.isoformat()
+REPORT: Final = ".html"
+LOG: Final = ".log"
+UNVERIFIED: Final = ".unverified"
+"""What follows a run's name in names of files beside it; the last one's is there until verify has passed the run."""
 GONE: Final = ".removed-"  # half removed, a run would look like an interrupted one
 
 
@@ -29,6 +35,11 @@ def dated_runs(runs: Path, until: str) -> list[Path]:
     return [runs / name for name in sorted(names) if is_day(name) and name <= until and not (runs / name).is_symlink()]
 
 
+def future_runs(runs: Path, today: str) -> list[Path]:
+    """Return the runs that are named by a day after `today`, oldest first."""
+    return [run for run in dated_runs(runs, LAST_DAY) if run.name > today]
+
+
 def is_day(name: str) -> bool:
     """Return whether a name is a day's, such as 2026-11-24."""
     try:
@@ -38,7 +49,9 @@ def is_day(name: str) -> bool:
 
 
 def surplus(run: Path, keep: int) -> list[Path]:
-    """Return the runs, oldest first, that go when `run` is complete and the `keep` newest complete ones are to stay.
+    """Return the runs, oldest first, that go when `run` is complete and the `keep` newest such ones are to stay.
+
+    A run that verify has not passed, or of which most images could not be read, does not count.
 
     Raises:
         ConfigError: the file that names those that somebody keeps can't be read, or does not say which.
@@ -47,8 +60,22 @@ def surplus(run: Path, keep: int) -> list[Path]:
     older = [path for path in dated_runs(run.parent, run.name) if path != run]
     complete = 1
     while older and complete < keep:
-        complete += holds_images(older.pop())
+        complete += _counts(older.pop())
     return [path for path in older if path.name not in kept and not _is_latest(path)]
+
+
+def _counts(run: Path) -> bool:
+    return holds_images(run) and not beside(run, UNVERIFIED).exists()
+
+
+def mark(run: Path, verified: bool) -> None:
+    """Note beside a run whether verify has passed it; a run without a note counts as verified, as older ones do."""
+    note = beside(run, UNVERIFIED)
+    with contextlib.suppress(OSError):  # of a full disk or lost rights the steps are going to tell
+        if verified:
+            note.unlink(missing_ok=True)
+        else:
+            note.touch()
 
 
 def kept_names(runs: Path) -> set[str]:
@@ -67,8 +94,13 @@ def kept_names(runs: Path) -> set[str]:
     return names
 
 
+def beside(run: Path, suffix: str) -> Path:
+    """Return the path of a file that lies beside a run and has its name."""
+    return run.with_name(run.name + suffix)
+
+
 def remove(run: Path) -> None:
-    """Remove a run, its report and its log.
+    """Remove a run and what lies beside it.
 
     Raises:
         BatchcamError: it is another user's, who did not leave the right to the group; then all of it stays.
@@ -80,8 +112,8 @@ def remove(run: Path) -> None:
     try:
         run.rename(gone)
         shutil.rmtree(gone)
-        for suffix in (".html", ".log"):
-            run.with_name(run.name + suffix).unlink(missing_ok=True)
+        for suffix in (REPORT, LOG, UNVERIFIED):
+            beside(run, suffix).unlink(missing_ok=True)
     except OSError as error:
         raise BatchcamError(f"{error.filename}: cannot remove: {error.strerror or error}") from error
 

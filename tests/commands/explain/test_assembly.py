@@ -351,6 +351,31 @@ def test_a_dataset_without_a_readable_image_is_a_passing_fault(own, images, tmp_
         assemble(Classifier(own), str(tmp_path / "list.csv"))
 
 
+class Deep:
+    """A dataset in memory whose images are all of 12 bits."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(np.full((8, 8), 4095, np.uint16)), index % 3
+
+
+def test_a_dataset_whose_images_are_all_of_a_kind_that_is_refused_is_no_passing_fault(own, images):
+    told = "none of the first 4 images can be read: 16-bit values of at most 4095: .* such as --bits 12(?!.*storage)"
+    with pytest.raises(DatasetError, match=told):
+        assemble(Classifier(own), Deep())
+    assert assemble(Classifier(own, bits=12), Deep()).probe.max() == 255
+    files = sorted(Path(images).rglob("*.png"))
+    for path in files:
+        cv2.imwrite(str(path), np.full((8, 8), 4095, np.uint16))
+    with pytest.raises(DatasetError, match=told.replace("4", str(len(files)), 1)):
+        assemble(Classifier(own), images)
+    files[0].write_bytes(b"torn")  # which may be whole the next time
+    with pytest.raises(StoppedEarlyError, match="is the storage there"):
+        assemble(Classifier(own), images)
+
+
 def test_probe_of_a_dataset_without_a_readable_image_is_always_the_same_noise(own, images):
     for path in Path(images).rglob("*.png"):
         path.write_bytes(b"torn")

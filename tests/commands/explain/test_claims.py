@@ -11,10 +11,11 @@ import pytest
 from batchcam.commands.explain import claims as claims_module
 from batchcam.commands.explain.claims import PATIENCE, Claims
 from batchcam.errors import StoppedEarlyError
+from batchcam.job.leases import Leases
 from batchcam.job.stop import Stop
 from batchcam.store import landing
-from batchcam.store.leases import Leases
 from batchcam.store.plan import Shard
+from batchcam.store.schema import PARTIAL_SUFFIX
 
 ALL = [Shard(index, index * 4, 4) for index in range(6)]
 
@@ -34,7 +35,9 @@ class Team:
         again: Collection[int] = (),
         others: Callable[[], Sequence[int]] = list,
     ) -> Claims:
-        leases = Leases({"name": name}, lambda holder: holder.get("name") in self.dead, lambda why: None)
+        leases = Leases(
+            {"name": name}, lambda error: None, PARTIAL_SUFFIX, lambda holder: holder.get("name") in self.dead
+        )
         return Claims(self.run, [ALL[i] for i in own], again, lambda: [ALL[i] for i in others()], leases, quiet=True)
 
     def land(self, *indices: int) -> None:

@@ -174,6 +174,12 @@ def test_shards_are_byte_identical_after_sigkill_in_the_middle_and_a_rerun(refer
     assert not list(run.rglob(".*.partial"))
 
 
+def test_a_record_has_the_peak_memory_of_a_gpu_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: {"cuda:1": 7}[str(device)])
+    assert work._peak_gpu_memory(torch.device("cuda:1")) == {"peak_memory_gpu_bytes": 7}
+    assert work._peak_gpu_memory(torch.device("cpu")) == {}
+
+
 def test_the_record_of_a_task_says_where_its_time_went(reference):
     (task,) = reference.glob("task-*.json")
     record = json.loads(task.read_text())
@@ -198,7 +204,11 @@ def test_sigterm_stops_within_a_batch_with_exit_75_and_the_rerun_gives_the_same_
     assert worker.returncode == EXIT_STOPPED_EARLY
     assert b"stopped by SIGTERM; run the same command again to go on" in stderr
     (task,) = run.glob("task-*.json")
-    assert json.loads(task.read_text())["outcome"] == "stopped early"
+    said = json.loads(task.read_text())
+    assert (said["outcome"], said["reason"]) == (
+        "stopped early",
+        "stopped by SIGTERM; run the same command again to go on",
+    )
     assert explain(config(checkpoint, images, run)).complete
     assert digests(run) == digests(reference)
 

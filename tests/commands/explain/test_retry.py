@@ -104,6 +104,21 @@ def test_a_shard_of_which_most_is_unreadable_does_not_land_and_the_rerun_gives_t
     assert whole.unreadable == 0
 
 
+def test_a_shard_of_which_most_is_of_a_kind_that_is_refused_does_not_land_and_no_rerun_is_advised(
+    checkpoint, manifest, tmp_path
+):
+    for number in range(11, SAMPLES):
+        Image.fromarray(np.full((8, 8), 4095, np.uint16)).save(manifest.parent / f"server/{number:02d}.png")
+    told = "5 of the last 8 images are refused: 16-bit values of at most 4095: .*--max-unreadable 100"
+    with pytest.raises(DatasetError, match=told):
+        explain(config(checkpoint, manifest, tmp_path / "run"))
+    assert sorted(p.name for p in (tmp_path / "run/shards").glob("*.h5")) == ["shard-00000.h5"]
+    (record,) = (tmp_path / "run").glob("task-*.json")
+    said = json.loads(record.read_text())
+    assert (said["outcome"], "5 of the last 8 images are refused" in said["reason"]) == ("failed", True)
+    assert explain(config(checkpoint, manifest, tmp_path / "run", max_unreadable=100)).unreadable == 9
+
+
 def test_a_share_that_was_allowed_is_recorded(checkpoint, manifest, tmp_path):
     away(manifest, range(11, SAMPLES))
     assert explain(config(checkpoint, manifest, tmp_path / "run", max_unreadable=100)).unreadable == 9

@@ -23,8 +23,9 @@ from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.config import Classifier, Compute
 from batchcam.errors import StoppedEarlyError
-from batchcam.job.processes import has_ended, this_process
-from batchcam.store.leases import Leases
+from batchcam.job.leases import Leases
+from batchcam.job.processes import this_process
+from batchcam.store.schema import PARTIAL_SUFFIX
 from tests.helpers.networks import CHANNELS, GapNetwork, seeded
 
 SHARDS, SHARD_SIZE = 8, 3
@@ -233,7 +234,7 @@ def test_worker_without_work_of_its_own_helps_others(settings, reference, tmp_pa
 
 def other_worker(dead: bool = False) -> Leases:
     """Return the leases of a worker on another machine, or one of this machine that has ended."""
-    return Leases({**this_process(), "pid": 2**30} if dead else {"host": "elsewhere"}, has_ended, print)
+    return Leases({**this_process(), "pid": 2**30} if dead else {"host": "elsewhere"}, print, PARTIAL_SUFFIX)
 
 
 def test_run_is_merged_by_one_worker_while_the_others_wait(settings, reference, tmp_path, monkeypatch):

@@ -14,8 +14,10 @@ from batchcam.commands.info.command import watch
 from batchcam.commands.info.config import InfoConfig
 from batchcam.commands.info.watch import RATE_SHARDS, STALLED_S, Watcher
 from batchcam.errors import RunError
+from batchcam.job.leases import STALE_S, lease_path
 from batchcam.store.manifest import task_file, write_task
 from batchcam.store.plan import read_plan
+from batchcam.store.schema import PARTIAL_SUFFIX
 
 LANDED = 1_700_000_000
 """When the first shard landed; the second one ten seconds later."""
@@ -259,3 +261,39 @@ def test_json_is_one_line_for_each_look(half_run, run_cli):
     look, error = map(json.loads, out.splitlines())
     assert (look["shards_landed"], look["complete"], look["exit_code"]) == (2, False, None)
     assert (error["exit_code"], code) == (1, 1)
+
+
+def lease(run, shard, at, generation=0):
+    """Leave a sign of life of a shard's worker, so many seconds after the first shard landed."""
+    path = lease_path(run / "shards" / shard.file, generation, PARTIAL_SUFFIX)
+    path.touch()
+    land_at(path, LANDED + at)
+    return path
+
+
+def test_shards_under_way_are_told_with_the_last_sign_of_their_workers(half_run):
+    shards = read_plan(half_run).shards
+    lease(half_run, shards[0], 5)  # has landed, and its lease is not cleaned up yet
+    lease(half_run, shards[2], 15)
+    seen = look(half_run, 35)
+    assert [(each.shard, each.silent_s) for each in seen.under_way] == [(2, 20)]
+    assert "; shard 2 under way, last sign 20 s ago" in watch_line(seen)
+    assert "left by" in watch_line(look(half_run, 20 + STALE_S))
+    lease(half_run, shards[2], 30, generation=1)  # another worker's, which has taken it over
+    assert "; shard 2 under way, last sign 5 s ago" in watch_line(look(half_run, 35))
+
+
+def test_many_shards_under_way_take_one_line_and_those_of_dead_workers_are_counted(half_run):
+    shards = read_plan(half_run).shards
+    for path in half_run.glob("shards/shard-*"):
+        path.unlink()
+    land_at(half_run / "run.json", LANDED)
+    for shard, at in zip(shards, (0, 300, 340), strict=True):
+        lease(half_run, shard, at)
+    line = watch_line(look(half_run, 345))
+    assert "2 shards under way, last sign 5 s to 45 s ago; 1 shard left by workers without a sign of life" in line
+
+
+def test_a_task_that_ended_tells_why(half_run):
+    record(half_run, "0/2", "failed", reason="m.pth: no such file")
+    assert "failed: 0/2 on node0/2, last heard of 5 s ago: m.pth: no such file" in watch_text(look(half_run, 15))

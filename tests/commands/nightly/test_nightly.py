@@ -244,12 +244,19 @@ def test_what_is_no_dated_run_is_never_removed(fake, runs, tmp_path):
     assert (runs / "2026-11-01").is_symlink()
 
 
-def test_runs_of_days_to_come_neither_count_nor_go(fake, runs):
+def test_runs_of_days_to_come_neither_count_nor_go_and_are_told_with_what_to_do(fake, runs):
     make_runs(runs, "2026-11-22", "2026-11-23", "2031-01-01")
     make_runs(runs, "2031-01-02", complete=False)
-    assert night(fake, runs, "--keep", "2") == (0, "", "")
-    assert latest(runs) == NIGHT
+    code, _, told = night(fake, runs, "--keep", "2")
+    assert (code, latest(runs)) == (0, NIGHT)
+    assert told.startswith(
+        f"batchcam nightly: 2 runs, {runs}/2031-01-01 to 2031-01-02, are dated after today, {NIGHT}: "
+    )
+    assert "move what is dated wrong away: it neither counts for --keep nor is ever removed.\n" in told
     assert {p.name for p in runs.glob("2*") if p.is_dir()} == {"2026-11-23", NIGHT, "2031-01-01", "2031-01-02"}
+    for name in ("2031-01-01", "2031-01-02"):
+        (runs / name).rename(runs / f"wrong-{name}")
+    assert night(fake, runs, "--keep", "2") == (0, "", "")
 
 
 @pytest.mark.parametrize("answers", [{"explain": 1}, {"verify": 3}, {"report": 1}])

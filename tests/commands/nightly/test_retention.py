@@ -121,6 +121,50 @@ def test_a_list_of_runs_to_keep_that_names_none_is_refused_before_the_night(
     assert "write a name a line" in stderr
 
 
+@pytest.mark.parametrize("code", [1, 3, 75], ids=["can't check", "findings", "stopped"])
+def test_a_complete_run_that_verify_has_not_passed_does_not_count_among_the_newest(
+    fake: Fake, runs: Path, code: int
+) -> None:
+    fake.answer(verify=code)
+    assert night(fake, runs, "--keep", "2")[0] == code
+    fake.answer(verify=0)
+    fake.set_date("2026-11-25")
+    assert night(fake, runs, "--keep", "2") == (0, "", "")
+    assert there(runs) == {OLD[3], NIGHT, "2026-11-25"}
+    fake.set_date("2026-11-26")
+    assert night(fake, runs, "--keep", "2") == (0, "", "")
+    assert there(runs) == {"2026-11-25", "2026-11-26"}
+    assert not list(runs.glob("*.unverified"))
+
+
+def test_a_run_that_verify_passes_in_the_second_start_of_its_day_counts(fake: Fake, runs: Path) -> None:
+    fake.answer(verify=75)
+    night(fake, runs)
+    assert (runs / f"{NIGHT}.unverified").exists()
+    fake.answer(verify=0)
+    assert night(fake, runs, "--keep", "2") == (0, "", "")
+    assert not (runs / f"{NIGHT}.unverified").exists()
+    fake.set_date("2026-11-25")
+    night(fake, runs, "--keep", "2")
+    assert there(runs) == {NIGHT, "2026-11-25"}
+
+
+def test_a_night_that_is_killed_before_it_verifies_leaves_a_run_that_does_not_count(fake: Fake, runs: Path) -> None:
+    fake.answer(explain=137)  # as the night itself, with a run that another worker completes meanwhile
+    night(fake, runs)
+    write_documents(runs / NIGHT)
+    fake.answer(explain=0)
+    fake.set_date("2026-11-25")
+    night(fake, runs, "--keep", "2")
+    assert there(runs) == {OLD[3], NIGHT, "2026-11-25"}
+
+
+def test_a_night_that_makes_no_run_leaves_no_mark(fake: Fake, runs: Path) -> None:
+    (fake.folder / "nothing-new").touch()
+    assert night(fake, runs, "--incremental") == (0, "", "")
+    assert not list(runs.glob("*.unverified"))
+
+
 def test_a_run_of_another_user_stays_whole_and_is_told(fake: Fake, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     access, theirs = os.access, runs / OLD[0] / "shards"
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != theirs and access(path, mode))

@@ -14,18 +14,23 @@ from typing import Any
 
 import pytest
 
+from batchcam.job import leases as leases_module
+from batchcam.job.leases import LONGEST, STALE_S, Leases, lease_path, leased
 from batchcam.store import landing
-from batchcam.store import leases as leases_module
-from batchcam.store.leases import LONGEST, STALE_S, Leases, lease_path
+from batchcam.store.schema import PARTIAL_SUFFIX
 
 
-def worker(name: str = "one", dead: str = "", told: list[str] | None = None) -> Leases:
+def worker(name: str = "one", dead: str = "", told: list[OSError] | None = None) -> Leases:
     """Return the leases of a worker that knows the one called `dead` to have ended."""
 
     def has_ended(holder: Mapping[str, Any]) -> bool:
         return bool(dead) and holder.get("name") == dead
 
-    return Leases({"name": name}, has_ended, (told if told is not None else []).append)
+    return Leases({"name": name}, (told if told is not None else []).append, PARTIAL_SUFFIX, has_ended)
+
+
+def lease_on(shard: Path, generation: int = 0) -> Path:
+    return lease_path(shard, generation, PARTIAL_SUFFIX)
 
 
 @pytest.fixture
@@ -109,7 +114,7 @@ def test_a_lease_that_was_taken_over_from_the_dead_and_given_back_is_free(shard)
 @pytest.mark.parametrize(("silent_s", "free"), [(STALE_S - 30, False), (STALE_S + 30, True)])
 def test_a_holder_without_a_sign_of_life_counts_as_dead_after_a_while(shard, silent_s, free):
     worker().claim(shard)
-    age(lease_path(shard, 0), silent_s)
+    age(lease_on(shard), silent_s)
     assert worker().claim(shard) is free
 
 
@@ -123,7 +128,7 @@ def test_the_clock_of_the_machine_does_not_matter(shard, monkeypatch):
 
 def test_a_lease_held_longer_than_others_have_patience_is_taken_over_by_one_of_them(shard):
     worker().claim(shard)
-    pretend_since(lease_path(shard, 0), 100)
+    pretend_since(lease_on(shard), 100)
     assert not worker().claim(shard, patience_s=110)
     assert not worker().claim(shard)
     assert sum(worker().claim(shard, patience_s=90) for _ in range(3)) == 1
@@ -133,7 +138,7 @@ def test_signs_of_life_keep_a_lease(shard, monkeypatch):
     monkeypatch.setattr(leases_module, "BEAT_S", 0.01)
     first = worker()
     first.claim(shard)
-    lease = lease_path(shard, 0)
+    lease = lease_on(shard)
     age(lease, STALE_S + 30)
     before = lease.stat().st_mtime
     with first.beating():
@@ -149,15 +154,15 @@ def test_signs_of_life_outlive_a_lease_that_a_clean_up_has_removed(shard, monkey
     first, other = worker(), shard.with_name("shard-00008.h5")
     first.claim(shard)
     first.claim(other)
-    lease_path(shard, 0).unlink()
-    age(lease_path(other, 0), STALE_S)
-    before = lease_path(other, 0).stat().st_mtime
+    lease_on(shard).unlink()
+    age(lease_on(other), STALE_S)
+    before = lease_on(other).stat().st_mtime
     with first.beating():
         deadline = time.monotonic() + 60
-        while lease_path(other, 0).stat().st_mtime == before and time.monotonic() < deadline:
+        while lease_on(other).stat().st_mtime == before and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert not lease_path(shard, 0).exists()
-    assert lease_path(other, 0).stat().st_mtime > before
+    assert not lease_on(shard).exists()
+    assert lease_on(other).stat().st_mtime > before
 
 
 @pytest.mark.parametrize("error", [errno.EROFS, errno.ENOSPC, errno.EACCES, errno.ENOSYS])
@@ -166,17 +171,17 @@ def test_where_no_lease_can_be_made_the_work_goes_on_and_that_is_told_once(shard
         raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(leases_module.os, "open", refuse)
-    told: list[str] = []
+    told: list[OSError] = []
     first = worker(told=told)
     assert first.claim(shard)
     assert first.claim(shard.with_name("shard-00008.h5"))
-    assert told == [f"{shard.parent}: no leases: {os.strerror(error)}; workers may do some shards twice"]
+    assert [each.errno for each in told] == [error]
     first.release_all()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"since": "x", "pid": []}', b"\xff", b"[" * LONGEST])
 def test_a_lease_that_says_nonsense_is_respected_until_it_is_stale(shard, content):
-    lease = lease_path(shard, 0)
+    lease = lease_on(shard)
     lease.write_bytes(content)
     assert not worker().claim(shard)
     age(lease, STALE_S + 30)
@@ -184,6 +189,25 @@ def test_a_lease_that_says_nonsense_is_respected_until_it_is_stale(shard, conten
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("nowhere", path)])
-def test_what_is_no_file_under_a_leases_name_is_neither_waited_for_nor_followed(shard, make):
-    make(lease_path(shard, 0))
+def test_what_is_no_file_under_a_leases_name_is_overcome_at_once_by_one_worker(shard, make):
+    make(lease_on(shard))
+    assert worker().claim(shard)
     assert not worker().claim(shard)
+    assert lease_on(shard, 1).exists()
+
+
+def test_the_newest_lease_tells_who_has_it(shard):
+    assert worker().holder(shard) == {}
+    worker("dead").claim(shard)
+    second = worker("two", dead="dead")
+    second.claim(shard)
+    assert worker().holder(shard)["name"] == "two"
+    second.release(shard)
+    assert worker().holder(shard)["name"] == "dead"
+
+
+def test_a_name_tells_what_a_lease_is_on(shard):
+    assert leased(lease_on(shard, 12).name, PARTIAL_SUFFIX) == (shard.name, 12)
+    assert leased(lease_path(shard, 3).name) == (shard.name, 3)
+    for name in (shard.name, f".{shard.name}.0123456789abcdef.partial", f".{shard.name}.lease-x.partial"):
+        assert leased(name, PARTIAL_SUFFIX) is None

@@ -1,12 +1,17 @@
-"""Who is making which file of a run just now, so that hardly anything is made twice; nothing is wrong without it."""
+"""Who is at work on a file or folder: a lease, which says so and shows signs of life, until its holder is done or dead.
+
+Nothing that is right depends on it: where leases can't be had, or two have one, work is done twice.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
+import re
 import stat
 import tempfile
 import threading
@@ -15,8 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from batchcam.store.landing import temporary_path
-from batchcam.store.schema import PARTIAL_SUFFIX
+from batchcam.job import processes
 
 BEAT_S: Final = 20
 """Seconds between two signs of life."""
@@ -35,44 +39,53 @@ class _Held:
 
 
 class Leases:
-    """The leases of this process on files that it makes.
+    """The leases of this process.
 
-    A lease is a temporary file of the file that is to land: whoever cleans up removes it too. It is created only where
-    it is not there, which one worker succeeds in. Taking over a lease makes one of the next generation beside it,
-    instead of replacing it, so that again one worker succeeds. Its time is the sign of life, and is compared with times
-    of the same file system only. Where a lease can't be made, the work goes on without.
+    A lease is created only where it is not there, which one process succeeds in. Taking over a lease makes one of the
+    next generation beside it, instead of replacing it, so that again one process succeeds. Its time is the sign of
+    life, and is compared with times of the same file system only.
 
     Args:
-        holder: who this process is.
+        holder: who this process is, as `processes.this_process` says it, or more.
+        refused: called once, with why leases can't be made; unless it raises, the work goes on without.
+        suffix: how names of leases end.
         has_ended: tells of another holder whether it is known to have ended.
-        warn: called once, with why there are no leases.
     """
 
     def __init__(
         self,
         holder: Mapping[str, Any],
-        has_ended: Callable[[Mapping[str, Any]], bool],
-        warn: Callable[[str], None],
+        refused: Callable[[OSError], None],
+        suffix: str = "",
+        has_ended: Callable[[Mapping[str, Any]], bool] = processes.has_ended,
     ) -> None:
-        self._holder, self._has_ended, self._warn = holder, has_ended, warn
+        self._holder, self._refused, self._suffix, self._has_ended = holder, refused, suffix, has_ended
         self._held: dict[Path, _Held] = {}
         self._clock: float | None = None  # of the file system, when ours is zero
-        self._warned = False
+        self._told = False
 
     def claim(self, path: Path, patience_s: float = math.inf) -> bool:
-        """Take the lease on `path` unless another worker has it; return whether this one has it now.
+        """Take the lease on `path` unless another process has it; return whether this one has it now.
 
         Args:
-            path: of the file to land, not its lease.
-            patience_s: seconds after which it is taken over from a worker that lives.
+            path: what is to be made or worked in, not its lease.
+            patience_s: seconds after which it is taken over from a process that lives.
         """
         generation = 0
-        while not self._create(lease := lease_path(path, generation)):
+        while not self._create(lease := lease_path(path, generation, self._suffix)):
             if self._counts(path, lease, patience_s):
                 return False
             generation += 1
         self._held[path] = _Held(lease, time.monotonic())
         return True
+
+    def holder(self, path: Path) -> Mapping[str, Any]:
+        """Return what the newest lease on `path` says of its holder; nothing where there is none."""
+        found: Mapping[str, Any] = {}
+        with contextlib.suppress(OSError):
+            for generation in itertools.count():
+                found = read_holder(lease_path(path, generation, self._suffix))
+        return found
 
     def release(self, path: Path) -> float | None:
         """Give back the lease on `path`; return how many seconds it was held, None if it was not."""
@@ -114,9 +127,9 @@ class Leases:
         except FileExistsError:
             return False
         except OSError as error:
-            if not self._warned:
-                self._warned = True
-                self._warn(f"{lease.parent}: no leases: {error.strerror}; workers may do some shards twice")
+            if not self._told:
+                self._told = True
+                self._refused(error)
             return True
         with contextlib.suppress(OSError), open(descriptor, "wb", buffering=0) as file:
             since = self._note_time(descriptor)
@@ -126,18 +139,20 @@ class Leases:
     def _counts(self, path: Path, lease: Path, patience_s: float) -> bool:
         """Return whether a lease that is there is still to be respected."""
         try:
-            content, touched = _read(lease)
-            now = self._now(path)
+            status = lease.lstat()
+            if not stat.S_ISREG(status.st_mode):  # none of ours
+                return False
+            content, touched, now = read_holder(lease), status.st_mtime, self._now(path, lease.suffix)
         except OSError:  # given back just now, or nothing to judge it by
             return True
         since = content.get("since")
         age = now - (since if isinstance(since, float) else touched)
         return not (self._has_ended(content) or now - touched > STALE_S or age > patience_s)
 
-    def _now(self, path: Path) -> float:
-        """Return the file system's time, if need be by a temporary file of `path`."""
+    def _now(self, path: Path, suffix: str) -> float:
+        """Return the file system's time, if need be by a file whose name looks like a lease's on `path`."""
         if self._clock is None:
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX) as probe:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=suffix) as probe:
                 return self._note_time(probe.fileno())
         return time.monotonic() + self._clock
 
@@ -148,19 +163,28 @@ class Leases:
         return made
 
 
-def lease_path(path: Path, generation: int) -> Path:
-    """Return the name of a lease on the file that is to land under `path`."""
-    return temporary_path(path, f"lease-{generation}")
+def lease_path(path: Path, generation: int, suffix: str = "") -> Path:
+    """Return the name of a lease on `path`."""
+    return path.with_name(f".{path.name}.lease-{generation}{suffix}")
 
 
-def _read(lease: Path) -> tuple[dict[str, Any], float]:
-    """Return what a lease says, nothing where that is damaged, and its time."""
+def leased(name: str, suffix: str = "") -> tuple[str, int] | None:
+    """Return of the name of a lease what it is on, and its generation; None of any other name."""
+    found = re.fullmatch(rf"\.(.+)\.lease-([0-9]+){re.escape(suffix)}", name)
+    return (found[1], int(found[2])) if found else None
+
+
+def read_holder(lease: Path) -> dict[str, Any]:
+    """Return what a file says of the process that wrote it; nothing where that is damaged.
+
+    Raises:
+        OSError: it can't be read.
+    """
     descriptor = os.open(lease, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        text = file.read(LONGEST) if stat.S_ISREG(status.st_mode) else b""
+        text = file.read(LONGEST) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
     try:
         content = json.loads(text or b"{}")
     except (ValueError, RecursionError):
         content = {}
-    return content if isinstance(content, dict) else {}, status.st_mtime
+    return content if isinstance(content, dict) else {}
