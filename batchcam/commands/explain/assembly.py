@@ -309,11 +309,9 @@ def _as_carried(classifier: Classifier, checkpoint: Checkpoint) -> _Built:
     key, name = checkpoint.carried_architecture or ("", "")
     known = [*([name] if torchvision_has(name) else []), *([f"{TIMM}{name}"] if name and timm_has(name) else [])]
     if not known:
-        other = f" (its {key}, {name}, is no network of torchvision's)" if name else ""
-        raise ConfigError(
-            f"{checkpoint.path}: does not say its architecture{other}; name it with --arch, such as resnet18, or by "
-            "--model"
-        )
+        where = f"{checkpoint.path}: does not say its architecture"
+        other = f" (its {key}, {name}, is none of torchvision's)" if name else ""
+        raise ConfigError(f"{where}{other}; name it with --arch, such as resnet18, or --model")
     for architecture in known[:-1]:
         with contextlib.suppress(CheckpointError):
             return _told(_built(architecture, classifier, checkpoint), key)

@@ -125,7 +125,7 @@ def test_architecture_whose_torchvision_network_has_other_weights_is_timms(photo
 
 def test_name_that_no_library_knows_is_told_where_one_has_to_be_said(photos, tmp_path):
     torch.save({"arch": "ournet", "state_dict": {"fc.weight": torch.zeros(3, 4)}}, tmp_path / "model.pth")
-    with pytest.raises(ConfigError, match=r"does not say its architecture \(its arch, ournet, is no network of "):
+    with pytest.raises(ConfigError, match=r"does not say its architecture \(its arch, ournet, is none of "):
         assemble(Classifier(tmp_path / "model.pth", **VIEW), str(photos))
 
 
