@@ -16,8 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from batchcam.cli import EXIT_CODES, cli
-from batchcam.cli.commands import COMMANDS, OF_SCRIPTS
+from batchcam.cli.commands import COMMANDS, EXIT_CODES, OF_SCRIPTS, cli
 from batchcam.cli.options import build
 from batchcam.errors import ConfigError
 from batchcam.network.checkpoint import pack_checkpoint
