@@ -38,7 +38,15 @@ class DeviceError(BatchcamError):
 
 
 class DatasetError(BatchcamError):
-    """A dataset that can't be listed, is empty, or doesn't fit the checkpoint's classes."""
+    """A dataset that can't be listed, is empty, or doesn't fit the checkpoint."""
+
+
+class ClassesError(DatasetError):
+    """A dataset with classes that the checkpoint does not have."""
+
+
+class OtherClassesError(ConfigError):
+    """Two runs with different classes, where nobody said to compare those that both have."""
 
 
 class RunError(BatchcamError):

@@ -45,7 +45,7 @@ def _exit_code(words: list[str]) -> int:
         return _fail(error.format_message(), error.exit_code, words)
     except BatchcamError as error:
         _debug(words)
-        return _fail(str(error), error.exit_code, words)
+        return _fail(str(error), error.exit_code, words, type(error).__name__)
     except ModuleNotFoundError as error:
         _debug(words)
         advice = "this command needs more than the auditor's side: pip install '.[worker]' in batchcam's folder"
@@ -87,10 +87,10 @@ def _is_asked(option: str, words: list[str]) -> bool:
     return f"--{option}" in words or os.environ.get(variable_of(option), "").strip().lower() in YES
 
 
-def _fail(message: str, code: int, words: list[str]) -> int:
+def _fail(message: str, code: int, words: list[str], kind: str | None = None) -> int:
     click.echo(f"batchcam: error: {one_line(message)}", err=True)
     if _is_asked("json", words):
-        click.echo(json.dumps({"error": one_line(message), "exit_code": code}))
+        click.echo(json.dumps({"error": one_line(message), "error_type": kind, "exit_code": code}))
     return code
 
 
