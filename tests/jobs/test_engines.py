@@ -175,10 +175,13 @@ def test_submitit_on_slurm_submits_again_what_slurm_ends(desk, tmp_path_factory)
         desk.environment["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
         words = [sys.executable, "night.py", "slurm"]
         with subprocess.Popen(words, cwd=desk.here, env=desk.environment, stdout=subprocess.PIPE, text=True) as night:
-            cluster.wait_for("the worker", (desk.here / "bin/batchcam.waits").exists)
-            (job,) = (path.name.partition("_submitted")[0] for path in desk.here.glob("logs/*_1_submitted.pkl"))
-            cluster.run("scancel", "--signal=USR2", job)
-            stdout, _ = night.communicate(timeout=PATIENCE_S)
+            try:
+                cluster.wait_for("the worker", (desk.here / "bin/batchcam.waits").exists)
+                (job,) = (path.name.partition("_submitted")[0] for path in desk.here.glob("logs/*_1_submitted.pkl"))
+                cluster.run("scancel", "--signal=USR2", job)
+                stdout, _ = night.communicate(timeout=PATIENCE_S)
+            finally:
+                night.kill()
     assert (desk.here / "bin/batchcam.stopped").exists()
     assert stdout.strip() == "[3, 3, 3]"
     desk.require_whole()
