@@ -35,7 +35,7 @@ def place(tmp_path: Path) -> Path:
         for channel, name in enumerate(NAMES):
             (folder := tmp_path / "photos" / part / name).mkdir(parents=True)
             for number in range(8):
-                pixels = rng.integers(0, 120, (40, 32, 3))
+                pixels = rng.integers(0, 120, (72, 64, 3))
                 pixels[..., channel] += 100
                 cv2.imwrite(str(folder / f"{number}.png"), pixels.astype(np.uint8))
     (tmp_path / "classes.txt").write_text("\n".join(NAMES))
@@ -58,7 +58,7 @@ def test_the_plain_loop_trains_and_hands_its_checkpoint_to_the_gate(place: Path,
     assert capsys.readouterr().out == "promoted\n"
     explain, verify = fake.calls()
     assert explain[:3] == ["explain", "models/plain/model.pth", "photos/test"]
-    assert explain[5:] == ["--arch", "resnet18", "--image-size", "32", "--mean", "0.5", "--std", "0.5", "--json"]
+    assert explain[5:] == ["--arch", "resnet18", "--image-size", "64", "--mean", "0.5", "--std", "0.5", "--json"]
     assert verify[0] == "verify"
 
 
