@@ -14,6 +14,7 @@ from batchcam.cli.commands import cli
 from batchcam.cli.variables import variable_of
 from batchcam.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, BatchcamError, one_line
 from batchcam.job.log import Form, LogLines, as_json, stamped
+from batchcam.job.stop import stop_if_asked
 
 YES = ("1", "true", "t", "yes", "y", "on")  # click's words for a flag
 
@@ -32,6 +33,7 @@ def exit_code(arguments: list[str] | None) -> int:
 
 def _exit_code(words: list[str]) -> int:
     try:
+        stop_if_asked()  # a signal came during the imports
         code = cli.main(words, prog_name="batchcam", standalone_mode=False)
         return code if isinstance(code, int) else EXIT_DONE
     except click.exceptions.NoArgsIsHelpError as error:
