@@ -47,7 +47,7 @@ def _exit_code(words: list[str]) -> int:
         return _fail(error.format_message(), error.exit_code, words)
     except BatchcamError as error:
         _debug(words)
-        return _fail(str(error), error.exit_code, words, type(error).__name__)
+        return _fail(str(error), error.exit_code, words, error.kind)
     except ModuleNotFoundError as error:
         _debug(words)
         advice = "this command needs more than the auditor's side: pip install '.[worker]' in batchcam's folder"
@@ -92,7 +92,7 @@ def _is_asked(option: str, words: list[str]) -> bool:
 def _fail(message: str, code: int, words: list[str], kind: str | None = None) -> int:
     click.echo(f"batchcam: error: {one_line(message)}", err=True)
     if _is_asked("json", words):
-        click.echo(json.dumps({"error": one_line(message), "error_type": kind, "exit_code": code}))
+        click.echo(json.dumps({"error": one_line(message), "error_kind": kind, "exit_code": code}))
     return code
 
 

@@ -13,14 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from batchcam.config import PROMOTED, Classifier, Gates, Option, flag_of, members
-from batchcam.errors import (
-    EXIT_DONE,
-    EXIT_FINDINGS,
-    EXIT_STOPPED_EARLY,
-    ClassesError,
-    OtherClassesError,
-    RunError,
-)
+from batchcam.errors import CLASSES_DIFFER, EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, RunError
 from batchcam.job.lock import locked
 from batchcam.job.steps import Steps
 from batchcam.store import landing
@@ -29,9 +22,6 @@ from batchcam.store.manifest import holds_images
 
 RECOMPUTED: Final = 16
 DEFAULT_GATE: Final = ("--max-accuracy-drop", "1")
-
-MISFITS: Final = tuple(error.__name__ for error in (ClassesError, OtherClassesError))
-"""Errors of steps that say something of the version: it has other classes than TEST or the promoted one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +167,7 @@ def _parted(stdout: str) -> tuple[str, Mapping[str, Any]]:
 def _require_done(step: str, code: int, said: Mapping[str, Any]) -> None:
     if code == EXIT_STOPPED_EARLY:
         raise NotPromotedError(f"stopped early at {step}; run the same command again to go on", code)
-    if said.get("error_type") in MISFITS:
+    if said.get("error_kind") == CLASSES_DIFFER:  # which TEST or the promoted version does not have
         raise NotPromotedError(f"refused: {said['error']}", EXIT_FINDINGS)
     if code not in (EXIT_DONE, EXIT_FINDINGS):
         raise NotPromotedError(f"not promoted: {step} failed (exit code {code}), see above", code)

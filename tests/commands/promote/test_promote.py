@@ -69,19 +69,19 @@ def test_a_refusal_without_a_gate_that_was_exceeded_points_to_what_compare_said(
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "ended", "told"),
+    ("kind", "code", "ended", "told"),
     [
-        ("ClassesError", 1, 3, "refused: photos: the model does not know these classes"),
-        ("OtherClassesError", 2, 3, "refused: photos: the model does not know these classes"),
-        ("DatasetError", 1, 1, "not promoted: explain failed (exit code 1)"),
+        ("classes", 1, 3, "refused: photos: the model does not know these classes"),
+        ("classes", 2, 3, "refused: photos: the model does not know these classes"),
+        (None, 1, 1, "not promoted: explain failed (exit code 1)"),
         (None, 2, 2, "not promoted: explain failed (exit code 2)"),
     ],
 )
 def test_a_version_whose_classes_do_not_fit_is_refused_and_any_other_error_is_a_failure(
-    fake: Fake, tmp_path: Path, best: Path, error: str | None, code: int, ended: int, told: str
+    fake: Fake, tmp_path: Path, best: Path, kind: str | None, code: int, ended: int, told: str
 ) -> None:
     fake.answer(explain=code)
-    fake.say(error="photos: the model does not know these classes", error_type=error, exit_code=code)
+    fake.say(error="photos: the model does not know these classes", error_kind=kind, exit_code=code)
     found, stdout, stderr = fake.run("promote", best, "test", tmp_path / "models/first")
     assert found == ended
     assert told in stderr
