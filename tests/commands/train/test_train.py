@@ -357,8 +357,8 @@ def test_a_best_checkpoint_that_is_gone_is_not_told_to_be_there(images, tmp_path
 
 
 def test_what_was_learned_by_heart_is_told(finished):
-    heart = dataclasses.replace(finished[1], learned_by_heart=True, val_accuracy=0.2333)
-    heart.history[1:] = [{**epoch, "train_accuracy": 1.0} for epoch in heart.history[1:]]
+    history = [{**epoch, "train_accuracy": 1.0} for epoch in finished[1].history]
+    heart = dataclasses.replace(finished[1], learned_by_heart=True, val_accuracy=0.2333, history=history)
     assert train_text(heart).splitlines()[1] == "training 1.000, validation 0.233: learned by heart"
     assert len(train_text(dataclasses.replace(heart, learned_by_heart=None)).splitlines()) == 1
 
