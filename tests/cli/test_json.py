@@ -156,10 +156,10 @@ KEYS = {
         lost_files, findings, flips, exit_code)
     """,
     "localize": """
-        (error, exit_code)
+        (error, error_kind, exit_code)
     """,
     "faithfulness": """
-        (error, exit_code)
+        (error, error_kind, exit_code)
     """,
     "nightly": """
         (run, outcome, latest, removed, mails, exit_code)
@@ -177,7 +177,7 @@ KEYS = {
         (folder, copied, kept, exit_code)
     """,
     "export": """
-        (error, exit_code)
+        (error, error_kind, exit_code)
     """,
     "compare": """
         (old, new, old_run_id, new_run_id, old_samples, new_samples, apart(unreadable in both, not finite in both),
