@@ -8,11 +8,15 @@ EXIT_USAGE = 2
 EXIT_FINDINGS = 3
 EXIT_STOPPED_EARLY = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
 
+CLASSES_DIFFER = "classes"
+"""What `--json` says of an error that tells that classes do not fit."""
+
 
 class BatchcamError(Exception):
     """Trouble in the world, told in one line: what, where, what to do."""
 
     exit_code = EXIT_FAILED
+    kind: str | None = None
 
     def __str__(self) -> str:
         """Return the message on one line that prints, whatever texts of other people's files it quotes."""
@@ -38,7 +42,19 @@ class DeviceError(BatchcamError):
 
 
 class DatasetError(BatchcamError):
-    """A dataset that can't be listed, is empty, or doesn't fit the checkpoint's classes."""
+    """A dataset that can't be listed, is empty, or doesn't fit the checkpoint."""
+
+
+class ClassesError(DatasetError):
+    """A dataset with classes that the checkpoint does not have."""
+
+    kind = CLASSES_DIFFER
+
+
+class OtherClassesError(ConfigError):
+    """Two runs with different classes, where nobody said to compare those that both have."""
+
+    kind = CLASSES_DIFFER
 
 
 class RunError(BatchcamError):

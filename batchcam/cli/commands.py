@@ -33,6 +33,7 @@ from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.config import Config, RunConfig
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, one_line
+from batchcam.job.stop import stop_if_asked
 
 EXIT_CODES = {
     0: "done",
@@ -79,7 +80,10 @@ class Command:
         config = build(self.config, values)
         if isinstance(config, InfoConfig) and config.watch:
             return _watch(config, as_json)
-        summary = self.function(getattr(config, self.takes) if self.takes else config)
+        function = self.function
+        if not self.is_job:  # jobs tell others how they ended
+            stop_if_asked()  # importing torch took its time
+        summary = function(getattr(config, self.takes) if self.takes else config)
         code = _exit_code(summary)
         if findings_ok and code == EXIT_FINDINGS:
             code = EXIT_DONE

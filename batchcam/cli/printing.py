@@ -318,10 +318,14 @@ def train_text(summary: TrainSummary) -> str:
     leaked = f"{s.val_trained_on} trained on: this says nothing of other images" if s.val_trained_on else ""
     validated = _accuracy_of(s.val_accuracy, s.val_samples, s.val_left_out, leaked)
     bad = f"; {counted(s.unreadable, 'image')} could not be read in the last epoch" if s.unreadable else ""
-    return (
+    text = (
         f"{one_line(s.checkpoint)}: epoch {s.best_epoch} of {s.epochs}, training accuracy {trained}, "
         f"validation accuracy {validated}{bad}"
     )
+    if not s.learned_by_heart:
+        return text
+    reached = _share(max(epoch["train_accuracy"] for epoch in s.history))
+    return f"{text}\ntraining {reached}, validation {_share(s.val_accuracy)}: learned by heart"
 
 
 def _accuracy_of(accuracy: float | None, samples: int | None, left_out: int | None, remark: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchcam.data.samples import UNKNOWN_LABEL, Source
-from batchcam.errors import DatasetError, one_line
+from batchcam.errors import ClassesError, DatasetError, one_line
 from batchcam.rules import composed
 
 _WHOLE_NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*|,(?![0-9]{3}(?![0-9]))[0-9]*)?(?:[eE][+-]?[0-9]{1,3})?")
@@ -88,7 +88,8 @@ def match_classes(source: Source, model_classes: Sequence[str], kind: str | None
         kind: what whole numbers are, names or indices; None: what fits.
 
     Raises:
-        DatasetError: the model does not know a class, or knows only names or numbers that can't be told apart.
+        ClassesError: the model does not know a class.
+        DatasetError: it knows only names or numbers that can't be told apart.
     """
     names = source.class_names
     if names is None:
@@ -123,8 +124,8 @@ def _numbers(source: Source, model_classes: Sequence[str], kind: str | None) -> 
     try:
         indices = _checked_range(source, len(model_classes))
         return MatchedLabels(indices, "indices", ("labels are class indices",))
-    except DatasetError as error:
-        raise DatasetError(f"{error}; and as a class name the model does not know {unknown[0]}") from error
+    except ClassesError as error:
+        raise ClassesError(f"{error}; and as a class name the model does not know {unknown[0]}") from error
 
 
 def _no_indices(source: Source, names: Sequence[str]) -> DatasetError:
@@ -143,7 +144,7 @@ def _by_name(
     if unknown := known.unknown(names):
         listed = ", ".join(one_line(name) for name in unknown[:NAMED_CLASSES])
         more = f" and {len(unknown) - NAMED_CLASSES} more" if len(unknown) > NAMED_CLASSES else ""
-        raise DatasetError(
+        raise ClassesError(
             f"{source.spec}: the model does not know these classes of the dataset: {listed}{more}; name "
             "them as the model does"
         )
@@ -221,7 +222,7 @@ def _checked_range(source: Source, class_count: int) -> NDArray[np.int64]:
     labels = source.labels
     wrong = np.flatnonzero((labels < UNKNOWN_LABEL) | (labels >= class_count))
     if len(wrong):
-        raise DatasetError(
+        raise ClassesError(
             f"{source.spec}: label {labels[wrong[0]]} of sample {wrong[0]} is outside the {class_count} classes: "
             f"labels are 0…{class_count - 1}, -1 where not known"
         )

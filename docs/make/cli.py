@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from batchcam.cli import cli
+from batchcam.cli.commands import cli
 
 PAGE = Path(__file__).parents[1] / "cli.md"
 

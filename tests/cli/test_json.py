@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from batchcam.cli import cli
+from batchcam.cli.commands import cli
 from batchcam.commands.demo import demo
 from tests.helpers import run_pairs
 from tests.helpers.outputs import run_json
@@ -105,8 +105,9 @@ KEYS = {
     """,
     "train": """
         (checkpoint, epochs, best_epoch, train_accuracy, train_samples, train_left_out, val_accuracy, val_samples,
-        val_left_out, val_trained_on, unreadable, history[(epoch, train_loss, train_accuracy, train_samples,
-        train_left_out, val_loss, val_accuracy, val_samples, val_left_out, val_trained_on, unreadable)], exit_code)
+        val_left_out, val_trained_on, learned_by_heart, unreadable, history[(epoch, train_loss, train_accuracy,
+        train_samples, train_left_out, val_loss, val_accuracy, val_samples, val_left_out, val_trained_on, unreadable)],
+        exit_code)
     """,
     "evaluate": """
         (samples, labelled, unreadable, non_finite, accuracy, trained_on, unseen_labelled, unseen_accuracy,
@@ -155,10 +156,10 @@ KEYS = {
         lost_files, findings, flips, exit_code)
     """,
     "localize": """
-        (error, exit_code)
+        (error, error_kind, exit_code)
     """,
     "faithfulness": """
-        (error, exit_code)
+        (error, error_kind, exit_code)
     """,
     "nightly": """
         (run, outcome, latest, removed, mails, exit_code)
@@ -176,7 +177,7 @@ KEYS = {
         (folder, copied, kept, exit_code)
     """,
     "export": """
-        (error, exit_code)
+        (error, error_kind, exit_code)
     """,
     "compare": """
         (old, new, old_run_id, new_run_id, old_samples, new_samples, apart(unreadable in both, not finite in both),

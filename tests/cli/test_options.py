@@ -11,8 +11,7 @@ from typing import Any
 import click
 import pytest
 
-from batchcam.cli import cli
-from batchcam.cli.commands import COMMANDS, Command
+from batchcam.cli.commands import COMMANDS, Command, cli
 from batchcam.cli.options import build
 from batchcam.config import Config, Option, Part, argument, field, passed_on
 from batchcam.errors import ConfigError

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import batchcam
-from batchcam.cli import cli
+from batchcam.cli.commands import cli
 from batchcam.commands.explain import explain as explain_module
 from batchcam.commands.explain.assembly import assemble
 from tests.helpers.networks import CHANNELS, GapNetwork

@@ -16,8 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from batchcam.cli import EXIT_CODES, cli
-from batchcam.cli.commands import COMMANDS, OF_SCRIPTS
+from batchcam.cli.commands import COMMANDS, EXIT_CODES, OF_SCRIPTS, cli
 from batchcam.cli.options import build
 from batchcam.errors import ConfigError
 from batchcam.network.checkpoint import pack_checkpoint
@@ -55,6 +54,7 @@ NOT_RUN = {
     "Slurm": "needs sbatch: tests/jobs/test_slurm.py runs it",
     "containers": "needs Docker: tests/test_containers.py builds and runs the images without it",
     "engines": "needs the engine: `pytest -m slow tests/jobs/test_engines.py` runs what the page says it does",
+    "training": "trains: tests/docs/test_training.py runs it, with -m slow what needs a package",
     "MATLAB": "needs MATLAB",
     "signature": "needs a key: tests/commands/verify/test_signature.py signs and verifies",
     "timm": "needs weights of timm's: tests/commands/explain/test_foreign_checkpoints.py explains such networks",

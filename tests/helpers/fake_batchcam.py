@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -45,7 +46,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 echo "fake $command says this"
-[ -z "${{json-}}" ] || echo "{{\"to_do_bytes\": $(cat "$here/to-do" 2>/dev/null || echo 0)}}"
+[ -z "${{json-}}" ] || cat "$here/json" 2>/dev/null ||
+    echo "{{\"to_do_bytes\": $(cat "$here/to-do" 2>/dev/null || echo 0)}}"
 [ "$command" != explain ] || [ ! -e "$here/nothing-new" ] || exit 0
 [ "$command" != explain ] || {{ mkdir -p "$out" && {{ [ -e "$out/run.json" ] || cp "$here/run.json" "$out"; }}; }}
 [ ! -e "$here/hang-$command" ] || exec sleep 60
@@ -133,6 +135,10 @@ class Fake:
     def set_to_do(self, size: int) -> None:
         """Let explain announce so many bytes."""
         (self.folder / "to-do").write_text(str(size))
+
+    def say(self, **document: object) -> None:
+        """Let commands end with this object where JSON is asked for."""
+        (self.folder / "json").write_text(f"{json.dumps(document)}\n")
 
     def set_date(self, day: str) -> None:
         """Let it be that day."""

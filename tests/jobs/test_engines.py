@@ -6,8 +6,10 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -19,9 +21,11 @@ from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from tests.helpers import ROOT
 from tests.helpers.networks import GapNetwork, seeded
+from tests.jobs.test_slurm import PATIENCE_S, started
 
 pytestmark = pytest.mark.slow
 
+HELPERS = ROOT / "tests" / "helpers"
 PAGE = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
 SETTINGS = {
     "MODEL": "tests.helpers.networks:GapNetwork", "PREPROCESS": "stl10", "IMAGE_SIZE": "16", "BATCH_SIZE": "4",
@@ -89,6 +93,39 @@ def needs(program: str) -> None:
         pytest.skip(f"{program} is not installed")
 
 
+def free_ports() -> tuple[str, str]:
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.bind(("", 0))
+        return str(one.getsockname()[1]), str(other.getsockname()[1])
+
+
+@pytest.fixture
+def grid_engine(desk) -> Iterator[dict[str, str]]:
+    """Variables that lead to a Grid Engine of the test's own."""
+    needs("sge_qmaster")
+    place = desk.here / "sge"
+    up = subprocess.run([HELPERS / "gridengine/sge-up", place, *free_ports()], capture_output=True, text=True)
+    if up.returncode:
+        pytest.skip(f"Grid Engine does not start: {up.stderr}")
+    try:
+        yield dict(re.findall(r"export (\w+)=(.*)", (place / "env.sh").read_text()))
+    finally:
+        subprocess.run([HELPERS / "gridengine/sge-down", place], capture_output=True)
+
+
+def test_grid_engine(desk, grid_engine):
+    worker = BATCHCAM.replace("OMPI_COMM_WORLD_RANK", "SGE_TASK_ID").replace("' 1'", "' 2'")
+    (desk.here / "bin/batchcam").write_text(worker.replace("exit 137", "exit 75"))
+    desk.environment |= grid_engine
+    done = desk.run("sh", "-c", snippet("Grid Engine"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = {path.name[-1]: path.read_text() for path in desk.here.glob("STDIN.e*")}
+    for task in "123":
+        assert f"share {int(task) - 1}/3 from SGE_TASK_ID/" in told[task], told
+    desk.require_whole()
+
+
 def test_open_mpi(desk):
     needs("mpirun")
     desk.environment |= {
@@ -124,8 +161,34 @@ def test_dvc(desk):
     desk.require_whole()
 
 
-def test_submitit(desk):
+def needs_submitit() -> None:
     pytest.importorskip("submitit", reason="submitit is not installed")
+
+
+def test_submitit_on_slurm_submits_again_what_slurm_ends(desk, tmp_path_factory):
+    needs_submitit()
+    # the first worker of share 1/3 does nothing, until it is told to stop
+    waits = """{ trap 'touch "$0.stopped"; exit 75' USR1; touch "$0.waits"; while :; do sleep 0.1; done; }"""
+    (desk.here / "bin/batchcam").write_text(BATCHCAM.replace("exit 137", waits))
+    (desk.here / "night.py").write_text(snippet("submitit").replace("cpus_per_task=4", "cpus_per_task=1"))
+    with started(tmp_path_factory) as cluster:
+        desk.environment["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
+        words = [sys.executable, "night.py", "slurm"]
+        with subprocess.Popen(words, cwd=desk.here, env=desk.environment, stdout=subprocess.PIPE, text=True) as night:
+            try:
+                cluster.wait_for("the worker", (desk.here / "bin/batchcam.waits").exists)
+                (job,) = (path.name.partition("_submitted")[0] for path in desk.here.glob("logs/*_1_submitted.pkl"))
+                cluster.run("scancel", "--signal=USR2", job)
+                stdout, _ = night.communicate(timeout=PATIENCE_S)
+            finally:
+                night.kill()
+    assert (desk.here / "bin/batchcam.stopped").exists()
+    assert re.fullmatch(r"\[[03], [03], [03]\]", stdout.splitlines()[-1])
+    desk.require_whole()
+
+
+def test_submitit(desk):
+    needs_submitit()
     (desk.here / "night.py").write_text(snippet("submitit"))
     done = desk.run(sys.executable, "night.py", "local")
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from batchcam.errors import ConfigError, one_line
+from batchcam.errors import ConfigError, OtherClassesError, one_line
 from batchcam.record.study import Reason, first_reasons
 from batchcam.rules import Status, composed
 
@@ -67,7 +67,8 @@ def match_classes(old: tuple[str, ...], new: tuple[str, ...], shared_only: bool)
         shared_only: go on where one run has classes that the other has not.
 
     Raises:
-        ConfigError: the names differ and that is not wanted, none is shared, or one stands twice in differing lists.
+        OtherClassesError: the names differ and that is not wanted, or none is shared.
+        ConfigError: one stands twice in differing lists.
     """
     spellings = {composed(name): name for name in old}
     written, known = new, set(old)
@@ -79,10 +80,10 @@ def match_classes(old: tuple[str, ...], new: tuple[str, ...], shared_only: bool)
         raise ConfigError("class names differ and one stands twice, so that they can't be matched by name")
     only_old, only_new = (tuple(n for n in a if n not in set(b)) for a, b in ((old, new), (new, old)))
     if len(only_old) == len(old):
-        raise ConfigError(f"no class is in both runs: OLD has {_listed(old)}; NEW has {_listed(new)}")
+        raise OtherClassesError(f"no class is in both runs: OLD has {_listed(old)}; NEW has {_listed(new)}")
     if (only_old or only_new) and not shared_only:
         sides = [f"only in {side}: {_listed(names)}" for side, names in (("OLD", only_old), ("NEW", only_new)) if names]
-        raise ConfigError(f"classes differ; {'; '.join(sides)}; --shared-classes compares those that both have")
+        raise OtherClassesError(f"classes differ; {'; '.join(sides)}; --shared-classes compares those that both have")
     names = old + only_new
     numbers = {name: number for number, name in enumerate(names)}
     return Classes(names, np.arange(len(old)), np.array([numbers[name] for name in new]), only_old, only_new, respelt)

@@ -21,7 +21,7 @@ from batchcam.data.planned import Listing, Planned, Since, part, planned, since
 from batchcam.data.preprocessing import UNSAID, Preprocessing, chosen_preprocessing
 from batchcam.data.sources import Source, open_planned, open_source
 from batchcam.data.timed_source import TimedSource, rest, timed
-from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError, StoppedEarlyError
+from batchcam.errors import CheckpointError, ClassesError, ConfigError, DatasetError, ModelError, StoppedEarlyError
 from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
 from batchcam.job.console import counted
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
@@ -375,7 +375,7 @@ def _class_names(
             return tuple(str(k) for k in range(class_count)), "nobody", ()
         if len(names) != class_count:
             empty = f", and no image of {', '.join(source.empty_classes)}" if source.empty_classes else ""
-            raise DatasetError(
+            raise ClassesError(
                 f"{source.spec}: has {len(names)} classes{empty}, the checkpoint {class_count}{hint}; "
                 "name them all with --class-names FILE"
             )

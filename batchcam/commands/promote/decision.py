@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from batchcam.config import PROMOTED, Classifier, Gates, Option, flag_of, members
-from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, RunError
+from batchcam.errors import CLASSES_DIFFER, EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, RunError
 from batchcam.job.lock import locked
 from batchcam.job.steps import Steps
 from batchcam.store import landing
@@ -67,7 +69,22 @@ class Candidate:
         Raises:
             NotPromotedError: it ended with another one.
         """
-        return _require_done(words[0], self._steps.run(*words))
+        return self._run(*words)[0]
+
+    def _run(self, *words: str) -> tuple[int, str]:
+        """Run a command; return its exit code, 0 or 3, and what it said to stdout.
+
+        Raises:
+            NotPromotedError: it ended with another exit code.
+        """
+        with tempfile.TemporaryFile() as stdout:
+            code = self._steps.run(*words, "--json", stdout=stdout)
+            stdout.seek(0)
+            text, said = _parted(stdout.read().decode(errors="replace"))
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        _require_done(words[0], code, said)
+        return code, text
 
     def judge(self, checkpoint: Path, *options: str) -> None:
         """Explain the test images, prove the record, and compare it with that of the promoted version.
@@ -95,12 +112,9 @@ class Candidate:
         words = self._gates.words
         if not any(limit is not None for limit in self._gates.limits.values()):
             words = [*DEFAULT_GATE, *words]
-        with out.with_suffix(".txt").open("w+b") as text:
-            code = self._steps.run("compare", str(old), str(new), "--out", str(out), *words, stdout=text)
-            text.seek(0)
-            sys.stdout.write(text.read().decode(errors="replace"))
-            sys.stdout.flush()
-        if _require_done("compare", code):
+        code, text = self._run("compare", str(old), str(new), "--out", str(out), *words)
+        landing.land(out.with_suffix(".txt"), text.encode())
+        if code:
             raise NotPromotedError(f"refused: {_reasons(out / 'compare.json')}", EXIT_FINDINGS)
 
 
@@ -140,12 +154,23 @@ def _of_the_network(words: Sequence[str]) -> list[str]:
     return found
 
 
-def _require_done(step: str, code: int) -> int:
+def _parted(stdout: str) -> tuple[str, Mapping[str, Any]]:
+    """Return the text that a command printed for people, and its last line where that is a JSON object."""
+    text, newline, last = stdout.rstrip("\n").rpartition("\n")
+    try:
+        said = json.loads(last)
+    except ValueError:
+        return stdout, {}
+    return (text + newline, said) if isinstance(said, dict) else (stdout, {})
+
+
+def _require_done(step: str, code: int, said: Mapping[str, Any]) -> None:
     if code == EXIT_STOPPED_EARLY:
         raise NotPromotedError(f"stopped early at {step}; run the same command again to go on", code)
+    if said.get("error_kind") == CLASSES_DIFFER:  # which TEST or the promoted version does not have
+        raise NotPromotedError(f"refused: {said['error']}", EXIT_FINDINGS)
     if code not in (EXIT_DONE, EXIT_FINDINGS):
         raise NotPromotedError(f"not promoted: {step} failed (exit code {code}), see above", code)
-    return code
 
 
 def _reasons(document: Path) -> str:

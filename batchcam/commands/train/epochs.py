@@ -80,6 +80,11 @@ def shuffled_batches(positions: np.ndarray, batch_size: int, seed: int, epoch: i
     return [b for b in batches if len(b) > 1]
 
 
+def flipped_samples(count: int, seed: int, epoch: int) -> np.ndarray:
+    """Return which of `count` samples an epoch sees mirrored, bool (count,): half of them, by `seed` and `epoch`."""
+    return np.random.default_rng([seed, epoch, 1]).random(count) < 0.5
+
+
 def initial_network(
     architecture: str, class_count: int, weights: str | None, seed: int
 ) -> tuple[nn.Module, TrainingImages]:
@@ -118,13 +123,27 @@ def train_epoch(
     batches: Iterable[LoadedBatch],
     device: torch.device,
     advance: Callable[[int], None],
+    flipped: np.ndarray | None = None,
 ) -> Score:
-    """Take one step per batch, each told to `advance`; return loss and accuracy as they were while learning."""
+    """Take one step per batch, each told to `advance`; return loss and accuracy as they were while learning.
+
+    Args:
+        network: in any mode, on `device`.
+        optimizer: of its parameters.
+        preprocessing: of uint8 images; others are normalised.
+        labels: of the dataset, as class indices.
+        batches: what to learn from.
+        device: where to compute.
+        advance: is told how many images a batch had.
+        flipped: which samples of the dataset to mirror left to right, bool (n,); None: none.
+    """
     network.train()
     tally = _Tally()
     for batch in batches:
         images, truth = _readable(batch, preprocessing, labels, device)
         if len(truth) > 1:
+            if flipped is not None:
+                images = _mirrored(images, flipped[batch.indices.numpy()[~batch.unreadable]])
             optimizer.zero_grad()
             output = network(images)
             logits = output if isinstance(output, Tensor) else output.logits  # GoogLeNet and Inception have side exits
@@ -199,6 +218,11 @@ def _images(pixels: Tensor, preprocessing: Preprocessing | None, device: torch.d
     pixels = pixels.to(device, non_blocking=True)
     images = preprocessing.normalise(pixels) if preprocessing and pixels.dtype == torch.uint8 else pixels.float()
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def _mirrored(images: Tensor, chosen: np.ndarray) -> Tensor:
+    """Return images of which the chosen ones are mirrored left to right."""
+    return torch.where(torch.from_numpy(chosen).to(images.device)[:, None, None, None], images.flip(-1), images)
 
 
 def _readable(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,21 @@ from torch import nn
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.epochs import (
     Score,
+    flipped_samples,
     initial_network,
     shuffled_batches,
     split_by_class,
     train_epoch,
     validate,
+)
+from batchcam.commands.train.history import (
+    Epoch,
+    best_of,
+    is_better,
+    is_learned_by_heart,
+    land_table,
+    read_seconds,
+    table_path,
 )
 from batchcam.data.labels import NAMED_CLASSES, match_classes, own_classes
 from batchcam.data.loader import BatchStream, SampleDataset
@@ -39,9 +50,8 @@ from batchcam.store import landing
 from batchcam.store.ours import ADVICE
 from batchcam.store.plan import dataset_fingerprint
 
-SHAPING = ("val_fraction", "arch", "weights", "epochs", "batch_size", "learning_rate", "weight_decay", "seed")
-"""Settings that decide the result; a resumed training must have the same."""
-
+SHAPING = ("val_fraction", "arch", "weights", "batch_size", "learning_rate", "weight_decay", "flip", "seed")
+"""Settings that decide what an epoch gives; a resumed training must have the same."""
 
 COUNTS = ("train_samples", "train_left_out", "val_samples", "val_left_out", "val_trained_on")
 """What the history of an epoch says of its accuracies, but for those of versions before this one."""
@@ -63,6 +73,8 @@ class TrainSummary:
         val_left_out: images to validate on that are not among them: unreadable, or without a label.
         val_trained_on: validation samples that are training images too, by their digests; None where these are of other
             things, or not known.
+        learned_by_heart: whether it knows its training images and little that holds for others, as
+            `is_learned_by_heart` has it; None without validation.
         unreadable: images that could not be read in the last epoch.
         history: loss and accuracy of every epoch on both, and the same counts.
     """
@@ -77,6 +89,7 @@ class TrainSummary:
     val_samples: int | None
     val_left_out: int | None
     val_trained_on: int | None
+    learned_by_heart: bool | None
     unreadable: int
     history: list[dict[str, Any]]
 
@@ -93,6 +106,16 @@ class _Samples:
     dataset: SampleDataset
     labels: np.ndarray
     positions: np.ndarray
+
+    @property
+    def known(self) -> list[int]:
+        """The positions with a label."""
+        return [p for p in self.positions.tolist() if self.labels[p] >= 0]
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of saying always the most frequent class."""
+        return float(np.bincount(self.labels[self.known]).max() / len(self.known))
 
 
 def train(config: TrainConfig) -> TrainSummary:
@@ -126,21 +149,24 @@ def train(config: TrainConfig) -> TrainSummary:
         note(f"warning: --val {config.val} is the dataset to learn from: {what}", quiet=False)
     landing.make_folder(config.out.parent)
     for epoch in range(len(state.history) + 1, config.epochs + 1):
+        started = time.monotonic()
         batches = shuffled_batches(training.positions, config.batch_size, config.seed, epoch)
         torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout: the same after a resume
+        flipped = flipped_samples(len(training.labels), config.seed, epoch) if config.flip else None
         with (
             _stream(config, training, batches, device) as stream,
             Progress(f"epoch {epoch}/{config.epochs}", len(training.positions), "images", config.quiet) as progress,
         ):
             learned = train_epoch(
                 state.network, state.optimizer, preprocessing, training.labels,
-                stream, device, progress.advance,
+                stream, device, progress.advance, flipped,
             )  # fmt: skip
         if learned.unreadable >= sum(map(len, batches)) - 1:  # no step was taken
             raise DatasetError(_too_few_readable(config, training))
         validated = _validate(config, state.network, preprocessing, validation, device)
-        state.finish_epoch(epoch, learned, validated)
-    landing.remove_stale_partials(config.out.parent, [config.out.name, _last_path(config.out).name])
+        state.finish_epoch(epoch, learned, validated, time.monotonic() - started)
+    places = (config.out, _last_path(config.out), table_path(config.out))
+    landing.remove_stale_partials(config.out.parent, [path.name for path in places])
     return state.summary()
 
 
@@ -151,6 +177,9 @@ class _State:
         self, config: TrainConfig, names: tuple[str, ...], preprocessing: Preprocessing, settings: dict[str, Any]
     ) -> None:
         self.history: list[dict[str, Any]] = []
+        self._best: Epoch | None = None
+        self._chance: float | None = None
+        self._seconds: dict[int, str] = {}
         self.trained_on: TrainingImages | None
         self._kinds: list[str]  # what digests of training and of validation images are of
         self.network: nn.Module
@@ -176,7 +205,8 @@ class _State:
         settings["preprocessing"] = preprocessing.to_dict()
         state = cls(config, names, preprocessing, settings)
         state._kinds = [s.dataset.source.digests_of for s in (training, validation or training)]
-        saved = state._saved()
+        state._chance = validation.chance if validation else None
+        saved, best_epoch = state._saved()
         network, state.trained_on = initial_network(
             config.arch, len(names), None if saved else config.weights, config.seed
         )
@@ -190,32 +220,39 @@ class _State:
         if saved:
             state.optimizer.load_state_dict(saved["optimizer"])
             state.history = saved[FORMAT_KEY]["training"]["history"]
+            # older versions kept the first of equal accuracy; after a kill the file may be an epoch ahead
+            kept = (entry for entry in state.history if entry["epoch"] == best_epoch)
+            state._best = next(kept, best_of(state.history))
         return state
 
-    def _saved(self) -> dict[str, Any] | None:
-        """Return the last checkpoint of this training, None where it is to start anew.
+    def _saved(self) -> tuple[dict[str, Any] | None, int]:
+        """Return the last checkpoint of this training, None where it is to start anew, and which epoch the best is of.
 
         Raises:
             CheckpointError: what lies there is another's, and --overwrite was not asked for.
         """
         best, last = self._config.out, _last_path(self._config.out)
         try:
+            self._seconds = read_seconds(table_path(best))
             read = {path: self._read(path) for path in (best, last) if os.path.lexists(path)}
             # a kill between the first two landings leaves the best one of a single epoch alone
             if last not in read and best in read and len(read[best][FORMAT_KEY]["training"]["history"]) > 1:
                 raise CheckpointError(f"{best}: is there, and no {last.name} to go on from lies beside it")
+            if best not in read and last in read:
+                raise CheckpointError(f"{last}: is there, and no {best.name} lies beside it, its best epoch")
         except CheckpointError as error:
             if self._config.overwrite:
-                return None
+                return None, 0
             raise CheckpointError(f"{error}; {ADVICE}") from error
-        return read.get(last)
+        return read.get(last), read[best][FORMAT_KEY]["training"]["epoch"] if last in read else 0
 
     def _read(self, path: Path) -> dict[str, Any]:
         """Return a checkpoint, after the check that it was trained as we are asked to."""
         try:
             saved: dict[str, Any] = load_raw(path, path.read_bytes()) if path.is_file() else {}
             about = saved[FORMAT_KEY]
-            theirs, names = about["training"]["settings"], tuple(about["class_names"])
+            theirs, names = {"flip": False, **about["training"]["settings"]}, tuple(about["class_names"])
+            done = len(about["training"]["history"])
         except (KeyError, TypeError, OSError) as error:
             raise CheckpointError(f"{path}: not a checkpoint to resume from") from error
         differing = [k for k, v in self._settings.items() if theirs.get(k) != v]
@@ -226,6 +263,8 @@ class _State:
                 f"{k.replace('_', ' ')} ({theirs.get(k)} there, {self._settings.get(k)} here)" for k in differing
             )
             raise CheckpointError(f"{path}: was trained otherwise: {told}")
+        if done > self._config.epochs:
+            raise CheckpointError(f"{path}: was trained for {done} epochs, more than --epochs {self._config.epochs}")
         return saved
 
     @property
@@ -234,8 +273,8 @@ class _State:
         listed = (self._settings["dataset_fingerprint"], self._settings["validation_fingerprint"])
         return self._config.val is not None and listed[0] == listed[1]
 
-    def finish_epoch(self, epoch: int, learned: Score, validated: Score | None) -> None:
-        """Record an epoch; land the best checkpoint if it is one, then the last: a kill in between repeats it."""
+    def finish_epoch(self, epoch: int, learned: Score, validated: Score | None, seconds: float) -> None:
+        """Record an epoch; land the checkpoint if it is the best, then table and last: a kill in between repeats it."""
         if self.trained_on is not None:
             self.trained_on |= TrainingImages.of(learned.digests, self._kinds[0])
         entry = self._entry(epoch, learned, validated)
@@ -243,8 +282,11 @@ class _State:
         val = f", validation {_told(validated)}" if validated else ""
         leaked = f", {entry['val_trained_on']} of which are trained on" if entry["val_trained_on"] else ""
         note(f"epoch {epoch}: training {_told(learned)}{val}{leaked}", self._config.quiet)
-        if self._best()["epoch"] == epoch:
+        if is_better(entry, self._best):
+            self._best = entry
             landing.land(self._config.out, self._pack(entry))
+        self._seconds[epoch] = f"{seconds:.1f}"
+        land_table(table_path(self._config.out), self.history, self._seconds)
         landing.land(_last_path(self._config.out), self._pack(entry, optimizer=self.optimizer.state_dict()))
 
     def _entry(self, epoch: int, learned: Score, validated: Score | None) -> dict[str, Any]:
@@ -268,7 +310,8 @@ class _State:
 
     def summary(self) -> TrainSummary:
         """Return the result."""
-        best = self._best()
+        assert self._best is not None  # after an epoch
+        best = self._best
         return TrainSummary(
             checkpoint=str(self._config.out),
             epochs=len(self.history),
@@ -276,14 +319,10 @@ class _State:
             train_accuracy=best["train_accuracy"],
             val_accuracy=best["val_accuracy"],
             **{name: best.get(name) for name in COUNTS},
+            learned_by_heart=is_learned_by_heart(self.history, best, self._chance),
             unreadable=self.history[-1]["unreadable"],
             history=self.history,
         )
-
-    def _best(self) -> dict[str, Any]:
-        """Return the first epoch with the highest validation accuracy; without validation, the last one."""
-        validated = [epoch for epoch in self.history if epoch["val_accuracy"] is not None]
-        return max(validated, key=lambda e: e["val_accuracy"]) if validated else self.history[-1]
 
     def _pack(self, epoch: dict[str, Any], **more: Any) -> bytes:
         training = {
@@ -403,7 +442,7 @@ def _validate(
 ) -> Score | None:
     if samples is None:
         return None
-    known = samples.positions[samples.labels[samples.positions] >= 0].tolist()
+    known = samples.known
     batches = [known[i : i + config.batch_size] for i in range(0, len(known), config.batch_size)]
     with _stream(config, samples, batches, device) as stream:
         return validate(network, preprocessing, samples.labels, stream, device)

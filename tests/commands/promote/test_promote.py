@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import torch
 
 from tests.helpers.fake_batchcam import Fake, latest
+from tests.helpers.networks import GapNetwork, seeded
 
 
 @pytest.fixture
@@ -30,8 +35,8 @@ def test_a_checkpoint_is_copied_explained_proven_and_promoted(fake: Fake, tmp_pa
     assert (code, stderr) == (0, f"batchcam: {models}/first: promoted; promoted: first\n")
     copy, run = f"{models}/first/model.safetensors", f"{models}/first/run"
     assert fake.calls() == [
-        ["explain", copy, "test", "--out", run, *options],
-        ["verify", run, "--recompute", "16", "--checkpoint", copy, "--data", "test", *of_network],
+        ["explain", copy, "test", "--out", run, *options, "--json"],
+        ["verify", run, "--recompute", "16", "--checkpoint", copy, "--data", "test", *of_network, "--json"],
     ]
     assert Path(copy).read_bytes() == b"weights"
     assert latest(models, "promoted") == "first"
@@ -51,7 +56,7 @@ def test_the_second_one_is_compared_and_refused_for_the_gates_reason(fake: Fake,
     told = "refused: --max-flips 2: exceeded: 9 % flipped; promoted: first"
     assert stderr == f"batchcam: {models}/second: {told}\n"
     assert "fake compare says this" in stdout
-    assert stdout == (models / "second" / "compare.txt").read_text()
+    assert (models / "second" / "compare.txt").read_text() == stdout.splitlines(keepends=True)[-1]
 
 
 def test_a_refusal_without_a_gate_that_was_exceeded_points_to_what_compare_said(
@@ -61,6 +66,70 @@ def test_a_refusal_without_a_gate_that_was_exceeded_points_to_what_compare_said(
     fake.answer(compare=3)
     (fake.folder / "compare.json").unlink()
     assert "refused: see above" in fake.run("promote", best, "test", tmp_path / "models/second")[2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "ended", "told"),
+    [
+        ("classes", 1, 3, "refused: photos: the model does not know these classes"),
+        ("classes", 2, 3, "refused: photos: the model does not know these classes"),
+        (None, 1, 1, "not promoted: explain failed (exit code 1)"),
+        (None, 2, 2, "not promoted: explain failed (exit code 2)"),
+    ],
+)
+def test_a_version_whose_classes_do_not_fit_is_refused_and_any_other_error_is_a_failure(
+    fake: Fake, tmp_path: Path, best: Path, kind: str | None, code: int, ended: int, told: str
+) -> None:
+    fake.answer(explain=code)
+    fake.say(error="photos: the model does not know these classes", error_kind=kind, exit_code=code)
+    found, stdout, stderr = fake.run("promote", best, "test", tmp_path / "models/first")
+    assert found == ended
+    assert told in stderr
+    assert stdout == "fake explain says this\n"
+    assert not os.path.lexists(tmp_path / "models/promoted")
+
+
+def images(folder: Path, *names: str) -> Path:
+    rng = np.random.default_rng(0)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            cv2.imwrite(str(folder / name / f"{number}.png"), rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    return folder
+
+
+def two_classes() -> GapNetwork:
+    network = GapNetwork()
+    network.head = torch.nn.Linear(network.head.in_features, 2)
+    return network
+
+
+def three_classes() -> GapNetwork:
+    return GapNetwork()
+
+
+@pytest.mark.slow
+def test_classes_that_the_checkpoint_or_the_promoted_version_does_not_have_are_refused_for_real(
+    fake: Fake, tmp_path: Path
+) -> None:
+    fake.do_real_steps()
+    models, both = tmp_path / "models", images(tmp_path / "both", "ant", "bee")
+    view = ["--preprocess", "stl10", "--image-size", "16", "--device", "cpu", "-j", "0", "--threads", "1"]
+
+    def promote(test: Path, version: str, network: Callable[[], GapNetwork]) -> tuple[int, str]:
+        classes = ["ant", "bee", "cat"][: network().head.out_features]
+        torch.save({"model": seeded(network).state_dict(), "classes": classes}, tmp_path / "best.pth")
+        model = f"{__name__}:{network.__name__}"
+        code, _, stderr = fake.run("promote", tmp_path / "best.pth", test, models / version, "--model", model, *view)
+        return code, stderr
+
+    assert promote(both, "two", two_classes)[0] == 0
+    code, stderr = promote(both, "three", three_classes)
+    assert (code, "refused: classes differ; only in NEW: cat; --shared-classes compares" in stderr) == (3, True)
+    other = images(tmp_path / "other", "ant", "dog")
+    code, stderr = promote(other, "four", three_classes)
+    assert (code, "refused: " in stderr, "not know these classes of the dataset: dog" in stderr) == (3, True, True)
+    assert latest(models, "promoted") == "two"
 
 
 def test_a_version_that_has_another_checkpoint_is_refused(fake: Fake, tmp_path: Path, best: Path) -> None:

@@ -58,10 +58,10 @@ def test_the_first_version_is_promoted_without_a_comparison(fake, models):
     assert stderr == f"batchcam: {models}/first: promoted; promoted: first\n"
     checkpoint, run = f"{models}/first/model.pth", f"{models}/first/run"
     assert fake.calls() == [
-        ["train", "my train", "--out", checkpoint, "--epochs", "2"],
-        ["evaluate", checkpoint, "my test"],
-        ["explain", checkpoint, "my test", "--out", run],
-        ["verify", run, "--recompute", "16", "--checkpoint", checkpoint, "--data", "my test"],
+        ["train", "my train", "--out", checkpoint, "--epochs", "2", "--json"],
+        ["evaluate", checkpoint, "my test", "--json"],
+        ["explain", checkpoint, "my test", "--out", run, "--json"],
+        ["verify", run, "--recompute", "16", "--checkpoint", checkpoint, "--data", "my test", "--json"],
     ]
     assert promoted(models) == "first"
 
@@ -71,7 +71,7 @@ def test_the_second_version_is_compared_with_the_promoted_one(fake, models, firs
     assert code == 0
     assert fake.calls()[-1] == [
         "compare", f"{first}/run", f"{models}/second/run", "--out", f"{models}/second/compare",
-        "--max-flips", "2", "--shared-classes",
+        "--max-flips", "2", "--shared-classes", "--json",
     ]  # fmt: skip
     assert promoted(models) == "second"
     assert (models / "promoted" / "model.pth").samefile(models / "second" / "model.pth")
@@ -89,7 +89,7 @@ def test_the_second_version_is_compared_with_the_promoted_one(fake, models, firs
 )
 def test_there_is_always_a_gate(fake, models, first, given, passed_on):
     retrain(fake, models / "second", *given)
-    assert fake.calls()[-1][5:] == passed_on
+    assert fake.calls()[-1][5:-1] == passed_on
 
 
 def test_a_gate_that_is_exceeded_refuses_with_the_reason(fake, models, first):

@@ -13,6 +13,7 @@ from torch import nn
 
 from batchcam.commands.train import epochs as training
 from batchcam.commands.train.epochs import (
+    flipped_samples,
     initial_network,
     predict,
     shuffled_batches,
@@ -65,6 +66,14 @@ def test_batches_are_every_position_once_in_an_order_that_seed_and_epoch_decide(
     assert len({*flat, tuple(positions.tolist())}) == 4
 
 
+def test_each_epoch_mirrors_another_half_of_the_samples_as_the_seed_decides():
+    chosen = {key: flipped_samples(1000, *key) for key in ((0, 1), (0, 2), (1, 1))}
+    for one in chosen.values():
+        assert 450 < one.sum() < 550
+    assert {450 < (chosen[0, 1] ^ chosen[key]).sum() < 550 for key in ((0, 2), (1, 1))} == {True}
+    np.testing.assert_array_equal(chosen[0, 1], flipped_samples(1000, 0, 1))
+
+
 @pytest.mark.parametrize(("count", "sizes"), [(17, [8, 8]), (1, []), (2, [2]), (8, [8])])
 def test_last_batch_of_one_is_dropped(count, sizes):
     assert [len(b) for b in shuffled_batches(np.arange(count), 8, 0, 1)] == sizes
@@ -100,6 +109,22 @@ def test_validation_is_the_mean_over_readable_samples_whatever_the_batches():
             score = validate(network, PREPROCESSING, LABELS, batches, CPU)
         assert (score.loss, score.accuracy) == pytest.approx(expected, rel=1e-5)
         assert score.unreadable == 2
+
+
+def test_an_epoch_sees_the_chosen_samples_mirrored_and_the_others_as_they_are():
+    seen: list[torch.Tensor] = []
+    network = seeded(GapNetwork)
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
+    flipped = np.array([True, False, True, True, False, False, True, False, True, False])
+    kinds: list[object] = [(16, 20)] * 10
+    kinds[2] = UNREADABLE
+    with stream(kinds) as batches:
+        pixels = np.concatenate([batch.pixels.numpy()[~batch.unreadable] for batch in batches]) / np.float32(255)
+    with stream(kinds) as batches:
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda count: None, flipped)
+    for image, original, mirror in zip(torch.cat(seen), (pixels - 0.5) / 0.5, np.delete(flipped, 2), strict=True):
+        np.testing.assert_allclose(image, original[..., ::-1] if mirror else original, atol=1e-6)
 
 
 def test_epoch_takes_one_step_of_the_optimizer_for_each_batch():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -17,7 +19,7 @@ import pytest
 import torch
 import torchvision
 
-from batchcam.cli.printing import evaluate_text
+from batchcam.cli.printing import evaluate_text, train_text
 from batchcam.commands.evaluate import evaluate as evaluate_module
 from batchcam.commands.evaluate.config import EvaluateConfig
 from batchcam.commands.evaluate.evaluate import evaluate
@@ -233,7 +235,8 @@ def test_finished_training_is_not_repeated(images, tmp_path, finished, monkeypat
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"learning_rate": 1e-4}, "learning rate (0.001 there, 0.0001 here)"), ({"epochs": 5}, "epochs (3 there, 5"),
+    [({"learning_rate": 1e-4}, "learning rate (0.001 there, 0.0001 here)"), ({"flip": True}, "flip (False there, True"),
+     ({"epochs": 2}, "was trained for 3 epochs, more than --epochs 2"),
      ({"batch_size": 4}, "batch size"), ({"seed": 1}, "seed"), ({"image_size": "64"}, "preprocessing"),
      ({"val_fraction": 0.5}, "val fraction"), ({"weight_decay": 0.5}, "weight decay")],
 )  # fmt: skip
@@ -269,6 +272,95 @@ def test_last_checkpoint_that_is_none_is_refused_and_kept(images, tmp_path, cont
     with pytest.raises(CheckpointError, match=r"best\.last\.pth"):
         train(config(images, tmp_path / "best.pth"))
     assert last.read_bytes() == before
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_training_that_is_told_more_epochs_goes_on_to_what_it_would_have_been_from_the_start(
+    images, tmp_path, finished, flip
+):
+    out, whole = tmp_path / "best.pth", finished[0]
+    if flip:
+        whole = tmp_path / "whole" / "best.pth"
+        train(config(images, whole, flip=True))
+        assert load(whole)["model"]["fc.bias"].tolist() != load(finished[0])["model"]["fc.bias"].tolist()
+    for epochs in (1, EPOCHS):
+        summary = train(config(images, out, epochs=epochs, flip=flip))
+        assert summary.epochs == epochs
+    assert out.read_bytes() == whole.read_bytes()
+    assert last_of(out).read_bytes() == last_of(whole).read_bytes()
+
+
+def test_a_training_of_an_older_version_goes_on_with_the_epoch_that_it_kept(images, tmp_path, monkeypatch):
+    out = tmp_path / "best.pth"
+    scores = [Score(loss, 0.75, 0, np.empty((0, 32), np.uint8)) for loss in (1.0, 0.9, 0.95)]
+    monkeypatch.setattr(train_module, "_validate", lambda *_: scores.pop(0))
+    for epochs in (1, 2):  # of equal accuracy it kept the first
+        train(config(images, out, epochs=epochs))
+        shutil.copy(out, tmp_path / f"{epochs}.pth")
+    shutil.copy(tmp_path / "1.pth", out)
+    for path in (out, last_of(out)):
+        content = load(path)
+        del content["batchcam"]["training"]["settings"]["flip"]
+        content["batchcam"]["training"]["settings"]["epochs"] = 2
+        torch.save(content, path)
+    assert train(config(images, out, epochs=2)).best_epoch == 1
+    assert train(config(images, out, epochs=3)).best_epoch == 3
+
+
+def test_of_epochs_of_equal_validation_accuracy_the_one_with_the_lower_loss_is_kept(images, tmp_path, monkeypatch):
+    scores = [
+        Score(loss, accuracy, 0, np.empty((0, 32), np.uint8))
+        for loss, accuracy in ((1.0, 0.75), (0.5, 0.75), (0.7, 0.75), (0.1, 0.5))
+    ]
+    monkeypatch.setattr(train_module, "_validate", lambda *_: scores.pop(0))
+    out = tmp_path / "best.pth"
+    assert train(config(images, out, epochs=4)).best_epoch == 2
+    assert load(out)["batchcam"]["training"]["epoch"] == 2
+
+
+def rows(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_beside_the_checkpoint_has_every_epoch_and_what_it_took(images, tmp_path):
+    out, table = tmp_path / "best.pth", tmp_path / "best.history.csv"
+    train(config(images, out, epochs=1))
+    (first,) = rows(table)
+    assert float(first["seconds"]) >= 0
+    table.write_text(table.read_text().replace(f",{first['seconds']}\n", ",123.4\n"))
+    history = train(config(images, out, epochs=2)).history
+    assert [row.pop("seconds") != "" for row in rows(table)] == [True, True]
+    assert rows(table)[0]["seconds"] == "123.4"  # of the first call
+    told = [
+        {name: json.loads(row[name] or "null") for name in epoch}
+        for row, epoch in zip(rows(table), history, strict=True)
+    ]
+    assert told == history
+
+
+def test_a_table_that_is_no_history_is_refused_and_kept(images, tmp_path):
+    table = tmp_path / "best.history.csv"
+    table.write_text("dear,diary\n")
+    with pytest.raises(CheckpointError, match=r"best\.history\.csv: is there.*; choose another --out, or say --overwr"):
+        train(config(images, tmp_path / "best.pth", epochs=1))
+    assert table.read_text() == "dear,diary\n"
+    assert not (tmp_path / "best.pth").exists()
+    train(config(images, tmp_path / "best.pth", epochs=1, overwrite=True))
+    assert len(rows(table)) == 1
+
+
+def test_a_best_checkpoint_that_is_gone_is_not_told_to_be_there(images, tmp_path, finished):
+    shutil.copy(last_of(finished[0]), last_of(tmp_path / "best.pth"))
+    with pytest.raises(CheckpointError, match=r"best\.last\.pth: is there, and no best\.pth lies beside it"):
+        train(config(images, tmp_path / "best.pth"))
+
+
+def test_what_was_learned_by_heart_is_told(finished):
+    history = [{**epoch, "train_accuracy": 1.0} for epoch in finished[1].history]
+    heart = dataclasses.replace(finished[1], learned_by_heart=True, val_accuracy=0.2333, history=history)
+    assert train_text(heart).splitlines()[1] == "training 1.000, validation 0.233: learned by heart"
+    assert len(train_text(dataclasses.replace(heart, learned_by_heart=None)).splitlines()) == 1
 
 
 def put_theirs(kind: str, path: Path, finished: Path, images: Path) -> None:
