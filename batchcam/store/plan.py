@@ -62,6 +62,8 @@ FIRST_INPUTS = 16
 
 INPUT_KEY_BYTES = 8
 
+FINGERPRINT_LINE = b"%b\0%d\0%d\n"
+
 MOST_TOLD = 8  # entries of a table that differ
 LIST_KEY = "samples"
 """Of run.json: what samples.h5 is."""
@@ -306,30 +308,25 @@ def input_key(sha256: bytes) -> str:
     return sha256[:INPUT_KEY_BYTES].hex()
 
 
-class Fingerprint:
-    """The SHA-256 over each sample's id, label and size in bytes, in order.
+def fingerprint_text(sample_ids: Iterable[bytes], labels: Iterable[int], sizes: Iterable[int]) -> bytes:
+    """Return what the dataset's fingerprint is the SHA-256 of: id, label and size in bytes of each sample, in order.
 
     It is quick for a million files; their content is covered by `input_sha256` in the shards.
+
+    Args:
+        sample_ids: as UTF-8.
+        labels: -1 where not known.
+        sizes: -1 where there is none.
     """
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-
-    def add(self, sample_ids: Iterable[bytes], labels: Iterable[int], sizes: Iterable[int]) -> None:
-        """Take in the samples that come next; ids as UTF-8."""
-        for sample_id, label, size in zip(sample_ids, labels, sizes, strict=True):
-            self._digest.update(b"%b\0%d\0%d\n" % (sample_id, label, size))
-
-    def hex(self) -> str:
-        """Return it as a plan states it."""
-        return self._digest.hexdigest()
+    return b"".join([FINGERPRINT_LINE % each for each in zip(sample_ids, labels, sizes, strict=True)])
 
 
 def dataset_fingerprint(sample_ids: Iterable[str], labels: Iterable[int], sizes: Iterable[int]) -> str:
     """Return the fingerprint of a whole dataset, hex."""
-    fingerprint = Fingerprint()
-    fingerprint.add((i.encode() for i in sample_ids), labels, sizes)
-    return fingerprint.hex()
+    digest = hashlib.sha256()
+    for sample_id, label, size in zip(sample_ids, labels, sizes, strict=True):
+        digest.update(FINGERPRINT_LINE % (sample_id.encode(), label, size))
+    return digest.hexdigest()
 
 
 def read_plan(run: Path) -> Plan:

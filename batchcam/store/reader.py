@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from batchcam.errors import RunError
+from batchcam.errors import OutOfMemoryError, RunError
 from batchcam.store import landing, structure
 from batchcam.store.plan import Plan, Shard
 
@@ -51,15 +52,27 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file whose structure is still to be checked; `open_checked` is for those who read from it.
 
     Raises:
-        RunError: the HDF5 library can't read it, now or while it is in use, or it needs more memory than there is.
+        RunError: the HDF5 library can't read it, now or while it is in use.
+        OutOfMemoryError: it needs more memory than there is.
     """
     try:
         with open_hdf5(path) as file:
             yield file
-    except UNREADABLE as error:
+    except (*UNREADABLE, MemoryError) as error:
+        require_memory(path, error)
         raise RunError(f"{path}: HDF5 cannot read it: {error}") from error
-    except MemoryError as error:
-        raise RunError(f"{path}: needs more memory than there is") from error
+
+
+def require_memory(path: Path, error: Exception) -> None:
+    """Raise OutOfMemoryError when memory is what the reader of an HDF5 file lacked, who got `error`."""
+    unfolded = min(structure.PIECE_BYTES, structure.DEFLATE_RATIO * path.stat().st_size) if path.is_file() else 1
+    try:
+        if not isinstance(error, MemoryError):  # a filter that failed is all that HDF5 tells, also of this
+            mmap.mmap(-1, 2 * unfolded or 1, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+            return
+    except OSError:
+        pass
+    raise OutOfMemoryError(f"{path}: needs more memory than there is") from error
 
 
 def open_structured(path: Path, plan: Plan, shard: Shard | None) -> h5py.File:
@@ -155,9 +168,11 @@ def read(dataset: h5py.Dataset, selection: Any) -> Any:
 
     Raises:
         RunError: it can't be read.
+        OutOfMemoryError: it needs more memory than there is.
     """
     try:
         return dataset[selection]
     except (OSError, RuntimeError, MemoryError) as error:
+        require_memory(Path(dataset.file.filename), error)
         name = dataset.name.lstrip("/")
         raise RunError(f"{dataset.file.filename}: {name}: cannot read: {error}; see batchcam verify") from error

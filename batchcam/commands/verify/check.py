@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from batchcam.store import landing, structure
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.layout import scale_values
 from batchcam.store.manifest import FileRecord, Manifest, read_manifest, read_task
-from batchcam.store.plan import Fingerprint, Plan, Shard
+from batchcam.store.plan import Plan, Shard, fingerprint_text
 from batchcam.store.samples import list_arrays, list_problems, list_slices
 from batchcam.store.schema import (
     CLASS_NAME,
@@ -170,10 +171,10 @@ def check_list(file: h5py.File, plan: Plan) -> Iterator[Finding]:
     if wrong:
         return
     yield from _check_names(file, {array.name for array in list_arrays(file)}, LIST_FILE)
-    fingerprint = Fingerprint()
+    fingerprint = hashlib.sha256()
     for rows in list_slices(file, plan):
-        fingerprint.add(*(rows[name].tolist() for name in ("sample_id", "label", "input_bytes")))
-    if fingerprint.hex() != plan.dataset_fingerprint:
+        fingerprint.update(fingerprint_text(*(rows[name].tolist() for name in ("sample_id", "label", "input_bytes"))))
+    if fingerprint.hexdigest() != plan.dataset_fingerprint:
         message = "sample ids, labels, sizes or their order are not those of run.json's fingerprint"
         yield Finding(Kind.DATASET, LIST_FILE, message)
 
