@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
@@ -52,7 +53,9 @@ class _Member:
     def __init__(self, number: int, work: Callable[[int], Iterator[Any]], others: Sequence[_Member]) -> None:
         self._stream, stream = Pipe(duplex=False)
         parent = os.getpid()
-        self._process = os.fork()
+        with warnings.catch_warnings():  # of threads, whose locks the work has to do without
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._process = os.fork()
         if not self._process:
             for each in (self, *others):  # else it keeps alive what another one writes to nobody
                 each._stream.close()

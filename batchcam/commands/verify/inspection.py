@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from batchcam.commands.verify import check
-from batchcam.commands.verify.repeats import Repeats
+from batchcam.commands.verify.repeats import MOST_IDS, Repeats
 from batchcam.commands.verify.shards import (
     Checked,
     Counted,
@@ -263,7 +263,9 @@ class _Inspector:
     def _totals(self, manifest: Manifest) -> Iterator[Finding]:
         if self.samples != self._plan.sample_count:
             return
-        if self._repeats.any(self._ids()):
+        if self.samples > MOST_IDS:
+            self.unchecked.append(f"whether a sample id stands twice was not checked: more than {MOST_IDS} samples")
+        elif self._repeats.any(self._ids()):
             yield Finding(Kind.COVERAGE, SHARD_FOLDER, "a sample id stands twice in the run", array="sample_id")
         totals = self._totals_seen.stated()
         if totals != manifest.totals:

@@ -11,6 +11,10 @@ LEAST_BITS: Final = 2**28
 """Of the filter, 32 MiB: of ten million ids, some thousand are looked at a second time."""
 
 BITS_A_SAMPLE: Final = 16
+
+MOST_IDS: Final = 2**28
+"""For which a filter of 512 MiB does; a run that claims more may be made up."""
+
 FACTORS: Final = tuple(
     np.uint64(f) for f in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93)
 )
@@ -28,11 +32,11 @@ class Repeats:
     """Finds ids that stand twice: suspects by a Bloom filter while the ids pass by, then, if there are any, for sure.
 
     Args:
-        count: of the ids.
+        count: of the ids, of which no more than MOST_IDS may pass by.
     """
 
     def __init__(self, count: int) -> None:
-        bits = max(LEAST_BITS, BITS_A_SAMPLE * count)
+        bits = max(LEAST_BITS, BITS_A_SAMPLE * min(count, MOST_IDS))
         self._shift = np.uint64(64 - (bits - 1).bit_length())
         self._filter = np.zeros(1 << ((bits - 1).bit_length() - 3), np.uint8)
         self._suspects: list[np.ndarray] = []
