@@ -19,6 +19,7 @@ from batchcam.store.plan import Plan, open_plan
 from batchcam.store.samples import require_list
 from batchcam.store.schema import LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
 from batchcam.store.shard import landed_shards
+from batchcam.store.shard_table import table_beside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +118,11 @@ def _stated(run: Path, plan: Plan) -> Manifest | None:
         manifest = read_manifest(run, plan)
     except (FileNotFoundError, RunError):
         return None
-    records = (*((SHARD_FOLDER, r) for r in manifest.shards), ("", manifest.master))
-    for folder, record in records:
-        path = run / folder / record.file
-        if not path.is_file() or path.stat().st_size != record.bytes or landing.read_digest(path) != record.sha256:
-            return None
-    return manifest
+    path, record = run / MASTER_FILE, manifest.master
+    if not path.is_file() or path.stat().st_size != record.bytes or landing.read_digest(path) != record.sha256:
+        return None
+    table = table_beside(run, plan)
+    return manifest if table and table.stated(plan) == manifest.shards else None
 
 
 def _kept(run: Path, plan: Plan, manifest: Manifest) -> MergeSummary:
@@ -141,9 +141,9 @@ def stated_run(run: Path) -> MergeSummary:
 
 
 def _summary(manifest: Manifest, kept: bool) -> MergeSummary:
-    size = manifest.master.bytes + sum(r.bytes for r in manifest.shards)
+    size = manifest.master.bytes + manifest.shards.bytes
     findings = sum(f["count"] for f in manifest.findings)
-    return MergeSummary(manifest.totals, findings, len(manifest.shards), size, kept)
+    return MergeSummary(manifest.totals, findings, manifest.shards.count, size, kept)
 
 
 def _remove_leftovers(run: Path, plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
 import threading
@@ -22,7 +23,6 @@ from batchcam.store.layout import (
     as_utf8,
     attach_scales,
     create,
-    create_group,
     describe,
     head_bytes,
     new_file,
@@ -30,24 +30,25 @@ from batchcam.store.layout import (
     write_classes,
     write_header,
     write_scales,
-    write_text,
 )
-from batchcam.store.manifest import FileRecord
+from batchcam.store.manifest import FileRecord, ShardSum
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import open_checked
 from batchcam.store.schema import (
     MASTER_COPY_LIMIT,
     MASTER_FILE,
     MOST_TEXT_BYTES,
+    REFERRED_SHARDS,
     SHARD_FOLDER,
-    SHARD_TABLE,
     TEXT_CHUNK_ROWS,
-    VIRTUAL_IN_MASTER,
     Array,
-    encode_text,
+    stays_in_shards,
 )
+from batchcam.store.shard_table import ShardTable, write_table
 
-Collected: TypeAlias = tuple[Shard, dict[str, np.ndarray], FileRecord]
+Collected: TypeAlias = tuple[Shard, dict[str, np.ndarray], int, str]
+"""A shard, its columns, its bytes and its digest."""
+
 Result = TypeVar("Result")
 
 LOOK_EVERY_S = 0.2
@@ -58,7 +59,7 @@ SHARD_ENTRY_BYTES = 1024
 
 
 def collect(run: Path, plan: Plan, shards: Sequence[Shard] | None = None, *, prove: bool = True) -> Iterator[Collected]:
-    """Yield each shard with its small columns and its record, and prove on the way that it holds its own samples.
+    """Yield each shard with its small columns, its size and digest, and prove on the way that it holds its own samples.
 
     Args:
         run: the run directory.
@@ -86,7 +87,7 @@ def collect(run: Path, plan: Plan, shards: Sequence[Shard] | None = None, *, pro
             columns = {name: _whole(file, name) for name in names}
         if not np.array_equal(columns["sample_index"], np.arange(shard.first, shard.first + shard.count)):
             raise RunError(f"{path}: does not hold samples {shard.first} to {shard.first + shard.count - 1}")
-        yield shard, columns, FileRecord(shard.file, shard.first, shard.count, size, digest)
+        yield shard, columns, size, digest
 
 
 def _whole(file: h5py.File, name: str) -> np.ndarray:
@@ -99,7 +100,7 @@ def _whole(file: h5py.File, name: str) -> np.ndarray:
 
 def write_master(
     run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None]
-) -> tuple[FileRecord, tuple[FileRecord, ...]]:
+) -> tuple[FileRecord, ShardSum]:
     """Land run.h5 with its digest over all shards, which pass through memory one by one; an older one is replaced.
 
     Args:
@@ -109,7 +110,7 @@ def write_master(
         stop: asked now and then for a reason to stop.
 
     Returns:
-        Record of run.h5, and one per shard.
+        Record of run.h5, and what the manifest states of the shards.
 
     Raises:
         RunError: as `collect`, which proves that each sample is there exactly once.
@@ -118,11 +119,15 @@ def write_master(
     return _apart(lambda given_up: _write_master(run, plan, seen, given_up), stop)
 
 
-def prove_shards(
-    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None]
-) -> tuple[FileRecord, ...]:
-    """Prove the shards as `write_master` does, and write nothing; return a record of each."""
-    return _apart(lambda given_up: tuple(record for record, _ in _seen(collect(run, plan), seen, given_up)), stop)
+def prove_shards(run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None]) -> ShardSum:
+    """Prove the shards as `write_master` does, and write nothing; return what the manifest states of them."""
+
+    def prove(given_up: threading.Event) -> ShardSum:
+        table = ShardTable.empty(plan)
+        collections.deque(_seen(collect(run, plan), table, seen, given_up), maxlen=0)
+        return table.stated(plan)
+
+    return _apart(prove, stop)
 
 
 def _apart(work: Callable[[threading.Event], Result], stop: Callable[[], str | None]) -> Result:
@@ -142,20 +147,21 @@ def _apart(work: Callable[[threading.Event], Result], stop: Callable[[], str | N
 
 
 def _seen(
-    shards: Iterable[Collected], seen: Callable[[Columns], None], given_up: threading.Event
-) -> Iterator[tuple[FileRecord, Columns]]:
-    """Yield the record and the columns of each shard after they were told to `seen`."""
-    for _, columns, record in shards:
+    shards: Iterable[Collected], table: ShardTable, seen: Callable[[Columns], None], given_up: threading.Event
+) -> Iterator[Columns]:
+    """Yield the columns of each shard after it was entered into `table`, and they were told to `seen`."""
+    for shard, columns, size, digest in shards:
         if given_up.is_set():
             raise RunError("given up")
+        table.set(shard, size, digest)
         seen(columns)
-        yield record, columns
+        yield columns
 
 
 def _write_master(
     run: Path, plan: Plan, seen: Callable[[Columns], None], given_up: threading.Event
-) -> tuple[FileRecord, tuple[FileRecord, ...]]:
-    shards, records = collect(run, plan), []
+) -> tuple[FileRecord, ShardSum]:
+    shards, table = collect(run, plan), ShardTable.empty(plan)
     first = next(shards)  # proven, so that its classifier can be read
     with open_checked(run / SHARD_FOLDER / first[0].file, plan, first[0]) as file:
         weight, bias = file["classifier/weight"][...], file["classifier/bias"][...]
@@ -164,18 +170,17 @@ def _write_master(
         write_scales(file, plan)
         write_classes(file, plan, weight, bias)
         copies = _Copies(file, plan)
-        for record, columns in _seen(itertools.chain([first], shards), seen, given_up):
+        for columns in _seen(itertools.chain([first], shards), table, seen, given_up):
             copies.append(columns)
             sink.require_sound()
-            records.append(record)
         copies.finish()
-        _write_shard_table(file, records)
-    return FileRecord(MASTER_FILE, 0, plan.sample_count, sink.size, sink.sha256), tuple(records)
+        write_table(file, plan, table)
+    return FileRecord(MASTER_FILE, 0, plan.sample_count, sink.size, sink.sha256), table.stated(plan)
 
 
 def is_copied(array: Array, plan: Plan) -> bool:
     """Return whether run.h5 holds `array` itself instead of referring to the shards."""
-    if array.name in VIRTUAL_IN_MASTER:
+    if stays_in_shards(array.name, len(plan.shards)):
         return False
     if len(array.dims) == 1:
         return True
@@ -198,7 +203,8 @@ class _Copies:
         self._late: list[_LateTexts] = []
         for array in plan.arrays:
             if not is_copied(array, plan):
-                _refer(file, plan, array)
+                if len(plan.shards) <= REFERRED_SHARDS:
+                    _refer(file, plan, array)
             elif array.storage == "text" and array.name != "sample_id":
                 late = _LateTexts(file, plan, array)
                 self._late.append(late)
@@ -294,13 +300,3 @@ def _refer(file: h5py.File, plan: Plan, array: Array) -> None:
     dataset = h5py.Dataset(h5py.h5d.create(file.id, name, h5py.h5t.py_create(dtype), space, properties))
     attach_scales(file, dataset, array)
     describe(dataset, array)
-
-
-def _write_shard_table(file: h5py.File, records: Sequence[FileRecord]) -> None:
-    create_group(file, SHARD_TABLE)
-    write_text(file, f"{SHARD_TABLE}/file", encode_text([r.file for r in records]))
-    write_text(file, f"{SHARD_TABLE}/sha256", encode_text([r.sha256 for r in records]))
-    chunks = (min(len(records), TEXT_CHUNK_ROWS),)
-    for name in ("first", "count", "bytes"):
-        values = np.array([getattr(r, name) for r in records], np.int64)
-        file.create_dataset(f"{SHARD_TABLE}/{name}", data=values, chunks=chunks, fletcher32=True)

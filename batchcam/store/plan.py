@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from batchcam.errors import RunError
+from batchcam.errors import ConfigError, RunError
 from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, IN_MEMORY, MAP_KINDS, METHODS, CamSelection
 from batchcam.store import landing
-from batchcam.store.document import SIZE_LIMIT, canonical, read_document, seal
+from batchcam.store.document import canonical, read_document, seal
 from batchcam.store.schema import (
     LIST_FILE,
+    MOST_SHARDS,
     MOST_TEXT_BYTES,
     OLDEST_READER,
     PLAN_FILE,
@@ -85,6 +86,33 @@ class Shard:
     def file(self) -> str:
         """Name inside the shard folder."""
         return shard_file(self.index)
+
+
+class Shards(Sequence[Shard]):
+    """All shards of a run in order, which together hold every sample once; none is made before it is asked for.
+
+    Args:
+        sample_count: of the run.
+        shard_size: samples of each but the last, which may hold fewer.
+    """
+
+    def __init__(self, sample_count: int, shard_size: int) -> None:
+        self._samples, self._size = sample_count, shard_size
+        self._indices = range(-(-sample_count // shard_size))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Shard: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Shard, ...]: ...
+    def __getitem__(self, index: int | slice) -> Shard | tuple[Shard, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in self._indices[index])
+        number = self._indices[index]
+        first = number * self._size
+        return Shard(number, first, min(self._size, self._samples - first))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,10 +233,9 @@ class Plan:
         return sample_arrays(self.maps, self.exact, self.schema_version, self.training_known)
 
     @property
-    def shards(self) -> tuple[Shard, ...]:
-        """All shards of the run, in order; together they hold every sample once."""
-        starts = range(0, self.sample_count, self.shard_size)
-        return tuple(Shard(i, s, min(self.shard_size, self.sample_count - s)) for i, s in enumerate(starts))
+    def shards(self) -> Shards:
+        """All shards of the run, in order."""
+        return Shards(self.sample_count, self.shard_size)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
@@ -341,11 +368,7 @@ def read_plan(run: Path) -> Plan:
         plan = Plan.from_dict(content["plan"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / PLAN_FILE}: {error}") from error
-    table = content.get("shards")
-    # lengths first: a plan of 2**40 shards that lists none must not fill the memory
-    shard_count = -(-plan.sample_count // plan.shard_size)
-    follows = isinstance(table, list) and len(table) == shard_count and table == shard_table(plan)
-    if not follows or content.get("run_id") != plan.run_id:
+    if not _is_table_of(plan, content.get("shards")) or content.get("run_id") != plan.run_id:
         raise RunError(f"{run / PLAN_FILE}: run id or shard table does not follow from the plan")
     if not isinstance(content.get("origin"), dict):
         raise RunError(f"{run / PLAN_FILE}: does not tell where the run comes from")
@@ -394,9 +417,29 @@ def not_a_run(path: Path) -> RunError:
     return RunError(f"{path}: not a run directory: no {PLAN_FILE} in it, nor in a folder of it")
 
 
-def shard_table(plan: Plan) -> list[dict[str, Any]]:
-    """Return the plan's shards as run.json lists them."""
-    return [{"file": s.file, "first": s.first, "count": s.count} for s in plan.shards]
+def shard_table(plan: Plan) -> dict[str, Any]:
+    """Return what run.json says of the shards."""
+    return {"count": len(plan.shards), "first_file": plan.shards[0].file, "last_file": plan.shards[-1].file}
+
+
+def _is_table_of(plan: Plan, table: object) -> bool:
+    """Return whether a run.json says this of the plan's shards; those of earlier versions listed them."""
+    if not isinstance(table, list):
+        return table == shard_table(plan)
+    # lengths first: a plan of 2**40 shards that lists none must not fill the memory
+    return len(table) == len(plan.shards) and all(
+        each == {"file": s.file, "first": s.first, "count": s.count} for each, s in zip(table, plan.shards, strict=True)
+    )
+
+
+def require_few_shards(plan: Plan) -> None:
+    """Raise ConfigError for more shards than a run may have."""
+    if len(plan.shards) > MOST_SHARDS:
+        fewest = -(-plan.sample_count // MOST_SHARDS)
+        raise ConfigError(
+            f"--shard-size {plan.shard_size}: makes {len(plan.shards)} shards, and a run holds {MOST_SHARDS} at most: "
+            f"say {fewest} or more"
+        )
 
 
 def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes | None = None) -> Plan:
@@ -413,6 +456,7 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes |
             `read_plan` refuses.
     """
     if not (run / PLAN_FILE).exists():
+        require_few_shards(plan)
         try:
             plan._check()
         except ValueError as error:
@@ -431,10 +475,6 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes |
         samples = {"bytes": len(listed), "sha256": hashlib.sha256(listed).hexdigest()}
         content[LIST_KEY] = {"file": LIST_FILE, "first": 0, "count": plan.sample_count, **samples}
     document = seal(content)
-    if len(document) > SIZE_LIMIT:
-        raise RunError(
-            f"{run}: {len(plan.shards)} shards are more than run.json of {SIZE_LIMIT} bytes holds: raise --shard-size"
-        )
     if not (run / PLAN_FILE).exists():
         if listed is not None:  # first: a run that has a plan can be finished
             landing.lay_ready(run / LIST_FILE, listed, content[LIST_KEY]["sha256"])

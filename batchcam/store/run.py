@@ -21,7 +21,7 @@ from batchcam.store.files import RunFiles
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import READ_BYTES, blocks, decode, read, split
-from batchcam.store.schema import SAMPLE_ARRAYS, TRAINED_ON, VIRTUAL_IN_MASTER, Array
+from batchcam.store.schema import SAMPLE_ARRAYS, TRAINED_ON, Array, stays_in_shards
 from batchcam.store.stored_cams import stored_ranks
 
 if TYPE_CHECKING:
@@ -209,7 +209,8 @@ class Run:
         absent: frozenset[int] = frozenset(),
         lost: Sequence[str] = (),
     ) -> None:
-        self.path, self.plan, self.shards, self.complete = path, plan, tuple(shards), complete
+        self.path, self.plan, self.complete = path, plan, complete
+        self.shards = plan.shards if len(shards) == len(plan.shards) else tuple(shards)
         self.class_names = plan.class_names
         self.absent, self.lost = absent, tuple(lost)
         self.remarks: tuple[str, ...] = ()
@@ -491,9 +492,9 @@ class Run:
 
     def _is_copied(self, name: str) -> bool:
         """Return whether run.h5 holds the array itself: HDF5 would follow a reference to whatever file it names."""
-        if name in VIRTUAL_IN_MASTER:
+        if stays_in_shards(name, len(self.plan.shards)):
             return False
-        return not structure.lies_in_shards(self._files.master(), self._arrays[name])
+        return not structure.lies_in_shards(self._files.master(), self._arrays[name], self.plan)
 
     def _dataset(self, shard: int | None, name: str) -> h5py.Dataset:
         """Return an array of a shard, or of run.h5 (None); an absent shard's has the fill value everywhere."""

@@ -24,6 +24,7 @@ from batchcam.store.run import Run
 from batchcam.store.schema import MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON
 from batchcam.store.series import is_series
 from batchcam.store.shard import landed_shards
+from batchcam.store.shard_table import ShardTable, stated_table
 
 UNREADABLE_SHOWN = 10
 COMPARED = ("device", "threads", "versions")
@@ -105,15 +106,15 @@ def info(run: Path) -> RunInfo:
             return _of_series(series)
     plan = open_plan(run)
     landed = landed_shards(run, plan)
-    manifest = _manifest(run, plan)
+    manifest, table = _manifest(run, plan), None
     if manifest is None:
         columns = _columns_of_shards(run, plan, landed)
         totals = count_totals(columns)
     else:
-        columns = _columns_of_master(run, plan, manifest)
+        columns, table = _columns_of_master(run, plan, manifest)
         totals = manifest.totals
     origin, tasks, notes = _provenance(run, manifest)
-    lost = _lost(run, plan, manifest, landed)
+    lost = _lost(run, plan, table, landed) if table else 0
     if lost:
         notes.append(f"numbers are of all {plan.sample_count} samples, as run.h5 has them; see batchcam verify")
     return RunInfo(
@@ -201,12 +202,11 @@ def _manifest(run: Path, plan: Plan) -> Manifest | None:
         return None
 
 
-def _lost(run: Path, plan: Plan, manifest: Manifest | None, landed: set[int]) -> int:
+def _lost(run: Path, plan: Plan, table: ShardTable, landed: set[int]) -> int:
     """Return how many shards of a complete run are gone, or have another size."""
-    records = zip(plan.shards, manifest.shards, strict=True) if manifest else ()
     return sum(
-        shard.index not in landed or (run / SHARD_FOLDER / record.file).stat().st_size != record.bytes
-        for shard, record in records
+        shard.index not in landed or (run / SHARD_FOLDER / shard.file).stat().st_size != table.sizes[shard.index]
+        for shard in plan.shards
     )
 
 
@@ -217,19 +217,20 @@ def _origin(run: Path) -> dict[str, Any]:
     return origin
 
 
-def _columns_of_master(run: Path, plan: Plan, manifest: Manifest) -> dict[str, np.ndarray]:
-    """Return small columns of a complete run: copies in one file, however many shards."""
+def _columns_of_master(run: Path, plan: Plan, manifest: Manifest) -> tuple[dict[str, np.ndarray], ShardTable | None]:
+    """Return small columns of a complete run, and sizes of its shards: in one file, however many they are."""
     if not landing.is_own_file(run, MASTER_FILE):  # what a link leads to is none of this run's
         raise RunError(f"{run / MASTER_FILE}: gone, or a link; see batchcam verify")
     require_digest(run / MASTER_FILE, manifest.master.sha256)
     with open_checked(run / MASTER_FILE, plan, None) as file:
-        return {name: file[name][...] for name in ("label", "prediction", "sample_id", "error")}
+        columns = {name: file[name][...] for name in ("label", "prediction", "sample_id", "error")}
+        return columns, stated_table(file, plan)
 
 
 def _columns_of_shards(run: Path, plan: Plan, landed: set[int]) -> dict[str, np.ndarray]:
     """Return the columns that totals are counted from, over the shards that have landed."""
     shards = [s for s in plan.shards if s.index in landed]
-    parts = [columns for _, columns, _ in collect(run, plan, shards, prove=False)]
+    parts = [columns for _, columns, *_ in collect(run, plan, shards, prove=False)]
     known = {TRAINED_ON: np.int8} if plan.training_known else {}
     empty: dict[str, Any] = {
         "label": np.int64, "prediction": np.int64, "status": np.uint8, "identity_residual": np.float32,

@@ -34,6 +34,7 @@ from batchcam.store.plan import Plan, open_plan
 from batchcam.store.reader import open_file
 from batchcam.store.samples import list_record
 from batchcam.store.schema import LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
+from batchcam.store.shard_table import table_beside
 
 
 class Witness(Protocol):
@@ -117,7 +118,7 @@ class _Inspector:
         of_master = list(self._master(manifest)) if manifest else []
         self._witness.tell(total=self._plan.sample_count)
         told: set[Finding] = set()
-        for seen in self._seen(manifest):
+        for seen in self._seen():
             if isinstance(seen, str):
                 self._witness.tell(reading=seen)
             elif isinstance(seen, Rows):
@@ -128,17 +129,19 @@ class _Inspector:
                 told.update(each for each in found if each.file in self._readable)
                 self._close(seen, not found)
         yield from of_master
+        if manifest and MASTER_FILE not in self._readable:
+            yield from self._digests(manifest)
         yield from self._compare_with_shards()
         yield from self._dataset()
         if manifest:
             yield from self._totals(manifest)
 
-    def _seen(self, manifest: Manifest | None) -> Iterator[Seen]:
+    def _seen(self) -> Iterator[Seen]:
         """Yield what is seen of each shard, in their order, whichever process reads it."""
         shards, processes = self._plan.shards, self._processes
 
         def work(number: int) -> Iterator[Seen]:
-            reader = ShardReader(self._run, self._plan, manifest, self._readable, self._deadly, self._witness.alive)
+            reader = ShardReader(self._run, self._plan, self._readable, self._deadly, self._witness.alive)
             for shard in shards[number::processes]:
                 yield from reader.read(shard)
 
@@ -233,6 +236,15 @@ class _Inspector:
         yield from wrong
         if not wrong:
             self._readable.add(name)
+
+    def _digests(self, manifest: Manifest) -> Iterator[Finding]:
+        """Yield whether the digests beside the shards are those of the manifest, where run.h5 does not say of each."""
+        table = table_beside(self._run, self._plan)
+        if table is None:
+            self.unchecked.append("the shards' digests were not compared with the manifest: it takes all, or run.h5")
+        elif table.stated(self._plan).sha256 != manifest.shards.sha256:
+            message = "the digests beside the shards are not those that the manifest is about"
+            yield Finding(Kind.DIGEST_FILE_DAMAGED, SHARD_FOLDER, message)
 
     def _compare_with_shards(self) -> Iterator[Finding]:
         """Yield where run.h5 does not say what the shards say that were read."""

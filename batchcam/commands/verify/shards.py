@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,10 +18,10 @@ from batchcam.commands.verify.repeats import hashes
 from batchcam.errors import RunError, without_path
 from batchcam.store import structure
 from batchcam.store.findings import Finding, Kind
-from batchcam.store.manifest import FileRecord, Manifest
 from batchcam.store.plan import FIRST_INPUTS, Plan, Shard, fingerprint_text, input_key
 from batchcam.store.reader import READ_BYTES, UNREADABLE, blocks, decode, open_file, open_hdf5, require_memory
 from batchcam.store.schema import CLASSIFIER_ARRAYS, LIST_FILE, LISTED, MASTER_FILE, SHARD_FOLDER, TRAINED_ON
+from batchcam.store.shard_table import ShardTable, stated_table
 
 PIXEL_BYTES = 24
 """Held for each pixel of a map that is compared with its CAM: float64, three times."""
@@ -83,7 +83,6 @@ class ShardReader:
     Args:
         run: the run directory.
         plan: of the run.
-        manifest: of a complete run.
         sound: which of run.h5 and samples.h5 can be read.
         deadly: files that are not to be touched.
         alive: called after each step.
@@ -93,18 +92,18 @@ class ShardReader:
         self,
         run: Path,
         plan: Plan,
-        manifest: Manifest | None,
         sound: Collection[str],
         deadly: Deadly,
         alive: Callable[[], None],
     ) -> None:
         self._run, self._plan, self._deadly, self._alive = run, plan, deadly, alive
         self._names = tuple(a.name for a in plan.arrays)
-        self._records: Sequence[FileRecord] | None = manifest.shards if manifest else None
+        self._table: ShardTable | None = None
         self._copies: dict[str, dict[str, h5py.Dataset]] = {}
         if MASTER_FILE in sound:
             file = open_hdf5(run / MASTER_FILE)
-            own = [a.name for a in plan.arrays if not structure.lies_in_shards(file, a)]
+            own = [a.name for a in plan.arrays if not structure.lies_in_shards(file, a, plan)]
+            self._table = stated_table(file, plan)
             self._copies[MASTER_FILE] = {name: file[name] for name in own}
         if LIST_FILE in sound:
             file = open_hdf5(run / LIST_FILE)
@@ -118,7 +117,7 @@ class ShardReader:
             done.found.append(Finding(Kind.FILE_UNREADABLE, name, self._deadly[name]))
         else:
             yield name
-            record = self._records[shard.index] if self._records else None
+            record = self._table.record(shard) if self._table else None
             done.found.extend(check.check_digest(self._run, name, record))
             self._alive()
         if not done.found:
