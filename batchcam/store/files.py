@@ -151,14 +151,15 @@ class RunFiles:
         Raises:
             RunError: run.h5 can't be read, and digests beside the shards are missing, or others.
         """
+        refusal = RunError(
+            f"{self._path / MASTER_FILE}: its table of shards is not the manifest's; see batchcam verify"
+        )
         try:
             table = stated_table(self.master(), self._plan)
-        except RunError:
-            table = table_beside(self._path, self._plan)
-            if table is None or table.stated(self._plan) != manifest.shards:
-                raise
+        except RunError as error:
+            table, refusal = None, error
         if table is None or table.stated(self._plan) != manifest.shards:
-            raise RunError(
-                f"{self._path / MASTER_FILE}: its table of shards is not the manifest's; see batchcam verify"
-            )
+            table = table_beside(self._path, self._plan)
+        if table is None or table.stated(self._plan) != manifest.shards:
+            raise refusal
         return table

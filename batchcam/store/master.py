@@ -7,9 +7,10 @@ import functools
 import itertools
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 import h5py
@@ -38,10 +39,10 @@ from batchcam.store.schema import (
     MASTER_COPY_LIMIT,
     MASTER_FILE,
     MOST_TEXT_BYTES,
-    REFERRED_SHARDS,
     SHARD_FOLDER,
     TEXT_CHUNK_ROWS,
     Array,
+    has_references,
     stays_in_shards,
 )
 from batchcam.store.shard_table import ShardTable, write_table
@@ -51,6 +52,8 @@ Collected: TypeAlias = tuple[Shard, dict[str, np.ndarray], int, str]
 
 Result = TypeVar("Result")
 
+NOTHING: Mapping[int, tuple[int, str]] = MappingProxyType({})
+
 LOOK_EVERY_S = 0.2
 """Seconds between two looks whether to stop."""
 
@@ -58,7 +61,15 @@ SHARD_ENTRY_BYTES = 1024
 """What run.h5 keeps of a shard: a row of its table, and where the rows of virtual arrays lie."""
 
 
-def collect(run: Path, plan: Plan, shards: Sequence[Shard] | None = None, *, prove: bool = True) -> Iterator[Collected]:
+def collect(
+    run: Path,
+    plan: Plan,
+    shards: Sequence[Shard] | None = None,
+    *,
+    prove: bool = True,
+    made: Mapping[int, tuple[int, str]] = NOTHING,
+    threads: int = 1,
+) -> Iterator[Collected]:
     """Yield each shard with its small columns, its size and digest, and prove on the way that it holds its own samples.
 
     Args:
@@ -66,28 +77,56 @@ def collect(run: Path, plan: Plan, shards: Sequence[Shard] | None = None, *, pro
         plan: of the run.
         shards: which of its shards; None: all.
         prove: compare each shard's SHA-256 before it is parsed.
+        made: size and digest of those that this very process has landed, by index: what was written there is known,
+            and not read again where size and digest file are these.
+        threads: that compute digests, of shards that come later.
 
     Raises:
         RunError: a shard is missing, changed, unreadable, of another run, or holds other samples than the plan says.
     """
     arrays = [a for a in plan.arrays if is_copied(a, plan) or a.name == "status"]
     names = [a.name for a in arrays]
-    for shard in plan.shards if shards is None else shards:
+
+    def proven(shard: Shard) -> tuple[Shard, int, str]:
+        return shard, *_proven(run, shard, prove, made.get(shard.index))
+
+    for shard, size, digest in _ahead(proven, plan.shards if shards is None else shards, threads):
         path = run / SHARD_FOLDER / shard.file
-        digest = landing.read_digest(path)
-        if digest is None or not landing.is_own_file(run, f"{SHARD_FOLDER}/{shard.file}"):
-            raise RunError(f"{path}: missing, a link, or without its digest; run explain again")
-        try:
-            size, actual = path.stat().st_size, landing.file_digest(path) if prove else digest
-        except OSError as error:
-            raise RunError(f"{path}: cannot read: {error.strerror}; see batchcam verify") from error
-        if actual != digest:
-            raise RunError(f"{path}: changed after it was written: remove it and its digest, and run explain again")
         with open_checked(path, plan, shard) as file:
             columns = {name: _whole(file, name) for name in names}
         if not np.array_equal(columns["sample_index"], np.arange(shard.first, shard.first + shard.count)):
             raise RunError(f"{path}: does not hold samples {shard.first} to {shard.first + shard.count - 1}")
         yield shard, columns, size, digest
+
+
+def _proven(run: Path, shard: Shard, prove: bool, made: tuple[int, str] | None) -> tuple[int, str]:
+    """Return size and digest of a shard; compare the digest with its bytes, unless it is as this process made it."""
+    path = run / SHARD_FOLDER / shard.file
+    digest = landing.read_digest(path)
+    if digest is None or not landing.is_own_file(run, f"{SHARD_FOLDER}/{shard.file}"):
+        raise RunError(f"{path}: missing, a link, or without its digest; run explain again")
+    try:
+        size = path.stat().st_size
+        actual = landing.file_digest(path) if prove and (size, digest) != made else digest
+    except OSError as error:
+        raise RunError(f"{path}: cannot read: {error.strerror}; see batchcam verify") from error
+    if actual != digest:
+        raise RunError(f"{path}: changed after it was written: remove it and its digest, and run explain again")
+    return size, digest
+
+
+def _ahead(work: Callable[[Shard], Result], shards: Iterable[Shard], threads: int) -> Iterator[Result]:
+    """Yield what `work` gives of each shard, in their order; threads are some shards ahead."""
+    pool, waiting = ThreadPoolExecutor(threads, thread_name_prefix="prove"), collections.deque[Future[Result]]()
+    try:
+        for shard in shards:
+            waiting.append(pool.submit(work, shard))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _whole(file: h5py.File, name: str) -> np.ndarray:
@@ -99,7 +138,12 @@ def _whole(file: h5py.File, name: str) -> np.ndarray:
 
 
 def write_master(
-    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None]
+    run: Path,
+    plan: Plan,
+    seen: Callable[[Columns], None],
+    stop: Callable[[], str | None],
+    made: Mapping[int, tuple[int, str]] = NOTHING,
+    threads: int = 1,
 ) -> tuple[FileRecord, ShardSum]:
     """Land run.h5 with its digest over all shards, which pass through memory one by one; an older one is replaced.
 
@@ -108,6 +152,7 @@ def write_master(
         plan: of the run.
         seen: told the small columns of each shard, in their order.
         stop: asked now and then for a reason to stop.
+        made, threads: as `collect` takes them.
 
     Returns:
         Record of run.h5, and what the manifest states of the shards.
@@ -116,15 +161,18 @@ def write_master(
         RunError: as `collect`, which proves that each sample is there exactly once.
         StoppedEarlyError: `stop` gave a reason.
     """
-    return _apart(lambda given_up: _write_master(run, plan, seen, given_up), stop)
+    shards = collect(run, plan, made=made, threads=threads)
+    return _apart(lambda given_up: _write_master(run, plan, shards, seen, given_up), stop)
 
 
-def prove_shards(run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None]) -> ShardSum:
+def prove_shards(
+    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None], threads: int = 1
+) -> ShardSum:
     """Prove the shards as `write_master` does, and write nothing; return what the manifest states of them."""
 
     def prove(given_up: threading.Event) -> ShardSum:
         table = ShardTable.empty(plan)
-        collections.deque(_seen(collect(run, plan), table, seen, given_up), maxlen=0)
+        collections.deque(_seen(collect(run, plan, threads=threads), table, seen, given_up), maxlen=0)
         return table.stated(plan)
 
     return _apart(prove, stop)
@@ -159,9 +207,13 @@ def _seen(
 
 
 def _write_master(
-    run: Path, plan: Plan, seen: Callable[[Columns], None], given_up: threading.Event
+    run: Path,
+    plan: Plan,
+    shards: Iterator[Collected],
+    seen: Callable[[Columns], None],
+    given_up: threading.Event,
 ) -> tuple[FileRecord, ShardSum]:
-    shards, table = collect(run, plan), ShardTable.empty(plan)
+    table = ShardTable.empty(plan)
     first = next(shards)  # proven, so that its classifier can be read
     with open_checked(run / SHARD_FOLDER / first[0].file, plan, first[0]) as file:
         weight, bias = file["classifier/weight"][...], file["classifier/bias"][...]
@@ -203,7 +255,7 @@ class _Copies:
         self._late: list[_LateTexts] = []
         for array in plan.arrays:
             if not is_copied(array, plan):
-                if len(plan.shards) <= REFERRED_SHARDS:
+                if has_references(len(plan.shards)):
                     _refer(file, plan, array)
             elif array.storage == "text" and array.name != "sample_id":
                 late = _LateTexts(file, plan, array)

@@ -253,8 +253,13 @@ def map_chunk_rows(rows: int, height: int, width: int) -> int:
 
 
 def stays_in_shards(name: str, shard_count: int) -> bool:
-    """Return whether run.h5 leaves this array to the shards whatever its size: status not, where it has no references."""
-    return name in VIRTUAL_IN_MASTER and (name != "status" or shard_count <= REFERRED_SHARDS)
+    """Return whether run.h5 leaves this array to the shards whatever its size; never status without references."""
+    return name in VIRTUAL_IN_MASTER and (name != "status" or has_references(shard_count))
+
+
+def has_references(shard_count: int) -> bool:
+    """Return whether run.h5 refers to so many shards."""
+    return shard_count <= REFERRED_SHARDS
 
 
 def column_chunk_rows(rows: int, row_bytes: int) -> int:

@@ -25,10 +25,10 @@ from batchcam.store.schema import (
     CLASSIFIER_ARRAYS,
     CONFIG,
     MOST_TEXT_BYTES,
-    REFERRED_SHARDS,
     SHARD_FOLDER,
     VIRTUAL_IN_MASTER,
     Array,
+    has_references,
 )
 
 Problem = tuple[str, str]
@@ -108,7 +108,7 @@ def lies_in_shards(file: h5py.File, array: Array, plan: Plan) -> bool:
 
 def _is_left_out(file: h5py.File, array: Array, plan: Plan) -> bool:
     """Return whether run.h5 does not even refer to an array, as there are too many shards for that."""
-    return len(plan.shards) > REFERRED_SHARDS and not file.id.links.exists(array.name.encode())
+    return not has_references(len(plan.shards)) and not file.id.links.exists(array.name.encode())
 
 
 def is_own_group(file: h5py.File, name: str) -> bool:

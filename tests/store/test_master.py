@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 
 from batchcam.commands.merge import merge
+from batchcam.commands.verify.config import VerifyConfig
+from batchcam.commands.verify.verify import verify
 from batchcam.errors import RunError, StoppedEarlyError
 from batchcam.job.stop import Stop
-from batchcam.store import landing, layout, master
+from batchcam.store import landing, layout, master, schema
+from batchcam.store.opening import open_run
 from batchcam.store.reader import open_checked
 from batchcam.store.schema import STATUS_MISSING, sample_arrays
 from tests.helpers import damage
@@ -76,14 +79,34 @@ def test_chunks_of_run_h5_are_written_once(tmp_path: Path, make_plan, make_rows,
 
 
 def test_run_h5_holds_the_classifier_the_classes_and_the_table_of_shards(sound_run: Path) -> None:
-    manifest = json.loads((sound_run / "manifest.json").read_bytes())
     with h5py.File(sound_run / "run.h5") as file, h5py.File(sound_run / damage.MIDDLE) as shard:
         for name in ("classifier/weight", "classifier/bias", "class_name"):
             np.testing.assert_array_equal(file[name][...], shard[name][...])
         assert file["config"][()] == shard["config"][()]
-        assert [v.decode() for v in file["shards/sha256"][...]] == [r["sha256"] for r in manifest["shards"]]
+        paths = sorted((sound_run / "shards").glob("*.h5"))
+        assert file["shards/file"].asstr()[...].tolist() == [path.name for path in paths]
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+        assert file["shards/sha256"].asstr()[...].tolist() == digests
+        assert file["shards/bytes"][...].tolist() == [path.stat().st_size for path in paths]
+        assert file["shards/first"][...].tolist() == [0, 8, 16]
         assert file["shards/count"][...].tolist() == [8, 8, 5]
         assert (file.attrs["first_sample"], file.attrs["sample_count"]) == (0, 21)
+
+
+def test_run_h5_of_many_shards_refers_to_none_and_the_run_is_read_and_proven(make_run, monkeypatch) -> None:
+    monkeypatch.setattr(schema, "REFERRED_SHARDS", 2)
+    run = make_run()
+    with h5py.File(run / "run.h5") as file:
+        assert not {"cams", "maps"} & set(file)
+        np.testing.assert_array_equal(file["status"][...], column(run, "status"))
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
+    with open_run(run) as opened:
+        for name in ("status", "cams", "maps", "label"):
+            np.testing.assert_array_equal(getattr(opened, name)[:], column(run, name))
+    with damage.edited(run, "run.h5") as file:
+        file["status"][3] = 7
+    (finding,) = verify(VerifyConfig(run, quiet=True), confine=False).found
+    assert (finding.file, finding.array, finding.rows) == ("run.h5", "status", 1)
 
 
 @pytest.mark.parametrize("damaged", [damage.shard_missing, damage.shard_and_its_digest_missing])
