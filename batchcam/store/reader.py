@@ -29,6 +29,9 @@ DENSE = 4
 TEXT_BYTES = 64
 """What Python adds to a text of its own."""
 
+Rows = np.ndarray | range
+"""Rows of a file: any, or consecutive ones."""
+
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """What h5py raises over a file that it can't make sense of."""
 
@@ -124,7 +127,7 @@ def decode(values: np.ndarray) -> list[str]:
 
 
 def blocks(
-    open_array: Callable[[str], h5py.Dataset], names: Sequence[str], rows: np.ndarray, budget: int, held: int = 0
+    open_array: Callable[[str], h5py.Dataset], names: Sequence[str], rows: Rows, budget: int, held: int = 0
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Yield (rows, arrays by name) of one file's sample arrays, texts as they are stored.
 
@@ -133,7 +136,7 @@ def blocks(
     Args:
         open_array: returns an array of the file by its name.
         names: of arrays, at least one.
-        rows: in the order wanted.
+        rows: in the order wanted; a range of any length takes no memory.
         budget: bytes of memory for one block.
         held: bytes a row that the caller makes of a block and holds at once.
 
@@ -141,8 +144,14 @@ def blocks(
         RunError: an array can't be read.
     """
     size = max(1, budget // (held + sum(_row_bytes(open_array(name)) for name in names)))
-    for some in split(rows, rows // size):
+    for some in _cut(rows, size) if isinstance(rows, range) else split(rows, rows // size):
         yield some, {name: read_rows(open_array(name), some) for name in names}
+
+
+def _cut(rows: range, size: int) -> Iterator[np.ndarray]:
+    """Yield consecutive rows in blocks that end at multiples of `size`."""
+    for first in range(rows.start - rows.start % size, rows.stop, size):
+        yield np.arange(max(first, rows.start), min(first + size, rows.stop))
 
 
 def _row_bytes(dataset: h5py.Dataset) -> int:

@@ -246,8 +246,8 @@ def test_totals_are_those_of_all_samples(tmp_path: Path, make_plan, make_rows, m
 def test_an_interrupt_ends_merging_at_the_next_shard(finished_run: Path, monkeypatch) -> None:
     before, real, read = (finished_run / "run.h5").read_bytes(), master.collect, []
 
-    def interrupted(*arguments):
-        for each in real(*arguments):
+    def interrupted(*arguments, **options):
+        for each in real(*arguments, **options):
             read.append(each[0].index)
             if each[0].index == 1:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -266,8 +266,8 @@ def test_an_interrupt_ends_merging_at_the_next_shard(finished_run: Path, monkeyp
 def test_a_reason_to_stop_ends_merging_at_the_next_shard(finished_run: Path, monkeypatch) -> None:
     before, real, read, asked = (finished_run / "run.h5").read_bytes(), master.collect, [], threading.Event()
 
-    def waiting(*arguments):
-        for each in real(*arguments):
+    def waiting(*arguments, **options):
+        for each in real(*arguments, **options):
             read.append(each[0].index)
             if len(read) == 2:
                 assert asked.wait(60)

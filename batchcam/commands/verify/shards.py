@@ -137,7 +137,7 @@ class ShardReader:
         done.classifier.update(classifier_digests(file))
         bias = file["classifier/bias"][...]
         wrong: Counted[tuple[str, str, str]] = {}
-        for rows, block in blocks(file.__getitem__, self._names, np.arange(shard.count), READ_BYTES, self._held()):
+        for rows, block in blocks(file.__getitem__, self._names, range(shard.count), READ_BYTES, self._held()):
             first = shard.first + int(rows[0])
             elsewhere = block["sample_index"] != shard.first + rows
             displaced = Wrong("coverage", "sample_index", elsewhere, "not the sample that the plan says")
