@@ -20,6 +20,9 @@ from batchcam.store.plan import Plan, Shard
 READ_BYTES = 32 * 2**20
 """Memory of one block of rows."""
 
+COLUMN_BYTES = 2**22
+"""The same, where rows are a few numbers each: larger ones are no quicker."""
+
 CACHE_BYTES = 2**20
 """Of chunks, for each array that is open: HDF5's own 8 MiB fill when rows are read one after the other."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from batchcam.commands.export.folder import ExportFolder
 from batchcam.errors import BatchcamError
 from batchcam.record.rows import Advance, Outcome, class_names, status_words
+from batchcam.store.reader import COLUMN_BYTES
 from batchcam.store.run import Run
 
 CSV_FILE = "samples.csv"
@@ -60,7 +61,7 @@ def import_pyarrow() -> tuple[Any, Any]:
 
 def _columns(run: Run) -> Iterator[dict[str, Any]]:
     """Yield the columns of some rows after the others."""
-    for _, block in run.blocks((*run.scalar_columns, "input_sha256")):
+    for _, block in run.blocks((*run.scalar_columns, "input_sha256"), budget=COLUMN_BYTES):
         columns: dict[str, Any] = {name: block[name] for name in run.scalar_columns}
         columns["label_name"] = class_names(run, columns["label"])
         columns["prediction_name"] = class_names(run, columns["prediction"])

@@ -19,7 +19,7 @@ from batchcam.store.manifest import Manifest, read_manifest, read_tasks
 from batchcam.store.master import collect
 from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan, open_plan
-from batchcam.store.reader import READ_BYTES, blocks, decode, open_checked, require_digest
+from batchcam.store.reader import COLUMN_BYTES, blocks, decode, open_checked, require_digest
 from batchcam.store.run import Run
 from batchcam.store.schema import MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON
 from batchcam.store.series import is_series
@@ -246,7 +246,7 @@ def _count_master(run: Path, plan: Plan, manifest: Manifest, tally: _Tally) -> S
     require_digest(run / MASTER_FILE, manifest.master.sha256)
     with open_checked(run / MASTER_FILE, plan, None) as file:
         names = ("label", "prediction", "sample_id", "error")
-        for _, columns in blocks(file.__getitem__, names, range(plan.sample_count), READ_BYTES):
+        for _, columns in blocks(file.__getitem__, names, range(plan.sample_count), COLUMN_BYTES):
             tally.add(columns)
         return stated_table(file, plan)
 
