@@ -157,7 +157,9 @@ def _shards(stated: dict[str, Any] | list[dict[str, Any]], plan: Plan) -> ShardS
     if [(r.file, r.first, r.count) for r in records] != [(s.file, s.first, s.count) for s in plan.shards]:
         return ShardSum(0, 0, "")  # none of this plan's
     lines = "".join(landing.digest_line(r.file, r.sha256) for r in records)
-    return ShardSum(len(records), sum(r.bytes for r in records), hashlib.sha256(lines.encode("utf-8", "replace")).hexdigest())
+    return ShardSum(
+        len(records), sum(r.bytes for r in records), hashlib.sha256(lines.encode("utf-8", "replace")).hexdigest()
+    )
 
 
 def manifest_if_complete(run: Path) -> Manifest | None:

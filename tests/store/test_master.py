@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -22,8 +23,11 @@ from batchcam.errors import RunError, StoppedEarlyError
 from batchcam.job.stop import Stop
 from batchcam.store import landing, layout, master, schema
 from batchcam.store.opening import open_run
+from batchcam.store.plan import read_plan
 from batchcam.store.reader import open_checked
 from batchcam.store.schema import STATUS_MISSING, sample_arrays
+from batchcam.store.shard import LandedShard
+from batchcam.store.shard_table import table_beside
 from tests.helpers import damage
 
 VIRTUAL = {"cams", "maps", "status"}
@@ -107,6 +111,29 @@ def test_run_h5_of_many_shards_refers_to_none_and_the_run_is_read_and_proven(mak
         file["status"][3] = 7
     (finding,) = verify(VerifyConfig(run, quiet=True), confine=False).found
     assert (finding.file, finding.array, finding.rows) == ("run.h5", "status", 1)
+
+
+def test_merge_reads_no_byte_again_of_shards_that_this_process_has_landed(finished_run: Path, monkeypatch) -> None:
+    plan, table = read_plan(finished_run), table_beside(finished_run, read_plan(finished_run))
+    landed = [
+        LandedShard(shard, int(table.sizes[i]), table.record(shard).sha256) for i, shard in enumerate(plan.shards)
+    ]
+    made = [landed[0], dataclasses.replace(landed[1], is_own=False), dataclasses.replace(landed[2], bytes=1)]
+    hashed, real = [], landing.file_digest
+    monkeypatch.setattr(landing, "file_digest", lambda path: (hashed.append(path.name), real(path))[1])
+    (finished_run / "manifest.json").unlink()
+    before = (finished_run / "run.h5").read_bytes()
+    merge(finished_run, made=made)
+    # not another worker's, and not one that has another size by now
+    assert [name for name in hashed if name.startswith("shard")] == ["shard-00001.h5", "shard-00002.h5"]
+    assert (finished_run / "run.h5").read_bytes() == before
+
+
+def test_merge_refuses_a_shard_of_another_worker_that_has_changed(finished_run: Path) -> None:
+    (finished_run / "manifest.json").unlink()
+    damage.shard_byte_flipped(finished_run)
+    with pytest.raises(RunError, match=r"shard-00001\.h5: changed after it was written"):
+        merge(finished_run)
 
 
 @pytest.mark.parametrize("damaged", [damage.shard_missing, damage.shard_and_its_digest_missing])
