@@ -110,7 +110,7 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
     if is_series(config.run):
         return _verify_series(config, confine)
     with _Bar(config.quiet) as bar:
-        processes = config.workers or available_cpus()
+        processes = available_cpus() if config.workers is None else max(1, config.workers)
         seen = _survive(config.run, bar, processes) if confine else _inspect_here(config.run, bar)
     found, recomputed = list(seen.found), 0
     if config.recompute and seen.run_id:
