@@ -65,6 +65,10 @@ class CheckerError(BatchcamError):
     """The process that is to check a run can't start, which says nothing about the run."""
 
 
+class OutOfMemoryError(BatchcamError):
+    """There is too little memory to read a file, which says nothing about the file."""
+
+
 class StoppedEarlyError(BatchcamError):
     """The work stopped before its end and goes on when the same command is run again."""
 

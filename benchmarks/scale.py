@@ -20,10 +20,14 @@ import numpy as np
 
 from batchcam.commands.explain.planning import sample_bytes
 from batchcam.store.plan import Plan, Shard, write_plan
+from batchcam.store.schema import MANIFEST_FILE
 from batchcam.store.shard import ShardWriter
+from benchmarks.big_runs import cost, sound_run
 from benchmarks.reader import ORIGIN
 from benchmarks.reader import rows as plausible_rows
 from tests.helpers.synthetic import synthetic_plan
+
+SHARD_SAMPLES = 50_000
 
 Measured = dict[str, float]
 
@@ -110,12 +114,42 @@ def line(name: str, plan: Plan) -> None:
     )
 
 
+def growth(folder: Path, samples: int) -> None:
+    """Print what the commands cost on a sound run of `samples` without maps, beside another one of the same samples."""
+    run, other = folder / f"{samples}", folder / f"{samples}-other"
+    for seed, path in enumerate((run, other)):
+        sound_run(path, samples, SHARD_SAMPLES, seed)
+    commands: dict[str, tuple[object, ...]] = {
+        "verify -j 1": ("verify", run, "-j", 1),
+        "verify -j 2": ("verify", run, "-j", 2),
+        "info": ("info", run),
+        "export csv": ("export", run, "--to", "csv", "--out", folder / f"{samples}-csv"),
+        "compare": ("compare", run, other),
+        "report": ("report", run, "--out", folder / f"{samples}.html"),
+        "report --against": ("report", run, "--against", other, "--out", folder / f"{samples}-against.html"),
+        "merge": ("merge", run),
+    }
+    for name, words in commands.items():
+        if name == "merge":
+            (run / MANIFEST_FILE).unlink()
+        found = cost(*words, "--quiet")
+        print(f"| {name} | {samples:,} | {found['cpu_s']:.1f} | {found['peak_mb']:.0f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--most", type=int, default=1_000_000, help="Largest number of samples.")
     parser.add_argument("--most-without-maps", type=int, default=4_000_000, help="The same, of runs without maps.")
     parser.add_argument("--most-shards", type=int, default=10_000)
+    parser.add_argument("--growth", type=int, default=0, help="Only: commands on runs of up to so many samples.")
     asked = parser.parse_args()
+    if asked.growth:
+        print("| command | samples | CPU s | peak MB |\n|---|---|---|---|")
+        for samples in (100_000, 1_000_000, 10_000_000):
+            if samples <= asked.growth:
+                with tempfile.TemporaryDirectory() as folder:
+                    growth(Path(folder), samples)
+        return
     print("| run | landing | merging | bytes a sample | peak MB landing, merging |\n|---|---|---|---|---|")
     for samples in (1_000, 10_000, 100_000, 1_000_000):
         if samples <= asked.most:

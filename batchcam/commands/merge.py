@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from batchcam.errors import RunError
+from batchcam.job.cpus import available_cpus
 from batchcam.job.scheduler import utc_now, whereabouts
 from batchcam.job.stop import reason_to_stop
 from batchcam.record.totals import Totals, needs_a_look
@@ -18,7 +20,8 @@ from batchcam.store.master import prove_shards, write_master
 from batchcam.store.plan import Plan, open_plan
 from batchcam.store.samples import require_list
 from batchcam.store.schema import LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
-from batchcam.store.shard import landed_shards
+from batchcam.store.shard import LandedShard, landed_shards
+from batchcam.store.shard_table import table_beside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +43,14 @@ class MergeSummary:
     kept: bool
 
 
-def merge(run: str | os.PathLike[str]) -> MergeSummary:
+def merge(run: str | os.PathLike[str], *, made: Iterable[LandedShard] = ()) -> MergeSummary:
     """Write run.h5 and manifest.json over the shards of a run; the manifest comes last.
 
     Where both are there and right they stay as they are, so that their digests, once noted down, stay true.
 
     Args:
         run: the run directory.
+        made: shards that this very process has landed. The digest of all others is computed again.
 
     Raises:
         RunError: shards are missing or do not belong here; the message names them.
@@ -55,15 +59,16 @@ def merge(run: str | os.PathLike[str]) -> MergeSummary:
     run = Path(run)
     plan = open_plan(run)
     _require_all(run, plan)
-    samples = require_list(run)
+    samples, threads = require_list(run), available_cpus()
     there = _stated(run, plan)
     if there and _is_intact(run, there):
         counted = Totals()
-        shards = prove_shards(run, plan, counted.add, reason_to_stop)
+        shards = prove_shards(run, plan, counted.add, reason_to_stop, threads)
         if (shards, counted.stated(), samples) == (there.shards, there.totals, there.samples):
             return _kept(run, plan, dataclasses.replace(there, totals=counted.stated()))
     counted = Totals()
-    master, shards = write_master(run, plan, counted.add, reason_to_stop)
+    known = {each.shard.index: (each.bytes, each.sha256) for each in made if each.is_own}
+    master, shards = write_master(run, plan, counted.add, reason_to_stop, known, threads)
     totals = counted.stated()
     findings = needs_a_look(totals)
     manifest = Manifest(
@@ -100,15 +105,19 @@ def _is_stated(run: Path, plan: Plan, manifest: Manifest) -> bool:
     return said[0] == said[1]
 
 
-def complete_run(run: Path) -> MergeSummary:
+def complete_run(run: Path, made: Iterable[LandedShard] = ()) -> MergeSummary:
     """Return what the manifest of a complete run says; merge first if there is none, or it is not about these files.
+
+    Args:
+        run: the run directory.
+        made: as `merge` takes them.
 
     Raises:
         RunError, StoppedEarlyError: as `merge`.
     """
     plan = open_plan(run)
     there = _stated(run, plan)
-    return _kept(run, plan, there) if there else merge(run)
+    return _kept(run, plan, there) if there else merge(run, made=made)
 
 
 def _stated(run: Path, plan: Plan) -> Manifest | None:
@@ -117,12 +126,11 @@ def _stated(run: Path, plan: Plan) -> Manifest | None:
         manifest = read_manifest(run, plan)
     except (FileNotFoundError, RunError):
         return None
-    records = (*((SHARD_FOLDER, r) for r in manifest.shards), ("", manifest.master))
-    for folder, record in records:
-        path = run / folder / record.file
-        if not path.is_file() or path.stat().st_size != record.bytes or landing.read_digest(path) != record.sha256:
-            return None
-    return manifest
+    path, record = run / MASTER_FILE, manifest.master
+    if not path.is_file() or path.stat().st_size != record.bytes or landing.read_digest(path) != record.sha256:
+        return None
+    table = table_beside(run, plan)
+    return manifest if table and table.stated(plan) == manifest.shards else None
 
 
 def _kept(run: Path, plan: Plan, manifest: Manifest) -> MergeSummary:
@@ -141,9 +149,9 @@ def stated_run(run: Path) -> MergeSummary:
 
 
 def _summary(manifest: Manifest, kept: bool) -> MergeSummary:
-    size = manifest.master.bytes + sum(r.bytes for r in manifest.shards)
+    size = manifest.master.bytes + manifest.shards.bytes
     findings = sum(f["count"] for f in manifest.findings)
-    return MergeSummary(manifest.totals, findings, len(manifest.shards), size, kept)
+    return MergeSummary(manifest.totals, findings, manifest.shards.count, size, kept)
 
 
 def _remove_leftovers(run: Path, plan: Plan) -> None:

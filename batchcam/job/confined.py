@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import importlib
 import json
 import os
@@ -23,7 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from batchcam.errors import CheckerError, RunError, one_line
+from batchcam.errors import CheckerError, OutOfMemoryError, RunError, one_line
+from batchcam.job.control_groups import available_memory
 from batchcam.job.processes import die_with_parent, ignore_job_signals
 from batchcam.job.stop import stop_if_asked
 
@@ -94,7 +96,8 @@ def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
         CheckerError: the process ended before it was ready to read; that says nothing about the folder.
         RunError: the work ended with it.
         StoppedEarlyError: there is a reason to stop, which may have ended the process.
-        DiedError: the process crashed, was killed, reached a limit, or ended with any other exception.
+        OutOfMemoryError: the process needs more memory than it may have, or was killed, as the kernel does then.
+        DiedError: the process crashed, took too long, or ended with any other exception.
     """
     with tempfile.TemporaryFile() as stderr:
         process = _start(module, stderr)
@@ -107,6 +110,8 @@ def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
                 message = _message(line)
                 if "error" in message:
                     raise RunError(message["error"])
+                if "starved" in message:
+                    raise OutOfMemoryError(message["starved"])
                 if message.get("end"):
                     return
                 yield message
@@ -114,7 +119,9 @@ def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
         stop_if_asked()  # a scheduler's signal ends a process that has only just started
         stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - STDERR_LIMIT))
         cause = _cause(code, stderr.read().decode("utf-8", "replace"), "the HDF5 library" if ready else "its process")
-        raise DiedError(cause) if ready else _cannot_start(module, cause)
+        if not ready:
+            raise _cannot_start(module, cause)
+        raise OutOfMemoryError(cause) if code == -signal.SIGKILL else DiedError(cause)
 
 
 def serve(module: str) -> None:
@@ -134,12 +141,20 @@ def serve(module: str) -> None:
         parent.tell(end=True)
     except RunError as error:
         parent.tell(error=str(error))
-    except BaseException:
+    except BaseException as error:
+        if needs_memory(error):
+            parent.tell(starved=str(error) or "not enough of it")
         traceback.print_exc()
         stream.flush()
         os._exit(1)  # with HDF5 in an unknown state, its tidying up may crash
     stream.flush()
     os._exit(0)
+
+
+def needs_memory(error: BaseException) -> bool:
+    """Return whether more memory is all that was missing."""
+    told = "Insufficient memory" in str(error)  # OpenCV, whose error has no type of its own for it
+    return isinstance(error, (MemoryError, OutOfMemoryError)) or told or getattr(error, "errno", None) == errno.ENOMEM
 
 
 def _start(module: str, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -205,7 +220,7 @@ def _confine(folder: Path) -> None:
     _limit(resource.RLIMIT_CORE, 0)
     with contextlib.suppress(OSError, ValueError):  # no /proc: elsewhere than on Linux
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        allowance = max(LEAST_MEMORY, int(MEMORY_SHARE * _memory()))
+        allowance = max(LEAST_MEMORY, int(MEMORY_SHARE * available_memory()))
         _limit(resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + allowance)
     with contextlib.suppress(OSError, AttributeError):  # a kernel without Landlock, another system
         _restrict_reading(folder, *map(Path, (*sys.path, *SYSTEM_CODE)))
@@ -215,14 +230,6 @@ def _limit(kind: int, value: int) -> None:
     _, hard = resource.getrlimit(kind)
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(kind, (value, hard))
-
-
-def _memory() -> int:
-    """Return the bytes of memory of this machine, or of the container."""
-    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError):  # no container, or no limit: "max"
-        return min(size, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return size
 
 
 def _restrict_reading(*allowed: Path) -> None:

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchcam.job.console import counted, note
-
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
+from batchcam.job.control_groups import CONTROL_GROUPS, own_groups
 
 
 def available_cpus(control_groups: Path = CONTROL_GROUPS) -> int:
@@ -31,11 +30,8 @@ def warn_of_workers(asked: int | None) -> None:
 
 
 def _cpu_quotas(root: Path) -> Iterator[int]:
-    """Yield the CPUs' worth of time that each control group above this process allows, rounded up.
-
-    Version 2: https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files; version 1 as Docker mounts it.
-    """
-    for group in _own_groups(root):
+    """Yield the CPUs' worth of time that each control group above this process allows, rounded up."""
+    for group in own_groups(root, "cpu"):
         with contextlib.suppress(OSError, ValueError):
             quota, period = (group / "cpu.max").read_text().split()
             if quota != "max":
@@ -44,17 +40,3 @@ def _cpu_quotas(root: Path) -> Iterator[int]:
             quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
             if int(quota) > 0:
                 yield math.ceil(int(quota) / int(period))
-
-
-def _own_groups(root: Path) -> Iterator[Path]:
-    """Yield the folders of the control groups in which this process is; inside a container its own is the root."""
-    yield root
-    yield root / "cpu"
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            parts = Path(path.lstrip("/"))
-            for group in (parts, *parts.parents):
-                yield root / ("cpu" if controllers else "") / group

@@ -31,6 +31,32 @@ class ClassScore:
         return self.correct / self.labelled if self.labelled else None
 
 
+class ClassCounts:
+    """What scores of classes are made of, counted part by part.
+
+    Args:
+        class_count: K.
+    """
+
+    def __init__(self, class_count: int) -> None:
+        self._counts = np.zeros((4, class_count), np.int64)
+
+    def add(self, labels: np.ndarray, predictions: np.ndarray) -> None:
+        """Count some samples, as `class_scores` takes them."""
+        known = (labels >= 0) & (predictions >= 0)
+        of = (
+            labels[known],
+            labels[known & (labels == predictions)],
+            predictions[predictions >= 0],
+            labels[(labels >= 0) & (predictions < 0)],
+        )
+        self._counts += [np.bincount(classes, minlength=self._counts.shape[1]) for classes in of]
+
+    def scores(self, class_names: tuple[str, ...]) -> list[ClassScore]:
+        """Return one score for each of the K names."""
+        return [ClassScore(*row) for row in zip(class_names, *self._counts.tolist(), strict=True)]
+
+
 def class_scores(labels: np.ndarray, predictions: np.ndarray, class_names: tuple[str, ...]) -> list[ClassScore]:
     """Return one score per class; accuracy is over samples with a label and a prediction, predictions are all counted.
 
@@ -39,13 +65,9 @@ def class_scores(labels: np.ndarray, predictions: np.ndarray, class_names: tuple
         predictions: int64 (n,), -1 where there is none.
         class_names: K names.
     """
-    known, count = (labels >= 0) & (predictions >= 0), len(class_names)
-    labelled = np.bincount(labels[known], minlength=count)
-    correct = np.bincount(labels[known & (labels == predictions)], minlength=count)
-    predicted = np.bincount(predictions[predictions >= 0], minlength=count)
-    left_out = np.bincount(labels[(labels >= 0) & (predictions < 0)], minlength=count)
-    columns = (counts.tolist() for counts in (labelled, correct, predicted, left_out))
-    return [ClassScore(*row) for row in zip(class_names, *columns, strict=True)]
+    counted = ClassCounts(len(class_names))
+    counted.add(labels, predictions)
+    return counted.scores(class_names)
 
 
 def rate_text(value: float) -> str:

@@ -8,7 +8,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 
@@ -90,15 +90,20 @@ def cell(text: str) -> str:
 
 
 def csv_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """Return a CSV table in UTF-8: a header line; texts as `cell` has them, None an empty cell."""
+    """Return a CSV table, see `write_csv`."""
     data = io.BytesIO()
+    write_csv(data, header, rows)
+    return data.getvalue()
+
+
+def write_csv(content: BinaryIO, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV table in UTF-8: a header line; texts as `cell` has them, None an empty cell."""
     # encoded as it grows: as one text, a million rows with a rare character take four times the room
-    with io.TextIOWrapper(data, "utf-8", "backslashreplace", newline="") as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows([cell(v) if isinstance(v, str) else v for v in row] for row in rows)
-        text.flush()
-        return data.getvalue()
+    text = io.TextIOWrapper(content, "utf-8", "backslashreplace", newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([cell(v) if isinstance(v, str) else v for v in row] for row in rows)
+    text.detach()
 
 
 def csv_number(value: float) -> str | None:

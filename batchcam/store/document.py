@@ -8,13 +8,13 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from batchcam.errors import RunError
+from batchcam.errors import BatchcamError, RunError
 
 DIGEST_KEY = "document_sha256"
 """SHA-256 of the document's text without this key."""
 
 SIZE_LIMIT = 2**26
-"""A larger document is not one of ours: 10,000 shards take 2 MiB. JSON takes up to thirty times its size in memory."""
+"""A larger document is not one of ours. JSON takes up to thirty times its size in memory."""
 
 
 def canonical(value: object) -> str:
@@ -23,8 +23,15 @@ def canonical(value: object) -> str:
 
 
 def seal(content: dict[str, Any]) -> bytes:
-    """Return `content` as the text of a document, with its digest, for people to read."""
-    return _text({**content, DIGEST_KEY: _digest(content)})
+    """Return `content` as the text of a document, with its digest, for people to read.
+
+    Raises:
+        BatchcamError: it would be longer than a document that is read.
+    """
+    document = _text({**content, DIGEST_KEY: _digest(content)})
+    if len(document) > SIZE_LIMIT:
+        raise BatchcamError(f"a document of {len(document)} bytes, where a run's may have {SIZE_LIMIT}: not written")
+    return document
 
 
 def read_document(path: Path) -> dict[str, Any]:

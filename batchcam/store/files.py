@@ -12,15 +12,14 @@ import h5py
 
 from batchcam.errors import RunError
 from batchcam.store import landing
+from batchcam.store.manifest import Manifest
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import open_structured, require_digest
 from batchcam.store.schema import MASTER_FILE, SHARD_FOLDER
+from batchcam.store.shard_table import ShardTable, stated_table, table_beside
 
 OPEN_FILES = 64
 """Files kept open at once; far below any limit of the system, however many shards a run has."""
-
-Proof = Callable[[Path], str | None]
-"""The SHA-256 that a file of the run must have, hex; None where nothing is known to prove it by."""
 
 
 class OpenFiles:
@@ -35,7 +34,7 @@ class OpenFiles:
     def __init__(self, most: int) -> None:
         self._most = most
         self._files: collections.OrderedDict[Path, h5py.File] = collections.OrderedDict()
-        self._process, self._lock = os.getpid(), threading.Lock()
+        self._process, self._lock = os.getpid(), threading.RLock()
 
     def __len__(self) -> int:
         return len(self._files)
@@ -44,7 +43,7 @@ class OpenFiles:
         """Return the file at `path`, which `opened` returns if it is not open."""
         if self._process != os.getpid():  # a fork shares its parent's open files, and where each is being read
             self.close()
-            self._process, self._lock = os.getpid(), threading.Lock()  # another thread may have held the parent's
+            self._process, self._lock = os.getpid(), threading.RLock()  # another thread may have held the parent's
         with self._lock:
             if path in self._files:
                 self._files.move_to_end(path)
@@ -66,24 +65,31 @@ class RunFiles:
     Args:
         path: the run directory or shard.
         plan: what the run is.
-        proof: gives the digest that a file must have when it is opened for the first time; None: nothing is compared.
+        proves: whether a file is compared with its digest when it is opened for the first time.
+        manifest: which states the digests of a complete run; None: those beside the files do.
+        partial: whether the digest beside a shard does, where run.h5 can't be read that has it and others are missing.
         proven: files that have been compared already.
     """
 
-    def __init__(self, path: Path, plan: Plan, proof: Proof | None, proven: Iterable[Path] = ()) -> None:
-        self._path, self._plan, self._proof = path, plan, proof
+    def __init__(
+        self,
+        path: Path,
+        plan: Plan,
+        proves: bool,
+        manifest: Manifest | None = None,
+        partial: bool = False,
+        proven: Iterable[Path] = (),
+    ) -> None:
+        self.proves = proves
+        self._path, self._plan, self._manifest, self._partial = path, plan, manifest, partial
         self._is_folder = path.is_dir()
         self._proven = set(proven)
+        self._table: ShardTable | None = None
         self._open = OpenFiles(OPEN_FILES)
 
     def __len__(self) -> int:
         """Return how many are open."""
         return len(self._open)
-
-    @property
-    def proves(self) -> bool:
-        """Whether files are proven before they are read."""
-        return self._proof is not None
 
     def share(self, places: OpenFiles) -> None:
         """Keep files open in `places` from now on, which other runs use too."""
@@ -112,16 +118,48 @@ class RunFiles:
     def _opened(self, path: Path, shard: Shard | None) -> h5py.File:
         if self._is_folder and not landing.is_own_file(self._path, path.relative_to(self._path).as_posix()):
             raise RunError(f"{path}: gone, or not a file of its own; see batchcam verify")
-        self._prove(path)
+        self._prove(path, shard)
         return open_structured(path, self._plan, shard)
 
-    def _prove(self, path: Path) -> None:
+    def _prove(self, path: Path, shard: Shard | None) -> None:
         """Compare the file's SHA-256 with the one that was written with it, the first time it is opened.
 
         Raises:
             RunError: they differ, or the file can't be read.
         """
-        if path in self._proven or self._proof is None or (digest := self._proof(path)) is None:
-            return
-        require_digest(path, digest)
-        self._proven.add(path)
+        if self.proves and path not in self._proven and (digest := self._digest(path, shard)) is not None:
+            require_digest(path, digest)
+            self._proven.add(path)
+
+    def _digest(self, path: Path, shard: Shard | None) -> str | None:
+        """Return the SHA-256 that a file must have, None where nothing is known to prove it by."""
+        if self._manifest is None:
+            return landing.read_digest(path)
+        if shard is None:
+            return self._manifest.master.sha256
+        try:
+            self._table = self._table or self._proven_table(self._manifest)
+        except RunError:
+            if self._partial:
+                return landing.read_digest(path)
+            raise
+        return self._table.record(shard).sha256
+
+    def _proven_table(self, manifest: Manifest) -> ShardTable:
+        """Return the digests that a manifest is about: those in run.h5, or, where it can't be read, beside the shards.
+
+        Raises:
+            RunError: run.h5 can't be read, and digests beside the shards are missing, or others.
+        """
+        refusal = RunError(
+            f"{self._path / MASTER_FILE}: its table of shards is not the manifest's; see batchcam verify"
+        )
+        try:
+            table = stated_table(self.master(), self._plan)
+        except RunError as error:
+            table, refusal = None, error
+        if table is None or table.stated(self._plan) != manifest.shards:
+            table = table_beside(self._path, self._plan)
+        if table is None or table.stated(self._plan) != manifest.shards:
+            raise refusal
+        return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import hashlib
 import mmap
 import os
@@ -102,17 +103,23 @@ def take_up(path: Path, digest: str) -> None:
 
 
 def land_with_digest(path: Path, data: Buffer, replace: bool = False) -> str:
-    """Land a file whose `sha256sum -c` companion lies beside it; return the digest in hex.
+    """Land a file whose `sha256sum -c` companion lies beside it; return the digest in hex; see `land_own`."""
+    return land_own(path, data, replace)[0]
+
+
+def land_own(path: Path, data: Buffer, replace: bool) -> tuple[str, bool]:
+    """Land a file and its `sha256sum -c` companion; return the digest in hex, and whether the file is what we wrote.
 
     The digest goes first: a file under its final name always has one. A file that is there with its digest is whole and
     stays, unless it is to be replaced: another worker was quicker.
     """
     if not replace and path.exists() and (existing := read_digest(path)):
-        return existing
+        return existing, False
     digest = hashlib.sha256(data).hexdigest()
     _land_digest(path, digest)
     land(path, data)
-    return _agreed_digest(path, digest)
+    agreed = _agreed_digest(path, digest)
+    return agreed, agreed == digest
 
 
 def point(link: Path, target: str) -> None:
@@ -145,6 +152,21 @@ def stream(path: Path) -> Iterator[Sink]:
         except FileNotFoundError:  # another worker took ours for a dead one's, and cleaned up
             land(path, memoryview(mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)))
     sink.sha256, sink.size = _agreed_digest(path, sink.sha256), path.stat().st_size
+
+
+@contextlib.contextmanager
+def growing(path: Path) -> Iterator[BinaryIO]:
+    """Give out a file to be written from its start to its end; on a clean exit it lands under `path`.
+
+    What lies there stays if it is just that; and on an exception.
+    """
+    with _partial(path) as partial:
+        with _created(partial) as descriptor, os.fdopen(os.dup(descriptor), "wb") as content:
+            yield content
+            content.flush()
+            os.fsync(descriptor)
+        if not (path.is_file() and filecmp.cmp(partial, path, shallow=False)):
+            _rename(partial, path)
 
 
 def file_digest(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 import secrets
 from collections.abc import Sequence
@@ -22,10 +23,15 @@ RECORD_FORM = {"file": str, "first": int, "count": int, "bytes": int, "sha256": 
 TASK_FORM = {"samples?": int, "unreadable?": int, "started?": str, "outcome?": str, "versions?": {"*": (str, None)}}
 """What readers compute with; the rest of a task's record is only shown."""
 
+SHARDS_FORM = {"count": int, "bytes": int, "sha256": str}
+
+LISTED_TASKS = 10_000
+"""Most shards of a run whose manifest says which task made which; the tasks' own records always do."""
+
 MANIFEST_FORM = {
     "schema_version": int,
     "run_id": str,
-    "shards": [RECORD_FORM],
+    "shards": (SHARDS_FORM, [RECORD_FORM]),
     "master": RECORD_FORM,
     "samples?": RECORD_FORM,
     "totals": {
@@ -55,12 +61,27 @@ class FileRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class ShardSum:
+    """All shards of a run as the manifest states them; each by itself stands in run.h5.
+
+    Attributes:
+        count: of the shards.
+        bytes: of all of them.
+        sha256: of the lines of their digest files, in their order.
+    """
+
+    count: int
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """A complete run.
 
     Attributes:
         run_id: of the plan.
-        shards: one record per shard, in order.
+        shards: all of them together.
         master: run.h5.
         totals: samples, labelled, correct, accuracy, samples by status, largest identity residual.
         findings: what a reader should look at: kind and count.
@@ -71,7 +92,7 @@ class Manifest:
     """
 
     run_id: str
-    shards: tuple[FileRecord, ...]
+    shards: ShardSum
     master: FileRecord
     totals: dict[str, Any]
     findings: list[dict[str, Any]]
@@ -86,6 +107,8 @@ def write_manifest(run: Path, manifest: Manifest) -> None:
     content = {"batchcam_version": version(), **dataclasses.asdict(manifest)}
     if manifest.samples is None:
         del content["samples"]
+    if manifest.shards.count > LISTED_TASKS:
+        content["tasks"] = [{name: task[name] for name in task if name != "shards"} for task in manifest.tasks]
     landing.land(run / MANIFEST_FILE, seal(content))
 
 
@@ -105,7 +128,7 @@ def read_manifest(run: Path, plan: Plan) -> Manifest:
     try:
         manifest = Manifest(
             run_id=content["run_id"],
-            shards=tuple(FileRecord(**s) for s in content["shards"]),
+            shards=_shards(content["shards"], plan),
             master=FileRecord(**content["master"]),
             totals=content["totals"],
             findings=content["findings"],
@@ -119,11 +142,24 @@ def read_manifest(run: Path, plan: Plan) -> Manifest:
     if manifest.run_id != plan.run_id:
         belongs_to = one_line(manifest.run_id[:12])
         raise RunError(f"{path}: belongs to run {belongs_to}, run.json to run {plan.run_id[:12]}")
-    if [(r.file, r.first, r.count) for r in manifest.shards] != [(s.file, s.first, s.count) for s in plan.shards]:
+    if manifest.shards.count != len(plan.shards):
         raise RunError(f"{path}: its shards are not those of run.json")
     if (manifest.master.file, manifest.master.first, manifest.master.count) != (MASTER_FILE, 0, plan.sample_count):
         raise RunError(f"{path}: tells of another file than {MASTER_FILE} over all samples")
     return manifest
+
+
+def _shards(stated: dict[str, Any] | list[dict[str, Any]], plan: Plan) -> ShardSum:
+    """Return what a manifest states of the shards; those of earlier versions listed them."""
+    if isinstance(stated, dict):
+        return ShardSum(**stated)
+    records = [FileRecord(**each) for each in stated]
+    if [(r.file, r.first, r.count) for r in records] != [(s.file, s.first, s.count) for s in plan.shards]:
+        return ShardSum(0, 0, "")  # none of this plan's
+    lines = "".join(landing.digest_line(r.file, r.sha256) for r in records)
+    return ShardSum(
+        len(records), sum(r.bytes for r in records), hashlib.sha256(lines.encode("utf-8", "replace")).hexdigest()
+    )
 
 
 def manifest_if_complete(run: Path) -> Manifest | None:

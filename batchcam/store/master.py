@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 import h5py
@@ -22,7 +24,6 @@ from batchcam.store.layout import (
     as_utf8,
     attach_scales,
     create,
-    create_group,
     describe,
     head_bytes,
     new_file,
@@ -30,9 +31,8 @@ from batchcam.store.layout import (
     write_classes,
     write_header,
     write_scales,
-    write_text,
 )
-from batchcam.store.manifest import FileRecord
+from batchcam.store.manifest import FileRecord, ShardSum
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import open_checked
 from batchcam.store.schema import (
@@ -40,15 +40,19 @@ from batchcam.store.schema import (
     MASTER_FILE,
     MOST_TEXT_BYTES,
     SHARD_FOLDER,
-    SHARD_TABLE,
     TEXT_CHUNK_ROWS,
-    VIRTUAL_IN_MASTER,
     Array,
-    encode_text,
+    has_references,
+    stays_in_shards,
 )
+from batchcam.store.shard_table import ShardTable, write_table
 
-Collected: TypeAlias = tuple[Shard, dict[str, np.ndarray], FileRecord]
+Collected: TypeAlias = tuple[Shard, dict[str, np.ndarray], int, str]
+"""A shard, its columns, its bytes and its digest."""
+
 Result = TypeVar("Result")
+
+NOTHING: Mapping[int, tuple[int, str]] = MappingProxyType({})
 
 LOOK_EVERY_S = 0.2
 """Seconds between two looks whether to stop."""
@@ -57,36 +61,72 @@ SHARD_ENTRY_BYTES = 1024
 """What run.h5 keeps of a shard: a row of its table, and where the rows of virtual arrays lie."""
 
 
-def collect(run: Path, plan: Plan, shards: Sequence[Shard] | None = None, *, prove: bool = True) -> Iterator[Collected]:
-    """Yield each shard with its small columns and its record, and prove on the way that it holds its own samples.
+def collect(
+    run: Path,
+    plan: Plan,
+    shards: Sequence[Shard] | None = None,
+    *,
+    prove: bool = True,
+    made: Mapping[int, tuple[int, str]] = NOTHING,
+    threads: int = 1,
+) -> Iterator[Collected]:
+    """Yield each shard with its small columns, its size and digest, and prove on the way that it holds its own samples.
 
     Args:
         run: the run directory.
         plan: of the run.
         shards: which of its shards; None: all.
         prove: compare each shard's SHA-256 before it is parsed.
+        made: size and digest of those that this very process has landed, by index: what was written there is known,
+            and not read again where size and digest file are these.
+        threads: that compute digests, of shards that come later.
 
     Raises:
         RunError: a shard is missing, changed, unreadable, of another run, or holds other samples than the plan says.
     """
     arrays = [a for a in plan.arrays if is_copied(a, plan) or a.name == "status"]
     names = [a.name for a in arrays]
-    for shard in plan.shards if shards is None else shards:
+
+    def proven(shard: Shard) -> tuple[Shard, int, str]:
+        return shard, *_proven(run, shard, prove, made.get(shard.index))
+
+    for shard, size, digest in _ahead(proven, plan.shards if shards is None else shards, threads):
         path = run / SHARD_FOLDER / shard.file
-        digest = landing.read_digest(path)
-        if digest is None or not landing.is_own_file(run, f"{SHARD_FOLDER}/{shard.file}"):
-            raise RunError(f"{path}: missing, a link, or without its digest; run explain again")
-        try:
-            size, actual = path.stat().st_size, landing.file_digest(path) if prove else digest
-        except OSError as error:
-            raise RunError(f"{path}: cannot read: {error.strerror}; see batchcam verify") from error
-        if actual != digest:
-            raise RunError(f"{path}: changed after it was written: remove it and its digest, and run explain again")
         with open_checked(path, plan, shard) as file:
             columns = {name: _whole(file, name) for name in names}
         if not np.array_equal(columns["sample_index"], np.arange(shard.first, shard.first + shard.count)):
             raise RunError(f"{path}: does not hold samples {shard.first} to {shard.first + shard.count - 1}")
-        yield shard, columns, FileRecord(shard.file, shard.first, shard.count, size, digest)
+        yield shard, columns, size, digest
+
+
+def _proven(run: Path, shard: Shard, prove: bool, made: tuple[int, str] | None) -> tuple[int, str]:
+    """Return size and digest of a shard; compare the digest with its bytes, unless it is as this process made it."""
+    path = run / SHARD_FOLDER / shard.file
+    digest = landing.read_digest(path)
+    if digest is None or not landing.is_own_file(run, f"{SHARD_FOLDER}/{shard.file}"):
+        raise RunError(f"{path}: missing, a link, or without its digest; run explain again")
+    try:
+        size = path.stat().st_size
+        actual = landing.file_digest(path) if prove and (size, digest) != made else digest
+    except OSError as error:
+        raise RunError(f"{path}: cannot read: {error.strerror}; see batchcam verify") from error
+    if actual != digest:
+        raise RunError(f"{path}: changed after it was written: remove it and its digest, and run explain again")
+    return size, digest
+
+
+def _ahead(work: Callable[[Shard], Result], shards: Iterable[Shard], threads: int) -> Iterator[Result]:
+    """Yield what `work` gives of each shard, in their order; threads are some shards ahead."""
+    pool, waiting = ThreadPoolExecutor(threads, thread_name_prefix="prove"), collections.deque[Future[Result]]()
+    try:
+        for shard in shards:
+            waiting.append(pool.submit(work, shard))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _whole(file: h5py.File, name: str) -> np.ndarray:
@@ -98,8 +138,13 @@ def _whole(file: h5py.File, name: str) -> np.ndarray:
 
 
 def write_master(
-    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None]
-) -> tuple[FileRecord, tuple[FileRecord, ...]]:
+    run: Path,
+    plan: Plan,
+    seen: Callable[[Columns], None],
+    stop: Callable[[], str | None],
+    made: Mapping[int, tuple[int, str]] = NOTHING,
+    threads: int = 1,
+) -> tuple[FileRecord, ShardSum]:
     """Land run.h5 with its digest over all shards, which pass through memory one by one; an older one is replaced.
 
     Args:
@@ -107,22 +152,30 @@ def write_master(
         plan: of the run.
         seen: told the small columns of each shard, in their order.
         stop: asked now and then for a reason to stop.
+        made, threads: as `collect` takes them.
 
     Returns:
-        Record of run.h5, and one per shard.
+        Record of run.h5, and what the manifest states of the shards.
 
     Raises:
         RunError: as `collect`, which proves that each sample is there exactly once.
         StoppedEarlyError: `stop` gave a reason.
     """
-    return _apart(lambda given_up: _write_master(run, plan, seen, given_up), stop)
+    shards = collect(run, plan, made=made, threads=threads)
+    return _apart(lambda given_up: _write_master(run, plan, shards, seen, given_up), stop)
 
 
 def prove_shards(
-    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None]
-) -> tuple[FileRecord, ...]:
-    """Prove the shards as `write_master` does, and write nothing; return a record of each."""
-    return _apart(lambda given_up: tuple(record for record, _ in _seen(collect(run, plan), seen, given_up)), stop)
+    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None], threads: int = 1
+) -> ShardSum:
+    """Prove the shards as `write_master` does, and write nothing; return what the manifest states of them."""
+
+    def prove(given_up: threading.Event) -> ShardSum:
+        table = ShardTable.empty(plan)
+        collections.deque(_seen(collect(run, plan, threads=threads), table, seen, given_up), maxlen=0)
+        return table.stated(plan)
+
+    return _apart(prove, stop)
 
 
 def _apart(work: Callable[[threading.Event], Result], stop: Callable[[], str | None]) -> Result:
@@ -142,20 +195,25 @@ def _apart(work: Callable[[threading.Event], Result], stop: Callable[[], str | N
 
 
 def _seen(
-    shards: Iterable[Collected], seen: Callable[[Columns], None], given_up: threading.Event
-) -> Iterator[tuple[FileRecord, Columns]]:
-    """Yield the record and the columns of each shard after they were told to `seen`."""
-    for _, columns, record in shards:
+    shards: Iterable[Collected], table: ShardTable, seen: Callable[[Columns], None], given_up: threading.Event
+) -> Iterator[Columns]:
+    """Yield the columns of each shard after it was entered into `table`, and they were told to `seen`."""
+    for shard, columns, size, digest in shards:
         if given_up.is_set():
             raise RunError("given up")
+        table.set(shard, size, digest)
         seen(columns)
-        yield record, columns
+        yield columns
 
 
 def _write_master(
-    run: Path, plan: Plan, seen: Callable[[Columns], None], given_up: threading.Event
-) -> tuple[FileRecord, tuple[FileRecord, ...]]:
-    shards, records = collect(run, plan), []
+    run: Path,
+    plan: Plan,
+    shards: Iterator[Collected],
+    seen: Callable[[Columns], None],
+    given_up: threading.Event,
+) -> tuple[FileRecord, ShardSum]:
+    table = ShardTable.empty(plan)
     first = next(shards)  # proven, so that its classifier can be read
     with open_checked(run / SHARD_FOLDER / first[0].file, plan, first[0]) as file:
         weight, bias = file["classifier/weight"][...], file["classifier/bias"][...]
@@ -164,18 +222,17 @@ def _write_master(
         write_scales(file, plan)
         write_classes(file, plan, weight, bias)
         copies = _Copies(file, plan)
-        for record, columns in _seen(itertools.chain([first], shards), seen, given_up):
+        for columns in _seen(itertools.chain([first], shards), table, seen, given_up):
             copies.append(columns)
             sink.require_sound()
-            records.append(record)
         copies.finish()
-        _write_shard_table(file, records)
-    return FileRecord(MASTER_FILE, 0, plan.sample_count, sink.size, sink.sha256), tuple(records)
+        write_table(file, plan, table)
+    return FileRecord(MASTER_FILE, 0, plan.sample_count, sink.size, sink.sha256), table.stated(plan)
 
 
 def is_copied(array: Array, plan: Plan) -> bool:
     """Return whether run.h5 holds `array` itself instead of referring to the shards."""
-    if array.name in VIRTUAL_IN_MASTER:
+    if stays_in_shards(array.name, len(plan.shards)):
         return False
     if len(array.dims) == 1:
         return True
@@ -198,7 +255,8 @@ class _Copies:
         self._late: list[_LateTexts] = []
         for array in plan.arrays:
             if not is_copied(array, plan):
-                _refer(file, plan, array)
+                if has_references(len(plan.shards)):
+                    _refer(file, plan, array)
             elif array.storage == "text" and array.name != "sample_id":
                 late = _LateTexts(file, plan, array)
                 self._late.append(late)
@@ -294,13 +352,3 @@ def _refer(file: h5py.File, plan: Plan, array: Array) -> None:
     dataset = h5py.Dataset(h5py.h5d.create(file.id, name, h5py.h5t.py_create(dtype), space, properties))
     attach_scales(file, dataset, array)
     describe(dataset, array)
-
-
-def _write_shard_table(file: h5py.File, records: Sequence[FileRecord]) -> None:
-    create_group(file, SHARD_TABLE)
-    write_text(file, f"{SHARD_TABLE}/file", encode_text([r.file for r in records]))
-    write_text(file, f"{SHARD_TABLE}/sha256", encode_text([r.sha256 for r in records]))
-    chunks = (min(len(records), TEXT_CHUNK_ROWS),)
-    for name in ("first", "count", "bytes"):
-        values = np.array([getattr(r, name) for r in records], np.int64)
-        file.create_dataset(f"{SHARD_TABLE}/{name}", data=values, chunks=chunks, fletcher32=True)

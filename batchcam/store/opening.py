@@ -13,7 +13,7 @@ from typing import Any
 
 from batchcam.errors import RunError
 from batchcam.store import landing, structure
-from batchcam.store.files import Proof, RunFiles
+from batchcam.store.files import RunFiles
 from batchcam.store.manifest import Manifest, read_manifest
 from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.reader import decode, open_hdf5, require_digest
@@ -48,10 +48,10 @@ def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool 
     """
     path = Path(path)
     if path.is_file():
-        return _open_shard(path, landing.read_digest if prove else None)
+        return _open_shard(path, prove)
     if is_series(path):
         return _open_series(path, functools.partial(open_run, prove=prove, partial=partial))
-    found = _look(path, prove)
+    found = _look(path, prove, partial)
     if found.manifest and found.gone and not partial:
         raise _gone(path, found.plan, len(found.gone))
     if partial:
@@ -72,7 +72,7 @@ def open_partial(path: Path) -> Run:
         return open_run(path)
     if is_series(path):
         return _open_series(path, open_partial)
-    found = _look(path, prove=True)
+    found = _look(path, prove=True, partial=True)
     damaged = _damaged(found)
     sound = [s for s in found.landed if s.index not in damaged]
     lost = [str(error) for error in damaged.values()]
@@ -129,7 +129,7 @@ def _open_series(path: Path, open_: Callable[[Path], Run]) -> Series:
     return Series(path, map(open_, found.complete), found.told)
 
 
-def _look(path: Path, prove: bool) -> _Found:
+def _look(path: Path, prove: bool, partial: bool = False) -> _Found:
     plan = open_plan(path)
     try:
         manifest = read_manifest(path, plan)
@@ -141,9 +141,8 @@ def _look(path: Path, prove: bool) -> _Found:
     if not indices:
         raise RunError(f"{path}: no shard has landed yet; run explain")
     _require_plausible(path, plan.sample_count, _size(path, plan, indices))
-    proof = (_stated_by(manifest, path) if manifest else landing.read_digest) if prove else None
     landed, gone = ([s for s in plan.shards if (s.index in indices) is there] for there in (True, False))
-    return _Found(plan, manifest, landed, gone, RunFiles(path, plan, proof))
+    return _Found(plan, manifest, landed, gone, RunFiles(path, plan, prove, manifest, partial))
 
 
 def _gone(path: Path, plan: Plan, count: int) -> RunError:
@@ -155,12 +154,6 @@ def _size(run: Path, plan: Plan, landed: set[int]) -> int:
     names = [MASTER_FILE, *(f"{SHARD_FOLDER}/{s.file}" for s in plan.shards if s.index in landed)]
     sizes = ((run / name).stat().st_size for name in names if landing.is_own_file(run, name))
     return next(sizes, 0) if landing.is_own_file(run, MASTER_FILE) else sum(sizes)
-
-
-def _stated_by(manifest: Manifest, run: Path) -> Proof:
-    digests = {run / SHARD_FOLDER / record.file: record.sha256 for record in manifest.shards}
-    digests[run / MASTER_FILE] = manifest.master.sha256
-    return digests.get
 
 
 def _damaged(run: _Found) -> dict[int, RunError]:
@@ -181,8 +174,8 @@ def _damaged(run: _Found) -> dict[int, RunError]:
     return found
 
 
-def _open_shard(path: Path, proof: Proof | None) -> Run:
-    digest = proof(path) if proof else None
+def _open_shard(path: Path, prove: bool) -> Run:
+    digest = landing.read_digest(path) if prove else None
     if digest:
         require_digest(path, digest)
     try:
@@ -196,7 +189,8 @@ def _open_shard(path: Path, proof: Proof | None) -> Run:
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise RunError(f"{path}: not a shard of batchcam: {error}") from error
     _require_plausible(path, count, path.stat().st_size)
-    return Run(path, plan, [Shard(first // plan.shard_size, first, count)], False, RunFiles(path, plan, proof, [path]))
+    files = RunFiles(path, plan, prove, proven=[path])
+    return Run(path, plan, [Shard(first // plan.shard_size, first, count)], False, files)
 
 
 def _require_plausible(path: Path, rows: int, size: int) -> None:

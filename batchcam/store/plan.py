@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from batchcam.errors import RunError
+from batchcam.errors import ConfigError, RunError
 from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, IN_MEMORY, MAP_KINDS, METHODS, CamSelection
 from batchcam.store import landing
-from batchcam.store.document import SIZE_LIMIT, canonical, read_document, seal
+from batchcam.store.document import canonical, read_document, seal
 from batchcam.store.schema import (
     LIST_FILE,
+    MOST_SHARDS,
     MOST_TEXT_BYTES,
     OLDEST_READER,
     PLAN_FILE,
@@ -62,6 +63,8 @@ FIRST_INPUTS = 16
 
 INPUT_KEY_BYTES = 8
 
+FINGERPRINT_LINE = b"%b\0%d\0%d\n"
+
 MOST_TOLD = 8  # entries of a table that differ
 LIST_KEY = "samples"
 """Of run.json: what samples.h5 is."""
@@ -83,6 +86,33 @@ class Shard:
     def file(self) -> str:
         """Name inside the shard folder."""
         return shard_file(self.index)
+
+
+class Shards(Sequence[Shard]):
+    """All shards of a run in order, which together hold every sample once; none is made before it is asked for.
+
+    Args:
+        sample_count: of the run.
+        shard_size: samples of each but the last, which may hold fewer.
+    """
+
+    def __init__(self, sample_count: int, shard_size: int) -> None:
+        self._samples, self._size = sample_count, shard_size
+        self._indices = range(-(-sample_count // shard_size))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Shard: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Shard, ...]: ...
+    def __getitem__(self, index: int | slice) -> Shard | tuple[Shard, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in self._indices[index])
+        number = self._indices[index]
+        first = number * self._size
+        return Shard(number, first, min(self._size, self._samples - first))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,10 +233,9 @@ class Plan:
         return sample_arrays(self.maps, self.exact, self.schema_version, self.training_known)
 
     @property
-    def shards(self) -> tuple[Shard, ...]:
-        """All shards of the run, in order; together they hold every sample once."""
-        starts = range(0, self.sample_count, self.shard_size)
-        return tuple(Shard(i, s, min(self.shard_size, self.sample_count - s)) for i, s in enumerate(starts))
+    def shards(self) -> Shards:
+        """All shards of the run, in order."""
+        return Shards(self.sample_count, self.shard_size)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
@@ -306,30 +335,25 @@ def input_key(sha256: bytes) -> str:
     return sha256[:INPUT_KEY_BYTES].hex()
 
 
-class Fingerprint:
-    """The SHA-256 over each sample's id, label and size in bytes, in order.
+def fingerprint_text(sample_ids: Iterable[bytes], labels: Iterable[int], sizes: Iterable[int]) -> bytes:
+    """Return what the dataset's fingerprint is the SHA-256 of: id, label and size in bytes of each sample, in order.
 
     It is quick for a million files; their content is covered by `input_sha256` in the shards.
+
+    Args:
+        sample_ids: as UTF-8.
+        labels: -1 where not known.
+        sizes: -1 where there is none.
     """
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-
-    def add(self, sample_ids: Iterable[bytes], labels: Iterable[int], sizes: Iterable[int]) -> None:
-        """Take in the samples that come next; ids as UTF-8."""
-        for sample_id, label, size in zip(sample_ids, labels, sizes, strict=True):
-            self._digest.update(b"%b\0%d\0%d\n" % (sample_id, label, size))
-
-    def hex(self) -> str:
-        """Return it as a plan states it."""
-        return self._digest.hexdigest()
+    return b"".join([FINGERPRINT_LINE % each for each in zip(sample_ids, labels, sizes, strict=True)])
 
 
 def dataset_fingerprint(sample_ids: Iterable[str], labels: Iterable[int], sizes: Iterable[int]) -> str:
     """Return the fingerprint of a whole dataset, hex."""
-    fingerprint = Fingerprint()
-    fingerprint.add((i.encode() for i in sample_ids), labels, sizes)
-    return fingerprint.hex()
+    digest = hashlib.sha256()
+    for sample_id, label, size in zip(sample_ids, labels, sizes, strict=True):
+        digest.update(FINGERPRINT_LINE % (sample_id.encode(), label, size))
+    return digest.hexdigest()
 
 
 def read_plan(run: Path) -> Plan:
@@ -344,11 +368,7 @@ def read_plan(run: Path) -> Plan:
         plan = Plan.from_dict(content["plan"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run / PLAN_FILE}: {error}") from error
-    table = content.get("shards")
-    # lengths first: a plan of 2**40 shards that lists none must not fill the memory
-    shard_count = -(-plan.sample_count // plan.shard_size)
-    follows = isinstance(table, list) and len(table) == shard_count and table == shard_table(plan)
-    if not follows or content.get("run_id") != plan.run_id:
+    if not _is_table_of(plan, content.get("shards")) or content.get("run_id") != plan.run_id:
         raise RunError(f"{run / PLAN_FILE}: run id or shard table does not follow from the plan")
     if not isinstance(content.get("origin"), dict):
         raise RunError(f"{run / PLAN_FILE}: does not tell where the run comes from")
@@ -397,9 +417,29 @@ def not_a_run(path: Path) -> RunError:
     return RunError(f"{path}: not a run directory: no {PLAN_FILE} in it, nor in a folder of it")
 
 
-def shard_table(plan: Plan) -> list[dict[str, Any]]:
-    """Return the plan's shards as run.json lists them."""
-    return [{"file": s.file, "first": s.first, "count": s.count} for s in plan.shards]
+def shard_table(plan: Plan) -> dict[str, Any]:
+    """Return what run.json says of the shards."""
+    return {"count": len(plan.shards), "first_file": plan.shards[0].file, "last_file": plan.shards[-1].file}
+
+
+def _is_table_of(plan: Plan, table: object) -> bool:
+    """Return whether a run.json says this of the plan's shards; those of earlier versions listed them."""
+    if not isinstance(table, list):
+        return table == shard_table(plan)
+    # lengths first: a plan of 2**40 shards that lists none must not fill the memory
+    return len(table) == len(plan.shards) and all(
+        each == {"file": s.file, "first": s.first, "count": s.count} for each, s in zip(table, plan.shards, strict=True)
+    )
+
+
+def require_few_shards(plan: Plan) -> None:
+    """Raise ConfigError for more shards than a run may have."""
+    if len(plan.shards) > MOST_SHARDS:
+        fewest = -(-plan.sample_count // MOST_SHARDS)
+        raise ConfigError(
+            f"--shard-size {plan.shard_size}: makes {len(plan.shards)} shards, and a run holds {MOST_SHARDS} at most: "
+            f"say {fewest} or more"
+        )
 
 
 def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes | None = None) -> Plan:
@@ -416,6 +456,7 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes |
             `read_plan` refuses.
     """
     if not (run / PLAN_FILE).exists():
+        require_few_shards(plan)
         try:
             plan._check()
         except ValueError as error:
@@ -434,10 +475,6 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes |
         samples = {"bytes": len(listed), "sha256": hashlib.sha256(listed).hexdigest()}
         content[LIST_KEY] = {"file": LIST_FILE, "first": 0, "count": plan.sample_count, **samples}
     document = seal(content)
-    if len(document) > SIZE_LIMIT:
-        raise RunError(
-            f"{run}: {len(plan.shards)} shards are more than run.json of {SIZE_LIMIT} bytes holds: raise --shard-size"
-        )
     if not (run / PLAN_FILE).exists():
         if listed is not None:  # first: a run that has a plan can be finished
             landing.lay_ready(run / LIST_FILE, listed, content[LIST_KEY]["sha256"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,18 +13,27 @@ from typing import Any
 import h5py
 import numpy as np
 
-from batchcam.errors import RunError
+from batchcam.errors import OutOfMemoryError, RunError
 from batchcam.store import landing, structure
 from batchcam.store.plan import Plan, Shard
 
 READ_BYTES = 32 * 2**20
 """Memory of one block of rows."""
 
+COLUMN_BYTES = 2**22
+"""The same, where rows are a few numbers each: larger ones are no quicker."""
+
+CACHE_BYTES = 2**20
+"""Of chunks, for each array that is open: HDF5's own 8 MiB fill when rows are read one after the other."""
+
 DENSE = 4
 """Rows are read in one slice when at least one in so many is wanted."""
 
 TEXT_BYTES = 64
 """What Python adds to a text of its own."""
+
+Rows = np.ndarray | range
+"""Rows of a file: any, or consecutive ones."""
 
 UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 """What h5py raises over a file that it can't make sense of."""
@@ -39,11 +49,11 @@ def open_hdf5(path: Path) -> h5py.File:
         OSError: it can't be opened.
     """
     try:
-        return h5py.File(path, "r")
+        return h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
     except OSError:
         if os.environ.get("HDF5_USE_FILE_LOCKING"):
             raise
-        return h5py.File(path, "r", locking=False)
+        return h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES, locking=False)
 
 
 @contextlib.contextmanager
@@ -51,15 +61,27 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     """Open an HDF5 file whose structure is still to be checked; `open_checked` is for those who read from it.
 
     Raises:
-        RunError: the HDF5 library can't read it, now or while it is in use, or it needs more memory than there is.
+        RunError: the HDF5 library can't read it, now or while it is in use.
+        OutOfMemoryError: it needs more memory than there is.
     """
     try:
         with open_hdf5(path) as file:
             yield file
-    except UNREADABLE as error:
+    except (*UNREADABLE, MemoryError) as error:
+        require_memory(path, error)
         raise RunError(f"{path}: HDF5 cannot read it: {error}") from error
-    except MemoryError as error:
-        raise RunError(f"{path}: needs more memory than there is") from error
+
+
+def require_memory(path: Path, error: Exception) -> None:
+    """Raise OutOfMemoryError when memory is what the reader of an HDF5 file lacked, who got `error`."""
+    unfolded = min(structure.PIECE_BYTES, structure.DEFLATE_RATIO * path.stat().st_size) if path.is_file() else 1
+    try:
+        if not isinstance(error, MemoryError):  # a filter that failed is all that HDF5 tells, also of this
+            mmap.mmap(-1, 2 * unfolded or 1, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+            return
+    except OSError:
+        pass
+    raise OutOfMemoryError(f"{path}: needs more memory than there is") from error
 
 
 def open_structured(path: Path, plan: Plan, shard: Shard | None) -> h5py.File:
@@ -108,7 +130,7 @@ def decode(values: np.ndarray) -> list[str]:
 
 
 def blocks(
-    open_array: Callable[[str], h5py.Dataset], names: Sequence[str], rows: np.ndarray, budget: int, held: int = 0
+    open_array: Callable[[str], h5py.Dataset], names: Sequence[str], rows: Rows, budget: int, held: int = 0
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Yield (rows, arrays by name) of one file's sample arrays, texts as they are stored.
 
@@ -117,7 +139,7 @@ def blocks(
     Args:
         open_array: returns an array of the file by its name.
         names: of arrays, at least one.
-        rows: in the order wanted.
+        rows: in the order wanted; a range of any length takes no memory.
         budget: bytes of memory for one block.
         held: bytes a row that the caller makes of a block and holds at once.
 
@@ -125,8 +147,14 @@ def blocks(
         RunError: an array can't be read.
     """
     size = max(1, budget // (held + sum(_row_bytes(open_array(name)) for name in names)))
-    for some in split(rows, rows // size):
+    for some in _cut(rows, size) if isinstance(rows, range) else split(rows, rows // size):
         yield some, {name: read_rows(open_array(name), some) for name in names}
+
+
+def _cut(rows: range, size: int) -> Iterator[np.ndarray]:
+    """Yield consecutive rows in blocks that end at multiples of `size`."""
+    for first in range(rows.start - rows.start % size, rows.stop, size):
+        yield np.arange(max(first, rows.start), min(first + size, rows.stop))
 
 
 def _row_bytes(dataset: h5py.Dataset) -> int:
@@ -155,9 +183,11 @@ def read(dataset: h5py.Dataset, selection: Any) -> Any:
 
     Raises:
         RunError: it can't be read.
+        OutOfMemoryError: it needs more memory than there is.
     """
     try:
         return dataset[selection]
     except (OSError, RuntimeError, MemoryError) as error:
+        require_memory(Path(dataset.file.filename), error)
         name = dataset.name.lstrip("/")
         raise RunError(f"{dataset.file.filename}: {name}: cannot read: {error}; see batchcam verify") from error

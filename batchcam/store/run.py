@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import operator
 import os
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from batchcam.store.files import RunFiles
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import READ_BYTES, blocks, decode, read, split
-from batchcam.store.schema import SAMPLE_ARRAYS, TRAINED_ON, VIRTUAL_IN_MASTER, Array
+from batchcam.store.schema import SAMPLE_ARRAYS, TRAINED_ON, Array, stays_in_shards
 from batchcam.store.stored_cams import stored_ranks
 
 if TYPE_CHECKING:
@@ -209,7 +210,8 @@ class Run:
         absent: frozenset[int] = frozenset(),
         lost: Sequence[str] = (),
     ) -> None:
-        self.path, self.plan, self.shards, self.complete = path, plan, tuple(shards), complete
+        self.path, self.plan, self.complete = path, plan, complete
+        self.shards = plan.shards if len(shards) == len(plan.shards) else tuple(shards)
         self.class_names = plan.class_names
         self.absent, self.lost = absent, tuple(lost)
         self.remarks: tuple[str, ...] = ()
@@ -344,13 +346,23 @@ class Run:
             IndexError: there is no such row.
             RunError: a file can't be read.
         """
-        wanted = self._wanted(names, rows)
+        self._require_arrays(names)
         copied = self.complete and not self.absent and all(map(self._is_copied, names))
-        for part in split(wanted, np.zeros_like(wanted) if copied else self._owners(wanted)):
+        for part in self._parts(rows, copied):
             shard = None if copied else int(self._owners(part[0]))
-            start = 0 if shard is None else self._starts[shard]
-            for own, block in blocks(functools.partial(self._dataset, shard), names, part - start, budget, held):
+            start = 0 if shard is None else int(self._starts[shard])
+            inside = range(part.start - start, part.stop - start) if isinstance(part, range) else part - start
+            for own, block in blocks(functools.partial(self._dataset, shard), names, inside, budget, held):
                 yield own + start, {name: _plain(values) for name, values in block.items()}
+
+    def _parts(self, rows: Rows | None, whole: bool) -> Iterator[np.ndarray | range]:
+        """Yield the rows wanted, all if None, in their order: shard by shard, or as a whole."""
+        if rows is None:
+            ends = [0, len(self)] if whole else self._starts.tolist()
+            yield from (range(first, stop) for first, stop in itertools.pairwise(ends))
+        else:
+            wanted = np.atleast_1d(np.arange(len(self))[rows])
+            yield from split(wanted, np.zeros_like(wanted) if whole else self._owners(wanted))
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -450,10 +462,14 @@ class Run:
             KeyError: there is no array of one of these names.
             IndexError: there is no such row.
         """
+        self._require_arrays(names)
+        return np.arange(len(self)) if rows is None else np.atleast_1d(np.arange(len(self))[rows])
+
+    def _require_arrays(self, names: Sequence[str]) -> None:
+        """Raise KeyError where there is no array of one of these names."""
         for name in names:
             if name not in self._arrays:
                 raise KeyError(f"{self.path}: no array {name!r}; there are {', '.join(self._arrays)}")
-        return np.arange(len(self)) if rows is None else np.atleast_1d(np.arange(len(self))[rows])
 
     def _valid(self, row: int) -> int:
         """Return `row` counted from the start.
@@ -491,9 +507,9 @@ class Run:
 
     def _is_copied(self, name: str) -> bool:
         """Return whether run.h5 holds the array itself: HDF5 would follow a reference to whatever file it names."""
-        if name in VIRTUAL_IN_MASTER:
+        if stays_in_shards(name, len(self.plan.shards)):
             return False
-        return not structure.lies_in_shards(self._files.master(), self._arrays[name])
+        return not structure.lies_in_shards(self._files.master(), self._arrays[name], self.plan)
 
     def _dataset(self, shard: int | None, name: str) -> h5py.Dataset:
         """Return an array of a shard, or of run.h5 (None); an absent shard's has the fill value everywhere."""

@@ -32,6 +32,13 @@ def shard_file(index: int) -> str:
     return f"shard-{index:05d}.h5"
 
 
+MOST_SHARDS: Final = 1_000_000
+"""Of one run; folders hold twice as many files."""
+
+REFERRED_SHARDS: Final = 10_000
+"""Most shards that run.h5 refers to: HDF5 takes 15 kB of memory for each, and opens them all at once."""
+
+
 Storage = Literal["checked", "text", "deflate"]
 """checked: fletcher32 over plain chunks · text: fixed-length UTF-8, gzip · deflate: gzip, compressed outside HDF5."""
 
@@ -194,7 +201,7 @@ SHARD_TABLE: Final = "shards"
 FLOAT_MAPS_MEANING: Final = "predicted class's CAM, bilinear to the input size, raw values"
 
 VIRTUAL_IN_MASTER: Final = ("cams", "maps", "status")
-"""Arrays of run.h5 that stay in the shards, whatever their size."""
+"""Arrays of run.h5 that stay in the shards, whatever their size; see `stays_in_shards`."""
 
 MOST_TEXT_BYTES: Final = 2**16
 """Bytes of one text; the longest that a run holds is a sample id, and paths end at 4096."""
@@ -243,6 +250,16 @@ TEXT_CHUNK_ROWS: Final = 4096
 def map_chunk_rows(rows: int, height: int, width: int) -> int:
     """Return how many of `rows` maps of `height` x `width` share one chunk: 64 KiB of uint8, at least one map."""
     return min(rows, max(1, 65536 // (height * width)))
+
+
+def stays_in_shards(name: str, shard_count: int) -> bool:
+    """Return whether run.h5 leaves this array to the shards whatever its size; never status without references."""
+    return name in VIRTUAL_IN_MASTER and (name != "status" or has_references(shard_count))
+
+
+def has_references(shard_count: int) -> bool:
+    """Return whether run.h5 refers to so many shards."""
+    return shard_count <= REFERRED_SHARDS
 
 
 def column_chunk_rows(rows: int, row_bytes: int) -> int:

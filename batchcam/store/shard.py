@@ -35,11 +35,19 @@ PENDING_CHUNKS = 256
 
 @dataclasses.dataclass(frozen=True)
 class LandedShard:
-    """A shard as it lies on disk."""
+    """A shard as it lies on disk.
+
+    Attributes:
+        shard: which.
+        bytes: of the file.
+        sha256: of the file, hex.
+        is_own: whether this process wrote the file: another worker may have been quicker.
+    """
 
     shard: Shard
     bytes: int
     sha256: str
+    is_own: bool = True
 
 
 class ShardBuilder:
@@ -237,10 +245,10 @@ class ShardWriter:
     def _land(self, builder: ShardBuilder, replace: bool) -> LandedShard:
         start = time.perf_counter()
         image = builder.image()
-        digest = landing.land_with_digest(self._folder / builder.shard.file, image, replace)
+        digest, is_own = landing.land_own(self._folder / builder.shard.file, image, replace)
         self.busy_s += time.perf_counter() - start
         self._on_landed(builder.shard)
-        return LandedShard(builder.shard, len(image), digest)
+        return LandedShard(builder.shard, len(image), digest, is_own)
 
 
 def has_landed(run: Path, shard: Shard) -> bool:

@@ -28,6 +28,7 @@ from batchcam.store.schema import (
     SHARD_FOLDER,
     VIRTUAL_IN_MASTER,
     Array,
+    has_references,
 )
 
 Problem = tuple[str, str]
@@ -76,7 +77,7 @@ def problems(file: h5py.File, plan: Plan, shard: Shard | None) -> Iterator[Probl
     _, count = _samples(plan, shard)
     arrays = [*plan.arrays, *CLASSIFIER_ARRAYS, CLASS_NAME]
     yield from array_problems(
-        file, [a for a in arrays if shard is not None or not lies_in_shards(file, a)], plan, count
+        file, [a for a in arrays if shard is not None or not lies_in_shards(file, a, plan)], plan, count
     )
     if problem := _config_problem(file):
         yield CONFIG, problem
@@ -99,10 +100,15 @@ def array_problems(file: h5py.File, arrays: Sequence[Array], plan: Plan, count: 
             yield max(each, key=each.__getitem__), f"{sum(each.values())} bytes, of which the file can hold {most}"
 
 
-def lies_in_shards(file: h5py.File, array: Array) -> bool:
-    """Return whether run.h5 refers to other files for an array that it may leave to them; none of them is opened."""
+def lies_in_shards(file: h5py.File, array: Array, plan: Plan) -> bool:
+    """Return whether run.h5 leaves an array to the shards that it may leave to them; none of them is opened."""
     left = array.name in VIRTUAL_IN_MASTER or (array.dims[0] == "sample_index" and len(array.dims) > 1)
-    return left and _dataset(file, array.name, virtual=True) is not None
+    return left and (_dataset(file, array.name, virtual=True) is not None or _is_left_out(file, array, plan))
+
+
+def _is_left_out(file: h5py.File, array: Array, plan: Plan) -> bool:
+    """Return whether run.h5 does not even refer to an array, as there are too many shards for that."""
+    return not has_references(len(plan.shards)) and not file.id.links.exists(array.name.encode())
 
 
 def is_own_group(file: h5py.File, name: str) -> bool:
@@ -122,8 +128,23 @@ def value_problem(file: h5py.File, name: str, values: np.ndarray) -> str | None:
     return None if np.array_equal(h5py.Dataset(dataset.opened)[()], values) else "not what follows from run.json"
 
 
+def column(file: h5py.File, name: str, dtype: np.dtype[Any], rows: int) -> np.ndarray | None:
+    """Return a dataset of one value a row, None where it is not built as the schema says; texts of at most dtype."""
+    dataset = _dataset(file, name)
+    text = dtype.kind == "S"
+    if not dataset or dataset.shape != (rows,) or rows * dataset.item_bytes > DEFLATE_RATIO * file.id.get_filesize():
+        return None
+    fits = dataset.is_text and dataset.item_bytes <= dtype.itemsize if text else dataset.kind == _type_of(dtype.str)
+    if not fits or _storage_problem(dataset, "text" if text else "checked", (rows,)):
+        return None
+    values: np.ndarray = h5py.Dataset(dataset.opened)[()]
+    return values
+
+
 def virtual_problem(file: h5py.File, array: Array, plan: Plan) -> str | None:
     """Return what is wrong with an array of run.h5 that lies in the shards; reads none of them."""
+    if _is_left_out(file, array, plan):
+        return None
     dataset = _dataset(file, array.name, virtual=True)
     # before its shape is asked for: HDF5 may look into the sources to find it
     if not dataset or not _refers_to_shards(dataset.storage, array, plan):

@@ -42,6 +42,13 @@ def edit_document(path: Path, **changes: Any) -> None:
     path.write_bytes(seal({**content, **changes}))
 
 
+def shard_sum(shards: list[Path]) -> dict[str, int | str]:
+    """What a manifest states of the shards, from their files and those of their digests."""
+    lines = b"".join(path.with_name(path.name + ".sha256").read_bytes() for path in shards)
+    sizes = (path.stat().st_size for path in shards)
+    return {"count": len(shards), "bytes": sum(sizes), "sha256": hashlib.sha256(lines).hexdigest()}
+
+
 def forget_list(run: Path) -> None:
     """Make it a run of a version that wrote no samples.h5."""
     edit_document(run / "run.json", samples=None)
@@ -86,8 +93,8 @@ def _copy_columns(master: h5py.File, shards: list[Path]) -> None:
 
 def _make_manifest_right(run: Path, shards: list[Path]) -> None:
     content = json.loads((run / "manifest.json").read_bytes())
-    for record, path in zip([*content["shards"], content["master"]], [*shards, run / "run.h5"], strict=True):
-        record.update(bytes=path.stat().st_size, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    master = run / "run.h5"
+    content["master"].update(bytes=master.stat().st_size, sha256=hashlib.sha256(master.read_bytes()).hexdigest())
     names = ("label", "prediction", "status", "identity_residual")
     columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for path in shards:
@@ -97,7 +104,7 @@ def _make_manifest_right(run: Path, shards: list[Path]) -> None:
     totals = count_totals({name: np.concatenate(parts) for name, parts in columns.items()})
     edit_document(
         run / "manifest.json",
-        shards=content["shards"],
+        shards=shard_sum(shards),
         master=content["master"],
         totals=totals,
         findings=needs_a_look(totals),
@@ -173,7 +180,7 @@ def manifest_of_another_run(run: Path) -> None:
 
 def manifest_of_other_shards(run: Path) -> None:
     content = json.loads((run / "manifest.json").read_bytes())
-    edit_document(run / "manifest.json", shards=content["shards"][:2])
+    edit_document(run / "manifest.json", shards={**content["shards"], "count": 2})
 
 
 def totals_edited(run: Path) -> None:

@@ -22,7 +22,7 @@ from batchcam.job import steps
 from batchcam.rules import Status, flag_name
 from batchcam.store.document import seal
 from batchcam.store.landing import MAKE_ROOM, file_digest
-from batchcam.store.manifest import FileRecord, Manifest, write_manifest
+from batchcam.store.manifest import FileRecord, Manifest, ShardSum, write_manifest
 from batchcam.store.plan import write_plan
 from batchcam.store.schema import MASTER_FILE
 from tests.helpers import ROOT
@@ -71,7 +71,7 @@ def write_documents(run: Path, samples: int = 30, unreadable: int = 0, checkpoin
     write_plan(run, plan, ORIGIN)
     status = {flag_name(flag): 0 for flag in Status if flag} | {flag_name(Status.UNREADABLE): unreadable}
     totals = {"samples": samples, "labelled": 0, "correct": 0, "accuracy": None, "status": status}
-    shards = tuple(FileRecord(s.file, s.first, s.count, 1, "0" * 64) for s in plan.shards)
+    shards = ShardSum(len(plan.shards), len(plan.shards), "0" * 64)
     master = FileRecord(MASTER_FILE, 0, plan.sample_count, 1, "0" * 64)
     totals |= {"largest_identity_residual": None}
     write_manifest(run, Manifest(plan.run_id, shards, master, totals, [], [], {}, plan.schema_version))

@@ -26,7 +26,7 @@ from batchcam.store.document import seal
 from batchcam.store.layout import array_shape, create, new_file, write_classes, write_header, write_scales
 from batchcam.store.plan import Plan, shard_table
 from batchcam.store.schema import sample_arrays
-from tests.helpers.damage import edit_document, write_digest
+from tests.helpers.damage import edit_document, shard_sum, write_digest
 from tests.helpers.synthetic import ORIGIN, synthetic_plan
 
 MIDDLE, MIDDLE_FIRST, MIDDLE_COUNT = "shards/shard-00001.h5", 8, 8
@@ -64,9 +64,9 @@ def reseal(run: Path) -> None:
             master["shards/bytes"][...] = [p.stat().st_size for p in shards]
     write_digest(run / "run.h5")
     content = json.loads((run / "manifest.json").read_bytes())
-    for record, path in zip([*content["shards"], content["master"]], [*shards, run / "run.h5"], strict=True):
-        record.update(bytes=path.stat().st_size, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-    edit_document(run / "manifest.json", shards=content["shards"], master=content["master"])
+    master = run / "run.h5"
+    content["master"].update(bytes=master.stat().st_size, sha256=hashlib.sha256(master.read_bytes()).hexdigest())
+    edit_document(run / "manifest.json", shards=shard_sum(shards), master=content["master"])
 
 
 @contextlib.contextmanager
@@ -399,9 +399,8 @@ def claims(**changes: Any) -> Attack:
         for shard in plan.shards:
             _claim(run / "shards" / shard.file, plan, shard.first, shard.count)
         _claim(run / "run.h5", plan, 0, plan.sample_count)
-        records = [{"file": s.file, "first": s.first, "count": s.count, "bytes": 0, "sha256": ""} for s in plan.shards]
         master = {"file": "run.h5", "first": 0, "count": plan.sample_count, "bytes": 0, "sha256": ""}
-        edit_document(run / "manifest.json", run_id=plan.run_id, shards=records, master=master)
+        edit_document(run / "manifest.json", run_id=plan.run_id, master=master)
         reseal(run)
 
     return change
@@ -585,15 +584,13 @@ named("plan_of_topk_without_end", planned(cams="topk:" + "9" * 5000))
 @attack
 def shard_table_leads_out_of_the_run(run: Path, outside: Path) -> None:
     content = json.loads((run / "run.json").read_bytes())
-    content["shards"][1]["file"] = "../../outside/canary.h5"
-    edit_document(run / "run.json", shards=content["shards"])
+    edit_document(run / "run.json", shards={**content["shards"], "first_file": "../../outside/canary.h5"})
 
 
 @attack
 def manifest_leads_out_of_the_run(run: Path, outside: Path) -> None:
     content = json.loads((run / "manifest.json").read_bytes())
-    content["shards"][1]["file"] = "../../outside/canary.h5"
-    edit_document(run / "manifest.json", shards=content["shards"])
+    edit_document(run / "manifest.json", shards={**content["shards"], "file": "../../outside/canary.h5"})
 
 
 @attack

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from batchcam.errors import RunError
+from batchcam.errors import OutOfMemoryError, RunError
 from batchcam.job import confined
 
 MAP_NORESERVE = 0x4000  # asm-generic/mman.h; in the mmap module from Python 3.13 on
@@ -60,6 +60,17 @@ def babble(parent: confined.Parent, folder: Path) -> None:
 
 def take_memory(parent: confined.Parent, folder: Path) -> None:
     map_a_terabyte()
+
+
+def have_too_little_memory(parent: confined.Parent, folder: Path) -> None:
+    raise OutOfMemoryError("shard: needs more memory than there is")
+
+
+def have_too_little_memory_for_opencv(parent: confined.Parent, folder: Path) -> None:
+    import cv2
+    import numpy
+
+    cv2.resize(numpy.zeros((9, 9), numpy.float32), (2**20, 2**20))
 
 
 def map_a_terabyte() -> None:

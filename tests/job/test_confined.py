@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from batchcam.errors import CheckerError, RunError, StoppedEarlyError
+from batchcam.errors import CheckerError, OutOfMemoryError, RunError, StoppedEarlyError
 from batchcam.job import confined
 from batchcam.job.confined import DiedError, ask
 from batchcam.job.stop import Stop
@@ -60,15 +60,27 @@ def test_an_error_of_ours_comes_back_as_it_was(folder: Path) -> None:
         ("raise_another", "^of ours$"),
         ("crash", r"the HDF5 library crashed \(SIGSEGV\)"),
         ("abort", r"the HDF5 library crashed \(SIGABRT\)"),
-        ("be_killed", "killed, maybe for want of memory"),
         ("leave_early", "ended with code 0"),
         ("babble", "in the middle of a word"),
-        ("take_memory", "Cannot allocate memory"),
         ("never_end", "s of computing time"),
     ],
 )
 def test_a_child_that_fails_is_told_by_how(folder: Path, what: str, how: str) -> None:
     with pytest.raises(DiedError, match=how):
+        ask_for(folder, what)
+
+
+@pytest.mark.parametrize(
+    ("what", "how"),
+    [
+        ("be_killed", "killed, maybe for want of memory"),
+        ("take_memory", "Cannot allocate memory"),
+        ("have_too_little_memory", "needs more memory than there is"),
+        ("have_too_little_memory_for_opencv", "Insufficient memory"),
+    ],
+)
+def test_a_child_that_lacks_memory_says_nothing_about_the_folder(folder: Path, what: str, how: str) -> None:
+    with pytest.raises(OutOfMemoryError, match=how):
         ask_for(folder, what)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import h5py
@@ -15,8 +17,12 @@ from batchcam import __version__
 from batchcam.commands.merge import merge
 from batchcam.errors import RunError
 from batchcam.store import landing
-from batchcam.store.manifest import read_manifest, read_tasks, task_file, write_task
+from batchcam.store import manifest as manifest_module
+from batchcam.store.manifest import ShardSum, read_manifest, read_tasks, task_file, write_manifest, write_task
+from batchcam.store.opening import open_run
 from batchcam.store.plan import read_plan
+from batchcam.store.shard_table import table_beside
+from tests.helpers import damage
 from tests.helpers.damage import edit_document
 
 
@@ -26,15 +32,37 @@ def content_of(run: Path) -> dict:
 
 def test_manifest_states_bytes_and_digest_of_every_file(sound_run: Path) -> None:
     content = content_of(sound_run)
-    for record, path in zip(
-        [*content["shards"], content["master"]],
-        [*sorted((sound_run / "shards").glob("*.h5")), sound_run / "run.h5"],
-        strict=True,
-    ):
-        assert record["file"] == path.name
-        assert record["bytes"] == path.stat().st_size
-        assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert [(r["first"], r["count"]) for r in content["shards"]] == [(0, 8), (8, 8), (16, 5)]
+    master = sound_run / "run.h5"
+    digest = hashlib.sha256(master.read_bytes()).hexdigest()
+    stated = {"file": "run.h5", "first": 0, "count": 21, "bytes": master.stat().st_size, "sha256": digest}
+    assert content["master"] == stated
+    # what docs/record.md tells an auditor to type
+    words = "printf '%s\\0' *.sha256 | sort -zV | xargs -0 cat | tee lines | sha256sum; sha256sum -c --quiet lines"
+    folder = sound_run / "shards"
+    typed = subprocess.run(["sh", "-c", words.replace("lines", "../../lines")], cwd=folder, capture_output=True)
+    assert (typed.returncode, typed.stdout.split()[0].decode()) == (0, content["shards"]["sha256"])
+    sizes = (path.stat().st_size for path in folder.glob("*.h5"))
+    assert (content["shards"]["count"], content["shards"]["bytes"]) == (3, sum(sizes))
+
+
+def test_a_list_of_shards_as_earlier_versions_wrote_it_says_the_same(finished_run: Path, run_cli) -> None:
+    plan = read_plan(finished_run)
+    manifest = read_manifest(finished_run, plan)
+    table = table_beside(finished_run, plan)
+    assert table is not None
+    edit_document(finished_run / "manifest.json", shards=[vars(table.record(shard)) for shard in plan.shards])
+    assert read_manifest(finished_run, plan) == manifest
+    assert run_cli("verify", finished_run)[0] == 0
+    with open_run(finished_run) as run:
+        assert run.cams[:].size
+
+
+def test_the_manifest_of_many_shards_does_not_list_which_task_made_which(finished_run: Path, monkeypatch) -> None:
+    monkeypatch.setattr(manifest_module, "LISTED_TASKS", 2)
+    manifest = read_manifest(finished_run, read_plan(finished_run))
+    tasks = [{"task": "0/1", "shards": ["shard-00000.h5"]}]
+    write_manifest(finished_run, dataclasses.replace(manifest, tasks=tasks))
+    assert content_of(finished_run)["tasks"] == [{"task": "0/1"}]
 
 
 def test_totals_are_those_of_the_rows(sound_run: Path) -> None:
@@ -85,7 +113,7 @@ def test_manifest_lands_last(finished_run: Path, monkeypatch) -> None:
 
 def test_manifest_survives_reading(sound_run: Path) -> None:
     manifest = read_manifest(sound_run, read_plan(sound_run))
-    assert [r.file for r in manifest.shards] == ["shard-00000.h5", "shard-00001.h5", "shard-00002.h5"]
+    assert manifest.shards == ShardSum(**damage.shard_sum(sorted((sound_run / "shards").glob("*.h5"))))
     assert manifest.totals == content_of(sound_run)["totals"]
 
 

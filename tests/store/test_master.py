@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,11 +17,17 @@ import numpy as np
 import pytest
 
 from batchcam.commands.merge import merge
+from batchcam.commands.verify.config import VerifyConfig
+from batchcam.commands.verify.verify import verify
 from batchcam.errors import RunError, StoppedEarlyError
 from batchcam.job.stop import Stop
-from batchcam.store import landing, layout, master
+from batchcam.store import landing, layout, master, schema
+from batchcam.store.opening import open_run
+from batchcam.store.plan import read_plan
 from batchcam.store.reader import open_checked
 from batchcam.store.schema import STATUS_MISSING, sample_arrays
+from batchcam.store.shard import LandedShard
+from batchcam.store.shard_table import table_beside
 from tests.helpers import damage
 
 VIRTUAL = {"cams", "maps", "status"}
@@ -76,14 +83,57 @@ def test_chunks_of_run_h5_are_written_once(tmp_path: Path, make_plan, make_rows,
 
 
 def test_run_h5_holds_the_classifier_the_classes_and_the_table_of_shards(sound_run: Path) -> None:
-    manifest = json.loads((sound_run / "manifest.json").read_bytes())
     with h5py.File(sound_run / "run.h5") as file, h5py.File(sound_run / damage.MIDDLE) as shard:
         for name in ("classifier/weight", "classifier/bias", "class_name"):
             np.testing.assert_array_equal(file[name][...], shard[name][...])
         assert file["config"][()] == shard["config"][()]
-        assert [v.decode() for v in file["shards/sha256"][...]] == [r["sha256"] for r in manifest["shards"]]
+        paths = sorted((sound_run / "shards").glob("*.h5"))
+        assert file["shards/file"].asstr()[...].tolist() == [path.name for path in paths]
+        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+        assert file["shards/sha256"].asstr()[...].tolist() == digests
+        assert file["shards/bytes"][...].tolist() == [path.stat().st_size for path in paths]
+        assert file["shards/first"][...].tolist() == [0, 8, 16]
         assert file["shards/count"][...].tolist() == [8, 8, 5]
         assert (file.attrs["first_sample"], file.attrs["sample_count"]) == (0, 21)
+
+
+def test_run_h5_of_many_shards_refers_to_none_and_the_run_is_read_and_proven(make_run, monkeypatch) -> None:
+    monkeypatch.setattr(schema, "REFERRED_SHARDS", 2)
+    run = make_run()
+    with h5py.File(run / "run.h5") as file:
+        assert not {"cams", "maps"} & set(file)
+        np.testing.assert_array_equal(file["status"][...], column(run, "status"))
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
+    with open_run(run) as opened:
+        for name in ("status", "cams", "maps", "label"):
+            np.testing.assert_array_equal(getattr(opened, name)[:], column(run, name))
+    with damage.edited(run, "run.h5") as file:
+        file["status"][3] = 7
+    (finding,) = verify(VerifyConfig(run, quiet=True), confine=False).found
+    assert (finding.file, finding.array, finding.rows) == ("run.h5", "status", 1)
+
+
+def test_merge_reads_no_byte_again_of_shards_that_this_process_has_landed(finished_run: Path, monkeypatch) -> None:
+    plan, table = read_plan(finished_run), table_beside(finished_run, read_plan(finished_run))
+    landed = [
+        LandedShard(shard, int(table.sizes[i]), table.record(shard).sha256) for i, shard in enumerate(plan.shards)
+    ]
+    made = [landed[0], dataclasses.replace(landed[1], is_own=False), dataclasses.replace(landed[2], bytes=1)]
+    hashed, real = [], landing.file_digest
+    monkeypatch.setattr(landing, "file_digest", lambda path: (hashed.append(path.name), real(path))[1])
+    (finished_run / "manifest.json").unlink()
+    before = (finished_run / "run.h5").read_bytes()
+    merge(finished_run, made=made)
+    # not another worker's, and not one that has another size by now
+    assert [name for name in hashed if name.startswith("shard")] == ["shard-00001.h5", "shard-00002.h5"]
+    assert (finished_run / "run.h5").read_bytes() == before
+
+
+def test_merge_refuses_a_shard_of_another_worker_that_has_changed(finished_run: Path) -> None:
+    (finished_run / "manifest.json").unlink()
+    damage.shard_byte_flipped(finished_run)
+    with pytest.raises(RunError, match=r"shard-00001\.h5: changed after it was written"):
+        merge(finished_run)
 
 
 @pytest.mark.parametrize("damaged", [damage.shard_missing, damage.shard_and_its_digest_missing])
@@ -223,8 +273,8 @@ def test_totals_are_those_of_all_samples(tmp_path: Path, make_plan, make_rows, m
 def test_an_interrupt_ends_merging_at_the_next_shard(finished_run: Path, monkeypatch) -> None:
     before, real, read = (finished_run / "run.h5").read_bytes(), master.collect, []
 
-    def interrupted(*arguments):
-        for each in real(*arguments):
+    def interrupted(*arguments, **options):
+        for each in real(*arguments, **options):
             read.append(each[0].index)
             if each[0].index == 1:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -243,8 +293,8 @@ def test_an_interrupt_ends_merging_at_the_next_shard(finished_run: Path, monkeyp
 def test_a_reason_to_stop_ends_merging_at_the_next_shard(finished_run: Path, monkeypatch) -> None:
     before, real, read, asked = (finished_run / "run.h5").read_bytes(), master.collect, [], threading.Event()
 
-    def waiting(*arguments):
-        for each in real(*arguments):
+    def waiting(*arguments, **options):
+        for each in real(*arguments, **options):
             read.append(each[0].index)
             if len(read) == 2:
                 assert asked.wait(60)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from batchcam.errors import RunError
-from batchcam.store import landing
-from batchcam.store import plan as plan_module
+from batchcam.errors import BatchcamError, ConfigError, RunError
+from batchcam.store import document, landing
 from batchcam.store.plan import (
     IDENTITY_FIELDS,
     Plan,
+    Shard,
     dataset_fingerprint,
     named_dataset,
     open_plan,
@@ -186,10 +186,10 @@ def test_plan_is_read_as_it_was_written(tmp_path: Path, make_plan) -> None:
     content = json.loads((tmp_path / "run/run.json").read_bytes())
     assert content["run_id"] == plan.run_id
     assert content["origin"] == {"command": ["batchcam"]}
-    assert content["shards"] == [{"file": s.file, "first": s.first, "count": s.count} for s in plan.shards]
+    assert content["shards"] == {"count": 3, "first_file": "shard-00000.h5", "last_file": "shard-00002.h5"}
 
 
-@pytest.mark.parametrize("field", ["shard_size", "sample_count", "channels"])
+@pytest.mark.parametrize("field", ["shard_size", "batch_size", "channels"])
 def test_a_plan_that_could_not_be_read_is_not_written(tmp_path: Path, make_plan, field: str) -> None:
     with pytest.raises(RunError, match=f"cannot be planned: {field} of the plan"):
         write_plan(tmp_path, make_plan(**{field: 2**40}), {})
@@ -309,12 +309,49 @@ def test_other_preprocessing_is_told_by_the_entries_that_differ(tmp_path: Path, 
 
 
 def test_a_plan_that_could_not_be_read_again_is_refused_before_it_is_written(tmp_path, make_plan, monkeypatch) -> None:
-    monkeypatch.setattr(plan_module, "SIZE_LIMIT", 500)
-    with pytest.raises(RunError, match=r"3 shards are more than run\.json of 500 bytes holds: raise --shard-size"):
+    monkeypatch.setattr(document, "SIZE_LIMIT", 500)
+    with pytest.raises(BatchcamError, match=r"a document of [0-9]+ bytes, where a run's may have 500: not written"):
         write_plan(tmp_path / "run", make_plan(), {})
     with pytest.raises(RunError, match="a sample id of 70000 bytes; at most 65536 can be stored"):
         write_plan(tmp_path / "run", make_plan(sample_id_bytes=70_000), {})
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_million_shards_are_planned_and_read_and_one_more_is_refused(tmp_path: Path, make_plan) -> None:
+    plan = make_plan(sample_count=1_999_999, shard_size=2)
+    write_plan(tmp_path / "run", plan, {})
+    assert (tmp_path / "run/run.json").stat().st_size < 10_000
+    shards = read_plan(tmp_path / "run").shards
+    assert (len(shards), shards[-1], shards[-1].file) == (10**6, Shard(999_999, 1_999_998, 1), "shard-999999.h5")
+    with pytest.raises(ConfigError, match=r"--shard-size 2: makes 1000001 shards, .* at most: say 3 or more"):
+        write_plan(tmp_path / "other", make_plan(sample_count=2_000_001, shard_size=2), {})
+    assert not (tmp_path / "other/run.json").exists()
+
+
+def test_shards_of_a_plan_are_a_sequence(make_plan) -> None:
+    shards = make_plan(sample_count=21, shard_size=8).shards
+    assert list(shards) == [Shard(0, 0, 8), Shard(1, 8, 8), Shard(2, 16, 5)]
+    assert shards[1:] == (shards[1], shards[-1])
+    assert Shard(2, 16, 5) in shards
+    with pytest.raises(IndexError):
+        shards[3]
+
+
+def test_a_table_of_shards_as_earlier_versions_wrote_it_is_read(tmp_path: Path, make_plan) -> None:
+    plan = make_plan()
+    write_plan(tmp_path, plan, {})
+    table = [{"file": s.file, "first": s.first, "count": s.count} for s in plan.shards]
+    edit_document(tmp_path / "run.json", shards=table)
+    assert read_plan(tmp_path) == plan
+    for wrong in (
+        table[:2],
+        [*table, table[0]],
+        [table[0], table[2], table[1]],
+        [{**table[0], "count": 9}, *table[1:]],
+    ):
+        edit_document(tmp_path / "run.json", shards=wrong)
+        with pytest.raises(RunError, match="shard table does not follow"):
+            read_plan(tmp_path)
 
 
 def test_a_run_whose_shards_lie_behind_a_link_is_refused(tmp_path, make_plan) -> None:

@@ -349,7 +349,7 @@ def test_writer_raises_what_went_wrong_in_the_background(tmp_path: Path, make_pl
     def full(path: Path, *_: object) -> str:
         raise StorageFullError(f"{path.parent}: No space left on device")
 
-    monkeypatch.setattr(landing, "land_with_digest", full)
+    monkeypatch.setattr(landing, "land_own", full)
     with (  # noqa: PT012
         pytest.raises(StorageFullError),
         ShardWriter(tmp_path, plan, rows.weight, rows.bias) as writer,

@@ -57,7 +57,7 @@ from batchcam.store.schema import (
     SHARD_FOLDER,
     TRAINED_ON,
 )
-from batchcam.store.shard import landed_shards, listed_shards
+from batchcam.store.shard import LandedShard, landed_shards, listed_shards
 
 TELL_EVERY_S = 10  # a task's record is one more file to sync: not for every small shard
 
@@ -247,7 +247,7 @@ def _left_by_others(config: ExplainConfig, plan: Plan, mine: Share) -> list[Shar
     return _shuffled([s for s in missing if mine.owner(s.index) in begun])
 
 
-def _merged(config: ExplainConfig, leases: Leases) -> MergeSummary:
+def _merged(config: ExplainConfig, leases: Leases, made: Sequence[LandedShard]) -> MergeSummary:
     """Return what the complete run says: merge it, or wait for another worker that does."""
     manifest, pause = config.out / MANIFEST_FILE, LOOK_FIRST_S
     while not (manifest.exists() or leases.claim(manifest)):
@@ -257,7 +257,7 @@ def _merged(config: ExplainConfig, leases: Leases) -> MergeSummary:
             return stated_run(config.out)
     try:
         with leases.beating():
-            return complete_run(config.out)
+            return complete_run(config.out, made)
     finally:
         leases.release_all()
 
@@ -372,7 +372,7 @@ def _summary(
     """Return what a call did, or what it would do where there is no `work`; merge where nothing is missing."""
     landed = work.landed if work else []
     there = landed_shards(config.out, plan)
-    merged = _merged(config, leases) if leases and len(there) == len(plan.shards) else None
+    merged = _merged(config, leases, landed) if leases and len(there) == len(plan.shards) else None
     return ExplainSummary(
         run=str(config.out),
         run_id=plan.run_id,

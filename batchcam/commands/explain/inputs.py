@@ -80,7 +80,7 @@ def require_same_inputs(run: Path, plan: Plan, assembly: Assembly, landed: Colle
     """
     shards = [s for s in plan.shards if s.index in landed]
     then = {}
-    with Run(run, plan, shards, False, RunFiles(run, plan, None)) as record:
+    with Run(run, plan, shards, False, RunFiles(run, plan, proves=False)) as record:
         for row in _spread(len(record)):
             try:
                 if not record.status[row] & Status.UNREADABLE:

@@ -28,7 +28,7 @@ from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, CamSelection, in_memory
 from batchcam.store.layout import shard_bytes
 from batchcam.store.master import master_bytes
-from batchcam.store.plan import LEFT_OUT_KEY, Plan, Shard, dataset_fingerprint, read_plan
+from batchcam.store.plan import LEFT_OUT_KEY, Plan, Shard, dataset_fingerprint, read_plan, require_few_shards
 from batchcam.store.samples import list_bytes
 from batchcam.store.schema import LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SCHEMA_VERSION
 
@@ -185,7 +185,9 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
             f"--cams all: --method {plan.method} takes a backward pass for each class; choose predicted, "
             "predicted+label or topk:N"
         )
-    return plan if settings.shard_size else dataclasses.replace(plan, shard_size=default_shard_size(plan))
+    plan = plan if settings.shard_size else dataclasses.replace(plan, shard_size=default_shard_size(plan))
+    require_few_shards(plan)
+    return plan
 
 
 def _preprocessing(assembly: Assembly) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def recompute(
     with (
         Explainer(explainable, assembly.preprocessing, request, picked) as explainer,
         # all shards, sound or not: a row is its sample's position in the dataset
-        Run(run, plan, plan.shards, False, RunFiles(run, plan, None)) as record,
+        Run(run, plan, plan.shards, False, RunFiles(run, plan, proves=False)) as record,
     ):
         found = list(_compare_listing(record, sound, assembly))
         if len(assembly.source) != plan.sample_count:

@@ -149,7 +149,7 @@ class Work:
             under_way: UnderWay | None = None
             for batch, labels, explained in self._explained(batches, explainer):
                 shard = self._shard_of(batch)
-                if under_way is None or under_way.builder.shard is not shard:
+                if under_way is None or under_way.builder.shard != shard:
                     under_way = UnderWay(writer.builder(shard))
                     if not claims.is_own(shard):
                         progress.expect(shard.count)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from batchcam.errors import RunError
-from batchcam.record.names import csv_table
+from batchcam.record.names import write_csv
 from batchcam.store import landing
 from batchcam.store.document import canonical
 from batchcam.store.plan import Plan
@@ -72,9 +73,21 @@ class ExportFolder:
         self._make_parents(path.parent)
         landing.land(path, data)
 
+    @contextlib.contextmanager
+    def stream(self, name: str) -> Iterator[BinaryIO]:
+        """Give out a file of any size to be written, which lands as `write` lands one."""
+        path = self._path(name)
+        self.files += 1
+        self._make_parents(path.parent)
+        before = path.stat().st_ino if self.lies(name) else None
+        with landing.growing(path) as content:
+            yield content
+        self.kept += path.stat().st_ino == before
+
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Land a CSV file, see `names.csv_table`."""
-        self.write(name, csv_table(header, rows))
+        """Land a CSV file, see `names.write_csv`."""
+        with self.stream(name) as content:
+            write_csv(content, header, rows)
 
     def finish(self) -> None:
         """Remove the temporary files that an earlier call, killed while it wrote, left beside its files."""

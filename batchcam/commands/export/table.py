@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from batchcam.commands.export.folder import ExportFolder
 from batchcam.errors import BatchcamError
 from batchcam.record.rows import Advance, Outcome, class_names, status_words
+from batchcam.store.reader import COLUMN_BYTES
 from batchcam.store.run import Run
 
 CSV_FILE = "samples.csv"
@@ -23,9 +23,8 @@ NAMES = ("label_name", "prediction_name", "status_name", "input_sha256")
 
 def write_csv(run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
     """Write one line for each sample: UTF-8, NaN and unknown names as empty cells, no text that is a formula."""
-    columns = _columns(run)
-    header = [*columns]
-    folder.write_table(CSV_FILE, header, _lines([columns[name] for name in header], advance))
+    header = (*run.scalar_columns, *NAMES)
+    folder.write_table(CSV_FILE, header, _lines(run, header, advance))
     return Outcome(len(run))
 
 
@@ -36,10 +35,15 @@ def write_parquet(run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
         BatchcamError: pyarrow is not installed.
     """
     arrow, parquet = import_pyarrow()
-    buffer = io.BytesIO()
-    parquet.write_table(arrow.table(_columns(run)), buffer)
-    folder.write(PARQUET_FILE, buffer.getvalue())
-    advance(len(run))
+    writer: Any = None
+    with folder.stream(PARQUET_FILE) as file:
+        for columns in _columns(run):
+            texts = {name: arrow.array(columns[name], arrow.string()) for name in NAMES}  # none may be known in a block
+            part = arrow.table({**columns, **texts})
+            writer = writer or parquet.ParquetWriter(file, part.schema)
+            writer.write_table(part)
+            advance(len(part))
+        writer.close()
     return Outcome(len(run))
 
 
@@ -55,19 +59,22 @@ def import_pyarrow() -> tuple[Any, Any]:
         raise BatchcamError("Parquet needs pyarrow: pip install pyarrow") from error
 
 
-def _columns(run: Run) -> dict[str, Any]:
-    columns: dict[str, Any] = {name: getattr(run, name)[:] for name in run.scalar_columns}
-    columns["label_name"] = class_names(run, columns["label"])
-    columns["prediction_name"] = class_names(run, columns["prediction"])
-    columns["status_name"] = [status_words(status) for status in columns["status"].tolist()]
-    columns["input_sha256"] = [digest.tobytes().hex() for digest in run.input_sha256[:]]
-    return columns
+def _columns(run: Run) -> Iterator[dict[str, Any]]:
+    """Yield the columns of some rows after the others."""
+    for _, block in run.blocks((*run.scalar_columns, "input_sha256"), budget=COLUMN_BYTES):
+        columns: dict[str, Any] = {name: block[name] for name in run.scalar_columns}
+        columns["label_name"] = class_names(run, columns["label"])
+        columns["prediction_name"] = class_names(run, columns["prediction"])
+        columns["status_name"] = [status_words(status) for status in columns["status"].tolist()]
+        columns["input_sha256"] = [digest.tobytes().hex() for digest in block["input_sha256"]]
+        yield columns
 
 
-def _lines(columns: list[Any], advance: Advance) -> Iterator[list[object]]:
-    for values in zip(*columns, strict=True):
-        yield [_value(value) for value in values]
-        advance(1)
+def _lines(run: Run, header: Sequence[str], advance: Advance) -> Iterator[list[object]]:
+    for columns in _columns(run):
+        for values in zip(*(columns[name] for name in header), strict=True):
+            yield [_value(value) for value in values]
+        advance(len(columns["status_name"]))
 
 
 def _value(value: object) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.record import metrics
-from batchcam.record.totals import Totals, count_totals, sum_totals
+from batchcam.record.totals import Totals, sum_totals
 from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.form import mismatch
@@ -19,11 +19,12 @@ from batchcam.store.manifest import Manifest, read_manifest, read_tasks
 from batchcam.store.master import collect
 from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan, open_plan
-from batchcam.store.reader import decode, open_checked, require_digest
+from batchcam.store.reader import COLUMN_BYTES, blocks, decode, open_checked, require_digest
 from batchcam.store.run import Run
 from batchcam.store.schema import MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON
 from batchcam.store.series import is_series
 from batchcam.store.shard import landed_shards
+from batchcam.store.shard_table import ShardTable, stated_table
 
 UNREADABLE_SHOWN = 10
 COMPARED = ("device", "threads", "versions")
@@ -105,15 +106,17 @@ def info(run: Path) -> RunInfo:
             return _of_series(series)
     plan = open_plan(run)
     landed = landed_shards(run, plan)
-    manifest = _manifest(run, plan)
+    manifest, table = _manifest(run, plan), None
+    tally = _Tally(plan)
     if manifest is None:
-        columns = _columns_of_shards(run, plan, landed)
-        totals = count_totals(columns)
+        for _, columns, *_ in collect(run, plan, [s for s in plan.shards if s.index in landed], prove=False):
+            tally.totals.add(columns)
+            tally.add(columns)
     else:
-        columns = _columns_of_master(run, plan, manifest)
-        totals = manifest.totals
+        table = _count_master(run, plan, manifest, tally)
+    totals = manifest.totals if manifest else tally.stated()
     origin, tasks, notes = _provenance(run, manifest)
-    lost = _lost(run, plan, manifest, landed)
+    lost = _lost(run, plan, table, landed) if table else 0
     if lost:
         notes.append(f"numbers are of all {plan.sample_count} samples, as run.h5 has them; see batchcam verify")
     return RunInfo(
@@ -127,10 +130,10 @@ def info(run: Path) -> RunInfo:
         lost_shards=lost,
         totals=totals,
         trained_on=totals.get(TRAINED_ON),
-        classes=metrics.class_scores(columns["label"], columns["prediction"], plan.class_names),
+        classes=tally.classes.scores(plan.class_names),
         tasks=tasks,
         notes=notes,
-        unreadable=_unreadable(columns),
+        unreadable=tally.unreadable,
     )
 
 
@@ -201,12 +204,11 @@ def _manifest(run: Path, plan: Plan) -> Manifest | None:
         return None
 
 
-def _lost(run: Path, plan: Plan, manifest: Manifest | None, landed: set[int]) -> int:
+def _lost(run: Path, plan: Plan, table: ShardTable, landed: set[int]) -> int:
     """Return how many shards of a complete run are gone, or have another size."""
-    records = zip(plan.shards, manifest.shards, strict=True) if manifest else ()
     return sum(
-        shard.index not in landed or (run / SHARD_FOLDER / record.file).stat().st_size != record.bytes
-        for shard, record in records
+        shard.index not in landed or (run / SHARD_FOLDER / shard.file).stat().st_size != table.sizes[shard.index]
+        for shard in plan.shards
     )
 
 
@@ -217,32 +219,36 @@ def _origin(run: Path) -> dict[str, Any]:
     return origin
 
 
-def _columns_of_master(run: Path, plan: Plan, manifest: Manifest) -> dict[str, np.ndarray]:
-    """Return small columns of a complete run: copies in one file, however many shards."""
+class _Tally:
+    """What info tells of the samples, counted part by part."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.totals, self.classes = Totals(), metrics.ClassCounts(len(plan.class_names))
+        self.unreadable: list[str] = []
+        self._training_known = plan.training_known
+
+    def add(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Count samples of classes, and name the first that are unreadable, each with the reason."""
+        self.classes.add(columns["label"], columns["prediction"])
+        rows = np.flatnonzero(columns["error"] != b"")[: UNREADABLE_SHOWN - len(self.unreadable)]
+        pairs = zip(decode(columns["sample_id"][rows]), decode(columns["error"][rows]), strict=True)
+        self.unreadable += [f"{sample_id}: {error}" for sample_id, error in pairs]
+
+    def stated(self) -> dict[str, Any]:
+        """Return the totals, which were counted beside."""
+        return ({TRAINED_ON: 0} if self._training_known else {}) | self.totals.stated()
+
+
+def _count_master(run: Path, plan: Plan, manifest: Manifest, tally: _Tally) -> ShardTable | None:
+    """Count the samples of a complete run, and return the sizes of its shards: all in one file, however many."""
     if not landing.is_own_file(run, MASTER_FILE):  # what a link leads to is none of this run's
         raise RunError(f"{run / MASTER_FILE}: gone, or a link; see batchcam verify")
     require_digest(run / MASTER_FILE, manifest.master.sha256)
     with open_checked(run / MASTER_FILE, plan, None) as file:
-        return {name: file[name][...] for name in ("label", "prediction", "sample_id", "error")}
-
-
-def _columns_of_shards(run: Path, plan: Plan, landed: set[int]) -> dict[str, np.ndarray]:
-    """Return the columns that totals are counted from, over the shards that have landed."""
-    shards = [s for s in plan.shards if s.index in landed]
-    parts = [columns for _, columns, _ in collect(run, plan, shards, prove=False)]
-    known = {TRAINED_ON: np.int8} if plan.training_known else {}
-    empty: dict[str, Any] = {
-        "label": np.int64, "prediction": np.int64, "status": np.uint8, "identity_residual": np.float32,
-        "sample_id": "S1", "error": "S1", **known,
-    }  # fmt: skip
-    return {name: np.concatenate([np.empty(0, kind), *(p[name] for p in parts)]) for name, kind in empty.items()}
-
-
-def _unreadable(columns: dict[str, np.ndarray]) -> list[str]:
-    """Return the first unreadable samples, each with the reason."""
-    rows = np.flatnonzero(columns["error"] != b"")[:UNREADABLE_SHOWN]
-    pairs = zip(decode(columns["sample_id"][rows]), decode(columns["error"][rows]), strict=True)
-    return [f"{sample_id}: {error}" for sample_id, error in pairs]
+        names = ("label", "prediction", "sample_id", "error")
+        for _, columns in blocks(file.__getitem__, names, range(plan.sample_count), COLUMN_BYTES):
+            tally.add(columns)
+        return stated_table(file, plan)
 
 
 def _notes(tasks: list[dict[str, Any]], complete: bool) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from batchcam.store import landing, structure
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.layout import scale_values
 from batchcam.store.manifest import FileRecord, Manifest, read_manifest, read_task
-from batchcam.store.plan import Fingerprint, Plan, Shard
+from batchcam.store.plan import Plan, Shard, fingerprint_text
 from batchcam.store.samples import list_arrays, list_problems, list_slices
 from batchcam.store.schema import (
     CLASS_NAME,
@@ -31,6 +32,7 @@ from batchcam.store.schema import (
     TASK_PATTERN,
     encode_text,
 )
+from batchcam.store.shard_table import planned_columns, stated_table
 
 ATTRIBUTES_OF_PLAN = (
     "schema_version",
@@ -62,14 +64,14 @@ def check_folder(run: Path, plan: Plan, listed: bool) -> Iterator[Finding]:
         plan: of the run.
         listed: whether samples.h5 belongs into it.
     """
-    shards = {s.file for s in plan.shards}
     expected = {SHARD_FOLDER, PLAN_FILE, MANIFEST_FILE, MASTER_FILE, MASTER_FILE + DIGEST_SUFFIX}
     expected |= {LIST_FILE} if listed else set()
-    for folder, names in ((run, expected), (run / SHARD_FOLDER, shards | {s + DIGEST_SUFFIX for s in shards})):
+    for folder in (run, run / SHARD_FOLDER):
         if not folder.is_dir() or (folder != run and folder.is_symlink()):
             continue
         leftovers = {path.name for path, _ in landing.partials(folder)}
-        for path in sorted(folder.iterdir()):
+        names = expected if folder == run else set()
+        for path in sorted(folder / entry.name for entry in os.scandir(folder) if not _is_shard(entry, plan, run)):
             name = path.relative_to(run).as_posix()
             if path.name in leftovers:
                 yield Finding(
@@ -83,6 +85,14 @@ def check_folder(run: Path, plan: Plan, listed: bool) -> Iterator[Finding]:
                 yield from _check_signatures(path)
             elif path.name not in names:
                 yield Finding(Kind.UNEXPECTED_FILE, name, "not a file of this run")
+
+
+def _is_shard(entry: os.DirEntry[str], plan: Plan, run: Path) -> bool:
+    """Return whether a file of the run is one of its shards, or the digest of one, by its name."""
+    digits = entry.name.removesuffix(DIGEST_SUFFIX).removeprefix("shard-").removesuffix(".h5")
+    number = int(digits) if digits.isdecimal() and len(digits) < 10 else -1
+    is_there = 0 <= number < len(plan.shards) and Path(entry.path).parent != run
+    return is_there and entry.name in (plan.shards[number].file, plan.shards[number].file + DIGEST_SUFFIX)
 
 
 def check_digest(run: Path, name: str, record: FileRecord | None) -> Iterator[Finding]:
@@ -149,14 +159,18 @@ def check_master(file: h5py.File, plan: Plan, manifest: Manifest) -> Iterator[Fi
         yield Finding(Kind.OTHER_RUN, MASTER_FILE, "belongs to another run")
         return
     for array in plan.arrays:
-        if structure.lies_in_shards(file, array) and (problem := structure.virtual_problem(file, array, plan)):
+        if structure.lies_in_shards(file, array, plan) and (problem := structure.virtual_problem(file, array, plan)):
             yield Finding(Kind.SCHEMA, MASTER_FILE, problem, array=array.name)
-    table = {f"{SHARD_TABLE}/{field.name}": field.name for field in dataclasses.fields(FileRecord)}
-    yield from _check_form(file, plan, None, MASTER_FILE, set(table))
-    for column, field in sorted(table.items()):
-        stated = [getattr(record, field) for record in manifest.shards]
-        values = encode_text(stated) if field in ("file", "sha256") else np.array(stated, np.int64)
-        if structure.value_problem(file, column, values):
+    of_plan, of_manifest = planned_columns(plan), (f"{SHARD_TABLE}/bytes", f"{SHARD_TABLE}/sha256")
+    yield from _check_form(file, plan, None, MASTER_FILE, {*of_plan, *of_manifest})
+    for column, values in of_plan.items():
+        if problem := structure.value_problem(file, column, values):
+            yield Finding(Kind.SCHEMA, MASTER_FILE, problem, array=column)
+    table = stated_table(file, plan)
+    stated = table.stated(plan) if table else None
+    for column in of_manifest:
+        field = column.rpartition("/")[2]
+        if getattr(stated, field, None) != getattr(manifest.shards, field):
             yield Finding(Kind.SCHEMA, MASTER_FILE, "not what the manifest says of the shards", array=column)
 
 
@@ -170,10 +184,10 @@ def check_list(file: h5py.File, plan: Plan) -> Iterator[Finding]:
     if wrong:
         return
     yield from _check_names(file, {array.name for array in list_arrays(file)}, LIST_FILE)
-    fingerprint = Fingerprint()
+    fingerprint = hashlib.sha256()
     for rows in list_slices(file, plan):
-        fingerprint.add(*(rows[name].tolist() for name in ("sample_id", "label", "input_bytes")))
-    if fingerprint.hex() != plan.dataset_fingerprint:
+        fingerprint.update(fingerprint_text(*(rows[name].tolist() for name in ("sample_id", "label", "input_bytes"))))
+    if fingerprint.hexdigest() != plan.dataset_fingerprint:
         message = "sample ids, labels, sizes or their order are not those of run.json's fingerprint"
         yield Finding(Kind.DATASET, LIST_FILE, message)
 

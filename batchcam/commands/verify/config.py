@@ -28,6 +28,7 @@ class VerifyConfig(RunConfig):
     data: Given[str | MapDataset | None, AnyPath | MapDataset | None] = field("The run's dataset, for --recompute.")
     seed: int = random_seed("the draw of samples")
     device: str = field("Where to recompute: cpu, cuda, cuda:N or auto.", default="auto")
+    workers: int | None = field("Processes that read shards; 0: one.  [default: one for each CPU]", "-j", low=0)
     manifest_sha256: str | None = field(
         "SHA-256 of manifest.json, as verify told it when the run was made.", metavar="HEX", parse=parse_digest
     )

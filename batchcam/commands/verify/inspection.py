@@ -2,49 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator, Mapping
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import h5py
 import numpy as np
 
 from batchcam.commands.verify import check
-from batchcam.commands.verify.audit import Wrong, audit
+from batchcam.commands.verify.repeats import MOST_IDS, Repeats
+from batchcam.commands.verify.shards import (
+    Checked,
+    Counted,
+    Deadly,
+    Rows,
+    Seen,
+    ShardReader,
+    classifier_digests,
+)
 from batchcam.errors import RunError, without_path
 from batchcam.job.confined import Parent
-from batchcam.record.totals import count_totals, needs_a_look
+from batchcam.job.crew import EndedError, crew
+from batchcam.record.totals import Totals, needs_a_look
 from batchcam.rules import Status
-from batchcam.store import structure
 from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.manifest import FileRecord, Manifest
-from batchcam.store.plan import FIRST_INPUTS, Fingerprint, Plan, Shard, input_key, open_plan
-from batchcam.store.reader import READ_BYTES, UNREADABLE, blocks, decode, open_file, open_hdf5
+from batchcam.store.plan import Plan, open_plan
+from batchcam.store.reader import open_file
 from batchcam.store.samples import list_record
-from batchcam.store.schema import (
-    CLASSIFIER_ARRAYS,
-    LIST_FILE,
-    LISTED,
-    MANIFEST_FILE,
-    MASTER_FILE,
-    PLAN_FILE,
-    SHARD_FOLDER,
-    TRAINED_ON,
-)
-
-PIXEL_BYTES = 24
-"""Held for each pixel of a map that is compared with its CAM: float64, three times."""
-
-COLUMNS_FOR_TOTALS = ("label", "prediction", "status", "identity_residual", "sample_id", TRAINED_ON)
-"""Those that a run has."""
-
-Deadly = Mapping[str, str]
-"""Files that ended a process that read them, and how: they are not touched again."""
-
-
-Key = TypeVar("Key")
+from batchcam.store.schema import LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
+from batchcam.store.shard_table import table_beside
 
 
 class Witness(Protocol):
@@ -54,19 +44,27 @@ class Witness(Protocol):
         """Take note of the file that comes next, of how many samples there are, of how many were checked."""
 
     def alive(self) -> None:
-        """Take note that it goes on."""
+        """Take note that it goes on, in whichever of its processes."""
 
 
-def answer(parent: Parent, folder: Path, deadly: dict[str, str]) -> None:
-    """Inspect the run `folder` as a confined process."""
-    parent.tell(seen=inspect(folder, parent, deadly).to_dict())
+def answer(parent: Parent, folder: Path, deadly: dict[str, str], processes: int) -> None:
+    """Inspect the run `folder` as a confined process, and as so many that it starts."""
+    try:
+        parent.tell(seen=inspect(folder, parent, deadly, processes).to_dict())
+    except EndedError as error:  # of a process like this one, over the file that was told last
+        if error.code < 0:
+            signal.signal(-error.code, signal.SIG_DFL)
+            os.kill(os.getpid(), -error.code)
+        os._exit(error.code)
 
 
-def inspect(run: Path, witness: Witness, deadly: Deadly) -> Inspection:
+def inspect(run: Path, witness: Witness, deadly: Deadly, processes: int = 1) -> Inspection:
     """Check every file and every row of a run.
 
     Raises:
         RunError: the directory holds no run at all.
+        OutOfMemoryError: there is too little memory to read a file.
+        EndedError: one of several processes ended before its time.
     """
     if PLAN_FILE in deadly:
         return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, deadly[PLAN_FILE])])
@@ -77,7 +75,7 @@ def inspect(run: Path, witness: Witness, deadly: Deadly) -> Inspection:
         if not (run / PLAN_FILE).exists():
             raise
         return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, without_path(error))])
-    inspector = _Inspector(run, plan, listed, witness, deadly)
+    inspector = _Inspector(run, plan, listed, witness, deadly, processes)
     found = list(inspector.findings())
     return Inspection(
         plan.run_id,
@@ -94,41 +92,92 @@ def inspect(run: Path, witness: Witness, deadly: Deadly) -> Inspection:
 class _Inspector:
     """One pass over a run's files."""
 
-    def __init__(self, run: Path, plan: Plan, listed: FileRecord | None, witness: Witness, deadly: Deadly) -> None:
+    def __init__(
+        self, run: Path, plan: Plan, listed: FileRecord | None, witness: Witness, deadly: Deadly, processes: int
+    ) -> None:
         self.samples = 0
         self.bytes = 0
         self.unreadable = 0
         self.sound: set[int] = set()
         self.unchecked: list[str] = []
         self._run, self._plan, self._listed, self._witness, self._deadly = run, plan, listed, witness, deadly
-        self._names = tuple(a.name for a in plan.arrays)
-        self._fingerprint = Fingerprint()
-        self._columns: dict[str, list[np.ndarray]] = {n: [] for n in COLUMNS_FOR_TOTALS if n in self._names}
+        self._processes = min(processes, len(plan.shards))
+        self._readable: set[str] = set()
+        self._fingerprint, self._has_sizes = hashlib.sha256(), any(a.name == "input_bytes" for a in plan.arrays)
+        self._totals_seen = Totals()
+        self._repeats = Repeats(plan.sample_count)
         self._first_inputs: dict[str, str] = {}
-        self._classifier: list[np.ndarray] | None = None
-        self._classifier_of_master: list[np.ndarray] | None = None
-        self._differing: dict[tuple[str, str], tuple[int, int]] = {}
-        self._copies: dict[str, dict[str, h5py.Dataset]] = {MASTER_FILE: {}, LIST_FILE: {}}
+        self._classifiers: dict[str, dict[str, bytes]] = {}
+        self._differing: Counted[tuple[str, str]] = {}
 
     def findings(self) -> Iterator[Finding]:
         manifest, found = self._manifest()
         yield from found
         yield from check.check_folder(self._run, self._plan, self._listed is not None)
-        with contextlib.ExitStack() as stack:
-            yield from self._list(manifest, stack)
-            of_master = list(self._master(manifest, stack)) if manifest else []
-            self._witness.tell(total=self._plan.sample_count)
-            for shard in self._plan.shards:
-                wrong = list(self._shard(shard, manifest.shards[shard.index] if manifest else None))
-                if not wrong:
-                    self.sound.add(shard.index)
-                yield from wrong
-                self._witness.tell(advance=shard.count)
-            yield from of_master
+        yield from self._list(manifest)
+        of_master = list(self._master(manifest)) if manifest else []
+        self._witness.tell(total=self._plan.sample_count)
+        told: set[Finding] = set()
+        for seen in self._seen():
+            if isinstance(seen, str):
+                self._witness.tell(reading=seen)
+            elif isinstance(seen, Rows):
+                self._count(seen)
+            else:
+                found = [*seen.found, *self._other_classifier(seen)]
+                yield from (each for each in found if each not in told)  # all processes may find one of run.h5
+                told.update(each for each in found if each.file in self._readable)
+                self._close(seen, not found)
+        yield from of_master
+        if manifest and MASTER_FILE not in self._readable:
+            yield from self._digests(manifest)
         yield from self._compare_with_shards()
         yield from self._dataset()
         if manifest:
             yield from self._totals(manifest)
+
+    def _seen(self) -> Iterator[Seen]:
+        """Yield what is seen of each shard, in their order, whichever process reads it."""
+        shards, processes = self._plan.shards, self._processes
+
+        def work(number: int) -> Iterator[Seen]:
+            reader = ShardReader(self._run, self._plan, self._readable, self._deadly, self._witness.alive)
+            for shard in shards[number::processes]:
+                yield from reader.read(shard)
+
+        if processes <= 1:
+            yield from work(0)
+            return
+        with crew(processes, work) as members:
+            for shard in shards:
+                for seen in members[shard.index % processes]:
+                    yield seen
+                    if isinstance(seen, Checked):
+                        break
+
+    def _count(self, rows: Rows) -> None:
+        self._totals_seen.add(rows.columns)
+        self._fingerprint.update(rows.listed)
+        self._repeats.add(rows.ids)
+        self._first_inputs |= rows.first_inputs
+        self.samples += len(rows.ids)
+        self.unreadable += int(((rows.columns["status"] & Status.UNREADABLE) > 0).sum())
+
+    def _other_classifier(self, shard: Checked) -> Iterator[Finding]:
+        if not shard.classifier:
+            return
+        if shard.classifier != self._classifiers.setdefault(SHARD_FOLDER, shard.classifier):
+            name = f"{SHARD_FOLDER}/{shard.shard.file}"
+            yield Finding(Kind.CLASSIFIER, name, "not the classifier of the first shard", array="classifier")
+
+    def _close(self, shard: Checked, is_sound: bool) -> None:
+        self.bytes += shard.size
+        if is_sound:
+            self.sound.add(shard.shard.index)
+        for key, (count, first) in shard.differing.items():
+            before, earliest = self._differing.get(key, (0, first))
+            self._differing[key] = (before + count, earliest)
+        self._witness.tell(advance=shard.shard.count)
 
     def _manifest(self) -> tuple[Manifest | None, list[Finding]]:
         if fatal := self._fatal(Kind.MANIFEST_DAMAGED, MANIFEST_FILE):
@@ -142,98 +191,27 @@ class _Inspector:
         self._witness.tell(reading=name)
         return None
 
-    def _readable(self, name: str, record: FileRecord | None) -> Iterator[Finding]:
-        """Yield what forbids to parse file `name`."""
-        if fatal := self._fatal(Kind.FILE_UNREADABLE, name):
+    def _master(self, manifest: Manifest) -> Iterator[Finding]:
+        """Yield what is wrong with run.h5 by itself; if nothing is, it is compared with the shards."""
+        if fatal := self._fatal(Kind.FILE_UNREADABLE, MASTER_FILE):
             yield fatal
             return
-        damaged = list(check.check_digest(self._run, name, record))
-        yield from damaged
-        self._witness.alive()
-        if not damaged:
-            self.bytes += (self._run / name).stat().st_size
-
-    def _shard(self, shard: Shard, record: FileRecord | None) -> Iterator[Finding]:
-        name = f"{SHARD_FOLDER}/{shard.file}"
-        damaged = list(self._readable(name, record))
+        damaged = list(check.check_digest(self._run, MASTER_FILE, manifest.master))
         yield from damaged
         if damaged:
             return
-        try:
-            with open_file(self._run / name) as file:
-                wrong = list(check.check_structure(file, self._plan, shard, name))
-                yield from wrong or self._content(file, shard, name)
-        except RunError as error:
-            yield Finding(Kind.FILE_UNREADABLE, name, without_path(error))
+        self.bytes += manifest.master.bytes
+        yield from self._compared(MASTER_FILE, lambda file: self._wrong_in_master(file, manifest))
 
-    def _content(self, file: h5py.File, shard: Shard, name: str) -> Iterator[Finding]:
-        yield from check.check_classes(file, self._plan, name)
-        classifier = [file[a.name][...] for a in CLASSIFIER_ARRAYS]
-        self._classifier = self._classifier or classifier
-        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(classifier, self._classifier, strict=True)):
-            yield Finding(Kind.CLASSIFIER, name, "not the classifier of the first shard", array="classifier")
-        wrong: dict[tuple[str, str, str], tuple[int, int]] = {}
-        for rows, block in blocks(file.__getitem__, self._names, np.arange(shard.count), READ_BYTES, self._held()):
-            first = shard.first + int(rows[0])
-            elsewhere = block["sample_index"] != shard.first + rows
-            displaced = Wrong("coverage", "sample_index", elsewhere, "not the sample that the plan says")
-            for broken in (displaced, *audit(block, self._plan, classifier[1])):
-                _count(wrong, (broken.rule, broken.array, broken.message), broken.rows, first)
-            for column, parts in self._columns.items():
-                parts.append(block[column])
-            self._look_at_inputs(block, FIRST_INPUTS - first)
-            if "input_bytes" in block:
-                self._fingerprint.add(*(block[name].tolist() for name in ("sample_id", "label", "input_bytes")))
-            self.samples += len(rows)
-            self.unreadable += int(((block["status"] & Status.UNREADABLE) > 0).sum())
-            yield from self._compare_copies(block, first, name)
-            self._witness.alive()
-        for (rule, array, message), (count, first) in wrong.items():
-            yield Finding(Kind(rule), name, f"{count} rows, first sample {first}: {message}", array, count, first)
+    def _wrong_in_master(self, file: h5py.File, manifest: Manifest) -> Iterator[Finding]:
+        wrong = list(check.check_master(file, self._plan, manifest))
+        yield from wrong
+        if not wrong:
+            yield from check.check_classes(file, self._plan, MASTER_FILE)
+            self._classifiers[MASTER_FILE] = classifier_digests(file)
 
-    def _look_at_inputs(self, block: Mapping[str, np.ndarray], count: int) -> None:
-        """Note the digests of a block's first `count` samples, as the plan may have them."""
-        if count > 0:
-            digests = [digest.tobytes() for digest in block["input_sha256"][:count]]
-            ids = decode(block["sample_id"][:count])
-            self._first_inputs |= {i: input_key(d) for i, d in zip(ids, digests, strict=True) if any(d)}
-
-    def _compare_copies(self, block: Mapping[str, np.ndarray], first: int, name: str) -> Iterator[Finding]:
-        """Count the rows of run.h5 and of samples.h5 that are not what a shard says."""
-        for file, copies in self._copies.items():
-            if not copies:
-                continue
-            self._witness.tell(reading=file)
-            try:
-                for array, rows in check.differing_rows(copies, block, first):
-                    _count(self._differing, (file, array), rows, first)
-            except (*UNREADABLE, MemoryError) as error:
-                self._copies[file] = {}
-                yield Finding(Kind.FILE_UNREADABLE, file, f"HDF5 cannot read it: {error}")
-        self._witness.tell(reading=name)
-
-    def _master(self, manifest: Manifest, stack: contextlib.ExitStack) -> Iterator[Finding]:
-        """Yield what is wrong with run.h5 by itself; if nothing is, it stays open for comparison until `stack` ends."""
-        damaged = list(self._readable(MASTER_FILE, manifest.master))
-        yield from damaged
-        if damaged:
-            return
-        try:
-            file = open_hdf5(self._run / MASTER_FILE)
-            stack.callback(_close, file)
-            wrong = list(check.check_master(file, self._plan, manifest))
-            yield from wrong
-            if not wrong:
-                yield from check.check_classes(file, self._plan, MASTER_FILE)
-                self._classifier_of_master = [file[a.name][...] for a in CLASSIFIER_ARRAYS]
-                arrays = self._plan.arrays
-                own = [a.name for a in arrays if not structure.lies_in_shards(file, a)]
-                self._copies[MASTER_FILE] = {name: file[name] for name in own}
-        except (*UNREADABLE, MemoryError) as error:
-            yield Finding(Kind.FILE_UNREADABLE, MASTER_FILE, f"HDF5 cannot read it: {error}")
-
-    def _list(self, manifest: Manifest | None, stack: contextlib.ExitStack) -> Iterator[Finding]:
-        """Yield what is wrong with samples.h5 by itself; if nothing is, it stays open as run.h5 does."""
+    def _list(self, manifest: Manifest | None) -> Iterator[Finding]:
+        """Yield what is wrong with samples.h5 by itself; if nothing is, it is compared with the shards."""
         if manifest and manifest.samples != self._listed:
             yield Finding(Kind.MANIFEST_DAMAGED, MANIFEST_FILE, f"its {LIST_FILE} is not that of {PLAN_FILE}")
         if self._listed is None:
@@ -246,45 +224,46 @@ class _Inspector:
         if damaged:
             return
         self.bytes += self._listed.bytes
+        yield from self._compared(LIST_FILE, lambda file: check.check_list(file, self._plan))
+
+    def _compared(self, name: str, check_file: Callable[[h5py.File], Iterator[Finding]]) -> Iterator[Finding]:
+        """Yield what is wrong with a file whose digest is right; unless anything is, it is read beside the shards."""
         try:
-            file = open_hdf5(self._run / LIST_FILE)
-            stack.callback(_close, file)
-            wrong = list(check.check_list(file, self._plan))
-            yield from wrong
-            if not wrong:
-                self._copies[LIST_FILE] = {name: file[name] for name in LISTED}
-        except (RunError, *UNREADABLE, MemoryError) as error:
-            yield Finding(Kind.FILE_UNREADABLE, LIST_FILE, f"HDF5 cannot read it: {error}")
+            with open_file(self._run / name) as file:
+                wrong = list(check_file(file))
+        except RunError as error:
+            wrong = [Finding(Kind.FILE_UNREADABLE, name, without_path(error))]
+        yield from wrong
+        if not wrong:
+            self._readable.add(name)
+
+    def _digests(self, manifest: Manifest) -> Iterator[Finding]:
+        """Yield whether the digests beside the shards are those of the manifest, where run.h5 does not say of each."""
+        table = table_beside(self._run, self._plan)
+        if table is None:
+            self.unchecked.append("the shards' digests were not compared with the manifest: it takes all, or run.h5")
+        elif table.stated(self._plan).sha256 != manifest.shards.sha256:
+            message = "the digests beside the shards are not those that the manifest is about"
+            yield Finding(Kind.DIGEST_FILE_DAMAGED, SHARD_FOLDER, message)
 
     def _compare_with_shards(self) -> Iterator[Finding]:
         """Yield where run.h5 does not say what the shards say that were read."""
-        if self._classifier and self._classifier_of_master:
-            pairs = zip(CLASSIFIER_ARRAYS, self._classifier, self._classifier_of_master, strict=True)
-            for array, of_shard, of_master in pairs:
-                if not np.array_equal(of_shard, of_master, equal_nan=True):
-                    yield Finding(Kind.CLASSIFIER, MASTER_FILE, "not that of the first shard", array=array.name)
+        of_shards, of_master = (self._classifiers.get(each, {}) for each in (SHARD_FOLDER, MASTER_FILE))
+        for array, digest in of_shards.items():
+            if of_master.get(array, digest) != digest:
+                yield Finding(Kind.CLASSIFIER, MASTER_FILE, "not that of the first shard", array=array)
         for (file, name), (count, first) in self._differing.items():
             message = f"{count} rows, first sample {first}: not what the shards say"
             yield Finding(Kind.SCHEMA if file == MASTER_FILE else Kind.DATASET, file, message, name, count, first)
 
-    def _held(self) -> int:
-        """Return the bytes that are held of a row while it is checked."""
-        return 0 if self._plan.maps == "none" else PIXEL_BYTES * math.prod(self._plan.input_size)
-
-    def _gathered(self) -> dict[str, np.ndarray] | None:
-        """Return the columns of all shards, None unless each was sound enough to be read."""
-        if self.samples != self._plan.sample_count:
-            return None
-        return {name: np.concatenate(parts) for name, parts in self._columns.items()}
-
     def _dataset(self) -> Iterator[Finding]:
         """Yield a finding when ids, labels, order or sizes are not those that the plan, and so the run id, is about."""
         about = "sample ids and labels were not compared with the dataset's fingerprint"
-        if "input_bytes" not in self._names:
+        if not self._has_sizes:
             self.unchecked.append(f"{about}: schema {self._plan.schema_version} has no input_bytes; see --recompute")
         elif self.samples != self._plan.sample_count:
             self.unchecked.append(f"{about}: it takes all shards")
-        elif self._fingerprint.hex() != self._plan.dataset_fingerprint:
+        elif self._fingerprint.hexdigest() != self._plan.dataset_fingerprint:
             message = "sample ids, labels, sizes (input_bytes) or their order are not those of run.json's fingerprint"
             yield Finding(Kind.DATASET, SHARD_FOLDER, message)
 
@@ -294,26 +273,22 @@ class _Inspector:
             yield Finding(Kind.DATASET, SHARD_FOLDER, message, "input_sha256")
 
     def _totals(self, manifest: Manifest) -> Iterator[Finding]:
-        columns = self._gathered()
-        if columns is None:
+        if self.samples != self._plan.sample_count:
             return
-        if len(np.unique(columns["sample_id"])) != len(columns["sample_id"]):
+        if self.samples > MOST_IDS:
+            self.unchecked.append(f"whether a sample id stands twice was not checked: more than {MOST_IDS} samples")
+        elif self._repeats.any(self._ids()):
             yield Finding(Kind.COVERAGE, SHARD_FOLDER, "a sample id stands twice in the run", array="sample_id")
-        totals: dict[str, Any] = count_totals(columns)
+        totals = self._totals_seen.stated()
         if totals != manifest.totals:
             differing = sorted(k for k in {*totals, *manifest.totals} if totals.get(k) != manifest.totals.get(k))
             yield Finding(Kind.TOTALS, MANIFEST_FILE, f"{', '.join(differing)}: not what the shards give")
         if needs_a_look(totals) != manifest.findings:
             yield Finding(Kind.TOTALS, MANIFEST_FILE, "its findings are not what the shards give")
 
-
-def _count(counted: dict[Key, tuple[int, int]], key: Key, rows: np.ndarray, first: int) -> None:
-    """Add the rows of a block that starts at sample `first` to those counted before: how many, and the first."""
-    if rows.any():
-        count, earliest = counted.get(key, (0, first + int(rows.argmax())))
-        counted[key] = (count + int(rows.sum()), earliest)
-
-
-def _close(file: h5py.File) -> None:
-    with contextlib.suppress(*UNREADABLE):  # of what it read, nothing depends on how it is left
-        file.close()
+    def _ids(self) -> Iterator[np.ndarray]:
+        """Yield the ids of all shards, which have been read before, once more."""
+        for shard in self._plan.shards:
+            with open_file(self._run / SHARD_FOLDER / shard.file) as file:
+                yield file["sample_id"][...]
+            self._witness.alive()

@@ -15,9 +15,10 @@ import numpy as np
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.signature import SignatureError, signer
 from batchcam.config import keywords
-from batchcam.errors import ConfigError, RunError
+from batchcam.errors import ConfigError, OutOfMemoryError, RunError
 from batchcam.job.confined import DiedError, ask
 from batchcam.job.console import Progress, note
+from batchcam.job.cpus import available_cpus
 from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan, Shard, open_plan
@@ -95,12 +96,13 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
 
     Args:
         config: what is asked.
-        confine: parse the files in another process, with limits; one that crashes, hangs or eats memory is a finding.
-            Without, that happens to this process.
+        confine: parse the files in other processes, with limits; one that crashes or hangs is a finding. Without, that
+            happens to this process.
 
     Raises:
         ConfigError: --signature without --allowed-signers, or the other way round.
         RunError: the directory holds no run at all, or runs that are no series; or what is asked is about one run.
+        OutOfMemoryError: there is too little memory to read a file.
         BatchcamError: a signature is to be checked, and there is no ssh-keygen.
     """
     if bool(config.signature) != bool(config.allowed_signers):
@@ -108,7 +110,8 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
     if is_series(config.run):
         return _verify_series(config, confine)
     with _Bar(config.quiet) as bar:
-        seen = _survive(config.run, bar) if confine else _inspect_here(config.run, bar)
+        processes = available_cpus() if config.workers is None else max(1, config.workers)
+        seen = _survive(config.run, bar, processes) if confine else _inspect_here(config.run, bar)
     found, recomputed = list(seen.found), 0
     if config.recompute and seen.run_id:
         recomputed, more = _recompute(config, set(seen.sound))
@@ -201,18 +204,23 @@ def _inspect_here(run: Path, bar: _Bar) -> Inspection:
     return inspect(run, bar, {})
 
 
-def _survive(run: Path, bar: _Bar) -> Inspection:
+def _survive(run: Path, bar: _Bar, processes: int) -> Inspection:
     """Return what a confined process sees; whenever one ends before its time, another leaves out the file at fault."""
     deadly: dict[str, str] = {}
     for _ in range(DEATHS):
         try:
-            for message in ask("batchcam.commands.verify.inspection", run, deadly=deadly):
+            for message in ask("batchcam.commands.verify.inspection", run, deadly=deadly, processes=processes):
                 if "seen" in message:
                     return Inspection.from_dict(message["seen"])
                 bar.tell(**message)
             raise DiedError("its process said nothing at all")
         except DiedError as error:
             deadly[bar.reading] = str(error)
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"{run}: too little memory to check {bar.reading}, which says nothing about it: {error}; give the "
+                "checker more memory, or fewer --workers"
+            ) from error
     found = [Finding(Kind.FILE_UNREADABLE, file, message) for file, message in deadly.items()]
     rest = Finding(Kind.FILE_UNREADABLE, SHARD_FOLDER, "the rest of the run is not checked: too many such files")
     return Inspection(None, 0, 0, 0, [], [*found, rest])

@@ -5,14 +5,27 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.helpers import ROOT
+from batchcam.commands.verify import verify as verify_module
+from batchcam.commands.verify.config import VerifyConfig
+from batchcam.commands.verify.inspection import inspect
+from batchcam.commands.verify.shards import Seen, ShardReader
+from batchcam.commands.verify.verify import verify
+from batchcam.errors import OutOfMemoryError
+from batchcam.job.crew import EndedError, crew
+from batchcam.store.findings import Inspection
+from batchcam.store.plan import Shard
+from tests.helpers import ROOT, damage
 
 VERIFY = (sys.executable, "-m", "batchcam", "verify")
 
@@ -57,3 +70,57 @@ def test_verify_needs_no_library_of_a_display(sound_run: Path) -> None:
         assert subprocess.run([*hiding, "test", "-s", library]).returncode == 1
     done = subprocess.run([*hiding, *VERIFY, sound_run], env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("damaged", [None, damage.wrong_logit, damage.bias_changed, damage.run_h5_flipped])
+def test_several_processes_find_what_one_finds(finished_run: Path, damaged) -> None:
+    if damaged:
+        damaged(finished_run)
+    by_one, by_two, by_many = (verify(VerifyConfig(finished_run, workers=n, quiet=True)) for n in (0, 2, 16))
+    assert by_one == by_two == by_many
+    assert by_one.samples == 21
+
+
+def test_the_file_is_told_that_ends_one_of_several_processes(finished_run: Path, monkeypatch) -> None:
+    read = ShardReader.read
+
+    def dying(reader: ShardReader, shard: Shard) -> Iterator[Seen]:
+        yield from read(reader, shard)
+        if shard.index == 0:  # the next one of this process is the third
+            yield "shards/shard-00002.h5"
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+    monkeypatch.setattr(ShardReader, "read", dying)
+    told: list[str] = []
+    witness = SimpleNamespace(tell=lambda **told_: told.append(told_.get("reading", "")), alive=lambda: None)
+    with pytest.raises(EndedError) as caught:
+        inspect(finished_run, witness, {}, processes=2)
+    assert (caught.value.code, told[-1]) == (-signal.SIGSEGV, "shards/shard-00002.h5")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_want_of_memory_is_a_failure_and_no_finding(make_run) -> None:
+    run = make_run(sample_count=1, shard_size=1, input_size=(2048, 2048))
+    witness = SimpleNamespace(tell=lambda **told: None, alive=lambda: None)
+
+    def inspected(number: int, more: int) -> Iterator[Inspection]:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + more, resource.RLIM_INFINITY))
+        yield inspect(run, witness, {})
+
+    with crew(1, lambda number: inspected(number, 2**34)) as (member,):
+        assert next(member).found == []
+    lacking = pytest.raises(OutOfMemoryError, match=r"shard-00000.h5: needs more memory than there is")
+    with crew(1, lambda number: inspected(number, 2**26)) as (member,), lacking:  # enough for the filter, not for maps
+        next(member)
+
+
+def test_the_command_ends_with_1_where_the_checker_lacks_memory(sound_run: Path, monkeypatch, run_cli) -> None:
+    def starving(*request: object, **more: object) -> Iterator[dict[str, str]]:
+        yield {"reading": "shards/shard-00001.h5"}
+        raise OutOfMemoryError("the process was killed, maybe for want of memory")
+
+    monkeypatch.setattr(verify_module, "ask", starving)
+    code, out, err = run_cli("verify", sound_run)
+    assert (code, out) == (1, "")
+    assert "too little memory to check shards/shard-00001.h5, which says nothing about it" in err
