@@ -57,7 +57,8 @@ def test_a_checker_that_cannot_start_is_a_failure_and_no_finding(
     (line,) = done.stderr.splitlines()
     assert line.startswith("batchcam: error: the checker cannot start: ")
     assert cause in line
-    assert json.loads(done.stdout) == {"error": line.removeprefix("batchcam: error: "), "exit_code": 1}
+    error = line.removeprefix("batchcam: error: ")
+    assert json.loads(done.stdout) == {"error": error, "error_kind": None, "exit_code": 1}
 
 
 def test_verify_needs_no_library_of_a_display(sound_run: Path) -> None:
