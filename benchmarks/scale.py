@@ -21,6 +21,7 @@ import numpy as np
 from batchcam.commands.explain.planning import sample_bytes
 from batchcam.store.plan import Plan, Shard, write_plan
 from batchcam.store.shard import ShardWriter
+from benchmarks import tasks
 from benchmarks.reader import ORIGIN
 from benchmarks.reader import rows as plausible_rows
 from tests.helpers.synthetic import synthetic_plan
@@ -115,7 +116,12 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=1_000_000, help="Largest number of samples.")
     parser.add_argument("--most-without-maps", type=int, default=4_000_000, help="The same, of runs without maps.")
     parser.add_argument("--most-shards", type=int, default=10_000)
+    parser.add_argument("--tasks", type=int, default=0, help="Measure instead what so many tasks ask of a file system.")
+    parser.add_argument("--tasks-samples", type=int, default=500_000)
     asked = parser.parse_args()
+    if asked.tasks:
+        tasks.measure(asked.tasks, asked.tasks_samples, shard_size=100)
+        return
     print("| run | landing | merging | bytes a sample | peak MB landing, merging |\n|---|---|---|---|---|")
     for samples in (1_000, 10_000, 100_000, 1_000_000):
         if samples <= asked.most:

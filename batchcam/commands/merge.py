@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,24 +101,29 @@ def _is_stated(run: Path, plan: Plan, manifest: Manifest) -> bool:
     return said[0] == said[1]
 
 
-def complete_run(run: Path) -> MergeSummary:
+def complete_run(run: Path, looked_at: Callable[[int], bool] = lambda index: True) -> MergeSummary:
     """Return what the manifest of a complete run says; merge first if there is none, or it is not about these files.
+
+    Args:
+        run: the run directory.
+        looked_at: which shards to look at, by index.
 
     Raises:
         RunError, StoppedEarlyError: as `merge`.
     """
     plan = open_plan(run)
-    there = _stated(run, plan)
+    there = _stated(run, plan, looked_at)
     return _kept(run, plan, there) if there else merge(run)
 
 
-def _stated(run: Path, plan: Plan) -> Manifest | None:
+def _stated(run: Path, plan: Plan, looked_at: Callable[[int], bool] = lambda index: True) -> Manifest | None:
     """Return the manifest if there is one, and the files that it states, by their sizes and the digests beside them."""
     try:
         manifest = read_manifest(run, plan)
     except (FileNotFoundError, RunError):
         return None
-    records = (*((SHARD_FOLDER, r) for r in manifest.shards), ("", manifest.master))
+    shards = ((SHARD_FOLDER, record) for index, record in enumerate(manifest.shards) if looked_at(index))
+    records = (*shards, ("", manifest.master))
     for folder, record in records:
         path = run / folder / record.file
         if not path.is_file() or path.stat().st_size != record.bytes or landing.read_digest(path) != record.sha256:

@@ -53,6 +53,7 @@ CHANGES = {
     "dataset_code": {"callable": "shelf:Photos"},
     "first_inputs": {"a.png": "00112233aabbccdd"},
     "training_known": True,
+    "meta": {"site": 12},
 }
 
 

@@ -56,7 +56,7 @@ def import_pyarrow() -> tuple[Any, Any]:
 
 
 def _columns(run: Run) -> dict[str, Any]:
-    columns: dict[str, Any] = {name: getattr(run, name)[:] for name in run.scalar_columns}
+    columns: dict[str, Any] = {name: run[name][:] for name in run.scalar_columns}
     columns["label_name"] = class_names(run, columns["label"])
     columns["prediction_name"] = class_names(run, columns["prediction"])
     columns["status_name"] = [status_words(status) for status in columns["status"].tolist()]

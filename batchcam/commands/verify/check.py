@@ -169,12 +169,12 @@ def check_list(file: h5py.File, plan: Plan) -> Iterator[Finding]:
             yield Finding(Kind.SCHEMA, LIST_FILE, f"attribute {field} is not that of run.json")
     if wrong:
         return
-    yield from _check_names(file, {array.name for array in list_arrays(file)}, LIST_FILE)
-    fingerprint = Fingerprint()
+    yield from _check_names(file, {array.name for array in list_arrays(file, plan)}, LIST_FILE)
+    fingerprint = Fingerprint(plan.meta)
     for rows in list_slices(file, plan):
-        fingerprint.add(*(rows[name].tolist() for name in ("sample_id", "label", "input_bytes")))
+        fingerprint.add(rows)
     if fingerprint.hex() != plan.dataset_fingerprint:
-        message = "sample ids, labels, sizes or their order are not those of run.json's fingerprint"
+        message = f"{fingerprint.covers} or their order are not those of run.json's fingerprint"
         yield Finding(Kind.DATASET, LIST_FILE, message)
 
 

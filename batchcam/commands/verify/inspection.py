@@ -20,9 +20,9 @@ from batchcam.rules import Status
 from batchcam.store import structure
 from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.manifest import FileRecord, Manifest
-from batchcam.store.plan import FIRST_INPUTS, Fingerprint, Plan, Shard, input_key, open_plan
+from batchcam.store.plan import FIRST_INPUTS, Fingerprint, Plan, Shard, block_digests, input_key, open_plan
 from batchcam.store.reader import READ_BYTES, UNREADABLE, blocks, decode, open_file, open_hdf5
-from batchcam.store.samples import list_record
+from batchcam.store.samples import StatedList, stated_list
 from batchcam.store.schema import (
     CLASSIFIER_ARRAYS,
     LIST_FILE,
@@ -32,6 +32,7 @@ from batchcam.store.schema import (
     PLAN_FILE,
     SHARD_FOLDER,
     TRAINED_ON,
+    meta_array,
 )
 
 PIXEL_BYTES = 24
@@ -72,7 +73,7 @@ def inspect(run: Path, witness: Witness, deadly: Deadly) -> Inspection:
         return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, deadly[PLAN_FILE])])
     witness.tell(reading=PLAN_FILE)
     try:
-        plan, listed = open_plan(run), list_record(run)
+        plan, listed = open_plan(run), stated_list(run)
     except RunError as error:
         if not (run / PLAN_FILE).exists():
             raise
@@ -94,7 +95,7 @@ def inspect(run: Path, witness: Witness, deadly: Deadly) -> Inspection:
 class _Inspector:
     """One pass over a run's files."""
 
-    def __init__(self, run: Path, plan: Plan, listed: FileRecord | None, witness: Witness, deadly: Deadly) -> None:
+    def __init__(self, run: Path, plan: Plan, listed: StatedList | None, witness: Witness, deadly: Deadly) -> None:
         self.samples = 0
         self.bytes = 0
         self.unreadable = 0
@@ -102,7 +103,7 @@ class _Inspector:
         self.unchecked: list[str] = []
         self._run, self._plan, self._listed, self._witness, self._deadly = run, plan, listed, witness, deadly
         self._names = tuple(a.name for a in plan.arrays)
-        self._fingerprint = Fingerprint()
+        self._fingerprint = Fingerprint(plan.meta)
         self._columns: dict[str, list[np.ndarray]] = {n: [] for n in COLUMNS_FOR_TOTALS if n in self._names}
         self._first_inputs: dict[str, str] = {}
         self._classifier: list[np.ndarray] | None = None
@@ -183,7 +184,7 @@ class _Inspector:
                 parts.append(block[column])
             self._look_at_inputs(block, FIRST_INPUTS - first)
             if "input_bytes" in block:
-                self._fingerprint.add(*(block[name].tolist() for name in ("sample_id", "label", "input_bytes")))
+                self._fingerprint.add(block)
             self.samples += len(rows)
             self.unreadable += int(((block["status"] & Status.UNREADABLE) > 0).sum())
             yield from self._compare_copies(block, first, name)
@@ -234,25 +235,33 @@ class _Inspector:
 
     def _list(self, manifest: Manifest | None, stack: contextlib.ExitStack) -> Iterator[Finding]:
         """Yield what is wrong with samples.h5 by itself; if nothing is, it stays open as run.h5 does."""
-        if manifest and manifest.samples != self._listed:
+        if manifest and manifest.samples != (self._listed and self._listed.record):
             yield Finding(Kind.MANIFEST_DAMAGED, MANIFEST_FILE, f"its {LIST_FILE} is not that of {PLAN_FILE}")
         if self._listed is None:
             return
         if fatal := self._fatal(Kind.FILE_UNREADABLE, LIST_FILE):
             yield fatal
             return
-        damaged = list(check.check_bytes(self._run, LIST_FILE, self._listed.sha256, self._listed.bytes))
+        path, record, digests = self._run / LIST_FILE, self._listed.record, self._listed.blocks
+        damaged = list(check.check_bytes(self._run, LIST_FILE, record.sha256, record.bytes))
         yield from damaged
         if damaged:
             return
-        self.bytes += self._listed.bytes
+        self.bytes += record.bytes
         try:
-            file = open_hdf5(self._run / LIST_FILE)
+            with path.open("rb") as content:
+                now = block_digests(content, self._listed.block_bytes) if digests else []
+            if now != [*digests]:
+                yield Finding(
+                    Kind.PLAN_DAMAGED, PLAN_FILE, f"its digests of parts of {LIST_FILE} are others than theirs"
+                )
+            file = open_hdf5(path)
             stack.callback(_close, file)
             wrong = list(check.check_list(file, self._plan))
             yield from wrong
             if not wrong:
-                self._copies[LIST_FILE] = {name: file[name] for name in LISTED}
+                listed = (*LISTED, *(meta_array(name).name for name in self._plan.meta))
+                self._copies[LIST_FILE] = {name: file[name] for name in listed}
         except (RunError, *UNREADABLE, MemoryError) as error:
             yield Finding(Kind.FILE_UNREADABLE, LIST_FILE, f"HDF5 cannot read it: {error}")
 
@@ -285,7 +294,8 @@ class _Inspector:
         elif self.samples != self._plan.sample_count:
             self.unchecked.append(f"{about}: it takes all shards")
         elif self._fingerprint.hex() != self._plan.dataset_fingerprint:
-            message = "sample ids, labels, sizes (input_bytes) or their order are not those of run.json's fingerprint"
+            covered = self._fingerprint.covers
+            message = f"{covered} (input_bytes) or their order are not those of run.json's fingerprint"
             yield Finding(Kind.DATASET, SHARD_FOLDER, message)
 
         now = self._first_inputs
