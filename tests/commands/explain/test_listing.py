@@ -455,3 +455,12 @@ def test_a_list_whose_columns_are_not_those_of_the_rows_is_found(classifier, pho
     edit_document(run / "run.json", samples=record, sample_blocks={"bytes": len(image), "sha256": [record["sha256"]]})
     edit_document(run / "manifest.json", samples=record)
     assert found(run) == [("dataset", "samples.h5")]
+
+
+def test_a_series_has_the_columns_that_all_of_its_runs_have_and_tells_of_others(classifier, photos, tmp_path):
+    explain(config(classifier, manifest(photos, "site", "age"), tmp_path / "runs/1"))
+    explain(config(classifier, manifest(photos, "site", row3=["far away"]), tmp_path / "runs/2"))
+    with open_run(tmp_path / "runs") as series:
+        assert dict(series.plan.meta) == {"site": 8}
+        assert series["meta/site"][3] == "far away"
+        assert "columns that not all of the runs have left out: age" in series.remarks
