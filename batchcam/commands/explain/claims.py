@@ -148,13 +148,15 @@ class Claims:
         """Queue what other workers may leave; once."""
         if self._others:
             others, self._others = self._others(), None
-            unasked = _unasked(others, ShardNames(self._run))
+            unasked = _unasked(others, ShardNames(self._run)) if others else set()
             self._queue.extend(shard for shard in others if shard not in unasked)
             self._passed += unasked
         return bool(self._queue)
 
     def _come_free(self) -> bool:
         """Claim one of the shards that others held."""
+        if not self._passed:
+            return False
         patience_s = max(LEAST_PATIENCE_S, PATIENCE * statistics.median(self._took_s)) if self._took_s else math.inf
         names = ShardNames(self._run)
         passed = [shard for shard in self._passed if self.is_own(shard) or self._took_s]

@@ -208,8 +208,8 @@ def meta_remarks(plan: Plan) -> tuple[str, ...]:
 
 
 def longest(texts: Iterable[str]) -> int:
-    """Return the bytes of the longest text, at least 1, which arrays of texts take."""
-    return max(1, *(len(text.encode()) for text in texts))
+    """Return the bytes of the longest text; at least 1, which arrays of texts take."""
+    return max(1, max(len(text.encode()) for text in texts))
 
 
 def _meta(settings: Settings, source: Source) -> tuple[str, ...]:

@@ -87,7 +87,8 @@ def recompute(
 def _sound_listing(run: Path, plan: Plan) -> Listing | None:
     """Return the list of samples of a run, None where it has none that can be read, of which verify tells."""
     with contextlib.suppress(RunError):
-        return read_listing(run, plan)
+        listing = read_listing(run, plan)
+        return None if listing is None else listing.whole()
     return None
 
 
