@@ -240,9 +240,14 @@ def test_of_many_shards_that_others_hold_a_look_asks_after_few_and_all_get_their
     assert len({path.name for each in asked for path in each}) == 6
 
 
+def holder_of_leases(name: str) -> Leases:
+    """Leases of a worker that can have them, and to which one of the name "dead" has ended."""
+    return Leases({"name": name}, lambda error: pytest.fail(str(error)), PARTIAL_SUFFIX, lambda h: h["name"] == "dead")
+
+
 def test_one_worker_plans_and_the_others_wait_until_it_has(team, monkeypatch):
     run = team.run / "runs" / "new"
-    first, second = (Leases({"name": name}, lambda holder: False, pytest.fail) for name in ("one", "two"))
+    first, second = map(holder_of_leases, ("one", "two"))
     with planning(run, first, quiet=True):
         pauses = while_waiting(monkeypatch, lambda: None, lambda: (run / "run.json").write_text("planned"))
         with planning(run, second, quiet=True):
@@ -252,7 +257,7 @@ def test_one_worker_plans_and_the_others_wait_until_it_has(team, monkeypatch):
 
 def test_who_waited_for_a_worker_that_gave_up_goes_on_at_once_as_others_do(team, monkeypatch):
     run = team.run / "new"
-    first, second = (Leases({"name": name}, lambda holder: False, pytest.fail) for name in "ab")
+    first, second = map(holder_of_leases, "ab")
     planner = planning(run, first, quiet=True)
     planner.__enter__()
     while_waiting(monkeypatch, lambda: first.release(run / "run.json"))
@@ -265,8 +270,8 @@ def test_who_waited_for_a_worker_that_gave_up_goes_on_at_once_as_others_do(team,
 def test_the_plan_of_a_dead_worker_is_made_by_another(team):
     run = team.run / "new"
     run.mkdir()
-    assert Leases({"name": "dead"}, lambda holder: False, pytest.fail).claim(run / "run.json")
-    with planning(run, Leases({"name": "two"}, lambda holder: holder["name"] == "dead", pytest.fail), quiet=True):
+    assert holder_of_leases("dead").claim(run / "run.json")
+    with planning(run, holder_of_leases("two"), quiet=True):
         assert len(os.listdir(run)) == 2
 
 
