@@ -79,8 +79,7 @@ def sound_run(
     for shard in plan.shards:
         columns, texts = sound_rows(shard, seed, long_errors)
         of = {"sample_id": texts["sample_id"], "label": columns["label"], "input_bytes": columns["input_bytes"]}
-        ids = (i.encode() for i in of["sample_id"])
-        fingerprint.update(fingerprint_text(ids, of["label"].tolist(), of["input_bytes"].tolist()))
+        fingerprint.update(fingerprint_text({**of, "sample_id": np.array([i.encode() for i in of["sample_id"]])}))
         listed["sample_id"] += of["sample_id"]
         for name in ("label", "input_bytes"):
             listed[name].append(of[name])

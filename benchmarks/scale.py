@@ -22,6 +22,7 @@ from batchcam.commands.explain.planning import sample_bytes
 from batchcam.store.plan import Plan, Shard, write_plan
 from batchcam.store.schema import MANIFEST_FILE
 from batchcam.store.shard import ShardWriter
+from benchmarks import tasks
 from benchmarks.big_runs import cost, sound_run
 from benchmarks.reader import ORIGIN
 from benchmarks.reader import rows as plausible_rows
@@ -142,6 +143,8 @@ def main() -> None:
     parser.add_argument("--most-without-maps", type=int, default=4_000_000, help="The same, of runs without maps.")
     parser.add_argument("--most-shards", type=int, default=10_000)
     parser.add_argument("--growth", type=int, default=0, help="Only: commands on runs of up to so many samples.")
+    parser.add_argument("--tasks", type=int, default=0, help="Measure instead what so many tasks ask of a file system.")
+    parser.add_argument("--tasks-samples", type=int, default=500_000)
     asked = parser.parse_args()
     if asked.growth:
         print("| command | samples | CPU s | peak MB |\n|---|---|---|---|")
@@ -149,6 +152,9 @@ def main() -> None:
             if samples <= asked.growth:
                 with tempfile.TemporaryDirectory() as folder:
                     growth(Path(folder), samples)
+        return
+    if asked.tasks:
+        tasks.measure(asked.tasks, asked.tasks_samples, shard_size=100)
         return
     print("| run | landing | merging | bytes a sample | peak MB landing, merging |\n|---|---|---|---|---|")
     for samples in (1_000, 10_000, 100_000, 1_000_000):

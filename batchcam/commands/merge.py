@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from batchcam.store.master import prove_shards, write_master
 from batchcam.store.plan import Plan, open_plan
 from batchcam.store.samples import require_list
 from batchcam.store.schema import LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
-from batchcam.store.shard import LandedShard, landed_shards
+from batchcam.store.shard import LandedShard, has_landed, landed_shards
 from batchcam.store.shard_table import table_beside
 
 
@@ -105,22 +105,24 @@ def _is_stated(run: Path, plan: Plan, manifest: Manifest) -> bool:
     return said[0] == said[1]
 
 
-def complete_run(run: Path, made: Iterable[LandedShard] = ()) -> MergeSummary:
+def complete_run(run: Path, own: Callable[[int], bool] | None = None, made: Iterable[LandedShard] = ()) -> MergeSummary:
     """Return what the manifest of a complete run says; merge first if there is none, or it is not about these files.
 
     Args:
         run: the run directory.
+        own: which shards to look at, by index, where others look at the others and this process has made none; None:
+            all, and whether the manifest is about them.
         made: as `merge` takes them.
 
     Raises:
         RunError, StoppedEarlyError: as `merge`.
     """
     plan = open_plan(run)
-    there = _stated(run, plan)
+    there = _stated(run, plan, own)
     return _kept(run, plan, there) if there else merge(run, made=made)
 
 
-def _stated(run: Path, plan: Plan) -> Manifest | None:
+def _stated(run: Path, plan: Plan, own: Callable[[int], bool] | None = None) -> Manifest | None:
     """Return the manifest if there is one, and the files that it states, by their sizes and the digests beside them."""
     try:
         manifest = read_manifest(run, plan)
@@ -129,6 +131,8 @@ def _stated(run: Path, plan: Plan) -> Manifest | None:
     path, record = run / MASTER_FILE, manifest.master
     if not path.is_file() or path.stat().st_size != record.bytes or landing.read_digest(path) != record.sha256:
         return None
+    if own is not None:
+        return manifest if all(has_landed(run, shard) for shard in plan.shards if own(shard.index)) else None
     table = table_beside(run, plan)
     return manifest if table and table.stated(plan) == manifest.shards else None
 

@@ -1,12 +1,15 @@
-"""A CSV manifest: `path[,label][,id]`, a line for each image, paths relative to the CSV file."""
+"""A CSV manifest: `path[,label][,id]` and what else, a line for each image, paths relative to the CSV file."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import os
+import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -23,24 +26,33 @@ _NOT_KNOWN: Final = frozenset(("", "nan", "<na>", "null", "#n/a", "n/a", "nat"))
 _NOT_KNOWN_NUMBER: Final = _NOT_KNOWN | {"none", "na", "-"}
 """Among numbers; among names these may be names."""
 
+MOST_META: Final = 256
+MOST_META_BYTES: Final = 4096
+"""Further columns, and bytes of one of their texts or names, that are kept: each takes its place in every shard."""
+
+_NO_NAME: Final = re.compile(r"[\\/\x00-\x1f\x7f]|^\.$")
+"""What the name of an HDF5 object can't be, or the escape of it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """The columns that count, the line on which each row ends, and what to tell about the others."""
+    """The columns, those besides by the names of their arrays, the line on which each row ends, and what to tell."""
 
     paths: list[str]
     labels: list[str]
     sample_ids: list[str]
+    meta: dict[str, list[str]]
     lines: list[int]
     notes: list[str]
 
 
 def open_csv(spec: str, file: str, sizes: bool = True) -> FileSource:
-    """List the samples of a CSV manifest, UTF-8 with a header line; columns in any order, others ignored.
+    """List the samples of a CSV manifest, UTF-8 with a header line; columns in any order.
 
     Labels are class indices when all that are given are whole numbers, else class names, which get their index by
     sorting; which of them numbers are is settled by `match_classes`. The id of a sample is its path as written, unless
-    there is a column `id`. A file that does not exist stays a sample, to be reported as unreadable.
+    there is a column `id`. A file that does not exist stays a sample, to be reported as unreadable. Other columns are
+    `meta` of the source, but for those that no array can hold, which are told of.
 
     Args:
         spec: the words that name the dataset.
@@ -55,7 +67,7 @@ def open_csv(spec: str, file: str, sizes: bool = True) -> FileSource:
     labels, class_names, numeric = _classes(file, rows)
     paths = _found(folder, rows)
     own_ids = None if rows.sample_ids is paths else rows.sample_ids
-    return FileSource(
+    source = FileSource(
         spec,
         folder,
         _packed(paths),
@@ -66,6 +78,30 @@ def open_csv(spec: str, file: str, sizes: bool = True) -> FileSource:
         numeric=numeric,
         sample_ids=None if own_ids is None else _packed(own_ids),
     )
+    source.meta = {name: _packed(texts) for name, texts in sorted(rows.meta.items())}
+    source.manifest_sha256 = manifest_digest(file)
+    return source
+
+
+def manifest_digest(file: str) -> str:
+    """Return the SHA-256 of a manifest, hex.
+
+    Raises:
+        DatasetError: it can't be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(file, "rb", buffering=0) as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise DatasetError(f"{one_line(file)}: cannot read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def array_name(column: str) -> str:
+    """Return the name of a column's array: its own; a backslash doubled, a slash or control character as `\\xNN`."""
+    return _NO_NAME.sub(lambda found: "\\\\" if found[0] == "\\" else f"\\x{ord(found[0]):02x}", column.strip())
 
 
 def _read_rows(file: str) -> _Rows:
@@ -75,8 +111,10 @@ def _read_rows(file: str) -> _Rows:
             reader = csv.reader(stream, strict=True)
             try:
                 notes: list[str] = []
-                columns = _columns(where, next(reader, []), notes)
-                rows = _collect(where, columns, ((reader.line_num, fields) for fields in reader), notes)
+                header = next(reader, [])
+                columns = _columns(where, header, notes)
+                meta = _meta_columns(header, columns, notes)
+                rows = _collect(where, columns, meta, ((reader.line_num, fields) for fields in reader), notes)
             except csv.Error as error:
                 raise DatasetError(f"{where}: line {reader.line_num}: not CSV: {error}") from error
     except OSError as error:
@@ -88,6 +126,7 @@ def _read_rows(file: str) -> _Rows:
     if not rows.paths:
         raise DatasetError(f"{where}: no samples below the header line: add a line for each image")
     _check_ids(where, rows)
+    _keep_storable(rows)
     return rows
 
 
@@ -109,18 +148,59 @@ def _columns(where: str, header: Sequence[str], notes: list[str]) -> dict[str, i
             if len(header) == 1 and separator in header[0]:
                 named += f": separated by {called}, not by commas"
         raise DatasetError(f"{where}: line 1: no column named path: the header needs path[,label][,id], found {named}")
-    others = [one_line(name) or "(no name)" for index, name in enumerate(header) if index not in columns.values()]
-    if others:
-        none = "" if "label" in columns else "; no column is named label, so that no sample has one"
-        notes.append(f"columns ignored: {', '.join(others)}{none}")
     return columns
 
 
-def _collect(where: str, columns: dict[str, int], numbered: Iterator[tuple[int, list[str]]], notes: list[str]) -> _Rows:
+def _meta_columns(header: Sequence[str], columns: dict[str, int], notes: list[str]) -> dict[str, int]:
+    """Return the index of each further column by the name of its array; tell of those that can't have one."""
+    known = {index for name, index in columns.items() if name}
+    others = {index: array_name(name) for index, name in enumerate(header) if index not in known}
+    if others and "label" not in columns:
+        notes.append(f"no column is named label, so that no sample has one: {_named(others.values())}")
+    if len(others) > MOST_META:
+        notes.append(f"{len(others)} further columns are passed over: at most {MOST_META} are kept")
+        return {}
+    kept = {name: index for index, name in others.items()}
+    for name, count in Counter(others.values()).items():
+        if not name or count > 1 or len(name.encode()) > MOST_META_BYTES:
+            why = "it needs a name" if not name else f"named {count} times" if count > 1 else "too long a name"
+            notes.append(f"column passed over: {_named([name])}: {why}")
+            del kept[name]
+    return kept
+
+
+def _keep_storable(rows: _Rows) -> None:
+    """Pass over, and tell of, further columns with a text that no array of a run can hold."""
+    for name, texts in list(rows.meta.items()):
+        for text, line in zip(texts, rows.lines, strict=True):
+            size = len(text.encode())
+            if size > MOST_META_BYTES or "\0" in text:
+                why = (
+                    "a NUL character"
+                    if "\0" in text
+                    else f"{size} bytes, more than the {MOST_META_BYTES} that are kept"
+                )
+                rows.notes.append(f"column passed over: {_named([name])}: line {line} has {why}")
+                del rows.meta[name]
+                break
+
+
+def _named(names: Iterable[str]) -> str:
+    return ", ".join(one_line(name)[:40] or "(no name)" for name in names)
+
+
+def _collect(
+    where: str,
+    columns: dict[str, int],
+    meta_columns: dict[str, int],
+    numbered: Iterator[tuple[int, list[str]]],
+    notes: list[str],
+) -> _Rows:
     paths: list[str] = []
     labels: list[str] = []
     sample_ids: list[str] = []
-    rows = _Rows(paths, labels, sample_ids if "id" in columns else paths, [], notes)
+    meta: dict[str, list[str]] = {name: [] for name in meta_columns}
+    rows = _Rows(paths, labels, sample_ids if "id" in columns else paths, meta, [], notes)
     for line, fields in numbered:
         if not fields:  # a blank line
             continue
@@ -132,6 +212,8 @@ def _collect(where: str, columns: dict[str, int], numbered: Iterator[tuple[int, 
             labels.append(fields[columns["label"]].strip())
         if "id" in columns:
             sample_ids.append(fields[columns["id"]])
+        for name, index in meta_columns.items():
+            meta[name].append(fields[index])
     return rows
 
 

@@ -61,7 +61,8 @@ def own_classes(source: Source, kind: str | None = None) -> tuple[tuple[str, ...
     """
     names = source.class_names
     if source.numeric and kind == "names":
-        written = names or map(str, source.labels[source.labels >= 0].tolist())
+        labels = np.asarray(source.labels)
+        written = names or map(str, labels[labels >= 0].tolist())
         numbers = sorted({number for name in written if (number := whole_number(name)) is not None})
         return tuple(map(str, numbers)), ("class names are numbers, in their order",)
     if names is None:
@@ -111,14 +112,15 @@ def match_classes(source: Source, model_classes: Sequence[str], kind: str | None
 
 def _numbers(source: Source, model_classes: Sequence[str], kind: str | None) -> MatchedLabels:
     """Return the labels of a manifest of whole numbers: names where the model knows all of them as such."""
-    given = np.unique(source.labels[source.labels >= 0])
+    labels = np.asarray(source.labels)
+    given = np.unique(labels[labels >= 0])
     names = tuple(map(str, given.tolist()))
     known = _Known(model_classes)
     unknown = known.unknown(names)
     if kind == "names" or not unknown:
-        positions = np.where(source.labels < 0, UNKNOWN_LABEL, np.searchsorted(given, source.labels))
+        positions = np.where(labels < 0, UNKNOWN_LABEL, np.searchsorted(given, labels))
         named = _by_name(source, positions, names, model_classes)
-        if kind == "names" or not np.array_equal(named.indices, source.labels):
+        if kind == "names" or not np.array_equal(named.indices, labels):
             remark = "labels are numbers that the model knows as class names, and count as such, not as class indices"
             return named._replace(remarks=(remark, *named.remarks))
     try:
@@ -219,7 +221,7 @@ def _doubts(names: Sequence[str]) -> list[str]:
 
 
 def _checked_range(source: Source, class_count: int) -> NDArray[np.int64]:
-    labels = source.labels
+    labels = np.asarray(source.labels)
     wrong = np.flatnonzero((labels < UNKNOWN_LABEL) | (labels >= class_count))
     if len(wrong):
         raise ClassesError(

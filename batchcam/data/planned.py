@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +13,70 @@ from batchcam.data.samples import (
     GONE,
     UNKNOWN_SIZE,
     FileSource,
+    Numbers,
     PackedText,
     Source,
     StoredSample,
+    Texts,
     require_planned_size,
 )
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError
+
+
+class Slices(Protocol):
+    """A list of samples that is read so many rows at a time, as arrays by name, texts encoded."""
+
+    @property
+    def slice_rows(self) -> int: ...
+    def __len__(self) -> int: ...
+    def rows(self, number: int, /) -> Mapping[str, NDArray[Any]]: ...
+
+
+class _Sliced:
+    """A column of a list; of the slices of which it reads rows few stay in memory."""
+
+    def __init__(self, slices: Slices, name: str) -> None:
+        self._slices, self._name = slices, name
+
+    def __len__(self) -> int:
+        return len(self._slices)
+
+    def _at(self, index: int) -> Any:
+        number, row = divmod(range(len(self))[index], self._slices.slice_rows)
+        return self._slices.rows(number)[self._name][row]
+
+    def _parts(self) -> Iterator[NDArray[Any]]:
+        return (self._slices.rows(number)[self._name] for number in range(-(-len(self) // self._slices.slice_rows)))
+
+
+class SlicedNumbers(_Sliced):
+    """Numbers of a list."""
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """Return one number, or those at several rows as an array."""
+        if isinstance(rows, (int, np.integer)):
+            return self._at(int(rows))
+        return np.fromiter(map(self._at, np.asarray(rows).tolist()), np.int64, len(rows))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.concatenate(list(self._parts()))
+
+
+class SlicedText(_Sliced, Texts):
+    """Texts of a list; `decoded` gives the bytes of one that is stored escaped."""
+
+    def __init__(self, slices: Slices, name: str, decoded: Callable[[bytes], bytes] = bytes) -> None:
+        super().__init__(slices, name)
+        self._decoded = decoded
+
+    def raw(self, index: int) -> bytes:
+        """Return the bytes of one text."""
+        return self._decoded(self._at(index))
+
+    def raws(self) -> Iterator[bytes]:
+        """Yield the bytes of each text."""
+        return (self._decoded(text) for part in self._parts() for text in part.tolist())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,15 +91,30 @@ class Listing:
         class_names: of the model.
         label_kind: what labels that are whole numbers were read as, names or indices; None: they are none.
         left_out: how many samples the dataset had besides, which were none of the listing.
+        meta: as `Source.meta`.
+        manifest_sha256: as `Source.manifest_sha256`.
     """
 
-    sample_ids: PackedText
-    labels: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    paths: PackedText | None
+    sample_ids: Texts
+    labels: Numbers
+    sizes: Numbers
+    paths: Texts | None
     class_names: tuple[str, ...] = ()
     label_kind: str | None = None
     left_out: int = 0
+    meta: Mapping[str, Texts] = dataclasses.field(default_factory=dict)
+    manifest_sha256: str = ""
+
+    def whole(self) -> Listing:
+        """Return the same, all of it in memory."""
+        return dataclasses.replace(
+            self,
+            sample_ids=PackedText(self.sample_ids.raws()),
+            labels=np.asarray(self.labels),
+            sizes=np.asarray(self.sizes),
+            paths=None if self.paths is None else PackedText(self.paths.raws()),
+            meta={name: PackedText(texts.raws()) for name, texts in self.meta.items()},
+        )
 
 
 class PlannedSource(Source):
@@ -49,7 +123,7 @@ class PlannedSource(Source):
     def __init__(self, listing: Listing, now: Source, positions: NDArray[np.int64]) -> None:
         """Wrap `now`, which has the samples of `listing` at `positions`, -1 where it does not."""
         super().__init__(now.spec, listing.sample_ids, listing.labels, listing.sizes, now.class_names, now.notes)
-        self.code, self.digests_of = now.code, now.digests_of
+        self.code, self.digests_of, self.meta = now.code, now.digests_of, listing.meta
         self._now, self._positions = now, positions
 
     def read(self, index: int) -> StoredSample:
@@ -69,11 +143,13 @@ class Planned:
         source: of the listing.
         now: the dataset as it is listed now; None where it was not.
         positions: of the samples there, -1 where they are gone, int64 (n,).
+        listing: all of it; None where the dataset was not listed, or there is none.
     """
 
     source: Source
     now: Source | None = None
     positions: NDArray[np.int64] | None = None
+    listing: Listing | None = None
 
 
 def planned(listing: Listing, now: Source) -> Planned:
@@ -82,13 +158,14 @@ def planned(listing: Listing, now: Source) -> Planned:
     Raises:
         DatasetError: it has none of them as they were planned; or fewer than planned, which have no ids of their own.
     """
+    listing = listing.whole()
     positions = _find(listing, now)
     if not isinstance(now, FileSource):
-        return Planned(PlannedSource(listing, now, positions), now, positions)
-    return Planned(planned_files(now.spec, now.folder, listing, now), now, positions)
+        return Planned(PlannedSource(listing, now, positions), now, positions, listing)
+    return Planned(planned_files(now.spec, now.folder, listing, now), now, positions, listing)
 
 
-def part(now: Source, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> Source:
+def part(now: Source, labels: Numbers, rows: NDArray[np.int64]) -> Source:
     """Return some of the samples of a dataset.
 
     Args:
@@ -100,11 +177,17 @@ def part(now: Source, labels: NDArray[np.int64], rows: NDArray[np.int64]) -> Sou
         PackedText(now.sample_ids[row].encode() for row in rows.tolist()),
         labels[rows],
         now.sizes[rows],
-        None if now.paths is None else PackedText(now.paths.raw(row) for row in rows.tolist()),
+        None if now.paths is None else _at(now.paths, rows),
+        meta={name: _at(texts, rows) for name, texts in now.meta.items()},
+        manifest_sha256=now.manifest_sha256,
     )
     if isinstance(now, FileSource):
         return planned_files(now.spec, now.folder, listing)
     return PlannedSource(listing, now, rows)
+
+
+def _at(texts: Texts, rows: NDArray[np.int64]) -> PackedText:
+    return PackedText(map(texts.raw, rows.tolist()))
 
 
 def planned_files(spec: str, folder: str, listing: Listing, now: FileSource | None = None) -> FileSource:
@@ -121,7 +204,10 @@ def planned_files(spec: str, folder: str, listing: Listing, now: FileSource | No
         found = {sample_id: now.paths.raw(position) for position, sample_id in enumerate(now.sample_ids)}
         paths = PackedText(found.get(each, paths.raw(i)) for i, each in enumerate(listing.sample_ids))
     notes = now.notes if now is not None else ()
-    return FileSource(spec, folder, paths, listing.labels, listing.sizes, notes=notes, sample_ids=listing.sample_ids)
+    ids = listing.sample_ids
+    source = FileSource(spec, folder, paths, listing.labels, listing.sizes, notes=notes, sample_ids=ids)
+    source.meta, source.manifest_sha256 = listing.meta, listing.manifest_sha256
+    return source
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,6 +219,7 @@ class Since:
         gone: those that the dataset has no more.
         changed: those of another size.
         relabelled: those of another label.
+        redescribed: those of which a manifest says other things besides.
         called: what a sample of the dataset is called.
         uncompared: why labels could not be compared.
     """
@@ -141,6 +228,7 @@ class Since:
     gone: NDArray[np.bool_]
     changed: NDArray[np.bool_]
     relabelled: NDArray[np.bool_]
+    redescribed: NDArray[np.bool_]
     called: str
     uncompared: str = ""
 
@@ -152,7 +240,8 @@ class Since:
             positions: as for `since`.
             labels: of the dataset as it is now, as the classes of the model.
         """
-        return dataclasses.replace(self, relabelled=(positions >= 0) & (labels[positions] != listing.labels))
+        there = labels[positions] != np.asarray(listing.labels)
+        return dataclasses.replace(self, relabelled=(positions >= 0) & there)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -164,6 +253,7 @@ class Since:
                 (int(self.gone.sum()), "gone from the dataset since: explained where they can still be read"),
                 (int(self.changed.sum()), "changed since: unreadable where not explained yet"),
                 (int(self.relabelled.sum()), "labelled otherwise since: the run keeps the labels that were planned"),
+                (int(self.redescribed.sum()), "with other meta columns since: the run keeps those that were planned"),
             )
             if count
         )
@@ -206,18 +296,28 @@ def since(listing: Listing, now: Source, positions: NDArray[np.int64]) -> Since:
         positions: of its samples there, -1 where they are not, int64 (n,).
     """
     there = positions >= 0
-    vanished = there & (listing.sizes != UNKNOWN_SIZE) & (now.sizes[positions] == UNKNOWN_SIZE)
+    vanished = there & (np.asarray(listing.sizes) != UNKNOWN_SIZE) & (now.sizes[positions] == UNKNOWN_SIZE)
     return Since(
         came=max(0, len(now) - int(there.sum()) - listing.left_out),
         gone=~there | vanished,
         changed=there & _changed(listing, now, positions),
         relabelled=np.zeros(len(there), bool),
+        redescribed=there & _redescribed(listing, now, positions),
         called="sample" if now.paths is None else "file",
     )
 
 
 def _changed(listing: Listing, now: Source, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which samples have another size now; of those that are gone it means nothing."""
-    sizes = now.sizes[positions]
-    changed: NDArray[np.bool_] = (sizes != listing.sizes) & (sizes != UNKNOWN_SIZE) & (listing.sizes != UNKNOWN_SIZE)
+    sizes, then = now.sizes[positions], np.asarray(listing.sizes)
+    changed: NDArray[np.bool_] = (sizes != then) & (sizes != UNKNOWN_SIZE) & (then != UNKNOWN_SIZE)
+    return changed
+
+
+def _redescribed(listing: Listing, now: Source, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return of which samples a column says something else now; of those that are gone it means nothing."""
+    changed = np.zeros(len(positions), bool)
+    for name, texts in listing.meta.items():
+        there = now.meta.get(name)
+        changed |= [there is None or there.raw(at) != then for at, then in zip(positions, texts.raws(), strict=True)]
     return changed

@@ -7,8 +7,8 @@ import dataclasses
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, TypeAlias, TypeVar, overload
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,35 +32,31 @@ MOST_BYTES: Final = 2**30
 """Largest stored image: the most pixels that are decoded take less, unpacked, at 16 bits for each of four channels."""
 
 
-class PackedText(Sequence[str]):
-    """Texts in one block of bytes: a million of them copy to a loader process as two objects.
+class Numbers(Protocol):
+    """int64 (n,): an array, or what reads the rows that it is asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: Any, /) -> Any: ...
+    def __array__(self) -> NDArray[Any]: ...
+
+
+class Texts(Sequence[str]):
+    """Texts that are kept as bytes.
 
     Bytes that are not UTF-8, as in file names of other systems, read as backslash escapes such as `\\xff`.
     """
 
-    def __init__(self, texts: Iterable[bytes]) -> None:
-        """Pack `texts`, each the bytes of one text."""
-        parts = list(texts)
-        self._ends = np.cumsum(np.fromiter(map(len, parts), dtype=np.int64, count=len(parts)))
-        self._block = b"".join(parts)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether all is ASCII without backslashes, so that no text can be an escape or need one."""
-        return self._block.isascii() and b"\\" not in self._block
-
+    @abc.abstractmethod
     def raw(self, index: int) -> bytes:
         """Return the bytes of one text.
 
         Raises:
             IndexError: there is none at `index`.
         """
-        index = range(len(self))[index]
-        start = int(self._ends[index - 1]) if index else 0
-        return self._block[start : int(self._ends[index])]
 
-    def __len__(self) -> int:
-        return len(self._ends)
+    @abc.abstractmethod
+    def raws(self) -> Iterator[bytes]:
+        """Yield the bytes of each text."""
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -72,10 +68,33 @@ class PackedText(Sequence[str]):
         return _readable(self.raw(index))
 
     def __iter__(self) -> Iterator[str]:
+        return map(_readable, self.raws())
+
+
+class PackedText(Texts):
+    """Texts in one block of bytes: a million of them copy to a loader process as two objects."""
+
+    def __init__(self, texts: Iterable[bytes]) -> None:
+        """Pack `texts`, each the bytes of one text."""
+        parts = list(texts)
+        self._ends = np.cumsum(np.fromiter(map(len, parts), dtype=np.int64, count=len(parts)))
+        self._block = b"".join(parts)
+
+    def raw(self, index: int) -> bytes:
+        """Return the bytes of one text."""
+        index = range(len(self))[index]
+        start = int(self._ends[index - 1]) if index else 0
+        return self._block[start : int(self._ends[index])]
+
+    def raws(self) -> Iterator[bytes]:
+        """Yield the bytes of each text."""
         start = 0
         for end in self._ends.tolist():
-            yield _readable(self._block[start:end])
+            yield self._block[start:end]
             start = end
+
+    def __len__(self) -> int:
+        return len(self._ends)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,18 +135,22 @@ class Source(abc.ABC):
         bits: as for `decode_image`; set before the first read.
         paths: where the samples' files lie below the dataset's folder; None where they are no files.
         numbered: whether the ids only count the samples, which have none of their own.
+        meta: what a manifest says besides: a text of each sample, by column, sorted, as `Plan.meta` names them.
+        manifest_sha256: digest of the manifest that lists the samples, "" where none does.
     """
 
     digests_of: str = "pixels"
-    paths: PackedText | None = None
+    paths: Texts | None = None
     numbered = False
+    meta: Mapping[str, Texts] = {}
+    manifest_sha256 = ""
 
     def __init__(
         self,
         spec: str,
         sample_ids: Sequence[str],
-        labels: NDArray[np.int64],
-        sizes: NDArray[np.int64],
+        labels: Numbers,
+        sizes: Numbers,
         class_names: tuple[str, ...] | None = None,
         notes: Iterable[str] = (),
         empty_classes: tuple[str, ...] = (),
@@ -183,21 +206,21 @@ class FileSource(Source):
         self,
         spec: str,
         folder: str,
-        paths: PackedText,
-        labels: NDArray[np.int64],
-        sizes: NDArray[np.int64],
+        paths: Texts,
+        labels: Numbers,
+        sizes: Numbers,
         class_names: tuple[str, ...] | None = None,
         notes: Iterable[str] = (),
         empty_classes: tuple[str, ...] = (),
         numeric: bool = False,
-        sample_ids: PackedText | None = None,
+        sample_ids: Texts | None = None,
     ) -> None:
         """Keep a listing of `paths`, relative to `folder`, which are the sample ids where none are given."""
         ids = paths if sample_ids is None else sample_ids
         super().__init__(spec, ids, labels, sizes, class_names, notes, empty_classes, numeric)
         # a loader process may work in another folder
         self.folder = os.path.abspath(folder)
-        self.paths: PackedText = paths
+        self.paths: Texts = paths
 
     def read(self, index: int) -> StoredSample:
         """Read and decode one file, if it is the one that was listed."""

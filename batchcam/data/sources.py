@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from batchcam.data.csv_manifest import open_csv
+from batchcam.data.csv_manifest import manifest_digest, open_csv
 from batchcam.data.folder import open_folder
 from batchcam.data.named_datasets import open_python, open_torchvision
 from batchcam.data.planned import Listing, Planned, planned, planned_files
@@ -66,10 +66,18 @@ def open_planned(spec: str, listing: Listing, look: bool) -> Planned:
     Raises:
         DatasetError: there is no such dataset, or it is another one.
     """
-    folder = dataset_folder(spec)
+    folder = dataset_folder(spec) or _folder_of_manifest(spec, listing.manifest_sha256)
     if folder is None or look:
         return planned(listing, open_source(spec, sizes=look))
     return Planned(planned_files(spec, folder, listing))
+
+
+def _folder_of_manifest(spec: str, sha256: str) -> str | None:
+    """Return the folder that the paths of a manifest start from, None where it is not the one with this digest."""
+    path = os.path.expanduser(spec)
+    if not sha256 or not os.path.isfile(path) or manifest_digest(path) != sha256:
+        return None
+    return os.path.dirname(os.path.abspath(path))
 
 
 def dataset_folder(spec: str) -> str | None:

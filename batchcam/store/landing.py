@@ -34,13 +34,18 @@ def write_error(path: Path, error: OSError) -> BatchcamError:
     return BatchcamError(f"{path}: cannot write: {error.strerror or error}")
 
 
-def make_folder(path: Path) -> None:
-    """Create folder `path` and its parents if they are not there; a power cut does not take them away again."""
+def make_folder(path: Path) -> list[Path]:
+    """Create folder `path` and its parents if they are not there; a power cut does not take them away again.
+
+    Returns:
+        Those that were not there, innermost first.
+    """
     try:
         new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in new:
             _sync_folder(folder.parent)
+        return new
     except OSError as error:
         raise write_error(path, error) from error
 

@@ -13,7 +13,6 @@ from batchcam.rules import Status
 from batchcam.store.plan import Plan
 from batchcam.store.schema import (
     CLASS_NAME,
-    CLASSIFIER,
     CLASSIFIER_ARRAYS,
     CONFIG,
     GRADIENT_WORDS,
@@ -119,7 +118,6 @@ def write_classes(file: h5py.File, plan: Plan, weight: np.ndarray, bias: np.ndar
     names = write_text(file, CLASS_NAME.name, encode_text(list(plan.class_names)))
     names.make_scale(CLASS_NAME.name)
     describe(names, CLASS_NAME)
-    create_group(file, CLASSIFIER)
     for array, values in zip(CLASSIFIER_ARRAYS, (weight, bias), strict=True):
         dataset = create(file, array, values.shape)
         dataset[...] = values
@@ -151,6 +149,9 @@ def create(file: h5py.File, array: Array, shape: Sequence[int], text_width: int 
         filters = {"compression": "gzip", "compression_opts": 1, "shuffle": dtype.itemsize > 1}
     else:
         dtype, filters = np.dtype(array.dtype), {"fletcher32": True}
+    group = array.name.rpartition("/")[0]
+    if group and group not in file:
+        create_group(file, group)
     chunks = (_chunk_rows(array, shape), *shape[1:])
     dataset = file.create_dataset(array.name, shape, dtype, chunks=chunks, fillvalue=array.fill or None, **filters)
     attach_scales(file, dataset, array)
@@ -170,7 +171,9 @@ def stored_bytes(array: Array, plan: Plan, count: int) -> int:
     """Return at most how many bytes `array` takes for `count` samples: whole chunks, as if nothing compressed them."""
     shape = array_shape(array, plan, count)
     rows = _chunk_rows(array, shape)
-    width = plan.sample_id_bytes if array.storage == "text" else np.dtype(array.dtype).itemsize
+    widths = plan.text_bytes  # error lines are as long as they happen to be
+    text = array.storage == "text"
+    width = widths.get(array.name, widths["sample_id"]) if text else np.dtype(array.dtype).itemsize
     return -(-shape[0] // rows) * rows * int(np.prod(shape[1:])) * width
 
 

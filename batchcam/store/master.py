@@ -257,12 +257,12 @@ class _Copies:
             if not is_copied(array, plan):
                 if has_references(len(plan.shards)):
                     _refer(file, plan, array)
-            elif array.storage == "text" and array.name != "sample_id":
+            elif array.storage == "text" and array.name not in plan.text_bytes:
                 late = _LateTexts(file, plan, array)
                 self._late.append(late)
                 self._columns[array.name] = _Column(late.keep, TEXT_CHUNK_ROWS)
             else:
-                width = min(plan.sample_id_bytes, MOST_TEXT_BYTES)
+                width = min(plan.text_bytes.get(array.name, 1), MOST_TEXT_BYTES)
                 dataset = _create(file, plan, array, width)
                 self._columns[array.name] = _Column(_Filling(dataset).write, dataset.chunks[0])
 

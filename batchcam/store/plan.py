@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, BinaryIO, overload
+
+import numpy as np
 
 from batchcam.errors import ConfigError, RunError
 from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, IN_MEMORY, MAP_KINDS, METHODS, CamSelection
@@ -22,6 +25,7 @@ from batchcam.store.schema import (
     SCHEMA_VERSION,
     SHARD_FOLDER,
     Array,
+    meta_array,
     sample_arrays,
     shard_file,
 )
@@ -44,6 +48,7 @@ IDENTITY_FIELDS = (
     "control",
     "weights_key",
     "architecture_options",
+    "meta",
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
 
@@ -54,6 +59,7 @@ NEWER_FIELDS = (
     "architecture_options",
     "label_kind",
     "training_known",
+    "meta",
 )
 """Fields that a plan has only where they say something: plans and run ids of before stay as they are."""
 
@@ -63,15 +69,21 @@ FIRST_INPUTS = 16
 
 INPUT_KEY_BYTES = 8
 
-FINGERPRINT_LINE = b"%b\0%d\0%d\n"
 
 MOST_TOLD = 8  # entries of a table that differ
 LIST_KEY = "samples"
 """Of run.json: what samples.h5 is."""
 
+LIST_BLOCKS_KEY = "sample_blocks"
+"""Of run.json: what each part of samples.h5 is, so that one can be proven without the others."""
+
+LIST_BLOCK_BYTES = 2**20
 
 LEFT_OUT_KEY = "left_out"
 """Of run.json's origin: how many samples of the dataset other runs held already."""
+
+MANIFEST_KEY = "manifest_sha256"
+"""Of run.json's origin: digest of the manifest that listed the dataset."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +159,8 @@ class Plan:
         first_inputs: digests of the first samples by id, as `input_key` cuts them, where these are no files, whose
             sizes would tell a dataset from others.
         training_known: whether the checkpoint says which images it was trained on, and so the rows.
+        meta: the further columns of a manifest, by the names of their arrays below schema.META, sorted; of each the
+            bytes of its longest text.
     """
 
     checkpoint_sha256: str
@@ -175,6 +189,7 @@ class Plan:
     label_kind: str = ""
     first_inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     training_known: bool = False
+    meta: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
@@ -230,7 +245,15 @@ class Plan:
     @property
     def arrays(self) -> tuple[Array, ...]:
         """The arrays with a row per sample, in the order in which they are created."""
-        return sample_arrays(self.maps, self.exact, self.schema_version, self.training_known)
+        return sample_arrays(self.maps, self.exact, self.schema_version, self.training_known, self.meta)
+
+    @property
+    def text_bytes(self) -> dict[str, int]:
+        """Width of the arrays of texts that have the same one in all files of the run."""
+        return {
+            "sample_id": self.sample_id_bytes,
+            **{meta_array(name).name: width for name, width in self.meta.items()},
+        }
 
     @property
     def shards(self) -> Shards:
@@ -301,6 +324,7 @@ class Plan:
                 raise ValueError(f"{name} of the plan is not a height and a width")
         if self.sample_id_bytes > MOST_TEXT_BYTES:
             raise ValueError(f"a sample id of {self.sample_id_bytes} bytes; at most {MOST_TEXT_BYTES} can be stored")
+        self._check_meta()
         if math.prod(self.input_size) > PIXEL_LIMIT:
             raise ValueError(f"input_size of the plan has more than {PIXEL_LIMIT} pixels")
         for name in ("dataset_code", "first_inputs"):
@@ -321,6 +345,15 @@ class Plan:
         except UnicodeEncodeError as error:  # JSON can spell half a character
             raise ValueError("a text of the plan is no Unicode text") from error
 
+    def _check_meta(self) -> None:
+        if not isinstance(self.meta, dict) or not _is_tuple((*self.meta,), str) or list(self.meta) != sorted(self.meta):
+            raise ValueError("meta of the plan is no table by sorted names")
+        if self.meta and self.schema_version < 2:
+            raise ValueError("meta of the plan: schema 1 has none")
+        for name, width in self.meta.items():
+            if not name or "/" in name or "\0" in name or name == "." or not _is_size(width) or width > MOST_TEXT_BYTES:
+                raise ValueError(f"meta of the plan: {name!r} is no name of an array, or too wide")
+
 
 def _is_tuple(value: object, kind: type) -> bool:
     return isinstance(value, tuple) and all(isinstance(each, kind) for each in value)
@@ -335,25 +368,39 @@ def input_key(sha256: bytes) -> str:
     return sha256[:INPUT_KEY_BYTES].hex()
 
 
-def fingerprint_text(sample_ids: Iterable[bytes], labels: Iterable[int], sizes: Iterable[int]) -> bytes:
-    """Return what the dataset's fingerprint is the SHA-256 of: id, label and size in bytes of each sample, in order.
+def fingerprint_text(rows: Mapping[str, np.ndarray], meta: Iterable[str] = ()) -> bytes:
+    """Return what the dataset's fingerprint is the SHA-256 of, of samples in their order.
 
-    It is quick for a million files; their content is covered by `input_sha256` in the shards.
+    For each its id, what a manifest says besides, its label and its size in bytes. It is quick for a million files;
+    their content is covered by `input_sha256` in the shards.
 
     Args:
-        sample_ids: as UTF-8.
-        labels: -1 where not known.
-        sizes: -1 where there is none.
+        rows: arrays of the schema by name; labels are -1 where not known, sizes where there is none.
+        meta: names of the further columns, as `Plan.meta` has them.
     """
-    return b"".join([FINGERPRINT_LINE % each for each in zip(sample_ids, labels, sizes, strict=True)])
+    texts = (rows[name].tolist() for name in ("sample_id", *(meta_array(name).name for name in meta)))
+    numbers = (rows[name].tolist() for name in ("label", "input_bytes"))
+    each = zip(zip(*texts, strict=True), *numbers, strict=True)
+    return b"".join([_line(texts_of, label, size) for texts_of, label, size in each])
 
 
-def dataset_fingerprint(sample_ids: Iterable[str], labels: Iterable[int], sizes: Iterable[int]) -> str:
-    """Return the fingerprint of a whole dataset, hex."""
+def fingerprint_covers(meta: Iterable[str]) -> str:
+    """Return what the fingerprint is about, in words."""
+    return f"sample ids, {'meta columns, ' if [*meta] else ''}labels, sizes"
+
+
+def dataset_fingerprint(
+    sample_ids: Iterable[str], labels: Iterable[int], sizes: Iterable[int], meta: Iterable[Iterable[str]] = ()
+) -> str:
+    """Return the fingerprint of a whole dataset, hex; `meta` are its further columns in the order of their names."""
     digest = hashlib.sha256()
-    for sample_id, label, size in zip(sample_ids, labels, sizes, strict=True):
-        digest.update(FINGERPRINT_LINE % (sample_id.encode(), label, size))
+    for texts, label, size in zip(zip(sample_ids, *meta, strict=True), labels, sizes, strict=True):
+        digest.update(_line((text.encode() for text in texts), label, size))
     return digest.hexdigest()
+
+
+def _line(texts: Iterable[bytes], label: int, size: int) -> bytes:
+    return b"%b\0%d\0%d\n" % (b"\0".join(texts), label, size)
 
 
 def read_plan(run: Path) -> Plan:
@@ -399,12 +446,6 @@ def named_dataset(run: Path) -> tuple[str | None, str]:
     except (OSError, KeyError, TypeError, RunError):
         return None, ""
     return data if isinstance(data, str) else None, folder if isinstance(folder, str) else ""
-
-
-def left_out(run: Path) -> int:
-    """Return how many samples of its dataset a run directory left out, as other runs held them."""
-    count = read_document(run / PLAN_FILE)["origin"].get(LEFT_OUT_KEY, 0)
-    return count if type(count) is int else 0
 
 
 def not_a_run(path: Path) -> RunError:
@@ -474,6 +515,10 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes |
     if listed is not None:
         samples = {"bytes": len(listed), "sha256": hashlib.sha256(listed).hexdigest()}
         content[LIST_KEY] = {"file": LIST_FILE, "first": 0, "count": plan.sample_count, **samples}
+        content[LIST_BLOCKS_KEY] = {
+            "bytes": LIST_BLOCK_BYTES,
+            "sha256": block_digests(io.BytesIO(listed), LIST_BLOCK_BYTES),
+        }
     document = seal(content)
     if not (run / PLAN_FILE).exists():
         if listed is not None:  # first: a run that has a plan can be finished
@@ -483,6 +528,11 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes |
     existing = read_plan(run)
     require_same(run, existing, plan)
     return existing
+
+
+def block_digests(content: BinaryIO, block_bytes: int) -> list[str]:
+    """Return the SHA-256 of each block of so many bytes, hex."""
+    return [hashlib.sha256(block).hexdigest() for block in iter(lambda: content.read(block_bytes), b"")]
 
 
 def require_same(run: Path, existing: Plan, ours: Plan) -> None:

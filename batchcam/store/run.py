@@ -7,7 +7,7 @@ import functools
 import itertools
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -22,7 +22,7 @@ from batchcam.store.files import RunFiles
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import READ_BYTES, blocks, decode, read, split
-from batchcam.store.schema import SAMPLE_ARRAYS, TRAINED_ON, Array, stays_in_shards
+from batchcam.store.schema import SAMPLE_ARRAYS, TRAINED_ON, Array, meta_array, stays_in_shards
 from batchcam.store.stored_cams import stored_ranks
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Sample:
         identity_residual: largest abs(mean of CAM + bias - logit).
         status: flags.
         error: why the sample is unreadable, "" if it is not.
+        meta: what a manifest says besides, by column.
     """
 
     row: int
@@ -88,6 +89,7 @@ class Sample:
     identity_residual: float
     status: Status
     error: str
+    meta: Mapping[str, str]
 
 
 class RunArray:
@@ -251,13 +253,21 @@ class Run:
         """Close all files."""
         self._files.close()
 
-    def __getitem__(self, row: int) -> Sample:
-        """Return the sample at `row`; negative rows count from the end.
+    @overload
+    def __getitem__(self, key: int) -> Sample: ...
+    @overload
+    def __getitem__(self, key: str) -> RunArray: ...
+    def __getitem__(self, key: int | str) -> Sample | RunArray:
+        """Return the sample at a row, negative ones count from the end; or an array by its name, as in `meta/site`.
 
         Raises:
             IndexError: there is no such row.
+            KeyError: there is no such array.
         """
-        return self._sample(self._valid(row))
+        if isinstance(key, str):
+            self._require([key])
+            return RunArray(self, self._arrays[key])
+        return self._sample(self._valid(key))
 
     def __iter__(self) -> Iterator[Sample]:
         return (self._sample(row) for row in range(len(self)))
@@ -346,7 +356,7 @@ class Run:
             IndexError: there is no such row.
             RunError: a file can't be read.
         """
-        self._require_arrays(names)
+        self._require(names)
         copied = self.complete and not self.absent and all(map(self._is_copied, names))
         for part in self._parts(rows, copied):
             shard = None if copied else int(self._owners(part[0]))
@@ -393,7 +403,8 @@ class Run:
     @property
     def scalar_columns(self) -> list[str]:
         """Names of the arrays that tables have as columns."""
-        return [*SCALAR_COLUMNS, *([TRAINED_ON] if TRAINED_ON in self._arrays else [])]
+        more = (TRAINED_ON, *(meta_array(name).name for name in self.plan.meta))
+        return [*SCALAR_COLUMNS, *(name for name in more if name in self._arrays)]
 
     @property
     def missing(self) -> np.ndarray:
@@ -411,7 +422,7 @@ class Run:
         """Return the columns with one value a sample as a DataFrame, indexed by `sample_index`; needs pandas."""
         import pandas
 
-        columns = {name: getattr(self, name)[:] for name in self.scalar_columns}
+        columns = {name: self[name][:] for name in self.scalar_columns}
         names = np.array([*self.class_names, None], dtype=object)
         for name in ("label", "prediction"):
             columns[f"{name}_name"] = names[columns[name]]
@@ -421,7 +432,7 @@ class Run:
         """Return all arrays as an xarray Dataset with named dimensions, read at once; xarray is needed."""
         import xarray
 
-        variables = {a.name: (a.dims, getattr(self, a.name)[:]) for a in self._arrays.values()}
+        variables = {a.name: (a.dims, self[a.name][:]) for a in self._arrays.values()}
         weight, bias = self.classifier
         variables["classifier_weight"] = (("class_name", "channel"), weight)
         variables["classifier_bias"] = (("class_name",), bias)
@@ -448,7 +459,14 @@ class Run:
             identity_residual=float(at["identity_residual"]),
             status=Status(int(at["status"])),
             error=at["error"],
+            meta={name: at[meta_array(name).name] for name in self.plan.meta},
         )
+
+    def _require(self, names: Sequence[str]) -> None:
+        """Raise KeyError unless there are arrays of these names."""
+        for name in names:
+            if name not in self._arrays:
+                raise KeyError(f"{self.path}: no array {name!r}; there are {', '.join(self._arrays)}")
 
     def _class_name(self, row: int, array: str, number: int) -> str | None:
         if not -1 <= number < len(self.class_names):
@@ -462,14 +480,8 @@ class Run:
             KeyError: there is no array of one of these names.
             IndexError: there is no such row.
         """
-        self._require_arrays(names)
+        self._require(names)
         return np.arange(len(self)) if rows is None else np.atleast_1d(np.arange(len(self))[rows])
-
-    def _require_arrays(self, names: Sequence[str]) -> None:
-        """Raise KeyError where there is no array of one of these names."""
-        for name in names:
-            if name not in self._arrays:
-                raise KeyError(f"{self.path}: no array {name!r}; there are {', '.join(self._arrays)}")
 
     def _valid(self, row: int) -> int:
         """Return `row` counted from the start.

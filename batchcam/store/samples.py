@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
+import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -17,8 +21,16 @@ from batchcam.store.document import read_document
 from batchcam.store.form import mismatch
 from batchcam.store.layout import WORDS_BYTES, array_shape, as_utf8, create, new_file, set_text, stored_bytes
 from batchcam.store.manifest import RECORD_FORM, FileRecord
-from batchcam.store.plan import LIST_KEY, Plan
-from batchcam.store.reader import open_file, read, require_digest
+from batchcam.store.plan import (
+    LEFT_OUT_KEY,
+    LIST_BLOCK_BYTES,
+    LIST_BLOCKS_KEY,
+    LIST_KEY,
+    MANIFEST_KEY,
+    Plan,
+    block_digests,
+)
+from batchcam.store.reader import UNREADABLE, read, require_digest
 from batchcam.store.schema import (
     LIST_FILE,
     LIST_PATH,
@@ -28,10 +40,39 @@ from batchcam.store.schema import (
     TEXT_CHUNK_ROWS,
     Array,
     encode_text,
+    meta_array,
 )
+from batchcam.store.sink import ProvenFile
 
-SLICE_ROWS = 16 * TEXT_CHUNK_ROWS
+SLICE_ROWS: Final = TEXT_CHUNK_ROWS
 """Rows that are read at once."""
+
+KEPT_SLICES: Final = 8
+"""Slices that stay in memory: a worker's shards are made one after the other, its images looked at are spread."""
+
+_ORIGIN_FORM: Final = {f"{LEFT_OUT_KEY}?": int, f"{MANIFEST_KEY}?": str}
+_BLOCKS_FORM: Final = {"bytes": int, "sha256": [str]}
+_BLOCK_LIMIT: Final = 2**26
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
+
+
+@dataclasses.dataclass(frozen=True)
+class StatedList:
+    """What run.json says of samples.h5.
+
+    Attributes:
+        record: of the file.
+        block_bytes: bytes of each block, but for the last.
+        blocks: SHA-256 of each block, hex; none in runs of versions that did not state them.
+        left_out: how many samples of the dataset are none of the list, as other runs held them.
+        manifest_sha256: digest of the manifest that it was made of, hex; "" where there was none.
+    """
+
+    record: FileRecord
+    block_bytes: int = LIST_BLOCK_BYTES
+    blocks: tuple[str, ...] = ()
+    left_out: int = 0
+    manifest_sha256: str = ""
 
 
 def list_image(plan: Plan, columns: Mapping[str, Sequence[str] | np.ndarray]) -> bytes:
@@ -48,30 +89,45 @@ def list_image(plan: Plan, columns: Mapping[str, Sequence[str] | np.ndarray]) ->
         file.attrs["schema_version"] = np.int64(plan.schema_version)
         file.attrs["sample_count"] = np.int64(plan.sample_count)
         given = {"sample_index": np.arange(plan.sample_count), **columns}
-        for array in _arrays(LIST_PATH.name in columns):
+        for array in _arrays(plan, LIST_PATH.name in columns):
             _write(file, plan, array, given[array.name])
     return buffer.getvalue()
 
 
 def list_bytes(plan: Plan) -> int:
     """Return about how many bytes samples.h5 takes at most."""
-    return WORDS_BYTES + sum(stored_bytes(array, plan, plan.sample_count) for array in _arrays(with_paths=True))
+    return WORDS_BYTES + sum(stored_bytes(array, plan, plan.sample_count) for array in _arrays(plan, with_paths=True))
 
 
-def list_record(run: Path) -> FileRecord | None:
+def stated_list(run: Path) -> StatedList | None:
     """Return what samples.h5 of a run must be; None: it was planned by a version that wrote none.
 
     Raises:
         RunError: run.json is damaged.
     """
-    content = read_document(run / PLAN_FILE).get(LIST_KEY)
+    document = read_document(run / PLAN_FILE)
+    content, blocks = document.get(LIST_KEY), document.get(LIST_BLOCKS_KEY)
     if content is None:
         return None
     if mismatch(content, RECORD_FORM) is None and set(content) == set(RECORD_FORM):
-        record = FileRecord(**content)
-        if record.file == LIST_FILE and re.fullmatch("[0-9a-f]{64}", record.sha256):
-            return record
+        record, origin = FileRecord(**content), document["origin"]
+        stated = StatedList(record, left_out=origin.get(LEFT_OUT_KEY, 0), manifest_sha256=origin.get(MANIFEST_KEY, ""))
+        whole = record.file == LIST_FILE and _DIGEST.fullmatch(record.sha256) and mismatch(origin, _ORIGIN_FORM) is None
+        if whole and blocks is None:
+            return stated
+        if whole and isinstance(blocks, dict) and _fit(blocks, record.bytes):
+            return dataclasses.replace(stated, block_bytes=blocks["bytes"], blocks=tuple(blocks["sha256"]))
     raise RunError(f"{run / PLAN_FILE}: does not tell what {LIST_FILE} is")
+
+
+def list_record(run: Path) -> FileRecord | None:
+    """Return the same without the digests of blocks.
+
+    Raises:
+        RunError: run.json is damaged.
+    """
+    stated = stated_list(run)
+    return None if stated is None else stated.record
 
 
 def require_list(run: Path) -> FileRecord | None:
@@ -89,42 +145,86 @@ def require_list(run: Path) -> FileRecord | None:
     return record
 
 
-@contextlib.contextmanager
-def open_list(run: Path, plan: Plan, record: FileRecord) -> Iterator[h5py.File]:
-    """Open samples.h5 for reading, after its digest and its structure have been checked.
+class SampleList:
+    """samples.h5, of which a slice is read, and proven, when its rows are asked for.
 
-    Raises:
-        RunError: it is gone, was changed, or is not built as the schema says.
+    It keeps no file open: a fork, or a copy in another process, reads on by itself.
+
+    Args:
+        run: the run directory.
+        plan: of the run.
+        stated: what samples.h5 must be.
     """
-    path = landing.ready(run / LIST_FILE, record.sha256)
-    if not landing.is_own_file(run, path.name):
-        raise RunError(f"{path}: gone, or not a file of its own; see batchcam verify")
-    require_digest(path, record.sha256)
-    with open_file(path) as file:
-        for array, problem in list_problems(file, plan):
-            raise RunError(f"{path}: {array}: {problem}; see batchcam verify")
-        yield file
+
+    slice_rows: Final = SLICE_ROWS
+
+    def __init__(self, run: Path, plan: Plan, stated: StatedList) -> None:
+        self._run, self._plan, self._stated = run, plan, stated
+        self.rows = functools.lru_cache(KEPT_SLICES)(self._rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SampleList, (self._run, self._plan, self._stated)
+
+    def __len__(self) -> int:
+        return self._plan.sample_count
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the arrays that it has, but for the one that counts the rows.
+
+        Raises:
+            RunError: it is gone, was changed, or is not built as the schema says.
+        """
+        return [array.name for array in list_arrays(self._opened[1], self._plan) if array.name != "sample_index"]
+
+    def _rows(self, number: int) -> Mapping[str, np.ndarray]:
+        """Return rows [number · SLICE_ROWS, + SLICE_ROWS), as arrays by name, texts encoded.
+
+        Raises:
+            RunError: as `names`.
+        """
+        proven, file = self._opened
+        with _read_through(proven):
+            return _slice(file, self.names, number)
+
+    @functools.cached_property
+    def _opened(self) -> tuple[ProvenFile, h5py.File]:
+        record = self._stated.record
+        path = landing.ready(self._run / LIST_FILE, record.sha256)
+        if not landing.is_own_file(self._run, path.name):
+            raise RunError(f"{path}: gone, or not a file of its own; see batchcam verify")
+        blocks = self._stated.blocks or _proven_blocks(path, record)
+        proven = ProvenFile(path, record.bytes, self._stated.block_bytes, blocks)
+        with _read_through(proven):
+            file = h5py.File(proven, "r")
+            for array, problem in list_problems(file, self._plan):
+                raise RunError(f"{path}: {array}: {problem}; see batchcam verify")
+        return proven, file
 
 
 def list_problems(file: h5py.File, plan: Plan) -> Iterator[structure.Problem]:
     """Yield what is wrong with the arrays of samples.h5."""
-    yield from structure.array_problems(file, list_arrays(file), plan, plan.sample_count)
+    yield from structure.array_problems(file, list_arrays(file, plan), plan, plan.sample_count)
 
 
-def list_arrays(file: h5py.File) -> tuple[Array, ...]:
+def list_arrays(file: h5py.File, plan: Plan) -> tuple[Array, ...]:
     """Return the arrays that samples.h5 has."""
-    return _arrays(file.id.links.exists(LIST_PATH.name.encode()))
+    return _arrays(plan, file.id.links.exists(LIST_PATH.name.encode()))
 
 
 def list_slices(file: h5py.File, plan: Plan) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the rows of samples.h5 in order, as arrays by name, texts encoded; each slice can be read alone."""
-    names = [array.name for array in list_arrays(file)]
-    for start in range(0, plan.sample_count, SLICE_ROWS):
-        yield {name: read(file[name], slice(start, start + SLICE_ROWS)) for name in names}
+    """Yield the rows of samples.h5 in order, as arrays by name, texts encoded."""
+    names = [array.name for array in list_arrays(file, plan)]
+    for number in range(-(-plan.sample_count // SLICE_ROWS)):
+        yield _slice(file, names, number)
 
 
-def _arrays(with_paths: bool) -> tuple[Array, ...]:
-    arrays = tuple(array for array in SAMPLE_ARRAYS if array.name in LISTED)
+def _slice(file: h5py.File, names: Sequence[str], number: int) -> dict[str, np.ndarray]:
+    return {name: read(file[name], slice(number * SLICE_ROWS, (number + 1) * SLICE_ROWS)) for name in names}
+
+
+def _arrays(plan: Plan, with_paths: bool) -> tuple[Array, ...]:
+    arrays = (*(array for array in SAMPLE_ARRAYS if array.name in LISTED), *map(meta_array, plan.meta))
     return (*arrays, LIST_PATH) if with_paths else arrays
 
 
@@ -133,10 +233,50 @@ def _write(file: h5py.File, plan: Plan, array: Array, values: Sequence[str] | np
     if isinstance(values, np.ndarray):
         create(file, array, shape)[...] = values
         return
-    ids = array.name == "sample_id"
-    width = plan.sample_id_bytes if ids else max(len(text.encode()) for text in values)
+    width = plan.text_bytes.get(array.name) or max(len(text.encode()) for text in values)
     dataset = create(file, array, shape, width)
     for start in range(0, len(values), TEXT_CHUNK_ROWS):
         dataset[start : start + TEXT_CHUNK_ROWS] = as_utf8(
             encode_text(list(values[start : start + TEXT_CHUNK_ROWS]), width)
         )
+
+
+def _fit(blocks: dict[str, Any], size: int) -> bool:
+    """Return whether blocks are stated in the right form, for a file of `size` bytes."""
+    if mismatch(blocks, _BLOCKS_FORM) is not None or set(blocks) != set(_BLOCKS_FORM):
+        return False
+    block_bytes, digests = blocks["bytes"], blocks["sha256"]
+    fits = 0 < block_bytes <= _BLOCK_LIMIT and len(digests) == -(-size // block_bytes)
+    return fits and all(map(_DIGEST.fullmatch, digests))
+
+
+def _proven_blocks(path: Path, record: FileRecord) -> list[str]:
+    """Return the digests of blocks that run.json does not state, of a file that is proven as a whole.
+
+    Raises:
+        RunError: it can't be read, or was changed.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}; see batchcam verify") from error
+    if hashlib.sha256(content).hexdigest() != record.sha256:
+        raise RunError(f"{path}: changed after it was written, its SHA-256 is another; see batchcam verify")
+    return block_digests(io.BytesIO(content), LIST_BLOCK_BYTES)
+
+
+@contextlib.contextmanager
+def _read_through(proven: ProvenFile) -> Iterator[None]:
+    """Raise RunError, and rather what was wrong with the bytes than what the HDF5 library made of them.
+
+    Raises:
+        RunError: the block read what is not proven, or the library can't make sense of it.
+    """
+    try:
+        yield
+    except (RunError, *UNREADABLE) as error:
+        proven.require_sound()
+        if isinstance(error, RunError):
+            raise
+        raise RunError(f"{proven.path}: HDF5 cannot read it: {error}") from error
+    proven.require_sound()

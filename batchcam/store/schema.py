@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 import numpy as np
@@ -181,7 +181,9 @@ LIST_PATH: Final = Array(
 )
 """In samples.h5 only, and only where it is not the sample's id."""
 
-CLASSIFIER: Final = "classifier"
+META: Final = "meta"
+"""The group of what a manifest says besides."""
+
 CLASSIFIER_ARRAYS: Final = (
     Array(
         "classifier/weight",
@@ -267,16 +269,27 @@ def column_chunk_rows(rows: int, row_bytes: int) -> int:
     return max(1, min(rows, 262144 // max(1, row_bytes)))
 
 
+def meta_array(column: str) -> Array:
+    """Return the array of a manifest's further column, by its name below META."""
+    meaning = f"column {column} of the manifest, as written there"
+    return Array(f"{META}/{column}", ("sample_index",), "text", "text", b"", meaning, since=2)
+
+
 def sample_arrays(
-    maps: str, exact: bool = True, schema: int = SCHEMA_VERSION, training_known: bool = False
+    maps: str,
+    exact: bool = True,
+    schema: int = SCHEMA_VERSION,
+    training_known: bool = False,
+    meta: Iterable[str] = (),
 ) -> tuple[Array, ...]:
     """Return the arrays with a row per sample for a plan's choice of `maps` (see rules.MAP_KINDS).
 
     Maps that are no exact CAMs have the same arrays, in other words and units.
     """
     if not exact:
-        return tuple(_without_identity(a) for a in sample_arrays(maps, True, schema, training_known))
+        return tuple(_without_identity(a) for a in sample_arrays(maps, True, schema, training_known, meta))
     arrays = tuple(a for a in SAMPLE_ARRAYS if a.since <= schema and (training_known or a.name != TRAINED_ON))
+    arrays += tuple(map(meta_array, meta))
     if maps == "uint8":
         return arrays
     if maps == "float32":

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from batchcam.errors import RunError
+from batchcam.errors import RunError, one_line
 from batchcam.store.files import OpenFiles
 from batchcam.store.plan import Plan, differences
 from batchcam.store.reader import READ_BYTES, split
@@ -269,6 +269,8 @@ class Series(Run):
             yield f"{twice} rows of samples that stand in several runs left out: the newest that could be read counts"
         *others, newest = (run.plan.to_dict() for run in self._runs)
         differing = {field for other in others for field in differences(other, newest)}
+        if partial := {name for run in self._runs for name in run.plan.meta} - set(self.plan.meta):
+            yield f"columns that not all of the runs have left out: {one_line(', '.join(sorted(partial)))}"
         if told := [field.replace("_", " ") for field in TOLD if field in differing]:
             yield f"the runs differ in {', '.join(told)}"
 
@@ -294,7 +296,13 @@ def _common(runs: Sequence[Run], count: int) -> Plan:
         identity=all(plan.identity for plan in plans),
         training_known=all(plan.training_known for plan in plans),
         schema_version=min(plan.schema_version for plan in plans),
+        meta={name: max(plan.meta[name] for plan in plans) for name in _meta_of_all(plans)},
     )
+
+
+def _meta_of_all(plans: Sequence[Plan]) -> list[str]:
+    """Return the further columns that all of the runs have."""
+    return sorted(set.intersection(*(set(plan.meta) for plan in plans)))
 
 
 def _digest(texts: Iterable[str]) -> str:

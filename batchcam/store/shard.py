@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import io
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -161,9 +162,8 @@ class ShardBuilder:
     def _write_array(self, file: h5py.File, array: Array) -> None:
         shape = array_shape(array, self.plan, self.shard.count)
         if array.storage == "text":
-            # ids have one width in all shards; error lines are as long as they happen to be
-            width = self.plan.sample_id_bytes if array.name == "sample_id" else None
-            texts = encode_text(self._texts[array.name], width)
+            # error lines are as long as they happen to be
+            texts = encode_text(self._texts[array.name], self.plan.text_bytes.get(array.name))
             create(file, array, shape, texts.dtype.itemsize)[...] = as_utf8(texts)
         elif array.storage == "deflate":
             dataset = create(file, array, shape)
@@ -257,14 +257,30 @@ def has_landed(run: Path, shard: Shard) -> bool:
     return path.exists() and landing.read_digest(path) is not None
 
 
-def landed_shards(run: Path, plan: Plan) -> set[int]:
-    """Return the indices of the shards that lie in `run` with their digest; one listing, however many shards."""
-    # a copy that was broken off may have left an empty digest
-    return {s.index for s in listed_shards(run, plan) if landing.read_digest(run / SHARD_FOLDER / s.file) is not None}
+class ShardNames:
+    """What lies in the shard folder of a run, by one listing of its names and nothing else.
+
+    Attributes:
+        names: all of them, of leases too.
+    """
+
+    def __init__(self, run: Path) -> None:
+        folder = run / SHARD_FOLDER
+        self.names = frozenset(os.listdir(folder) if folder.is_dir() and not folder.is_symlink() else ())
+
+    def has(self, shard: Shard) -> bool:
+        """Return whether `shard` lies there beside a file for its digest."""
+        return shard.file in self.names and shard.file + DIGEST_SUFFIX in self.names
 
 
-def listed_shards(run: Path, plan: Plan) -> list[Shard]:
-    """Return the shards that lie in `run` beside a file for their digest, by one listing and nothing else."""
-    folder = run / SHARD_FOLDER
-    names = {p.name for p in folder.iterdir()} if folder.is_dir() and not folder.is_symlink() else set()
-    return [s for s in plan.shards if s.file in names and s.file + DIGEST_SUFFIX in names]
+def landed_shards(run: Path, plan: Plan, looked_at: Callable[[int], bool] = lambda index: True) -> set[int]:
+    """Return the indices of the shards that lie in `run` with their digest.
+
+    Args:
+        run: the run directory.
+        plan: of the run.
+        looked_at: of which shards, by index, the digest is read: a copy that was broken off may have left an empty one.
+    """
+    names, folder = ShardNames(run), run / SHARD_FOLDER
+    listed = (shard for shard in plan.shards if names.has(shard))
+    return {s.index for s in listed if not looked_at(s.index) or landing.read_digest(folder / s.file) is not None}

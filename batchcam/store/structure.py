@@ -259,7 +259,7 @@ def _problem(dataset: _Dataset, array: Array, shape: tuple[int, ...], plan: Plan
         return f"type {_described(dataset.kind)}, schema wants fixed-length text"
     if array.dtype != "text" and dataset.kind != _type_of(array.dtype):
         return f"type {_described(dataset.kind)}, schema wants {array.dtype}"
-    longest = plan.sample_id_bytes if array.name == "sample_id" else MOST_TEXT_BYTES
+    longest = plan.text_bytes.get(array.name, MOST_TEXT_BYTES)
     if array.dtype == "text" and dataset.item_bytes > min(longest, MOST_TEXT_BYTES):
         return f"texts of {dataset.item_bytes} bytes"
     row_bytes = math.prod(shape[1:]) * dataset.item_bytes

@@ -131,13 +131,54 @@ def test_columns_under_other_common_names_are_taken_and_told(tmp_path: Path, hea
 def test_a_column_of_its_own_name_goes_before_others(tmp_path: Path) -> None:
     listed = manifest(tmp_path, "filename,path,class,label\na.png,b.png,cat,dog\n")
     assert (list(listed.sample_ids), listed.class_names) == (["b.png"], ("dog",))
-    assert listed.notes == ("columns ignored: filename, class",)
+    assert {name: list(texts) for name, texts in listed.meta.items()} == {"filename": ["a.png"], "class": ["cat"]}
+    assert listed.notes == ()
 
 
-def test_columns_that_are_passed_over_are_named(tmp_path: Path) -> None:
-    assert manifest(tmp_path, ",path,label,site\n0,a.png,cat,x\n").notes == ("columns ignored: (no name), site",)
+def test_what_could_have_been_the_label_is_named(tmp_path: Path) -> None:
     (note,) = manifest(tmp_path, "path,cat,dog\na.png,1,0\n").notes
-    assert note == "columns ignored: cat, dog; no column is named label, so that no sample has one"
+    assert note == "no column is named label, so that no sample has one: cat, dog"
+
+
+def test_further_columns_are_kept_as_they_are_written_by_sorted_names(tmp_path: Path) -> None:
+    listed = manifest(tmp_path, 'site,path, Größe ,label\n"a, b",1.png, 07 ,cat\n,2.png,"x\ny",dog\n')
+    assert list(listed.meta) == ["Größe", "site"]
+    assert [list(texts) for texts in listed.meta.values()] == [[" 07 ", "x\ny"], ["a, b", ""]]
+    assert listed.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [("km/h", r"km\x2fh"), ("a\\b", r"a\\b"), ("a\tb", r"a\x09b"), (".", r"\x2e"), ("..", ".."), ("a.b", "a.b")],
+    ids=["slash", "backslash", "tab", "dot", "dots", "dotted"],
+)
+def test_a_column_is_called_as_an_array_can_be(tmp_path: Path, column: str, name: str) -> None:
+    assert list(manifest(tmp_path, f"path,{column}\n1.png,x\n").meta) == [name]
+
+
+@pytest.mark.parametrize(
+    ("header", "fields", "told"),
+    [
+        (",path,label", "0,1.png,cat", "column passed over: (no name): it needs a name"),
+        ("path,label,x,x", "1.png,cat,0,1", "column passed over: x: named 2 times"),
+        (f"path,label,{'x' * 4097}", "1.png,cat,0", f"column passed over: {'x' * 40}: too long a name"),
+        ("path,label,x", f"1.png,cat,{'é' * 2049}", "column passed over: x: line 2 has 4098 bytes, more than the 4096"),
+        ("path,label,x", "1.png,cat,a\0b", "column passed over: x: line 2 has a NUL character"),
+        (
+            "path,label," + ",".join(map(str, range(257))),
+            "1.png,cat" + ",0" * 257,
+            "257 further columns are passed over",
+        ),
+    ],
+    ids=["no name", "twice", "long name", "long text", "nul", "many"],
+)
+def test_columns_that_no_array_can_hold_are_passed_over_and_named(
+    tmp_path: Path, header: str, fields: str, told: str
+) -> None:
+    listed = manifest(tmp_path, f"{header}\n{fields}\n")
+    assert listed.meta == {}
+    (note,) = listed.notes
+    assert note.startswith(told)
 
 
 def test_paths_of_windows_are_found_with_slashes_and_told(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ CHANGES = {
     "dataset_code": {"callable": "shelf:Photos"},
     "first_inputs": {"a.png": "00112233aabbccdd"},
     "training_known": True,
+    "meta": {"site": 12},
 }
 
 
@@ -108,6 +109,30 @@ def test_fingerprint_does_not_confuse_ids_with_numbers() -> None:
     assert dataset_fingerprint(["a\x001"], [2], [3]) != dataset_fingerprint(["a"], [1], [2])
 
 
+def test_fingerprint_tells_further_columns_from_each_other_and_from_ids() -> None:
+    prints = [
+        dataset_fingerprint(["a", "b"], [0, 1], [10, 20], meta)
+        for meta in ([], [["x", "y"]], [["y", "x"]], [["x", "y"], ["", ""]], [["", ""], ["x", "y"]], [["x\n", "y"]])
+    ]
+    prints.append(dataset_fingerprint(["a", "\nb"], [0, 1], [10, 20], [["x", "y"]]))
+    assert len(set(prints)) == len(prints)
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [{"b": 1, "a": 1}, {"a/b": 1}, {"": 1}, {".": 1}, {"a": 0}, {"a": 2**17}, {"a": "1"}, {"a\0": 1}],
+    ids=["unsorted", "slash", "empty", "dot", "no width", "too wide", "text", "nul"],
+)
+def test_columns_that_no_file_can_have_are_refused(make_plan, meta: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="meta of the plan"):
+        Plan.from_dict({**make_plan().to_dict(), "meta": meta})
+
+
+def test_a_run_of_schema_1_has_no_further_columns(make_plan) -> None:
+    with pytest.raises(ValueError, match="schema 1 has none"):
+        Plan.from_dict({**make_plan(schema_version=1).to_dict(), "meta": {"site": 3}})
+
+
 def test_fingerprint_wants_as_many_labels_as_ids() -> None:
     with pytest.raises(ValueError, match="shorter"):
         dataset_fingerprint(["a", "b"], [0], [1, 2])
@@ -142,7 +167,7 @@ def test_a_field_of_the_wrong_type_or_range_is_refused(make_plan, field: str, wr
         "['a']": ("class_names", "architecture_options"),
         "[]": ("architecture_options",),
         "[1, 2]": ("grid_size", "input_size"),
-        "{}": ("preprocessing", "dataset_code", "first_inputs"),
+        "{}": ("preprocessing", "dataset_code", "first_inputs", "meta"),
     }
     content = {**make_plan().to_dict(), field: wrong}
     if field in accepted.get(str(wrong), ()):

@@ -33,6 +33,7 @@ from batchcam.rules import composed
 from batchcam.store.opening import open_run
 from batchcam.store.reader import decode
 from batchcam.store.run import Run
+from batchcam.store.schema import encode_text, meta_array
 
 TRANSITIONS: Final = 20
 
@@ -139,6 +140,8 @@ def compare(config: CompareConfig) -> CompareSummary:
                 "apart_id": found.apart_ids,
                 "apart_reason": found.apart_reasons,
             }
+            for array in map(meta_array, new_run.plan.meta):
+                columns[array.name] = encode_text(new_run[array.name][found.rows.new].tolist())
             write_files(config.out, found.pairs, columns, found.classes, config.target, dataclasses.asdict(summary))
     return summary
 

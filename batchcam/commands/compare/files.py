@@ -18,7 +18,7 @@ from batchcam.record.names import csv_table
 from batchcam.record.study import LISTED, land_study, rows_left_out
 from batchcam.store.layout import as_utf8, attach_scales, create, describe, new_file, set_text, write_text
 from batchcam.store.reader import decode
-from batchcam.store.schema import CLASS_NAME, NAN, Array, encode_text
+from batchcam.store.schema import CLASS_NAME, META, NAN, Array, encode_text
 from batchcam.version import version
 
 COMPARE_VERSION: Final = 1
@@ -90,7 +90,8 @@ def write_files(
     Args:
         out: created if it is not there.
         pairs: the compared samples.
-        columns: values of `ARRAYS` and `APART_ARRAYS` that `pairs` has not, by name, texts encoded.
+        columns: values of `ARRAYS` and `APART_ARRAYS` that `pairs` has not, and of the new run's arrays below META, by
+            name, texts encoded.
         classes: of both runs.
         target: whose class's maps are compared.
         summary: what compare.json says beside rules, lists, versions and the digests of the other two files.
@@ -123,7 +124,9 @@ def _table(columns: dict[str, np.ndarray], class_names: Sequence[str], run_ids: 
         names = write_text(file, CLASS_NAME.name, encode_text(list(class_names)))
         names.make_scale(CLASS_NAME.name)
         set_text(names.attrs, "long_name", "names of the classes that label, predictions and map_class number")
-        for array in (*ARRAYS, *APART_ARRAYS):
+        meta = [name for name in columns if name.startswith(f"{META}/")]
+        said = (Array(name, SAMPLE, "text", "text", b"", f"{name} of the new run") for name in meta)
+        for array in (*ARRAYS, *APART_ARRAYS, *said):
             dataset = _create(file, array, columns[array.name])
             if array.name in KINDS:
                 dataset.attrs["flag_values"] = np.array(list(KINDS[array.name]), np.uint8)

@@ -83,7 +83,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
             leaked[batch.indices.numpy()] = trained_on(assembly, batch.sha256.numpy())
             unreadable += int(batch.unreadable.sum())
             progress.advance(len(batch.indices))
-    labels, known = assembly.labels, assembly.trained_on is not None
+    labels, known = np.asarray(assembly.labels), assembly.trained_on is not None
     unseen = np.where(leaked == 0, labels, -1)
     return EvaluateSummary(
         samples=samples,

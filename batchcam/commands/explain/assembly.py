@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from batchcam.config import Classifier, Compute, MapDataset, read_option_file
 from batchcam.data.callables import load_callable
-from batchcam.data.labels import MatchedLabels, match_classes, own_classes
+from batchcam.data.labels import match_classes, own_classes
 from batchcam.data.loader import SampleDataset, prepare
 from batchcam.data.map_source import MapSource
 from batchcam.data.planned import Listing, Planned, Since, part, planned, since
 from batchcam.data.preprocessing import UNSAID, Preprocessing, chosen_preprocessing
+from batchcam.data.samples import Numbers
 from batchcam.data.sources import Source, open_planned, open_source
 from batchcam.data.timed_source import TimedSource, rest, timed
 from batchcam.errors import CheckpointError, ClassesError, ConfigError, DatasetError, ModelError, StoppedEarlyError
@@ -71,7 +72,7 @@ class Assembly:
     architecture: str
     class_names: tuple[str, ...]
     source: Source
-    labels: np.ndarray
+    labels: Numbers
     preprocessing: Preprocessing | None
     probe: Tensor
     names_from: str
@@ -164,24 +165,27 @@ def assemble(
     if built.one_output:
         doubts += (f"one output z: explained as two classes, {names[0]} with logit -z/2 and {names[1]} with logit z/2",)
     kind = classifier.label_kind
+    labels: Numbers = source.labels
+    changes: Since | None = None
+    read_as: tuple[str, ...] = ()
     if listing is None:
-        matched, changes = match_classes(source, names, kind), None
+        labels, kind, read_as = match_classes(source, names, kind)
     else:
-        matched = MatchedLabels(listing.labels, kind if listing.label_kind else None)
-        changes = _changes(listing, opened, names, kind)
+        kind = kind if listing.label_kind else None
+        changes = _changes(opened, names, classifier.label_kind)
     return Assembly(
         checkpoint=checkpoint,
         network=built.network,
         architecture=built.name,
         class_names=names,
         source=source,
-        labels=matched.indices,
+        labels=labels,
         preprocessing=preprocessing,
         probe=probe,
         names_from=names_from,
-        label_kind=matched.kind,
+        label_kind=kind,
         remarks=(
-            *(*checkpoint.remarks, *built.remarks, *doubts, *matched.remarks, *source.notes),
+            *(*checkpoint.remarks, *built.remarks, *doubts, *read_as, *source.notes),
             *(changes.remarks if changes else ()),
         ),
         architecture_options=built.options,
@@ -197,14 +201,14 @@ def _opened(data: str | MapDataset, listing: Listing | None, look: bool) -> Plan
     return Planned(now) if listing is None else planned(listing, now)
 
 
-def _changes(listing: Listing, opened: Planned, names: Sequence[str], kind: str | None) -> Since | None:
+def _changes(opened: Planned, names: Sequence[str], kind: str | None) -> Since | None:
     """Return what has become of a listing whose labels are classes of these names, None where that is not known.
 
     Raises:
         DatasetError: labels are none of the model's; or samples without ids of their own are others now.
     """
-    now, positions = opened.now, opened.positions
-    if now is None or positions is None:
+    listing, now, positions = opened.listing, opened.now, opened.positions
+    if listing is None or now is None or positions is None:
         return None
     found = since(listing, now, positions)
     try:

@@ -1,9 +1,11 @@
-"""Which shard a worker makes next: those of its share, then those that other workers have left."""
+"""Who plans a run, and which shard a worker makes next: those of its share, then those that other workers have left."""
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,14 +14,21 @@ from typing import Final
 
 from batchcam.job import stop
 from batchcam.job.console import counted, note
-from batchcam.job.leases import Leases
+from batchcam.job.leases import Leases, lease_path
+from batchcam.store import landing
 from batchcam.store.plan import Shard
-from batchcam.store.schema import SHARD_FOLDER
-from batchcam.store.shard import has_landed
+from batchcam.store.schema import PARTIAL_SUFFIX, PLAN_FILE, SHARD_FOLDER
+from batchcam.store.shard import ShardNames, has_landed
 
 LOOK_FIRST_S: Final = 0.05
 LOOK_EVERY_S: Final = 5.0
 """Seconds between two looks at what others hold: the first pause, doubled up to the longest one."""
+
+LOOK_PER_HELD_S: Final = 0.02
+"""The longest pause is so long for each shard that others hold: as many workers may be waiting for these."""
+
+LEASES_LOOKED_AT: Final = 8
+"""Of so many shards that others hold, drawn at random, a look takes in whether the holder is alive."""
 
 PATIENCE: Final = 2.0
 LEAST_PATIENCE_S: Final = 2.0
@@ -90,7 +99,7 @@ class Claims:
             if pause < LOOK_EVERY_S <= 2 * pause:
                 note(f"waiting for {counted(len(self._passed), 'shard')} that other workers hold", self._quiet)
             stop.wait(pause)
-            pause = min(2 * pause, LOOK_EVERY_S)
+            pause = min(2 * pause, max(LOOK_EVERY_S, LOOK_PER_HELD_S * len(self._passed)))
         return True
 
     @property
@@ -138,20 +147,28 @@ class Claims:
     def _help(self) -> bool:
         """Queue what other workers may leave; once."""
         if self._others:
-            self._queue.extend(self._others())
-            self._others = None
+            others, self._others = self._others(), None
+            unasked = _unasked(others, ShardNames(self._run)) if others else set()
+            self._queue.extend(shard for shard in others if shard not in unasked)
+            self._passed += unasked
         return bool(self._queue)
 
     def _come_free(self) -> bool:
         """Claim one of the shards that others held."""
+        if not self._passed:
+            return False
         patience_s = max(LEAST_PATIENCE_S, PATIENCE * statistics.median(self._took_s)) if self._took_s else math.inf
+        names = ShardNames(self._run)
         passed = [shard for shard in self._passed if self.is_own(shard) or self._took_s]
+        unasked = _unasked(passed, names)
         self._passed = []
-        for position, shard in enumerate(passed):
-            if self._claim(shard, patience_s):
+        for shard in passed:
+            if names.has(shard) and shard.index not in self._again:
+                self._give_up(shard)
+            elif self._ready or shard in unasked:
+                self._passed.append(shard)
+            elif self._claim(shard, patience_s):
                 self._ready.append(shard)
-                self._passed += passed[position + 1 :]
-                break
         return bool(self._ready)
 
     def _claim(self, shard: Shard, patience_s: float = math.inf) -> bool:
@@ -176,3 +193,35 @@ class Claims:
 
     def _path(self, shard: Shard) -> Path:
         return self._run / SHARD_FOLDER / shard.file
+
+
+def _unasked(shards: Sequence[Shard], names: ShardNames) -> set[Shard]:
+    """Return those that others hold, but for a few drawn at random: looking at each lease of a thousand takes long."""
+    held = [s for s in shards if lease_path(Path(s.file), 0, PARTIAL_SUFFIX).name in names.names]
+    return set(random.Random().sample(held, max(0, len(held) - LEASES_LOOKED_AT)))
+
+
+@contextlib.contextmanager
+def planning(run: Path, leases: Leases, quiet: bool) -> Iterator[None]:
+    """Let the first worker that enters plan a run, and the others wait at the door until it has, or has given up.
+
+    Where there is a plan by then, they have nothing to list. Where there is none, each finds out for itself why.
+
+    Raises:
+        StoppedEarlyError: a signal or the time limit.
+    """
+    plan, pause = run / PLAN_FILE, LOOK_FIRST_S
+    made = landing.make_folder(run)
+    while not leases.claim(plan) and not plan.exists() and lease_path(plan, 0, PARTIAL_SUFFIX).exists():
+        if pause < LOOK_EVERY_S <= 2 * pause:
+            note(f"waiting for another worker, which lists the dataset and plans {run}", quiet)
+        stop.wait(pause)
+        pause = min(2 * pause, LOOK_EVERY_S)
+    try:
+        with leases.beating():
+            yield
+    finally:
+        leases.release(plan)
+        for folder in made:
+            with contextlib.suppress(OSError):  # nothing was planned: as it was
+                folder.rmdir()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from batchcam.commands.explain.assembly import Assembly, assemble
-from batchcam.commands.explain.claims import LOOK_EVERY_S, LOOK_FIRST_S, Claims
+from batchcam.commands.explain.claims import LOOK_EVERY_S, LOOK_FIRST_S, Claims, planning
 from batchcam.commands.explain.config import EVERYTHING, ExplainConfig, ExplainKeywords
 from batchcam.commands.explain.held import Held
 from batchcam.commands.explain.inputs import as_planned, leak_remarks, require_same_inputs
@@ -22,6 +22,7 @@ from batchcam.commands.explain.planning import (
     bytes_of,
     existing_plan,
     make_plan,
+    meta_remarks,
     origin,
     preflight,
     require_outside_dataset,
@@ -57,7 +58,7 @@ from batchcam.store.schema import (
     SHARD_FOLDER,
     TRAINED_ON,
 )
-from batchcam.store.shard import LandedShard, landed_shards, listed_shards
+from batchcam.store.shard import LandedShard, ShardNames, landed_shards
 
 TELL_EVERY_S = 10  # a task's record is one more file to sync: not for every small shard
 
@@ -133,6 +134,25 @@ def explain(config: ExplainConfig) -> ExplainSummary:
 by_keywords = keywords(ExplainKeywords, explain)
 
 
+@dataclasses.dataclass(frozen=True)
+class Ready:
+    """A worker that has a plan.
+
+    Attributes:
+        plan: of the run.
+        assembly: checkpoint and dataset.
+        explainable: the network.
+        shards: of this worker's share that are to be made.
+        recorded: what those of them say that have landed.
+    """
+
+    plan: Plan
+    assembly: Assembly
+    explainable: ExplainableNetwork
+    shards: Sequence[Shard]
+    recorded: Mapping[int, RecordedShard]
+
+
 @settings_kept()
 def _explain(config: ExplainConfig) -> ExplainSummary:
     require_outside_dataset(config.out, config.data)
@@ -140,6 +160,21 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
         raise ConfigError("--by-digest: says how --new-since compares: give it too")
     mine = share(config.task, config.tasks)
     device = pick_device(config.compute.device, local_rank())
+
+    def refused(error: OSError) -> None:
+        note(f"{config.out}: no leases: {error.strerror}; workers may do some shards twice", config.quiet)
+
+    # whoever cleans up after a file that has landed removes leases on it too: they are temporary files of it
+    leases = Leases({**this_process(), "task": str(mine)}, refused, PARTIAL_SUFFIX)
+    with contextlib.ExitStack() as stack:
+        if not (existing_plan(config.out) or config.dry_run):
+            stack.enter_context(planning(config.out, leases, config.quiet))
+        ready = _readied(config, mine, device)
+    return ready if isinstance(ready, ExplainSummary) else _worked(config, ready, mine, device, leases)
+
+
+def _readied(config: ExplainConfig, mine: Share, device: torch.device) -> Ready | ExplainSummary:
+    """Prove that checkpoint and dataset are the run's, or plan it; return a summary where that was all."""
     existing = existing_plan(config.out)
     if existing:
         require_same_kind(existing, config.classifier)
@@ -148,7 +183,7 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     listing = read_listing(config.out, existing) if existing else None
     settings = Settings.of(config, existing)
     assembly, explainable = _assembled(config, settings, existing, listing, mine, device)
-    plan = make_plan(settings, assembly, explainable, config.identity)
+    plan = make_plan(settings, assembly, explainable, config.identity, existing if listing else None)
     if config.new_since and not existing:
         others = Held(config.new_since, config.by_digest)
         held = others.samples(plan, assembly)
@@ -156,24 +191,28 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
             return _nothing_new(config, mine, others, len(held))
         assembly = dataclasses.replace(assembly.without(held), remarks=(*assembly.remarks, *others.remarks))
         plan = make_plan(settings, assembly, explainable, config.identity)
-    landed = landed_shards(config.out, existing or plan)
-    recorded = read_recorded(config.out, existing, landed) if existing and config.retry_unreadable else {}
+    assembly = dataclasses.replace(assembly, remarks=(*assembly.remarks, *meta_remarks(existing or plan)))
+    landed = landed_shards(config.out, existing or plan, mine.takes)
+    recorded = {}
+    if existing and config.retry_unreadable:
+        recorded = read_recorded(config.out, existing, {index for index in landed if not listing or mine.takes(index)})
     if existing:
         plan = as_planned(plan if listing else with_recorded_sizes(plan, existing, assembly, recorded), existing)
         require_same(config.out, existing, plan)
-        require_same_inputs(config.out, existing, assembly, landed)
     recorded = {index: each for index, each in recorded.items() if each.unreadable.any()}
     shards = [s for s in plan.shards if (s.index in recorded or s.index not in landed) and mine.takes(s.index)]
+    if existing and (shards or mine.index == 0):
+        require_same_inputs(config.out, existing, assembly, landed)
     preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
         return _summary(config, plan, mine, shards, assembly.left_out)
     agreed = _agreed(config, plan, assembly, existing, origin(config, assembly, mine, device))
     if agreed is None:
-        return _explain(config)
+        return _readied(config, mine, device)
     if agreed is not plan:
         shards = _shuffled(shards)
-    _clear_stale(config, agreed, landed)
-    return _worked(config, agreed, assembly, explainable, mine, shards, recorded, device)
+    _clear_stale(config, agreed, mine)
+    return Ready(agreed, assembly, explainable, shards, recorded)
 
 
 def _assembled(
@@ -209,27 +248,13 @@ def _assembled(
     return dataclasses.replace(assembly, remarks=remarks), explainable
 
 
-def _worked(
-    config: ExplainConfig,
-    plan: Plan,
-    assembly: Assembly,
-    explainable: ExplainableNetwork,
-    mine: Share,
-    shards: Sequence[Shard],
-    recorded: Mapping[int, RecordedShard],
-    device: torch.device,
-) -> ExplainSummary:
+def _worked(config: ExplainConfig, ready: Ready, mine: Share, device: torch.device, leases: Leases) -> ExplainSummary:
     """Make shards, this worker's own and then what others leave, and merge when nothing is missing any more."""
-
-    def refused(error: OSError) -> None:
-        note(f"{config.out}: no leases: {error.strerror}; workers may do some shards twice", config.quiet)
-
-    # whoever cleans up after a file that has landed removes leases on it too: they are temporary files of it
-    leases = Leases({**this_process(), "task": str(mine)}, refused, PARTIAL_SUFFIX)
+    plan, assembly, shards, recorded = ready.plan, ready.assembly, ready.shards, ready.recorded
     with Claims(
         config.out, shards, recorded, lambda: _left_by_others(config, plan, mine), leases, config.quiet
     ) as claims:
-        work = Work(config, plan, assembly, explainable, claims, recorded, device)
+        work = Work(config, plan, assembly, ready.explainable, claims, recorded, device)
         with _staged(config, assembly, shards):
             seconds = _recorded(config, mine, device, work) if claims.wait() else 0.0
     return _summary(config, plan, mine, shards, assembly.left_out, work, seconds, leases)
@@ -242,13 +267,16 @@ def _left_by_others(config: ExplainConfig, plan: Plan, mine: Share) -> list[Shar
     """
     if config.share_only or mine.count == 1:
         return []
-    begun, there = task_numbers(config.out), {s.index for s in listed_shards(config.out, plan)}
-    missing = (s for s in plan.shards if s.index not in there and not mine.takes(s.index))
+    begun, there = task_numbers(config.out), ShardNames(config.out)
+    missing = (s for s in plan.shards if not there.has(s) and not mine.takes(s.index))
     return _shuffled([s for s in missing if mine.owner(s.index) in begun])
 
 
-def _merged(config: ExplainConfig, leases: Leases, made: Sequence[LandedShard]) -> MergeSummary:
-    """Return what the complete run says: merge it, or wait for another worker that does."""
+def _merged(config: ExplainConfig, mine: Share, leases: Leases, made: Sequence[LandedShard]) -> MergeSummary:
+    """Return what the complete run says: merge it, or wait for another worker that does.
+
+    Of a run that was merged this worker looks at its own shards only, as the others do.
+    """
     manifest, pause = config.out / MANIFEST_FILE, LOOK_FIRST_S
     while not (manifest.exists() or leases.claim(manifest)):
         wait(pause)
@@ -257,7 +285,8 @@ def _merged(config: ExplainConfig, leases: Leases, made: Sequence[LandedShard]) 
             return stated_run(config.out)
     try:
         with leases.beating():
-            return complete_run(config.out, made)
+            own = mine.takes if mine.count > 1 and not made else None
+            return complete_run(config.out, own, made)
     finally:
         leases.release_all()
 
@@ -348,12 +377,14 @@ def _shuffled(shards: Sequence[Shard]) -> list[Shard]:
     return random.Random().sample(shards, len(shards))  # not the shared generator, which the network may have seeded
 
 
-def _clear_stale(config: ExplainConfig, plan: Plan, landed: set[int]) -> None:
+def _clear_stale(config: ExplainConfig, plan: Plan, mine: Share) -> None:
     """Remove what no longer holds: temporary files of dead workers, and the manifest of a run that has gaps again."""
+    # in this order: another worker may land the last shard and merge just now
+    complete = (config.out / MANIFEST_FILE).exists()
+    landed = landed_shards(config.out, plan, mine.takes)
     landing.remove_stale_partials(config.out / SHARD_FOLDER, (s.file for s in plan.shards if s.index in landed))
     landing.remove_stale_partials(config.out, [PLAN_FILE, LIST_FILE])
-    # in this order: another worker may land the last shard and merge just now
-    if (config.out / MANIFEST_FILE).exists() and len(landed_shards(config.out, plan)) < len(plan.shards):
+    if complete and len(landed) < len(plan.shards):
         note("shards are missing from a complete run: making them again", config.quiet)
         for name in (MANIFEST_FILE, MASTER_FILE, MASTER_FILE + DIGEST_SUFFIX):
             (config.out / name).unlink(missing_ok=True)
@@ -371,8 +402,8 @@ def _summary(
 ) -> ExplainSummary:
     """Return what a call did, or what it would do where there is no `work`; merge where nothing is missing."""
     landed = work.landed if work else []
-    there = landed_shards(config.out, plan)
-    merged = _merged(config, leases, landed) if leases and len(there) == len(plan.shards) else None
+    there = landed_shards(config.out, plan, mine.takes)
+    merged = _merged(config, mine, leases, landed) if leases and len(there) == len(plan.shards) else None
     return ExplainSummary(
         run=str(config.out),
         run_id=plan.run_id,

@@ -25,7 +25,7 @@ from batchcam.store.run import Run
 from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE
 from batchcam.store.series import find_runs
 
-_OF_THE_DATASET = ("dataset_fingerprint", "dataset_code", "first_inputs")
+_OF_THE_DATASET = ("dataset_fingerprint", "dataset_code", "first_inputs", "meta")
 
 SAME = tuple(f for f in IDENTITY_FIELDS if f not in (*_OF_THE_DATASET, "schema_version"))
 """Fields of the plan in which runs agree that explain an image in the same way."""
@@ -110,7 +110,7 @@ class Held:
                 yield block["sample_id"][row], block[proof][row].tobytes()
 
     def _by_size(self, assembly: Assembly, proofs: Proofs) -> np.ndarray:
-        sizes, ids = assembly.source.sizes, assembly.source.sample_ids
+        sizes, ids = np.asarray(assembly.source.sizes), assembly.source.sample_ids
         named = np.array([sample_id in proofs for sample_id in ids])
         if unknown := int((named & (sizes == UNKNOWN_SIZE)).sum()):
             told = "held, but of no known size, and new therefore: --by-digest reads and compares them"

@@ -11,14 +11,13 @@ from typing import Final
 import numpy as np
 
 from batchcam.commands.explain.assembly import Assembly
-from batchcam.data.planned import Listing
-from batchcam.data.samples import PackedText
+from batchcam.data.planned import Listing, SlicedNumbers, SlicedText
 from batchcam.errors import RunError
 from batchcam.job.console import note
 from batchcam.store import landing
-from batchcam.store.plan import Plan, left_out
-from batchcam.store.samples import list_image, list_record, list_slices, open_list
-from batchcam.store.schema import LIST_FILE, LIST_PATH
+from batchcam.store.plan import Plan
+from batchcam.store.samples import SampleList, list_image, list_record, stated_list
+from batchcam.store.schema import LIST_FILE, LIST_PATH, meta_array
 
 _ESCAPE: Final = re.compile(rb"\\(?:x([0-9a-f]{2})|\\)")
 
@@ -28,41 +27,41 @@ def planned_image(plan: Plan, assembly: Assembly) -> bytes:
     source = assembly.source
     columns: dict[str, Sequence[str] | np.ndarray] = {
         "sample_id": source.sample_ids,
-        "input_bytes": source.sizes,
-        "label": assembly.labels,
+        "input_bytes": np.asarray(source.sizes),
+        "label": np.asarray(assembly.labels),
     }
-    if source.paths is not None and not (source.paths is source.sample_ids and source.paths.is_plain):
-        paths = [source.paths.raw(index) for index in range(len(source))]
-        if any(path != sample_id.encode() for path, sample_id in zip(paths, source.sample_ids, strict=True)):
-            columns[LIST_PATH.name] = [*map(written, paths)]
+    paths = source.paths
+    if paths is not None and any(a != b.encode() for a, b in zip(paths.raws(), source.sample_ids, strict=True)):
+        columns[LIST_PATH.name] = [*map(written, paths.raws())]
+    columns |= {meta_array(name).name: source.meta[name] for name in plan.meta}
     return list_image(plan, columns)
 
 
 def read_listing(run: Path, plan: Plan) -> Listing | None:
-    """Return the list of a run; None where it has none, as of earlier versions, or where it was lost.
+    """Return the list of a run, to be read as far as it is asked for.
+
+    None: it has none, as of earlier versions, or has lost it.
 
     Raises:
         RunError: it was changed.
     """
-    record = list_record(run)
-    if record is None:
+    stated = stated_list(run)
+    if stated is None:
         return None
-    if not landing.ready(run / LIST_FILE, record.sha256).exists():
+    if not landing.ready(run / LIST_FILE, stated.record.sha256).exists():
         note(f"warning: {run / LIST_FILE}: is gone: the dataset is listed again, and must be as it was", quiet=False)
         return None
-    with open_list(run, plan, record) as file:
-        slices = list(list_slices(file, plan))
-    paths = None
-    if LIST_PATH.name in slices[0]:
-        paths = PackedText(unwritten(path) for each in slices for path in each[LIST_PATH.name].tolist())
+    slices = SampleList(run, plan, stated)
     return Listing(
-        sample_ids=PackedText(sample_id for each in slices for sample_id in each["sample_id"].tolist()),
-        labels=np.concatenate([each["label"] for each in slices]),
-        sizes=np.concatenate([each["input_bytes"] for each in slices]),
-        paths=paths,
+        sample_ids=SlicedText(slices, "sample_id"),
+        labels=SlicedNumbers(slices, "label"),
+        sizes=SlicedNumbers(slices, "input_bytes"),
+        paths=SlicedText(slices, LIST_PATH.name, unwritten) if LIST_PATH.name in slices.names else None,
         class_names=plan.class_names,
         label_kind=plan.label_kind or None,
-        left_out=left_out(run),
+        left_out=stated.left_out,
+        meta={name: SlicedText(slices, meta_array(name).name) for name in plan.meta},
+        manifest_sha256=stated.manifest_sha256,
     )
 
 

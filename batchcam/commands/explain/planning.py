@@ -9,18 +9,19 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.inputs import first_inputs
 from batchcam.config import DEFAULT_BATCH_SIZE, Classifier, MapDataset, Part
-from batchcam.data.sources import dataset_folder
-from batchcam.errors import ConfigError, RunError
+from batchcam.data.sources import Source, dataset_folder
+from batchcam.errors import ConfigError, RunError, one_line
 from batchcam.job.console import counted, note, readable_size
 from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.job.scheduler import Share, utc_now, whereabouts
@@ -28,9 +29,17 @@ from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, CamSelection, in_memory
 from batchcam.store.layout import shard_bytes
 from batchcam.store.master import master_bytes
-from batchcam.store.plan import LEFT_OUT_KEY, Plan, Shard, dataset_fingerprint, read_plan, require_few_shards
+from batchcam.store.plan import (
+    LEFT_OUT_KEY,
+    MANIFEST_KEY,
+    Plan,
+    Shard,
+    dataset_fingerprint,
+    read_plan,
+    require_few_shards,
+)
 from batchcam.store.samples import list_bytes
-from batchcam.store.schema import LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SCHEMA_VERSION
+from batchcam.store.schema import LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SCHEMA_VERSION, meta_array
 
 Value = TypeVar("Value")
 
@@ -108,6 +117,7 @@ class Settings:
         precision, method, control, batch_size, cams, maps: see Plan.
         shard_size: None: chosen by the size of a sample.
         schema_version: an existing run's is kept, so that an older one can be finished and repaired.
+        meta: which further columns of a manifest are kept; None: all that it has.
     """
 
     precision: str
@@ -118,6 +128,7 @@ class Settings:
     cams: CamSelection
     maps: str
     schema_version: int
+    meta: tuple[str, ...] | None
 
     @classmethod
     def of(cls, config: ExplainConfig, existing: Plan | None) -> Settings:
@@ -132,10 +143,17 @@ class Settings:
             cams=settle(config.cams, existing, "cams", CamSelection("all" if method == EXACT else "predicted")),
             maps=settle(config.maps, existing, "maps", "uint8"),
             schema_version=settle(None, existing, "schema_version", SCHEMA_VERSION),
+            meta=tuple(existing.meta) if existing else None,
         )
 
 
-def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNetwork, identity: bool) -> Plan:
+def make_plan(
+    settings: Settings,
+    assembly: Assembly,
+    explainable: ExplainableNetwork,
+    identity: bool,
+    listed: Plan | None = None,
+) -> Plan:
     """Return the plan of a run.
 
     Args:
@@ -143,14 +161,16 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         assembly: the dataset, and what is known of the network.
         explainable: the network, as `prepare` returned it.
         identity: whether the identity is claimed for exact CAMs.
+        listed: the plan that the dataset's samples were listed for: what they are need not be found out again.
 
     Raises:
         ConfigError: --cams asks for more classes than there are, or for all with gradients.
     """
     source = assembly.source
+    meta = _meta(settings, source)
     plan = Plan(
         checkpoint_sha256=assembly.checkpoint.sha256,
-        dataset_fingerprint=fingerprint(assembly),
+        dataset_fingerprint=listed.dataset_fingerprint if listed else fingerprint(assembly, meta),
         class_names=assembly.class_names,
         target_layer=explainable.target_layer,
         preprocessing=_preprocessing(assembly),
@@ -162,7 +182,7 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         method=settings.method,
         control=settings.control,
         sample_count=len(source),
-        sample_id_bytes=max(len(i.encode()) for i in source.sample_ids),
+        sample_id_bytes=listed.sample_id_bytes if listed else longest(source.sample_ids),
         batch_size=settings.batch_size,
         shard_size=settings.shard_size or 1,
         cams=settings.cams,
@@ -175,6 +195,7 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
         label_kind=assembly.label_kind or "",
         first_inputs=first_inputs(source) if settings.schema_version > 1 else {},
         training_known=assembly.trained_on is not None and settings.schema_version > 1,
+        meta=listed.meta if listed else {name: longest(source.meta[name]) for name in meta},
     )
     try:
         plan.cams.count(len(plan.class_names))
@@ -190,6 +211,24 @@ def make_plan(settings: Settings, assembly: Assembly, explainable: ExplainableNe
     return plan
 
 
+def meta_remarks(plan: Plan) -> tuple[str, ...]:
+    """Return what to tell of a manifest's further columns."""
+    kept = ", ".join(one_line(array.name) for array in map(meta_array, plan.meta))
+    return (f"kept of each sample: {kept}",) if kept else ()
+
+
+def longest(texts: Iterable[str]) -> int:
+    """Return the bytes of the longest text; at least 1, which arrays of texts take."""
+    return max(1, max(len(text.encode()) for text in texts))
+
+
+def _meta(settings: Settings, source: Source) -> tuple[str, ...]:
+    """Return which further columns of a manifest a run has; none that an existing run was planned without."""
+    if settings.schema_version == 1:
+        return ()
+    return tuple(name for name in source.meta if settings.meta is None or name in settings.meta)
+
+
 def _preprocessing(assembly: Assembly) -> dict[str, Any]:
     """Return how an image becomes the network's input, from its stored bits on."""
     if assembly.preprocessing is None:
@@ -198,10 +237,12 @@ def _preprocessing(assembly: Assembly) -> dict[str, Any]:
     return {**assembly.preprocessing.to_dict(), **({} if bits is None else {"bits": bits})}
 
 
-def fingerprint(assembly: Assembly) -> str:
-    """Return the dataset's fingerprint, with labels as the checkpoint's classes."""
+def fingerprint(assembly: Assembly, meta: Iterable[str]) -> str:
+    """Return the dataset's fingerprint, with labels as the checkpoint's classes, and with these further columns."""
     source = assembly.source
-    return dataset_fingerprint(source.sample_ids, assembly.labels.tolist(), source.sizes.tolist())
+    columns = [source.meta[name] for name in meta if name in source.meta]
+    labels, sizes = (np.asarray(numbers).tolist() for numbers in (assembly.labels, source.sizes))
+    return dataset_fingerprint(source.sample_ids, labels, sizes, columns)
 
 
 def sample_bytes(plan: Plan) -> int:
@@ -210,7 +251,8 @@ def sample_bytes(plan: Plan) -> int:
     pixel_bytes = {"uint8": 1, "float32": 4, "none": 0}[plan.maps]
     cell_count = plan.grid_size[0] * plan.grid_size[1]
     cam_bytes = plan.maps_per_sample * (cell_count * 4 + 8)
-    return height * width * pixel_bytes + cam_bytes + len(plan.class_names) * 4 + plan.sample_id_bytes + ROW_BYTES
+    text_bytes = sum(plan.text_bytes.values())
+    return height * width * pixel_bytes + cam_bytes + len(plan.class_names) * 4 + text_bytes + ROW_BYTES
 
 
 def default_shard_size(plan: Plan) -> int:
@@ -297,6 +339,7 @@ def origin(config: ExplainConfig, assembly: Assembly, mine: Share, device: torch
         "resources": resources(config, mine, device),
         "remarks": [*assembly.remarks, *filter(None, [mine.remark])],
         **({LEFT_OUT_KEY: assembly.left_out} if assembly.left_out else {}),
+        **({MANIFEST_KEY: sha256} if (sha256 := assembly.source.manifest_sha256) else {}),
         "command": sys.argv,
         "folder": _folder(),  # which relative paths in the options start from
         "created": utc_now(),

@@ -79,13 +79,13 @@ def _labelled_as_planned(assembly: Assembly, plan: Plan) -> Assembly:
 
     They are names or class indices, if either fits.
     """
-    if fingerprint(assembly) == plan.dataset_fingerprint:
+    if fingerprint(assembly, plan.meta) == plan.dataset_fingerprint:
         return assembly
     for kind in LABEL_KINDS if assembly.source.numeric else ():
         with contextlib.suppress(DatasetError):
             labels = match_classes(assembly.source, plan.class_names, kind).indices
             labelled = dataclasses.replace(assembly, labels=labels)
-            if fingerprint(labelled) == plan.dataset_fingerprint:
+            if fingerprint(labelled, plan.meta) == plan.dataset_fingerprint:
                 return labelled
     return assembly
 
@@ -94,7 +94,7 @@ def require_dataset(plan: Plan, assembly: Assembly) -> None:
     """Raise CheckpointError or DatasetError unless class names and dataset are the run's."""
     if assembly.class_names != plan.class_names:
         raise CheckpointError(f"{assembly.checkpoint.path}: its class names are not those of this run")
-    if fingerprint(assembly) != plan.dataset_fingerprint:
+    if fingerprint(assembly, plan.meta) != plan.dataset_fingerprint:
         raise DatasetError(
             f"{assembly.source.spec}: not the dataset of this run: its sample ids, labels or sizes differ"
         )

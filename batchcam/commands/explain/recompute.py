@@ -30,7 +30,7 @@ from batchcam.store.files import RunFiles
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.run import Run
-from batchcam.store.schema import PLAN_FILE, SHARD_FOLDER, TRAINED_ON
+from batchcam.store.schema import META, PLAN_FILE, SHARD_FOLDER, TRAINED_ON, meta_array
 
 STORED: Final = ("input_sha256", "status", "logits", "cams", "cam_class", "crop_box", "image_size")
 
@@ -87,7 +87,8 @@ def recompute(
 def _sound_listing(run: Path, plan: Plan) -> Listing | None:
     """Return the list of samples of a run, None where it has none that can be read, of which verify tells."""
     with contextlib.suppress(RunError):
-        return read_listing(run, plan)
+        listing = read_listing(run, plan)
+        return None if listing is None else listing.whole()
     return None
 
 
@@ -97,6 +98,7 @@ def _compare_planned(sound: Sequence[Shard], since: Since) -> Iterator[Finding]:
         ("sample_id", since.gone, "gone from the dataset"),
         ("input_bytes", since.changed, "not what the dataset says now"),
         ("label", since.relabelled, "not what the dataset says now"),
+        (META, since.redescribed, "not what the dataset says now"),
     ):
         for shard in sound:
             rows = np.arange(shard.first, shard.first + shard.count)
@@ -134,7 +136,9 @@ def _compare_listing(record: Run, sound: Sequence[Shard], assembly: Assembly) ->
     listed = {"sample_id": np.array([source.sample_ids[i] for i in rows], object), "label": assembly.labels[rows]}
     if "input_bytes" in (a.name for a in plan.arrays):
         listed["input_bytes"] = source.sizes[rows]
-    differing = {name: getattr(record, name)[rows] != values for name, values in listed.items()}
+    for name in (each for each in plan.meta if each in source.meta):
+        listed[meta_array(name).name] = np.array([source.meta[name][i] for i in rows], object)
+    differing = {name: record[name][rows] != values for name, values in listed.items()}
     if "input_bytes" in differing:  # a file that was away at first may have come back for --retry-unreadable
         differing["input_bytes"] &= record.input_bytes[rows] != UNKNOWN_SIZE
     for name, wrong in differing.items():
@@ -144,7 +148,7 @@ def _compare_listing(record: Run, sound: Sequence[Shard], assembly: Assembly) ->
             yield from _finding(Kind.DATASET, file, name, wrong[own], rows[own], "not what the dataset says now")
     yield from _compare_marks(record, sound, assembly)
     unproven = "input_bytes" not in differing and not any(wrong.any() for wrong in differing.values())
-    if unproven and fingerprint(assembly) != plan.dataset_fingerprint:
+    if unproven and fingerprint(assembly, plan.meta) != plan.dataset_fingerprint:
         yield Finding(Kind.DATASET, PLAN_FILE, "the fingerprint is not the dataset's: sizes of its files differ")
 
 

@@ -74,10 +74,11 @@ def with_recorded_sizes(plan: Plan, existing: Plan, assembly: Assembly, recorded
     source = assembly.source
     if len(source) != existing.sample_count:
         return plan
-    sizes = source.sizes.copy()
+    sizes = np.array(source.sizes)
     for each in recorded.values():
         sizes[each.shard.first : each.shard.first + each.shard.count][each.away] = UNKNOWN_SIZE
-    then = dataset_fingerprint(source.sample_ids, assembly.labels.tolist(), sizes.tolist())
+    columns = [source.meta[name] for name in existing.meta if name in source.meta]
+    then = dataset_fingerprint(source.sample_ids, np.asarray(assembly.labels).tolist(), sizes.tolist(), columns)
     if then != existing.dataset_fingerprint:
         return plan
     source.sizes = sizes

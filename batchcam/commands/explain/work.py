@@ -32,7 +32,7 @@ from batchcam.maps.explainer import ExplainedBatch, Explainer, Request, Submitte
 from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.store.compression import COMPRESSOR
 from batchcam.store.plan import Plan, Shard
-from batchcam.store.schema import TRAINED_ON
+from batchcam.store.schema import TRAINED_ON, meta_array
 from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter
 from batchcam.version import version
 
@@ -278,7 +278,9 @@ class Work:
             "image_size": batch.image_size.numpy(),
             **explained,
         }
-        texts = {"sample_id": [source.sample_ids[i] for i in batch.indices.tolist()], "error": batch.errors}
+        said = {"sample_id": source.sample_ids, **{meta_array(n).name: source.meta[n] for n in self._plan.meta}}
+        texts = {name: [column[i] for i in batch.indices.tolist()] for name, column in said.items()}
+        texts["error"] = batch.errors
         stored = [a.name for a in self._plan.arrays if a.name not in texts]  # a run of an older schema has fewer
         return {name: columns[name] for name in stored}, texts
 

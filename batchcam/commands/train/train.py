@@ -371,7 +371,7 @@ def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str,
     names, doubts = own_classes(source, config.label_kind)
     _tell(config, (*doubts, *source.notes))
     if names is None:
-        names = tuple(str(k) for k in range(int(source.labels.max()) + 1))
+        names = tuple(str(k) for k in range(int(np.asarray(source.labels).max()) + 1))
     labels = match_classes(source, names, config.label_kind).indices
     if (labels < 0).any():
         raise DatasetError(
@@ -426,7 +426,7 @@ def _too_few_readable(config: TrainConfig, training: _Samples) -> str:
 
 def _fingerprint(samples: _Samples) -> str:
     source = samples.dataset.source
-    return dataset_fingerprint(source.sample_ids, samples.labels.tolist(), source.sizes.tolist())
+    return dataset_fingerprint(source.sample_ids, samples.labels.tolist(), np.asarray(source.sizes).tolist())
 
 
 def _stream(config: TrainConfig, samples: _Samples, batches: Sequence[list[int]], device: torch.device) -> BatchStream:

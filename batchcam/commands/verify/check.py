@@ -15,7 +15,7 @@ from batchcam.store import landing, structure
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.layout import scale_values
 from batchcam.store.manifest import FileRecord, Manifest, read_manifest, read_task
-from batchcam.store.plan import Plan, Shard, fingerprint_text
+from batchcam.store.plan import Plan, Shard, fingerprint_covers, fingerprint_text
 from batchcam.store.samples import list_arrays, list_problems, list_slices
 from batchcam.store.schema import (
     CLASS_NAME,
@@ -183,12 +183,12 @@ def check_list(file: h5py.File, plan: Plan) -> Iterator[Finding]:
             yield Finding(Kind.SCHEMA, LIST_FILE, f"attribute {field} is not that of run.json")
     if wrong:
         return
-    yield from _check_names(file, {array.name for array in list_arrays(file)}, LIST_FILE)
+    yield from _check_names(file, {array.name for array in list_arrays(file, plan)}, LIST_FILE)
     fingerprint = hashlib.sha256()
     for rows in list_slices(file, plan):
-        fingerprint.update(fingerprint_text(*(rows[name].tolist() for name in ("sample_id", "label", "input_bytes"))))
+        fingerprint.update(fingerprint_text(rows, plan.meta))
     if fingerprint.hexdigest() != plan.dataset_fingerprint:
-        message = "sample ids, labels, sizes or their order are not those of run.json's fingerprint"
+        message = f"{fingerprint_covers(plan.meta)} or their order are not those of run.json's fingerprint"
         yield Finding(Kind.DATASET, LIST_FILE, message)
 
 

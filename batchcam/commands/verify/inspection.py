@@ -29,10 +29,10 @@ from batchcam.job.crew import EndedError, crew
 from batchcam.record.totals import Totals, needs_a_look
 from batchcam.rules import Status
 from batchcam.store.findings import Finding, Inspection, Kind
-from batchcam.store.manifest import FileRecord, Manifest
-from batchcam.store.plan import Plan, open_plan
+from batchcam.store.manifest import Manifest
+from batchcam.store.plan import Plan, block_digests, fingerprint_covers, open_plan
 from batchcam.store.reader import open_file
-from batchcam.store.samples import list_record
+from batchcam.store.samples import StatedList, stated_list
 from batchcam.store.schema import LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
 from batchcam.store.shard_table import table_beside
 
@@ -70,7 +70,7 @@ def inspect(run: Path, witness: Witness, deadly: Deadly, processes: int = 1) -> 
         return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, deadly[PLAN_FILE])])
     witness.tell(reading=PLAN_FILE)
     try:
-        plan, listed = open_plan(run), list_record(run)
+        plan, listed = open_plan(run), stated_list(run)
     except RunError as error:
         if not (run / PLAN_FILE).exists():
             raise
@@ -93,7 +93,7 @@ class _Inspector:
     """One pass over a run's files."""
 
     def __init__(
-        self, run: Path, plan: Plan, listed: FileRecord | None, witness: Witness, deadly: Deadly, processes: int
+        self, run: Path, plan: Plan, listed: StatedList | None, witness: Witness, deadly: Deadly, processes: int
     ) -> None:
         self.samples = 0
         self.bytes = 0
@@ -212,19 +212,30 @@ class _Inspector:
 
     def _list(self, manifest: Manifest | None) -> Iterator[Finding]:
         """Yield what is wrong with samples.h5 by itself; if nothing is, it is compared with the shards."""
-        if manifest and manifest.samples != self._listed:
+        if manifest and manifest.samples != (self._listed and self._listed.record):
             yield Finding(Kind.MANIFEST_DAMAGED, MANIFEST_FILE, f"its {LIST_FILE} is not that of {PLAN_FILE}")
         if self._listed is None:
             return
         if fatal := self._fatal(Kind.FILE_UNREADABLE, LIST_FILE):
             yield fatal
             return
-        damaged = list(check.check_bytes(self._run, LIST_FILE, self._listed.sha256, self._listed.bytes))
+        path, record, digests = self._run / LIST_FILE, self._listed.record, self._listed.blocks
+        damaged = list(check.check_bytes(self._run, LIST_FILE, record.sha256, record.bytes))
         yield from damaged
         if damaged:
             return
-        self.bytes += self._listed.bytes
+        self.bytes += record.bytes
+        yield from self._blocks(self._listed)
         yield from self._compared(LIST_FILE, lambda file: check.check_list(file, self._plan))
+
+    def _blocks(self, listed: StatedList) -> Iterator[Finding]:
+        """Yield whether the digests of samples.h5 by which tasks read a part of it are those of its parts."""
+        if not listed.blocks:
+            return
+        with (self._run / LIST_FILE).open("rb") as content:
+            if block_digests(content, listed.block_bytes) != [*listed.blocks]:
+                message = f"its digests of parts of {LIST_FILE} are others than theirs"
+                yield Finding(Kind.PLAN_DAMAGED, PLAN_FILE, message)
 
     def _compared(self, name: str, check_file: Callable[[h5py.File], Iterator[Finding]]) -> Iterator[Finding]:
         """Yield what is wrong with a file whose digest is right; unless anything is, it is read beside the shards."""
@@ -264,7 +275,8 @@ class _Inspector:
         elif self.samples != self._plan.sample_count:
             self.unchecked.append(f"{about}: it takes all shards")
         elif self._fingerprint.hexdigest() != self._plan.dataset_fingerprint:
-            message = "sample ids, labels, sizes (input_bytes) or their order are not those of run.json's fingerprint"
+            covered = fingerprint_covers(self._plan.meta)
+            message = f"{covered} (input_bytes) or their order are not those of run.json's fingerprint"
             yield Finding(Kind.DATASET, SHARD_FOLDER, message)
 
         now = self._first_inputs

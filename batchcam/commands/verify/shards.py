@@ -20,7 +20,8 @@ from batchcam.store import structure
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import FIRST_INPUTS, Plan, Shard, fingerprint_text, input_key
 from batchcam.store.reader import READ_BYTES, UNREADABLE, blocks, decode, open_file, open_hdf5, require_memory
-from batchcam.store.schema import CLASSIFIER_ARRAYS, LIST_FILE, LISTED, MASTER_FILE, SHARD_FOLDER, TRAINED_ON
+from batchcam.store.samples import list_arrays
+from batchcam.store.schema import CLASSIFIER_ARRAYS, LIST_FILE, MASTER_FILE, SHARD_FOLDER, TRAINED_ON
 from batchcam.store.shard_table import ShardTable, stated_table
 
 PIXEL_BYTES = 24
@@ -107,7 +108,7 @@ class ShardReader:
             self._copies[MASTER_FILE] = {name: file[name] for name in own}
         if LIST_FILE in sound:
             file = open_hdf5(run / LIST_FILE)
-            self._copies[LIST_FILE] = {name: file[name] for name in LISTED}
+            self._copies[LIST_FILE] = {array.name: file[array.name] for array in list_arrays(file, plan)}
 
     def read(self, shard: Shard) -> Iterator[Seen]:
         """Read one shard, and yield at last that it is done."""
@@ -155,7 +156,7 @@ class ShardReader:
     def _told(self, block: Block, first: int) -> Rows:
         listed = b""
         if "input_bytes" in block:
-            listed = fingerprint_text(*(block[name].tolist() for name in ("sample_id", "label", "input_bytes")))
+            listed = fingerprint_text(block, self._plan.meta)
         count = max(0, FIRST_INPUTS - first)
         digests = [digest.tobytes() for digest in block["input_sha256"][:count]]
         keys = zip(decode(block["sample_id"][:count]), digests, strict=True)

@@ -268,10 +268,11 @@ REMARKS: dict[Callable[[Desk], None], tuple[str, ...]] = {
         "they differ in how a number is written",
         "1 of 2 samples have no label",
         "column diagnosis is taken for label",
-        "columns ignored: site",
+        "kept of each sample: meta/site",
     ),
     found_otherwise: (
-        "columns ignored: site; no column is named label",
+        "no column is named label, so that no sample has one: site",
+        "kept of each sample: meta/site",
         "1 of 3 paths are written with backslashes, as on Windows, and found with slashes",
         "1 of 3 paths are written with backslashes, as on Windows, and found neither",
         "1 of 3 paths are found in another Unicode form",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchcam.commands.explain import claims as claims_module
-from batchcam.commands.explain.claims import PATIENCE, Claims
+from batchcam.commands.explain.claims import PATIENCE, Claims, planning
 from batchcam.errors import StoppedEarlyError
 from batchcam.job.leases import Leases
 from batchcam.job.stop import Stop
@@ -222,6 +222,57 @@ def test_a_landed_shard_that_is_to_be_made_again_is_made_and_never_overtaken(tea
     (shard,) = claims
     assert shard.index == 1
     assert not claims.look_whether_overtaken(shard)
+
+
+def test_of_many_shards_that_others_hold_a_look_asks_after_few_and_all_get_their_turn(team, monkeypatch):
+    monkeypatch.setattr(claims_module, "LEASES_LOOKED_AT", 2)
+    list(team.claims(range(1, 6), "two"))
+    helper = team.claims([0], others=lambda: [1, 2, 3, 4, 5])
+    assert helper.wait()
+    asked: list[list[Path]] = [[]]
+    claim = helper.leases.claim
+    monkeypatch.setattr(helper.leases, "claim", lambda path, *more: asked[-1].append(path) or claim(path, *more))
+    assert team.make(helper) == [0]
+    steps = [lambda: asked.append([])] * 60
+    while_waiting(monkeypatch, *steps, lambda: team.land(*range(1, 6)))
+    assert not helper.wait()
+    assert {len(set(each)) for each in asked[1:-1]} == {2}
+    assert len({path.name for each in asked for path in each}) == 6
+
+
+def holder_of_leases(name: str) -> Leases:
+    """Leases of a worker that can have them, and to which one of the name "dead" has ended."""
+    return Leases({"name": name}, lambda error: pytest.fail(str(error)), PARTIAL_SUFFIX, lambda h: h["name"] == "dead")
+
+
+def test_one_worker_plans_and_the_others_wait_until_it_has(team, monkeypatch):
+    run = team.run / "runs" / "new"
+    first, second = map(holder_of_leases, ("one", "two"))
+    with planning(run, first, quiet=True):
+        pauses = while_waiting(monkeypatch, lambda: None, lambda: (run / "run.json").write_text("planned"))
+        with planning(run, second, quiet=True):
+            assert len(pauses) == 2
+    assert os.listdir(run) == ["run.json"]
+
+
+def test_who_waited_for_a_worker_that_gave_up_goes_on_at_once_as_others_do(team, monkeypatch):
+    run = team.run / "new"
+    first, second = map(holder_of_leases, "ab")
+    planner = planning(run, first, quiet=True)
+    planner.__enter__()
+    while_waiting(monkeypatch, lambda: first.release(run / "run.json"))
+    with planning(run, second, quiet=True):
+        pass
+    planner.__exit__(None, None, None)
+    assert not run.exists()
+
+
+def test_the_plan_of_a_dead_worker_is_made_by_another(team):
+    run = team.run / "new"
+    run.mkdir()
+    assert holder_of_leases("dead").claim(run / "run.json")
+    with planning(run, holder_of_leases("two"), quiet=True):
+        assert len(os.listdir(run)) == 2
 
 
 def test_samples_to_come_are_those_of_the_own_share(team):

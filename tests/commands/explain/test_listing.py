@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,8 +25,9 @@ from batchcam.commands.verify.verify import verify
 from batchcam.config import Classifier, Compute
 from batchcam.data import sources
 from batchcam.errors import DatasetError, RunError
+from batchcam.store.opening import open_run
 from batchcam.store.plan import read_plan
-from tests.helpers.damage import flip, forget_list
+from tests.helpers.damage import edit_document, flip, forget_list
 from tests.helpers.networks import GapNetwork, seeded
 
 SIDE = 16
@@ -341,6 +343,8 @@ def test_who_loses_the_race_to_plan_explains_what_the_winner_listed(classifier, 
 
     draw(photos / "bee" / "99.png", 99)
     monkeypatch.setattr(explain_module, "write_plan", beaten)
+    # as where there can be no leases: the other one would wait
+    monkeypatch.setattr(explain_module, "planning", lambda *arguments: contextlib.nullcontext())
     assert explain(config(classifier, photos, run)).complete
     assert shards(run) == shards(undisturbed)
     assert found(run) == []
@@ -353,5 +357,110 @@ def test_a_listing_comes_back_as_it_was_planned(classifier, photos, tmp_path):
     assert listing is not None
     ids = [f"{name}/{number:02d}.png" for k, name in enumerate(CLASSES) for number in range(k, PLANNED, 3)]
     assert list(listing.sample_ids) == ids
-    assert listing.labels.tolist() == [k for k in range(3) for _ in range(4)]
-    assert listing.sizes.tolist() == [(photos / each).stat().st_size for each in ids]
+    assert np.asarray(listing.labels).tolist() == [k for k in range(3) for _ in range(4)]
+    assert np.asarray(listing.sizes).tolist() == [(photos / each).stat().st_size for each in ids]
+
+
+def manifest(photos: Path, *columns: str, **changes: Any) -> Path:
+    """Write a manifest of the photos, with these columns besides path and label; `changes` says rows otherwise."""
+    rows = [",".join(("path", "label", "id", *columns))]
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        values = changes.get(f"row{number}", [f"{column} {number % 4}" for column in columns])
+        rows.append(",".join([f"{path.relative_to(photos)}", path.parent.name, f"photo {number}", *values]))
+    (photos / "list.csv").write_text("\n".join(rows) + "\n")
+    return photos / "list.csv"
+
+
+def test_what_a_manifest_says_besides_stands_in_every_row_and_can_be_read(classifier, photos, tmp_path, capsys):
+    run, data = tmp_path / "run", manifest(photos, "site", "km/h")
+    assert explain(config(classifier, data, run, quiet=False)).complete
+    assert r"kept of each sample: meta/km\x2fh, meta/site" in capsys.readouterr().err
+    assert read_plan(run).meta == {r"km\x2fh": 6, "site": 6}
+    sites = [f"site {number % 4}" for number in range(PLANNED)]
+    for name in ("samples.h5", "run.h5"):
+        with h5py.File(run / name) as file:
+            assert sorted(file["meta"]) == [r"km\x2fh", "site"]
+            assert file["meta/site"].asstr()[...].tolist() == sites
+    with open_run(run) as opened:
+        assert opened["meta/site"][:].tolist() == sites
+        assert opened["meta/site"].meaning == "column site of the manifest, as written there"
+        assert opened[5].meta == {r"km\x2fh": "km/h 1", "site": "site 1"}
+        assert [b["meta/site"].tolist() for _, b in opened.blocks(["meta/site"], [1, 6])] == [["site 1", "site 2"]]
+        with pytest.raises(KeyError, match="no array 'meta/nobody'; there are sample_index"):
+            opened["meta/nobody"]
+    with open_run(run / "shards/shard-00001.h5") as shard:
+        assert shard["meta/site"][:].tolist() == sites[SHARD_SIZE : 2 * SHARD_SIZE]
+    assert found(run) == []
+
+
+def test_columns_belong_to_the_run_in_any_order_and_what_they_say_does_too(classifier, photos, tmp_path):
+    ids = []
+    for number, (columns, changes) in enumerate(
+        [(("site", "age"), {}), (("age", "site"), {}), (("site",), {}), (("site",), {"row3": ["elsewhere"]}), ((), {})]
+    ):
+        explain(config(classifier, manifest(photos, *columns, **changes), run := tmp_path / str(number)))
+        ids.append(read_plan(run).run_id)
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 4
+    assert shards(tmp_path / "0") == shards(tmp_path / "1")
+
+
+def test_a_run_keeps_the_columns_that_it_was_planned_with_and_tells_of_others(classifier, photos, tmp_path, capsys):
+    undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
+    data = manifest(photos, "site")
+    explain(config(classifier, data, undisturbed))
+    explain(config(classifier, data, run, task="1/2"))
+    manifest(photos, "site", "age", row3=["elsewhere", "7"])
+    assert explain(config(classifier, data, run, quiet=False)).complete
+    assert "1 file with other meta columns since: the run keeps those that were planned" in capsys.readouterr().err
+    assert shards(run) == shards(undisturbed)
+    assert found(run) == []
+
+
+def test_a_run_that_was_planned_without_columns_goes_on_without(classifier, photos, tmp_path):
+    undisturbed, run, data = tmp_path / "undisturbed", tmp_path / "run", manifest(photos)
+    for out, task in ((undisturbed, ""), (run, "1/2")):
+        explain(config(classifier, data, out, task=task or None))
+        forget_list(out)
+    manifest(photos, "site")
+    assert explain(config(classifier, data, run)).complete
+    assert read_plan(run).meta == {}
+    assert shards(run) == shards(undisturbed)
+
+
+def test_later_workers_read_a_manifest_only_if_it_was_changed(classifier, photos, tmp_path, monkeypatch):
+    undisturbed, run, data = tmp_path / "undisturbed", tmp_path / "run", manifest(photos, "site")
+    explain(config(classifier, data, undisturbed))
+    explain(config(classifier, data, run, task="0/3"))
+    read, open_csv = [], sources.open_csv
+    monkeypatch.setattr(sources, "open_csv", lambda *words: read.append(words) or open_csv(*words))
+    explain(config(classifier, data, run, task="1/3", share_only=True))
+    assert read == []
+    (photos / "moved").mkdir()
+    os.rename(photos / "bee", photos / "moved" / "bee")
+    data.write_text(data.read_text().replace("bee/", "moved/bee/"))
+    assert explain(config(classifier, data, run, task="2/3")).complete
+    assert len(read) == 1
+    assert shards(run) == shards(undisturbed)
+
+
+def test_a_list_whose_columns_are_not_those_of_the_rows_is_found(classifier, photos, tmp_path):
+    run = tmp_path / "run"
+    explain(config(classifier, manifest(photos, "site"), run))
+    with h5py.File(run / "samples.h5", "r+") as file:
+        file["meta/site"][2] = b"forged"
+    image = (run / "samples.h5").read_bytes()
+    record = {**json.loads((run / "run.json").read_bytes())["samples"], "bytes": len(image)}
+    record["sha256"] = hashlib.sha256(image).hexdigest()
+    edit_document(run / "run.json", samples=record, sample_blocks={"bytes": len(image), "sha256": [record["sha256"]]})
+    edit_document(run / "manifest.json", samples=record)
+    assert found(run) == [("dataset", "samples.h5")]
+
+
+def test_a_series_has_the_columns_that_all_of_its_runs_have_and_tells_of_others(classifier, photos, tmp_path):
+    explain(config(classifier, manifest(photos, "site", "age"), tmp_path / "runs/1"))
+    explain(config(classifier, manifest(photos, "site", row3=["far away"]), tmp_path / "runs/2"))
+    with open_run(tmp_path / "runs") as series:
+        assert dict(series.plan.meta) == {"site": 8}
+        assert series["meta/site"][3] == "far away"
+        assert "columns that not all of the runs have left out: age" in series.remarks

@@ -452,6 +452,7 @@ def relist(run: Path, image: bytes) -> None:
         record = json.loads((run / document).read_bytes())["samples"]
         record.update(bytes=len(image), sha256=hashlib.sha256(image).hexdigest())
         damage.edit_document(run / document, samples=record)
+    damage.edit_document(run / "run.json", sample_blocks={"bytes": len(image), "sha256": [record["sha256"]]})
 
 
 def list_gone(run: Path) -> None:
@@ -498,6 +499,10 @@ def plan_that_tells_a_path(run: Path) -> None:
     damage.edit_document(run / "run.json", samples={**record, "sha256": "/" * 64})
 
 
+def plan_that_tells_of_another_part(run: Path) -> None:
+    damage.edit_document(run / "run.json", sample_blocks={"bytes": 2**20, "sha256": ["0" * 64]})
+
+
 def manifest_that_tells_of_another(run: Path) -> None:
     record = json.loads((run / "manifest.json").read_bytes())["samples"]
     damage.edit_document(run / "manifest.json", samples={**record, "sha256": "0" * 64})
@@ -518,6 +523,7 @@ def manifest_that_tells_of_another(run: Path) -> None:
             {("unexpected-file", "samples.h5", None), ("manifest-damaged", "manifest.json", None)},
         ),
         (plan_that_tells_a_path, {("plan-damaged", "run.json", None)}),
+        (plan_that_tells_of_another_part, {("plan-damaged", "run.json", None)}),
         (manifest_that_tells_of_another, {("manifest-damaged", "manifest.json", None)}),
     ],
 )

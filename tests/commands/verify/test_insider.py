@@ -159,7 +159,9 @@ def forge_the_plan(run: Path, **changes: Any) -> None:
         image = list_image(plan, {**columns, "sample_id": [i.decode() for i in file["sample_id"][...]]})
     (run / "samples.h5").write_bytes(image)
     listed = {**content["samples"], "bytes": len(image), "sha256": hashlib.sha256(image).hexdigest()}
+    blocks = {"bytes": len(image), "sha256": [listed["sha256"]]}
     changed = {"plan": plan.to_dict(), "run_id": plan.run_id, "shards": shard_table(plan), "samples": listed}
+    changed["sample_blocks"] = blocks
     (run / "run.json").write_bytes(seal({**content, **changed}))
     for path in (*(run / "shards").glob("*.h5"), run / "run.h5"):
         with h5py.File(path, "r+") as file:
