@@ -219,7 +219,7 @@ class _Inspector:
         if fatal := self._fatal(Kind.FILE_UNREADABLE, LIST_FILE):
             yield fatal
             return
-        path, record, digests = self._run / LIST_FILE, self._listed.record, self._listed.blocks
+        record = self._listed.record
         damaged = list(check.check_bytes(self._run, LIST_FILE, record.sha256, record.bytes))
         yield from damaged
         if damaged:
