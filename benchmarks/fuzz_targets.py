@@ -31,7 +31,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import batchcam
-from batchcam import cli as command_line
+from batchcam.cli import commands as command_line
 from batchcam.cli.commands import COMMANDS, OF_SCRIPTS
 from batchcam.commands.localize.annotations import read_annotations, read_mask
 from batchcam.commands.verify.config import VerifyConfig

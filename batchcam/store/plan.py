@@ -555,7 +555,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, 
 
 def _difference(there: object, here: object) -> str:
     """Return two values as people read them; of two tables, or lists of texts, the entries that differ."""
-    there, here = _entries(there), _entries(here)
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        there, here = _entries(there), _entries(here)
     if there is None and isinstance(here, Mapping):
         there = {}
     if here is None and isinstance(there, Mapping):

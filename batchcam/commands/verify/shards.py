@@ -20,8 +20,15 @@ from batchcam.store import structure
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import FIRST_INPUTS, Plan, Shard, fingerprint_text, input_key
 from batchcam.store.reader import READ_BYTES, UNREADABLE, blocks, decode, open_file, open_hdf5, require_memory
-from batchcam.store.samples import list_arrays
-from batchcam.store.schema import CLASSIFIER_ARRAYS, LIST_FILE, MASTER_FILE, SHARD_FOLDER, TRAINED_ON
+from batchcam.store.schema import (
+    CLASSIFIER_ARRAYS,
+    LIST_FILE,
+    LISTED,
+    MASTER_FILE,
+    SHARD_FOLDER,
+    TRAINED_ON,
+    meta_array,
+)
 from batchcam.store.shard_table import ShardTable, stated_table
 
 PIXEL_BYTES = 24
@@ -44,7 +51,7 @@ class Rows:
 
     Attributes:
         columns: those of COLUMNS_FOR_TOTALS.
-        listed: ids, labels and sizes as the dataset's fingerprint takes them; b"" where a run has no sizes.
+        listed: what the dataset's fingerprint takes of them; b"" where a run has no sizes.
         ids: hashes of the ids.
         first_inputs: keys of the run's first inputs by id, as far as they are in this block.
     """
@@ -108,7 +115,8 @@ class ShardReader:
             self._copies[MASTER_FILE] = {name: file[name] for name in own}
         if LIST_FILE in sound:
             file = open_hdf5(run / LIST_FILE)
-            self._copies[LIST_FILE] = {array.name: file[array.name] for array in list_arrays(file, plan)}
+            listed = (*LISTED, *(meta_array(name).name for name in plan.meta))
+            self._copies[LIST_FILE] = {name: file[name] for name in listed}
 
     def read(self, shard: Shard) -> Iterator[Seen]:
         """Read one shard, and yield at last that it is done."""

@@ -542,7 +542,7 @@ def test_images_of_12_bits_in_16_are_refused_or_read_as_the_user_says_and_so_are
         values = rng.integers(0, 4096, (32, 32)).astype(np.uint16)
         cv2.imwrite(str(tmp_path / "images" / name / f"{number}.png"), values)
     images = str(tmp_path / "images")
-    with pytest.raises(StoppedEarlyError, match=r"16-bit values of at most \d+: a dark image, or one of fewer bits"):
+    with pytest.raises(DatasetError, match=r"16-bit values of at most \d+: a dark image, or one of fewer bits"):
         explain(config(checkpoint, images, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     runs = {}
