@@ -28,6 +28,9 @@ BEAT_S: Final = 20
 STALE_S: Final = 180
 """Seconds without one after which a holder counts as dead: network file systems show a file's time a minute late."""
 
+WORDLESS_S: Final = 10
+"""The same, of one that was killed before it had said who it is."""
+
 LONGEST: Final = 4096
 """Bytes of a lease that are read."""
 
@@ -147,7 +150,8 @@ class Leases:
             return True
         since = content.get("since")
         age = now - (since if isinstance(since, float) else touched)
-        return not (self._has_ended(content) or now - touched > STALE_S or age > patience_s)
+        stale = now - touched > (STALE_S if content else WORDLESS_S)
+        return not (self._has_ended(content) or stale or age > patience_s)
 
     def _now(self, path: Path, suffix: str) -> float:
         """Return the file system's time, if need be by a file whose name looks like a lease's on `path`."""
