@@ -12,9 +12,10 @@ from typing import Any, Final
 from batchcam.data.samples import Read, Source, StoredSample, T
 from batchcam.errors import StoppedEarlyError
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.job.stop import stop_if_asked
 
-LONGEST_STEP_S: Final = 1.0
-"""Seconds between two looks at a read; it may last so much longer than its limit."""
+LONGEST_STEP_S: Final = 0.5
+"""Seconds between two looks at a read, and whether to stop; it may last so much longer than its limit."""
 
 MOST_STUCK: Final = 8
 """Reads under way of which nobody expects an answer any more, in one process."""
@@ -77,6 +78,7 @@ class TimedSource(Source):
 
         Raises:
             HungStorageError: `MOST_STUCK` earlier reads still hang.
+            StoppedEarlyError: the work should stop; what is being read is left alone.
         """
         loaded: list[T] = []
         while len(loaded) < len(indices):
@@ -156,6 +158,7 @@ class _Reader:
 
         Raises:
             _LateError: a sample takes longer than so many `seconds`.
+            StoppedEarlyError: the work should stop.
         """
         self._done, self._position = [], 0
         self._asked.put((indices, load))
@@ -163,6 +166,7 @@ class _Reader:
         step = min(LONGEST_STEP_S, seconds / 8)
         waited, position = 0.0, 0
         while True:
+            stop_if_asked()
             try:
                 return self._answers.get(timeout=step)
             except queue.Empty:
