@@ -161,9 +161,10 @@ class Source(abc.ABC):
         Raises:
             StoppedEarlyError: the work should stop.
         """
-        loaded = []
+        loaded: list[T] = []
         for index in indices:
-            stop_if_asked()
+            if loaded:
+                stop_if_asked()
             loaded.append(load(index, self.read))
         return loaded
 

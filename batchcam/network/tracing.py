@@ -56,7 +56,7 @@ def traced(network: nn.Module, probe: Tensor) -> Trace:
         """Return a copy: ResNet's blocks change the output of bn2 in place into their own."""
         copy = copies.get(id(tensor))
         # one module's output is the next one's input, and mostly its parent's output: they share a copy
-        if copy is None or copy.dtype != tensor.dtype or not torch.equal(copy, tensor):
+        if copy is None or (copy.dtype, copy.device) != (tensor.dtype, tensor.device) or not torch.equal(copy, tensor):
             copies[id(tensor)] = copy = tensor.clone()
         return copy
 

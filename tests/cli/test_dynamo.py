@@ -24,8 +24,10 @@ def told_by(body: str) -> str:
 def test_explaining_a_torchvision_network_imports_no_compiler_and_the_process_can_have_it_afterwards(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "data" / "a").mkdir(parents=True)
-    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "data" / "a" / "0.png")
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "data" / name / "0.png")
     torch.save(torchvision.models.resnet18(num_classes=2).state_dict(), tmp_path / "net.pth")
     words = ["explain", "net.pth", "data", "--arch", "resnet18", "--preprocess", "stl10", "--out", "run", "-q"]
     body = f"""

@@ -17,6 +17,7 @@ from batchcam.commands.explain.config import EVERYTHING, ExplainConfig, ExplainK
 from batchcam.commands.explain.held import Held
 from batchcam.commands.explain.inputs import as_planned, leak_remarks, require_same_inputs
 from batchcam.commands.explain.listing import planned_image, read_listing, settle_list
+from batchcam.commands.explain.memory import Memory
 from batchcam.commands.explain.planning import (
     Settings,
     bytes_of,
@@ -164,7 +165,7 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
         require_same_inputs(config.out, existing, assembly, landed)
     recorded = {index: each for index, each in recorded.items() if each.unreadable.any()}
     shards = [s for s in plan.shards if (s.index in recorded or s.index not in landed) and mine.takes(s.index)]
-    preflight(config, plan, assembly, mine, shards, device)
+    memory = preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
         return _summary(config, plan, mine, shards, assembly.left_out)
     agreed = _agreed(config, plan, assembly, existing, origin(config, assembly, mine, device))
@@ -173,7 +174,7 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, landed)
-    return _worked(config, agreed, assembly, explainable, mine, shards, recorded, device)
+    return _worked(config, agreed, assembly, explainable, mine, shards, recorded, device, memory)
 
 
 def _assembled(
@@ -218,6 +219,7 @@ def _worked(
     shards: Sequence[Shard],
     recorded: Mapping[int, RecordedShard],
     device: torch.device,
+    memory: Memory,
 ) -> ExplainSummary:
     """Make shards, this worker's own and then what others leave, and merge when nothing is missing any more."""
 
@@ -229,7 +231,7 @@ def _worked(
     with Claims(
         config.out, shards, recorded, lambda: _left_by_others(config, plan, mine), leases, config.quiet
     ) as claims:
-        work = Work(config, plan, assembly, explainable, claims, recorded, device)
+        work = Work(config, plan, assembly, explainable, claims, recorded, device, memory)
         with _staged(config, assembly, shards):
             seconds = _recorded(config, mine, device, work) if claims.wait() else 0.0
     return _summary(config, plan, mine, shards, assembly.left_out, work, seconds, leases)

@@ -19,12 +19,12 @@ from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.claims import Claims
 from batchcam.commands.explain.config import EVERYTHING, ExplainConfig
 from batchcam.commands.explain.inputs import trained_on
+from batchcam.commands.explain.memory import Memory
 from batchcam.commands.explain.planning import resources
 from batchcam.commands.explain.retry import RecordedShard
 from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
 from batchcam.errors import DatasetError, StoppedEarlyError
 from batchcam.job.console import Progress, note
-from batchcam.job.cpus import loader_processes
 from batchcam.job.processes import peak_memory
 from batchcam.job.scheduler import Share, utc_now, whereabouts
 from batchcam.job.stop import stop_if_asked
@@ -75,6 +75,7 @@ class Work:
         claims: Claims,
         recorded: Mapping[int, RecordedShard],
         device: torch.device,
+        memory: Memory,
     ) -> None:
         self.landed: list[LandedShard] = []
         self.counts: collections.Counter[str] = collections.Counter()
@@ -84,6 +85,7 @@ class Work:
         self._samples = 0
         self._config, self._plan, self._assembly, self._explainable = config, plan, assembly, explainable
         self._claims, self._recorded, self._device = claims, recorded, device
+        self._memory = memory
         self._shards = plan.shards
         self._recent: collections.deque[tuple[str, bool]] = collections.deque(
             maxlen=max(FEWEST_JUDGED, plan.shard_size)
@@ -110,7 +112,7 @@ class Work:
             LoaderDiedError: a loader process died, and again after every restart.
         """
         self._start = time.perf_counter()
-        processes, restarts = loader_processes(self._config.compute.workers), 0
+        processes, restarts = self._memory.processes, 0
         while self._has_more():
             try:
                 self._explain(tell, processes)
@@ -143,6 +145,7 @@ class Work:
                 self._device,
                 self._config.compute.start_method,
                 plan.batch_size,
+                self._memory.room,
             ) as batches,
             Explainer(explainable, assembly.preprocessing, request, self._device) as explainer,
             Progress("explain", claims.own_samples, "images", self._config.quiet) as progress,
