@@ -251,6 +251,18 @@ def parse_preset(text: str) -> str:
     return text
 
 
+def parse_bytes(text: str) -> int:
+    """Return bytes from "2G", "512M" or "800000": K, M, G and T are powers of 1024, as Slurm's --mem.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)([KMGT]?)B?", text.upper())
+    if not match or not (size := int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " "))):
+        raise ValueError(f"{text!r}: expected bytes, such as 512M or 2G")
+    return size
+
+
 def parse_duration(text: str) -> float:
     """Return seconds from "90", "90s", "15m", "2h" or "HH:MM:SS".
 

@@ -19,6 +19,7 @@ from batchcam.config import (
     argument,
     field,
     like,
+    parse_bytes,
     parse_duration,
     parse_size,
     parse_triple,
@@ -176,6 +177,20 @@ def test_triple_that_is_neither_is_refused_with_the_option(text):
 )
 def test_duration_is_read_as_schedulers_write_it(text, seconds):
     assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("800000", 800000), ("512M", 2**29), ("2G", 2**31), ("1.5g", 3 * 2**29), ("4KB", 4096), ("1T", 2**40)],
+)
+def test_bytes_are_read_as_schedulers_write_them(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "G", "-1G", "2 G", "2GiB", "1e9", "half"])
+def test_what_is_no_number_of_bytes_is_refused(text):
+    with pytest.raises(ValueError, match="expected bytes, such as 512M or 2G"):
+        parse_bytes(text)
 
 
 @pytest.mark.parametrize("text", ["999999999h", "999999999:00:00"])

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from batchcam.cli import dynamo
 from batchcam.cli.options import PROCESS_OPTIONS, build, findings_ok_option, parameters, version_option
 from batchcam.cli.variables import remarks
 from batchcam.commands.compare.config import CompareConfig
@@ -217,7 +218,8 @@ for each in (*COMMANDS, *OF_SCRIPTS):
 
 
 def _load(module: str, name: str) -> Callable[[Any], Any]:
-    function: Callable[[Any], Any] = getattr(importlib.import_module(f"batchcam.{module}"), name)
+    with dynamo.imported_late():
+        function: Callable[[Any], Any] = getattr(importlib.import_module(f"batchcam.{module}"), name)
     return function
 
 

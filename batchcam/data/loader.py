@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import collections
 import contextlib
+import copy
 import dataclasses
 import functools
+import math
 import multiprocessing.queues
 import os
 import signal
@@ -14,7 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,13 +25,25 @@ import torch.multiprocessing
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from batchcam.config import DEFAULT_BATCH_SIZE
+from batchcam.data.decoding_memory import DecodingMemory
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.data.samples import Source, StoredSample
 from batchcam.errors import BatchcamError, StoppedEarlyError, one_line
 from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
 from batchcam.job.processes import JOB_SIGNALS, die_with_parent
+from batchcam.job.stop import follow, stop_if_asked
 
 NO_DIGEST = bytes(32)
+
+UNIT_BYTES: Final = 2**22
+"""Stored bytes of the images that a loader process makes at one go: a tenth of a second of decoding."""
+
+UNKNOWN_BYTES: Final = UNIT_BYTES // 8
+"""What an image counts for whose size is not known."""
+
+LOOK_EVERY_S: Final = 0.5
+"""Seconds between two looks whether to stop, while images are waited for."""
 
 
 class LoaderDiedError(BatchcamError):
@@ -49,6 +64,10 @@ class LoadedSample:
     image_size: tuple[int, int]
     error: str
     unsupported: bool = False
+
+
+_SMALL: Final = ("indices", "sha256", "crop_box", "image_size")
+"""Tensors of a batch with a few bytes for each sample."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +92,13 @@ class LoadedBatch:
     errors: list[str]
     unsupported: list[bool]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # each tensor that a loader process hands over takes a file descriptor and half a millisecond
+        return {**vars(self), **{name: getattr(self, name).numpy() for name in _SMALL}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, **{name: torch.from_numpy(state[name]) for name in _SMALL})
+
     def pin_memory(self) -> LoadedBatch:
         """Return the batch with page-locked pixels; the DataLoader calls it when they go to a GPU."""
         return dataclasses.replace(self, pixels=self.pixels.pin_memory())
@@ -91,12 +117,16 @@ class SampleDataset(Dataset[Any]):
         preprocessing: how an image becomes the network's input; None: the samples are preprocessed tensors.
         input_size: (H, W) that every sample must have in the end.
         channels: C that every sample must have in the end.
+
+    Attributes:
+        memory: for the images, where several processes decode some; None: as much as they want.
     """
 
     def __init__(
         self, source: Source, preprocessing: Preprocessing | None, input_size: tuple[int, int], channels: int = 3
     ) -> None:
         self.source, self.preprocessing, self.input_size = source, preprocessing, input_size
+        self.memory: DecodingMemory | None = None
         self._shape = (channels, *input_size)
 
     def __len__(self) -> int:
@@ -112,7 +142,18 @@ class SampleDataset(Dataset[Any]):
         except StoppedEarlyError as error:  # raised in a loader process, it would come out as torch's own words
             return error
 
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample that is ready."""
+        return math.prod(self._shape) * (1 if self.preprocessing else 4)
+
     def _load(self, index: int, read: Callable[[int], StoredSample]) -> LoadedSample:
+        if self.memory is None:
+            return self._made(index, read)
+        with self.memory.of_image(max(0, int(self.source.sizes[index]))):
+            return self._made(index, read)
+
+    def _made(self, index: int, read: Callable[[int], StoredSample]) -> LoadedSample:
         sha256: bytes | None = None
         try:
             stored = read(index)
@@ -186,10 +227,81 @@ def collate(samples: Sequence[LoadedSample]) -> LoadedBatch:
     )
 
 
+def joined(units: Sequence[LoadedBatch], pinned: bool = False) -> LoadedBatch:
+    """Return the batch that consecutive samples make together: what `collate` makes of all.
+
+    Args:
+        units: some of the samples each.
+        pinned: whether its pixels are to be page-locked.
+    """
+    if len(units) == 1:
+        return units[0].pin_memory() if pinned else units[0]
+    whole = {name: torch.cat([getattr(unit, name) for unit in units]) for name in _SMALL}
+    good = next((unit.pixels for unit in units if len(unit.pixels)), torch.empty(0))
+    pixels = torch.empty(
+        (len(whole["indices"]) * bool(len(good)), *good.shape[1:]), dtype=good.dtype, pin_memory=pinned
+    )
+    start = 0
+    for unit in units if len(good) else ():
+        part = pixels[start : (start := start + len(unit.indices))]
+        part.copy_(unit.pixels) if len(unit.pixels) else part.zero_()
+    return LoadedBatch(
+        pixels=pixels,
+        errors=[error for unit in units for error in unit.errors],
+        unsupported=[each for unit in units for each in unit.unsupported],
+        **whole,
+    )
+
+
+class _Units(Sampler[list[int]]):
+    """Batches in the pieces that loader processes make at one go, each of about `UNIT_BYTES` of stored images.
+
+    Attributes:
+        counts: how many pieces each batch has that has been begun and not been taken from here.
+    """
+
+    def __init__(self, batches: Iterable[list[int]], sizes: np.ndarray) -> None:
+        self.counts: collections.deque[int] = collections.deque()
+        self._batches, self._sizes = batches, sizes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        self.counts.clear()
+        for batch in self._batches:
+            # an image that begins in the next four million bytes begins the next piece
+            sizes = _weights(self._sizes[batch])
+            edges = 1 + np.flatnonzero(np.diff((np.cumsum(sizes) - sizes) // UNIT_BYTES))
+            pieces = [piece.tolist() for piece in np.split(np.asarray(batch), edges)]
+            self.counts.append(len(pieces))
+            yield from pieces
+
+    def typical(self, batch_size: int) -> int:
+        """Return how many pieces a batch has."""
+        some = self._sizes[:: 1 + len(self._sizes) // 1000]
+        return max(1, min(batch_size, round(batch_size * float(_weights(some).mean()) / UNIT_BYTES)))
+
+
+def _weights(sizes: np.ndarray) -> np.ndarray:
+    return np.where(sizes < 0, UNKNOWN_BYTES, sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """Bytes of memory that the loader processes have together.
+
+    Attributes:
+        waiting: for samples that are ready before they are asked for.
+        decoding: for images, stored and decoded.
+    """
+
+    waiting: int
+    decoding: int
+
+
 class BatchStream:
     """Batches of `dataset` in the order of `batches`; use it with `with`, then loop over it.
 
-    The loader processes start when the block is entered and end with it.
+    The loader processes start when the block is entered and end with it. Each batch is made by all of them, a few
+    images at one go.
 
     Args:
         dataset: what to load.
@@ -197,6 +309,8 @@ class BatchStream:
         processes: loader processes; 0 decodes in this one.
         device: where they go; for a GPU their pixels are page-locked.
         start_method: how loader processes are started, one of config.START_METHODS; None: the system's way.
+        batch_size: samples of a full batch; each process has two of them under way.
+        room: what these may take; None: as much as they want.
     """
 
     def __init__(
@@ -206,22 +320,38 @@ class BatchStream:
         processes: int,
         device: torch.device,
         start_method: str | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        room: Room | None = None,
     ) -> None:
+        self._units = _Units(batches, dataset.source.sizes)
+        self._pinned = device.type == "cuda"
         # without a lock, unlike an Event: a signal's handler that is interrupted by a signal would wait for itself
         # only where there are processes: it lives in shared memory, which `-j 0` does without
         context = torch.multiprocessing.get_context(start_method) if processes else None
         self._closing = context.RawValue("b", 0) if context else _Closing()
+        if context and room:
+            dataset = copy.copy(dataset)
+            dataset.memory = DecodingMemory(room.decoding, context)
         with _without_torchs_advice():
             self._loader: DataLoader[LoadedBatch | StoppedEarlyError] = DataLoader(
                 dataset,
-                batch_sampler=batches,
+                batch_sampler=self._units,
                 num_workers=processes,
                 multiprocessing_context=context,
                 collate_fn=_batch,
-                pin_memory=device.type == "cuda",
+                timeout=LOOK_EVERY_S if processes else 0,
+                prefetch_factor=self._ahead(dataset, batch_size, processes, room) if processes else None,
                 worker_init_fn=functools.partial(_leave_signals_to_parent, self._closing, os.getpid()),
             )
         self._iterator: Iterator[LoadedBatch | StoppedEarlyError] | None = None
+
+    def _ahead(self, dataset: SampleDataset, batch_size: int, processes: int, room: Room | None) -> int:
+        """Return how many pieces each process has under way."""
+        most = 2 * self._units.typical(batch_size)
+        if room is None:
+            return most
+        piece_bytes = dataset.sample_bytes * batch_size / self._units.typical(batch_size)
+        return max(1, min(most, int(room.waiting / (piece_bytes * processes))))
 
     def __enter__(self) -> BatchStream:
         # a block that is never left: multiprocessing's own clean-up sends SIGTERM and waits for ever
@@ -259,21 +389,32 @@ class BatchStream:
         """Return the next batch.
 
         Raises:
-            StoppedEarlyError: the storage hangs, or a fault that is not a sample's.
+            StoppedEarlyError: the work should stop, the storage hangs, or a fault that is not a sample's.
             LoaderDiedError: a loader process died.
         """
+        units = [self._next_unit()]
+        for _ in range(self._units.counts.popleft() - 1):
+            stop_if_asked()
+            units.append(self._next_unit())
+        return joined(units, self._pinned)
+
+    def _next_unit(self) -> LoadedBatch:
         if self._iterator is None:
             raise RuntimeError("a BatchStream gives batches inside its `with` block only")
-        try:
-            batch = next(self._iterator)
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            # torch tells by RuntimeError, unless the loader died while it was handing over a batch
-            if isinstance(error, RuntimeError) and not is_loader_death(error):
-                raise
-            raise loader_died(error) from error
-        if isinstance(batch, StoppedEarlyError):
-            raise batch
-        return batch
+        while True:
+            try:
+                unit = next(self._iterator)
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                if str(error).startswith("DataLoader timed out"):
+                    stop_if_asked()
+                    continue
+                # torch tells by RuntimeError, unless the loader died while it was handing over a batch
+                if isinstance(error, RuntimeError) and not is_loader_death(error):
+                    raise
+                raise loader_died(error) from error
+            if isinstance(unit, StoppedEarlyError):
+                raise unit
+            return unit
 
 
 def _batch(samples: Sequence[LoadedSample] | StoppedEarlyError) -> LoadedBatch | StoppedEarlyError:
@@ -291,8 +432,7 @@ def _without_torchs_advice() -> Iterator[None]:
 def is_loader_death(error: BaseException) -> bool:
     """Return whether `error` tells that a loader process died: torch raises it from wherever the news arrives."""
     # "DataLoader worker process 0" would be an exception in a living one
-    told = ("DataLoader worker (pid", "Pin memory thread exited")  # which hands over, for a GPU
-    return isinstance(error, LoaderDiedError) or any(words in str(error) for words in told)
+    return isinstance(error, LoaderDiedError) or "DataLoader worker (pid" in str(error)
 
 
 def loader_died(error: BaseException) -> LoaderDiedError:
@@ -318,15 +458,16 @@ class _Closing:
 
 
 def _leave_signals_to_parent(closing: Any, parent: int, process: int) -> None:
-    """Make a loader process deaf to what a scheduler sends to the whole job, as long as its parent lives.
+    """Make a loader process deaf to what a scheduler sends to the whole job, as long as its parent lives and works.
 
-    The parent finishes its batch first, and needs its loaders for that; when it is done, SIGTERM counts again.
+    When the parent is done, SIGTERM counts again, and what is being decoded is given up.
     """
 
     def heard(number: int, frame: FrameType | None) -> None:
         if closing.value or os.getppid() != parent:
             os._exit(0)
 
+    follow(lambda: "the end of the work" if closing.value else None)
     die_with_parent(parent)  # torch looks every five seconds, and not from the start
     # the hook's own answer is a traceback, and a batch that is waited for without end
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_without_batch)  # type: ignore[attr-defined]

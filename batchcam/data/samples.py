@@ -19,6 +19,7 @@ from batchcam.data.passing_faults import passing_fault
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError, decode_image
 from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
+from batchcam.job.stop import stop_if_asked
 
 UNKNOWN_LABEL: Final = -1
 
@@ -178,8 +179,17 @@ class Source(abc.ABC):
         return len(self.sample_ids)
 
     def each(self, indices: Sequence[int], load: Callable[[int, Read], T]) -> list[T]:
-        """Return load(index, read) for each index, where `read` is this source's, or one that refuses the sample."""
-        return [load(index, self.read) for index in indices]
+        """Return load(index, read) for each index, where `read` is this source's, or one that refuses the sample.
+
+        Raises:
+            StoppedEarlyError: the work should stop.
+        """
+        loaded: list[T] = []
+        for index in indices:
+            if loaded:
+                stop_if_asked()
+            loaded.append(load(index, self.read))
+        return loaded
 
     @abc.abstractmethod
     def read(self, index: int) -> StoredSample:

@@ -7,17 +7,27 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, Final
 
 from batchcam.data.samples import Read, Source, StoredSample, T
 from batchcam.errors import StoppedEarlyError
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.job.stop import stop_if_asked
 
-LONGEST_STEP_S: Final = 1.0
-"""Seconds between two looks at a read; it may last so much longer than its limit."""
+LONGEST_STEP_S: Final = 0.5
+"""Seconds between two looks at a read, and whether to stop; it may last so much longer than its limit."""
 
 MOST_STUCK: Final = 8
 """Reads under way of which nobody expects an answer any more, in one process."""
+
+
+_start_anew: ContextVar[Callable[[], None]] = ContextVar("start_anew", default=lambda: None)
+
+
+def start_clock_anew() -> None:
+    """Tell whoever times this thread's read that it waits for something that is not the sample's."""
+    _start_anew.get()()
 
 
 class HungStorageError(StoppedEarlyError):
@@ -78,6 +88,7 @@ class TimedSource(Source):
 
         Raises:
             HungStorageError: `MOST_STUCK` earlier reads still hang.
+            StoppedEarlyError: the work should stop; what is being read is left alone.
         """
         loaded: list[T] = []
         while len(loaded) < len(indices):
@@ -144,7 +155,7 @@ class _Reader:
     def __init__(self, read: Read) -> None:
         self._done: list[Any] = []
         self._read = read
-        self._position = 0
+        self._position = self._waits = 0
         self._retired = False
         self._asked: queue.SimpleQueue[tuple[Sequence[int], Callable[[int, Read], Any]] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
@@ -157,20 +168,22 @@ class _Reader:
 
         Raises:
             _LateError: a sample takes longer than so many `seconds`.
+            StoppedEarlyError: the work should stop.
         """
-        self._done, self._position = [], 0
+        self._done, self._position, self._waits = [], 0, 0
         self._asked.put((indices, load))
         # in steps, each of which counts for no more than it was to last: a job may be suspended for hours
         step = min(LONGEST_STEP_S, seconds / 8)
-        waited, position = 0.0, 0
+        waited, seen = 0.0, (0, 0)
         while True:
             try:
                 return self._answers.get(timeout=step)
             except queue.Empty:
-                waited = waited + step if self._position == position else 0.0
-            position = self._position
+                stop_if_asked()
+                waited = waited + step if (self._position, self._waits) == seen else 0.0
+            seen = self._position, self._waits
             if waited >= seconds:
-                raise _LateError(position)
+                raise _LateError(seen[0])
 
     def take(self) -> list[Any]:
         """Return what has been loaded since `ask`, in order, and keep none of it."""
@@ -183,9 +196,13 @@ class _Reader:
         self._asked.put(None)
 
     def _serve(self) -> None:
+        _start_anew.set(self._wait)
         while (asked := self._asked.get()) is not None:
             self._answers.put(self._work(*asked))
             del asked  # it leads to the source, whose end is this thread's
+
+    def _wait(self) -> None:
+        self._waits += 1
 
     def _work(self, indices: Sequence[int], load: Callable[[int, Read], Any]) -> BaseException | None:
         try:

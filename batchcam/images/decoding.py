@@ -26,7 +26,8 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Final
 
 import numpy as np
@@ -81,6 +82,9 @@ LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _MESSAGE_LIMIT: Final = 200
 
 
+_before_pixels: ContextVar[Callable[[int], None]] = ContextVar("before_pixels", default=lambda pixels: None)
+
+
 class UnreadableImageError(Exception):
     """An image that can't be read; the message is one line, the same on every machine and in every run.
 
@@ -120,6 +124,7 @@ def decode_image(data: bytes, bits: int | None = None) -> Image.Image:
             raise UnsupportedImageError(_too_many_pixels())
         _rescale_transparent_colour(image)
         depth = depth_of(image, data)
+        _before_pixels.get()(image.width * image.height)
         image.load()
         _require_stated_alpha(image, data)
         # TIFF turns upright while loading, so the orientation counts only from here on
@@ -140,9 +145,20 @@ def load_rgb(image: Image.Image, bits: int | None = None) -> Image.Image:
     """
     with _pillow_at_work():
         depth = depth_of(image)
+        _before_pixels.get()(image.width * image.height)
         image.load()
         _require_stated_alpha(image)
         return _to_rgb(image, depth, bits)
+
+
+@contextlib.contextmanager
+def calling_before_pixels(call: Callable[[int], None]) -> Iterator[None]:
+    """Call `call` with an image's number of pixels before these take any memory, for images that the block decodes."""
+    token = _before_pixels.set(call)
+    try:
+        yield
+    finally:
+        _before_pixels.reset(token)
 
 
 def describe(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import signal
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
@@ -15,7 +16,7 @@ from batchcam.job.processes import listening
 LOOK_EVERY_S: Final = 0.2
 """Seconds that a wait may go on after a signal: Python's own sleep starts again after one."""
 
-_current: contextvars.ContextVar[Stop | None] = contextvars.ContextVar("stop", default=None)
+_current: contextvars.ContextVar[Stop | Follower | None] = contextvars.ContextVar("stop", default=None)
 
 
 class Stop:
@@ -29,7 +30,8 @@ class Stop:
     """
 
     def __init__(self, time_limit_s: float | None = None) -> None:
-        self._outer = _current.get()
+        outer = _current.get()
+        self._outer = outer if isinstance(outer, Stop) else None
         self.started: float = self._outer.started if self._outer else time.monotonic()
         self._deadline = None if time_limit_s is None else self.started + time_limit_s
         self._signal: int | None = None
@@ -56,6 +58,22 @@ class Stop:
 
     def _heard(self, number: int) -> None:
         self._signal = number
+
+
+class Follower:
+    """Stops when another process says so.
+
+    Args:
+        reason: returns why, None while there is no reason.
+    """
+
+    def __init__(self, reason: Callable[[], str | None]) -> None:
+        self.reason = reason
+
+
+def follow(reason: Callable[[], str | None]) -> None:
+    """Let the work of this thread stop for `reason` from now on, and for nothing else."""
+    _current.set(Follower(reason))
 
 
 def reason_to_stop() -> str | None:

@@ -24,20 +24,31 @@ class Head:
     centring and its own weights are linear and part of W and b.
 
     Attributes:
-        weight: W, float64 (K, C).
+        diagonal_or_full: W, float64: (K, C), or only its diagonal (K,), which is all that layers from logits to logits
+            have; of 20,000 classes the full one would take gigabytes.
         bias: b, float64 (K,).
         norm_eps: the layer norm's eps, None where there is no norm.
         layer: name of the module whose input x is; "" for the network itself.
     """
 
-    weight: Tensor
+    diagonal_or_full: Tensor
     bias: Tensor
     norm_eps: float | None = None
     layer: str = ""
 
+    @property
+    def width(self) -> int:
+        """C."""
+        return self.diagonal_or_full.shape[-1]
+
+    @property
+    def weight(self) -> Tensor:
+        """W, float64 (K, C)."""
+        return _full(self.diagonal_or_full)
+
     def behind(self, module: nn.Module, layer: str) -> Head | None:
         """Return the head that starts before `module`, None if that is no linear map, nor a layer norm, of vectors."""
-        width = self.weight.shape[1]
+        width = self.width
         if isinstance(module, nn.Linear) and module.out_features == width:
             return self._behind_linear(module.weight, module.bias, layer)
         if isinstance(module, nn.Conv2d) and (module.kernel_size, module.groups) == ((1, 1), 1):
@@ -56,12 +67,12 @@ class Head:
         x = vector.double()
         if self.norm_eps is not None:
             x = x / (x.var(1, unbiased=False, keepdim=True) + self.norm_eps).sqrt()
-        misses = (x @ self.weight.T + self.bias - logits.double()).abs().amax()
+        misses = (_times(self.diagonal_or_full, x.T).T + self.bias - logits.double()).abs().amax()
         return bool(misses <= HEAD_TOLERANCE * logits.double().abs().amax())
 
     def _behind_linear(self, weight: Tensor, bias: Tensor | None, layer: str) -> Head:
-        shift = self.weight @ bias.detach().double() if bias is not None else 0
-        return Head(self.weight @ weight.detach().double(), self.bias + shift, None, layer)
+        shift = _times(self.diagonal_or_full, bias.detach()) if bias is not None else 0
+        return Head(_times(self.diagonal_or_full, weight.detach()), self.bias + shift, None, layer)
 
     def _behind_batch_norm(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, layer: str) -> Head | None:
         if norm.running_mean is None or norm.running_var is None:
@@ -69,21 +80,35 @@ class Head:
         scale = (norm.running_var.double() + norm.eps).rsqrt()
         weight, bias = self._behind_affine(norm)
         weight = weight * scale
-        return Head(weight, bias - weight @ norm.running_mean.double(), None, layer)
+        return Head(weight, bias - _times(weight, norm.running_mean), None, layer)
 
     def _behind_layer_norm(self, norm: nn.LayerNorm | nn.GroupNorm, layer: str) -> Head:
         weight, bias = self._behind_affine(norm)
+        weight = _full(weight)
         return Head(weight - weight.mean(1, keepdim=True), bias, norm.eps, layer)
 
     def _behind_affine(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
         """Return W and b before the norm's own weight and bias, each of which it may have or not."""
-        weight, bias = self.weight, self.bias
+        weight, bias = self.diagonal_or_full, self.bias
         own_weight, own_bias = norm.weight, norm.bias
         if isinstance(own_bias, Tensor):
-            bias = bias + weight @ own_bias.detach().flatten().double()
+            bias = bias + _times(self.diagonal_or_full, own_bias.detach().flatten())
         if isinstance(own_weight, Tensor):
             weight = weight * own_weight.detach().flatten().double()
         return weight, bias
+
+
+def _full(weight: Tensor) -> Tensor:
+    """Return W (K, C) from itself or its diagonal."""
+    return weight.diag() if weight.ndim == 1 else weight
+
+
+def _times(weight: Tensor, columns: Tensor) -> Tensor:
+    """Return W, given by itself or its diagonal, times a vector (C,) or a matrix (C, n) of any precision."""
+    if weight.ndim == 2:
+        return weight @ columns.double()
+    rows = weight[:, None] if columns.ndim == 2 else weight
+    return columns.to(torch.float64, copy=True).mul_(rows)
 
 
 def halves(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -103,7 +128,7 @@ def heads(network: nn.Module, trace: Trace) -> Iterator[tuple[Tensor, Head]]:
             continue
         earlier = head.behind(modules[name], name)
         # more numbers than the map takes are a grid's cells
-        if earlier is None or given.numel() != len(given) * earlier.weight.shape[1]:
+        if earlier is None or given.numel() != len(given) * earlier.width:
             continue
         # a kind of layer that does more than its kind, such as a batch norm that rectifies too, shows in the numbers
         start = given.reshape(len(given), -1)
@@ -118,6 +143,6 @@ def heads(network: nn.Module, trace: Trace) -> Iterator[tuple[Tensor, Head]]:
 def _returned(network: nn.Module, logits: Tensor) -> tuple[Tensor, Head]:
     """Return what the network's own last layer gives, and the map from there to the logits."""
     halved = halves in network._forward_hooks.values()
-    weight = torch.tensor([[-0.5], [0.5]]) if halved else torch.eye(logits.shape[1])
+    weight = torch.tensor([[-0.5], [0.5]]) if halved else torch.ones(logits.shape[1])
     weight = weight.to(logits.device, torch.float64)
-    return 2 * logits[:, 1:] if halved else logits, Head(weight, torch.zeros_like(weight[:, 0]))
+    return 2 * logits[:, 1:] if halved else logits, Head(weight, weight.new_zeros(len(weight)))

@@ -8,12 +8,13 @@ import math
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from batchcam.errors import CheckpointError, ConfigError, ModelError, one_line
 from batchcam.network.fitting import Fitted, Shapes, fit
@@ -25,6 +26,9 @@ WITH_AUXILIARY: Final = ("googlenet", "inception_v3")
 
 torchvision switches that on (transform_input) for the weights that it publishes; no state dict says it.
 """
+
+_RANDOM: Final = ("normal_", "uniform_")
+"""Ends of the names of torch's functions that fill a tensor with random numbers."""
 
 _SIDE_EXIT: Final = re.compile(r"(.*\.)?(aux[12]|AuxLogits)\.")  # whose logits only training looks at
 
@@ -125,11 +129,12 @@ def load_network(
         ConfigError: the network has no such option.
     """
     renamed = {_new_name(name): tensor for name, tensor in state.items() if not _SIDE_EXIT.match(name)}
-    outline, head = _outline(architecture, options, renamed)
-    fitted = fit(renamed, outline, where, head, architecture)
-    # only now, when the file is seen to hold as much as the network that it claims
-    class_count = len(fitted.state[f"{head}.weight"])
-    network = build_network(architecture, class_count, options, fitted.state)
+    with _Unfilled():
+        outline, head = _outline(architecture, options, renamed)
+        fitted = fit(renamed, outline, where, head, architecture)
+        # only now, when the file is seen to hold as much as the network that it claims
+        class_count = len(fitted.state[f"{head}.weight"])
+        network = build_network(architecture, class_count, options, fitted.state)
     if f"{head}.bias" not in fitted.state:
         setattr(network.get_submodule(head), "bias", None)  # noqa: B010 - mypy knows no attribute of a module to be None
     _copy(network, fitted, where)
@@ -145,6 +150,21 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> t
     fitted = fit(state, _shapes(network), where)
     _copy(network, fitted, where)
     return fitted.remarks
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the random numbers that a network starts with, where a file's take their place.
+
+    For those of an outline, which has no memory, torch would import its compiler.
+    """
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if getattr(function, "__name__", "").endswith(_RANDOM):
+            return args[0] if args else named["tensor"]
+        return function(*args, **named)
 
 
 def _copy(network: nn.Module, fitted: Fitted, where: str) -> None:

@@ -94,14 +94,13 @@ def prove(network: nn.Module, probe: Tensor, target_layer: str | None = None) ->
     layer = TargetLayer.parse(target_layer)
     channels = layer.grid(grid_output(network, trace, layer.name)).shape[1]
     # the logits themselves are what is pooled only where no linear layer gives them
-    fitting = [head for _, head in found[1:] or found if head.weight.shape[1] == channels]
+    fitting = [head for _, head in found[1:] or found if head.width == channels]
     if not fitting and (affine_map := affine_head(network, probe, layer)):
         fitting = [affine_map]
     if not fitting:
         last = found[-1][1]
         raise ModelError(
-            f"target layer {target_layer!r} has {channels} channels, "
-            f"the classifier {last.layer!r} takes {last.weight.shape[1]}"
+            f"target layer {target_layer!r} has {channels} channels, the classifier {last.layer!r} takes {last.width}"
         )
     return min((_measured(network, trace, layer, head) for head in fitting), key=lambda m: m.residual)
 

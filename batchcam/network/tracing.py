@@ -50,13 +50,21 @@ def traced(network: nn.Module, probe: Tensor) -> Trace:
     """
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
+    copies: dict[int, Tensor] = {}
+
+    def copied(tensor: Tensor) -> Tensor:
+        """Return a copy: ResNet's blocks change the output of bn2 in place into their own."""
+        copy = copies.get(id(tensor))
+        # one module's output is the next one's input, and mostly its parent's output: they share a copy
+        if copy is None or (copy.dtype, copy.device) != (tensor.dtype, tensor.device) or not torch.equal(copy, tensor):
+            copies[id(tensor)] = copy = tensor.clone()
+        return copy
 
     def listen(name: str) -> Callable[..., None]:
         def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
                 outputs.pop(name, None)  # a module that runs again moves to the end
-                # copied: ResNet's blocks change the output of bn2 in place into their own
-                inputs[name], outputs[name] = args[0].clone(), output.clone()
+                inputs[name], outputs[name] = copied(args[0]), copied(output)
 
         return keep
 

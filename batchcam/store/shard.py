@@ -30,8 +30,8 @@ from batchcam.store.layout import (
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.schema import DIGEST_SUFFIX, SHARD_FOLDER, Array, encode_text, map_chunk_rows
 
-PENDING_CHUNKS = 256
-"""Uncompressed map chunks (64 KiB each or one map) that may wait for a compressing thread."""
+PENDING_BYTES = 16 * 2**20
+"""Uncompressed maps that may wait for a compressing thread; two chunks may, however large."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +80,7 @@ class ShardBuilder:
                 self._columns[array.name] = np.empty(array_shape(array, plan, shard.count), array.dtype)
         self._map_chunk_rows = map_chunk_rows(shard.count, *plan.input_size)
         self._map_rest: np.ndarray | None = None
+        self._most_pending = 2
         self._map_chunks: list[Future[bytes]] = []
         self._pending: collections.deque[Future[bytes]] = collections.deque()
 
@@ -145,6 +146,7 @@ class ShardBuilder:
 
     def _append_maps(self, maps: np.ndarray) -> None:
         size = self._map_chunk_rows
+        self._most_pending = max(2, PENDING_BYTES // (size * maps[:1].nbytes))
         if self._map_rest is not None and len(self._map_rest):
             maps = np.concatenate([self._map_rest, maps])
         whole = len(maps) - len(maps) % size
@@ -153,7 +155,7 @@ class ShardBuilder:
         self._map_rest = maps[whole:].copy()
 
     def _submit(self, rows: np.ndarray) -> None:
-        while self._pending and (self._pending[0].done() or len(self._pending) >= PENDING_CHUNKS):
+        while self._pending and (self._pending[0].done() or len(self._pending) >= self._most_pending):
             self._pending.popleft().result()
         future = self._compressors.submit(deflate_chunk, rows, self._map_chunk_rows)
         self._pending.append(future)

@@ -135,7 +135,7 @@ KEYS = {
         options(by_digest, cams, classifier(arch, arch_option, bits, checkpoint, class_names, crop_pct, fit, image_size,
         interpolation, label_kind, mean, model, preprocess, resize, std, weights_key),
         compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control, data,
-        dry_run, identity, maps, max_unreadable, method, new_since, out, quiet, retry_unreadable, shard_size,
+        dry_run, identity, maps, max_unreadable, memory, method, new_since, out, quiet, retry_unreadable, shard_size,
         share_only, stage_to, target_layer, task, tasks, time_limit_s), pid, remarks, resources(device, start_method,
         task, task_from, threads, workers), restarts, user), shards_landed, shards, lost_shards, totals(accuracy,
         correct, labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non finite,

@@ -14,7 +14,7 @@ import pytest
 from batchcam.errors import StoppedEarlyError
 from batchcam.job.console import Progress
 from batchcam.job.processes import JOB_SIGNALS
-from batchcam.job.stop import Stop, reason_to_stop, stop_if_asked, wait
+from batchcam.job.stop import Stop, follow, reason_to_stop, stop_if_asked, wait
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], ids=lambda n: n.name)
@@ -140,6 +140,22 @@ def test_a_time_limit_inside_ends_only_what_is_inside(monkeypatch):
             now = 160.0  # counted from when the process began
             assert reason_to_stop() == "time limit"
         assert outer.reason() is reason_to_stop() is None
+
+
+def test_who_follows_another_process_stops_when_that_says_so_and_for_nothing_else():
+    said, seen = [], []
+
+    def work() -> None:
+        with Stop(0):
+            follow(lambda: said[0] if said else None)
+            seen.append(reason_to_stop())
+            said.append("the end of the work")
+            seen.append(reason_to_stop())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [None, "the end of the work"]
 
 
 def test_other_threads_have_time_limits_and_no_handlers():

@@ -162,11 +162,13 @@ def explained(network: nn.Module, images: torch.Tensor) -> tuple[object, torch.T
             "layer_norm(body)",
         ),
         (ChannelsLastNetwork, "channels_last(norm)"),
+        (lambda: VectorHeadNetwork(nn.Flatten(), nn.Linear(CHANNELS, CLASSES), nn.BatchNorm1d(CLASSES)), "body"),
+        (lambda: VectorHeadNetwork(nn.Flatten(), nn.LayerNorm(CHANNELS)), "layer_norm(body)"),
     ],
     ids=[
         *("functional relu", "two linear layers", "layer norm", "layer norm without weights", "convolutional head"),
         *("convolution of one cell", "batch norm of one cell", "batch norm", "group norm of one group"),
-        "channels last",
+        *("channels last", "batch norm of logits", "layer norm of logits"),
     ],
 )
 def test_maps_of_every_kind_of_head_add_up_to_the_logits(factory, layer):

@@ -19,7 +19,7 @@ import pytest
 from batchcam.errors import StorageFullError
 from batchcam.store import compression, landing
 from batchcam.store.schema import encode_text, sample_arrays
-from batchcam.store.shard import PENDING_CHUNKS, ShardBuilder, ShardWriter, landed_shards
+from batchcam.store.shard import PENDING_BYTES, ShardBuilder, ShardWriter, landed_shards
 
 DIMS = {
     "sample_id": ("sample_index",),
@@ -291,17 +291,21 @@ def test_builder_lets_go_of_maps_as_soon_as_they_are_compressed(make_plan, make_
         assert [each() for each in alive] == [None, None]
 
 
-def test_builder_waits_when_compression_falls_behind(make_plan, make_rows, monkeypatch) -> None:
-    count = PENDING_CHUNKS + 40
-    plan = make_plan(sample_count=count, shard_size=count, input_size=(260, 260), sample_id_bytes=40)
-    go, most = threading.Event(), []
+@pytest.mark.parametrize("side", [260, 2048, 5000])
+def test_builder_waits_when_more_bytes_than_allowed_wait_for_compression(
+    side, make_plan, make_rows, monkeypatch
+) -> None:
+    most = max(2, PENDING_BYTES // side**2)
+    count = most + 10
+    plan = make_plan(sample_count=count, shard_size=count, input_size=(side, side), sample_id_bytes=40)
+    go = threading.Event()
 
     def slow(rows: np.ndarray, chunk_rows: int) -> bytes:
         go.wait(10)
         return b""
 
     monkeypatch.setattr("batchcam.store.shard.deflate_chunk", slow)
-    row = {a.name: np.zeros((1, 260, 260), np.uint8) for a in sample_arrays("uint8") if a.name == "maps"}
+    row = {a.name: np.zeros((1, side, side), np.uint8) for a in sample_arrays("uint8") if a.name == "maps"}
     small = make_rows(make_plan(sample_count=1, shard_size=1))
     columns, texts = small.part(0, 1)
     with ThreadPoolExecutor(1) as compressors:
@@ -310,7 +314,6 @@ def test_builder_waits_when_compression_falls_behind(make_plan, make_rows, monke
         def fill() -> None:
             for _ in range(count):
                 builder.append({**columns, **row}, texts)
-                most.append(builder.rows)
 
         filler = threading.Thread(target=fill)
         filler.start()
@@ -320,7 +323,7 @@ def test_builder_waits_when_compression_falls_behind(make_plan, make_rows, monke
         go.set()
         filler.join(20)
     assert waiting
-    assert held <= PENDING_CHUNKS + 1
+    assert held == most
     assert builder.rows == count
 
 

@@ -51,7 +51,7 @@ class Assembly:
     """What a job works with.
 
     Attributes:
-        checkpoint: the weights and what their file says.
+        checkpoint: what the file of the weights says; its state is gone, the network has it.
         network: with the weights loaded, in evaluation mode, on the CPU.
         architecture: its name: torchvision's, `module:callable`, or the class of a network in memory.
         class_names: K names, by class index.
@@ -150,6 +150,7 @@ def assemble(
     """
     checkpoint = _checkpoint(classifier)
     built = _network(classifier, checkpoint)
+    checkpoint = dataclasses.replace(checkpoint, state={})  # the network has it: not a second time in memory
     opened = _opened(data, listing, look)
     for source in filter(None, (opened.source, opened.now)):
         source.bits = classifier.bits

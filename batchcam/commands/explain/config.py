@@ -17,6 +17,7 @@ from batchcam.config import (
     MapDataset,
     argument,
     field,
+    parse_bytes,
     parse_duration,
     required,
 )
@@ -98,6 +99,13 @@ class ExplainConfig(Config):
     )
     by_digest: bool = field(
         "With --new-since: read the images and compare their SHA-256, not their size.", default=False
+    )
+    memory: Given[int | None, int | str | None] = field(
+        "For images and maps on their way through this worker: decoded, waiting, put together into shards; the network "
+        "takes its own.  [default: three quarters of what the machine, container or job leaves it]",
+        low=1,
+        metavar="BYTES",
+        parse=parse_bytes,
     )
     dry_run: bool = field("Check everything, tell samples, shards and bytes, write nothing.", default=False)
 

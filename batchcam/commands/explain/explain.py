@@ -17,6 +17,7 @@ from batchcam.commands.explain.config import EVERYTHING, ExplainConfig, ExplainK
 from batchcam.commands.explain.held import Held
 from batchcam.commands.explain.inputs import as_planned, leak_remarks, require_same_inputs
 from batchcam.commands.explain.listing import planned_image, read_listing, settle_list
+from batchcam.commands.explain.memory import Memory
 from batchcam.commands.explain.planning import (
     Settings,
     bytes_of,
@@ -144,6 +145,7 @@ class Ready:
         explainable: the network.
         shards: of this worker's share that are to be made.
         recorded: what those of them say that have landed.
+        memory: what images and shards under way may take.
     """
 
     plan: Plan
@@ -151,6 +153,7 @@ class Ready:
     explainable: ExplainableNetwork
     shards: Sequence[Shard]
     recorded: Mapping[int, RecordedShard]
+    memory: Memory
 
 
 @settings_kept()
@@ -203,7 +206,7 @@ def _readied(config: ExplainConfig, mine: Share, device: torch.device) -> Ready 
     shards = [s for s in plan.shards if (s.index in recorded or s.index not in landed) and mine.takes(s.index)]
     if existing and (shards or mine.index == 0):
         require_same_inputs(config.out, existing, assembly, landed)
-    preflight(config, plan, assembly, mine, shards, device)
+    memory = preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
         return _summary(config, plan, mine, shards, assembly.left_out)
     agreed = _agreed(config, plan, assembly, existing, origin(config, assembly, mine, device))
@@ -212,7 +215,7 @@ def _readied(config: ExplainConfig, mine: Share, device: torch.device) -> Ready 
     if agreed is not plan:
         shards = _shuffled(shards)
     _clear_stale(config, agreed, mine)
-    return Ready(agreed, assembly, explainable, shards, recorded)
+    return Ready(agreed, assembly, explainable, shards, recorded, memory)
 
 
 def _assembled(
@@ -254,7 +257,7 @@ def _worked(config: ExplainConfig, ready: Ready, mine: Share, device: torch.devi
     with Claims(
         config.out, shards, recorded, lambda: _left_by_others(config, plan, mine), leases, config.quiet
     ) as claims:
-        work = Work(config, plan, assembly, ready.explainable, claims, recorded, device)
+        work = Work(config, plan, assembly, ready.explainable, claims, recorded, device, ready.memory)
         with _staged(config, assembly, shards):
             seconds = _recorded(config, mine, device, work) if claims.wait() else 0.0
     return _summary(config, plan, mine, shards, assembly.left_out, work, seconds, leases)

@@ -19,6 +19,7 @@ import torch
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.inputs import first_inputs
+from batchcam.commands.explain.memory import Memory, memory_for
 from batchcam.config import DEFAULT_BATCH_SIZE, Classifier, MapDataset, Part
 from batchcam.data.sources import Source, dataset_folder
 from batchcam.errors import ConfigError, RunError, one_line
@@ -45,6 +46,9 @@ Value = TypeVar("Value")
 
 SHARD_BYTES = 64 * 2**20
 ROW_BYTES = 160  # the columns of one number, and texts
+
+SMALL_SHARD = 32
+"""Samples of a shard below which making it takes about a millisecond of each."""
 
 
 def require_outside_dataset(out: Path, data: str | MapDataset) -> None:
@@ -287,8 +291,17 @@ def resources(config: ExplainConfig, mine: Share, device: torch.device) -> dict[
 
 def preflight(
     config: ExplainConfig, plan: Plan, assembly: Assembly, mine: Share, shards: Sequence[Shard], device: torch.device
-) -> None:
-    """Tell on stderr what is going to happen: samples, shards, bytes, free disk, and all that was chosen."""
+) -> Memory:
+    """Tell on stderr what is going to happen: samples, shards, bytes, free disk, memory, and all that was chosen.
+
+    Returns:
+        What memory goes to whom.
+
+    Raises:
+        ConfigError: the memory is not enough.
+    """
+    processes = loader_processes(config.compute.workers)
+    memory = memory_for(config.memory, plan, assembly, processes)
     size = bytes_of(plan, shards)
     folder = next(p for p in (config.out.absolute(), *config.out.absolute().parents) if p.exists())
     free = shutil.disk_usage(folder).free
@@ -296,6 +309,7 @@ def preflight(
         f"{counted(plan.sample_count, 'sample')} in {counted(len(plan.shards), 'shard')} of {plan.shard_size}, "
         f"{len(shards)} to do",
         f"at most {readable_size(size)}, {readable_size(free)} free",
+        str(memory),
         f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}, {plan.method}",
         f"{counted(len(plan.class_names), 'class')} named by {assembly.names_from}",
         f"cams {plan.cams}, maps {plan.maps}",
@@ -316,14 +330,23 @@ def preflight(
     if plan.precision == "fp16" and device.type == "cpu":
         note("warning: fp16 on a CPU is many times slower than fp32; bf16 is made for it", quiet=False)
     warn_of_workers(config.compute.workers)
+    if memory.processes < processes:
+        fewer = f"there is memory for {counted(memory.processes, 'loader process')} instead of {processes}"
+        note(f"warning: {fewer}: images are large for --memory, or for what the machine or job has", quiet=False)
     for remark in assembly.remarks:
         note(remark, config.quiet)
+    if len(plan.shards) > 1 and plan.shard_size < max(SMALL_SHARD, plan.batch_size):
+        small = f"warning: shards of {plan.shard_size}: each costs about 28 ms of CPU and 25 kB"
+        if plan.shard_size < plan.batch_size:
+            small += f", and the network takes no more than a shard at once, instead of {plan.batch_size}"
+        note(f"{small}; --shard-size {max(SMALL_SHARD, plan.batch_size)} or more, or none, is faster", config.quiet)
     if size > free:
         warning = f"{folder} may be too small: {readable_size(free)} free for up to {readable_size(size)}"
         note(f"warning: {warning}", quiet=False)
     if mine.count > len(plan.shards):
         shard_count = counted(len(plan.shards), "shard")
         note(f"{mine.count} tasks, {shard_count}: some have nothing to do; see --shard-size", config.quiet)
+    return memory
 
 
 def _processes(used: Mapping[str, Any]) -> str:

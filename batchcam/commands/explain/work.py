@@ -19,15 +19,15 @@ from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.claims import Claims
 from batchcam.commands.explain.config import EVERYTHING, ExplainConfig
 from batchcam.commands.explain.inputs import trained_on
+from batchcam.commands.explain.memory import Memory
 from batchcam.commands.explain.planning import resources
 from batchcam.commands.explain.retry import RecordedShard
 from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
-from batchcam.errors import DatasetError, StoppedEarlyError, stopped_by
+from batchcam.errors import DatasetError, StoppedEarlyError
 from batchcam.job.console import Progress, note
-from batchcam.job.cpus import loader_processes
 from batchcam.job.processes import peak_memory
 from batchcam.job.scheduler import Share, utc_now, whereabouts
-from batchcam.job.stop import reason_to_stop
+from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request, Submitted
 from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.store.compression import COMPRESSOR
@@ -75,6 +75,7 @@ class Work:
         claims: Claims,
         recorded: Mapping[int, RecordedShard],
         device: torch.device,
+        memory: Memory,
     ) -> None:
         self.landed: list[LandedShard] = []
         self.counts: collections.Counter[str] = collections.Counter()
@@ -84,6 +85,7 @@ class Work:
         self._samples = 0
         self._config, self._plan, self._assembly, self._explainable = config, plan, assembly, explainable
         self._claims, self._recorded, self._device = claims, recorded, device
+        self._memory = memory
         self._shards = plan.shards
         self._recent: collections.deque[tuple[str, bool]] = collections.deque(
             maxlen=max(FEWEST_JUDGED, plan.shard_size)
@@ -110,7 +112,7 @@ class Work:
             LoaderDiedError: a loader process died, and again after every restart.
         """
         self._start = time.perf_counter()
-        processes, restarts = loader_processes(self._config.compute.workers), 0
+        processes, restarts = self._memory.processes, 0
         while self._has_more():
             try:
                 self._explain(tell, processes)
@@ -137,7 +139,13 @@ class Work:
         with (
             # forks the loader processes, before any thread of the writer starts
             BatchStream(
-                assembly.dataset, self._index_lists(), processes, self._device, self._config.compute.start_method
+                assembly.dataset,
+                self._index_lists(),
+                processes,
+                self._device,
+                self._config.compute.start_method,
+                plan.batch_size,
+                self._memory.room,
             ) as batches,
             Explainer(explainable, assembly.preprocessing, request, self._device) as explainer,
             Progress("explain", claims.own_samples, "images", self._config.quiet) as progress,
@@ -230,7 +238,10 @@ class Work:
 
     def _next(self, batches: BatchStream) -> LoadedBatch | None:
         with self._counted("waiting_for_images"):
-            return next(batches, None)
+            batch = next(batches, None)
+        if batch:
+            stop_if_asked()
+        return batch
 
     def _explained(
         self, batches: BatchStream, explainer: Explainer
@@ -243,19 +254,22 @@ class Work:
             StoppedEarlyError: a signal or the time limit; what was begun before has been yielded.
         """
         under_way: collections.deque[tuple[LoadedBatch, np.ndarray, Submitted]] = collections.deque()
-        reason = None
-        while (batch := self._next(batches)) and not (reason := reason_to_stop()):
-            if self._claims.look_whether_overtaken(self._shard_of(batch)):
-                continue
-            labels = self._assembly.labels[batch.indices.numpy()]
-            with self._counted("explaining"):
-                under_way.append((batch, labels, explainer.submit(batch.pixels, labels, batch.unreadable)))
-            if len(under_way) > batches_ahead(self._device):
-                yield self._result(*under_way.popleft())
+        stopped = None
+        try:
+            while batch := self._next(batches):
+                if self._claims.look_whether_overtaken(self._shard_of(batch)):
+                    continue
+                labels = self._assembly.labels[batch.indices.numpy()]
+                with self._counted("explaining"):
+                    under_way.append((batch, labels, explainer.submit(batch.pixels, labels, batch.unreadable)))
+                if len(under_way) > batches_ahead(self._device):
+                    yield self._result(*under_way.popleft())
+        except StoppedEarlyError as error:
+            stopped = error
         while under_way:
             yield self._result(*under_way.popleft())
-        if reason:
-            raise stopped_by(reason)
+        if stopped:
+            raise stopped
 
     def _result(
         self, batch: LoadedBatch, labels: np.ndarray, submitted: Submitted

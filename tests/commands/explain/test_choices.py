@@ -231,6 +231,7 @@ NOTHING_CHOSEN = {
     "stage_to": "without it images are read where they are",
     "time_limit_s": "without it there is none",
     "new_since": "without it nothing is left out",
+    "memory": "changes nothing but how fast a worker is",
 }
 """Options that leave nothing to decide where they are not given, and why."""
 

@@ -22,7 +22,7 @@ from batchcam.commands.merge import complete_run, merge
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.config import Classifier, Compute
-from batchcam.errors import StoppedEarlyError
+from batchcam.errors import StoppedEarlyError, stopped_by
 from batchcam.job.leases import Leases
 from batchcam.job.processes import this_process
 from batchcam.store.schema import PARTIAL_SUFFIX
@@ -121,9 +121,9 @@ def test_whoever_plans_the_run_goes_in_order_and_later_workers_in_their_own(sett
     orders = []
 
     class Seen(work_module.Work):
-        def __init__(self, config, plan, assembly, proved, claims, recorded, device) -> None:
+        def __init__(self, config, plan, assembly, proved, claims, *others) -> None:
             orders.append([s.index for s in claims])
-            super().__init__(config, plan, assembly, proved, claims, recorded, device)
+            super().__init__(config, plan, assembly, proved, claims, *others)
 
     monkeypatch.setattr(explain_module, "Work", Seen)
     for _ in range(5):
@@ -277,7 +277,12 @@ def test_lease_of_a_killed_worker_holds_up_nobody_and_goes(settings, reference, 
 def test_stopped_worker_gives_back_what_it_holds(settings, tmp_path, monkeypatch):
     run = tmp_path / "run"
     calls = iter([None, None, "SIGTERM"])
-    monkeypatch.setattr(work_module, "reason_to_stop", lambda: next(calls))
+
+    def stop_if_asked() -> None:
+        if reason := next(calls):
+            raise stopped_by(reason)
+
+    monkeypatch.setattr(work_module, "stop_if_asked", stop_if_asked)
     with pytest.raises(StoppedEarlyError, match="SIGTERM"):
         explain(dataclasses.replace(settings, out=run))
     assert sorted(p.name for p in (run / "shards").iterdir() if p.suffix != ".sha256") == [
