@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from batchcam.config import DEFAULT_BATCH_SIZE
 from batchcam.data.decoding_memory import DecodingMemory
 from batchcam.data.preprocessing import Preprocessing
-from batchcam.data.samples import Source, StoredSample
+from batchcam.data.samples import Numbers, Source, StoredSample
 from batchcam.errors import BatchcamError, StoppedEarlyError, one_line
 from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
 from batchcam.job.processes import JOB_SIGNALS, die_with_parent
@@ -260,7 +260,7 @@ class _Units(Sampler[list[int]]):
         counts: how many pieces each batch has that has been begun and not been taken from here.
     """
 
-    def __init__(self, batches: Iterable[list[int]], sizes: np.ndarray) -> None:
+    def __init__(self, batches: Iterable[list[int]], sizes: Numbers) -> None:
         self.counts: collections.deque[int] = collections.deque()
         self._batches, self._sizes = batches, sizes
 
@@ -275,8 +275,8 @@ class _Units(Sampler[list[int]]):
             yield from pieces
 
     def typical(self, batch_size: int) -> int:
-        """Return how many pieces a batch has."""
-        some = self._sizes[:: 1 + len(self._sizes) // 1000]
+        """Return how many pieces a batch has, judged by the first samples: a list is read no further than need be."""
+        some = self._sizes[np.arange(min(len(self._sizes), 1000))]
         return max(1, min(batch_size, round(batch_size * float(_weights(some).mean()) / UNIT_BYTES)))
 
 

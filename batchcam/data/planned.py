@@ -57,7 +57,12 @@ class SlicedNumbers(_Sliced):
         """Return one number, or those at several rows as an array."""
         if isinstance(rows, (int, np.integer)):
             return self._at(int(rows))
-        return np.fromiter(map(self._at, np.asarray(rows).tolist()), np.int64, len(rows))
+        wanted = np.asarray(rows)
+        found, slices = np.empty(len(wanted), np.int64), wanted // self._slices.slice_rows
+        for number in np.unique(slices).tolist():
+            here = slices == number
+            found[here] = self._slices.rows(number)[self._name][wanted[here] - number * self._slices.slice_rows]
+        return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.concatenate(list(self._parts()))

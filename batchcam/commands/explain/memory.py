@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.data.decoding_memory import STORED_TIMES
@@ -14,7 +17,7 @@ from batchcam.errors import ConfigError
 from batchcam.job.console import counted, readable_size
 from batchcam.job.control_groups import available_memory
 from batchcam.store.layout import shard_bytes
-from batchcam.store.plan import Plan
+from batchcam.store.plan import Plan, Shard
 
 SHARE: Final = 0.75
 """Of what is left to this process; the rest is for the network and the loader processes themselves."""
@@ -54,7 +57,9 @@ class Memory:
         )
 
 
-def memory_for(asked: int | None, plan: Plan, assembly: Assembly, processes: int) -> Memory:
+def memory_for(
+    asked: int | None, plan: Plan, assembly: Assembly, shards_to_make: Sequence[Shard], processes: int
+) -> Memory:
     """Divide the memory that `--memory` allows, or else the machine.
 
     Where not even the largest image would fit beside all the loader processes, there are fewer; but one image is always
@@ -73,7 +78,8 @@ def memory_for(asked: int | None, plan: Plan, assembly: Assembly, processes: int
             f"{allowed}: shards of {counted(count, 'sample')} take {readable_size(shards)}, a batch "
             f"{readable_size(batch)}: say a smaller --shard-size, or fewer --cams, or give more memory"
         )
-    image = STORED_TIMES * int(assembly.source.sizes.max())
+    sizes = (assembly.source.sizes[np.arange(s.first, s.first + s.count)] for s in shards_to_make)
+    image = STORED_TIMES * max((int(each.max()) for each in sizes), default=0)
     for fewer in range(processes, -1, -1):
         waiting = max(batch, min(2 * batch * max(1, fewer), (total - shards) // 2))
         decoding = total - shards - waiting - fewer * PROCESS_BYTES

@@ -301,7 +301,7 @@ def preflight(
         ConfigError: the memory is not enough.
     """
     processes = loader_processes(config.compute.workers)
-    memory = memory_for(config.memory, plan, assembly, processes)
+    memory = memory_for(config.memory, plan, assembly, shards, processes)
     size = bytes_of(plan, shards)
     folder = next(p for p in (config.out.absolute(), *config.out.absolute().parents) if p.exists())
     free = shutil.disk_usage(folder).free
