@@ -153,9 +153,9 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], where: str) -> t
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves out the random numbers that a network starts with, where a file's take their place.
+    """Leaves out the random numbers of an outline, which has no memory: for these torch would import its compiler.
 
-    For those of an outline, which has no memory, torch would import its compiler.
+    Those of a network are drawn: torch draws some until they suit, and would never end.
     """
 
     def __torch_function__(
@@ -163,7 +163,9 @@ class _Unfilled(TorchFunctionMode):
     ) -> Any:
         named = kwargs or {}
         if getattr(function, "__name__", "").endswith(_RANDOM):
-            return args[0] if args else named["tensor"]
+            tensor = args[0] if args else named["tensor"]
+            if tensor.is_meta:
+                return tensor
         return function(*args, **named)
 
 
