@@ -129,12 +129,11 @@ def load_network(
         ConfigError: the network has no such option.
     """
     renamed = {_new_name(name): tensor for name, tensor in state.items() if not _SIDE_EXIT.match(name)}
-    with _Unfilled():
-        outline, head = _outline(architecture, options, renamed)
-        fitted = fit(renamed, outline, where, head, architecture)
-        # only now, when the file is seen to hold as much as the network that it claims
-        class_count = len(fitted.state[f"{head}.weight"])
-        network = build_network(architecture, class_count, options, fitted.state)
+    outline, head = _outline(architecture, options, renamed)
+    fitted = fit(renamed, outline, where, head, architecture)
+    # only now, when the file is seen to hold as much as the network that it claims
+    class_count = len(fitted.state[f"{head}.weight"])
+    network = build_network(architecture, class_count, options, fitted.state)
     if f"{head}.bias" not in fitted.state:
         setattr(network.get_submodule(head), "bias", None)  # noqa: B010 - mypy knows no attribute of a module to be None
     _copy(network, fitted, where)
@@ -185,7 +184,7 @@ def _copy(network: nn.Module, fitted: Fitted, where: str) -> None:
 def _outline(architecture: str, options: Mapping[str, Any] | None, state: Mapping[str, Tensor]) -> tuple[Shapes, str]:
     """Return the names and shapes of the network's tensors, and the name of its last layer, without its memory."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             network = build_network(architecture, 2, options, state)
     except (NotImplementedError, RuntimeError):  # RegNet computes its widths by tensors
         network = build_network(architecture, 2, options, state)
