@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from batchcam.errors import CheckpointError, ConfigError, ModelError
+from batchcam.network import model as model_module
 from batchcam.network.model import build_network, format_options, load_network, load_state, parse_options
 from tests.helpers.networks import CHANNELS, GapNetwork, random_images, seeded, torchvision_network
 
@@ -222,3 +223,11 @@ def test_option_that_can_not_be_meant_is_refused(text):
 def test_option_that_the_architecture_does_not_have_is_refused():
     with pytest.raises(ConfigError, match=r"--arch-option transform_input=true: resnet18 can't be built so"):
         build_network("resnet18", 3, {"transform_input": True})
+
+
+def test_random_numbers_are_left_out_of_outlines_only_as_torch_draws_some_until_they_suit():
+    with model_module._Unfilled():
+        drawn = nn.init.trunc_normal_(torch.zeros(8), std=0.02)
+        outline = nn.init.uniform_(torch.zeros(8, device="meta"))
+    assert (drawn != 0).all()
+    assert outline.is_meta
