@@ -153,8 +153,7 @@ def serve(module: str) -> None:
 
 def needs_memory(error: BaseException) -> bool:
     """Return whether more memory is all that was missing."""
-    told = "Insufficient memory" in str(error)  # OpenCV, whose error has no type of its own for it
-    return isinstance(error, (MemoryError, OutOfMemoryError)) or told or getattr(error, "errno", None) == errno.ENOMEM
+    return isinstance(error, (MemoryError, OutOfMemoryError)) or getattr(error, "errno", None) == errno.ENOMEM
 
 
 def _start(module: str, stderr: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -49,6 +49,7 @@ def upsample(cams: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Raises:
         ValueError: the maps are not (n, h, w), or a side is not positive.
+        MemoryError: OpenCV, which has no type of its own for it, lacks memory.
     """
     if cams.ndim != 3 or min(cams.shape[1:]) < 1 or min(size) < 1:
         raise ValueError(f"maps of shape {cams.shape} can't be upsampled to {size}: want (n, h, w) and positive sides")
@@ -56,7 +57,12 @@ def upsample(cams: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     upsampled = np.empty((len(cams), height, width), np.float32)
     for index, cam in enumerate(np.asarray(cams, np.float32)):
         # cv2 takes (width, height); every size of ours is (height, width)
-        upsampled[index] = cv2.resize(cam, (width, height), interpolation=cv2.INTER_LINEAR)
+        try:
+            upsampled[index] = cv2.resize(cam, (width, height), interpolation=cv2.INTER_LINEAR)
+        except cv2.error as error:
+            if error.code == cv2.Error.StsNoMem:
+                raise MemoryError(str(error)) from error
+            raise
     return upsampled
 
 

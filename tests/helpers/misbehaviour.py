@@ -66,13 +66,6 @@ def have_too_little_memory(parent: confined.Parent, folder: Path) -> None:
     raise OutOfMemoryError("shard: needs more memory than there is")
 
 
-def have_too_little_memory_for_opencv(parent: confined.Parent, folder: Path) -> None:
-    import cv2
-    import numpy
-
-    cv2.resize(numpy.zeros((9, 9), numpy.float32), (2**20, 2**20))
-
-
 def map_a_terabyte() -> None:
     """Map memory without touching it: only a limit on addresses stands in the way."""
     mmap.mmap(-1, 2**40, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE).close()

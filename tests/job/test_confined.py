@@ -76,7 +76,6 @@ def test_a_child_that_fails_is_told_by_how(folder: Path, what: str, how: str) ->
         ("be_killed", "killed, maybe for want of memory"),
         ("take_memory", "Cannot allocate memory"),
         ("have_too_little_memory", "needs more memory than there is"),
-        ("have_too_little_memory_for_opencv", "Insufficient memory"),
     ],
 )
 def test_a_child_that_lacks_memory_says_nothing_about_the_folder(folder: Path, what: str, how: str) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from batchcam.job.crew import crew
 from batchcam.pictures import heatmap
 from batchcam.rules import PALETTES
 
@@ -41,6 +47,20 @@ def test_upsample_equals_torch_interpolate(
     upsampled = heatmap.upsample(cams, size)
     assert upsampled.dtype == np.float32
     np.testing.assert_allclose(upsampled, expected, rtol=0, atol=1e-5 * max(1, np.ptp(cams)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_want_of_memory_in_opencv_is_a_memory_error() -> None:
+    side = 2**13
+
+    def upsampled(number: int) -> Iterator[None]:
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        result = 4 * side**2
+        resource.setrlimit(resource.RLIMIT_AS, (held + result * 3 // 2, resource.RLIM_INFINITY))  # OpenCV wants another
+        yield heatmap.upsample(np.zeros((1, 2, 2), np.float32), (side, side))
+
+    with crew(1, upsampled) as (member,), pytest.raises(MemoryError, match="Insufficient memory"):
+        next(member)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
