@@ -97,7 +97,7 @@ def run(place: Path) -> Callable[..., str]:
     [
         ("torch", "A plain loop", 0, "plain"),
         ("lightning", "Lightning", 0, "lightning"),
-        ("transformers", "Hugging Face Trainer", 1, "transformers"),
+        ("accelerate", "Hugging Face Trainer", 1, "transformers"),  # the Trainer needs it
     ],
 )
 def test_a_trainer_ends_with_a_promoted_version(place: Path, run, package, heading, number, version) -> None:
