@@ -181,6 +181,11 @@ def holds_images(run: Path) -> bool:
     return bool(2 * unreadable <= manifest.totals["samples"])
 
 
+def unverified_note(run: Path) -> Path:
+    """Return the path of the empty file that lies beside a run as long as verify has not passed it."""
+    return run.with_name(f"{run.name}.unverified")
+
+
 def task_file(number: int) -> str:
     """Return a new name task-NNNNN-*.json; every process that works on a run has its own."""
     return TASK_PATTERN.replace("*", f"{number:05d}-{secrets.token_hex(4)}")

@@ -14,6 +14,7 @@ import numpy as np
 
 from batchcam.errors import RunError, one_line
 from batchcam.store.files import OpenFiles
+from batchcam.store.manifest import unverified_note
 from batchcam.store.plan import Plan, differences
 from batchcam.store.reader import READ_BYTES, split
 from batchcam.store.run import Rows, Run
@@ -67,8 +68,12 @@ class RunsFound:
         return ", ".join([*texts[:SHOWN], *([f"and {len(texts) - SHOWN} more"] if len(texts) > SHOWN else [])])
 
 
-def find_runs(folder: Path) -> RunsFound:
+def find_runs(folder: Path, unverified: bool = False) -> RunsFound:
     """Return the runs in the subfolders of `folder`, of which links are none, as they would count a run twice.
+
+    Args:
+        folder: where they lie.
+        unverified: also those that verify has not passed, says the note beside them.
 
     Raises:
         RunError: the folder can't be listed.
@@ -84,20 +89,23 @@ def find_runs(folder: Path) -> RunsFound:
         elif path.is_symlink():
             if _is_there(path, PLAN_FILE) and path.resolve().parent != folder.resolve():
                 left_out[path] = "a link to another folder"
-        elif _is_there(path, MANIFEST_FILE):
+        elif not _is_there(path, MANIFEST_FILE):
+            if _is_there(path, PLAN_FILE):
+                left_out[path] = "not complete"
+        elif unverified_note(path).exists() and not unverified:
+            left_out[path] = f"verify has not passed it, says {unverified_note(path).name}"
+        else:
             complete.append(path)
-        elif _is_there(path, PLAN_FILE):
-            left_out[path] = "not complete"
     return RunsFound(tuple(complete), left_out)
 
 
-def runs_of_series(folder: Path) -> RunsFound:
-    """Return the runs of a series.
+def runs_of_series(folder: Path, unverified: bool = False) -> RunsFound:
+    """Return the runs of a series, as `find_runs` does.
 
     Raises:
         RunError: none is complete, or the folder can't be listed.
     """
-    found = find_runs(folder)
+    found = find_runs(folder, unverified)
     if not found.complete:
         raise RunError(f"{folder}: holds no complete run: {found.told}; name one of them, or finish it by explain")
     return found

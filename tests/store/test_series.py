@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from batchcam.commands.verify.config import VerifyConfig
+from batchcam.commands.verify.verify import verify
 from batchcam.errors import RunError
 from batchcam.store import series as series_module
 from batchcam.store.opening import open_run
@@ -261,3 +263,21 @@ def test_a_run_whose_plan_is_gone_or_damaged_is_not_passed_over(nights):
     assert nights / "night-2" in find_runs(nights).complete
     with pytest.raises(RunError, match=r"night-2: not a run directory: no run\.json"):
         open_run(nights)
+
+
+def test_a_run_that_verify_has_not_passed_is_left_out_and_told_until_its_note_is_gone(nights):
+    note = nights / "night-2.unverified"
+    note.touch()
+    with open_run(nights) as series:
+        assert len(series) == sum(COUNTS) - COUNTS[1]
+        assert "night-2 (verify has not passed it, says night-2.unverified)" in " ".join(series.remarks)
+    assert verify(VerifyConfig(nights, quiet=True)).samples == sum(COUNTS)
+    for name in ("night-1", "night-3"):
+        (nights / f"{name}.unverified").touch()
+    with pytest.raises(RunError, match=r"holds no complete run: night-1 \(verify has not passed it"):
+        open_run(nights)
+    assert verify(VerifyConfig(nights, quiet=True)).samples == sum(COUNTS)
+    for path in nights.glob("*.unverified"):
+        path.unlink()
+    with open_run(nights) as series:
+        assert len(series) == sum(COUNTS)

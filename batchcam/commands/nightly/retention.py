@@ -14,15 +14,14 @@ from typing import Final
 from batchcam.commands.nightly.config import LATEST
 from batchcam.config import read_option_file
 from batchcam.errors import BatchcamError, ConfigError
-from batchcam.store.manifest import holds_images
+from batchcam.store.manifest import holds_images, unverified_note
 from batchcam.store.schema import PLAN_FILE
 
 KEEP_FILE: Final = "keep"
 LAST_DAY: Final = datetime.date.max.isoformat()
 REPORT: Final = ".html"
 LOG: Final = ".log"
-UNVERIFIED: Final = ".unverified"
-"""What follows a run's name in names of files beside it; the last one's is there until verify has passed the run."""
+"""What follows a run's name in names of files beside it."""
 GONE: Final = ".removed-"  # half removed, a run would look like an interrupted one
 
 
@@ -65,12 +64,12 @@ def surplus(run: Path, keep: int) -> list[Path]:
 
 
 def _counts(run: Path) -> bool:
-    return holds_images(run) and not beside(run, UNVERIFIED).exists()
+    return holds_images(run) and not unverified_note(run).exists()
 
 
 def mark(run: Path, verified: bool) -> None:
     """Note beside a run whether verify has passed it; a run without a note counts as verified, as older ones do."""
-    note = beside(run, UNVERIFIED)
+    note = unverified_note(run)
     with contextlib.suppress(OSError):  # of a full disk or lost rights the steps are going to tell
         if verified:
             note.unlink(missing_ok=True)
@@ -112,8 +111,8 @@ def remove(run: Path) -> None:
     try:
         run.rename(gone)
         shutil.rmtree(gone)
-        for suffix in (REPORT, LOG, UNVERIFIED):
-            beside(run, suffix).unlink(missing_ok=True)
+        for file in (beside(run, REPORT), beside(run, LOG), unverified_note(run)):
+            file.unlink(missing_ok=True)
     except OSError as error:
         raise BatchcamError(f"{error.filename}: cannot remove: {error.strerror or error}") from error
 

@@ -23,7 +23,7 @@ from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, SHARD_FOLDER
-from batchcam.store.series import is_series, require_one_kind, require_run, runs_of_series
+from batchcam.store.series import find_runs, is_series, require_one_kind, require_run, runs_of_series
 
 RANGES_SHOWN = 8
 DEATHS = 10
@@ -149,12 +149,12 @@ def _verify_series(config: VerifyConfig, confine: bool) -> VerifySummary:
     for option in ("recompute", "manifest_sha256", "signature"):
         if getattr(config, option):
             require_run(config.run, f"--{option.replace('_', '-')}")
-    found = runs_of_series(config.run)
+    found = runs_of_series(config.run, unverified=True)
     require_one_kind(_plans(found.complete))
     seen = [_verify_run_of_series(dataclasses.replace(config, run=run), confine) for run in found.complete]
     named = [(Path(each.run).name, each) for each in seen]
     run_id, notes = None, [found.told] if found.told else []
-    if not any(each.found for each in seen):
+    if not any(each.found for each in seen) and find_runs(config.run).complete:
         with open_run(config.run, prove=False) as series:
             run_id, notes = series.plan.run_id, list(series.remarks)
     return VerifySummary(
