@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import unicodedata
 from typing import Final
 
@@ -31,6 +32,13 @@ CONTROL_WORDS: Final = {"head": "the last layer", "weights": "every layer"}
 
 CONTROLS: Final = ("none", *CONTROL_WORDS)
 """What was replaced by random weights before explaining, to see whether maps care: nothing, the head, everything."""
+
+SINGLE_LABEL: Final = "single-label"
+MULTI_LABEL: Final = "multi-label"
+PROBLEM_TYPES: Final = (SINGLE_LABEL, MULTI_LABEL)
+"""Whether one class of a sample is true, by softmax, or each of them by itself, by sigmoid."""
+
+DEFAULT_THRESHOLD: Final = 0.5
 
 MAP_KINDS: Final = ("uint8", "float32", "none")
 """The kinds of upsampled map of the predicted class."""
@@ -101,6 +109,11 @@ IDENTITY_TOLERANCE: Final = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2, "fp16": 1
 RECOMPUTE_TOLERANCE: Final = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 1e-1, "fp16": 2e-2}
 """Largest difference by precision when a network runs again, as a share of the sample's largest value: batches,
 machines, libraries differ."""
+
+
+def threshold_logit(threshold: float) -> float:
+    """Return the logit from which a class of a multi-label run counts, whose sigmoid is `threshold`."""
+    return math.log(threshold / (1 - threshold))
 
 
 def composed(name: str) -> str:

@@ -14,9 +14,15 @@ NEEDS_A_LOOK: Final = (Status.UNREADABLE, Status.NON_FINITE)
 
 
 class Totals:
-    """Totals as the manifest states them, counted part by part."""
+    """Totals as the manifest states them, counted part by part.
 
-    def __init__(self) -> None:
+    Args:
+        multi_label: of a multi-label run, whose predictions are no answer to one question: right and wrong are of each
+            class.
+    """
+
+    def __init__(self, multi_label: bool = False) -> None:
+        self._multi_label = multi_label
         self._samples = self._labelled = self._correct = 0
         self._by_status = np.zeros(256, np.int64)
         self._largest_residual = -math.inf
@@ -41,13 +47,15 @@ class Totals:
         trained_on = {} if self._trained_on is None else {"trained_on": self._trained_on}
         return {
             "samples": self._samples,
-            "labelled": self._labelled,
-            "correct": self._correct,
-            "accuracy": self._correct / self._labelled if self._labelled else None,
+            **({} if self._multi_label else self._of_one_label()),
             "status": {flag_name(f): int(self._by_status[(values & f) > 0].sum()) for f in Status if f},
             "largest_identity_residual": self._largest_residual if self._largest_residual > -math.inf else None,
             **trained_on,
         }
+
+    def _of_one_label(self) -> dict[str, Any]:
+        accuracy = self._correct / self._labelled if self._labelled else None
+        return {"labelled": self._labelled, "correct": self._correct, "accuracy": accuracy}
 
 
 def count_totals(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -59,12 +67,13 @@ def count_totals(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def sum_totals(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the totals of several manifests together; `trained_on` only where all of them have it."""
-    counts = ("samples", "labelled", "correct", *(["trained_on"] if all("trained_on" in p for p in parts) else []))
-    sums: dict[str, Any] = {name: sum(part[name] for part in parts) for name in counts}
+    counts = ("samples", "labelled", "correct", "trained_on")
+    sums: dict[str, Any] = {n: sum(p[n] for p in parts) for n in counts if all(n in p for p in parts)}
     flags = dict.fromkeys(name for part in parts for name in part["status"])
     residuals = [part["largest_identity_residual"] for part in parts]
+    if "labelled" in sums:
+        sums["accuracy"] = sums["correct"] / sums["labelled"] if sums["labelled"] else None
     return sums | {
-        "accuracy": sums["correct"] / sums["labelled"] if sums["labelled"] else None,
         "status": {name: sum(part["status"].get(name, 0) for part in parts) for name in flags},
         "largest_identity_residual": max((r for r in residuals if r is not None), default=None),
     }

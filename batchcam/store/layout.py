@@ -18,8 +18,10 @@ from batchcam.store.schema import (
     GRADIENT_WORDS,
     IMAGE_ATTRIBUTES,
     LABELLED_DIMS,
+    PROBLEM_TYPE,
     ROOT_WORDS,
     TEXT_CHUNK_ROWS,
+    THRESHOLD,
     Array,
     column_chunk_rows,
     encode_text,
@@ -74,6 +76,7 @@ def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
         "target_layer": plan.target_layer,
         "method": plan.method,
         "control": plan.control,
+        **({PROBLEM_TYPE: plan.problem_type} if plan.is_multi_label else {}),
         **(ROOT_WORDS if plan.exact else GRADIENT_WORDS),
     }
     for name, text in texts.items():
@@ -115,14 +118,21 @@ def write_scales(file: h5py.File, plan: Plan) -> None:
 
 def write_classes(file: h5py.File, plan: Plan, weight: np.ndarray, bias: np.ndarray) -> None:
     """Write the classes' names, the last layer's weight (K, C) and bias (K,), and the plan as JSON."""
-    names = write_text(file, CLASS_NAME.name, encode_text(list(plan.class_names)))
-    names.make_scale(CLASS_NAME.name)
-    describe(names, CLASS_NAME)
+    write_class_names(file, plan)
+    if plan.is_multi_label:
+        create(file, THRESHOLD, (len(plan.thresholds),))[...] = plan.thresholds
     for array, values in zip(CLASSIFIER_ARRAYS, (weight, bias), strict=True):
         dataset = create(file, array, values.shape)
         dataset[...] = values
     config = plan.config_text().encode()
     file.create_dataset(CONFIG, data=as_utf8(np.array(config)))
+
+
+def write_class_names(file: h5py.File, plan: Plan) -> None:
+    """Write the classes' names, which are a dimension scale."""
+    names = write_text(file, CLASS_NAME.name, encode_text(list(plan.class_names)))
+    names.make_scale(CLASS_NAME.name)
+    describe(names, CLASS_NAME)
 
 
 def as_utf8(texts: np.ndarray) -> np.ndarray:

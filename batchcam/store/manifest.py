@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ SHARDS_FORM = {"count": int, "bytes": int, "sha256": str}
 LISTED_TASKS = 10_000
 """Most shards of a run whose manifest says which task made which; the tasks' own records always do."""
 
+_ONE_LABEL_FORM: Mapping[str, Any] = {"labelled": int, "correct": int, "accuracy": (float, None)}
+OF_ONE_LABEL = frozenset(_ONE_LABEL_FORM)
+"""Totals that a single-label run has, and a multi-label run has not."""
+
 MANIFEST_FORM = {
     "schema_version": int,
     "run_id": str,
@@ -36,9 +40,7 @@ MANIFEST_FORM = {
     "samples?": RECORD_FORM,
     "totals": {
         "samples": int,
-        "labelled": int,
-        "correct": int,
-        "accuracy": (float, None),
+        **{f"{name}?": form for name, form in _ONE_LABEL_FORM.items()},
         "status": {flag_name(flag): int for flag in Status if flag} | {"*": int},
         "largest_identity_residual": (float, None),
         "trained_on?": int,
@@ -83,7 +85,8 @@ class Manifest:
         run_id: of the plan.
         shards: all of them together.
         master: run.h5.
-        totals: samples, labelled, correct, accuracy, samples by status, largest identity residual.
+        totals: samples, labelled, correct, accuracy (none of these three in a multi-label run), samples by status,
+            largest identity residual.
         findings: what a reader should look at: kind and count.
         tasks: what each task recorded of itself.
         made: when, where and by whom it was written.
@@ -139,6 +142,8 @@ def read_manifest(run: Path, plan: Plan) -> Manifest:
         )
     except TypeError as error:  # a record with more fields
         raise RunError(f"{path}: not a manifest of this version: {error}") from error
+    if OF_ONE_LABEL & manifest.totals.keys() != (frozenset() if plan.is_multi_label else OF_ONE_LABEL):
+        raise RunError(f"{path}: its totals are not those of the plan's problem type")
     if manifest.run_id != plan.run_id:
         belongs_to = one_line(manifest.run_id[:12])
         raise RunError(f"{path}: belongs to run {belongs_to}, run.json to run {plan.run_id[:12]}")

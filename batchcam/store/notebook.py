@@ -60,4 +60,4 @@ def _accuracy(path: Path, plan: Plan) -> str:
         totals = read_manifest(path, plan).totals
     except (OSError, RunError):
         return ""
-    return f", {totals['correct']} of {totals['labelled']} labelled predicted right" if totals["labelled"] else ""
+    return f", {totals['correct']} of {totals['labelled']} labelled predicted right" if totals.get("labelled") else ""

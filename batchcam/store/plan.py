@@ -13,10 +13,23 @@ from typing import Any, BinaryIO, overload
 import numpy as np
 
 from batchcam.errors import ConfigError, RunError
-from batchcam.rules import CONTROLS, EXACT, IDENTITY_TOLERANCE, IN_MEMORY, MAP_KINDS, METHODS, CamSelection
+from batchcam.rules import (
+    CONTROLS,
+    EXACT,
+    IDENTITY_TOLERANCE,
+    IN_MEMORY,
+    MAP_KINDS,
+    METHODS,
+    MULTI_LABEL,
+    CamSelection,
+    threshold_logit,
+)
 from batchcam.store import landing
 from batchcam.store.document import canonical, read_document, seal
 from batchcam.store.schema import (
+    CLASS_NAME,
+    CLASSIFIER_ARRAYS,
+    LABELS,
     LIST_FILE,
     MOST_SHARDS,
     MOST_TEXT_BYTES,
@@ -24,6 +37,7 @@ from batchcam.store.schema import (
     PLAN_FILE,
     SCHEMA_VERSION,
     SHARD_FOLDER,
+    THRESHOLD,
     Array,
     meta_array,
     sample_arrays,
@@ -49,6 +63,8 @@ IDENTITY_FIELDS = (
     "weights_key",
     "architecture_options",
     "meta",
+    "problem_type",
+    "thresholds",
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
 
@@ -60,6 +76,10 @@ NEWER_FIELDS = (
     "label_kind",
     "training_known",
     "meta",
+    "problem_type",
+    "thresholds",
+    "label_separator",
+    "label_columns",
 )
 """Fields that a plan has only where they say something: plans and run ids of before stay as they are."""
 
@@ -161,6 +181,10 @@ class Plan:
         training_known: whether the checkpoint says which images it was trained on, and so the rows.
         meta: the further columns of a manifest, by the names of their arrays below schema.META, sorted; of each the
             bytes of its longest text.
+        problem_type: multi-label, or "" for single-label.
+        thresholds: of a multi-label run: of each class the probability from which it counts, as float32 has it.
+        label_separator: what stands between the classes of a label, where labels of a multi-label run are lists.
+        label_columns: by class, the manifest's column that says whether it is true, where labels are columns.
     """
 
     checkpoint_sha256: str
@@ -190,6 +214,10 @@ class Plan:
     first_inputs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     training_known: bool = False
     meta: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    problem_type: str = ""
+    thresholds: tuple[float, ...] = ()
+    label_separator: str = ""
+    label_columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
@@ -240,12 +268,28 @@ class Plan:
     @property
     def schema_min_reader(self) -> int | None:
         """The oldest schema that a reader of its files has to know; None where they don't say."""
-        return OLDEST_READER[self.schema_version]
+        return 2 if self.is_multi_label else OLDEST_READER[self.schema_version]
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether each class of a sample is true or not by itself."""
+        return self.problem_type == MULTI_LABEL
+
+    @property
+    def threshold_logits(self) -> np.ndarray | None:
+        """From which logit each class counts, float32 (K,); None in a single-label run."""
+        return np.array([*map(threshold_logit, self.thresholds)], np.float32) if self.is_multi_label else None
 
     @property
     def arrays(self) -> tuple[Array, ...]:
         """The arrays with a row per sample, in the order in which they are created."""
-        return sample_arrays(self.maps, self.exact, self.schema_version, self.training_known, self.meta)
+        known, problem = self.training_known, self.problem_type
+        return sample_arrays(self.maps, self.exact, self.schema_version, known, self.meta, problem)
+
+    @property
+    def class_arrays(self) -> tuple[Array, ...]:
+        """The arrays about classes that each file but samples.h5 has."""
+        return (*CLASSIFIER_ARRAYS, CLASS_NAME, *([THRESHOLD] if self.is_multi_label else []))
 
     @property
     def text_bytes(self) -> dict[str, int]:
@@ -263,7 +307,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON types."""
         content = {**dataclasses.asdict(self), "cams": str(self.cams)}
-        for name in ("class_names", "grid_size", "input_size", "architecture_options"):
+        for name in ("class_names", "grid_size", "input_size", "architecture_options", "thresholds"):
             content[name] = list(content[name])
         return {name: value for name, value in content.items() if value or name not in NEWER_FIELDS}
 
@@ -307,6 +351,7 @@ class Plan:
             "control",
             "weights_key",
             "label_kind",
+            "label_separator",
         )
         for name in texts:
             if not isinstance(getattr(self, name), str):
@@ -325,9 +370,10 @@ class Plan:
         if self.sample_id_bytes > MOST_TEXT_BYTES:
             raise ValueError(f"a sample id of {self.sample_id_bytes} bytes; at most {MOST_TEXT_BYTES} can be stored")
         self._check_meta()
+        self._check_problem()
         if math.prod(self.input_size) > PIXEL_LIMIT:
             raise ValueError(f"input_size of the plan has more than {PIXEL_LIMIT} pixels")
-        for name in ("dataset_code", "first_inputs"):
+        for name in ("dataset_code", "first_inputs", "label_columns"):
             texts_by_name = getattr(self, name)
             if not isinstance(texts_by_name, dict) or not _is_tuple((*texts_by_name, *texts_by_name.values()), str):
                 raise ValueError(f"{name} of the plan is not texts by name")
@@ -344,6 +390,19 @@ class Plan:
             canonical(self.to_dict()).encode()
         except UnicodeEncodeError as error:  # JSON can spell half a character
             raise ValueError("a text of the plan is no Unicode text") from error
+
+    def _check_problem(self) -> None:
+        if self.problem_type not in ("", MULTI_LABEL) or (self.is_multi_label and self.schema_version < 2):
+            raise ValueError("problem_type of the plan is none that its schema knows")
+        count = len(self.class_names) if self.is_multi_label else 0
+        if not _is_tuple(self.thresholds, float) or len(self.thresholds) != count:
+            raise ValueError("thresholds of the plan are not one number for each class of a multi-label run")
+        if not all(0 < value < 1 and float(np.float32(value)) == value for value in self.thresholds):
+            raise ValueError("a threshold of the plan is no float32 between 0 and 1")
+        if not self.is_multi_label and (self.label_separator or self.label_columns):
+            raise ValueError("the plan of a single-label run says how several labels were read")
+        if self.is_multi_label and self.cams.has_label:
+            raise ValueError(f"cams of the plan: {self.cams}, where several labels of a sample may be true")
 
     def _check_meta(self) -> None:
         if not isinstance(self.meta, dict) or not _is_tuple((*self.meta,), str) or list(self.meta) != sorted(self.meta):
@@ -379,9 +438,15 @@ def fingerprint_text(rows: Mapping[str, np.ndarray], meta: Iterable[str] = ()) -
         meta: names of the further columns, as `Plan.meta` has them.
     """
     texts = (rows[name].tolist() for name in ("sample_id", *(meta_array(name).name for name in meta)))
-    numbers = (rows[name].tolist() for name in ("label", "input_bytes"))
-    each = zip(zip(*texts, strict=True), *numbers, strict=True)
+    labels = label_words(rows[LABELS]) if LABELS in rows else rows["label"].tolist()
+    each = zip(zip(*texts, strict=True), labels, rows["input_bytes"].tolist(), strict=True)
     return b"".join([_line(texts_of, label, size) for texts_of, label, size in each])
+
+
+def label_words(labels: np.ndarray) -> list[bytes]:
+    """Return what the fingerprint takes of several labels a sample, int8 (n, K): of each 1, 0, or - where not known."""
+    words = np.frombuffer(b"-01?", np.uint8)[np.clip(labels, -1, 2).astype(np.int64) + 1]
+    return [row.tobytes() for row in words]
 
 
 def fingerprint_covers(meta: Iterable[str]) -> str:
@@ -390,17 +455,23 @@ def fingerprint_covers(meta: Iterable[str]) -> str:
 
 
 def dataset_fingerprint(
-    sample_ids: Iterable[str], labels: Iterable[int], sizes: Iterable[int], meta: Iterable[Iterable[str]] = ()
+    sample_ids: Iterable[str], labels: Iterable[int | bytes], sizes: Iterable[int], meta: Iterable[Iterable[str]] = ()
 ) -> str:
-    """Return the fingerprint of a whole dataset, hex; `meta` are its further columns in the order of their names."""
+    """Return the fingerprint of a whole dataset, hex.
+
+    Args:
+        sample_ids, sizes: of each sample.
+        labels: of each sample a number, or in a multi-label run what `label_words` gives.
+        meta: its further columns in the order of their names.
+    """
     digest = hashlib.sha256()
     for texts, label, size in zip(zip(sample_ids, *meta, strict=True), labels, sizes, strict=True):
         digest.update(_line((text.encode() for text in texts), label, size))
     return digest.hexdigest()
 
 
-def _line(texts: Iterable[bytes], label: int, size: int) -> bytes:
-    return b"%b\0%d\0%d\n" % (b"\0".join(texts), label, size)
+def _line(texts: Iterable[bytes], label: int | bytes, size: int) -> bytes:
+    return b"%b\0%b\0%d\n" % (b"\0".join(texts), label if isinstance(label, bytes) else b"%d" % label, size)
 
 
 def read_plan(run: Path) -> Plan:

@@ -22,7 +22,7 @@ from batchcam.store.files import RunFiles
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import READ_BYTES, blocks, decode, read, split
-from batchcam.store.schema import SAMPLE_ARRAYS, TRAINED_ON, Array, meta_array, stays_in_shards
+from batchcam.store.schema import LABELS, SAMPLE_ARRAYS, THRESHOLD, TRAINED_ON, Array, meta_array, stays_in_shards
 from batchcam.store.stored_cams import stored_ranks
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ class Sample:
         index: position in the dataset.
         id: stable name.
         label: class name from the dataset, None where not known.
+        labels: of each class 1 (yes), 0 (no) or -1 (not known), int8 (K,); None in a single-label run.
         prediction: name of the predicted class, None where there is none.
-        confidence: softmax of the logits at the predicted class.
+        confidence: softmax of the logits at the predicted class, or its sigmoid in a multi-label run.
         logits: float32 (K,).
         cam_class: class index of each stored map, int64 (M,).
         cams: raw CAMs, float32 (M, h, w), in units of the logit.
@@ -75,6 +76,7 @@ class Sample:
     index: int
     id: str
     label: str | None
+    labels: np.ndarray | None
     prediction: str | None
     confidence: float
     logits: np.ndarray
@@ -152,7 +154,7 @@ class Column:
             return self
         if self._name not in run._arrays:
             newer = f"the run is of schema {run.plan.schema_version}, which does not have it"
-            reasons = {TRAINED_ON: "the checkpoint does not say it of such images"}
+            reasons = {TRAINED_ON: "the checkpoint does not say it of such images", LABELS: "the run is single-label"}
             why = newer if self._since > run.plan.schema_version else reasons.get(self._name, NO_MAPS)
             raise AttributeError(f"{owner.__name__} has no attribute {self._name!r}: {why}")
         return RunArray(run, run._arrays[self._name])
@@ -189,6 +191,7 @@ class Run:
     input_bytes = Column()
     trained_on = Column()
     label = Column()
+    labels = Column()
     prediction = Column()
     confidence = Column()
     logits = Column()
@@ -404,7 +407,8 @@ class Run:
     def scalar_columns(self) -> list[str]:
         """Names of the arrays that tables have as columns."""
         more = (TRAINED_ON, *(meta_array(name).name for name in self.plan.meta))
-        return [*SCALAR_COLUMNS, *(name for name in more if name in self._arrays)]
+        own = [name for name in SCALAR_COLUMNS if not (self.plan.is_multi_label and name == "label")]
+        return [*own, *(name for name in more if name in self._arrays)]
 
     @property
     def missing(self) -> np.ndarray:
@@ -418,13 +422,21 @@ class Run:
         file = self._files.shard(self.shards[self._readable()[0]])
         return file["classifier/weight"][...], file["classifier/bias"][...]
 
+    def label_columns(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the labels of a multi-label run as tables have them: of each class a column `label.<class>`."""
+        return {f"label.{name}": labels[:, k] for k, name in enumerate(self.class_names)}
+
     def to_dataframe(self) -> pandas.DataFrame:
-        """Return the columns with one value a sample as a DataFrame, indexed by `sample_index`; needs pandas."""
+        """Return the columns with one value a sample as a DataFrame, indexed by `sample_index`; needs pandas.
+
+        Of a multi-label run the labels of each class are the column `label.<class>`.
+        """
         import pandas
 
         columns = {name: self[name][:] for name in self.scalar_columns}
+        columns |= self.label_columns(self.labels[:]) if self.plan.is_multi_label else {}
         names = np.array([*self.class_names, None], dtype=object)
-        for name in ("label", "prediction"):
+        for name in [name for name in ("label", "prediction") if name in columns]:
             columns[f"{name}_name"] = names[columns[name]]
         return pandas.DataFrame(columns).set_index("sample_index")
 
@@ -436,6 +448,8 @@ class Run:
         weight, bias = self.classifier
         variables["classifier_weight"] = (("class_name", "channel"), weight)
         variables["classifier_bias"] = (("class_name",), bias)
+        if self.plan.is_multi_label:
+            variables[THRESHOLD.name] = (THRESHOLD.dims, np.array(self.plan.thresholds, np.float32))
         return xarray.Dataset(variables, {"class_name": list(self.class_names)}, {"run_id": self.plan.run_id})
 
     def _sample(self, row: int) -> Sample:
@@ -445,6 +459,7 @@ class Run:
             index=int(at["sample_index"]),
             id=at["sample_id"],
             label=self._class_name(row, "label", int(at["label"])),
+            labels=at.get(LABELS),
             prediction=self._class_name(row, "prediction", int(at["prediction"])),
             confidence=float(at["confidence"]),
             logits=at["logits"],

@@ -19,7 +19,16 @@ from batchcam.errors import RunError
 from batchcam.store import landing, structure
 from batchcam.store.document import read_document
 from batchcam.store.form import mismatch
-from batchcam.store.layout import WORDS_BYTES, array_shape, as_utf8, create, new_file, set_text, stored_bytes
+from batchcam.store.layout import (
+    WORDS_BYTES,
+    array_shape,
+    as_utf8,
+    create,
+    new_file,
+    set_text,
+    stored_bytes,
+    write_class_names,
+)
 from batchcam.store.manifest import RECORD_FORM, FileRecord
 from batchcam.store.plan import (
     LEFT_OUT_KEY,
@@ -32,6 +41,7 @@ from batchcam.store.plan import (
 )
 from batchcam.store.reader import UNREADABLE, read, require_digest
 from batchcam.store.schema import (
+    LABELS,
     LIST_FILE,
     LIST_PATH,
     LISTED,
@@ -88,6 +98,8 @@ def list_image(plan: Plan, columns: Mapping[str, Sequence[str] | np.ndarray]) ->
         set_text(file.attrs, "dataset_fingerprint", plan.dataset_fingerprint)
         file.attrs["schema_version"] = np.int64(plan.schema_version)
         file.attrs["sample_count"] = np.int64(plan.sample_count)
+        if plan.is_multi_label:
+            write_class_names(file, plan)
         given = {"sample_index": np.arange(plan.sample_count), **columns}
         for array in _arrays(plan, LIST_PATH.name in columns):
             _write(file, plan, array, given[array.name])
@@ -224,8 +236,9 @@ def _slice(file: h5py.File, names: Sequence[str], number: int) -> dict[str, np.n
 
 
 def _arrays(plan: Plan, with_paths: bool) -> tuple[Array, ...]:
-    arrays = (*(array for array in SAMPLE_ARRAYS if array.name in LISTED), *map(meta_array, plan.meta))
-    return (*arrays, LIST_PATH) if with_paths else arrays
+    left_out = () if plan.is_multi_label else (LABELS,)
+    own = (array for array in SAMPLE_ARRAYS if array.name in LISTED and array.name not in left_out)
+    return (*own, *map(meta_array, plan.meta), *([LIST_PATH] if with_paths else []))
 
 
 def _write(file: h5py.File, plan: Plan, array: Array, values: Sequence[str] | np.ndarray) -> None:

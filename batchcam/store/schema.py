@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from batchcam.rules import STATUS_MISSING
+from batchcam.rules import MULTI_LABEL, STATUS_MISSING
 
 SCHEMA_VERSION: Final = 2
 """What a new run is written as."""
@@ -72,6 +72,8 @@ NAN: Final = float("nan")
 LOGIT_PER_CELL: Final = "logit per cell"
 
 TRAINED_ON: Final = "trained_on"
+LABELS: Final = "labels"
+PROBLEM_TYPE: Final = "problem_type"
 
 SAMPLE_ARRAYS: Final = (
     Array("sample_index", ("sample_index",), "int64", "checked", -1, "position in the dataset"),
@@ -104,6 +106,15 @@ SAMPLE_ARRAYS: Final = (
         since=2,
     ),
     Array("label", ("sample_index",), "int64", "checked", -1, "class from the dataset; -1: not known"),
+    Array(
+        LABELS,
+        ("sample_index", "class_name"),
+        "int8",
+        "checked",
+        -1,
+        "each class by itself, from the dataset; 1: yes; 0: no; -1: not known",
+        since=2,
+    ),
     Array("prediction", ("sample_index",), "int64", "checked", -1, "predicted class: argmax of the logits"),
     Array(
         "confidence", ("sample_index",), "float32", "checked", NAN, "softmax of the logits at the predicted class", "1"
@@ -168,8 +179,8 @@ SAMPLE_ARRAYS: Final = (
 )
 """Arrays with a row per sample, in the order in which they are created."""
 
-LISTED: Final = ("sample_index", "sample_id", "input_bytes", "label")
-"""The arrays of SAMPLE_ARRAYS that samples.h5 has, of every sample that was planned."""
+LISTED: Final = ("sample_index", "sample_id", "input_bytes", "label", LABELS)
+"""Those that samples.h5 has of every sample that was planned, `labels` in a multi-label run only."""
 
 LIST_PATH: Final = Array(
     "path",
@@ -196,9 +207,22 @@ CLASSIFIER_ARRAYS: Final = (
     Array("classifier/bias", ("class_name",), "float32", "checked", NAN, "b of that map", "logit"),
 )
 
+THRESHOLD: Final = Array(
+    "threshold", ("class_name",), "float32", "checked", NAN, "probability from which a class counts", "1", since=2
+)
+"""In a multi-label run only."""
+
 CLASS_NAME: Final = Array("class_name", ("class_name",), "text", "text", b"", "names of the classes, by index")
 CONFIG: Final = "config"
 SHARD_TABLE: Final = "shards"
+
+MULTI_LABEL_MEANINGS: Final[Mapping[str, str]] = {
+    "label": "-1: several classes of a sample may be true, see labels",
+    "prediction": "class whose logit is highest above that of its threshold; where all are below, the least so",
+    "confidence": "sigmoid of the logit of the prediction",
+    "logits": "network output before sigmoid",
+}
+"""What these arrays of a multi-label run are instead."""
 
 FLOAT_MAPS_MEANING: Final = "predicted class's CAM, bilinear to the input size, raw values"
 
@@ -281,14 +305,21 @@ def sample_arrays(
     schema: int = SCHEMA_VERSION,
     training_known: bool = False,
     meta: Iterable[str] = (),
+    problem_type: str = "",
 ) -> tuple[Array, ...]:
     """Return the arrays with a row per sample for a plan's choice of `maps` (see rules.MAP_KINDS).
 
     Maps that are no exact CAMs have the same arrays, in other words and units.
     """
     if not exact:
-        return tuple(_without_identity(a) for a in sample_arrays(maps, True, schema, training_known, meta))
-    arrays = tuple(a for a in SAMPLE_ARRAYS if a.since <= schema and (training_known or a.name != TRAINED_ON))
+        with_identity = sample_arrays(maps, True, schema, training_known, meta, problem_type)
+        return tuple(map(_without_identity, with_identity))
+    is_multi_label = problem_type == MULTI_LABEL
+    left_out = {TRAINED_ON: not training_known, LABELS: not is_multi_label}
+    arrays = tuple(a for a in SAMPLE_ARRAYS if a.since <= schema and not left_out.get(a.name))
+    if is_multi_label:
+        meanings = {a.name: MULTI_LABEL_MEANINGS.get(a.name, a.meaning) for a in arrays}
+        arrays = tuple(dataclasses.replace(a, meaning=meanings[a.name]) for a in arrays)
     arrays += tuple(map(meta_array, meta))
     if maps == "uint8":
         return arrays

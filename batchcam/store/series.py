@@ -20,7 +20,9 @@ from batchcam.store.reader import READ_BYTES, split
 from batchcam.store.run import Rows, Run
 from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, Array
 
-KIND: Final = ("class_names", "method", "control", "grid_size", "input_size", "cams", "maps")
+KIND: Final = (
+    *("class_names", "method", "control", "grid_size", "input_size", "cams", "maps", "problem_type", "thresholds"),
+)
 """Fields of the plan in which the runs of a series agree: what a row's arrays are, and what their numbers mean."""
 
 FRAME: Final = ("pad", "bits")
@@ -149,7 +151,7 @@ def require_one_kind(plans: Mapping[Path, Plan]) -> None:
 
 def _kind(plan: Plan) -> dict[str, Any]:
     content = plan.to_dict()
-    return {field: content[field] for field in KIND} | {key: plan.preprocessing.get(key) for key in FRAME}
+    return {field: content.get(field) for field in KIND} | {key: plan.preprocessing.get(key) for key in FRAME}
 
 
 def _is_there(folder: Path, name: str) -> bool:

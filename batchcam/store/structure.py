@@ -22,7 +22,6 @@ from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.schema import (
     CLASS_NAME,
-    CLASSIFIER_ARRAYS,
     CONFIG,
     MOST_TEXT_BYTES,
     SHARD_FOLDER,
@@ -75,7 +74,7 @@ def problems(file: h5py.File, plan: Plan, shard: Shard | None) -> Iterator[Probl
     lie in the shards are left to `virtual_problem`: nobody reads them through run.h5.
     """
     _, count = _samples(plan, shard)
-    arrays = [*plan.arrays, *CLASSIFIER_ARRAYS, CLASS_NAME]
+    arrays = [*plan.arrays, *plan.class_arrays]
     yield from array_problems(
         file, [a for a in arrays if shard is not None or not lies_in_shards(file, a, plan)], plan, count
     )

@@ -54,6 +54,10 @@ CHANGES = {
     "first_inputs": {"a.png": "00112233aabbccdd"},
     "training_known": True,
     "meta": {"site": 12},
+    "problem_type": "multi-label",
+    "thresholds": (0.25,) * 5,
+    "label_separator": "|",
+    "label_columns": {"ant": "Ant"},
 }
 
 
@@ -165,9 +169,9 @@ def test_a_field_of_the_wrong_type_or_range_is_refused(make_plan, field: str, wr
         ),
         "True": ("identity", "training_known"),
         "['a']": ("class_names", "architecture_options"),
-        "[]": ("architecture_options",),
+        "[]": ("architecture_options", "thresholds"),
         "[1, 2]": ("grid_size", "input_size"),
-        "{}": ("preprocessing", "dataset_code", "first_inputs", "meta"),
+        "{}": ("preprocessing", "dataset_code", "first_inputs", "meta", "label_columns"),
     }
     content = {**make_plan().to_dict(), field: wrong}
     if field in accepted.get(str(wrong), ()):
