@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from batchcam.errors import ConfigError
-from batchcam.rules import IDENTITY_TOLERANCE
+from batchcam.rules import DEFAULT_THRESHOLD, IDENTITY_TOLERANCE, PROBLEM_TYPES
 
 if sys.version_info >= (3, 11):
     from typing import dataclass_transform
@@ -452,6 +452,51 @@ class Compute(Part):
         parse=parse_duration,
     )
     precision: str | None = field("Of the network's arithmetic; CAMs are float32.  [default: fp32]", choices=PRECISIONS)
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Return the names of "a,b,c".
+
+    Raises:
+        ValueError: one is empty, or stands twice.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len({*names}) < len(names):
+        raise ValueError(f"{text!r}: expected names, each once, such as Effusion,Pneumonia")
+    return names
+
+
+class LabelledConfig(Config):
+    """What commands are asked that take a dataset's labels: one class a sample, or several."""
+
+    _: dataclasses.KW_ONLY
+    problem_type: str | None = field(
+        "multi-label: each class is true or not by itself, by sigmoid.  [default: as the labels say]",
+        choices=PROBLEM_TYPES,
+    )
+    label_separator: str | None = field(
+        "multi-label: what stands between the classes of a label.  [default: |]", metavar="TEXT"
+    )
+    findings: Given[tuple[str, ...] | None, Sequence[str] | str | None] = field(
+        "multi-label: the classes that a manifest has a column for, of 1 and 0, and nothing or -1 where not known; "
+        "CLASS=COLUMN where it has another name.  [default: columns named as classes]",
+        metavar="CLASS,…",
+        parse=parse_names,
+    )
+    threshold: str | None = field(
+        "multi-label: probability from which a class counts: P, CLASS=P,…, or a .json or .csv file of class and P.  "
+        f"[default: {DEFAULT_THRESHOLD}]",
+        metavar="P",
+    )
+    thresholds_from: Given[Path | None, AnyPath | None] = field(
+        "multi-label: for each class the threshold of the largest F1 on this labelled run of the same checkpoint.",
+        metavar="RUN",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold and self.thresholds_from:
+            raise ConfigError("--threshold and --thresholds-from exclude each other")
 
 
 PERCENT: Final[dict[str, Any]] = {"low": 0, "high": 100, "metavar": "P"}

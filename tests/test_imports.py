@@ -47,7 +47,7 @@ TABLE: dict[str, set[str]] = {
     },
     "commands/explain": {
         *("numpy", "h5py", *TORCH, "config", "job", "images", "store", "maps", "network", "data"),
-        "commands/merge",
+        *("record", "commands/merge"),
     },
     "commands/export": {"numpy", "h5py", "cv2", "config", "job", "pictures", "record", "store"},
     "commands/faithfulness": {

@@ -5,18 +5,18 @@ from __future__ import annotations
 import collections
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchcam.errors import one_line
 from batchcam.job.console import counted, readable_size, readable_time
 from batchcam.record.metrics import rate_text
-from batchcam.rules import CONTROLS, EXACT, identity_words
+from batchcam.rules import CONTROLS, EXACT, MULTI_LABEL, identity_words
 
 if TYPE_CHECKING:
     from batchcam.commands.demo.demo import DemoSummary
-    from batchcam.commands.evaluate.evaluate import EvaluateSummary
+    from batchcam.commands.evaluate.evaluate import EvaluateSummary, SigmoidEvaluation
     from batchcam.commands.explain.explain import ExplainSummary
     from batchcam.commands.export.export import ExportSummary
     from batchcam.commands.info.info import RunInfo, RunOfSeries
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from batchcam.commands.train.train import TrainSummary
     from batchcam.commands.verify.verify import VerifySummary
     from batchcam.record.metrics import ClassScore
+    from batchcam.record.sigmoid_scores import Pair, SigmoidScore
 
 FINDINGS_SHOWN = 50
 UNKNOWN_LEAK = "not known: the checkpoint does not say it of such images"
@@ -84,7 +85,7 @@ def _complete_text(summary: MergeSummary) -> str:
     samples = counted(totals["samples"], "sample")
     parts = [f"{samples} in {counted(summary.shards, 'shard')}, {size:.0f} bytes each"]
     leaked = [_trained_on(totals["trained_on"], totals["samples"])] if totals.get("trained_on") else []
-    return "; ".join([*parts, _accuracy(totals), *leaked, *_status(totals)])
+    return "; ".join([*parts, *_accuracy(totals), *leaked, *_status(totals)])
 
 
 def _trained_on(leaked: int, samples: int) -> str:
@@ -129,6 +130,7 @@ def info_text(run: RunInfo) -> str:
             "network",
             f"{plan['architecture']}, {plan['target_layer']}, grid {_size(plan['grid_size'])}, {plan['precision']}",
         ),
+        ("problem", plan.get("problem_type", "")),
         ("maps", plan["method"] if plan["control"] == CONTROLS[0] else f"{plan['method']}, control {plan['control']}"),
         ("identity", _identity(plan, totals)),
         ("dataset", about and f"{about['data']} fingerprint {plan['dataset_fingerprint'][:16]}…"),
@@ -148,7 +150,8 @@ def info_text(run: RunInfo) -> str:
     lines += [f"{'unreadable':<11} {one_line(u)}" for u in run.unreadable]
     if (count := totals["status"]["unreadable"]) > len(run.unreadable):
         lines.append(f"{'unreadable':<11} … and {count - len(run.unreadable)} more: status and error in run.h5")
-    return "\n".join([*lines, "", *class_table(run.classes)])
+    table = sigmoid_table(run.sigmoids, run.pairs) if run.sigmoids else class_table(run.classes)
+    return "\n".join([*lines, "", *table])
 
 
 def _origin(origin: dict[str, Any]) -> dict[str, str]:
@@ -161,7 +164,7 @@ def _origin(origin: dict[str, Any]) -> dict[str, str]:
 
 
 def _counts(totals: dict[str, Any]) -> str:
-    return "; ".join([str(totals["samples"]), _accuracy(totals), *_status(totals)])
+    return "; ".join([str(totals["samples"]), *_accuracy(totals), *_status(totals)])
 
 
 def _run_of_series(run: RunOfSeries) -> str:
@@ -296,10 +299,14 @@ def _done_at(seconds_left: float) -> str:
     return time.strftime("done at about %a %H:%M", time.localtime(time.time() + seconds_left))
 
 
-def evaluate_text(summary: EvaluateSummary) -> str:
+def evaluate_text(summary: EvaluateSummary | SigmoidEvaluation) -> str:
     """Return the result of `evaluate`."""
     bad = f", {summary.unreadable} unreadable" if summary.unreadable else ""
     bad += f", {summary.non_finite} with logits that are not finite" if summary.non_finite else ""
+    if summary.problem_type == MULTI_LABEL:
+        leaked = [_trained_on(summary.trained_on, summary.samples)] if summary.trained_on else []
+        lines = [f"multi-label: {counted(summary.samples, 'sample')}{bad}", *leaked, ""]
+        return "\n".join([*lines, *sigmoid_table(summary.classes, summary.pairs)])
     if summary.labelled or summary.findings == summary.samples:
         head = f"accuracy {_share(summary.accuracy)} on {summary.labelled} labelled of {summary.samples} samples{bad}"
     else:
@@ -366,6 +373,37 @@ def class_table(scores: Sequence[ClassScore], shown: int = 40) -> list[str]:
     return rows + ([f"… and {len(ranked) - shown} more"] if len(ranked) > shown else [])
 
 
+def sigmoid_table(scores: Sequence[SigmoidScore], pairs: Sequence[Pair], shown: int = 40) -> list[str]:
+    """Return a table of the classes of a multi-label run, the least AUROC first, and which of them come together."""
+    ranked = sorted(scores, key=lambda s: (s.auroc is None, s.auroc or 0, -s.predicted))
+    width = max([5, *(len(one_line(s.name)) for s in ranked[:shown])])
+    columns: dict[str, Callable[[SigmoidScore], object]] = {
+        "known": lambda s: s.known,
+        "yes": lambda s: s.yes,
+        "prevalence": lambda s: _share(s.prevalence),
+        "threshold": lambda s: f"{s.threshold:.3g}",
+        "predicted": lambda s: s.predicted,
+        "AUROC": lambda s: _share(s.auroc),
+        "avg precision": lambda s: _share(s.average_precision),
+        "F1": lambda s: _share(s.f1),
+        "sensitivity": lambda s: _share(s.sensitivity),
+        "specificity": lambda s: _share(s.specificity),
+        "calibration error": lambda s: _share(s.calibration_error),
+    }
+    if any(s.left_out for s in scores):
+        columns["left out"] = lambda s: s.left_out
+    rows = [f"{'class':<{width}}  " + "  ".join(f"{name:>7}" for name in columns)]
+    rows += [
+        f"{one_line(s.name):<{width}}  " + "  ".join(f"{of(s)!s:>{max(7, len(name))}}" for name, of in columns.items())
+        for s in ranked[:shown]
+    ]
+    rows += [f"… and {len(ranked) - shown} more"] if len(ranked) > shown else []
+    together = [
+        f"{one_line(p.first)} and {one_line(p.second)}: {p.labelled} labelled, {p.predicted} predicted" for p in pairs
+    ]
+    return [*rows, *(["", "together", *together] if together else [])]
+
+
 def _task(task: dict[str, Any]) -> str:
     rate = f", {task['images_per_s']} images/s" if task.get("images_per_s") else ""
     return (
@@ -390,12 +428,16 @@ def _identity(plan: dict[str, Any], totals: dict[str, Any]) -> str:
     return f"{state}; largest residual {largest:.2g}" if plan["method"] == EXACT and largest is not None else state
 
 
-def _accuracy(totals: dict[str, Any]) -> str:
+def _accuracy(totals: dict[str, Any]) -> Iterator[str]:
+    """Yield how many predictions are right, nothing of a multi-label run."""
+    if "labelled" not in totals:
+        return
     if not totals["labelled"] and totals["status"]["unreadable"] < totals["samples"]:
-        return "no labels"
+        yield "no labels"
+        return
     left_out = totals["samples"] - totals["labelled"]
     without = f", {left_out} of {totals['samples']} samples without label or prediction" if left_out else ""
-    return f"accuracy {_share(totals['accuracy'])} of {totals['labelled']} labelled{without}"
+    yield f"accuracy {_share(totals['accuracy'])} of {totals['labelled']} labelled{without}"
 
 
 def _status(totals: dict[str, Any]) -> Iterable[str]:

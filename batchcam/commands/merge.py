@@ -62,11 +62,11 @@ def merge(run: str | os.PathLike[str], *, made: Iterable[LandedShard] = ()) -> M
     samples, threads = require_list(run), available_cpus()
     there = _stated(run, plan)
     if there and _is_intact(run, there):
-        counted = Totals()
+        counted = Totals(plan.is_multi_label)
         shards = prove_shards(run, plan, counted.add, reason_to_stop, threads)
         if (shards, counted.stated(), samples) == (there.shards, there.totals, there.samples):
             return _kept(run, plan, dataclasses.replace(there, totals=counted.stated()))
-    counted = Totals()
+    counted = Totals(plan.is_multi_label)
     known = {each.shard.index: (each.bytes, each.sha256) for each in made if each.is_own}
     master, shards = write_master(run, plan, counted.add, reason_to_stop, known, threads)
     totals = counted.stated()

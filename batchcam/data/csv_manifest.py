@@ -23,8 +23,11 @@ from batchcam.images.manifest_files import SYNONYMS, columns_for, stored_path
 _NOT_KNOWN: Final = frozenset(("", "nan", "<na>", "null", "#n/a", "n/a", "nat"))
 """Labels that are none, in lower case, as spreadsheets and data frames write them."""
 
-_NOT_KNOWN_NUMBER: Final = _NOT_KNOWN | {"none", "na", "-"}
+NOT_KNOWN_NUMBER: Final = _NOT_KNOWN | {"none", "na", "-"}
 """Among numbers; among names these may be names."""
+
+NO_LABEL_COLUMN: Final = "no column is named label"
+"""How a note begins that does not hold where other columns are labels."""
 
 MOST_META: Final = 256
 MOST_META_BYTES: Final = 4096
@@ -64,7 +67,7 @@ def open_csv(spec: str, file: str, sizes: bool = True) -> FileSource:
     """
     rows = _read_rows(file)
     folder = os.path.dirname(os.path.abspath(file))
-    labels, class_names, numeric = _classes(file, rows)
+    labels, class_names, numeric = _classes(rows)
     paths = _found(folder, rows)
     own_ids = None if rows.sample_ids is paths else rows.sample_ids
     source = FileSource(
@@ -80,6 +83,7 @@ def open_csv(spec: str, file: str, sizes: bool = True) -> FileSource:
     )
     source.meta = {name: _packed(texts) for name, texts in sorted(rows.meta.items())}
     source.manifest_sha256 = manifest_digest(file)
+    source.several = "" if numeric else _several(one_line(file), rows, {*(class_names or ())})
     return source
 
 
@@ -156,7 +160,7 @@ def _meta_columns(header: Sequence[str], columns: dict[str, int], notes: list[st
     known = {index for name, index in columns.items() if name}
     others = {index: array_name(name) for index, name in enumerate(header) if index not in known}
     if others and "label" not in columns:
-        notes.append(f"no column is named label, so that no sample has one: {_named(others.values())}")
+        notes.append(f"{NO_LABEL_COLUMN}, so that no sample has one: {_named(others.values())}")
     if len(others) > MOST_META:
         notes.append(f"{len(others)} further columns are passed over: at most {MOST_META} are kept")
         return {}
@@ -230,19 +234,14 @@ def _check_ids(where: str, rows: _Rows) -> None:
             )
 
 
-def _classes(file: str, rows: _Rows) -> tuple[NDArray[np.int64], tuple[str, ...] | None, bool]:
-    """Return the label of each row, int64 (n,), the class names where labels are names, and whether they are numbers.
-
-    Raises:
-        DatasetError: a label is several.
-    """
+def _classes(rows: _Rows) -> tuple[NDArray[np.int64], tuple[str, ...] | None, bool]:
+    """Return the label of each row, int64 (n,), the class names where these are names, and whether they are numbers."""
     count = len(rows.paths)
-    given = {label for label in rows.labels if label.lower() not in _NOT_KNOWN_NUMBER}
+    given = {label for label in rows.labels if label.lower() not in NOT_KNOWN_NUMBER}
     numbers = {label: whole_number(label) for label in given}
     numeric = bool(given) and None not in numbers.values()
     if not numeric:
         given = {label for label in rows.labels if label.lower() not in _NOT_KNOWN}
-        _check_single(one_line(file), rows, given)
     if numeric and all(0 <= (number or 0) <= LARGEST_LABEL for number in numbers.values()):
         values, names = {label: number or 0 for label, number in numbers.items()}, None
     else:
@@ -254,14 +253,16 @@ def _classes(file: str, rows: _Rows) -> tuple[NDArray[np.int64], tuple[str, ...]
     return labels if rows.labels else np.full(count, UNKNOWN_LABEL, np.int64), names, numeric
 
 
-def _check_single(where: str, rows: _Rows, given: set[str]) -> None:
+def _several(where: str, rows: _Rows, given: set[str]) -> str:
+    """Return what `Source.several` says."""
     for label, line in zip(rows.labels, rows.lines, strict=False):
         parts = [part.strip() for part in label.replace(";", ",").split(",")]
         if "|" in label or (len(parts) > 1 and all(part in given for part in parts)):
-            raise DatasetError(
-                f"{where}: line {line}: label {label:.40} is several labels (multi-label), and a sample has "
-                "one here: leave the column out, and --cams all keeps the map of every class"
+            return (
+                f"{where}: line {line}: label {label:.40} is several labels (multi-label), and a sample has one here: "
+                "--problem-type multi-label reads them where each is a class of the network"
             )
+    return ""
 
 
 def _found(folder: str, rows: _Rows) -> list[str]:

@@ -59,6 +59,8 @@ def own_classes(source: Source, kind: str | None = None) -> tuple[tuple[str, ...
     Raises:
         DatasetError: they can't be told apart, or are numbers that may be meant otherwise.
     """
+    if source.several and source.multi_hot is None:
+        raise DatasetError(source.several)
     names = source.class_names
     if source.numeric and kind == "names":
         labels = np.asarray(source.labels)
@@ -92,12 +94,14 @@ def match_classes(source: Source, model_classes: Sequence[str], kind: str | None
         ClassesError: the model does not know a class.
         DatasetError: it knows only names or numbers that can't be told apart.
     """
+    if source.several:
+        raise DatasetError(source.several)
     names = source.class_names
     if names is None:
         if source.numeric and kind != "indices":
             return _numbers(source, model_classes, kind)
         return MatchedLabels(_checked_range(source, len(model_classes)), "indices" if source.numeric else None)
-    if source.numeric and (kind == "indices" or _Known(model_classes).unknown(names)):
+    if source.numeric and (kind == "indices" or KnownClasses(model_classes).unknown(names)):
         raise _no_indices(source, names)
     if kind == "indices" and any(whole_number(name) is not None for name in names):
         word = next((name for name in names if whole_number(name) is None), names[0])
@@ -115,7 +119,7 @@ def _numbers(source: Source, model_classes: Sequence[str], kind: str | None) -> 
     labels = np.asarray(source.labels)
     given = np.unique(labels[labels >= 0])
     names = tuple(map(str, given.tolist()))
-    known = _Known(model_classes)
+    known = KnownClasses(model_classes)
     unknown = known.unknown(names)
     if kind == "names" or not unknown:
         positions = np.where(labels < 0, UNKNOWN_LABEL, np.searchsorted(given, labels))
@@ -141,7 +145,7 @@ def _no_indices(source: Source, names: Sequence[str]) -> DatasetError:
 def _by_name(
     source: Source, labels: NDArray[np.int64], names: Sequence[str], model_classes: Sequence[str]
 ) -> MatchedLabels:
-    known = _Known(model_classes)
+    known = KnownClasses(model_classes)
     found = [known.find(name) for name in names]
     if unknown := known.unknown(names):
         listed = ", ".join(one_line(name) for name in unknown[:NAMED_CLASSES])
@@ -160,7 +164,7 @@ def _by_name(
     return MatchedLabels(table[labels], "names" if source.numeric else None, tuple(known.remarks(names)))
 
 
-class _Known:
+class KnownClasses:
     """The model's classes by what names may have in common: all of it, the text in any Unicode form, a number."""
 
     SEVERAL: Final = -2

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from batchcam.data.findings import hot_vectors
 from batchcam.data.passing_faults import passing_fault
 from batchcam.data.samples import (
     UNKNOWN_LABEL,
@@ -46,6 +47,8 @@ class MapSource(Source):
         self._dataset = dataset
         with_ids = _check_first_item(where, dataset, count)
         labels = _attribute(dataset, _LABEL_ATTRIBUTES)
+        if labels is None and getattr(dataset, "target_type", None) == ["attr"]:  # torchvision's CelebA
+            labels = getattr(dataset, "attr", None)
         sample_ids = _attribute(dataset, ("sample_ids",))
         notes = []
         sizes = _sizes(dataset, count)
@@ -61,11 +64,18 @@ class MapSource(Source):
                 )
             labels = items.labels if labels is None else labels
             sample_ids = items.sample_ids if sample_ids is None and with_ids else sample_ids
-        class_indices = _class_indices(where, labels, count)
+        vectors = hot_vectors(where, labels, count)
+        class_indices = _class_indices(where, labels, count) if vectors is None else np.full(count, UNKNOWN_LABEL)
         class_names = _class_names(where, dataset, class_indices)
         ids = _ids(where, sample_ids, count, id_prefix)
         super().__init__(spec, ids, class_indices, sizes, class_names, notes)
         self.numbered = sample_ids is None
+        self.multi_hot = vectors
+        if vectors is not None:
+            self.several = (
+                f"{where}: labels are vectors, several labels a sample (multi-label), and a sample has one here: "
+                "--problem-type multi-label reads them"
+            )
 
     def read(self, index: int) -> StoredSample:
         """Ask the dataset for one item; what it raises makes the sample unreadable.
@@ -160,8 +170,8 @@ def _class_indices(where: str, labels: Any, count: int) -> NDArray[np.int64]:
         indices = [UNKNOWN_LABEL if value is None else operator.index(value) for value in values]
     except TypeError as error:
         raise DatasetError(
-            f"{where}: labels are not class indices: give whole numbers, -1 where not known; several labels a sample "
-            "(multi-label) have no place here, but --cams all keeps the map of every class"
+            f"{where}: labels are not class indices: give whole numbers, -1 where not known, or for several labels a "
+            "sample (multi-label) vectors of 1 and 0"
         ) from error
     if len(indices) != count:
         raise DatasetError(f"{where}: {len(indices)} labels for {count} samples: give one for each")
@@ -173,7 +183,8 @@ def _class_indices(where: str, labels: Any, count: int) -> NDArray[np.int64]:
 def _class_names(where: str, dataset: Any, labels: NDArray[np.int64]) -> tuple[str, ...] | None:
     classes = getattr(dataset, "classes", None)
     if classes is None:
-        return None
+        attributes = getattr(dataset, "attr_names", ())  # torchvision's CelebA: its last one is empty
+        return tuple(filter(None, attributes)) or None
     # torchvision's ImageNet gives a tuple of synonyms for each class
     names = tuple(str(name[0]) if isinstance(name, tuple) else str(name) for name in classes)
     if int(labels.max()) >= len(names):

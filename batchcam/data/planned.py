@@ -58,10 +58,12 @@ class SlicedNumbers(_Sliced):
         if isinstance(rows, (int, np.integer)):
             return self._at(int(rows))
         wanted = np.asarray(rows)
-        found, slices = np.empty(len(wanted), np.int64), wanted // self._slices.slice_rows
+        found, slices = np.empty(0, np.int64), wanted // self._slices.slice_rows
         for number in np.unique(slices).tolist():
-            here = slices == number
-            found[here] = self._slices.rows(number)[self._name][wanted[here] - number * self._slices.slice_rows]
+            here, part = slices == number, self._slices.rows(number)[self._name]
+            if not len(found):
+                found = np.empty((len(wanted), *part.shape[1:]), part.dtype)
+            found[here] = part[wanted[here] - number * self._slices.slice_rows]
         return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -98,6 +100,7 @@ class Listing:
         left_out: how many samples the dataset had besides, which were none of the listing.
         meta: as `Source.meta`.
         manifest_sha256: as `Source.manifest_sha256`.
+        findings: of a multi-label run as `Findings.values`, else None.
     """
 
     sample_ids: Texts
@@ -109,6 +112,7 @@ class Listing:
     left_out: int = 0
     meta: Mapping[str, Texts] = dataclasses.field(default_factory=dict)
     manifest_sha256: str = ""
+    findings: Numbers | None = None
 
     def whole(self) -> Listing:
         """Return the same, all of it in memory."""
@@ -119,6 +123,7 @@ class Listing:
             sizes=np.asarray(self.sizes),
             paths=None if self.paths is None else PackedText(self.paths.raws()),
             meta={name: PackedText(texts.raws()) for name, texts in self.meta.items()},
+            findings=None if self.findings is None else np.asarray(self.findings),
         )
 
 
@@ -237,15 +242,16 @@ class Since:
     called: str
     uncompared: str = ""
 
-    def relabelled_by(self, listing: Listing, positions: NDArray[np.int64], labels: NDArray[np.int64]) -> Since:
+    def relabelled_by(self, listing: Listing, positions: NDArray[np.int64], labels: NDArray[Any]) -> Since:
         """Return the same with the labels compared.
 
         Args:
             listing: what was planned.
             positions: as for `since`.
-            labels: of the dataset as it is now, as the classes of the model.
+            labels: of the dataset as it is now, as the listing has them: one class each, or of each class.
         """
-        there = labels[positions] != np.asarray(listing.labels)
+        then = np.asarray(listing.labels if listing.findings is None else listing.findings)
+        there = (labels[positions] != then).reshape(len(positions), -1).any(1)
         return dataclasses.replace(self, relabelled=(positions >= 0) & there)
 
     @property

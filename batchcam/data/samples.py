@@ -138,6 +138,8 @@ class Source(abc.ABC):
         numbered: whether the ids only count the samples, which have none of their own.
         meta: what a manifest says besides: a text of each sample, by column, sorted, as `Plan.meta` names them.
         manifest_sha256: digest of the manifest that lists the samples, "" where none does.
+        several: why labels can't be taken as one class each: they are several; "" where they can.
+        multi_hot: labels that are vectors, as `hot_vectors` gives them; `class_names` names their places, if any.
     """
 
     digests_of: str = "pixels"
@@ -145,6 +147,8 @@ class Source(abc.ABC):
     numbered = False
     meta: Mapping[str, Texts] = {}
     manifest_sha256 = ""
+    several = ""
+    multi_hot: NDArray[np.int8] | None = None
 
     def __init__(
         self,

@@ -68,6 +68,7 @@ class TimedSource(Source):
         self.code, self.bits, self.digests_of = source.code, source.bits, source.digests_of
         self.paths, self.numbered = source.paths, source.numbered
         self.meta, self.manifest_sha256 = source.meta, source.manifest_sha256
+        self.several, self.multi_hot = source.several, source.multi_hot
         self.inner = source
         self.seconds = seconds
         self._reader: _Reader | None = None

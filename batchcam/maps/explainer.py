@@ -29,6 +29,7 @@ class Request:
         input_size: (H, W) of the network's input, and so of the upsampled map.
         precision: fp32, tf32, bf16 or fp16, for the forward pass; CAMs are float32 always.
         identity: whether a batch that breaks the identity stops the run.
+        threshold_logits: from which logit each class of a multi-label run counts, float32 (K,); None: single-label.
     """
 
     cams: CamSelection
@@ -36,6 +37,7 @@ class Request:
     input_size: tuple[int, int]
     precision: str
     identity: bool
+    threshold_logits: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Explainer:
         self._preprocessing, self._request, self._device = preprocessing, request, device
         self._explainable, self._maps = explainable, maps_of(explainable)
         self._transfer = Transfer(device)
+        above = request.threshold_logits
+        self._above = None if above is None else torch.from_numpy(above).to(device)
 
     def __enter__(self) -> Explainer:
         self._maps.__enter__()
@@ -131,8 +135,9 @@ class Explainer:
         """
         logits = self._forward(pixels)
         finite = torch.isfinite(logits).all(1)
-        prediction = cam.first_argmax(logits).masked_fill(~finite, -1)
-        classes = self._classes(logits, prediction, labels)
+        heights = logits if self._above is None else logits - self._above
+        prediction = cam.first_argmax(heights).masked_fill(~finite, -1)
+        classes = self._classes(heights, prediction, labels)
         cams = self._maps.all_cams() if self._request.cams.is_all else self._maps.cams(classes)
         residual = self._maps.residual(cams, classes, logits)
         known = (classes >= 0)[:, :, None, None]
@@ -144,7 +149,7 @@ class Explainer:
         status = torch.stack([int(flag) * rows for flag, rows in flags]).sum(0)
         return {
             "prediction": prediction,
-            "confidence": torch.softmax(logits, 1).amax(1),
+            "confidence": self._confidence(logits, prediction),
             "logits": logits,
             "cam_class": classes,
             "cams": cams,
@@ -164,13 +169,20 @@ class Explainer:
         with in_precision(self._request.precision, self._device):
             return self._maps.forward(pixels)
 
-    def _classes(self, logits: Tensor, prediction: Tensor, labels: np.ndarray) -> Tensor:
+    def _confidence(self, logits: Tensor, prediction: Tensor) -> Tensor:
+        """Return the probability of each sample's predicted class, (n,); NaN where there is none."""
+        if self._above is None:
+            return torch.softmax(logits, 1).amax(1)
+        picked = logits.gather(1, prediction.clamp(min=0)[:, None])[:, 0]
+        return torch.sigmoid(picked).masked_fill(prediction < 0, float("nan"))
+
+    def _classes(self, heights: Tensor, prediction: Tensor, labels: np.ndarray) -> Tensor:
         """Return the class of each stored map, int64 (n, M); -1 where there is none."""
         selection = self._request.cams
         if selection.is_all:
-            return torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+            return torch.arange(heights.shape[1], device=heights.device).expand(len(heights), -1)
         if selection.top:
-            ranked = torch.sort(logits, dim=1, descending=True, stable=True).indices
+            ranked = torch.sort(heights, dim=1, descending=True, stable=True).indices
             return torch.where((prediction >= 0)[:, None], ranked[:, : selection.top], -1)
         if selection.has_label:
             return torch.stack([prediction, self._transfer.to_device(torch.from_numpy(labels))], 1)

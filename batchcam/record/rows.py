@@ -137,6 +137,12 @@ def class_names(run: Run, classes: np.ndarray) -> list[str | None]:
     return [names[c] for c in classes.tolist()]
 
 
+def label_text(run: Run, labels: np.ndarray) -> str | None:
+    """Return the classes that are true of a sample of a multi-label run, such as `a|b`; None where nothing is known."""
+    true = [run.class_names[k] for k in np.flatnonzero(labels == 1).tolist()]
+    return "|".join(true) if (labels >= 0).any() else None
+
+
 def status_words(status: int) -> str:
     """Return the flags of a status as words, "" when there are none."""
     return " ".join(str(flag.name).lower() for flag in Status if flag & status)

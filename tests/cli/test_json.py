@@ -111,7 +111,7 @@ KEYS = {
     """,
     "evaluate": """
         (samples, labelled, unreadable, non_finite, accuracy, trained_on, unseen_labelled, unseen_accuracy,
-        classes[(name, labelled, correct, predicted, left_out)], exit_code)
+        classes[(name, labelled, correct, predicted, left_out)], problem_type, exit_code)
     """,
     "explain": """
         (run, run_id, samples, shards, unreadable, trained_on, seconds, complete, merged(totals(samples, labelled,
@@ -135,8 +135,9 @@ KEYS = {
         options(by_digest, cams, classifier(arch, arch_option, bits, checkpoint, class_names, crop_pct, fit, image_size,
         interpolation, label_kind, mean, model, preprocess, resize, std, weights_key),
         compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control, data,
-        dry_run, identity, maps, max_unreadable, memory, method, new_since, out, quiet, retry_unreadable, shard_size,
-        share_only, stage_to, target_layer, task, tasks, time_limit_s), pid, remarks, resources(device, start_method,
+        dry_run, findings, identity, label_separator, maps, max_unreadable, memory, method, new_since, out,
+        problem_type, quiet, retry_unreadable, shard_size, share_only, stage_to, target_layer, task, tasks, threshold,
+        thresholds_from, time_limit_s), pid, remarks, resources(device, start_method,
         task, task_from, threads, workers), restarts, user), shards_landed, shards, lost_shards, totals(accuracy,
         correct, labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non finite,
         unreadable), trained_on), trained_on,
@@ -145,7 +146,7 @@ KEYS = {
         seconds_landing, seconds_storing, seconds_waiting_for_images,
         seconds_waiting_for_others, shards, start_method, started, task, task_from, threads, trained_on, unreadable,
         user, versions(batchcam, compressor, h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes,
-        unreadable, runs, exit_code)
+        unreadable, runs, sigmoids, pairs, exit_code)
     """,
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from pathlib import Path
 
@@ -73,8 +74,6 @@ def test_files_are_found_beside_the_manifest(tmp_path: Path, monkeypatch: pytest
         ("path,label\n", "no samples below the header line"),
         ("path,label\na.png,1\nb.png\n", "line 3: 1 fields, the header has 2"),
         ("path,label\na.png,1\nb.png,1,2\n", "line 3: 3 fields"),
-        ('path,label\na.png,cat\nb.png,dog\nc.png,"dog; cat"\n', "line 4: label dog; cat is several labels"),
-        ('path,label\na.png,0\nb.png,2\nc.png,"0,2"\n', "line 4: label 0,2 is several labels"),
         ("path\tlabel\na.png\t1\n", "line 1: no column named path: .*separated by tabs"),
         ("filename,image,label\na,b,1\n", "line 1: two columns named path, or that could be it: filename, image"),
         ("path,label\na.png,1\n".encode("utf-16"), "not UTF-8 text but UTF-16"),
@@ -89,6 +88,13 @@ def test_errors_name_file_and_line(tmp_path: Path, text: str | bytes, message: s
     with pytest.raises(DatasetError, match=f"list.csv: {message}") as caught:
         manifest(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("labels", "several"), [(("cat", "dog", "dog; cat"), "dog; cat"), (("0", "2", "0,2"), "0,2")])
+def test_a_label_that_is_several_is_told_with_its_line(tmp_path: Path, labels: tuple[str, ...], several: str) -> None:
+    listed = manifest(tmp_path, "path,label\n" + "".join(f'{i}.png,"{label}"\n' for i, label in enumerate(labels)))
+    assert re.search(f"list.csv: line 4: label {several} is several labels", listed.several)
+    assert manifest(tmp_path, "path,label\na.png,cat\n").several == ""
 
 
 @pytest.mark.parametrize("label", [str(2**31), "-1", "-1.0"])

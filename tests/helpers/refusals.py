@@ -193,8 +193,8 @@ REFUSALS: tuple[Refusal, ...] = (
     ),
     Refusal(
         "several classes of one sample",
-        "list.csv: line 3: label cat|dog is several labels (multi-label), and a sample has one here: leave "
-        "the column out, and --cams all keeps the map of every class",
+        "list.csv: line 3: label cat|dog is several labels (multi-label), and a sample has one here: "
+        "--problem-type multi-label reads them where each is a class of the network",
         labels("ant", "cat|dog"),
     ),
     Refusal(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from batchcam.config import Classifier, Compute, Config, argument
+from batchcam.config import Classifier, Compute, LabelledConfig, argument
 
 
-class EvaluateConfig(Config):
+class EvaluateConfig(LabelledConfig):
     """Everything that `evaluate` is asked."""
 
     classifier: Classifier = argument("CKPT")

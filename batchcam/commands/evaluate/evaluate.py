@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ import torch
 from batchcam.commands.evaluate.config import EvaluateConfig
 from batchcam.commands.explain.assembly import assemble
 from batchcam.commands.explain.inputs import leak_remarks, trained_on
+from batchcam.commands.explain.planning import label_reading
+from batchcam.commands.explain.thresholds import thresholds_for
 from batchcam.commands.train.epochs import predict
 from batchcam.config import DEFAULT_BATCH_SIZE
 from batchcam.data.loader import BatchStream, RangeBatches
@@ -20,6 +23,8 @@ from batchcam.network.folding import fold_batch_norms
 from batchcam.network.independence import independent_logits
 from batchcam.network.precision import set_precision
 from batchcam.record import metrics
+from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores
+from batchcam.rules import MULTI_LABEL, SINGLE_LABEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +52,7 @@ class EvaluateSummary:
     unseen_labelled: int | None
     unseen_accuracy: float | None
     classes: list[metrics.ClassScore]
+    problem_type: Literal["single-label"] = SINGLE_LABEL
 
     @property
     def findings(self) -> int:
@@ -54,7 +60,31 @@ class EvaluateSummary:
         return self.unreadable + self.non_finite
 
 
-def evaluate(config: EvaluateConfig) -> EvaluateSummary:
+@dataclasses.dataclass(frozen=True)
+class SigmoidEvaluation:
+    """How well a checkpoint predicts a dataset of several labels a sample.
+
+    Attributes:
+        samples, unreadable, non_finite, trained_on: as in `EvaluateSummary`.
+        classes: score of each class.
+        pairs: the classes that come together most.
+    """
+
+    samples: int
+    unreadable: int
+    non_finite: int
+    trained_on: int | None
+    classes: list[SigmoidScore]
+    pairs: list[Pair]
+    problem_type: Literal["multi-label"] = MULTI_LABEL
+
+    @property
+    def findings(self) -> int:
+        """Samples that need a look."""
+        return self.unreadable + self.non_finite
+
+
+def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     """Predict every sample and count.
 
     Raises:
@@ -64,7 +94,13 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     warn_of_workers(config.compute.workers)
     precision = config.compute.precision or "fp32"
     set_precision(precision, device, config.compute.threads)
-    assembly = assemble(config.classifier, config.data, sample_timeout=config.compute.sample_timeout)
+    assembly = assemble(
+        config.classifier,
+        config.data,
+        sample_timeout=config.compute.sample_timeout,
+        reading=label_reading(config, None),
+    )
+    thresholds, assembly = thresholds_for(config, None, assembly)
     for remark in (*assembly.remarks, *leak_remarks(assembly)):
         note(remark, config.quiet)
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -76,20 +112,29 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary:
     processes = loader_processes(config.compute.workers)
     stream = BatchStream(assembly.dataset, batches, processes, device, config.compute.start_method)
     predictions, unreadable = np.full(samples, -1, np.int64), 0
+    sigmoids = SigmoidScores(assembly.class_names, thresholds) if assembly.findings else None
     leaked = np.full(samples, -1, np.int8)
     with stream, Progress("evaluate", samples, "images", config.quiet) as progress:
         for batch in stream:
-            predictions[batch.indices.numpy()] = predict(network, assembly.preprocessing, batch, device, precision)
-            leaked[batch.indices.numpy()] = trained_on(assembly, batch.sha256.numpy())
+            indices = batch.indices.numpy()
+            logits = predict(network, assembly.preprocessing, batch, len(assembly.class_names), device, precision)
+            predictions[indices] = np.where(np.isfinite(logits).all(1), np.nan_to_num(logits).argmax(1), -1)
+            if sigmoids and assembly.findings:
+                sigmoids.add(assembly.findings.values[indices], logits)
+            leaked[indices] = trained_on(assembly, batch.sha256.numpy())
             unreadable += int(batch.unreadable.sum())
             progress.advance(len(batch.indices))
     labels, known = np.asarray(assembly.labels), assembly.trained_on is not None
     unseen = np.where(leaked == 0, labels, -1)
+    non_finite = int((predictions < 0).sum()) - unreadable
+    if sigmoids:
+        seen = int((leaked == 1).sum()) if known else None
+        return SigmoidEvaluation(samples, unreadable, non_finite, seen, sigmoids.scores(), sigmoids.pairs())
     return EvaluateSummary(
         samples=samples,
         labelled=_judged(labels, predictions),
         unreadable=unreadable,
-        non_finite=int((predictions < 0).sum()) - unreadable,
+        non_finite=non_finite,
         accuracy=metrics.accuracy(labels, predictions),
         trained_on=int((leaked == 1).sum()) if known else None,
         unseen_labelled=_judged(unseen, predictions) if known else None,

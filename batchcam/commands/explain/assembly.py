@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from batchcam.config import Classifier, Compute, MapDataset, read_option_file
 from batchcam.data.callables import load_callable
+from batchcam.data.csv_manifest import NO_LABEL_COLUMN
+from batchcam.data.findings import AS_THE_DATA_SAYS, Findings, LabelReading, read_findings
 from batchcam.data.labels import match_classes, own_classes
 from batchcam.data.loader import SampleDataset, prepare
 from batchcam.data.map_source import MapSource
 from batchcam.data.planned import Listing, Planned, Since, part, planned, since
 from batchcam.data.preprocessing import UNSAID, Preprocessing, chosen_preprocessing
-from batchcam.data.samples import Numbers
+from batchcam.data.samples import UNKNOWN_LABEL, Numbers
 from batchcam.data.sources import Source, open_planned, open_source
 from batchcam.data.timed_source import TimedSource, rest, timed
 from batchcam.errors import CheckpointError, ClassesError, ConfigError, DatasetError, ModelError, StoppedEarlyError
@@ -40,7 +42,8 @@ from batchcam.network.model import (
 )
 from batchcam.network.one_output import as_two_classes
 from batchcam.network.training_images import TrainingImages
-from batchcam.rules import composed, in_memory
+from batchcam.rules import SINGLE_LABEL, composed, in_memory
+from batchcam.store.plan import label_words
 
 PROBE_SAMPLES = 4
 PROBE_ATTEMPTS = 64  # first samples looked at for readable ones
@@ -65,6 +68,7 @@ class Assembly:
         architecture_options: what torchvision's function was told, NAME=VALUE, where the checkpoint does not decide it.
         since: what has become of the samples of a listing; None where there is none, or where it is not known.
         left_out: how many samples of the dataset were taken away by `without`.
+        findings: of a multi-label run, whose `labels` are -1: whether each class of a sample is true; else None.
     """
 
     checkpoint: Checkpoint
@@ -81,11 +85,20 @@ class Assembly:
     architecture_options: tuple[str, ...] = ()
     since: Since | None = None
     left_out: int = 0
+    findings: Findings | None = None
 
     @property
     def input_size(self) -> tuple[int, int]:
         """(H, W) of the network's input."""
         return (self.probe.shape[2], self.probe.shape[3])
+
+    @property
+    def fingerprinted_labels(self) -> list[int] | list[bytes]:
+        """What the dataset's fingerprint takes of each sample's labels."""
+        if self.findings is not None:
+            return label_words(np.asarray(self.findings.values))
+        numbers: list[int] = np.asarray(self.labels).tolist()
+        return numbers
 
     @property
     def trained_on(self) -> TrainingImages | None:
@@ -105,8 +118,9 @@ class Assembly:
             seconds, whole = whole.seconds, whole.inner
         some = part(whole, self.labels, kept)
         some.bits = whole.bits
+        findings = self.findings and dataclasses.replace(self.findings, values=self.findings.values[kept])
         return dataclasses.replace(
-            self, source=timed(some, seconds), labels=self.labels[kept], left_out=int(rows.sum())
+            self, source=timed(some, seconds), labels=self.labels[kept], left_out=int(rows.sum()), findings=findings
         )
 
     def normalised_probe(self, device: torch.device) -> Tensor:
@@ -128,6 +142,7 @@ def assemble(
     may_be_unreadable: bool = False,
     listing: Listing | None = None,
     look: bool = True,
+    reading: LabelReading = AS_THE_DATA_SAYS,
 ) -> Assembly:
     """Load the checkpoint, list the dataset, and check that they fit.
 
@@ -140,6 +155,7 @@ def assemble(
         may_be_unreadable: go on where none of the first samples can be read.
         listing: the samples that were planned, with their labels; None: those that the dataset has now.
         look: whether to find out what has become of a listing, where the work does not need it.
+        reading: how labels are to be read, as far as it was said.
 
     Raises:
         StoppedEarlyError: none of the first samples can be read, now at least.
@@ -169,11 +185,23 @@ def assemble(
     labels: Numbers = source.labels
     changes: Since | None = None
     read_as: tuple[str, ...] = ()
+    findings: Findings | None = None
     if listing is None:
-        labels, kind, read_as = match_classes(source, names, kind)
+        findings = _findings(source, checkpoint, built, names, reading)
+        if findings is None:
+            labels, kind, read_as = match_classes(source, names, kind)
+        else:
+            read_as, kind = findings.remarks, None
+            labels = np.full(len(source), UNKNOWN_LABEL)
+            columns = findings.columns.values()
+            opened.source.meta = source.meta = {n: texts for n, texts in source.meta.items() if n not in columns}
+        if findings is not None and reading.problem_type == SINGLE_LABEL:
+            labels, findings = findings.one_each(source.spec), None
     else:
         kind = kind if listing.label_kind else None
-        changes = _changes(opened, names, classifier.label_kind)
+        if listing.findings is not None:
+            findings = Findings(listing.findings, (), reading.separator, reading.columns)
+        changes = _changes(opened, names, classifier.label_kind, reading)
     return Assembly(
         checkpoint=checkpoint,
         network=built.network,
@@ -186,12 +214,41 @@ def assemble(
         names_from=names_from,
         label_kind=kind,
         remarks=(
-            *(*checkpoint.remarks, *built.remarks, *doubts, *read_as, *source.notes),
+            *(*checkpoint.remarks, *built.remarks, *doubts, *read_as, *_notes(source, findings)),
             *(changes.remarks if changes else ()),
         ),
         architecture_options=built.options,
         since=changes,
+        findings=findings,
     )
+
+
+def _findings(
+    source: Source, checkpoint: Checkpoint, built: _Built, names: Sequence[str], reading: LabelReading
+) -> Findings | None:
+    """Return several labels a sample, None where each has one; that the data says it is told.
+
+    Raises:
+        ConfigError, DatasetError: as `read_findings`; or the network gives one answer, by softmax.
+    """
+    found = read_findings(source, names, reading)
+    if found is None or reading.problem_type == SINGLE_LABEL:
+        return found
+    if built.one_output:
+        raise ConfigError("--problem-type multi-label: the network has one output, which is two classes: leave it out")
+    if reading.is_said:
+        return found
+    several = source.several or f"{source.spec}: labels are several a sample (multi-label)"
+    if checkpoint.training:
+        raise DatasetError(f"{several}; {checkpoint.path} learned one class a sample")
+    told = "problem type: multi-label, as the labels say: sigmoid of each class"
+    return dataclasses.replace(found, remarks=(told, *found.remarks))
+
+
+def _notes(source: Source, findings: Findings | None) -> list[str]:
+    """Return what was passed over while listing, but for what is no loss where other columns are labels."""
+    is_read = findings is not None and bool(findings.columns)
+    return [note for note in source.notes if not (is_read and note.startswith(NO_LABEL_COLUMN))]
 
 
 def _opened(data: str | MapDataset, listing: Listing | None, look: bool) -> Planned:
@@ -202,7 +259,7 @@ def _opened(data: str | MapDataset, listing: Listing | None, look: bool) -> Plan
     return Planned(now) if listing is None else planned(listing, now)
 
 
-def _changes(opened: Planned, names: Sequence[str], kind: str | None) -> Since | None:
+def _changes(opened: Planned, names: Sequence[str], kind: str | None, reading: LabelReading) -> Since | None:
     """Return what has become of a listing whose labels are classes of these names, None where that is not known.
 
     Raises:
@@ -213,7 +270,11 @@ def _changes(opened: Planned, names: Sequence[str], kind: str | None) -> Since |
         return None
     found = since(listing, now, positions)
     try:
-        found = found.relabelled_by(listing, positions, match_classes(now, names, kind).indices)
+        several = read_findings(now, names, reading)
+        labels = match_classes(now, names, kind).indices if several is None else np.asarray(several.values)
+        if several is not None and reading.problem_type == SINGLE_LABEL:
+            labels = several.one_each(now.spec)
+        found = found.relabelled_by(listing, positions, labels)
     except DatasetError as error:
         if not found.came:
             raise

@@ -12,8 +12,8 @@ from batchcam.config import (
     AnyPath,
     Classifier,
     Compute,
-    Config,
     Given,
+    LabelledConfig,
     MapDataset,
     argument,
     field,
@@ -27,7 +27,7 @@ EVERYTHING: Final = 100
 """Per cent of images that may be unreadable where nothing is to stop the work."""
 
 
-class ExplainConfig(Config):
+class ExplainConfig(LabelledConfig):
     """Everything that `explain` is asked; None where the run's plan, or else a default, decides."""
 
     classifier: Classifier = argument("CKPT")

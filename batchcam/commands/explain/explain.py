@@ -22,6 +22,7 @@ from batchcam.commands.explain.planning import (
     Settings,
     bytes_of,
     existing_plan,
+    label_reading,
     make_plan,
     meta_remarks,
     origin,
@@ -31,6 +32,7 @@ from batchcam.commands.explain.planning import (
     settle,
 )
 from batchcam.commands.explain.retry import RecordedShard, read_recorded, with_recorded_sizes
+from batchcam.commands.explain.thresholds import thresholds_for
 from batchcam.commands.explain.work import Work, task_record
 from batchcam.commands.merge import MergeSummary, complete_run, stated_run
 from batchcam.config import keywords
@@ -186,14 +188,15 @@ def _readied(config: ExplainConfig, mine: Share, device: torch.device) -> Ready 
     listing = read_listing(config.out, existing) if existing else None
     settings = Settings.of(config, existing)
     assembly, explainable = _assembled(config, settings, existing, listing, mine, device)
-    plan = make_plan(settings, assembly, explainable, config.identity, existing if listing else None)
+    thresholds, assembly = thresholds_for(config, existing, assembly)
+    plan = make_plan(settings, assembly, explainable, config.identity, existing if listing else None, thresholds)
     if config.new_since and not existing:
         others = Held(config.new_since, config.by_digest)
         held = others.samples(plan, assembly)
         if held.all():
             return _nothing_new(config, mine, others, len(held))
         assembly = dataclasses.replace(assembly.without(held), remarks=(*assembly.remarks, *others.remarks))
-        plan = make_plan(settings, assembly, explainable, config.identity)
+        plan = make_plan(settings, assembly, explainable, config.identity, thresholds=thresholds)
     assembly = dataclasses.replace(assembly, remarks=(*assembly.remarks, *meta_remarks(existing or plan)))
     landed = landed_shards(config.out, existing or plan, mine.takes)
     recorded = {}
@@ -239,6 +242,7 @@ def _assembled(
         may_be_unreadable=config.max_unreadable == EVERYTHING,
         listing=listing,
         look=mine.index == 0,
+        reading=label_reading(config, existing),
     )
     same_weights = existing if existing and existing.checkpoint_sha256 == assembly.checkpoint.sha256 else None
     layer = settle(config.target_layer, same_weights, "target_layer", None)

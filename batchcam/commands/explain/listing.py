@@ -17,7 +17,7 @@ from batchcam.job.console import note
 from batchcam.store import landing
 from batchcam.store.plan import Plan
 from batchcam.store.samples import SampleList, list_image, list_record, stated_list
-from batchcam.store.schema import LIST_FILE, LIST_PATH, meta_array
+from batchcam.store.schema import LABELS, LIST_FILE, LIST_PATH, meta_array
 
 _ESCAPE: Final = re.compile(rb"\\(?:x([0-9a-f]{2})|\\)")
 
@@ -30,6 +30,8 @@ def planned_image(plan: Plan, assembly: Assembly) -> bytes:
         "input_bytes": np.asarray(source.sizes),
         "label": np.asarray(assembly.labels),
     }
+    if assembly.findings is not None:
+        columns[LABELS] = np.asarray(assembly.findings.values)
     paths = source.paths
     if paths is not None and any(a != b.encode() for a, b in zip(paths.raws(), source.sample_ids, strict=True)):
         columns[LIST_PATH.name] = [*map(written, paths.raws())]
@@ -62,6 +64,7 @@ def read_listing(run: Path, plan: Plan) -> Listing | None:
         left_out=stated.left_out,
         meta={name: SlicedText(slices, meta_array(name).name) for name in plan.meta},
         manifest_sha256=stated.manifest_sha256,
+        findings=SlicedNumbers(slices, LABELS) if plan.is_multi_label else None,
     )
 
 

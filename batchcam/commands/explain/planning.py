@@ -20,14 +20,15 @@ from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.inputs import first_inputs
 from batchcam.commands.explain.memory import Memory, memory_for
-from batchcam.config import DEFAULT_BATCH_SIZE, Classifier, MapDataset, Part
+from batchcam.config import DEFAULT_BATCH_SIZE, Classifier, LabelledConfig, MapDataset, Part
+from batchcam.data.findings import LabelReading
 from batchcam.data.sources import Source, dataset_folder
 from batchcam.errors import ConfigError, RunError, one_line
 from batchcam.job.console import counted, note, readable_size
 from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.job.scheduler import Share, utc_now, whereabouts
 from batchcam.maps.preparation import ExplainableNetwork
-from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, CamSelection, in_memory
+from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, MULTI_LABEL, SINGLE_LABEL, CamSelection, in_memory
 from batchcam.store.layout import shard_bytes
 from batchcam.store.master import master_bytes
 from batchcam.store.plan import (
@@ -157,6 +158,7 @@ def make_plan(
     explainable: ExplainableNetwork,
     identity: bool,
     listed: Plan | None = None,
+    thresholds: tuple[float, ...] = (),
 ) -> Plan:
     """Return the plan of a run.
 
@@ -166,6 +168,7 @@ def make_plan(
         explainable: the network, as `prepare` returned it.
         identity: whether the identity is claimed for exact CAMs.
         listed: the plan that the dataset's samples were listed for: what they are need not be found out again.
+        thresholds: see Plan.
 
     Raises:
         ConfigError: --cams asks for more classes than there are, or for all with gradients.
@@ -200,7 +203,12 @@ def make_plan(
         first_inputs=first_inputs(source) if settings.schema_version > 1 else {},
         training_known=assembly.trained_on is not None and settings.schema_version > 1,
         meta=listed.meta if listed else {name: longest(source.meta[name]) for name in meta},
+        **_several_labels(assembly, thresholds),
     )
+    if plan.is_multi_label and plan.cams.has_label:
+        raise ConfigError(
+            f"--cams {plan.cams}: several labels of a sample may be true: choose all, predicted or topk:N"
+        )
     try:
         plan.cams.count(len(plan.class_names))
     except ValueError as error:
@@ -213,6 +221,39 @@ def make_plan(
     plan = plan if settings.shard_size else dataclasses.replace(plan, shard_size=default_shard_size(plan))
     require_few_shards(plan)
     return plan
+
+
+def _several_labels(assembly: Assembly, thresholds: tuple[float, ...]) -> dict[str, Any]:
+    """Return what the plan of a multi-label run says of its labels."""
+    found = assembly.findings
+    if found is None:
+        return {}
+    return {
+        "problem_type": MULTI_LABEL,
+        "thresholds": thresholds,
+        "label_separator": found.separator,
+        "label_columns": dict(found.columns),
+    }
+
+
+def label_reading(config: LabelledConfig, existing: Plan | None) -> LabelReading:
+    """Return how labels are to be read: as the options say, which must not contradict an existing run.
+
+    Raises:
+        RunError: they do.
+    """
+    asked = LabelReading.of(config.problem_type, config.label_separator, config.findings)
+    if existing is None:
+        return asked
+    planned = LabelReading(existing.problem_type or SINGLE_LABEL, existing.label_separator, existing.label_columns)
+    for flag, value, then in (
+        ("--problem-type", asked.problem_type, planned.problem_type),
+        ("--label-separator", asked.separator, planned.separator),
+        ("--findings", asked.columns, planned.columns),
+    ):
+        if value and value != then:
+            raise RunError(f"this run was planned otherwise: {flag}; leave the option out, or choose another --out")
+    return planned
 
 
 def meta_remarks(plan: Plan) -> tuple[str, ...]:
@@ -245,8 +286,8 @@ def fingerprint(assembly: Assembly, meta: Iterable[str]) -> str:
     """Return the dataset's fingerprint, with labels as the checkpoint's classes, and with these further columns."""
     source = assembly.source
     columns = [source.meta[name] for name in meta if name in source.meta]
-    labels, sizes = (np.asarray(numbers).tolist() for numbers in (assembly.labels, source.sizes))
-    return dataset_fingerprint(source.sample_ids, labels, sizes, columns)
+    sizes = np.asarray(source.sizes).tolist()
+    return dataset_fingerprint(source.sample_ids, assembly.fingerprinted_labels, sizes, columns)
 
 
 def sample_bytes(plan: Plan) -> int:

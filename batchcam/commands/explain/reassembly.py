@@ -10,12 +10,14 @@ import torch
 from batchcam.commands.explain.assembly import Assembly, assemble
 from batchcam.commands.explain.planning import fingerprint, require_same_kind
 from batchcam.config import LABEL_KINDS, Classifier, MapDataset
+from batchcam.data.findings import LabelReading
 from batchcam.data.labels import match_classes
 from batchcam.data.planned import Listing
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.maps.preparation import ExplainableNetwork, prepare
 from batchcam.network.libraries import is_of_a_library
+from batchcam.rules import SINGLE_LABEL
 from batchcam.store.plan import Plan
 
 
@@ -58,7 +60,15 @@ def reassemble(
     said = {key: value for key, value in plan.preprocessing.items() if key != "bits"}
     preprocessing = Preprocessing.from_dict(said) if "image_size" in said else None
     asked, classifier = classifier.bits, dataclasses.replace(classifier, bits=plan.bits)
-    assembly = assemble(classifier, data, preprocessing, plan.class_names, may_be_unreadable=True, listing=listing)
+    assembly = assemble(
+        classifier,
+        data,
+        preprocessing,
+        plan.class_names,
+        may_be_unreadable=True,
+        listing=listing,
+        reading=LabelReading(plan.problem_type or SINGLE_LABEL, plan.label_separator, plan.label_columns),
+    )
     if assembly.checkpoint.sha256 != plan.checkpoint_sha256:
         raise CheckpointError(f"{assembly.checkpoint.path}: not the checkpoint of this run: its SHA-256 differs")
     if (assembly.checkpoint.weights_key, assembly.architecture_options) != (

@@ -30,7 +30,7 @@ from batchcam.store.files import RunFiles
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.run import Run
-from batchcam.store.schema import META, PLAN_FILE, SHARD_FOLDER, TRAINED_ON, meta_array
+from batchcam.store.schema import LABELS, META, PLAN_FILE, SHARD_FOLDER, TRAINED_ON, meta_array
 
 STORED: Final = ("input_sha256", "status", "logits", "cams", "cam_class", "crop_box", "image_size")
 
@@ -67,7 +67,7 @@ def recompute(
     picked = pick_device(device)
     set_precision(plan.precision, picked)
     assembly, explainable = reassemble(plan, classifier, data, picked, _sound_listing(run, plan))
-    request = Request(plan.cams, "none", plan.input_size, plan.precision, identity=False)
+    request = Request(plan.cams, "none", plan.input_size, plan.precision, False, plan.threshold_logits)
     with (
         Explainer(explainable, assembly.preprocessing, request, picked) as explainer,
         # all shards, sound or not: a row is its sample's position in the dataset
@@ -92,12 +92,12 @@ def _sound_listing(run: Path, plan: Plan) -> Listing | None:
     return None
 
 
-def _compare_planned(sound: Sequence[Shard], since: Since) -> Iterator[Finding]:
+def _compare_planned(sound: Sequence[Shard], since: Since, labels: str) -> Iterator[Finding]:
     """Yield what has become of the samples that the run was planned with; those that came are none of its own."""
     for array, wrong, message in (
         ("sample_id", since.gone, "gone from the dataset"),
         ("input_bytes", since.changed, "not what the dataset says now"),
-        ("label", since.relabelled, "not what the dataset says now"),
+        (labels, since.relabelled, "not what the dataset says now"),
         (META, since.redescribed, "not what the dataset says now"),
     ):
         for shard in sound:
@@ -118,7 +118,7 @@ def _compare_listing(record: Run, sound: Sequence[Shard], assembly: Assembly) ->
     if assembly.since:
         if assembly.since.uncompared:
             note(f"labels were not compared with the dataset's: {assembly.since.uncompared}", quiet=False)
-        yield from _compare_planned(sound, assembly.since)
+        yield from _compare_planned(sound, assembly.since, LABELS if plan.is_multi_label else "label")
         yield from _compare_marks(record, sound, assembly)
         return
     known = set(source.sample_ids)
@@ -134,11 +134,13 @@ def _compare_listing(record: Run, sound: Sequence[Shard], assembly: Assembly) ->
         yield Finding(Kind.DATASET, PLAN_FILE, message)
         return
     listed = {"sample_id": np.array([source.sample_ids[i] for i in rows], object), "label": assembly.labels[rows]}
+    if assembly.findings is not None:
+        listed[LABELS] = assembly.findings.values[rows]
     if "input_bytes" in (a.name for a in plan.arrays):
         listed["input_bytes"] = source.sizes[rows]
     for name in (each for each in plan.meta if each in source.meta):
         listed[meta_array(name).name] = np.array([source.meta[name][i] for i in rows], object)
-    differing = {name: record[name][rows] != values for name, values in listed.items()}
+    differing = {n: (record[n][rows] != values).reshape(len(rows), -1).any(1) for n, values in listed.items()}
     if "input_bytes" in differing:  # a file that was away at first may have come back for --retry-unreadable
         differing["input_bytes"] &= record.input_bytes[rows] != UNKNOWN_SIZE
     for name, wrong in differing.items():

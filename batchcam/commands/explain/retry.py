@@ -78,7 +78,7 @@ def with_recorded_sizes(plan: Plan, existing: Plan, assembly: Assembly, recorded
     for each in recorded.values():
         sizes[each.shard.first : each.shard.first + each.shard.count][each.away] = UNKNOWN_SIZE
     columns = [source.meta[name] for name in existing.meta if name in source.meta]
-    then = dataset_fingerprint(source.sample_ids, np.asarray(assembly.labels).tolist(), sizes.tolist(), columns)
+    then = dataset_fingerprint(source.sample_ids, assembly.fingerprinted_labels, sizes.tolist(), columns)
     if then != existing.dataset_fingerprint:
         return plan
     source.sizes = sizes

@@ -32,7 +32,7 @@ from batchcam.maps.explainer import ExplainedBatch, Explainer, Request, Submitte
 from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.store.compression import COMPRESSOR
 from batchcam.store.plan import Plan, Shard
-from batchcam.store.schema import TRAINED_ON, meta_array
+from batchcam.store.schema import LABELS, TRAINED_ON, meta_array
 from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter
 from batchcam.version import version
 
@@ -134,7 +134,7 @@ class Work:
 
     def _explain(self, tell: Callable[[], None], processes: int) -> None:
         plan, assembly, explainable, claims = self._plan, self._assembly, self._explainable, self._claims
-        request = Request(plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity)
+        request = Request(plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity, plan.threshold_logits)
         landing_s = self._landing_s
         with (
             # forks the loader processes, before any thread of the writer starts
@@ -292,6 +292,8 @@ class Work:
             "image_size": batch.image_size.numpy(),
             **explained,
         }
+        if self._assembly.findings is not None:
+            columns[LABELS] = self._assembly.findings.values[batch.indices.numpy()]
         said = {"sample_id": source.sample_ids, **{meta_array(n).name: source.meta[n] for n in self._plan.meta}}
         texts = {name: [column[i] for i in batch.indices.tolist()] for name, column in said.items()}
         texts["error"] = batch.errors

@@ -22,6 +22,7 @@ from batchcam.record.rows import (
     choose,
     class_names,
     file_names,
+    label_text,
     status_words,
 )
 from batchcam.record.similarity import says_nothing
@@ -111,6 +112,8 @@ def _index(run: Run, choice: Choice, names: list[str], states: np.ndarray) -> It
     place = np.full(len(run), -1)
     place[choice.rows] = np.arange(len(choice.rows))
     labels, predictions = class_names(run, run.label[:]), class_names(run, run.prediction[:])
+    if run.plan.is_multi_label:
+        labels = [label_text(run, each) for each in run.labels[:]]
     explained = class_names(run, choice.classes)
     columns = run.sample_index[:].tolist(), run.sample_id[:], labels, predictions, run.confidence[:]
     for at, status, *texts, confidence in zip(place.tolist(), run.status[:].tolist(), *columns, strict=True):

@@ -10,9 +10,10 @@ import numpy as np
 
 from batchcam.commands.export.folder import ExportFolder
 from batchcam.errors import BatchcamError
-from batchcam.record.rows import Advance, Outcome, class_names, status_words
+from batchcam.record.rows import Advance, Outcome, class_names, label_text, status_words
 from batchcam.store.reader import COLUMN_BYTES
 from batchcam.store.run import Run
+from batchcam.store.schema import LABELS
 
 CSV_FILE = "samples.csv"
 PARQUET_FILE = "samples.parquet"
@@ -23,7 +24,8 @@ NAMES = ("label_name", "prediction_name", "status_name", "input_sha256")
 
 def write_csv(run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
     """Write one line for each sample: UTF-8, NaN and unknown names as empty cells, no text that is a formula."""
-    header = (*run.scalar_columns, *NAMES)
+    several = run.label_columns(run.labels[:0]) if run.plan.is_multi_label else ()
+    header = (*run.scalar_columns, *several, *NAMES)
     folder.write_table(CSV_FILE, header, _lines(run, header, advance))
     return Outcome(len(run))
 
@@ -61,9 +63,14 @@ def import_pyarrow() -> tuple[Any, Any]:
 
 def _columns(run: Run) -> Iterator[dict[str, Any]]:
     """Yield the columns of some rows after the others."""
-    for _, block in run.blocks((*run.scalar_columns, "input_sha256"), budget=COLUMN_BYTES):
+    names = [*run.scalar_columns, *([LABELS] if run.plan.is_multi_label else []), "input_sha256"]
+    for _, block in run.blocks(names, budget=COLUMN_BYTES):
         columns: dict[str, Any] = {name: block[name] for name in run.scalar_columns}
-        columns["label_name"] = class_names(run, columns["label"])
+        if run.plan.is_multi_label:
+            columns |= run.label_columns(block[LABELS])
+            columns["label_name"] = [label_text(run, labels) for labels in block[LABELS]]
+        else:
+            columns["label_name"] = class_names(run, columns["label"])
         columns["prediction_name"] = class_names(run, columns["prediction"])
         columns["status_name"] = [status_words(status) for status in columns["status"].tolist()]
         columns["input_sha256"] = [digest.tobytes().hex() for digest in block["input_sha256"]]

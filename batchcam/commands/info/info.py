@@ -11,6 +11,7 @@ import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.record import metrics
+from batchcam.record.sigmoid_scores import Pair, SigmoidScore, scores_of
 from batchcam.record.totals import Totals, sum_totals
 from batchcam.store import landing
 from batchcam.store.document import read_document
@@ -50,13 +51,16 @@ class RunInfo:
         shards_landed: shards on disk.
         shards: shards of the plan.
         lost_shards: of a run that was complete, those that are gone or cut short since.
-        totals: samples, accuracy, samples by status: over the landed shards, or all that the manifest states.
+        totals: samples, accuracy (none of a multi-label run), samples by status: over the landed shards, or all that
+            the manifest states.
         trained_on: of these samples, images that the network was trained on; None where the checkpoint does not say.
-        classes: score of each class, over the same samples.
+        classes: score of each class of a single-label run, over the same samples.
         tasks: what each task recorded of itself.
         notes: what a reader should know, such as tasks on different machines.
         unreadable: the first unreadable samples, each with the reason.
         runs: those of a series, whose `origin` is empty: each has its own.
+        sigmoids: score of each class of a multi-label run, over the samples that are left of it.
+        pairs: of a multi-label run the classes that come together most.
     """
 
     run: str
@@ -74,6 +78,8 @@ class RunInfo:
     notes: list[str]
     unreadable: list[str]
     runs: list[RunOfSeries] = dataclasses.field(default_factory=list)
+    sigmoids: list[SigmoidScore] = dataclasses.field(default_factory=list)
+    pairs: list[Pair] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +125,11 @@ def info(run: Path) -> RunInfo:
     lost = _lost(run, plan, table, landed) if table else 0
     if lost:
         notes.append(f"numbers are of all {plan.sample_count} samples, as run.h5 has them; see batchcam verify")
+    sigmoids: list[SigmoidScore] = []
+    pairs: list[Pair] = []
+    if plan.is_multi_label and landed:
+        with open_run(run, partial=bool(lost)) as opened:
+            sigmoids, pairs = scores_of(opened)
     return RunInfo(
         run=str(run),
         complete=manifest is not None and not lost,
@@ -130,10 +141,12 @@ def info(run: Path) -> RunInfo:
         lost_shards=lost,
         totals=totals,
         trained_on=totals.get(TRAINED_ON),
-        classes=tally.classes.scores(plan.class_names),
+        classes=[] if plan.is_multi_label else tally.classes.scores(plan.class_names),
         tasks=tasks,
         notes=notes,
         unreadable=tally.unreadable,
+        sigmoids=sigmoids,
+        pairs=pairs,
     )
 
 
@@ -144,6 +157,8 @@ def _of_series(series: Run) -> RunInfo:
     alone = len(series) == sum(totals["samples"] for totals in stated)
     totals = sum_totals(stated) if alone else _counted(series)
     there, planned = series.shard_counts
+    is_multi_label = series.plan.is_multi_label
+    sigmoids, pairs = scores_of(series) if is_multi_label else ([], [])
     return RunInfo(
         run=str(series.path),
         complete=True,
@@ -155,7 +170,9 @@ def _of_series(series: Run) -> RunInfo:
         lost_shards=0,
         totals=totals,
         trained_on=totals.get(TRAINED_ON),
-        classes=metrics.class_scores(series.label[:], series.prediction[:], series.class_names),
+        classes=[]
+        if is_multi_label
+        else metrics.class_scores(series.label[:], series.prediction[:], series.class_names),
         tasks=[task for _, tasks, _ in own for task in tasks],
         notes=list(dict.fromkeys((*series.remarks, *(note for _, _, notes in own for note in notes)))),
         unreadable=list(_failed(series)),
@@ -163,13 +180,15 @@ def _of_series(series: Run) -> RunInfo:
             RunOfSeries(run.path.name, run.plan.run_id, run.plan.checkpoint_sha256, origin, manifest.totals)
             for (run, manifest), (origin, _, _) in zip(made, own, strict=True)
         ],
+        sigmoids=sigmoids,
+        pairs=pairs,
     )
 
 
 def _counted(run: Run) -> dict[str, Any]:
     """Return the totals of rows that no manifest states."""
     columns = ("label", "prediction", "status", "identity_residual", *([TRAINED_ON] if run.plan.training_known else []))
-    totals = Totals()
+    totals = Totals(run.plan.is_multi_label)
     for _, block in run.blocks(columns):
         totals.add(block)
     return totals.stated()
@@ -223,7 +242,7 @@ class _Tally:
     """What info tells of the samples, counted part by part."""
 
     def __init__(self, plan: Plan) -> None:
-        self.totals, self.classes = Totals(), metrics.ClassCounts(len(plan.class_names))
+        self.totals, self.classes = Totals(plan.is_multi_label), metrics.ClassCounts(len(plan.class_names))
         self.unreadable: list[str] = []
         self._training_known = plan.training_known
 

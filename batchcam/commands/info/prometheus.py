@@ -100,8 +100,8 @@ def _of_run(about: RunInfo) -> dict[str, float | None]:
     return {
         "samples": totals["samples"],
         "unreadable": totals["status"][flag_name(Status.UNREADABLE)],
-        "labelled": totals["labelled"],
-        "accuracy": totals["accuracy"] if totals["labelled"] else None,
+        "labelled": totals.get("labelled"),
+        "accuracy": totals.get("accuracy"),
         "task_seconds": working_seconds(about.tasks),
     }
 

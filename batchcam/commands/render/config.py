@@ -64,6 +64,13 @@ class RenderConfig(PartialConfig):
             raise ConfigError(f"a sheet holds at most {MOST_SHEET_PICTURES} pictures; name a folder with --out")
 
     @property
+    def wants_one_label(self) -> bool:
+        """Whether it asks for what only a sample with one label has."""
+        asked = self.selection
+        ranked = bool(asked.top or asked.bottom) and asked.by in ("entropy", "margin", "loss")
+        return bool(asked.wrong or asked.confusion or ranked or "label" in (self.contrast or ()))
+
+    @property
     def is_sheet(self) -> bool:
         """Whether all pictures go into one file."""
         return self.out.suffix.lower() == ".png" and not self.out.is_dir()

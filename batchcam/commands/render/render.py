@@ -18,6 +18,7 @@ from batchcam.pictures import heatmap, sheet
 from batchcam.pictures.originals import Original, Originals, State, open_originals
 from batchcam.pictures.overlay import View, overlay
 from batchcam.record.asked import open_asked
+from batchcam.record.rows import label_text
 from batchcam.rules import Status
 from batchcam.store import landing
 from batchcam.store.ours import require_ours
@@ -285,7 +286,8 @@ class _Drawing:
         return class_index(self._run, name, "--contrast")
 
     def _caption(self, sample: Sample) -> str:
-        label = "unlabelled" if sample.label is None else sample.label
+        label = sample.label if sample.labels is None else label_text(self._run, sample.labels)
+        label = "unlabelled" if label is None else label or "no class"
         outcome = "no prediction" if sample.prediction is None else f"{sample.prediction} {sample.confidence:.2f}"
         lines = [sample.id, f"{label} → {outcome}"]
         if self._config.contrast:

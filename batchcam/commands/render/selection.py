@@ -61,8 +61,9 @@ def _matching(run: Run, selection: Selection) -> np.ndarray:
     if selection.label is not None or selection.wrong or selection.confusion:
         label, prediction = run.label[:], run.prediction[:]
         if selection.label is not None:
-            known = np.where(label >= 0, label, prediction)
-            wanted &= known == class_index(run, selection.label, "--class")
+            class_ = class_index(run, selection.label, "--class")
+            label = np.where(run.labels[:, class_] == 1, class_, label) if run.plan.is_multi_label else label
+            wanted &= np.where(label >= 0, label, prediction) == class_
         if selection.wrong:
             wanted &= (label >= 0) & (prediction >= 0) & (label != prediction)
         if selection.confusion:

@@ -17,7 +17,6 @@ from batchcam.data.loader import LoadedBatch
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import BatchcamError, CheckpointError, ModelError
 from batchcam.job.stop import stop_if_asked
-from batchcam.maps import cam
 from batchcam.maps.parts import parts
 from batchcam.network.checkpoint import load_checkpoint
 from batchcam.network.forward import forward
@@ -179,17 +178,20 @@ def validate(
 
 @torch.inference_mode()
 def predict(
-    network: nn.Module, preprocessing: Preprocessing | None, batch: LoadedBatch, device: torch.device, precision: str
+    network: nn.Module,
+    preprocessing: Preprocessing | None,
+    batch: LoadedBatch,
+    class_count: int,
+    device: torch.device,
+    precision: str,
 ) -> np.ndarray:
-    """Return the predicted class of each sample, int64 (n,); -1 for unreadable ones and logits that are not finite."""
-    predictions = np.full(len(batch.indices), -1, np.int64)
+    """Return the logits of each sample, float32 (n, K); NaN for unreadable ones."""
+    logits = np.full((len(batch.indices), class_count), np.nan, np.float32)
     if not len(batch.pixels):
-        return predictions
+        return logits
     with in_precision(precision, device):
         each = [forward(network, _images(batch.pixels[p], preprocessing, device)) for p in parts(batch.pixels, device)]
-    logits = torch.cat(each).float()
-    chosen = cam.first_argmax(logits).masked_fill(~torch.isfinite(logits).all(1), -1).cpu().numpy()
-    return np.where(batch.unreadable, predictions, chosen)
+    return np.where(batch.unreadable[:, None], logits, torch.cat(each).float().cpu().numpy())
 
 
 class _Tally:

@@ -10,6 +10,7 @@ import numpy as np
 from batchcam.pictures import heatmap
 from batchcam.rules import CONSTANT_RELATIVE_RANGE, IDENTITY_TOLERANCE, Status
 from batchcam.store.plan import Plan
+from batchcam.store.schema import LABELS
 from batchcam.store.stored_cams import predicted_cams
 
 Block = Mapping[str, np.ndarray]
@@ -57,7 +58,12 @@ def audit(block: Block, plan: Plan, bias: np.ndarray) -> Iterator[Wrong]:
 def _rules(block: Block, plan: Plan, bias: np.ndarray) -> Iterator[Wrong]:
     status, label = block["status"], block["label"]
     unreadable = (status & Status.UNREADABLE) > 0
-    yield Wrong("label", "label", (label < -1) | (label >= len(plan.class_names)), "not a class, and not -1")
+    if plan.is_multi_label:
+        yield Wrong("label", "label", label != -1, "not -1, where each class has a label of its own")
+        unknown = np.asarray((~np.isin(block[LABELS], (-1, 0, 1))).any(1))
+        yield Wrong("label", LABELS, unknown, "not 1, 0 or -1")
+    else:
+        yield Wrong("label", "label", (label < -1) | (label >= len(plan.class_names)), "not a class, and not -1")
     for name in ("sample_id", "error"):
         yield Wrong("text", name, ~np.array([_is_utf8(text) for text in block[name].tolist()], bool), "not UTF-8")
     yield Wrong("status", "error", unreadable != (block["error"] != b""), "error text and status do not agree")
@@ -65,7 +71,7 @@ def _rules(block: Block, plan: Plan, bias: np.ndarray) -> Iterator[Wrong]:
     several = alone & (status != Status.UNREADABLE) & (status != Status.NON_FINITE)
     yield Wrong("status", "status", several, "flags that exclude each other")
     yield Wrong("status", "logits", unreadable & ~_blank(block, plan), "numbers in the row of an unreadable sample")
-    yield from _predictions(block, ~unreadable)
+    yield from _predictions(block, ~unreadable, plan)
     yield from _cams(block, ~unreadable, plan, bias)
 
 
@@ -87,15 +93,26 @@ def _blank(block: Block, plan: Plan) -> np.ndarray:
     return blank & (block["prediction"] == -1)  # type: ignore[no-any-return]
 
 
-def _predictions(block: Block, readable: np.ndarray) -> Iterator[Wrong]:
+def _predictions(block: Block, readable: np.ndarray, plan: Plan) -> Iterator[Wrong]:
     logits, prediction = block["logits"], block["prediction"]
     finite = readable & np.isfinite(logits).all(1)
-    expected = np.where(finite, np.argmax(np.nan_to_num(logits), 1), -1)
-    yield Wrong("prediction", "prediction", prediction != expected, "not the argmax of the logits")
-    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    confidence = (shifted.max(1) / shifted.sum(1)).astype(np.float32)
+    expected = np.where(finite, np.argmax(np.nan_to_num(_heights(logits, plan)), 1), -1)
+    above = " above those of the thresholds" if plan.is_multi_label else ""
+    yield Wrong("prediction", "prediction", prediction != expected, f"not the argmax of the logits{above}")
+    if plan.is_multi_label:
+        top = np.take_along_axis(logits, np.maximum(expected, 0)[:, None], 1)[:, 0].astype(np.float64)
+        kind, confidence = "sigmoid", 1 / (1 + np.exp(-top))
+    else:
+        shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+        kind, confidence = "softmax", (shifted.max(1) / shifted.sum(1)).astype(np.float32)
     off = ~(np.abs(block["confidence"] - confidence) <= ROUNDING)
-    yield Wrong("confidence", "confidence", finite & off, "not the softmax of the logits at the predicted class")
+    yield Wrong("confidence", "confidence", finite & off, f"not the {kind} of the logits at the predicted class")
+
+
+def _heights(logits: np.ndarray, plan: Plan) -> np.ndarray:
+    """Return by what classes are ranked: their logits, in a multi-label run above those of their thresholds."""
+    above = plan.threshold_logits
+    return logits if above is None else logits - above
 
 
 def _cams(block: Block, readable: np.ndarray, plan: Plan, bias: np.ndarray) -> Iterator[Wrong]:
@@ -136,9 +153,10 @@ def _wrong_classes(block: Block, plan: Plan) -> np.ndarray:
     if plan.cams.is_all:
         return (classes != np.arange(len(plan.class_names))).any(1)  # type: ignore[no-any-return]
     if plan.cams.top:
-        # equal logits may come in either order: compare their values
-        ranked = -np.sort(-logits, axis=1)[:, : classes.shape[1]]
-        picked = np.take_along_axis(logits, np.clip(classes, 0, len(plan.class_names) - 1), 1)
+        # equal ones may come in either order: compare their values
+        heights = _heights(logits, plan)
+        ranked = -np.sort(-heights, axis=1)[:, : classes.shape[1]]
+        picked = np.take_along_axis(heights, np.clip(classes, 0, len(plan.class_names) - 1), 1)
         twice = (np.diff(np.sort(classes, 1), axis=1) == 0).any(1)
         wrong = (classes[:, 0] != prediction) | (picked != ranked).any(1) | twice
         return np.where(prediction < 0, (classes != -1).any(1), wrong)  # type: ignore[no-any-return]

@@ -19,17 +19,18 @@ from batchcam.store.plan import Plan, Shard, fingerprint_covers, fingerprint_tex
 from batchcam.store.samples import list_arrays, list_problems, list_slices
 from batchcam.store.schema import (
     CLASS_NAME,
-    CLASSIFIER_ARRAYS,
     CONFIG,
     DIGEST_SUFFIX,
     LIST_FILE,
     MANIFEST_FILE,
     MASTER_FILE,
     PLAN_FILE,
+    PROBLEM_TYPE,
     SHARD_FOLDER,
     SHARD_TABLE,
     SIGNATURE_FOLDER,
     TASK_PATTERN,
+    THRESHOLD,
     encode_text,
 )
 from batchcam.store.shard_table import planned_columns, stated_table
@@ -148,9 +149,11 @@ def check_structure(file: h5py.File, plan: Plan, shard: Shard, name: str) -> Ite
 
 
 def check_classes(file: h5py.File, plan: Plan, name: str) -> Iterator[Finding]:
-    """Yield a finding when the class names in a shard or run.h5 are not the plan's."""
+    """Yield a finding when the class names, or thresholds, in a file are not the plan's."""
     if not np.array_equal(file[CLASS_NAME.name][...].astype("S"), encode_text(list(plan.class_names))):
         yield Finding(Kind.SCHEMA, name, "class names are not those of run.json", array=CLASS_NAME.name)
+    if THRESHOLD.name in file and not np.array_equal(file[THRESHOLD.name][...], np.array(plan.thresholds, np.float32)):
+        yield Finding(Kind.SCHEMA, name, "thresholds are not those of run.json", array=THRESHOLD.name)
 
 
 def check_master(file: h5py.File, plan: Plan, manifest: Manifest) -> Iterator[Finding]:
@@ -177,13 +180,17 @@ def check_master(file: h5py.File, plan: Plan, manifest: Manifest) -> Iterator[Fi
 def check_list(file: h5py.File, plan: Plan) -> Iterator[Finding]:
     """Yield what is wrong with samples.h5 by itself: attributes, arrays, and whether it is the plan's dataset."""
     wrong = [Finding(Kind.SCHEMA, LIST_FILE, problem, array) for array, problem in list_problems(file, plan)]
+    scales = {CLASS_NAME.name: encode_text(list(plan.class_names))} if plan.is_multi_label else {}
+    for scale, values in scales.items():
+        if problem := structure.value_problem(file, scale, values):
+            wrong.append(Finding(Kind.SCHEMA, LIST_FILE, problem, scale))
     yield from wrong
     for field in ("schema_version", "dataset_fingerprint", "sample_count"):
         if structure.attribute(file, field) != getattr(plan, field):
             yield Finding(Kind.SCHEMA, LIST_FILE, f"attribute {field} is not that of run.json")
     if wrong:
         return
-    yield from _check_names(file, {array.name for array in list_arrays(file, plan)}, LIST_FILE)
+    yield from _check_names(file, {*scales, *(array.name for array in list_arrays(file, plan))}, LIST_FILE)
     fingerprint = hashlib.sha256()
     for rows in list_slices(file, plan):
         fingerprint.update(fingerprint_text(rows, plan.meta))
@@ -205,10 +212,10 @@ def differing_rows(
 
 def _check_form(file: h5py.File, plan: Plan, shard: Shard | None, name: str, more: set[str]) -> Iterator[Finding]:
     """Yield what is wrong with arrays, attributes, config or dimension scales of a shard, or of run.h5 (None)."""
-    arrays = {a.name for a in (*plan.arrays, *CLASSIFIER_ARRAYS, CLASS_NAME)}
+    arrays = {a.name for a in (*plan.arrays, *plan.class_arrays)}
     wrong = [Finding(Kind.SCHEMA, name, problem, array) for array, problem in structure.problems(file, plan, shard)]
     yield from wrong
-    for field in ATTRIBUTES_OF_PLAN:
+    for field in (*ATTRIBUTES_OF_PLAN, *([PROBLEM_TYPE] if plan.is_multi_label else [])):
         if structure.attribute(file, field) != getattr(plan, field):
             yield Finding(Kind.SCHEMA, name, f"attribute {field} is not that of run.json")
     if wrong:

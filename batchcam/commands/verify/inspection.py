@@ -104,7 +104,7 @@ class _Inspector:
         self._processes = min(processes, len(plan.shards))
         self._readable: set[str] = set()
         self._fingerprint, self._has_sizes = hashlib.sha256(), any(a.name == "input_bytes" for a in plan.arrays)
-        self._totals_seen = Totals()
+        self._totals_seen = Totals(plan.is_multi_label)
         self._repeats = Repeats(plan.sample_count)
         self._first_inputs: dict[str, str] = {}
         self._classifiers: dict[str, dict[str, bytes]] = {}

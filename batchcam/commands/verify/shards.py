@@ -20,14 +20,14 @@ from batchcam.store import structure
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import FIRST_INPUTS, Plan, Shard, fingerprint_text, input_key
 from batchcam.store.reader import READ_BYTES, UNREADABLE, blocks, decode, open_file, open_hdf5, require_memory
+from batchcam.store.samples import list_arrays
 from batchcam.store.schema import (
     CLASSIFIER_ARRAYS,
     LIST_FILE,
-    LISTED,
+    LIST_PATH,
     MASTER_FILE,
     SHARD_FOLDER,
     TRAINED_ON,
-    meta_array,
 )
 from batchcam.store.shard_table import ShardTable, stated_table
 
@@ -115,8 +115,7 @@ class ShardReader:
             self._copies[MASTER_FILE] = {name: file[name] for name in own}
         if LIST_FILE in sound:
             file = open_hdf5(run / LIST_FILE)
-            listed = (*LISTED, *(meta_array(name).name for name in plan.meta))
-            self._copies[LIST_FILE] = {name: file[name] for name in listed}
+            self._copies[LIST_FILE] = {a.name: file[a.name] for a in list_arrays(file, plan) if a is not LIST_PATH}
 
     def read(self, shard: Shard) -> Iterator[Seen]:
         """Read one shard, and yield at last that it is done."""

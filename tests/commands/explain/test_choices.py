@@ -150,6 +150,14 @@ def whole_numbers(desk: Desk) -> None:
     desk.manifest(("path", "label"), ("1.png", "0"), ("2.png", "2"), names=NAMES)
 
 
+def several_labels(desk: Desk) -> None:
+    desk.manifest(("path", "label"), ("1.png", "ant|cat"), ("2.png", "bee"), names=NAMES)
+
+
+def columns_of_labels(desk: Desk) -> None:
+    desk.manifest(("path", *NAMES), ("1.png", "1", "1", "0"), ("2.png", "0", "", "0"), names=NAMES)
+
+
 def numbers_as_names(desk: Desk) -> None:
     rows = (("1.png", "2", "north"), ("2.png", "NULL", "south"))
     desk.manifest(("path", "diagnosis", "site"), *rows, names=("02", "01", "00"))
@@ -200,6 +208,10 @@ OPTIONS = {
     "weights_key": Choice(r"weights: (model); the checkpoint holds others", plan("weights_key"), averaged),
     "class_names": Choice(r"3 classes named by (the checkpoint)", ("origin", "class_names_from")),
     "label_kind": Choice(r"labels are class (indices)", plan("label_kind"), whole_numbers),
+    "problem_type": Choice("problem type: multi-label, as the labels say", cause=several_labels),
+    "label_separator": Choice(r"separated by '(\|)'", plan("label_separator"), several_labels),
+    "findings": Choice("labels are the manifest's columns ant, bee, cat", cause=columns_of_labels),
+    "threshold": Choice("thresholds: 0.5", cause=several_labels),
     "image_size": Choice(r"image_size (\[8, 8\])", view("image_size")),
     "resize": Choice(r"resize (\[10\])", view("resize")),
     "crop_pct": Choice(r"resize (\[10\])", view("resize")),
@@ -227,6 +239,7 @@ NOTHING_CHOSEN = {
     "preprocess": "stands for the options of the view",
     "control": "without it no weights become random",
     "bits": "without it an image in doubt is unreadable, and its row says so",
+    "thresholds_from": "stands for --threshold",
     "tasks": "without it the share comes from 'task', whose entry above tells it",
     "stage_to": "without it images are read where they are",
     "time_limit_s": "without it there is none",

@@ -144,8 +144,9 @@ def test_evaluate_tells_logits_that_are_not_finite_from_images_that_can_not_be_r
     broken = sorted(data.rglob("*.png"))[0]
     broken.write_bytes(b"no image")
 
-    def predict(network, preprocessing, batch, device, precision):  # as fp16 may, of single samples
-        return np.where(batch.unreadable | (batch.indices.numpy() == 7), -1, 0)
+    def predict(network, preprocessing, batch, class_count, device, precision):  # as fp16 may, of single samples
+        logits = np.where(batch.unreadable | (batch.indices.numpy() == 7), np.nan, 0)
+        return np.repeat(logits[:, None], class_count, 1)
 
     monkeypatch.setattr(evaluate_module, "predict", predict)
     compute = Compute(batch_size=4, workers=0, threads=1, device="cpu")

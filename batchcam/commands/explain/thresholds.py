@@ -1,0 +1,97 @@
+"""From which probability each class of a multi-label run counts, as options say it."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from batchcam.commands.explain.assembly import Assembly
+from batchcam.config import LabelledConfig, read_option_file
+from batchcam.data.labels import KnownClasses
+from batchcam.errors import ConfigError, one_line
+from batchcam.record.thresholds import RULE, learned_thresholds
+from batchcam.rules import DEFAULT_THRESHOLD
+from batchcam.store.plan import Plan
+
+NAMED = 5
+
+
+def thresholds_for(
+    config: LabelledConfig, existing: Plan | None, assembly: Assembly
+) -> tuple[tuple[float, ...], Assembly]:
+    """Return the threshold of each class, none in a single-label run, and the assembly with what to tell of them.
+
+    Raises:
+        ConfigError: an option names no threshold, or goes with several labels a sample.
+        RunError: --thresholds-from can't be read.
+    """
+    asked = config.threshold or config.thresholds_from
+    if assembly.findings is None:
+        if asked:
+            raise ConfigError("--threshold and --thresholds-from: go with --problem-type multi-label")
+        return (), assembly
+    if existing and not asked:
+        return existing.thresholds, assembly
+    names = assembly.class_names
+    told = f"thresholds: {config.threshold or DEFAULT_THRESHOLD}"
+    if config.thresholds_from:
+        network = (assembly.checkpoint.sha256, assembly.checkpoint.weights_key)
+        values, unlearned = learned_thresholds(config.thresholds_from, names, network)
+        told = f"thresholds: of each class {RULE}, on {config.thresholds_from}"
+        if unlearned:
+            told += f"; {DEFAULT_THRESHOLD} of {', '.join(unlearned[:NAMED])}, without a yes there"
+    else:
+        values = _parsed(config.threshold or str(DEFAULT_THRESHOLD), names)
+        if len({*values}) > 1:
+            told += f"; {values.count(DEFAULT_THRESHOLD)} of {len(values)} classes have {DEFAULT_THRESHOLD}"
+    stored = tuple(float(np.float32(value)) for value in values)
+    return stored, dataclasses.replace(assembly, remarks=(*assembly.remarks, told))
+
+
+def _parsed(text: str, names: Sequence[str]) -> tuple[float, ...]:
+    if Path(text).suffix.lower() in (".json", ".csv"):
+        pairs = list(_of_file(Path(text)))
+    elif "=" in text:
+        pairs = [(name.strip(), value) for name, _, value in (each.rpartition("=") for each in text.split(","))]
+    else:
+        return (_probability(text),) * len(names)
+    known = KnownClasses(names)
+    values = [DEFAULT_THRESHOLD] * len(names)
+    seen: set[int] = set()
+    for name, value in pairs:
+        index = known.find(name)
+        if index is None or index < 0 or index in seen:
+            raise ConfigError(f"--threshold {one_line(name)[:40]}: no class of the model, or named twice")
+        seen.add(index)
+        values[index] = _probability(value)
+    return tuple(values)
+
+
+def _of_file(path: Path) -> Iterator[tuple[str, object]]:
+    text = read_option_file(path, "--threshold")
+    try:
+        if path.suffix.lower() == ".json":
+            yield from json.loads(text).items()
+            return
+        for number, (name, value) in enumerate(csv.reader(text.splitlines())):
+            if number or value.strip().lower() not in ("threshold", "p"):  # a header
+                yield name.strip(), value
+    except (AttributeError, ValueError, RecursionError, csv.Error) as error:
+        raise ConfigError(
+            f"--threshold {path}: want a class and a probability in each line, or a JSON object"
+        ) from error
+
+
+def _probability(value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, (str, int, float)) else 0.0
+    except ValueError:
+        number = 0.0
+    if not 0 < np.float32(number) < 1:
+        raise ConfigError(f"--threshold {one_line(value)[:40]}: want a probability between 0 and 1")
+    return number

@@ -1,0 +1,303 @@
+"""Several labels a sample, each class true or not by itself: lists, a column for each class, or vectors of 0 and 1."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchcam.data.csv_manifest import NOT_KNOWN_NUMBER, array_name
+from batchcam.data.labels import KnownClasses, whole_number
+from batchcam.data.samples import UNKNOWN_LABEL, Numbers, Source
+from batchcam.errors import ClassesError, ConfigError, DatasetError, one_line
+from batchcam.rules import MULTI_LABEL, SINGLE_LABEL, composed
+
+SEPARATOR: Final = "|"
+NO_FINDING: Final = "no finding"
+"""What a list says, in any case, that is empty and known to be, unless it is a class: NIH's ChestX-ray14 does."""
+
+_WORDS: Final = {"true": 1, "yes": 1, "false": 0, "no": 0}
+_NAMED: Final = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelReading:
+    """How labels are to be read, as far as it was said.
+
+    Attributes:
+        problem_type: single-label or multi-label; None: what the data says.
+        separator: between the classes of a label.
+        columns: by class, the manifest's column that says whether it is true.
+    """
+
+    problem_type: str | None = None
+    separator: str = ""
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what excludes each other.
+
+        Raises:
+            ConfigError: the message names the options.
+        """
+        if self.separator and self.columns:
+            raise ConfigError("--label-separator and --findings exclude each other: a label is a list, or columns are")
+        if self.separator and self.problem_type == SINGLE_LABEL:
+            raise ConfigError("--label-separator: goes with --problem-type multi-label")
+
+    @property
+    def is_said(self) -> bool:
+        """Whether the user says that samples have several labels."""
+        return self.problem_type == MULTI_LABEL or bool(self.columns or self.separator)
+
+    @classmethod
+    def of(cls, problem_type: str | None, separator: str | None, findings: Sequence[str] | None) -> LabelReading:
+        """Return what the options say; each of `findings` is CLASS, or CLASS=COLUMN."""
+        pairs = [each.partition("=") for each in findings or ()]
+        return cls(problem_type, separator or "", {name: column or name for name, _, column in pairs})
+
+
+AS_THE_DATA_SAYS: Final = LabelReading()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Findings:
+    """Of each sample whether each class of the model is true.
+
+    Attributes:
+        values: 1: yes; 0: no; -1: not known; int8 (n, K).
+        remarks: how they were read, a line each.
+        separator, columns: as `LabelReading`, where labels are lists or columns.
+    """
+
+    values: Numbers
+    remarks: tuple[str, ...] = ()
+    separator: str = ""
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_one_hot(self) -> bool:
+        """Whether of each sample one class is true and no other, and all are known."""
+        values = np.asarray(self.values)
+        return bool((values >= 0).all() and ((values == 1).sum(1) == 1).all())
+
+    def one_each(self, where: str) -> NDArray[np.int64]:
+        """Return the one class of each sample, -1 where none is known, int64 (n,).
+
+        Raises:
+            DatasetError: a sample has several, or none.
+        """
+        values = np.asarray(self.values)
+        true, unknown = (values == 1).sum(1), (values < 0).all(1)
+        if wrong := np.flatnonzero((true != 1) & ~unknown).tolist():
+            raise DatasetError(
+                f"{where}: sample {wrong[0]} is of {true[wrong[0]]} classes, where --problem-type says one"
+            )
+        return np.where(unknown, UNKNOWN_LABEL, values.argmax(1))
+
+
+def read_findings(source: Source, classes: Sequence[str], reading: LabelReading) -> Findings | None:
+    """Return several labels a sample, where that is what the data, or the user, says; None: a sample has one label.
+
+    Data says it by vectors, by lists, or by columns of 0 and 1 named as all of the classes, unless each sample is of
+    exactly one class: then the user has to say it.
+
+    Args:
+        source: the dataset.
+        classes: of the model.
+        reading: what was said.
+
+    Raises:
+        ConfigError: what was said is not there.
+        ClassesError: a class is none of the model's.
+        DatasetError: labels can be read in two ways, or not at all.
+    """
+    is_said = reading.is_said
+    if source.multi_hot is not None:
+        found = _of_vectors(source, source.multi_hot, classes)
+    elif columns := _columns(source, classes, reading, is_said):
+        values = _of_columns(source, classes, columns, is_said)
+        if values is None or not (is_said or (values >= 0).any()):
+            return None
+        named = f"{', '.join([*columns.values()][:_NAMED])}{', …' if len(columns) > _NAMED else ''}"
+        told = f"labels are the manifest's columns {one_line(named)}"
+        found = Findings(values, (told, *_remarks(values, classes)), columns=columns)
+    elif is_said or (source.several and reading.problem_type is None):
+        return _of_lists(source, classes, reading.separator or SEPARATOR, is_said)
+    else:
+        return None
+    if not is_said and reading.problem_type is None and found.is_one_hot:
+        raise DatasetError(
+            f"{source.spec}: each sample is of exactly one class: say --problem-type single-label (one class a sample, "
+            "by softmax) or multi-label (each class by itself, by sigmoid)"
+        )
+    return found
+
+
+def _columns(source: Source, classes: Sequence[str], reading: LabelReading, is_said: bool) -> dict[str, str]:
+    """Return which of the manifest's further columns each class has, by class.
+
+    Raises:
+        ConfigError: one that was asked for is not there.
+        DatasetError: there are labels besides.
+    """
+    if reading.separator:
+        return {}
+    there = {composed(name): name for name in source.meta}
+    if reading.columns:
+        known, found = KnownClasses(classes), {}
+        for name, column in reading.columns.items():
+            key = next((key for key in (composed(column), composed(array_name(column))) if key in there), None)
+            if (index := known.find(name)) is None or index < 0:
+                raise ConfigError(f"--findings {name}: no class of the model: {', '.join(classes[:_NAMED])}, …")
+            if key is None:
+                raise ConfigError(f"--findings {column}: {source.spec} has no such column")
+            found[classes[index]] = there[key]
+        return found
+    found = {name: there[key] for name in classes if (key := composed(array_name(name))) in there}
+    if len(found) < len(classes) and not is_said:
+        return {}
+    if found and (np.asarray(source.labels) >= 0).any():
+        if source.several or is_said:
+            raise DatasetError(
+                f"{source.spec}: labels are a column label, and columns {', '.join([*found][:_NAMED])}: say which "
+                f"count, by --label-separator {SEPARATOR!r} or by --findings"
+            )
+        return {}
+    return found
+
+
+def _of_columns(
+    source: Source, classes: Sequence[str], columns: Mapping[str, str], is_said: bool
+) -> NDArray[np.int8] | None:
+    """Return what columns say, -1 for classes without one; None: they are something else, and nobody said otherwise.
+
+    Raises:
+        DatasetError: a text is neither.
+    """
+    values = np.full((len(source), len(classes)), UNKNOWN_LABEL, np.int8)
+    for name, column in columns.items():
+        texts = list(source.meta[column].raws())
+        said: dict[bytes, Any] = {text: _truth(text) for text in set(texts)}
+        if None in said.values():
+            if not is_said:
+                return None
+            index = next(i for i, text in enumerate(texts) if said[text] is None)
+            raise DatasetError(
+                f"{source.spec}: column {one_line(column)} of sample {one_line(source.sample_ids[index])}: "
+                f"{one_line(source.meta[column][index])[:40]}: want 1, 0, or nothing or -1 where not known"
+            )
+        values[:, classes.index(name)] = np.fromiter(map(said.__getitem__, texts), np.int8, len(texts))
+    return values
+
+
+def _truth(raw: bytes) -> int | None:
+    """Return what a text says of a class: 1, 0, or -1 for not known; None: none of them."""
+    text = raw.decode("utf-8", "replace").strip().lower()
+    if text in NOT_KNOWN_NUMBER:
+        return UNKNOWN_LABEL
+    number = _WORDS.get(text, whole_number(text))
+    return number if number in (1, 0, UNKNOWN_LABEL) else None
+
+
+def _of_lists(source: Source, classes: Sequence[str], separator: str, is_said: bool) -> Findings:
+    """Return what lists say, nothing where the dataset has no labels.
+
+    Raises:
+        DatasetError: a class is none of the model's, where nobody said that labels are lists.
+        ClassesError: a class is none of the model's, where the user said so.
+    """
+    known = KnownClasses(classes)
+    written, of = np.unique(np.asarray(source.labels), return_inverse=True)
+    table = np.zeros((len(written), len(classes)), np.int8)
+    for row, label in enumerate(written.tolist()):
+        if label < 0:
+            table[row] = UNKNOWN_LABEL
+            continue
+        text = source.class_names[label] if source.class_names else str(label)
+        parts = [part.strip() for part in text.split(separator)]
+        found = {part: known.find(part) for part in parts if part and (part in classes or not _is_none(part))}
+        if unknown := [part for part, index in found.items() if index is None or index < 0]:
+            if not is_said:
+                raise DatasetError(source.several)
+            raise ClassesError(
+                f"{source.spec}: label {one_line(text)[:80]}: the model has no one class {one_line(unknown[0])[:40]}; "
+                "name classes as the model does, or say --label-separator"
+            )
+        table[row, [index for index in found.values() if index is not None]] = 1
+    values = table[of]
+    told = f"labels are lists of classes, separated by {separator!r}: a class that a list does not name is a no"
+    return Findings(values, (told, *_remarks(values, classes)), separator=separator)
+
+
+def _is_none(part: str) -> bool:
+    return part.lower().replace("_", " ") == NO_FINDING
+
+
+def _of_vectors(source: Source, vectors: NDArray[np.int8], classes: Sequence[str]) -> Findings:
+    """Return what vectors say, by the dataset's own class names, or else in the model's order.
+
+    Raises:
+        ClassesError: they are not the model's.
+    """
+    names, count = source.class_names, vectors.shape[1]
+    if names is None:
+        if count != len(classes):
+            raise ClassesError(f"{source.spec}: labels are vectors of {count}, the model has {len(classes)} classes")
+        told = "labels are vectors, whose places count as the model's classes in their order"
+        return Findings(vectors, (told, *_remarks(vectors, classes)))
+    if len(names) != count:
+        raise ClassesError(f"{source.spec}: labels are vectors of {count}, its classes are {len(names)}")
+    known = KnownClasses(classes)
+    places = {name: known.find(name) for name in names}
+    if unknown := [name for name, place in places.items() if place is None or place < 0]:
+        raise ClassesError(f"{source.spec}: the model has no one class {one_line(unknown[0])[:40]}")
+    values = np.full((len(vectors), len(classes)), UNKNOWN_LABEL, np.int8)
+    values[:, [places[name] or 0 for name in names]] = vectors
+    return Findings(values, _remarks(values, classes))
+
+
+def hot_vectors(where: str, labels: Any, count: int) -> NDArray[np.int8] | None:
+    """Return labels that are vectors, int8 (n, k) of 1, 0, and -1 where not known; None: they are none.
+
+    Args:
+        where: the dataset, for messages.
+        labels: one a sample, None where not known.
+        count: n.
+
+    Raises:
+        DatasetError: they are, of other numbers or of several lengths.
+    """
+    if getattr(labels, "ndim", None) == 1 or not isinstance(labels, Iterable):
+        return None
+    each = list(labels)
+    first: Any = next((one for one in each if one is not None), None)
+    if first is None or np.ndim(first) != 1:
+        return None
+    width = len(first)
+    try:
+        unknown = np.full(width, np.nan)
+        values = np.stack([unknown if one is None else np.asarray(one, np.float64) for one in each])
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{where}: labels are vectors, but not all of {width} numbers") from error
+    values[np.isnan(values)] = UNKNOWN_LABEL
+    if (wrong := ~np.isin(values, (1, 0, UNKNOWN_LABEL))).any():
+        number = values[wrong][0]
+        raise DatasetError(
+            f"{where}: labels are vectors that hold {number:g}: want 1, 0, and -1 or NaN where not known"
+        )
+    if len(values) != count:
+        raise DatasetError(f"{where}: {len(values)} labels for {count} samples: give one for each")
+    return values.astype(np.int8)
+
+
+def _remarks(values: NDArray[np.int8], classes: Sequence[str]) -> tuple[str, ...]:
+    """Return what to tell of labels."""
+    yes, no = int((values == 1).sum()), int((values == 0).sum())
+    told = f"labels: of {values.size}, {yes} are yes, {no} no, {values.size - yes - no} not known (empty or -1)"
+    nothing = [name for k, name in enumerate(classes) if (values[:, k] < 0).all()]
+    more = f", and {len(nothing) - _NAMED} more" if len(nothing) > _NAMED else ""
+    return (told, *([f"no label at all of {one_line(', '.join(nothing[:_NAMED]))}{more}"] if nothing else []))

@@ -1,0 +1,429 @@
+"""A multi-label run from a CheXpert-style list of labels: its record, and every command on it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import batchcam
+from batchcam.cli.commands import cli
+from batchcam.commands.verify.audit import audit
+from batchcam.commands.verify.check import check_list
+from batchcam.store.plan import open_plan
+from tests.commands.test_every_command import COMMANDS, COMPUTE, write_images
+from tests.helpers.damage import edit_document, write_digest
+from tests.helpers.outputs import Ended, files_of, run_json
+
+NAMES = (
+    *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema"),
+    *("Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture"),
+    "Support Devices",
+)
+COUNT = 23
+UNREADABLE = 5
+THRESHOLDS = {"Edema": 0.2, "Fracture": 0.7}
+SINGLE_LABEL_WORDS = re.compile("accuracy|confusion|softmax|argmax|correct", re.IGNORECASE)
+
+
+class SmallDenseNet(nn.Module):
+    """DenseNet's end: a ReLU that is no module, a mean, and a linear layer of 14 logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.features = nn.Conv2d(8, 12, 3, stride=2, padding=1)
+        self.classifier = nn.Linear(12, len(NAMES))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.features(self.stem(images).relu()).relu().mean((2, 3)))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    network = SmallDenseNet()
+    nn.init.normal_(network.classifier.weight, std=3)
+    return network
+
+
+def labels() -> np.ndarray:
+    return np.random.default_rng(1).choice(np.array([-1, 0, 1], np.int8), (COUNT, len(NAMES)))
+
+
+def write_list(path: Path) -> None:
+    """CheXpert's form: a column a finding, 1.0, 0.0, -1.0 for uncertain, nothing where it is not mentioned."""
+    texts = {1: "1.0", 0: "0.0"}
+    rng = np.random.default_rng(2)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        write = csv.writer(stream).writerow
+        write(("Path", "Sex", *NAMES))
+        for number, row in enumerate(labels().tolist()):
+            write((f"images/{number}.png", "Male", *(texts.get(v, rng.choice(["", "-1.0"])) for v in row)))
+
+
+def explain(folder: Path, out: str, *more: object, data: str = "chexpert.csv") -> Ended:
+    classifier = ("--model", f"{__name__}:network", "--class-names", folder / "names.txt")
+    words = ("--image-size", 24, "--mean", 0.5, "--std", 0.5, "--shard-size", 8, *COMPUTE)
+    return run_json("explain", folder / "weights.pth", folder / data, "--out", folder / out, *classifier, *words, *more)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("multi")
+    torch.save(network().state_dict(), folder / "weights.pth")
+    (folder / "names.txt").write_text("\n".join(NAMES), encoding="utf-8")
+    write_images(folder / "images", COUNT)
+    (folder / f"images/{UNREADABLE}.png").write_bytes(b"no image")
+    write_list(folder / "chexpert.csv")
+    (folder / "boxes.csv").write_text("sample_id,x0,y0,x1,y1\nimages/0.png,5,6,20,25\n", encoding="utf-8")
+    told = ",".join(f"{name}={value}" for name, value in THRESHOLDS.items())
+    ended = explain(folder, "run", "--threshold", told)
+    assert (ended.code, ended.faults) == (3, [])
+    return folder
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="module")
+def columns(folder: Path) -> dict[str, np.ndarray]:
+    with h5py.File(folder / "run/run.h5") as file:
+        names = ("label", "labels", "prediction", "confidence", "logits", "cam_class", "identity_residual", "status")
+        return {name: file[name][:] for name in (*names, "threshold", "cams", "classifier/bias")}
+
+
+# the record
+
+
+def test_the_record_says_what_the_list_says(folder: Path, columns: dict[str, np.ndarray]) -> None:
+    np.testing.assert_array_equal(columns["labels"], labels())
+    assert (columns["label"] == -1).all()
+    expected = [THRESHOLDS.get(name, 0.5) for name in NAMES]
+    np.testing.assert_array_equal(columns["threshold"], np.array(expected, np.float32))
+    with h5py.File(folder / "run/run.h5") as file, h5py.File(folder / "run/samples.h5") as listed:
+        assert (file.attrs["problem_type"], file.attrs["schema_min_reader"]) == (b"multi-label", 2)
+        np.testing.assert_array_equal(listed["labels"][:], labels())
+        assert [*file["meta"]] == ["Sex"]
+        assert file["labels"].dtype == np.int8
+
+
+def test_the_prediction_stands_highest_above_its_threshold(columns: dict[str, np.ndarray]) -> None:
+    readable = columns["status"] & 1 == 0
+    logits = columns["logits"][readable].astype(float)
+    thresholds = columns["threshold"].astype(float)
+    above = logits - np.log(thresholds / (1 - thresholds))
+    np.testing.assert_array_equal(columns["prediction"][readable], above.argmax(1))
+    assert (above.argmax(1) != logits.argmax(1)).any()
+    chosen = np.take_along_axis(logits, above.argmax(1)[:, None], 1)[:, 0]
+    np.testing.assert_allclose(columns["confidence"][readable], 1 / (1 + np.exp(-chosen)), atol=1e-6)
+    assert columns["prediction"][UNREADABLE] == -1
+    assert np.isnan(columns["confidence"][UNREADABLE])
+
+
+def test_maps_of_every_finding_add_up_to_its_logit(columns: dict[str, np.ndarray]) -> None:
+    readable = columns["status"] & 1 == 0
+    sums = columns["cams"][readable].astype(float).mean((2, 3)) + columns["classifier/bias"]
+    assert np.abs(sums - columns["logits"][readable]).max() < 1e-4
+    assert columns["identity_residual"][readable].max() < 1e-4
+
+
+def test_the_map_is_of_the_prediction(folder: Path, columns: dict[str, np.ndarray]) -> None:
+    with batchcam.open_run(folder / "run") as run:
+        for row in (0, 7, 22):
+            cam = columns["cams"][row, columns["prediction"][row]]
+            shown = cv2.resize(cam, (24, 24), interpolation=cv2.INTER_LINEAR)
+            assert run.map_range[row] == pytest.approx([shown.min(), shown.max()], abs=1e-4)
+
+
+@pytest.mark.parametrize("cams", ["predicted", "topk:3"])
+def test_stored_classes_are_ranked_by_how_high_they_stand_above_their_thresholds(copy: Path, cams: str) -> None:
+    explain(copy, "other", "--cams", cams, "--threshold", "Edema=0.05,Fracture=0.9")
+    with batchcam.open_run(copy / "other") as run:
+        above = run.logits[:] - np.array([np.log(t / (1 - t)) for t in run.plan.thresholds], np.float32)
+        ranked = np.argsort(-above, 1, kind="stable")[:, : run.cam_class.shape[1]]
+        readable = run.status[:] & 1 == 0
+        np.testing.assert_array_equal(run.cam_class[:][readable], ranked[readable])
+    assert run_json("verify", copy / "other").said["found"] == []
+
+
+def test_an_interrupted_run_is_finished_to_the_same_bytes_without_its_list_or_options(copy: Path) -> None:
+    before = {path.name: path.read_bytes() for path in files_of(copy / "run/shards")}
+    (copy / "run/shards/shard-00001.h5").unlink()
+    (copy / "run/manifest.json").unlink()
+    lines = (copy / "chexpert.csv").read_text().splitlines()
+    (copy / "chexpert.csv").write_text("\n".join([*lines, lines[-1].replace("/22.", "/99.")]) + "\n")
+    assert explain(copy, "run").code == 3
+    assert {path.name: path.read_bytes() for path in files_of(copy / "run/shards")} == before
+
+
+def test_other_thresholds_are_another_run(copy: Path) -> None:
+    ended = explain(copy, "run", "--threshold", 0.4)
+    assert ended.code == 1
+    assert "belongs to another run: thresholds" in ended.err
+    ended = explain(copy, "run", "--problem-type", "single-label")
+    assert (ended.code, "planned otherwise: --problem-type" in ended.err) == (1, True)
+
+
+def test_lists_of_the_same_labels_give_the_same_numbers(copy: Path) -> None:
+    known = labels().clip(0)
+    with (copy / "nih.csv").open("w", newline="") as stream:
+        rows = (("|".join(np.array(NAMES)[row == 1].tolist()), f"images/{i}.png") for i, row in enumerate(known))
+        csv.writer(stream).writerows([("label", "path"), *rows])
+    explain(copy, "lists", data="nih.csv")
+    explain(copy, "columns")
+    with batchcam.open_run(copy / "lists") as lists, batchcam.open_run(copy / "columns") as own:
+        assert lists.plan.label_separator == "|"
+        np.testing.assert_array_equal(lists.labels[:], np.where(known.any(1)[:, None], known, -1))
+        for name in ("logits", "cams", "prediction", "maps"):
+            np.testing.assert_array_equal(lists[name][:], own[name][:])
+
+
+# verify
+
+
+def block_of(run: Path) -> dict[str, np.ndarray]:
+    plan = open_plan(run)
+    with h5py.File(run / "shards/shard-00001.h5") as file:
+        return {array.name: file[array.name][:] for array in plan.arrays}
+
+
+def set_label(block: dict[str, np.ndarray]) -> None:
+    block["label"][2] = 3
+
+
+def set_labels(block: dict[str, np.ndarray]) -> None:
+    block["labels"][2, 4] = 2
+
+
+def take_the_argmax(block: dict[str, np.ndarray]) -> None:
+    block["prediction"][:] = block["logits"].argmax(1)
+
+
+def take_the_softmax(block: dict[str, np.ndarray]) -> None:
+    powers = np.exp(block["logits"] - block["logits"].max(1, keepdims=True))
+    block["confidence"][:] = (powers / powers.sum(1, keepdims=True)).max(1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "array"),
+    [
+        (None, None),
+        (set_label, "label"),
+        (set_labels, "labels"),
+        (take_the_argmax, "prediction"),
+        (take_the_softmax, "confidence"),
+    ],
+)
+def test_rows_that_break_a_rule_are_found(folder: Path, damage: Any, array: str | None) -> None:
+    block, plan = block_of(folder / "run"), open_plan(folder / "run")
+    if damage:
+        damage(block)
+    with h5py.File(folder / "run/run.h5") as file:
+        found = {wrong.array for wrong in audit(block, plan, file["classifier/bias"][:])}
+    assert (array in found) if array else not found
+
+
+@pytest.mark.parametrize("name", ["shards/shard-00001.h5", "run.h5"])
+def test_thresholds_that_are_not_the_plans_are_found(copy: Path, name: str) -> None:
+    with h5py.File(copy / "run" / name, "r+") as file:
+        file["threshold"][5] = 0.3
+    write_digest(copy / "run" / name)
+    manifest = json.loads((copy / "run/manifest.json").read_bytes())
+    sha256 = (copy / f"run/{name}.sha256").read_text().split()[0]
+    edit_document(copy / "run/manifest.json", master={**manifest["master"], "sha256": sha256})
+    found = run_json("verify", copy / "run").said["found"]
+    assert ("schema", name, "threshold") in [(each["kind"], each["file"], each["array"]) for each in found]
+
+
+def test_labels_belong_to_the_fingerprint(copy: Path) -> None:
+    with h5py.File(copy / "run/samples.h5", "r+") as file:
+        file["labels"][0, 0] = 1 - abs(file["labels"][0, 0])
+    with h5py.File(copy / "run/samples.h5") as file:
+        assert [finding.kind for finding in check_list(file, open_plan(copy / "run"))] == ["dataset"]
+
+
+def test_recompute_compares_labels_and_explains_again(copy: Path) -> None:
+    words = ("--checkpoint", copy / "weights.pth", "--model", f"{__name__}:network", "--recompute", 10)
+    assert run_json("verify", copy / "run", *words, "--data", copy / "chexpert.csv").said["found"] == []
+    text = (copy / "chexpert.csv").read_text()
+    (copy / "chexpert.csv").write_text(text.replace("0.0", "1.0", 1))
+    (found,) = run_json("verify", copy / "run", *words, "--data", copy / "chexpert.csv").said["found"]
+    assert (found["kind"], found["array"], found["rows"]) == ("dataset", "labels", 1)
+
+
+# thresholds
+
+
+def test_thresholds_come_from_a_file_or_from_a_labelled_run(copy: Path) -> None:
+    (copy / "t.json").write_text(json.dumps(THRESHOLDS))
+    (copy / "t.csv").write_text("class,threshold\nEdema,0.2\nFracture,0.7\n")
+    for name in ("t.json", "t.csv"):
+        ended = explain(copy, "run", "--threshold", copy / name)
+        assert (ended.code, ended.said["shards"]) == (3, 0)
+    ended = explain(copy, "learned", "--thresholds-from", copy / "run")
+    assert ended.code == 3
+    better = {each["name"]: each for each in run_json("info", copy / "learned").said["sigmoids"]}
+    for each in run_json("info", copy / "run").said["sigmoids"]:
+        assert (better[each["name"]]["f1"] or 0) >= (each["f1"] or 0) - 1e-12
+    assert any("threshold of the largest F1" in remark for remark in remarks(copy / "learned"))
+
+
+def remarks(run: Path) -> list[str]:
+    told: list[str] = json.loads((run / "run.json").read_bytes())["origin"]["remarks"]
+    return told
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--threshold", 1), "want a probability between 0 and 1"),
+        (("--threshold", "Edema=high"), "--threshold high: want a probability"),
+        (("--threshold", "Oedema=0.5"), "--threshold Oedema: no class of the model"),
+        (("--threshold", "0.5", "--thresholds-from", "x"), "exclude each other"),
+        (("--cams", "predicted+label"), "several labels of a sample may be true"),
+        (("--problem-type", "single-label"), "sample 0 is of [0-9]+ classes, where --problem-type says one"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(folder: Path, words: tuple[object, ...], message: str) -> None:
+    ended = explain(folder, "never", *words)
+    assert ended.code in (1, 2)
+    assert ended.faults == []
+    assert re.search(message, ended.err)
+    assert not (folder / "never").exists()
+
+
+# every command
+
+
+REFUSED = {
+    *("report", "compare", "compare gate", "export wsol", "export virelay", "localize"),
+}
+"""What can't tell of each class yet."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_says_anything_of_one_label(folder: Path, tmp_path: Path, command: str) -> None:
+    if "parquet" in command:
+        pytest.importorskip("pyarrow")
+    ended = run_json(*COMMANDS[command](folder / "run", tmp_path))
+    assert ended.faults == []
+    assert ended.code in ((2,) if command in REFUSED else (0, 3))
+    assert ("is multi-label:" in ended.err) == (command in REFUSED)
+    texts = [ended.out, ended.err, *(p.read_text("utf-8") for p in files_of(tmp_path) if p.suffix in (".csv", ".json"))]
+    assert [found for text in texts for found in SINGLE_LABEL_WORDS.findall(text)] == []
+
+
+def other_commands(folder: Path) -> Iterator[tuple[str, list[object]]]:
+    run, weights = folder / "run", folder / "weights.pth"
+    yield "faithfulness", ["faithfulness", run, "--checkpoint", weights, "--data", folder / "chexpert.csv"]
+    yield "render --wrong", ["render", run, "--wrong", "--out", folder / "wrong.png"]
+    yield "render --by loss", ["render", run, "--by", "loss", "--top", 2, "--out", folder / "loss.png"]
+    yield "info --against", ["info", run, "--prometheus", folder / "run.prom", "--against", run]
+    yield "a shard", ["report", run / "shards/shard-00000.h5", "--out", folder / "report.html"]
+    yield "a series", ["report", folder / "runs", "--out", folder / "report.html"]
+    yield "submit", ["submit", "--dry-run", "--against", run, weights, folder / "chexpert.csv", folder / "next"]
+
+
+def test_what_is_of_one_label_is_refused(copy: Path) -> None:
+    shutil.copytree(copy / "run", copy / "runs/one")
+    for name, words in other_commands(copy):
+        ended = run_json(*words)
+        assert (name, ended.code, ended.faults) == (name, 2, [])
+        assert "is multi-label: " in ended.err
+        assert not (copy / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_no_gate_promotes_a_second_version_and_a_night_keeps_its_run(copy: Path) -> None:
+    factory = ("--model", f"{__name__}:network", "--class-names", copy / "names.txt")
+    words = (*factory, "--image-size", 24, "--mean", 0.5, "--std", 0.5, *COMPUTE)
+    weights, data = copy / "weights.pth", copy / "chexpert.csv"
+    first, second = (run_json("promote", weights, data, copy / "models" / name, *words) for name in ("a", "b"))
+    assert (first.said["promoted"], second.said["promoted"], second.code) == ("a", "a", 2)
+    night = run_json("nightly", weights, data, copy / "nights", *words)
+    assert night.code == 2
+    assert run_json("verify", copy / "nights/latest").said["found"] == []
+
+
+def test_every_command_on_runs_was_tried() -> None:
+    shown = {name: command for name, command in cli.commands.items() if not command.hidden}
+    reading = {name for name, command in shown.items() if any(each.name == "run" for each in command.params)}
+    assert reading - {command.partition(" ")[0] for command in COMMANDS} == {"faithfulness", "submit"}
+
+
+def test_evaluate_and_info_tell_the_same_of_each_finding(folder: Path) -> None:
+    words = ("--model", f"{__name__}:network", "--class-names", folder / "names.txt", "--image-size", 24)
+    told = ("--threshold", "Edema=0.2,Fracture=0.7", "--mean", 0.5, "--std", 0.5, *COMPUTE)
+    ended = run_json("evaluate", folder / "weights.pth", folder / "chexpert.csv", *words, *told)
+    assert (ended.code, ended.faults, ended.said["unreadable"]) == (3, [], 1)
+    info = run_json("info", folder / "run")
+    assert SINGLE_LABEL_WORDS.findall(ended.out + info.out) == []
+    assert [each["name"] for each in info.said["sigmoids"]] == list(NAMES)
+    for mine, own in zip(ended.said["classes"], info.said["sigmoids"], strict=True):
+        assert mine.pop("name") == own.pop("name")
+        assert mine == pytest.approx(own, rel=1e-4)
+    assert "Edema" in info.out
+    assert info.said["pairs"] == ended.said["pairs"]
+
+
+def test_a_dataset_of_several_labels_is_no_data_to_train_on(copy: Path) -> None:
+    (copy / "nih.csv").write_text("path,label\nimages/0.png,Edema|Fracture\nimages/1.png,Edema\n")
+    ended = run_json("train", copy / "nih.csv", "--out", copy / "trained.pth", *COMPUTE)
+    assert ended.code == 1
+    assert "label Edema|Fracture is several labels" in ended.err
+
+
+# reading
+
+
+def test_tables_have_a_column_of_each_finding(folder: Path, tmp_path: Path) -> None:
+    run_json("export", folder / "run", "--to", "csv", "--out", tmp_path)
+    with (tmp_path / "samples.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    found = [[int(row[f"label.{name}"]) for name in NAMES] for row in rows]
+    np.testing.assert_array_equal(found, labels())
+    assert "label" not in rows[0]
+    assert rows[3]["label_name"] == "|".join(np.array(NAMES)[labels()[3] == 1])
+
+
+def test_an_open_run_gives_labels_by_row_and_as_tables(folder: Path) -> None:
+    with batchcam.open_run(folder / "run") as run:
+        np.testing.assert_array_equal(run.labels[:], labels())
+        sample = run[4]
+        assert (sample.label, sample.prediction in NAMES) == (None, True)
+        np.testing.assert_array_equal(sample.labels, labels()[4])
+        assert "labels" in repr(run.labels)
+        pandas = pytest.importorskip("pandas")
+        table = run.to_dataframe()
+        assert isinstance(table, pandas.DataFrame)
+        np.testing.assert_array_equal(table[[f"label.{name}" for name in NAMES]], labels())
+        assert "label" not in table
+
+
+def test_a_single_label_run_has_no_labels(sound_run: Path) -> None:
+    with batchcam.open_run(sound_run) as run, pytest.raises(AttributeError, match="the run is single-label"):
+        _ = run.labels
+
+
+def test_runs_of_other_thresholds_are_no_series(copy: Path) -> None:
+    explain(copy, "runs/one")
+    explain(copy, "runs/two", "--threshold", 0.3)
+    ended = run_json("info", copy / "runs")
+    assert (ended.code, "can't be read as a series: thresholds" in ended.err) == (1, True)
+    shutil.rmtree(copy / "runs/two")
+    shutil.copytree(copy / "runs/one", copy / "runs/three")
+    ended = run_json("info", copy / "runs")
+    assert ended.said["sigmoids"] == run_json("info", copy / "runs/one").said["sigmoids"]
