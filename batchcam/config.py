@@ -174,6 +174,12 @@ def originals(purpose: str = "") -> Any:
     return field(f"Where the original images are{purpose}.  [default: where the run found them]")
 
 
+def grouping() -> Any:
+    """Return a field for the columns by which samples are grouped."""
+    about = "Also by the values of this further column of the manifest; twice: by both."
+    return field(about, "--group-by", default=(), metavar="COLUMN")
+
+
 def overwriting() -> Any:
     """Return a field for whether what batchcam did not make may be replaced."""
     return field("Replace what lies at --out although batchcam did not make it.", default=False)

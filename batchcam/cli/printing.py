@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchcam.errors import one_line
 from batchcam.job.console import counted, readable_size, readable_time
+from batchcam.record.intervals import LEVEL
 from batchcam.record.metrics import rate_text
 from batchcam.rules import CONTROLS, EXACT, MULTI_LABEL, identity_words
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from batchcam.commands.report.report import ReportSummary
     from batchcam.commands.train.train import TrainSummary
     from batchcam.commands.verify.verify import VerifySummary
+    from batchcam.record.groups import GroupScore
     from batchcam.record.metrics import ClassScore
     from batchcam.record.sigmoid_scores import Pair, SigmoidScore
 
@@ -151,7 +153,7 @@ def info_text(run: RunInfo) -> str:
     if (count := totals["status"]["unreadable"]) > len(run.unreadable):
         lines.append(f"{'unreadable':<11} … and {count - len(run.unreadable)} more: status and error in run.h5")
     table = sigmoid_table(run.sigmoids, run.pairs) if run.sigmoids else class_table(run.classes)
-    return "\n".join([*lines, "", *table])
+    return "\n".join([*lines, "", *table, *group_table(run.group_by, run.groups)])
 
 
 def _origin(origin: dict[str, Any]) -> dict[str, str]:
@@ -315,7 +317,7 @@ def evaluate_text(summary: EvaluateSummary | SigmoidEvaluation) -> str:
     if summary.trained_on:
         others = f"accuracy {_share(summary.unseen_accuracy)} on the {summary.unseen_labelled} labelled others"
         lines.append(f"{_trained_on(summary.trained_on, summary.samples)}; {others}")
-    return "\n".join([*lines, "", *class_table(summary.classes)])
+    return "\n".join([*lines, "", *class_table(summary.classes), *group_table(summary.group_by, summary.groups)])
 
 
 def train_text(summary: TrainSummary) -> str:
@@ -402,6 +404,30 @@ def sigmoid_table(scores: Sequence[SigmoidScore], pairs: Sequence[Pair], shown: 
         f"{one_line(p.first)} and {one_line(p.second)}: {p.labelled} labelled, {p.predicted} predicted" for p in pairs
     ]
     return [*rows, *(["", "together", *together] if together else [])]
+
+
+def group_table(columns: Sequence[str], scores: Sequence[GroupScore], shown: int = 40) -> list[str]:
+    """Return a table of groups, the least accurate first, none if nobody asked for groups."""
+    if not scores:
+        return []
+    names = [one_line(", ".join(value or "(empty)" for value in score.group)) for score in scores[:shown]]
+    head = one_line(", ".join(columns))
+    width = max(map(len, (head, *names)))
+    rows = ["", f"{head:<{width}}  accuracy  {f'{LEVEL:.0%} interval':<13}  labelled  samples"]
+    rows += [f"{n:<{width}}  {_group(score)}".rstrip() for n, score in zip(names, scores, strict=False)]
+    more = [f"… and {len(scores) - shown} more; --json lists all"] if len(scores) > shown else []
+    judged = sum(score.p is not None for score in scores)
+    how = f"intervals by Wilson; p by Fisher's exact test against all, by Holm for {counted(judged, 'group')}"
+    return [*rows, *more, how]
+
+
+def _group(score: GroupScore) -> str:
+    interval = "{:.3f}–{:.3f}".format(*score.interval) if score.interval else "-"
+    remark = "" if score.p is not None else "too few to judge"
+    if score.falls_behind:
+        remark = f"FALLS BEHIND, p {score.p:.2g}"
+    numbers = f"{_share(score.accuracy):>8}  {interval:<13}  {score.labelled:>8}  {score.samples:>7}"
+    return f"{numbers}  {remark}"
 
 
 def _task(task: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchcam.config import Classifier, Compute, LabelledConfig, argument
+from batchcam.config import Classifier, Compute, LabelledConfig, argument, grouping
 
 
 class EvaluateConfig(LabelledConfig):
@@ -11,3 +11,4 @@ class EvaluateConfig(LabelledConfig):
     classifier: Classifier = argument("CKPT")
     data: str = argument()
     compute: Compute = Compute()
+    group_by: tuple[str, ...] = grouping()

@@ -23,6 +23,7 @@ from batchcam.network.folding import fold_batch_norms
 from batchcam.network.independence import independent_logits
 from batchcam.network.precision import set_precision
 from batchcam.record import metrics
+from batchcam.record.groups import GroupCounts, GroupScore, require_columns
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores
 from batchcam.rules import MULTI_LABEL, SINGLE_LABEL
 
@@ -41,6 +42,8 @@ class EvaluateSummary:
         unseen_labelled: labelled ones that it was not trained on; None where that is not known.
         unseen_accuracy: over these, None without any.
         classes: score of each class.
+        group_by: columns of the manifest by which `groups` are told.
+        groups: score of each group, the least accurate first.
     """
 
     samples: int
@@ -52,6 +55,8 @@ class EvaluateSummary:
     unseen_labelled: int | None
     unseen_accuracy: float | None
     classes: list[metrics.ClassScore]
+    group_by: tuple[str, ...] = ()
+    groups: list[GroupScore] = dataclasses.field(default_factory=list)
     problem_type: Literal["single-label"] = SINGLE_LABEL
 
     @property
@@ -88,7 +93,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     """Predict every sample and count.
 
     Raises:
-        BatchcamError: the checkpoint or the dataset can't be used, or do not fit.
+        BatchcamError: the checkpoint or the dataset can't be used, or do not fit; or it has no column to group by.
     """
     device = pick_device(config.compute.device)
     warn_of_workers(config.compute.workers)
@@ -103,6 +108,9 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     thresholds, assembly = thresholds_for(config, None, assembly)
     for remark in (*assembly.remarks, *leak_remarks(assembly)):
         note(remark, config.quiet)
+    require_columns(config.group_by, assembly.source.meta, config.data)
+    if config.group_by and assembly.findings:
+        raise ConfigError(f"{config.data}: is multi-label: --group-by can't tell it yet; leave it out")
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     probe = assembly.normalised_probe(device)
     independent_logits(network, probe)
@@ -111,7 +119,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
     processes = loader_processes(config.compute.workers)
     stream = BatchStream(assembly.dataset, batches, processes, device, config.compute.start_method)
-    predictions, unreadable = np.full(samples, -1, np.int64), 0
+    predictions, unreadable = np.full(samples, -1, np.int64), np.zeros(samples, bool)
     sigmoids = SigmoidScores(assembly.class_names, thresholds) if assembly.findings else None
     leaked = np.full(samples, -1, np.int8)
     with stream, Progress("evaluate", samples, "images", config.quiet) as progress:
@@ -122,24 +130,31 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
             if sigmoids and assembly.findings:
                 sigmoids.add(assembly.findings.values[indices], logits)
             leaked[indices] = trained_on(assembly, batch.sha256.numpy())
-            unreadable += int(batch.unreadable.sum())
+            unreadable[indices] = batch.unreadable
             progress.advance(len(batch.indices))
     labels, known = np.asarray(assembly.labels), assembly.trained_on is not None
     unseen = np.where(leaked == 0, labels, -1)
-    non_finite = int((predictions < 0).sum()) - unreadable
+    bad = int(unreadable.sum())
+    non_finite = int((predictions < 0).sum()) - bad
     if sigmoids:
         seen = int((leaked == 1).sum()) if known else None
-        return SigmoidEvaluation(samples, unreadable, non_finite, seen, sigmoids.scores(), sigmoids.pairs())
+        return SigmoidEvaluation(samples, bad, non_finite, seen, sigmoids.scores(), sigmoids.pairs())
+    groups = GroupCounts()
+    if config.group_by:
+        columns = [assembly.source.meta[name] for name in config.group_by]
+        groups.add(columns, {"label": labels, "prediction": predictions, "unreadable": unreadable})
     return EvaluateSummary(
         samples=samples,
         labelled=_judged(labels, predictions),
-        unreadable=unreadable,
+        unreadable=bad,
         non_finite=non_finite,
         accuracy=metrics.accuracy(labels, predictions),
         trained_on=int((leaked == 1).sum()) if known else None,
         unseen_labelled=_judged(unseen, predictions) if known else None,
         unseen_accuracy=metrics.accuracy(unseen, predictions) if known else None,
         classes=metrics.class_scores(labels, predictions, assembly.class_names),
+        group_by=config.group_by,
+        groups=groups.scores(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 
@@ -20,12 +21,16 @@ def info(config: InfoConfig) -> reading.RunInfo:
 
     Raises:
         RunError: not a run directory, a file of it is damaged, or no shard landed for as long as `--stall` says.
-        ConfigError: what lies at `--prometheus` is not ours; `--against` has no class of the run, or is given alone.
+        ConfigError: what lies at `--prometheus` is not ours; `--against` has no class of the run, or is given alone;
+            the run has no column to group by.
     """
     _require_ours(config)
     if config.stall is not None:
         require_run(config.run, "--stall")
     about = reading.info(config.run)
+    if config.group_by:
+        groups = reading.group_scores(config.run, config.group_by)
+        about = dataclasses.replace(about, group_by=config.group_by, groups=groups)
     if config.prometheus:
         tasks = {} if is_series(config.run) else Watcher(config.run).look().tasks
         prometheus.write(config.prometheus, about, tasks, _flips(config, about.complete))

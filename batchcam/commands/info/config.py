@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import AnyPath, Given, RunConfig, field, parse_duration
+from batchcam.config import AnyPath, Given, RunConfig, field, grouping, parse_duration
 
 
 class InfoConfig(RunConfig):
     """Everything that `info` is asked."""
 
+    group_by: tuple[str, ...] = grouping()
     watch: bool = field(
         "Show a run in progress until it is complete; with --json a JSON object in a line for each look.", default=False
     )

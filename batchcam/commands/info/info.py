@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.record import metrics
+from batchcam.record.groups import GroupCounts, GroupScore, require_columns
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, scores_of
 from batchcam.record.totals import Totals, sum_totals
+from batchcam.rules import Status
 from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.form import mismatch
@@ -22,7 +24,7 @@ from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan, open_plan
 from batchcam.store.reader import COLUMN_BYTES, blocks, decode, open_checked, require_digest
 from batchcam.store.run import Run
-from batchcam.store.schema import MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON
+from batchcam.store.schema import MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON, meta_array
 from batchcam.store.series import is_series
 from batchcam.store.shard import landed_shards
 from batchcam.store.shard_table import ShardTable, stated_table
@@ -61,6 +63,8 @@ class RunInfo:
         runs: those of a series, whose `origin` is empty: each has its own.
         sigmoids: score of each class of a multi-label run, over the samples that are left of it.
         pairs: of a multi-label run the classes that come together most.
+        group_by: columns of the manifest by which `groups` are told.
+        groups: score of each group, the least accurate first.
     """
 
     run: str
@@ -80,6 +84,8 @@ class RunInfo:
     runs: list[RunOfSeries] = dataclasses.field(default_factory=list)
     sigmoids: list[SigmoidScore] = dataclasses.field(default_factory=list)
     pairs: list[Pair] = dataclasses.field(default_factory=list)
+    group_by: tuple[str, ...] = ()
+    groups: list[GroupScore] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +205,23 @@ def _failed(run: Run) -> Iterator[str]:
     rows = np.concatenate([rows[block["error"] != ""] for rows, block in run.blocks(("error",))])[:UNREADABLE_SHOWN]
     for _, block in run.blocks(("sample_id", "error"), rows):
         yield from (f"{sample_id}: {error}" for sample_id, error in zip(*block.values(), strict=True))
+
+
+def group_scores(path: Path, columns: Sequence[str]) -> list[GroupScore]:
+    """Return how the groups of a run's samples fare, a series' too.
+
+    Raises:
+        ConfigError: the run has no such column, or more groups than can be told.
+        RunError: as `open_run`.
+    """
+    counted = GroupCounts()
+    with open_run(path) as run:
+        require_columns(columns, run.plan.meta, path)
+        names = [meta_array(column).name for column in columns]
+        for _, block in run.blocks((*names, "label", "prediction", "confidence", "status")):
+            unreadable = (block["status"] & Status.UNREADABLE) > 0
+            counted.add([block[name] for name in names], {**block, "unreadable": unreadable})
+    return counted.scores()
 
 
 def provenance(run: Path, plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:

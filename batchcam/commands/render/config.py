@@ -28,12 +28,20 @@ class Selection(Part):
     label: str | None = field("Samples of this class, by name or index.", "--class", metavar="C")
     wrong: bool = field("Samples predicted otherwise than labelled.", default=False)
     confusion: tuple[str, str] | None = field("Samples of class A predicted as B.", metavar="A B")
+    where: tuple[str, ...] = field(
+        "Samples with this value in a further column of the manifest; may be repeated, each narrows.",
+        default=(),
+        metavar="COLUMN=VALUE",
+    )
     top: int | None = field("The N with the largest values of --by.", low=1, metavar="N")
     bottom: int | None = field("The N with the smallest values of --by.", low=1, metavar="N")
     by: str = field("What --top and --bottom rank by.", default="confidence", choices=RANKINGS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for condition in self.where:
+            if "=" not in condition:
+                raise ConfigError(f"--where {condition}: say COLUMN=VALUE, such as site=b")
         if self.top is not None and self.bottom is not None:
             raise ConfigError("--top and --bottom exclude each other: ask for one, then for the other")
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from batchcam.commands.render.config import Selection
 from batchcam.errors import ConfigError, one_line
+from batchcam.record.groups import require_columns
 from batchcam.store.run import Run
+from batchcam.store.schema import meta_array
 
 LOGIT_BYTES: Final = 40  # held for each logit while samples are ranked: float64, a few times
 NAMED_CLASSES: Final = 10  # that an error lists
@@ -22,7 +24,7 @@ def select(run: Run, selection: Selection) -> np.ndarray:
     without a value to rank by (unreadable ones; unlabelled ones by loss) are in no `top` and no `bottom`.
 
     Raises:
-        ConfigError: the run has no such sample or class.
+        ConfigError: the run has no such sample, class or column.
     """
     rows: np.ndarray = _matching(run, selection)
     count = selection.top or selection.bottom
@@ -69,6 +71,9 @@ def _matching(run: Run, selection: Selection) -> np.ndarray:
         if selection.confusion:
             true, predicted = (class_index(run, name, "--confusion") for name in selection.confusion)
             wanted &= (label == true) & (prediction == predicted)
+    for column, _, value in (condition.partition("=") for condition in selection.where):
+        require_columns([column], run.plan.meta, f"--where {column}={value}")
+        wanted &= run[meta_array(column).name][:] == value
     rows = _named(run, selection.sample_ids) if selection.sample_ids else np.arange(len(run))
     return rows[wanted[rows]]
 

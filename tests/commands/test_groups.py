@@ -1,0 +1,101 @@
+"""Groups of samples in evaluate, info and render: against plain counts over the manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from batchcam import open_run
+from batchcam.commands.explain.config import ExplainConfig
+from batchcam.commands.explain.explain import explain
+from batchcam.config import Classifier, Compute
+from tests.helpers.networks import GapNetwork, seeded
+from tests.helpers.outputs import run_json
+
+CLASSES = ("ant", "bee", "cat")
+SITES = ("north", "south")
+COUNT = 48
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str]]:
+    """A run of a manifest that says the site of each image, the manifest, and what names network and classes."""
+    folder = tmp_path_factory.mktemp("groups")
+    rows = ["path,label,site,age"]
+    for number in range(COUNT):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+        rows.append(f"{number:02d}.png,{CLASSES[number % 3]},{SITES[number % 2]},{'young' if number < 8 else ''}")
+    (folder / "list.csv").write_text("\n".join(rows) + "\n")
+    (folder / "00.png").write_bytes(b"no image")
+    torch.save(seeded(GapNetwork).state_dict(), folder / "model.pth")
+    (folder / "names.txt").write_text("\n".join(CLASSES))
+    told = {"model": "tests.helpers.networks:GapNetwork", "preprocess": "stl10", "image_size": "16"}
+    classifier = Classifier(folder / "model.pth", class_names=folder / "names.txt", **told)
+    compute = Compute(batch_size=8, workers=0, threads=1, device="cpu")
+    explain(ExplainConfig(classifier, str(folder / "list.csv"), folder / "run", compute=compute, quiet=True))
+    words = [word for name, value in told.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words += ["--class-names", str(folder / "names.txt"), "-j", "0", "--threads", "1", "--device", "cpu"]
+    return folder / "run", folder / "list.csv", words
+
+
+def counted(run: Path, column: str) -> dict[str, tuple[int, int, int]]:
+    """Return samples, labelled and correct ones of each value, counted one by one."""
+    found: dict[str, tuple[int, int, int]] = {}
+    with open_run(run) as opened:
+        for sample in opened:
+            samples, labelled, correct = found.get(sample.meta[column], (0, 0, 0))
+            judged = sample.prediction is not None
+            right = judged and sample.prediction == sample.label
+            found[sample.meta[column]] = (samples + 1, labelled + judged, correct + right)
+    return found
+
+
+@pytest.mark.parametrize("column", ["site", "age"])
+def test_info_and_evaluate_count_each_group(made: tuple[Path, Path, list[str]], column: str) -> None:
+    run, data, words = made
+    about = run_json("info", run, "--group-by", column)
+    judged = run_json("evaluate", run.parent / "model.pth", data, *words, "--group-by", column)
+    assert (about.code, judged.code) == (0, 3)
+    for told in (about.said, judged.said):
+        assert told["group_by"] == [column]
+        found = {g["group"][0]: (g["samples"], g["labelled"], g["correct"]) for g in told["groups"]}
+        assert found == counted(run, column)
+
+
+def test_two_columns_make_a_group_of_each_pair_and_the_table_says_which_are_too_few(made, run_cli) -> None:
+    code, out, _ = run_cli("info", made[0], "--group-by", "site", "--group-by", "age")
+    table = out[out.index("site, age") :].splitlines()
+    assert code == 0
+    assert [line.split("  ")[0] for line in table[1:5] if "too few" in line] == ["north, young", "south, young"]
+    assert sum(line.startswith(("north, (empty)", "south, (empty)")) for line in table) == 2
+    assert table[-1].endswith("by Holm for 2 groups")
+
+
+def test_only_samples_with_the_value_are_drawn(made, run_cli, tmp_path: Path) -> None:
+    run = made[0]
+    out = tmp_path / "pictures"
+    assert run_cli("render", run, "--out", out, "--where", "site=north", "--where", "age=young")[0] == 0
+    with open_run(run) as opened:
+        wanted = {sample.index for sample in opened if sample.meta == {"site": "north", "age": "young"}}
+    assert {int(path.name[:7]) for path in out.iterdir()} == wanted
+    assert len(wanted) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("info", "--group-by", "hospital"), "no column 'hospital'; it has age, site"),
+        (("render", "--out", "pictures", "--where", "hospital=b"), "--where hospital=b: no column 'hospital'; it has"),
+        (("render", "--out", "pictures", "--where", "site"), "--where site: say COLUMN=VALUE, such as site=b"),
+    ],
+)
+def test_a_column_that_is_not_there_is_refused_by_name(made, run_cli, tmp_path, monkeypatch, words, told) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run_cli(words[0], made[0], *words[1:])
+    assert code == 2
+    assert told in err
