@@ -111,7 +111,7 @@ KEYS = {
     """,
     "evaluate": """
         (samples, labelled, unreadable, non_finite, accuracy, trained_on, unseen_labelled, unseen_accuracy,
-        classes[(name, labelled, correct, predicted, left_out)], problem_type, exit_code)
+        classes[(name, labelled, correct, predicted, left_out)], group_by, groups, problem_type, exit_code)
     """,
     "explain": """
         (run, run_id, samples, shards, unreadable, trained_on, seconds, complete, merged(totals(samples, labelled,
@@ -146,7 +146,7 @@ KEYS = {
         seconds_landing, seconds_storing, seconds_waiting_for_images,
         seconds_waiting_for_others, shards, start_method, started, task, task_from, threads, trained_on, unreadable,
         user, versions(batchcam, compressor, h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes,
-        unreadable, runs, sigmoids, pairs, exit_code)
+        unreadable, runs, sigmoids, pairs, group_by, groups, exit_code)
     """,
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,

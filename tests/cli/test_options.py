@@ -51,6 +51,7 @@ WRITTEN = {
     "SELECTION": "topk:3",
     "HxW": "8x16",
     "A B": "a b",
+    "COLUMN=VALUE": "site=b",
 }
 """What people write for what the help calls so."""
 

@@ -16,6 +16,7 @@ from batchcam.commands.explain.thresholds import thresholds_for
 from batchcam.commands.train.epochs import predict
 from batchcam.config import DEFAULT_BATCH_SIZE
 from batchcam.data.loader import BatchStream, RangeBatches
+from batchcam.errors import ConfigError
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.network.device import pick_device
