@@ -159,7 +159,7 @@ COMMANDS = (
             tells_classes=lambda config: True),
     Command("info", InfoConfig, "runs/monday",
             "Tell what RUN explained, by which weights, how well, and what went wrong.", findings=False,
-            module="commands.info.command", tells_classes=lambda config: config.against is None and not config.group_by),
+            module="commands.info.command", tells_classes=lambda config: config.against is None),
     Command("render", RenderConfig, "runs/monday --wrong --top 20 --out mistakes.png",
             "Draw maps over the original images: one sheet (20 spread over the run by default) or a file for each.",
             tells_classes=lambda config: not config.wants_one_label),

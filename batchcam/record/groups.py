@@ -115,8 +115,19 @@ class GroupCounts:
         return np.array(found, np.int64)
 
 
+def require_groups(columns: Sequence[str], there: Iterable[str], multi_label: bool, whose: object) -> None:
+    """Refuse to group samples by what no manifest said, or where several classes of one are true.
+
+    Raises:
+        ConfigError: a column is not there, or named twice; or each class is true by itself.
+    """
+    require_columns(columns, there, whose)
+    if columns and multi_label:
+        raise ConfigError(f"{whose}: is multi-label: --group-by can't tell it yet; leave it out")
+
+
 def require_columns(wanted: Sequence[str], there: Iterable[str], whose: object) -> None:
-    """Refuse to group by what no manifest said.
+    """Refuse columns that no manifest said.
 
     Raises:
         ConfigError: a column is not there, or named twice.

@@ -332,6 +332,7 @@ def other_commands(folder: Path) -> Iterator[tuple[str, list[object]]]:
     yield "render --wrong", ["render", run, "--wrong", "--out", folder / "wrong.png"]
     yield "render --by loss", ["render", run, "--by", "loss", "--top", 2, "--out", folder / "loss.png"]
     yield "info --against", ["info", run, "--prometheus", folder / "run.prom", "--against", run]
+    yield "info --group-by", ["info", run, "--group-by", "Sex"]
     yield "a shard", ["report", run / "shards/shard-00000.h5", "--out", folder / "report.html"]
     yield "a series", ["report", folder / "runs", "--out", folder / "report.html"]
     yield "submit", ["submit", "--dry-run", "--against", run, weights, folder / "chexpert.csv", folder / "next"]

@@ -16,7 +16,6 @@ from batchcam.commands.explain.thresholds import thresholds_for
 from batchcam.commands.train.epochs import predict
 from batchcam.config import DEFAULT_BATCH_SIZE
 from batchcam.data.loader import BatchStream, RangeBatches
-from batchcam.errors import ConfigError
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.network.device import pick_device
@@ -24,7 +23,7 @@ from batchcam.network.folding import fold_batch_norms
 from batchcam.network.independence import independent_logits
 from batchcam.network.precision import set_precision
 from batchcam.record import metrics
-from batchcam.record.groups import GroupCounts, GroupScore, require_columns
+from batchcam.record.groups import GroupCounts, GroupScore, require_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores
 from batchcam.rules import MULTI_LABEL, SINGLE_LABEL
 
@@ -109,9 +108,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     thresholds, assembly = thresholds_for(config, None, assembly)
     for remark in (*assembly.remarks, *leak_remarks(assembly)):
         note(remark, config.quiet)
-    require_columns(config.group_by, assembly.source.meta, config.data)
-    if config.group_by and assembly.findings:
-        raise ConfigError(f"{config.data}: is multi-label: --group-by can't tell it yet; leave it out")
+    require_groups(config.group_by, assembly.source.meta, assembly.findings is not None, config.data)
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     probe = assembly.normalised_probe(device)
     independent_logits(network, probe)

@@ -11,7 +11,7 @@ import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.record import metrics
-from batchcam.record.groups import GroupCounts, GroupScore, require_columns
+from batchcam.record.groups import GroupCounts, GroupScore, require_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, scores_of
 from batchcam.record.totals import Totals, sum_totals
 from batchcam.rules import Status
@@ -216,7 +216,7 @@ def group_scores(path: Path, columns: Sequence[str]) -> list[GroupScore]:
     """
     counted = GroupCounts()
     with open_run(path) as run:
-        require_columns(columns, run.plan.meta, path)
+        require_groups(columns, run.plan.meta, run.plan.is_multi_label, path)
         names = [meta_array(column).name for column in columns]
         for _, block in run.blocks((*names, "label", "prediction", "confidence", "status")):
             unreadable = (block["status"] & Status.UNREADABLE) > 0
