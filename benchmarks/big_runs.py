@@ -27,8 +27,8 @@ Rows = tuple[dict[str, np.ndarray], dict[str, list[str]]]
 
 
 def sound_rows(shard: Shard, seed: int, long_errors: bool) -> Rows:
-    """Rows of a shard: CAM of each class is its weight times the only channel, over two cells."""
-    rng = np.random.default_rng((seed, shard.index))
+    """Rows of a shard: CAM of each class is its weight times the only channel, over two cells; inputs know no seed."""
+    rng, inputs = np.random.default_rng((seed, shard.index)), np.random.default_rng(shard.index)
     count = shard.count
     cells = rng.standard_normal((count, 1, 2), np.float32) + np.float32([[[0, 3]]])
     cams = np.concatenate([cells, -cells], 1)[:, :, None, :]
@@ -40,9 +40,9 @@ def sound_rows(shard: Shard, seed: int, long_errors: bool) -> Rows:
     errors, status = [""] * count, np.where((stored <= 0).all((1, 2, 3)), 8, 0).astype(np.uint8)
     columns = {
         "sample_index": np.arange(shard.first, shard.first + count),
-        "input_sha256": rng.integers(0, 256, (count, 32), np.uint8),
-        "input_bytes": rng.integers(10_000, 20_000, count),
-        "label": rng.integers(0, 2, count),
+        "input_sha256": inputs.integers(0, 256, (count, 32), np.uint8),
+        "input_bytes": inputs.integers(10_000, 20_000, count),
+        "label": inputs.integers(0, 2, count),
         "prediction": prediction,
         "confidence": (1 / powers.sum(1)).astype(np.float32),
         "logits": logits.astype(np.float32),

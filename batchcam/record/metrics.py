@@ -57,6 +57,66 @@ class ClassCounts:
         return [ClassScore(*row) for row in zip(class_names, *self._counts.tolist(), strict=True)]
 
 
+class PairCounts:
+    """How often each pair of classes occurs, counted part by part: a matrix of 20,000 classes would take gigabytes.
+
+    Args:
+        class_count: K.
+    """
+
+    def __init__(self, class_count: int) -> None:
+        self.class_count = class_count
+        self._codes, self._counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+
+    def add(self, first: np.ndarray, second: np.ndarray) -> None:
+        """Count some pairs of class indices, int64 (n,) each."""
+        codes, counts = np.unique(first * self.class_count + second, return_counts=True)
+        self._codes, places = np.unique(np.concatenate([self._codes, codes]), return_inverse=True)
+        known, self._counts = self._counts, np.zeros(len(self._codes), np.int64)
+        np.add.at(self._counts, places, np.concatenate([known, counts]))
+
+    @property
+    def found(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """First class, second class and count of each pair that occurs, in order of the classes, int64 (p,)."""
+        return *np.divmod(self._codes, self.class_count), self._counts
+
+    def most_frequent(self) -> list[tuple[int, int, int]]:
+        """Return first class, second class and count of each pair, the most frequent first, equal ones by class."""
+        first, second, counts = self.found
+        order = np.lexsort((self._codes, -counts))
+        return list(zip(first[order].tolist(), second[order].tolist(), counts[order].tolist(), strict=True))
+
+
+class Means:
+    """Means of the finite values of each class, counted part by part: of any parts the same.
+
+    Args:
+        class_count: K.
+    """
+
+    def __init__(self, class_count: int) -> None:
+        self._sums, self._counts = np.zeros(class_count + 1), np.zeros(class_count + 1, np.int64)
+
+    def add(self, values: np.ndarray, classes: np.ndarray) -> None:
+        """Count values, (n,), each with its class, int64 (n,), -1: none."""
+        finite = np.isfinite(values)
+        # one after the other, so that the sum does not depend on where a part ends
+        np.add.at(self._sums, classes[finite] + 1, values[finite].astype(np.float64))
+        self._counts += np.bincount(classes[finite] + 1, minlength=len(self._counts))
+
+    @property
+    def of_all(self) -> float | None:
+        """The mean whatever the class, None without any value."""
+        count = int(self._counts.sum())
+        return float(self._sums.sum()) / count if count else None
+
+    @property
+    def of_classes(self) -> list[float | None]:
+        """The mean of each of the K classes, None without any value."""
+        pairs = zip(self._sums[1:].tolist(), self._counts[1:].tolist(), strict=True)
+        return [total / count if count else None for total, count in pairs]
+
+
 def class_scores(labels: np.ndarray, predictions: np.ndarray, class_names: tuple[str, ...]) -> list[ClassScore]:
     """Return one score per class; accuracy is over samples with a label and a prediction, predictions are all counted.
 

@@ -6,6 +6,7 @@ import enum
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -57,7 +58,12 @@ def rows_left_out(kind: type[Reason], reasons: np.ndarray) -> dict[str, np.ndarr
 
 def count_left_out(kind: type[Reason], reasons: np.ndarray) -> dict[str, int]:
     """Return how many samples are left out by the reason's text, without reasons that hold for none."""
-    return {text: len(rows) for text, rows in rows_left_out(kind, reasons).items()}
+    return named_counts(kind, np.bincount(reasons, minlength=256))
+
+
+def named_counts(kind: type[Reason], counts: np.ndarray) -> dict[str, int]:
+    """Return by the reason's text how many samples are left out, from the count of each number, 0 left aside."""
+    return {reason.text: int(counts[reason]) for reason in kind if reason and counts[reason]}
 
 
 def run_notes(run: Run, name: str = "the run", control: str = "") -> Iterator[str]:
@@ -89,7 +95,14 @@ def require_place(out: Path | None, study: str, files: Iterable[str], overwrite:
         require_own_files(out, f"{study}.json", files, overwrite)
 
 
-def land_study(out: Path, study: str, layout: int, files: Mapping[str, bytes], content: Mapping[str, Any]) -> None:
+def land_study(
+    out: Path,
+    study: str,
+    layout: int,
+    files: Mapping[str, bytes],
+    content: Mapping[str, Any],
+    landed: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Land the files of a study in folder `out`, over those of an earlier one; its document comes last.
 
     Args:
@@ -98,6 +111,7 @@ def land_study(out: Path, study: str, layout: int, files: Mapping[str, bytes], c
         layout: a number that changes with the names and meanings in the files.
         files: the other files by name.
         content: what the document says beside versions and the digests of the other files.
+        landed: digests of further files, which lie there already, by name.
     """
     landing.make_folder(out)
     claim(out / f"{study}.json")
@@ -106,11 +120,11 @@ def land_study(out: Path, study: str, layout: int, files: Mapping[str, bytes], c
     head = {
         f"{study}_version": layout,
         "batchcam_version": version(),
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "files": {**landed, **{name: hashlib.sha256(data).hexdigest() for name, data in files.items()}},
     }
     # without the folder: the same runs give the same bytes, wherever they are written
     landing.land(out / f"{study}.json", seal({k: v for k, v in content.items() if k != "out"} | head))
-    landing.remove_stale_partials(out, (*files, f"{study}.json"))
+    landing.remove_stale_partials(out, (*landed, *files, f"{study}.json"))
 
 
 def head_lines(

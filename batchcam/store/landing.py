@@ -135,11 +135,12 @@ def point(link: Path, target: str) -> None:
 
 
 @contextlib.contextmanager
-def stream(path: Path) -> Iterator[Sink]:
-    """Give out a file object for HDF5, however large; on a clean exit its content lands under `path` with its digest.
+def stream(path: Path, stated: bool = True) -> Iterator[Sink]:
+    """Give out a file object for HDF5, however large; on a clean exit its content lands under `path`.
 
-    A file that is there is replaced; it stays as it was on an exception, or when the disk failed meanwhile, which is
-    raised instead of whatever followed from it. Afterwards `size` and `sha256` of the object are those of the file.
+    Its digest does so beside it, where that is to be `stated`. A file that is there is replaced; it stays as it was on
+    an exception, or when the disk failed meanwhile, which is raised instead of whatever followed from it. Afterwards
+    `size` and `sha256` of the object are those of the file.
     """
     with _partial(path) as partial, contextlib.ExitStack() as opened:
         with _created(partial) as descriptor:
@@ -151,12 +152,15 @@ def stream(path: Path) -> Iterator[Sink]:
                 sink.require_sound()
             sink.finish()
         sink.sha256 = _digest(content)
-        _land_digest(path, sink.sha256)
+        if stated:
+            _land_digest(path, sink.sha256)
         try:
             _rename(partial, path)
         except FileNotFoundError:  # another worker took ours for a dead one's, and cleaned up
             land(path, memoryview(mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)))
-    sink.sha256, sink.size = _agreed_digest(path, sink.sha256), path.stat().st_size
+    if stated:
+        sink.sha256 = _agreed_digest(path, sink.sha256)
+    sink.size = path.stat().st_size
 
 
 @contextlib.contextmanager

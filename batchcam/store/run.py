@@ -134,7 +134,7 @@ class RunArray:
         first, rest = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
         if isinstance(first, (int, np.integer)):
             return self._run._row_of(self._array, int(first), rest)
-        return self._run._rows_of(self._array, np.atleast_1d(np.arange(len(self))[first]), rest)
+        return self._run._rows_of(self._array, _numbered(first, len(self)), rest)
 
 
 class Column:
@@ -374,7 +374,7 @@ class Run:
             ends = [0, len(self)] if whole else self._starts.tolist()
             yield from (range(first, stop) for first, stop in itertools.pairwise(ends))
         else:
-            wanted = np.atleast_1d(np.arange(len(self))[rows])
+            wanted = _numbered(rows, len(self))
             yield from split(wanted, np.zeros_like(wanted) if whole else self._owners(wanted))
 
     @property
@@ -496,7 +496,7 @@ class Run:
             IndexError: there is no such row.
         """
         self._require(names)
-        return np.arange(len(self)) if rows is None else np.atleast_1d(np.arange(len(self))[rows])
+        return _numbered(slice(None) if rows is None else rows, len(self))
 
     def _valid(self, row: int) -> int:
         """Return `row` counted from the start.
@@ -550,6 +550,20 @@ class Run:
 
     def _readable(self) -> list[int]:
         return [place for place, shard in enumerate(self.shards) if shard.index not in self.absent]
+
+
+def _numbered(rows: Rows, count: int) -> np.ndarray:
+    """Return which of `count` rows are meant, int64 (m,), as numpy understands an index.
+
+    Raises:
+        IndexError: there is no such row.
+    """
+    if isinstance(rows, slice):
+        return np.arange(*rows.indices(count))
+    if isinstance(rows, np.ndarray) and rows.dtype == np.int64 and rows.ndim == 1:
+        known = rows.min(initial=0) >= 0 and rows.max(initial=-1) < count
+        return rows if known else np.arange(count)[rows]
+    return np.atleast_1d(np.arange(count)[rows])
 
 
 def _plain(values: np.ndarray) -> np.ndarray:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
+
 import numpy as np
 import pytest
 
 from batchcam.record import metrics
+from batchcam.record.metrics import Means, PairCounts
 
 
 def test_accuracy_counts_samples_that_have_a_label_and_a_prediction():
@@ -62,3 +65,28 @@ def test_centre_hits_looks_at_the_middle():
     masks = np.zeros((2, 5, 5), bool)
     masks[0, 2, 2] = True
     assert metrics.centre_hits(masks).tolist() == [True, False]
+
+
+def test_pairs_of_classes_are_counted_part_by_part() -> None:
+    rng = np.random.default_rng(5)
+    first, second = rng.integers(0, 4, 300), rng.integers(0, 4, 300)
+    counts = PairCounts(4)
+    for part in np.array_split(np.arange(300), 11):
+        counts.add(first[part], second[part])
+    expected = collections.Counter(zip(first.tolist(), second.tolist(), strict=True))
+    assert {(a, b): n for a, b, n in counts.most_frequent()} == expected
+    assert [(-n, a, b) for a, b, n in counts.most_frequent()] == sorted((-n, *pair) for pair, n in expected.items())
+
+
+def test_means_of_parts_are_those_of_all_values_to_the_last_bit() -> None:
+    rng = np.random.default_rng(6)
+    values, classes = np.where(rng.random(500) < 0.1, np.nan, rng.normal(size=500)), rng.integers(-1, 3, 500)
+    found = [Means(4), Means(4)]
+    for means, parts in zip(found, (1, 13), strict=True):
+        for part in np.array_split(np.arange(500), parts):
+            means.add(values[part], classes[part])
+    assert found[0].of_classes == found[1].of_classes
+    assert found[0].of_classes[:3] == pytest.approx([np.nanmean(values[classes == k]) for k in range(3)])
+    assert found[0].of_classes[3] is None
+    assert found[0].of_all == pytest.approx(np.nanmean(values))
+    assert Means(2).of_all is None

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
 
 from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.exchanges import Exchange, find_exchanges
-from batchcam.commands.compare.files import MOVERS_FILE, TABLE_FILE, write_files
+from batchcam.commands.compare.files import MOVERS_FILE, TABLE_FILE, open_table, write_files
 from batchcam.commands.compare.gates import Gate, compared_text, judge_evidence, judge_gates
-from batchcam.commands.compare.matching import Apart, Classes, Matching, match_classes
-from batchcam.commands.compare.movement import (
-    ClassMovement,
-    Flip,
-    Mover,
-    Pairs,
-    Totals,
-    Transition,
-    by_class,
-    movers,
-    total,
-    transitions,
-)
-from batchcam.commands.compare.reading import Side, keep, match, measure, read_side, stated_labels
+from batchcam.commands.compare.matching import Apart, match_classes
+from batchcam.commands.compare.movement import ClassMovement, Flip, Movement, Mover, Pairs, Totals, Transition
+from batchcam.commands.compare.reading import LeftApart, Part, Sides, measure, stated_labels
 from batchcam.config import MIN_COMPARED, keywords
 from batchcam.errors import RunError
-from batchcam.record.study import count_left_out, require_place, run_notes
+from batchcam.job.console import Progress
+from batchcam.record.study import require_place, run_notes
 from batchcam.rules import composed
 from batchcam.store.opening import open_run
-from batchcam.store.reader import decode
 from batchcam.store.run import Run
-from batchcam.store.schema import encode_text, meta_array
 
 TRANSITIONS: Final = 20
 
@@ -51,26 +39,21 @@ DIFFERING: Final = (
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Two runs side by side, sample by sample.
+    """Two runs side by side.
 
     Attributes:
-        old, new: their columns.
-        classes: of both runs.
-        rows: the compared pairs of rows.
-        pairs: what moved, one row for each of these pairs.
-        relabelled: how many of these pairs the runs label as different classes.
-        apart_ids: encoded ids of either run that are not compared.
-        apart_reasons: why (`Apart`).
+        sides: the runs, and which of their rows have one sample id.
+        movement: what moved over the compared pairs of them.
+        apart: ids of either run that are not compared.
+        relabelled: how many of the compared pairs the runs label as different classes.
+        respelt: how many of them have ids in two Unicode forms.
     """
 
-    old: Side
-    new: Side
-    classes: Classes
-    rows: Matching
-    pairs: Pairs
+    sides: Sides
+    movement: Movement
+    apart: LeftApart
     relabelled: int
-    apart_ids: np.ndarray
-    apart_reasons: np.ndarray
+    respelt: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,42 +113,54 @@ def compare(config: CompareConfig) -> CompareSummary:
         if config.is_gate:
             for run in (old_run, new_run):
                 _require_complete(run)
-        found = set_side_by_side(config, old_run, new_run)
+        sides = set_side_by_side(config, old_run, new_run)
+        if config.out is None:
+            return summarise(config, measure_all(config, sides))
+        with open_table(config.out, sides) as table:
+            found = measure_all(config, sides, table.add)
         summary = summarise(config, found)
-        if config.out is not None:
-            columns = {
-                "sample_id": found.old.ids[found.rows.old],
-                "old_index": found.old.index[found.rows.old],
-                "new_index": found.new.index[found.rows.new],
-                "apart_id": found.apart_ids,
-                "apart_reason": found.apart_reasons,
-            }
-            for array in map(meta_array, new_run.plan.meta):
-                columns[array.name] = encode_text(new_run[array.name][found.rows.new].tolist())
-            write_files(config.out, found.pairs, columns, found.classes, config.target, dataclasses.asdict(summary))
+        write_files(config.out, table.sha256, sides, found.apart, config.target, dataclasses.asdict(summary))
     return summary
 
 
 by_keywords = keywords(CompareConfig, compare)
 
 
-def set_side_by_side(config: CompareConfig, old_run: Run, new_run: Run) -> Comparison:
-    """Return what moved between two open runs, sample by sample.
+def set_side_by_side(config: CompareConfig, old_run: Run, new_run: Run) -> Sides:
+    """Return two open runs with their classes and samples matched.
 
     Raises:
         ConfigError: the runs' classes differ.
         RunError: the runs have no sample in common, or one of them is damaged.
     """
-    classes = match_classes(old_run.class_names, new_run.class_names, config.shared_classes)
-    old, new = read_side(old_run), read_side(new_run)
-    found, reasons = match(old, new)
-    if not len(found.old):
+    sides = Sides(old_run, new_run, match_classes(old_run.class_names, new_run.class_names, config.shared_classes))
+    if not len(sides.rows.old):
         raise RunError(f"{config.old}, {config.new}: no sample id is in both; they explain other datasets")
-    rows = keep(found, reasons)
-    label, relabelled = stated_labels(old, new, rows, classes)
-    pairs = measure(old, new, rows, classes, label, config.target, config.quiet)
-    apart_ids, apart_reasons = _apart(old, new, found, reasons)
-    return Comparison(old, new, classes, rows, pairs, int(relabelled.sum()), apart_ids, apart_reasons)
+    return sides
+
+
+def measure_all(
+    config: CompareConfig, sides: Sides, seen: Callable[[Part, Pairs], None] = lambda part, pairs: None
+) -> Comparison:
+    """Return what moved between two runs, sample by sample; `seen` is told of each part, and of its compared samples.
+
+    Raises:
+        RunError: one of the runs is damaged.
+    """
+    movement, apart = Movement(sides.classes.names, config.top), LeftApart(sides.rows)
+    relabelled = respelt = 0
+    with Progress("compare", 2 * len(sides.rows.old), "maps", config.quiet) as progress:
+        for part in sides.parts():
+            compared = part.compared
+            label, otherwise = stated_labels(compared, sides.classes)
+            pairs = measure(sides, compared, sides.classes, label, config.target, progress.advance)
+            movement.add(pairs)
+            apart.add(part)
+            relabelled += int(otherwise.sum())
+            respelt += int(np.isin(compared.old_rows, sides.rows.respelt).sum())
+            seen(part, pairs)
+            progress.advance(2 * (len(part.reasons) - len(label)))
+    return Comparison(sides, movement, apart, relabelled, respelt)
 
 
 def _require_complete(run: Run) -> None:
@@ -173,46 +168,30 @@ def _require_complete(run: Run) -> None:
         raise RunError(f"{run.path}: {run.state}: a gate judges complete runs; run explain again")
 
 
-def _apart(old: Side, new: Side, found: Matching, reasons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids that are not compared, each with its reason: pairs, then removed, then added ones."""
-    pairs = reasons != Apart.COMPARED
-    ids = (old.ids[found.old[pairs]], old.ids[found.removed], new.ids[found.added])
-    kinds = (
-        reasons[pairs],
-        np.full(len(found.removed), Apart.REMOVED, np.uint8),
-        np.full(len(found.added), Apart.ADDED, np.uint8),
-    )
-    return np.concatenate(ids), np.concatenate(kinds)
-
-
 def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     """Return what moved in totals, by class, and the samples that moved most."""
-    old, new, pairs, names = found.old, found.new, found.pairs, found.classes.names
-    totals = total(pairs)
-    moved = by_class(pairs, names)
-    apart = count_left_out(Apart, found.apart_reasons)
+    old, new, movement = found.sides.old, found.sides.new, found.movement
+    totals, moved, apart = movement.totals(), movement.classes(), found.apart.counts
     gates = judge_gates(totals, moved, **config.limits)
     notes = list(_notes(found))
     if config.evidence:
-        gates += judge_evidence(config.evidence, totals, len(old.run), apart, config.judges_maps)
-    elif totals.compared < MIN_COMPARED / 100 * len(old.run):
-        notes.append(f"only {compared_text(totals, len(old.run), apart)}")
+        gates += judge_evidence(config.evidence, totals, len(old), apart, config.judges_maps)
+    elif totals.compared < MIN_COMPARED / 100 * len(old):
+        notes.append(f"only {compared_text(totals, len(old), apart)}")
     return CompareSummary(
         old=str(config.old),
         new=str(config.new),
-        old_run_id=old.run.plan.run_id,
-        new_run_id=new.run.plan.run_id,
-        old_samples=len(old.run),
-        new_samples=len(new.run),
+        old_run_id=old.plan.run_id,
+        new_run_id=new.plan.run_id,
+        old_samples=len(old),
+        new_samples=len(new),
         apart=apart,
         relabelled=found.relabelled,
         totals=totals,
         classes=moved,
-        transitions=transitions(pairs, names, TRANSITIONS),
-        exchanges=find_exchanges(old, new, found.rows, found.classes, pairs),
-        movers=[
-            _mover(row, reason, pairs, names, old.ids[found.rows.old[row]]) for row, reason in movers(pairs, config.top)
-        ],
+        transitions=movement.transitions(TRANSITIONS),
+        exchanges=find_exchanges(found.sides, movement.predicted),
+        movers=_movers(found),
         gates=gates,
         findings=sum(not gate.passed for gate in gates) + bool(_renamed(found)),
         notes=tuple(notes),
@@ -220,14 +199,20 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     )
 
 
-def _mover(row: int, reason: str, pairs: Pairs, names: tuple[str, ...], sample_id: np.bytes_) -> Mover:
+def _movers(found: Comparison) -> list[Mover]:
+    chosen = list(found.movement.movers())
+    ids = found.sides.old.sample_id[np.array([pairs.old_row[row] for pairs, row, _ in chosen], np.int64)]
+    names = found.sides.classes.names
+    return [_mover(*each, names, sample_id) for each, sample_id in zip(chosen, ids, strict=True)]
+
+
+def _mover(pairs: Pairs, row: int, reason: str, names: tuple[str, ...], sample_id: str) -> Mover:
     classes = ("label", "old_prediction", "new_prediction", "map_class")
     numbers = ("old_confidence", "new_confidence", "confidence_change", "logit_change")
     measures = ("spearman", "cosine", "top_iou", "peak_shift")
     known: dict[str, Any] = {name: (*names, None)[getattr(pairs, name)[row]] for name in classes}
     values: dict[str, Any] = {name: _number(getattr(pairs, name)[row]) for name in numbers + measures}
-    (decoded,) = decode(np.array([sample_id]))
-    return Mover(reason=reason, sample_id=decoded, flip=Flip(pairs.flip[row]).name.lower(), **known, **values)
+    return Mover(reason=reason, sample_id=sample_id, flip=Flip(pairs.flip[row]).name.lower(), **known, **values)
 
 
 def _number(value: np.floating[Any]) -> float | None:
@@ -236,7 +221,7 @@ def _number(value: np.floating[Any]) -> float | None:
 
 def _renamed(found: Comparison) -> str:
     """Return how two runs of one checkpoint name its classes otherwise, empty where they do not."""
-    old, new = found.old.run.plan, found.new.run.plan
+    old, new = found.sides.old.plan, found.sides.new.plan
     if old.checkpoint_sha256 != new.checkpoint_sha256:
         return ""
     for number, (before, after) in enumerate(zip(old.class_names, new.class_names, strict=False)):
@@ -246,12 +231,12 @@ def _renamed(found: Comparison) -> str:
 
 
 def _notes(found: Comparison) -> Iterator[str]:
-    old, new, classes = found.old.run, found.new.run, found.classes
+    old, new, classes = found.sides.old, found.sides.new, found.sides.classes
     for side, run in (("OLD", old), ("NEW", new)):
         yield from run_notes(run, side)
     if old.plan.method != new.plan.method:
         yield f"maps by {new.plan.method} in NEW, by {old.plan.method} in OLD: their similarity says little"
-    changed = int((found.apart_reasons == Apart.CHANGED_INPUT).sum())
+    changed = found.apart.counts.get(Apart.CHANGED_INPUT.text, 0)
     if old.plan.run_id == new.plan.run_id and changed:
         yield f"both have one run id, but {changed} of their images differ: one name of the dataset, two contents"
     elif old.plan.run_id == new.plan.run_id:
@@ -268,8 +253,7 @@ def _notes(found: Comparison) -> Iterator[str]:
     for side, names in (("OLD", classes.only_old), ("NEW", classes.only_new)):
         if names:
             yield f"{len(names)} classes are only in {side}"
-    respelt = int((found.old.ids[found.rows.old] != found.new.ids[found.rows.new]).sum())
-    for count, what in ((classes.respelt, "class names"), (respelt, "sample ids")):
+    for count, what in ((classes.respelt, "class names"), (found.respelt, "sample ids")):
         if count:
             yield f"{count} {what} are written in another Unicode form in NEW than in OLD, and count as the same"
     if found.relabelled:

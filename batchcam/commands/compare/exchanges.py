@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from batchcam.commands.compare.matching import Classes, Matching
-from batchcam.commands.compare.movement import Pairs, total
-from batchcam.commands.compare.reading import Side, measure
+from batchcam.commands.compare.matching import Classes
+from batchcam.commands.compare.movement import ClassMovement, Movement
+from batchcam.commands.compare.reading import Sides, measure
+from batchcam.job.console import Progress
+from batchcam.record.metrics import PairCounts
 from batchcam.store.run import Run
 
 DEVIATIONS = 2.5
@@ -39,27 +42,29 @@ class Exchange:
     spearman_as_named: float | None
 
 
-def find_exchanges(old: Side, new: Side, rows: Matching, classes: Classes, pairs: Pairs) -> list[Exchange]:
-    """Return the classes that look exchanged, those of most samples first.
+def find_exchanges(sides: Sides, predicted: PairCounts) -> list[Exchange]:
+    """Return the classes that look exchanged, those of most samples first; the runs are read again if there are any.
 
     Args:
-        old, new: the runs.
-        rows: the compared pairs.
-        classes: of both runs.
-        pairs: what moved for each of `rows`.
+        sides: the runs.
+        predicted: how often the compared samples are predicted as one class by the old run and as another by the new.
 
     Raises:
         RunError: a shard can't be read.
     """
-    by_prediction = followers(pairs.old_prediction, pairs.new_prediction, len(classes.names))
-    by_weights = same_weights(old.run, new.run, classes)
+    by_prediction = followers(predicted)
+    by_weights = same_weights(sides.old, sides.new, sides.classes)
     by_prediction[np.isin(by_prediction, by_weights)] = -1  # a class follows one other at most
     following = np.where(by_weights >= 0, by_weights, by_prediction)
-    found = [_measure(old, new, rows, classes, pairs, cycle, by_weights) for cycle in cycles(following)]
-    return sorted(found, key=lambda e: -e.samples)
+    found = cycles(following)
+    if not found:
+        return []
+    as_named, exchanged = _measure(sides, found)
+    exchanges = [_exchange(cycle, as_named, exchanged, by_weights) for cycle in found]
+    return sorted(exchanges, key=lambda e: -e.samples)
 
 
-def followers(old: np.ndarray, new: np.ndarray, class_count: int) -> np.ndarray:
+def followers(predicted: PairCounts) -> np.ndarray:
     """Return what each class of the old run became in the new one, int64 (K,), -1 where that can't be told.
 
     Class a became class b where the samples predicted as a by the old run and as b by the new one are clearly more
@@ -67,16 +72,14 @@ def followers(old: np.ndarray, new: np.ndarray, class_count: int) -> np.ndarray:
     1000 at least 540.
 
     Args:
-        old, new: predicted class of each sample in one numbering, (n,).
-        class_count: K.
+        predicted: how often each pair of predicted classes occurs, the old run's first.
     """
-    codes, counts = np.unique(old * class_count + new, return_counts=True)
-    before, after = np.divmod(codes, class_count)
-    clear = np.ones(len(codes), bool)
-    for classes, predictions in ((before, old), (after, new)):
-        sizes = np.bincount(predictions, minlength=class_count)[classes]
+    before, after, counts = predicted.found
+    clear = np.ones(len(counts), bool)
+    for classes in (before, after):
+        sizes = np.bincount(classes, counts, predicted.class_count)[classes]
         clear &= counts - sizes / 2 > DEVIATIONS / 2 * np.sqrt(sizes)
-    following = np.full(class_count, -1)
+    following = np.full(predicted.class_count, -1)
     following[before[clear]] = after[clear]
     return following
 
@@ -128,31 +131,43 @@ def cycles(following: np.ndarray) -> list[tuple[int, ...]]:
     return found
 
 
-def _measure(
-    old: Side,
-    new: Side,
-    rows: Matching,
-    classes: Classes,
-    pairs: Pairs,
-    cycle: tuple[int, ...],
-    by_weights: np.ndarray,
-) -> Exchange:
-    """Return what the maps say when the new run's classes of a cycle take the name of the one before."""
+def _measure(sides: Sides, found: Sequence[tuple[int, ...]]) -> tuple[list[ClassMovement], list[ClassMovement]]:
+    """Return what moved for each class of the old run as named, and when the classes of cycles take each other's names.
+
+    Only samples that the old run predicts as a class of a cycle count.
+    """
+    classes, members = sides.classes, [each for cycle in found for each in cycle]
     followed = np.arange(len(classes.names))
-    followed[list(cycle)] = np.roll(cycle, -1)
-    chosen = np.isin(pairs.old_prediction, cycle)
-    part = dataclasses.replace(rows, old=rows.old[chosen], new=rows.new[chosen])
-    unlabelled = np.full(len(part.old), -1)
+    followed[members] = [each for cycle in found for each in np.roll(cycle, -1)]
     renamed = dataclasses.replace(classes, new=np.argsort(followed)[classes.new])
-    as_named, exchanged = (
-        total(measure(old, new, part, each, unlabelled, "old", quiet=True)) for each in (classes, renamed)
-    )
+    moved = [Movement(classes.names) for _ in range(2)]
+    with Progress("compare", 0, "maps", quiet=True) as progress:
+        for part in sides.parts():
+            chosen = part.compared
+            chosen = chosen.take(np.isin(classes.number(chosen.old["prediction"], classes.old), members))
+            unlabelled = np.full(len(chosen.reasons), -1)
+            for each, movement in zip((classes, renamed), moved, strict=True):
+                movement.add(measure(sides, chosen, each, unlabelled, "old", progress.advance))
+    as_named, exchanged = (movement.classes() for movement in moved)
+    return as_named, exchanged
+
+
+def _exchange(
+    cycle: tuple[int, ...], as_named: list[ClassMovement], exchanged: list[ClassMovement], by_weights: np.ndarray
+) -> Exchange:
+    mine = [exchanged[k] for k in cycle]
+    samples = sum(c.old_predicted for c in mine)
     return Exchange(
-        classes=tuple(classes.names[k] for k in cycle),
-        samples=exchanged.compared,
-        followed=exchanged.compared - exchanged.flips,
+        classes=tuple(c.name for c in mine),
+        samples=samples,
+        followed=samples - sum(c.left for c in mine),
         same_weights=bool((by_weights[list(cycle)] == np.roll(cycle, -1)).all()),
-        maps=exchanged.maps,
-        spearman=exchanged.spearman,
-        spearman_as_named=as_named.spearman,
+        maps=sum(c.maps for c in mine),
+        spearman=_mean_similarity(mine),
+        spearman_as_named=_mean_similarity([as_named[k] for k in cycle]),
     )
+
+
+def _mean_similarity(classes: Sequence[ClassMovement]) -> float | None:
+    maps = sum(c.maps for c in classes if c.spearman is not None)
+    return sum(c.spearman * c.maps for c in classes if c.spearman is not None) / maps if maps else None

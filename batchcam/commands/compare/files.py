@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import h5py
 import numpy as np
 
-from batchcam.commands.compare.matching import Apart, Classes
+from batchcam.commands.compare.matching import Apart
 from batchcam.commands.compare.movement import Flip, Mover, Pairing, Pairs
+from batchcam.commands.compare.reading import ID_ROWS, LeftApart, Part, Sides, encoded_ids
 from batchcam.record.names import csv_table
-from batchcam.record.study import LISTED, land_study, rows_left_out
+from batchcam.record.study import land_study
+from batchcam.store import landing
 from batchcam.store.layout import as_utf8, attach_scales, create, describe, new_file, set_text, write_text
-from batchcam.store.reader import decode
-from batchcam.store.schema import CLASS_NAME, META, NAN, Array, encode_text
+from batchcam.store.ours import claim
+from batchcam.store.reader import CACHE_BYTES
+from batchcam.store.run import Run
+from batchcam.store.schema import CLASS_NAME, NAN, Array, encode_text, meta_array
 from batchcam.version import version
 
 COMPARE_VERSION: Final = 1
@@ -82,65 +86,127 @@ KINDS: Final[dict[str, type[enum.IntEnum]]] = {"flip": Flip, "pairing": Pairing,
 MOVER_COLUMNS: Final = tuple(field.name for field in dataclasses.fields(Mover))
 
 
-def write_files(
-    out: Path, pairs: Pairs, columns: dict[str, np.ndarray], classes: Classes, target: str, summary: dict[str, Any]
-) -> None:
-    """Land the files of a comparison in folder `out`, over those of an earlier one; compare.json comes last.
+class Table:
+    """compare.h5, to be filled part by part.
 
-    Args:
-        out: created if it is not there.
-        pairs: the compared samples.
-        columns: values of `ARRAYS` and `APART_ARRAYS` that `pairs` has not, and of the new run's arrays below META, by
-            name, texts encoded.
-        classes: of both runs.
-        target: whose class's maps are compared.
-        summary: what compare.json says beside rules, lists, versions and the digests of the other two files.
+    Attributes:
+        sha256: of the file, hex, once it has landed.
     """
-    values = {a.name: getattr(pairs, a.name) for a in ARRAYS if a.name not in columns} | columns
-    run_ids = {name: summary[name] for name in ("old_run_id", "new_run_id")}
-    files = {
-        TABLE_FILE: _table(values, classes.names, run_ids),
-        MOVERS_FILE: csv_table(MOVER_COLUMNS, ([mover[name] for name in MOVER_COLUMNS] for mover in summary["movers"])),
-    }
-    apart = rows_left_out(Apart, columns["apart_reason"])
-    content = {
-        **summary,
-        "apart_listed": {reason: decode(columns["apart_id"][rows[:LISTED]]) for reason, rows in apart.items()},
-        "rules": {**RULES, "target": target},
-        "only_old": list(classes.only_old),
-        "only_new": list(classes.only_new),
-    }
-    land_study(out, "compare", COMPARE_VERSION, files, content)
 
-
-def _table(columns: dict[str, np.ndarray], class_names: Sequence[str], run_ids: dict[str, str]) -> bytes:
-    buffer = io.BytesIO()
-    with new_file(buffer) as file:
-        title = "What moved between two runs, sample by sample"
-        texts = {"title": title, "batchcam_version": version(), **run_ids}
+    def __init__(self, file: h5py.File, sides: Sides) -> None:
+        self.sha256 = ""
+        self._sides, self._rows, self._apart_rows = sides, 0, 0
+        self._datasets: dict[str, h5py.Dataset] = {}
+        texts = {
+            "title": "What moved between two runs, sample by sample",
+            "batchcam_version": version(),
+            "old_run_id": sides.old.plan.run_id,
+            "new_run_id": sides.new.plan.run_id,
+        }
         for name, text in texts.items():
             set_text(file.attrs, name, text)
         file.attrs["compare_version"] = np.int64(COMPARE_VERSION)
-        names = write_text(file, CLASS_NAME.name, encode_text(list(class_names)))
+        names = write_text(file, CLASS_NAME.name, encode_text(list(sides.classes.names)))
         names.make_scale(CLASS_NAME.name)
         set_text(names.attrs, "long_name", "names of the classes that label, predictions and map_class number")
-        meta = [name for name in columns if name.startswith(f"{META}/")]
-        said = (Array(name, SAMPLE, "text", "text", b"", f"{name} of the new run") for name in meta)
+        compared = sum(int((part.reasons == Apart.COMPARED).sum()) for part in sides.parts())
+        matched, alone = len(sides.rows.old), len(sides.rows.removed) + len(sides.rows.added)
+        widths = {"sample_id": _id_bytes(sides.old), "apart_id": max(map(_id_bytes, (sides.old, sides.new)))}
+        self._meta = [meta_array(name) for name in sides.new.plan.meta]
+        widths |= {meta_array(name).name: width for name, width in sides.new.plan.meta.items()}
+        said = (Array(a.name, SAMPLE, "text", "text", b"", f"{a.name} of the new run") for a in self._meta)
         for array in (*ARRAYS, *APART_ARRAYS, *said):
-            dataset = _create(file, array, columns[array.name])
-            if array.name in KINDS:
-                dataset.attrs["flag_values"] = np.array(list(KINDS[array.name]), np.uint8)
-                set_text(dataset.attrs, "flag_meanings", " ".join(k.name.lower() for k in KINDS[array.name]))
-    return buffer.getvalue()
+            _create(file, array, matched - compared + alone if array.dims == APART else compared, widths)
+            self._datasets[array.name] = _opened(file, array.name)
+
+    def add(self, part: Part, pairs: Pairs) -> None:
+        """Write the rows of some pairs, of which `pairs` are compared."""
+        sides, apart = self._sides, part.reasons != Apart.COMPARED
+        values = {
+            "sample_id": encoded_ids(sides.old, pairs.old_row),
+            "old_index": sides.old.sample_index[pairs.old_row],
+            "new_index": sides.of_new("sample_index", pairs.new_row),
+            **{a.name: encode_text(sides.of_new(a.name, pairs.new_row).tolist()) for a in self._meta},
+        }
+        values |= {a.name: getattr(pairs, a.name) for a in ARRAYS if a.name not in values}
+        self._rows = self._write(values, self._rows)
+        self._add_apart(sides.old, part.old_rows[apart], part.reasons[apart])
+
+    def finish(self) -> None:
+        """Write the ids that one run alone has."""
+        rows = self._sides.rows
+        self._add_apart(self._sides.old, rows.removed, np.full(len(rows.removed), Apart.REMOVED))
+        self._add_apart(self._sides.new, rows.added, np.full(len(rows.added), Apart.ADDED))
+
+    def _add_apart(self, run: Run, rows: np.ndarray, reasons: np.ndarray) -> None:
+        for start in range(0, len(rows), ID_ROWS):
+            some = slice(start, start + ID_ROWS)
+            values = {"apart_id": encoded_ids(run, rows[some]), "apart_reason": reasons[some]}
+            self._apart_rows = self._write(values, self._apart_rows)
+
+    def _write(self, columns: dict[str, np.ndarray], start: int) -> int:
+        """Write rows from `start` on, and return where they end."""
+        stop = start + len(next(iter(columns.values())))
+        for name, values in columns.items() if stop > start else ():
+            self._datasets[name][start:stop] = as_utf8(values) if values.dtype.kind == "S" else values
+        return stop
 
 
-def _create(file: h5py.File, array: Array, values: np.ndarray) -> h5py.Dataset:
-    values = as_utf8(values) if array.dtype == "text" else values.astype(array.dtype, copy=False)
-    if len(values):
-        dataset = create(file, array, values.shape, values.dtype.itemsize)
-        dataset[...] = values
-        return dataset
-    dataset = file.create_dataset(array.name, data=values, track_times=False)  # nothing has no chunks to filter
-    attach_scales(file, dataset, array)
-    describe(dataset, array)
-    return dataset
+@contextlib.contextmanager
+def open_table(out: Path, sides: Sides) -> Iterator[Table]:
+    """Give out compare.h5 in folder `out`, which is made, to be told of all parts of `sides`; it lands afterwards."""
+    landing.make_folder(out)
+    claim(out / "compare.json")
+    with landing.stream(out / TABLE_FILE, stated=False) as sink, new_file(sink) as file:
+        table = Table(file, sides)
+        yield table
+        table.finish()
+    table.sha256 = sink.sha256
+
+
+def _id_bytes(run: Run) -> int:
+    return run.plan.sample_id_bytes
+
+
+def write_files(out: Path, table: str, sides: Sides, apart: LeftApart, target: str, summary: dict[str, Any]) -> None:
+    """Land the other files of a comparison in folder `out`, over those of an earlier one; compare.json comes last.
+
+    Args:
+        out: where compare.h5 lies.
+        table: its digest.
+        sides: the runs.
+        apart: ids that are not compared.
+        target: whose class's maps are compared.
+        summary: what compare.json says beside rules, lists, versions and the digests of the other two files.
+    """
+    rows = ([mover[name] for name in MOVER_COLUMNS] for mover in summary["movers"])
+    content = {
+        **summary,
+        "apart_listed": apart.ids(sides),
+        "rules": {**RULES, "target": target},
+        "only_old": list(sides.classes.only_old),
+        "only_new": list(sides.classes.only_new),
+    }
+    files = {MOVERS_FILE: csv_table(MOVER_COLUMNS, rows)}
+    land_study(out, "compare", COMPARE_VERSION, files, content, {TABLE_FILE: table})
+
+
+def _create(file: h5py.File, array: Array, count: int, widths: Mapping[str, int]) -> None:
+    width = widths.get(array.name, 1)
+    if count:
+        dataset = create(file, array, (count,), width)
+    else:  # nothing has no chunks to filter
+        dtype = h5py.string_dtype("utf-8", width) if array.dtype == "text" else array.dtype
+        dataset = file.create_dataset(array.name, (0,), dtype, track_times=False)
+        attach_scales(file, dataset, array)
+        describe(dataset, array)
+    if array.name in KINDS:
+        dataset.attrs["flag_values"] = np.array(list(KINDS[array.name]), np.uint8)
+        set_text(dataset.attrs, "flag_meanings", " ".join(k.name.lower() for k in KINDS[array.name]))
+
+
+def _opened(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a dataset, open nowhere else, with a cache of its chunks that is smaller than the 8 MiB of HDF5 2.0."""
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_chunk_cache(521, CACHE_BYTES, 1.0)
+    return h5py.Dataset(h5py.h5d.open(file.id, name.encode(), access))

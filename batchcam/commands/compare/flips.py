@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from batchcam.commands.compare.matching import match_classes
-from batchcam.commands.compare.reading import keep, match, read_side
+from batchcam.commands.compare.reading import Sides
+from batchcam.job.stop import stop_if_asked
 from batchcam.store.opening import open_run
 
 
@@ -27,8 +28,10 @@ def count_flips(old: Path, new: Path) -> Flips:
     """
     with open_run(old) as old_run, open_run(new) as new_run:
         classes = match_classes(old_run.class_names, new_run.class_names, shared_only=True)
-        first, second = read_side(old_run), read_side(new_run)
-        rows = keep(*match(first, second))
-        before = classes.number(first.prediction[rows.old], classes.old)
-        after = classes.number(second.prediction[rows.new], classes.new)
-        return Flips(len(rows.old), int((before != after).sum()))
+        compared = flips = 0
+        for part in Sides(old_run, new_run, classes).parts():
+            before = classes.number(part.compared.old["prediction"], classes.old)
+            after = classes.number(part.compared.new["prediction"], classes.new)
+            compared, flips = compared + len(before), flips + int((before != after).sum())
+            stop_if_asked()
+        return Flips(compared, flips)

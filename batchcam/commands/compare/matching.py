@@ -96,18 +96,28 @@ def _listed(names: Sequence[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """Rows of two runs that have the same sample id, and rows whose id the other run has not; int64, old rows ascend.
+    """Rows of two runs that have the same sample id, and rows whose id the other run has not; old rows ascend.
 
     Attributes:
-        old, new: rows of each pair, (n,).
-        removed: other rows of the old run.
-        added: other rows of the new run.
+        old, new: rows of each pair, int64 (n,), or a range.
+        removed: other rows of the old run, int64.
+        added: other rows of the new run, int64.
+        respelt: old rows whose ids the runs write in two Unicode forms, int64.
     """
 
-    old: np.ndarray
-    new: np.ndarray
+    old: np.ndarray | range
+    new: np.ndarray | range
     removed: np.ndarray
     added: np.ndarray
+    respelt: np.ndarray
+
+
+NONE: Final = np.zeros(0, np.int64)
+
+
+def matched_in_order(count: int) -> Matching:
+    """Return the rows of two runs that list the same `count` samples in the same order."""
+    return Matching(range(count), range(count), NONE, NONE, NONE)
 
 
 def match_ids(old: np.ndarray, new: np.ndarray) -> Matching:
@@ -128,13 +138,14 @@ def match_ids(old: np.ndarray, new: np.ndarray) -> Matching:
     found = _partners(old, new)
     removed, added = np.flatnonzero(found < 0), np.ones(len(new), bool)
     added[found[found >= 0]] = False
-    others = np.flatnonzero(added)
+    others, respelt = np.flatnonzero(added), NONE
     if len(removed) and len(others):
         again = _partners(_composed_ids(old[removed]), _composed_ids(new[others]))
-        found[removed[again >= 0]] = others[again[again >= 0]]
+        respelt = removed[again >= 0]
+        found[respelt] = others[again[again >= 0]]
         added[found[found >= 0]] = False
     matched = found >= 0
-    return Matching(np.flatnonzero(matched), found[matched], np.flatnonzero(~matched), np.flatnonzero(added))
+    return Matching(np.flatnonzero(matched), found[matched], np.flatnonzero(~matched), np.flatnonzero(added), respelt)
 
 
 def _partners(old: np.ndarray, new: np.ndarray) -> np.ndarray:

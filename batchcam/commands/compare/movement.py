@@ -1,16 +1,19 @@
-"""Pure numbers about two runs of the same samples: what moved, and how much."""
+"""Pure numbers about two runs of the same samples, counted block by block: what moved, and how much."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 
-from batchcam.record.study import Reason, count_left_out
+from batchcam.record.distribution import Distribution
+from batchcam.record.metrics import Means, PairCounts
+from batchcam.record.study import Reason, named_counts
 
 PIXEL: Final = 1.0
 """Views of the network whose edges differ by no more are one."""
@@ -57,9 +60,10 @@ def same_view(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """The compared samples, one row each; classes in the common numbering, -1: none or not known.
+    """Compared samples, one row each; classes in the common numbering, -1: none or not known.
 
     Attributes:
+        old_row, new_row: rows of the runs, (n,).
         label: class that both runs state, (n,).
         old_prediction, new_prediction: predicted classes, (n,).
         flip: `Flip`, (n,).
@@ -70,6 +74,8 @@ class Pairs:
         spearman, cosine, top_iou, peak_shift: of the maps, (n,); NaN where `pairing` is not `MEASURED`.
     """
 
+    old_row: np.ndarray
+    new_row: np.ndarray
     label: np.ndarray
     old_prediction: np.ndarray
     new_prediction: np.ndarray
@@ -95,6 +101,22 @@ class Pairs:
         """New logit minus old logit of the class whose maps are compared, float64 (n,)."""
         return np.asarray(self.new_logit.astype(np.float64) - self.old_logit)
 
+    @property
+    def any_moved(self) -> bool:
+        """Whether there is another prediction, confidence, logit or map."""
+        changes = (self.flip, self.confidence_change, np.nan_to_num(self.logit_change))
+        return any(c.any() for c in changes) or bool((self.spearman < 1).any() or (self.cosine < 1).any())
+
+    def take(self, rows: np.ndarray) -> Pairs:
+        """Return some of them, in the order of `rows`."""
+        return Pairs(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
+
+
+def joined(parts: Sequence[Pairs]) -> Pairs:
+    """Return the samples of all parts, at least one, after each other."""
+    names = [field.name for field in dataclasses.fields(Pairs)]
+    return Pairs(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
@@ -111,7 +133,7 @@ class Totals:
         logit_change: mean, of the class whose maps are compared.
         maps: samples with a pair of maps.
         spearman, cosine, top_iou, peak_shift: means over these.
-        spearman_median, spearman_p10: half, and a tenth, of them lie below.
+        spearman_median, spearman_p10: half, and a tenth, of them lie below; of many maps to within 4e-5.
         without_maps: the other samples, by reason.
     """
 
@@ -136,49 +158,6 @@ class Totals:
     top_iou: float | None
     peak_shift: float | None
     without_maps: dict[str, int]
-
-
-def total(pairs: Pairs) -> Totals:
-    """Return what moved over all compared samples."""
-    compared, known = len(pairs.label), pairs.label >= 0
-    kinds = np.bincount(pairs.flip, minlength=len(Flip)).tolist()
-    flips, labelled = compared - kinds[Flip.SAME], int(known.sum())
-    old, new = (
-        int((predictions == pairs.label)[known].sum()) for predictions in (pairs.old_prediction, pairs.new_prediction)
-    )
-    measured = pairs.pairing == Pairing.MEASURED
-    order = pairs.spearman[measured]
-    order = order[np.isfinite(order)]
-    median, tenth = np.quantile(order, [0.5, 0.1]).tolist() if len(order) else (None, None)
-    return Totals(
-        compared=compared,
-        labelled=labelled,
-        flips=flips,
-        flips_percent=100 * flips / compared if compared else None,
-        fixed=kinds[Flip.FIXED],
-        broken=kinds[Flip.BROKEN],
-        changed=kinds[Flip.CHANGED],
-        old_accuracy=old / labelled if labelled else None,
-        new_accuracy=new / labelled if labelled else None,
-        accuracy_drop=100 * (old - new) / labelled if labelled else None,
-        old_confidence=mean(pairs.old_confidence),
-        new_confidence=mean(pairs.new_confidence),
-        logit_change=mean(pairs.logit_change),
-        maps=int(measured.sum()),
-        spearman=mean(pairs.spearman),
-        spearman_median=median,
-        spearman_p10=tenth,
-        cosine=mean(pairs.cosine),
-        top_iou=mean(pairs.top_iou),
-        peak_shift=mean(pairs.peak_shift),
-        without_maps=count_left_out(Pairing, pairs.pairing),
-    )
-
-
-def mean(values: np.ndarray) -> float | None:
-    """Return the mean of the finite values in float64, None without any."""
-    finite = values[np.isfinite(values)].astype(np.float64)
-    return float(finite.mean()) if len(finite) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,49 +197,11 @@ class ClassMovement:
         return 100 * (self.old_correct - self.new_correct) / self.labelled if self.labelled else None
 
 
-def by_class(pairs: Pairs, names: tuple[str, ...]) -> list[ClassMovement]:
-    """Return what moved for each class, by the common numbering.
-
-    Args:
-        pairs: the compared samples.
-        names: of the classes.
-    """
-
-    def count(classes: np.ndarray, chosen: np.ndarray) -> list[int]:
-        counts: list[int] = np.bincount(classes[chosen & (classes >= 0)], minlength=len(names)).tolist()
-        return counts
-
-    label, old, new, kind = pairs.label, pairs.old_prediction, pairs.new_prediction, pairs.flip
-    everything = np.ones(len(label), bool)
-    counts = (
-        count(label, everything),
-        count(label, old == label),
-        count(label, new == label),
-        count(label, kind == Flip.FIXED),
-        count(label, kind == Flip.BROKEN),
-        count(old, everything),
-        count(new, everything),
-        count(old, old != new),
-        count(pairs.map_class, pairs.pairing == Pairing.MEASURED),
-    )
-    columns = (pairs.logit_change, pairs.spearman, pairs.cosine, pairs.top_iou, pairs.peak_shift)
-    means = (_class_means(values, pairs.map_class, len(names)) for values in columns)
-    return [ClassMovement(*row) for row in zip(names, *counts, *means, strict=True)]
-
-
 def ranked_classes(classes: list[ClassMovement]) -> list[ClassMovement]:
     """Return classes, the largest loss of accuracy first, then the least alike maps."""
     return sorted(
         classes, key=lambda c: (-(c.accuracy_drop or 0), math.inf if c.spearman is None else c.spearman, c.name)
     )
-
-
-def _class_means(values: np.ndarray, classes: np.ndarray, class_count: int) -> list[float | None]:
-    """Return the mean of the finite values of each class, None without any."""
-    chosen = np.isfinite(values) & (classes >= 0)
-    sums = np.bincount(classes[chosen], values[chosen], class_count)
-    counts = np.bincount(classes[chosen], minlength=class_count)
-    return [s / c if c else None for s, c in zip(sums.tolist(), counts.tolist(), strict=True)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,24 +213,106 @@ class Transition:
     count: int
 
 
-def transitions(pairs: Pairs, names: tuple[str, ...], most: int) -> list[Transition]:
-    """Return the most frequent flips, equal ones by class.
+CLASS_MEANS: Final = ("logit_change", "spearman", "cosine", "top_iou", "peak_shift")
+MEANS: Final = ("old_confidence", "new_confidence", *CLASS_MEANS)
+"""Columns of `Pairs` whose means are told, by class and of all."""
+
+
+class Movement:
+    """What moved over all compared samples, counted block by block.
 
     Args:
-        pairs: the compared samples.
-        names: of the classes.
-        most: how many to return.
+        names: of the classes, by the common numbering.
+        most: samples of each reason to keep as movers.
+
+    Attributes:
+        similarity, confidence_change: how they are spread among samples that kept their predicted class, and among
+            those that did not.
+        moved: whether any sample has another prediction, confidence, logit or map.
     """
-    flipped = pairs.flip != Flip.SAME
-    # pairs, not a matrix: that of 20,000 classes would take gigabytes
-    codes, counts = np.unique(
-        pairs.old_prediction[flipped] * len(names) + pairs.new_prediction[flipped], return_counts=True
-    )
-    order = np.lexsort((codes, -counts))[:most]
-    return [
-        Transition(names[code // len(names)], names[code % len(names)], count)
-        for code, count in zip(codes[order].tolist(), counts[order].tolist(), strict=True)
-    ]
+
+    def __init__(self, names: tuple[str, ...], most: int = 0) -> None:
+        self._names, self._most = names, most
+        self._compared = 0
+        self._flips, self._pairings = np.zeros(len(Flip), np.int64), np.zeros(len(Pairing), np.int64)
+        self._counts = np.zeros((9, len(names)), np.int64)
+        self._means = {name: Means(len(names)) for name in MEANS}
+        self.predicted = PairCounts(len(names))
+        self.similarity, self.confidence_change = (tuple(Distribution(-1, 1) for _ in range(2)) for _ in range(2))
+        self.moved = False
+        self._movers: Pairs | None = None
+
+    def add(self, pairs: Pairs) -> None:
+        """Count the compared samples that come next."""
+        self._compared += len(pairs.label)
+        self._flips += np.bincount(pairs.flip, minlength=len(Flip))
+        self._pairings += np.bincount(pairs.pairing, minlength=len(Pairing))
+        self._counts += self._by_class(pairs)
+        self.predicted.add(pairs.old_prediction, pairs.new_prediction)
+        self.moved = self.moved or pairs.any_moved
+        for name, means in self._means.items():
+            means.add(getattr(pairs, name), pairs.map_class)
+        for flipped in (False, True):
+            rows = (pairs.flip != Flip.SAME) == flipped
+            self.similarity[flipped].add(pairs.spearman[rows])
+            self.confidence_change[flipped].add(pairs.confidence_change[rows])
+        some = pairs if self._movers is None else joined((self._movers, pairs))
+        self._movers = some.take(_candidates(some, self._most))
+
+    def _by_class(self, pairs: Pairs) -> list[np.ndarray]:
+        """Return the counts of `ClassMovement` in its order, (K,) each."""
+        label, old, new, flip = pairs.label, pairs.old_prediction, pairs.new_prediction, pairs.flip
+        chosen = (
+            label,
+            label[old == label],
+            label[new == label],
+            label[flip == Flip.FIXED],
+            label[flip == Flip.BROKEN],
+            old,
+            new,
+            old[old != new],
+            pairs.map_class[pairs.pairing == Pairing.MEASURED],
+        )
+        return [np.bincount(classes[classes >= 0], minlength=len(self._names)) for classes in chosen]
+
+    def totals(self) -> Totals:
+        """Return what moved over all samples."""
+        kinds, (labelled, old, new) = self._flips.tolist(), self._counts[:3].sum(1).tolist()
+        flips, alike = self._compared - kinds[Flip.SAME], self.similarity[0].joined(self.similarity[1])
+        return Totals(
+            compared=self._compared,
+            labelled=labelled,
+            flips=flips,
+            flips_percent=100 * flips / self._compared if self._compared else None,
+            fixed=kinds[Flip.FIXED],
+            broken=kinds[Flip.BROKEN],
+            changed=kinds[Flip.CHANGED],
+            old_accuracy=old / labelled if labelled else None,
+            new_accuracy=new / labelled if labelled else None,
+            accuracy_drop=100 * (old - new) / labelled if labelled else None,
+            maps=int(self._pairings[Pairing.MEASURED]),
+            spearman_median=alike.quantile(0.5),
+            spearman_p10=alike.quantile(0.1),
+            without_maps=named_counts(Pairing, self._pairings),
+            **{name: means.of_all for name, means in self._means.items()},
+        )
+
+    def classes(self) -> list[ClassMovement]:
+        """Return what moved for each class."""
+        means = (self._means[name].of_classes for name in CLASS_MEANS)
+        return [ClassMovement(*row) for row in zip(self._names, *self._counts.tolist(), *means, strict=True)]
+
+    def transitions(self, most: int) -> list[Transition]:
+        """Return the most frequent flips, equal ones by class."""
+        flips = ((old, new, count) for old, new, count in self.predicted.most_frequent() if old != new)
+        return [
+            Transition(self._names[old], self._names[new], count) for old, new, count in itertools.islice(flips, most)
+        ]
+
+    def movers(self) -> Iterator[tuple[Pairs, int, str]]:
+        """Yield the samples that moved most, as `movers` chooses them: some pairs, the row among them, the reason."""
+        if self._movers is not None:
+            yield from ((self._movers, row, reason) for row, reason in movers(self._movers, self._most))
 
 
 def movers(pairs: Pairs, most: int) -> Iterator[tuple[int, str]]:
@@ -302,17 +325,30 @@ def movers(pairs: Pairs, most: int) -> Iterator[tuple[int, str]]:
         pairs: the compared samples.
         most: samples of each reason.
     """
-    reasons = (
-        ("broken", -pairs.new_confidence.astype(np.float64), pairs.flip == Flip.BROKEN),
-        ("similarity", pairs.spearman, pairs.spearman < 1),  # a NaN is not below 1
-        ("confidence", pairs.confidence_change, pairs.confidence_change < 0),
-    )
     taken = np.zeros(len(pairs.flip), bool)
-    for reason, values, chosen in reasons:
+    for reason, values, chosen in _reasons(pairs):
         rows = np.flatnonzero(chosen & ~taken)
         rows = rows[np.argsort(values[rows], kind="stable")[:most]]
         taken[rows] = True
         yield from ((row, reason) for row in rows.tolist())
+
+
+def _reasons(pairs: Pairs) -> tuple[tuple[str, np.ndarray, np.ndarray], ...]:
+    """Return each reason with the values by which it ranks, the smallest first, and the samples that it holds for."""
+    return (
+        ("broken", -pairs.new_confidence.astype(np.float64), pairs.flip == Flip.BROKEN),
+        ("similarity", pairs.spearman, pairs.spearman < 1),  # a NaN is not below 1
+        ("confidence", pairs.confidence_change, pairs.confidence_change < 0),
+    )
+
+
+def _candidates(pairs: Pairs, most: int) -> np.ndarray:
+    """Return the rows that `movers` can choose whatever other samples there are: earlier reasons take some of each."""
+    found = []
+    for place, (_, values, chosen) in enumerate(_reasons(pairs), start=1):
+        rows = np.flatnonzero(chosen)
+        found.append(rows[np.argsort(values[rows], kind="stable")[: place * most]])
+    return np.unique(np.concatenate(found))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,161 +1,250 @@
-"""What `compare` reads of two runs: columns as a whole, logits and CAMs in blocks of bounded size."""
+"""What `compare` reads of two runs, pair by pair, in blocks of bounded size."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from batchcam.commands.compare.matching import Apart, Classes, Matching, match_ids, why_apart
+from batchcam.commands.compare.matching import Apart, Classes, Matching, match_ids, matched_in_order, why_apart
 from batchcam.commands.compare.movement import Pairing, Pairs, judge, same_view
 from batchcam.errors import RunError
-from batchcam.job.console import Progress
+from batchcam.record.repeats import Repeats, hashes
 from batchcam.record.rows import cam_blocks
 from batchcam.record.similarity import FUNCTIONS, compare_maps, is_constant
-from batchcam.record.study import first_reasons
+from batchcam.record.study import LISTED, first_reasons, named_counts
 from batchcam.store.run import Run
 from batchcam.store.stored_cams import stored_ranks
 
-PICKED_BYTES = 64 * 2**20
-"""CAMs of the compared classes held at once, of both runs together; where the runs have their samples in another
-order, the new run is read once for each such block."""
+IN_ORDER_BYTES = 8 * 2**20
+"""Columns, and CAMs of the compared classes, held at once, of both runs together."""
 
-DIGEST_ROWS = 65536
+PICKED_BYTES = 64 * 2**20
+"""The same where the new run has its samples in another order: it is read once for each such block."""
+
+ROW_BYTES = 256
+"""Columns of a pair of rows, and what is told of it."""
+
+ID_ROWS = 2**15
+"""Sample ids held at once."""
+
+COLUMNS = ("label", "prediction", "confidence", "status", "crop_box", "input_sha256")
 
 Advance = Callable[[int], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Side:
-    """The columns of one run, one row a sample; classes in the run's own numbering.
+class Part:
+    """Some pairs of rows with one sample id.
 
     Attributes:
-        run: the open run.
-        ids: encoded sample ids, type S(width).
-        index: position in the dataset.
-        label, prediction, confidence, status, crop_box: as the schema has them.
+        old_rows, new_rows: of the runs, int64 (n,).
+        old, new: COLUMNS of these rows by name; classes in the run's own numbering.
+        reasons: why they are not compared (`Apart`), uint8 (n,).
     """
 
-    run: Run
-    ids: np.ndarray
-    index: np.ndarray
-    label: np.ndarray
-    prediction: np.ndarray
-    confidence: np.ndarray
-    status: np.ndarray
-    crop_box: np.ndarray
+    old_rows: np.ndarray
+    new_rows: np.ndarray
+    old: dict[str, np.ndarray]
+    new: dict[str, np.ndarray]
+    reasons: np.ndarray
+
+    @property
+    def compared(self) -> Part:
+        """The pairs that are compared."""
+        return self.take(self.reasons == Apart.COMPARED)
+
+    def take(self, chosen: np.ndarray) -> Part:
+        """Return the pairs that are chosen, bool (n,)."""
+        old, new = ({name: values[chosen] for name, values in side.items()} for side in (self.old, self.new))
+        return Part(self.old_rows[chosen], self.new_rows[chosen], old, new, self.reasons[chosen])
 
 
-def read_side(run: Run) -> Side:
-    """Read the columns of `run`.
+class LeftApart:
+    """Ids of either run that are not compared: how many by reason, and the rows of the first ones.
+
+    Args:
+        rows: which rows of the runs have one sample id.
+    """
+
+    def __init__(self, rows: Matching) -> None:
+        self._counts = np.zeros(len(Apart), np.int64)
+        self._rows: dict[Apart, list[int]] = {reason: [] for reason in Apart if reason}
+        self._count(Apart.REMOVED, rows.removed)
+        self._count(Apart.ADDED, rows.added)
+
+    def add(self, part: Part) -> None:
+        """Count some more pairs."""
+        for reason in np.unique(part.reasons[part.reasons > 0]).tolist():
+            self._count(Apart(reason), part.old_rows[part.reasons == reason])
+
+    def _count(self, reason: Apart, rows: np.ndarray) -> None:
+        self._counts[reason] += len(rows)
+        self._rows[reason] += rows[: LISTED - len(self._rows[reason])].tolist()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many ids there are by the reason's text."""
+        return named_counts(Apart, self._counts)
+
+    def ids(self, sides: Sides, most: int = LISTED) -> dict[str, list[str]]:
+        """Return the first ids by the reason's text, at most LISTED of each."""
+        listed = {reason: np.array(rows[:most]) for reason, rows in self._rows.items() if rows}
+        runs = {reason: sides.new if reason is Apart.ADDED else sides.old for reason in listed}
+        return {reason.text: runs[reason].sample_id[rows].tolist() for reason, rows in listed.items()}
+
+
+class Sides:
+    """Two open runs side by side.
+
+    Attributes:
+        old, new: the runs.
+        rows: which of their rows have one sample id.
+        classes: of both.
 
     Raises:
-        RunError: a column can't be read, or names classes that the run does not have.
+        RunError: an id stands twice in a run, or a file can't be read.
     """
-    columns = {name: getattr(run, name)[:] for name in ("label", "prediction", "confidence", "status", "crop_box")}
+
+    def __init__(self, old: Run, new: Run, classes: Classes) -> None:
+        self.old, self.new, self.classes = old, new, classes
+        self.rows = match(old, new)
+        self._in_order = isinstance(self.rows.new, range) or bool((np.diff(self.rows.new) > 0).all())
+        self._whole: dict[str, np.ndarray] = {}
+        cells = math.prod(old.plan.grid_size) + math.prod(new.plan.grid_size)
+        self._size = max(1, (IN_ORDER_BYTES if self._in_order else PICKED_BYTES) // (4 * cells + ROW_BYTES))
+
+    def of_new(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return a column of the new run at some rows of `rows.new`; where those do not ascend, it stays in memory."""
+        if not self._in_order and name not in self._whole:
+            self._whole[name] = self.new[name][:]
+        return np.asarray((self.new[name] if self._in_order else self._whole[name])[rows])
+
+    def parts(self) -> Iterator[Part]:
+        """Yield all pairs, in the order of the old run.
+
+        Raises:
+            RunError: a column can't be read, or names classes that its run does not have.
+        """
+        for start in range(0, len(self.rows.old), self._size):
+            old_rows, new_rows = (
+                np.asarray(rows[start : start + self._size]) for rows in (self.rows.old, self.rows.new)
+            )
+            old = {name: self.old[name][old_rows] for name in COLUMNS}
+            new = {name: self.of_new(name, new_rows) for name in COLUMNS}
+            for run, columns in ((self.old, old), (self.new, new)):
+                _require_classes(run, columns)
+            reasons = why_apart(
+                old["status"],
+                new["status"],
+                old["prediction"] >= 0,
+                new["prediction"] >= 0,
+                (old["input_sha256"] == new["input_sha256"]).all(1),
+            )
+            yield Part(old_rows, new_rows, old, new, reasons)
+
+
+def _require_classes(run: Run, columns: dict[str, np.ndarray]) -> None:
     for name in ("label", "prediction"):
         if ((columns[name] < -1) | (columns[name] >= len(run.class_names))).any():
             raise RunError(f"{run.path}: {name}s beyond its {len(run.class_names)} classes; see batchcam verify")
-    return Side(run, _encoded_ids(run), run.sample_index[:], **columns)
 
 
-def _encoded_ids(run: Run) -> np.ndarray:
-    """Return the sample ids as bytes, type S(width): as objects they take ten times the memory."""
-    blocks = (block["sample_id"] for _, block in run.blocks(("sample_id",)))
-    return np.concatenate([np.array([sample_id.encode() for sample_id in ids]) for ids in blocks])
-
-
-def match(old: Side, new: Side) -> tuple[Matching, np.ndarray]:
-    """Return which rows have one sample id, and why pairs of them are not compared (`Apart`, uint8).
+def match(old: Run, new: Run) -> Matching:
+    """Return which rows have one sample id: of two runs that list the same samples in the same order in little memory.
 
     Raises:
         RunError: an id stands twice in a run.
     """
     try:
-        rows = match_ids(old.ids, new.ids)
+        if _have_one_list(old, new):
+            return matched_in_order(len(old))
+        return match_ids(*(np.concatenate(list(_encoded_ids(run))) for run in (old, new)))
     except ValueError as error:
-        raise RunError(f"{old.run.path}, {new.run.path}: {error}; see batchcam verify") from error
-    reasons = why_apart(
-        old.status[rows.old],
-        new.status[rows.new],
-        old.prediction[rows.old] >= 0,
-        new.prediction[rows.new] >= 0,
-        _same_input(old.run, new.run, rows),
-    )
-    return rows, reasons
+        raise RunError(f"{old.path}, {new.path}: {error}; see batchcam verify") from error
 
 
-def _same_input(old: Run, new: Run, rows: Matching) -> np.ndarray:
-    first, second = old.input_sha256[:], new.input_sha256[:]
-    same = np.empty(len(rows.old), bool)
-    for start in range(0, len(same), DIGEST_ROWS):
-        part = slice(start, start + DIGEST_ROWS)
-        same[part] = (first[rows.old[part]] == second[rows.new[part]]).all(1)
-    return same
+def _have_one_list(old: Run, new: Run) -> bool:
+    """Return whether two runs have the same sample ids in the same order.
+
+    Raises:
+        ValueError: they have, and an id stands twice.
+    """
+    if len(old) != len(new):
+        return False
+    ascending, last = True, b""
+    for ids, others in zip(_encoded_ids(old), _encoded_ids(new), strict=True):
+        if not np.array_equal(ids, others):
+            return False
+        ascending = ascending and last < ids[0] and bool((ids[1:] > ids[:-1]).all())
+        last = ids[-1]
+    if not ascending:  # which tells that none stands twice
+        repeats = Repeats(len(old))
+        for ids in _encoded_ids(old):
+            repeats.add(hashes(ids))
+        if repeats.any(_encoded_ids(old)):
+            raise ValueError("a sample id stands twice in OLD")
+    return True
 
 
-def stated_labels(old: Side, new: Side, rows: Matching, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
+def _encoded_ids(run: Run) -> Iterator[np.ndarray]:
+    """Yield the sample ids, always as many at once, as bytes: as objects they take ten times the memory."""
+    for start in range(0, len(run), ID_ROWS):
+        yield encoded_ids(run, np.arange(start, min(start + ID_ROWS, len(run))))
+
+
+def encoded_ids(run: Run, rows: np.ndarray) -> np.ndarray:
+    """Return the sample ids at some rows as bytes, type S(width)."""
+    return np.array([sample_id.encode() for sample_id in run.sample_id[rows]], "S")
+
+
+def stated_labels(part: Part, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
     """Return the class that both runs state for each pair, -1 where they do not, and which state two different ones."""
-    first = classes.number(old.label[rows.old], classes.old)
-    second = classes.number(new.label[rows.new], classes.new)
+    first = classes.number(part.old["label"], classes.old)
+    second = classes.number(part.new["label"], classes.new)
     known = (first >= 0) & (second >= 0)
     return np.where(known & (first == second), first, -1), known & (first != second)
 
 
-def measure(
-    old: Side, new: Side, rows: Matching, classes: Classes, label: np.ndarray, target: str, quiet: bool
-) -> Pairs:
-    """Return what moved for each compared sample.
+def measure(sides: Sides, part: Part, classes: Classes, label: np.ndarray, target: str, advance: Advance) -> Pairs:
+    """Return what moved for each of some compared samples.
 
     Args:
-        old, new: the runs.
-        rows: the compared pairs.
-        classes: of both runs.
+        sides: the runs.
+        part: the samples.
+        classes: of both runs, in whatever numbering.
         label: class that both runs state for each pair, -1 where they do not.
         target: whose class's maps are compared: the one that the `old` or `new` run predicts, or the `label`.
-        quiet: no progress.
+        advance: told how many rows are read.
     """
-    old_prediction = classes.number(old.prediction[rows.old], classes.old)
-    new_prediction = classes.number(new.prediction[rows.new], classes.new)
+    old_prediction = classes.number(part.old["prediction"], classes.old)
+    new_prediction = classes.number(part.new["prediction"], classes.new)
     map_class = {"old": old_prediction, "new": new_prediction, "label": label}[target]
-    view = same_view(old.crop_box[rows.old], new.crop_box[rows.new])
-    values = _measure_maps(old.run, new.run, rows, classes, map_class, view, quiet)
+    first = _pick(sides.old, part.old_rows, classes.index(map_class, classes.old), advance)
+    second = _pick(sides.new, part.new_rows, classes.index(map_class, classes.new), advance)
+    pairing = _pairing(first, second, map_class >= 0, same_view(part.old["crop_box"], part.new["crop_box"]))
+    usable = np.flatnonzero(pairing == Pairing.MEASURED)
+    alike = compare_maps(first.cams[usable], second.cams[usable])
+    values = {name: np.full(len(label), np.nan) for name in FUNCTIONS}
+    for name in FUNCTIONS:
+        values[name][usable] = getattr(alike, name)
     return Pairs(
+        old_row=part.old_rows,
+        new_row=part.new_rows,
         label=label,
         old_prediction=old_prediction,
         new_prediction=new_prediction,
         flip=judge(label, old_prediction, new_prediction),
-        old_confidence=old.confidence[rows.old],
-        new_confidence=new.confidence[rows.new],
+        old_confidence=part.old["confidence"],
+        new_confidence=part.new["confidence"],
         map_class=map_class,
+        old_logit=first.logits,
+        new_logit=second.logits,
+        pairing=pairing,
         **values,
     )
-
-
-def _measure_maps(
-    old: Run, new: Run, rows: Matching, classes: Classes, map_class: np.ndarray, view: np.ndarray, quiet: bool
-) -> dict[str, np.ndarray]:
-    count = len(rows.old)
-    values = {name: np.full(count, np.nan) for name in FUNCTIONS}
-    values |= {name: np.full(count, np.nan, np.float32) for name in ("old_logit", "new_logit")}
-    values["pairing"] = np.zeros(count, np.uint8)
-    cells = math.prod(old.plan.grid_size) + math.prod(new.plan.grid_size)
-    size = max(1, PICKED_BYTES // (4 * cells))
-    with Progress("compare", 2 * count, "maps", quiet) as progress:
-        for start in range(0, count, size):
-            part = slice(start, start + size)
-            first = _pick(old, rows.old[part], classes.index(map_class[part], classes.old), progress.advance)
-            second = _pick(new, rows.new[part], classes.index(map_class[part], classes.new), progress.advance)
-            values["old_logit"][part], values["new_logit"][part] = first.logits, second.logits
-            pairing = _pairing(first, second, map_class[part] >= 0, view[part])
-            usable = np.flatnonzero(pairing == Pairing.MEASURED)
-            alike = compare_maps(first.cams[usable], second.cams[usable])
-            for name in FUNCTIONS:
-                values[name][start + usable] = getattr(alike, name)
-            values["pairing"][part] = pairing
-    return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,9 +293,3 @@ def _pick(run: Run, rows: np.ndarray, classes: np.ndarray, advance: Advance) -> 
         stored[places] = stored_ranks(block.get("cam_class"), wanted) >= 0
         advance(len(places))
     return _Picked(logits, cams, classes >= 0, stored)
-
-
-def keep(rows: Matching, reasons: np.ndarray) -> Matching:
-    """Return the pairs that are compared."""
-    compared = reasons == Apart.COMPARED
-    return dataclasses.replace(rows, old=rows.old[compared], new=rows.new[compared])

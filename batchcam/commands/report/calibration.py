@@ -27,35 +27,47 @@ class Bin:
     accuracy: float | None
 
 
-def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """Return predictions counted in bins of equal width from 0 to 1, each with its mean confidence and its accuracy.
+class Reliability:
+    """Counts predictions in bins of equal width from 0 to 1 by confidence, part by part.
 
     Args:
-        confidence: probability of the predicted class, (n,), each from 0 to 1.
-        correct: bool (n,).
         bins: how many.
-
-    Raises:
-        ValueError: a confidence is not a number from 0 to 1, or there are no bins.
     """
-    values = np.asarray(confidence, np.float64)
-    if bins < 1 or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"want confidences from 0 to 1 and at least one bin, not {bins}")
-    edges = np.arange(bins + 1) / bins
-    place = np.clip(np.ceil(values * bins).astype(np.int64) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    sums = np.bincount(place, values, bins)
-    rights = np.bincount(place, np.asarray(correct, np.float64), bins)
-    return [
-        Bin(
-            low=float(edges[i]),
-            high=float(edges[i + 1]),
-            count=int(counts[i]),
-            confidence=float(sums[i] / counts[i]) if counts[i] else None,
-            accuracy=float(rights[i] / counts[i]) if counts[i] else None,
-        )
-        for i in range(bins)
-    ]
+
+    def __init__(self, bins: int = BINS) -> None:
+        self._counts, self._sums, self._rights = np.zeros(bins, np.int64), np.zeros(bins), np.zeros(bins, np.int64)
+
+    def add(self, confidence: np.ndarray, correct: np.ndarray) -> None:
+        """Count some predictions.
+
+        Args:
+            confidence: probability of the predicted class, (n,), each from 0 to 1.
+            correct: bool (n,).
+
+        Raises:
+            ValueError: a confidence is not a number from 0 to 1.
+        """
+        values, bins = np.asarray(confidence, np.float64), len(self._counts)
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError("want confidences from 0 to 1")
+        place = np.clip(np.ceil(values * bins).astype(np.int64) - 1, 0, bins - 1)
+        self._counts += np.bincount(place, minlength=bins)
+        self._rights += np.bincount(place[correct], minlength=bins)
+        np.add.at(self._sums, place, values)
+
+    def bins(self) -> list[Bin]:
+        """Return the bins, each with its mean confidence and its accuracy."""
+        edges = np.arange(len(self._counts) + 1) / len(self._counts)
+        return [
+            Bin(
+                low=float(edges[i]),
+                high=float(edges[i + 1]),
+                count=int(count),
+                confidence=float(self._sums[i] / count) if count else None,
+                accuracy=float(self._rights[i] / count) if count else None,
+            )
+            for i, count in enumerate(self._counts)
+        ]
 
 
 def expected_calibration_error(bins: list[Bin]) -> float | None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from batchcam.commands.compare.movement import ClassMovement, Mover, Pairing, Pairs, Totals, Transition
+from batchcam.commands.compare.movement import ClassMovement, Movement, Mover, Pairing, Totals, Transition
 from batchcam.commands.report.drawing import Picture
 from batchcam.commands.report.facts import Facts
 from batchcam.pictures.originals import State
@@ -95,6 +93,22 @@ class About:
 
 
 @dataclasses.dataclass(frozen=True)
+class Shown:
+    """A sample that is shown.
+
+    Attributes:
+        picture: how.
+        wrong: whether its prediction is.
+        border, spread: share of its positive evidence in the outermost ring, and relative entropy of it; or NaN.
+    """
+
+    picture: Picture
+    wrong: bool
+    border: float
+    spread: float
+
+
+@dataclasses.dataclass(frozen=True)
 class MovedSample:
     """A sample that moved far: what is said of it, whether its maps are compared, and how it is shown."""
 
@@ -110,7 +124,7 @@ class Moved:
     Attributes:
         old: what the older run is and who made it.
         totals: over all compared samples.
-        pairs: the compared samples.
+        movement: how it is spread over the compared samples.
         apart: how many sample ids of either run are not compared, by reason.
         apart_ids: the first of these ids, by reason.
         classes: what moved for each class, the largest loss of accuracy first.
@@ -122,9 +136,9 @@ class Moved:
 
     old: About
     totals: Totals
-    pairs: Pairs
+    movement: Movement
     apart: dict[str, int]
-    apart_ids: dict[str, Sequence[str]]
+    apart_ids: Mapping[str, Sequence[str]]
     classes: Sequence[ClassMovement]
     only_old: tuple[str, ...]
     only_new: tuple[str, ...]
@@ -135,11 +149,7 @@ class Moved:
     @property
     def nothing(self) -> bool:
         """Whether there are compared samples and none of them has another prediction, confidence, logit or map."""
-        pairs = self.pairs
-        if not self.totals.compared:
-            return False
-        changes = (pairs.flip, pairs.confidence_change, np.nan_to_num(pairs.logit_change))
-        return not (any(c.any() for c in changes) or (pairs.spearman < 1).any() or (pairs.cosine < 1).any())
+        return self.totals.compared > 0 and not self.movement.moved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,26 +159,24 @@ class Content:
     Attributes:
         about: what the run is and who made it.
         facts: the numbers.
-        totals: as the manifest states them.
         mistakes: wrong predictions, the most confident first.
         hits: right predictions, the least confident first.
         unsure: where no prediction has a label to judge it by: the least confident ones.
         across: there too: predictions at even distances over the run.
         odd: samples by kind of odd map, keys of ODD.
-        counts: how many samples there are of each kind, under the names of `odd`, "mistakes", "hits"
-            and "unjudged".
-        unreadable: id, label and error of each unreadable sample.
+        counts: how many samples there are of each kind, under the names of `odd`, "mistakes", "hits", "unjudged"
+            and "unreadable".
+        unreadable: id, label and error of the first unreadable samples.
         moved: what moved against an older run, None where there is none to compare with.
     """
 
     about: About
     facts: Facts
-    totals: dict[str, Any]
-    mistakes: Sequence[Picture]
-    hits: Sequence[Picture]
-    unsure: Sequence[Picture]
-    across: Sequence[Picture]
-    odd: dict[str, Sequence[Picture]]
+    mistakes: Sequence[Shown]
+    hits: Sequence[Shown]
+    unsure: Sequence[Shown]
+    across: Sequence[Shown]
+    odd: Mapping[str, Sequence[Shown]]
     counts: dict[str, int]
     unreadable: Sequence[tuple[str, str, str]]
     moved: Moved | None = None
@@ -176,7 +184,7 @@ class Content:
     @property
     def states(self) -> dict[int, State]:
         """Whether the original of each sample that the report shows is shown, by row."""
-        movers = [moved.picture for moved in self.moved.movers] if self.moved else []
-        chosen = (self.mistakes, self.hits, self.unsure, self.across)
-        kinds: tuple[Sequence[Picture], ...] = (*chosen, *self.odd.values(), movers)
-        return {picture.sample.row: picture.state for pictures in kinds for picture in pictures}
+        chosen = (self.mistakes, self.hits, self.unsure, self.across, *self.odd.values())
+        pictures = [each.picture for shown in chosen for each in shown]
+        pictures += [each.picture for each in self.moved.movers] if self.moved else []
+        return {picture.sample.row: picture.state for picture in pictures}

@@ -9,7 +9,7 @@ import numpy as np
 from batchcam.commands.report import charts
 from batchcam.commands.report.facts import Facts
 from batchcam.commands.report.html import Markup, element, join, table
-from batchcam.commands.report.writing import groups, histogram
+from batchcam.commands.report.writing import histogram
 
 LARGEST_TABLE: Final = 30  # cells on a side of a grid above which the table of cells is left out
 
@@ -31,11 +31,11 @@ def evidence(facts: Facts, padded: bool) -> Markup:
     shown: list[object] = [element("p", text) for text in words]
     if np.isfinite(maps.cells).all():
         shown.append(_cells(maps.cells))
-    for values, heading, what in ((maps.border, "Border share", "border share"), (maps.spread, "Spread", "spread")):
+    for measure, heading, what in (("border", "Border share", "border share"), ("spread", "Spread", "spread")):
         bars = [
-            histogram(values[rows], name, kind, what)
-            for name, kind, rows in groups(facts)
-            if np.isfinite(values[rows]).any()
+            histogram(group.spread[measure], group.name, group.kind, what)
+            for group in facts.groups
+            if len(group.spread[measure])
         ]
         if bars:
             shown += [element("h3", heading), element("div", *bars, class_="charts")]

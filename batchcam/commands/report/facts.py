@@ -1,26 +1,40 @@
-"""What a report says of a run in numbers, read in blocks so that a run of any size passes through little memory."""
+"""What a report says of a run in numbers, counted block by block: a run of any size passes through little memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any, Final
 
 import numpy as np
 
-from batchcam.commands.report.calibration import Bin, expected_calibration_error, reliability
+from batchcam.commands.report.calibration import Bin, Reliability, expected_calibration_error
 from batchcam.errors import RunError
 from batchcam.job.console import Progress
-from batchcam.record import metrics
+from batchcam.record.distribution import Distribution
 from batchcam.record.evidence import border, border_share, cell_shares, entropy
-from batchcam.record.rows import cam_blocks
+from batchcam.record.metrics import ClassCounts, ClassScore, Means, PairCounts
+from batchcam.record.totals import Totals
 from batchcam.rules import Status
 from batchcam.store.run import Run
 from batchcam.store.schema import TRAINED_ON
+from batchcam.store.stored_cams import picked_cams
 
-CELL_BYTES = 40
+CELL_BYTES: Final = 40
 """Held for each cell of a map while its evidence is measured: float64, a few times."""
 
-COLUMNS = ("label", "prediction", "confidence", "status", "identity_residual")
+ROW_BYTES: Final = 256
+"""Held for each row besides."""
+
+COLUMNS: Final = ("label", "prediction", "confidence", "status", "identity_residual")
+
+MEASURES: Final = ("confidence", "border", "spread")
+
+ODD_STATUS: Final = {
+    "non-finite": Status.NON_FINITE,
+    "constant": Status.CONSTANT_MAP,
+    "no-positive": Status.NO_POSITIVE_EVIDENCE,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,29 +42,56 @@ class Maps:
     """Where the evidence for the predicted classes sits.
 
     Attributes:
-        border: share of each sample's positive evidence in the outermost ring, (n,), NaN where there is none.
-        spread: relative entropy of each sample's positive evidence, (n,), NaN where there is none.
-        evenly: what `border` is for evidence spread evenly.
+        evenly: what the share in the outermost ring is for evidence spread evenly.
         inside: whether the grid has cells inside of its outermost ring.
         cells: mean over samples of each cell's share of positive evidence, (h, w), NaN without any sample.
         class_cams: mean raw CAM of each class over the samples predicted right, (K, h, w), NaN without any.
     """
 
-    border: np.ndarray
-    spread: np.ndarray
     evenly: float
     inside: bool
     cells: np.ndarray
     class_cams: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Confusion:
-    """How many samples of one class were predicted as another; classes by index."""
+class Group:
+    """Predictions whose distributions are shown together.
 
-    label: int
-    prediction: int
-    count: int
+    Attributes:
+        name: of the group.
+        kind: CSS class of its bars.
+        size: how many samples it has.
+        spread: how each of MEASURES is distributed.
+    """
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.name, self.kind, self.size = name, kind, 0
+        self.spread = {measure: Distribution(0, 1) for measure in MEASURES}
+
+    def add(self, measured: dict[str, np.ndarray], chosen: np.ndarray) -> None:
+        """Count the samples that are chosen, bool (n,), of some."""
+        self.size += int(chosen.sum())
+        for measure, spread in self.spread.items():
+            spread.add(measured[measure][chosen])
+
+
+class First:
+    """The rows of the smallest values, of equal ones those that came first, and how many rows there are.
+
+    Args:
+        most: how many rows to keep.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self.count = most, 0
+        self._values, self.rows = np.zeros(0), np.zeros(0, np.int64)
+
+    def add(self, values: np.ndarray, rows: np.ndarray) -> None:
+        """Take in rows, int64 (n,), each with its value, (n,)."""
+        self.count += len(rows)
+        values, rows = np.concatenate([self._values, values]), np.concatenate([self.rows, rows])
+        order = np.argsort(values, kind="stable")[: self._most]
+        self._values, self.rows = values[order], rows[order]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,117 +99,137 @@ class Facts:
     """Everything that a report says of a run in numbers.
 
     Attributes:
-        columns: label, prediction, confidence, status, identity_residual, and trained_on if the run has it, (n,) each.
+        totals: as the manifest states them.
+        predicted: how many samples have a prediction.
+        judged: of those, how many have a label to judge it by.
+        odd: how many samples have a map that is odd in any way.
         scores: one per class.
-        confusions: pairs of label and prediction that occur, right ones too.
+        confusions: pairs of label and prediction that occur with their counts, right ones too, the most frequent first.
         bins: reliability of the labelled predictions.
+        groups: right, wrong, and unlabelled predictions, where there are any.
+        means: of each of MEASURES over the samples predicted as each class, (K,), None without any.
         maps: where the evidence sits.
+        firsts: samples to show by what is remarkable about them.
     """
 
-    columns: dict[str, np.ndarray]
-    scores: list[metrics.ClassScore]
-    confusions: list[Confusion]
+    totals: dict[str, Any]
+    predicted: int
+    judged: int
+    odd: int
+    scores: list[ClassScore]
+    confusions: list[tuple[int, int, int]]
     bins: list[Bin]
+    groups: list[Group]
+    means: dict[str, list[float | None]]
     maps: Maps
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """Which samples have a prediction, bool (n,)."""
-        return np.asarray(self.columns["prediction"] >= 0)
-
-    @property
-    def judged(self) -> np.ndarray:
-        """Which samples have a prediction and a label to judge it by, bool (n,)."""
-        return np.asarray(self.predicted & (self.columns["label"] >= 0))
-
-    @property
-    def right(self) -> np.ndarray:
-        """Which predictions are right, bool (n,)."""
-        return np.asarray(self.judged & (self.columns["prediction"] == self.columns["label"]))
-
-    @property
-    def wrong(self) -> np.ndarray:
-        """Which predictions are wrong, bool (n,)."""
-        return np.asarray(self.judged & (self.columns["prediction"] != self.columns["label"]))
+    firsts: dict[str, First]
 
     @property
     def calibration_error(self) -> float | None:
         """Expected calibration error, None without labelled predictions."""
         return expected_calibration_error(self.bins)
 
-    def having(self, flag: Status) -> np.ndarray:
-        """Return which samples have a status flag, bool (n,)."""
-        return np.asarray((self.columns["status"] & flag) > 0)
 
-    @property
-    def on_border_only(self) -> np.ndarray:
-        """Which samples have all their positive evidence in the outermost ring of a grid that has an inside."""
-        constant = self.having(Status.CONSTANT_MAP)
-        return np.asarray((self.maps.border == 1) & ~constant if self.maps.inside else np.zeros_like(constant))
-
-
-def gather(run: Run, quiet: bool) -> Facts:
+def gather(run: Run, top: int, unreadable: int, quiet: bool) -> Facts:
     """Read what a report says of `run` in numbers.
 
+    Args:
+        run: an open run.
+        top: most samples of each kind to show.
+        unreadable: most unreadable samples to list.
+        quiet: no progress.
+
     Raises:
-        RunError: the run names classes that it does not have; verify says where.
+        RunError: the run names classes that it does not have, or confidences that are none; verify says where.
     """
-    names = (*COLUMNS, TRAINED_ON) if run.plan.training_known else COLUMNS
-    columns = {name: getattr(run, name)[:] for name in names}
-    label, prediction = columns["label"], columns["prediction"]
-    if max(label.max(initial=-1), prediction.max(initial=-1)) >= len(run.class_names):
+    tally = _Tally(run, top, unreadable)
+    names = ["cams", *COLUMNS, *([] if run.plan.cams.is_all else ["cam_class"])]
+    names += [TRAINED_ON] if run.plan.training_known else []
+    held = CELL_BYTES * math.prod(run.plan.grid_size) + ROW_BYTES
+    with Progress("report", len(run), "samples", quiet) as progress:
+        for rows, block in run.blocks(names, held=held):
+            _require_sound(run, block)
+            tally.add(rows, block, picked_cams(block["cams"], block.get("cam_class"), block["prediction"]))
+            progress.advance(len(rows))
+    return tally.facts(run.class_names)
+
+
+def _require_sound(run: Run, block: dict[str, np.ndarray]) -> None:
+    predicted = block["prediction"] >= 0
+    if max(block["label"].max(), block["prediction"].max()) >= len(run.class_names):
         raise RunError(
             f"{run.path}: labels or predictions beyond its {len(run.class_names)} classes; see batchcam verify"
         )
-    judged = (label >= 0) & (prediction >= 0)
-    confidence = columns["confidence"]
-    if not ((confidence[prediction >= 0] >= 0) & (confidence[prediction >= 0] <= 1)).all():
+    if not ((block["confidence"][predicted] >= 0) & (block["confidence"][predicted] <= 1)).all():
         raise RunError(f"{run.path}: confidences that are not from 0 to 1; see batchcam verify")
-    return Facts(
-        columns=columns,
-        scores=metrics.class_scores(label, prediction, run.class_names),
-        confusions=count_confusions(label[judged], prediction[judged], len(run.class_names)),
-        bins=reliability(confidence[judged], (label == prediction)[judged]),
-        maps=_maps(run, label, prediction, quiet),
-    )
 
 
-def count_confusions(labels: np.ndarray, predictions: np.ndarray, class_count: int) -> list[Confusion]:
-    """Return the pairs of label and prediction that occur, the most frequent first, equal ones by class.
+class _Tally:
+    """Counts what a report says of samples, block by block."""
 
-    Pairs, not a matrix: that of 20,000 classes would take gigabytes.
+    def __init__(self, run: Run, top: int, unreadable: int) -> None:
+        classes, grid = len(run.class_names), run.plan.grid_size
+        self._ring = border(grid)
+        self._totals, self._scores, self._confusions = Totals(), ClassCounts(classes), PairCounts(classes)
+        self._reliability = Reliability()
+        self._odd = 0
+        self._groups = [Group("right", "right"), Group("wrong", "wrong"), Group("without a label", "plain")]
+        self._means = {measure: Means(classes) for measure in MEASURES}
+        self._cells, self._mapped = np.zeros(grid), 0
+        self._sums, self._counts = np.zeros((classes, *grid)), np.zeros(classes)
+        kinds = ("mistakes", "hits", "unjudged", *ODD_STATUS, "border-only")
+        self._firsts = {kind: First(top) for kind in kinds} | {"unreadable": First(unreadable)}
 
-    Args:
-        labels, predictions: class indices, int64 (n,).
-        class_count: K.
-    """
-    pairs, counts = np.unique(labels * class_count + predictions, return_counts=True)
-    order = np.lexsort((pairs, -counts))
-    return [
-        Confusion(pair // class_count, pair % class_count, count)
-        for pair, count in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)
-    ]
+    def add(self, rows: np.ndarray, block: dict[str, np.ndarray], cams: np.ndarray) -> None:
+        label, prediction, status = block["label"], block["prediction"], block["status"]
+        predicted = prediction >= 0
+        judged = predicted & (label >= 0)
+        right, wrong, unjudged = judged & (prediction == label), judged & (prediction != label), predicted & ~judged
+        self._totals.add(block)
+        self._scores.add(label, prediction)
+        self._confusions.add(label[judged], prediction[judged])
+        self._reliability.add(block["confidence"][judged], right[judged])
+        shares = cell_shares(cams)
+        measured = {"confidence": block["confidence"], "border": border_share(shares), "spread": entropy(shares)}
+        for group, chosen in zip(self._groups, (right, wrong, unjudged), strict=True):
+            group.add(measured, chosen)
+        for measure, means in self._means.items():
+            means.add(measured[measure][predicted], prediction[predicted])
+        self._add_maps(cams, shares, prediction, right)
+        flags = {kind: (status & flag) > 0 for kind, flag in ODD_STATUS.items()}
+        on_border = (measured["border"] == 1) & ~flags["constant"] & (not self._ring.all())
+        self._odd += int(np.any([*flags.values(), on_border], 0).sum())
+        flags |= {"border-only": on_border, "unreadable": (status & Status.UNREADABLE) > 0}
+        ranked = {"mistakes": (-1, wrong), "hits": (1, right), "unjudged": (1, unjudged)}
+        for kind, (sign, chosen) in ranked.items():
+            self._firsts[kind].add(sign * block["confidence"][chosen], rows[chosen])
+        for kind, chosen in flags.items():
+            self._firsts[kind].add(rows[chosen], rows[chosen])
 
+    def _add_maps(self, cams: np.ndarray, shares: np.ndarray, prediction: np.ndarray, right: np.ndarray) -> None:
+        some = np.isfinite(shares[:, 0, 0])
+        self._cells += shares[some].sum(0)
+        self._mapped += int(some.sum())
+        usable = right & np.isfinite(cams).all((1, 2))
+        np.add.at(self._sums, prediction[usable], cams[usable])
+        np.add.at(self._counts, prediction[usable], 1)
 
-def _maps(run: Run, label: np.ndarray, prediction: np.ndarray, quiet: bool) -> Maps:
-    grid = run.plan.grid_size
-    borders, spreads = np.full(len(run), np.nan), np.full(len(run), np.nan)
-    cells, samples = np.zeros(grid), 0
-    sums, counts = np.zeros((len(run.class_names), *grid)), np.zeros(len(run.class_names))
-    rows = np.flatnonzero(prediction >= 0)
-    with Progress("report", len(rows), "samples", quiet) as progress:
-        for places, cams, _ in cam_blocks(run, rows, prediction[rows], held=CELL_BYTES * math.prod(grid)):
-            part = rows[places]
-            shares = cell_shares(cams)
-            borders[part], spreads[part] = border_share(shares), entropy(shares)
-            some = np.isfinite(shares[:, 0, 0])
-            cells += shares[some].sum(0)
-            samples += int(some.sum())
-            right = (label[part] == prediction[part]) & np.isfinite(cams).all((1, 2))
-            np.add.at(sums, prediction[part][right], cams[right])
-            np.add.at(counts, prediction[part][right], 1)
-            progress.advance(len(part))
-    ring = border(grid)
-    with np.errstate(invalid="ignore"):
-        means = sums / np.where(counts > 0, counts, np.nan)[:, None, None]
-        return Maps(borders, spreads, float(ring.mean()), not ring.all(), cells / (samples or math.nan), means)
+    def facts(self, class_names: tuple[str, ...]) -> Facts:
+        """Return what was counted."""
+        right, wrong, unjudged = (group.size for group in self._groups)
+        with np.errstate(invalid="ignore"):
+            means = self._sums / np.where(self._counts > 0, self._counts, np.nan)[:, None, None]
+            cells = self._cells / (self._mapped or math.nan)
+        return Facts(
+            totals=self._totals.stated(),
+            predicted=right + wrong + unjudged,
+            judged=right + wrong,
+            odd=self._odd,
+            scores=self._scores.scores(class_names),
+            confusions=self._confusions.most_frequent(),
+            bins=self._reliability.bins(),
+            groups=[group for group in self._groups if group.size],
+            means={measure: means.of_classes for measure, means in self._means.items()},
+            maps=Maps(float(self._ring.mean()), not self._ring.all(), cells, means),
+            firsts=self._firsts,
+        )

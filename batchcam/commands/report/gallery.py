@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batchcam.commands.report.content import ODD, Content
+from batchcam.commands.report.content import ODD, Content, Shown
 from batchcam.commands.report.drawing import Picture
-from batchcam.commands.report.facts import Facts
 from batchcam.commands.report.html import Markup, element, foreign, image, join
 from batchcam.commands.report.writing import share
 from batchcam.pictures.originals import State
@@ -15,27 +14,25 @@ from batchcam.pictures.originals import State
 def mistakes(content: Content) -> Markup:
     """Return the wrong predictions, the most confident first."""
     words = "Wrong predictions, the most confident first."
-    return _gallery(
-        content, content.mistakes, content.counts["mistakes"], words, "No labelled sample was predicted wrong."
-    )
+    return _gallery(content.mistakes, content.counts["mistakes"], words, "No labelled sample was predicted wrong.")
 
 
 def hits(content: Content) -> Markup:
     """Return the right predictions, the least confident first."""
     words = "Right predictions, the least confident first."
-    return _gallery(content, content.hits, content.counts["hits"], words, "No labelled sample was predicted right.")
+    return _gallery(content.hits, content.counts["hits"], words, "No labelled sample was predicted right.")
 
 
 def unsure(content: Content) -> Markup:
     """Return the least confident predictions of a run without labels."""
     words = "No prediction has a label to judge it by. The least confident ones first."
-    return _gallery(content, content.unsure, content.counts["unjudged"], words, "")
+    return _gallery(content.unsure, content.counts["unjudged"], words, "")
 
 
 def across(content: Content) -> Markup:
     """Return predictions from all over a run without labels."""
     words = "Predictions at even distances over the run, in the order of the dataset."
-    return _gallery(content, content.across, content.counts["unjudged"], words, "")
+    return _gallery(content.across, content.counts["unjudged"], words, "")
 
 
 def odd(content: Content) -> Markup:
@@ -46,17 +43,18 @@ def odd(content: Content) -> Markup:
     for kind, (heading, words) in ODD.items():
         if content.counts[kind]:
             shown.append(element("h3", heading, id=f"odd-{kind}"))
-            shown.append(_gallery(content, content.odd[kind], content.counts[kind], words, ""))
+            shown.append(_gallery(content.odd[kind], content.counts[kind], words, ""))
     return join(shown)
 
 
-def _gallery(content: Content, pictures: Sequence[Picture], count: int, words: str, nothing: str) -> Markup:
+def _gallery(shown: Sequence[Shown], count: int, words: str, nothing: str) -> Markup:
     if not count:
         return element("p", nothing)
-    how_many = f" {len(pictures):,} of {count:,} shown." if len(pictures) < count else f" All {count:,} shown."
-    shown = [element("li", _figure(content.facts, picture)) for picture in pictures]
-    listed = element("ul", *shown, class_="gallery") if shown else None
-    return join(p for p in (element("p", words + how_many + _key(pictures)), listed) if p is not None)
+    how_many = f" {len(shown):,} of {count:,} shown." if len(shown) < count else f" All {count:,} shown."
+    figures = [element("li", _figure(each)) for each in shown]
+    listed = element("ul", *figures, class_="gallery") if figures else None
+    words += how_many + _key([each.picture for each in shown])
+    return join(p for p in (element("p", words), listed) if p is not None)
 
 
 def _key(pictures: Sequence[Picture]) -> str:
@@ -75,9 +73,8 @@ def _key(pictures: Sequence[Picture]) -> str:
     )
 
 
-def _figure(facts: Facts, picture: Picture) -> Markup:
-    sample, row = picture.sample, picture.sample.row
-    wrong = bool(facts.wrong[row])
+def _figure(shown: Shown) -> Markup:
+    picture, sample = shown.picture, shown.picture.sample
     said = sample.prediction if sample.prediction is not None else "no prediction"
     label = sample.label if sample.label is not None else "no label"
     drawn = None
@@ -85,9 +82,10 @@ def _figure(facts: Facts, picture: Picture) -> Markup:
         alt = f"{_what(picture)} of sample {sample.id}: predicted {said}, label {label}"
         drawn = image(picture.jpeg, "image/jpeg", alt, picture.size)
     predicted = element("p", "predicted ", element("strong", foreign(said, 60)), f", {share(sample.confidence)}")
-    labelled = element("p", "label ", element("strong", foreign(label, 60)), class_="wrong-text" if wrong else None)
-    border, spread = (share(float(v[row])) for v in (facts.maps.border, facts.maps.spread))
-    measures = element("p", f"border share {border}, spread {spread}", class_="soft")
+    labelled = element(
+        "p", "label ", element("strong", foreign(label, 60)), class_="wrong-text" if shown.wrong else None
+    )
+    measures = element("p", f"border share {share(shown.border)}, spread {share(shown.spread)}", class_="soft")
     name = element("p", element("code", foreign(sample.id)))
     missing = None
     if picture.state is State.MISSING:

@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import numpy as np
-
-from batchcam.commands.compare.movement import ClassMovement, Flip, Totals, Transition
+from batchcam.commands.compare.movement import ClassMovement, Totals, Transition
 from batchcam.commands.report.content import About, Moved
 from batchcam.commands.report.html import Markup, definitions, details, element, foreign, join, table
 from batchcam.commands.report.movers import movers
@@ -117,37 +115,37 @@ def _ids(reason: str, count: int, ids: Sequence[str]) -> Markup:
     return details(f"{count:,} {reason}{first}", listed)
 
 
-def _groups(moved: Moved) -> list[tuple[str, str, np.ndarray]]:
-    """Return name, CSS class and samples of those that kept their predicted class, and those that did not."""
-    same = moved.pairs.flip == Flip.SAME
-    groups = [("kept", "plain", same), ("flipped", "wrong", ~same)]
-    return [group for group in groups if group[2].any()]
+def _groups(moved: Moved) -> list[tuple[str, str, int]]:
+    """Return name, CSS class and place of those that kept their predicted class, and those that did not."""
+    t = moved.totals
+    groups = (("kept", "plain", 0, t.compared - t.flips), ("flipped", "wrong", 1, t.flips))
+    return [(name, kind, place) for name, kind, place, size in groups if size]
 
 
 def _confidence(moved: Moved) -> Iterator[Markup]:
-    change = moved.pairs.confidence_change
+    change = moved.movement.confidence_change
     words = "NEW's confidence in what it predicts minus OLD's in what it predicts. Each chart has its own scale."
-    bars = [histogram(change[rows], name, kind, "change of confidence", (-1, 1)) for name, kind, rows in _groups(moved)]
+    bars = [histogram(change[place], name, kind, "change of confidence") for name, kind, place in _groups(moved)]
     yield element("h3", "Change of confidence")
     yield element("p", words)
     yield element("div", *bars, class_="charts")
 
 
 def _similarity(moved: Moved) -> Iterator[Markup]:
-    t, values = moved.totals, moved.pairs.spearman
-    finite = values[np.isfinite(values)]
+    t, values = moved.totals, moved.movement.similarity
+    smallest = values[0].joined(values[1]).quantile(0)
     yield element("h3", "Similarity of maps")
     yield element("p", SIMILARITY)
     if t.without_maps:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in t.without_maps.items())
         yield element("p", f"{t.maps:,} of {t.compared:,} samples have a pair of maps. Without: {reasons}.")
-    if not len(finite):
+    if smallest is None:
         return
-    low = max(-1.0, math.floor(float(finite.min()) * 10 - 1e-9) / 10)
+    low = max(-1.0, math.floor(smallest * 10 - 1e-9) / 10)
     bars = [
-        histogram(values[rows], name, kind, "similarity", (low, 1))
-        for name, kind, rows in _groups(moved)
-        if np.isfinite(values[rows]).any()
+        histogram(values[place], name, kind, "similarity", low)
+        for name, kind, place in _groups(moved)
+        if len(values[place])
     ]
     numbers = [
         ("mean", share(t.spearman)),

@@ -7,7 +7,6 @@ from typing import Final
 
 from batchcam.commands.report.content import ODD, WITHOUT_ORIGINAL, About, Content
 from batchcam.commands.report.evidence import evidence
-from batchcam.commands.report.facts import Facts
 from batchcam.commands.report.gallery import across, hits, mistakes, odd, unsure
 from batchcam.commands.report.html import Markup, definitions, element, foreign, join, page, section, table
 from batchcam.commands.report.movement import movement
@@ -16,10 +15,9 @@ from batchcam.commands.report.provenance import network, provenance
 from batchcam.commands.report.stylesheet import STYLE
 from batchcam.commands.report.writing import NONE, percent, rate, share, small, stated_cell
 from batchcam.record.study import counts_text
-from batchcam.rules import CONTROL_WORDS, Status
+from batchcam.rules import CONTROL_WORDS
 from batchcam.store.plan import Plan
 
-MOST_UNREADABLE: Final = 500
 MOST_LOST: Final = 10
 
 
@@ -27,7 +25,7 @@ def write_page(content: Content) -> str:
     """Return the report as the text of one HTML file."""
     about = content.about
     moved = content.moved
-    judged = content.facts.judged.any()
+    judged = content.facts.judged
     parts = [
         ("summary", "Summary", _summary(content)),
         *([("moved", "What moved against OLD", movement(about, moved))] if moved else []),
@@ -38,7 +36,7 @@ def write_page(content: Content) -> str:
         ("evidence", "Where the evidence sits", evidence(content.facts, about.plan.padding is not None)),
         *_galleries(content),
         ("odd", "Odd maps", odd(content)),
-        ("unreadable", "Unreadable samples", _unreadable(content.unreadable)),
+        ("unreadable", "Unreadable samples", _unreadable(content.unreadable, content.counts["unreadable"])),
     ]
     links = (element("li", element("a", name, href=f"#{anchor}")) for anchor, name, _ in parts)
     head = element(
@@ -55,7 +53,7 @@ def write_page(content: Content) -> str:
 
 def _galleries(content: Content) -> Iterable[tuple[str, str, Markup]]:
     """Yield the sections that show predictions: right and wrong ones, or where nothing is labelled others."""
-    if content.facts.judged.any():
+    if content.facts.judged:
         yield "mistakes", "Most confident mistakes", mistakes(content)
         yield "hits", "Least confident hits", hits(content)
     elif content.counts["unjudged"]:
@@ -99,7 +97,7 @@ def _caveats(plan: Plan) -> Iterable[str]:
 
 
 def _summary(content: Content) -> Markup:
-    facts, totals = content.facts, content.totals
+    facts, totals = content.facts, content.facts.totals
     without = sum(score.left_out for score in facts.scores)
     numbers = [
         ("samples", f"{totals['samples']:,}"),
@@ -109,8 +107,8 @@ def _summary(content: Content) -> Markup:
         ("samples that the network was trained on", _trained_on(totals.get("trained_on"))),
         ("expected calibration error", share(facts.calibration_error)),
         ("wrong predictions", f"{content.counts['mistakes']:,}" if totals["labelled"] else NONE),
-        ("unreadable samples", f"{len(content.unreadable):,}"),
-        ("odd maps", f"{_odd_count(content.facts):,}"),
+        ("unreadable samples", f"{content.counts['unreadable']:,}"),
+        ("odd maps", f"{facts.odd:,}"),
         ("largest identity residual", small(totals["largest_identity_residual"])),
     ]
     found = list(_findings(content))
@@ -122,11 +120,6 @@ def _summary(content: Content) -> Markup:
 
 def _trained_on(count: int | None) -> str:
     return "not known" if count is None else f"{count:,}"
-
-
-def _odd_count(facts: Facts) -> int:
-    flags = Status.NON_FINITE | Status.CONSTANT_MAP | Status.NO_POSITIVE_EVIDENCE
-    return int((facts.having(flags) | facts.on_border_only).sum())
 
 
 def _findings(content: Content) -> Iterable[Markup]:
@@ -142,7 +135,7 @@ def _findings(content: Content) -> Iterable[Markup]:
         nothing = f"nothing, over {t.compared:,} compared samples"
         yield join((link, f": {nothing if content.moved.nothing else text}{apart}"))
     if content.unreadable:
-        yield _finding("Unreadable samples", len(content.unreadable), "unreadable")
+        yield _finding("Unreadable samples", content.counts["unreadable"], "unreadable")
     for kind, (heading, _) in ODD.items():
         if content.counts[kind]:
             yield _finding(heading, content.counts[kind], f"odd-{kind}")
@@ -160,18 +153,11 @@ def _finding(heading: str, count: int, anchor: str) -> Markup:
     return join((element("a", heading, href=f"#{anchor}"), f": {count:,}"))
 
 
-def _unreadable(unreadable: Sequence[tuple[str, str, str]]) -> Markup:
+def _unreadable(unreadable: Sequence[tuple[str, str, str]], count: int) -> Markup:
     if not unreadable:
         return element("p", "Every sample could be read.")
-    rows = [
-        (foreign(name), stated_cell(label or NONE), stated_cell(error))
-        for name, label, error in unreadable[:MOST_UNREADABLE]
-    ]
-    caption = (
-        f"{len(rows):,} of {len(unreadable):,} unreadable samples"
-        if len(rows) < len(unreadable)
-        else "Unreadable samples"
-    )
+    rows = [(foreign(name), stated_cell(label or NONE), stated_cell(error)) for name, label, error in unreadable]
+    caption = f"{len(rows):,} of {count:,} unreadable samples" if len(rows) < count else "Unreadable samples"
     words = (
         "These samples keep their row in the run, with status 1, numbers NaN and the reason; they count in no accuracy."
     )

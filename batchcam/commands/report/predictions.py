@@ -12,7 +12,7 @@ from batchcam.commands.report.calibration import BINS
 from batchcam.commands.report.content import Content
 from batchcam.commands.report.facts import Facts
 from batchcam.commands.report.html import Markup, details, element, foreign, image, join, table
-from batchcam.commands.report.writing import NONE, groups, histogram, rate, share
+from batchcam.commands.report.writing import NONE, histogram, rate, share
 from batchcam.record.metrics import ClassScore
 
 MATRIX_CLASSES: Final = 30
@@ -32,16 +32,16 @@ SMALLEST_MAP, LARGEST_MAP = 40, 84  # CSS pixels of a class's mean map, at its l
 def confusions(content: Content) -> Markup:
     """Return which classes are taken for which: a matrix, or the largest confusions of many classes."""
     facts, names = content.facts, content.about.plan.class_names
-    if not facts.judged.any():
+    if not facts.judged:
         return element("p", "No sample has both a label and a prediction.")
-    intro = element("p", f"Over the {int(facts.judged.sum()):,} samples that have a label and a prediction.")
+    intro = element("p", f"Over the {facts.judged:,} samples that have a label and a prediction.")
     return join((intro, _matrix(facts, names) if len(names) <= MATRIX_CLASSES else _largest_confusions(facts, names)))
 
 
 def _matrix(facts: Facts, names: Sequence[str]) -> Markup:
     counts = np.zeros((len(names), len(names)), np.int64)
-    for each in facts.confusions:
-        counts[each.label, each.prediction] = each.count
+    for label, prediction, count in facts.confusions:
+        counts[label, prediction] = count
     head = [element("span", "label ↓ · predicted →"), *(foreign(name, MATRIX_NAME) for name in names)]
     rows = []
     for label, name in enumerate(names):
@@ -60,19 +60,19 @@ def _shading(share: float, right: bool) -> str:
 
 
 def _largest_confusions(facts: Facts, names: Sequence[str]) -> Markup:
-    wrong = [c for c in facts.confusions if c.label != c.prediction]
+    wrong = [(label, prediction, count) for label, prediction, count in facts.confusions if label != prediction]
     if not wrong:
         return element("p", "Every prediction is right.")
-    counts = {(c.label, c.prediction): c.count for c in wrong}
+    counts = {(label, prediction): count for label, prediction, count in wrong}
     rows = [
         (
-            foreign(names[c.label]),
-            element("td", foreign(names[c.prediction]), class_="text"),
-            f"{c.count:,}",
-            share(c.count / facts.scores[c.label].labelled),
-            f"{counts.get((c.prediction, c.label), 0):,}",
+            foreign(names[label]),
+            element("td", foreign(names[prediction]), class_="text"),
+            f"{count:,}",
+            share(count / facts.scores[label].labelled),
+            f"{counts.get((prediction, label), 0):,}",
         )
-        for c in wrong[:LARGEST_CONFUSIONS]
+        for label, prediction, count in wrong[:LARGEST_CONFUSIONS]
     ]
     caption = f"The largest {len(rows):,} of {len(wrong):,} confusions that occur"
     head = (
@@ -87,11 +87,9 @@ def _largest_confusions(facts: Facts, names: Sequence[str]) -> Markup:
 
 def confidence(facts: Facts) -> Markup:
     """Return how confidence is distributed and whether it can be believed."""
-    if not facts.predicted.any():
+    if not facts.predicted:
         return element("p", "No sample has a prediction.")
-    bars = [
-        histogram(facts.columns["confidence"][rows], name, kind, "confidence") for name, kind, rows in groups(facts)
-    ]
+    bars = [histogram(group.spread["confidence"], group.name, group.kind, "confidence") for group in facts.groups]
     shown = [
         element("p", "Confidence is the softmax of the logits at the predicted class. Each chart has its own scale."),
         element("div", *bars, class_="charts"),
@@ -121,12 +119,11 @@ def _reliability(facts: Facts) -> Markup:
 def classes(content: Content) -> Markup:
     """Return a table of classes, the least accurate first; without labels the most often predicted first."""
     facts = content.facts
-    if not facts.judged.any():
+    if not facts.judged:
         return _unlabelled_classes(facts)
     ranked = sorted(enumerate(facts.scores), key=lambda s: (s[1].accuracy is None, s[1].accuracy or 0, s[0]))
     limit = _largest(facts.maps.class_cams)
-    means = {name: _class_means(facts, values) for name, values in _per_sample(facts).items()}
-    rows = [_class_row(content, index, score, limit, means) for index, score in ranked[:MOST_CLASSES]]
+    rows = [_class_row(content, index, score, limit) for index, score in ranked[:MOST_CLASSES]]
     words = (
         "Least accurate first. The map is the mean of the predicted class's raw map over the samples of this class "
         "that were predicted right, one square a cell; all classes share one scale. Mean confidence, border share and "
@@ -144,9 +141,8 @@ def classes(content: Content) -> Markup:
 
 def _unlabelled_classes(facts: Facts) -> Markup:
     ranked = sorted(enumerate(facts.scores), key=lambda s: (-s[1].predicted, s[0]))
-    means = [_class_means(facts, values) for values in _per_sample(facts).values()]
     rows = [
-        (foreign(score.name), f"{score.predicted:,}", *(share(float(values[index])) for values in means))
+        (foreign(score.name), f"{score.predicted:,}", *(share(means[index]) for means in facts.means.values()))
         for index, score in ranked[:MOST_CLASSES]
     ]
     words = (
@@ -160,30 +156,15 @@ def _unlabelled_classes(facts: Facts) -> Markup:
     return join((intro, table(caption, head, rows)))
 
 
-def _per_sample(facts: Facts) -> dict[str, np.ndarray]:
-    return {"confidence": facts.columns["confidence"], "border": facts.maps.border, "spread": facts.maps.spread}
-
-
-def _class_means(facts: Facts, values: np.ndarray) -> np.ndarray:
-    """Return the mean of finite values over the samples predicted as each class, (K,), NaN without any."""
-    prediction, count = facts.columns["prediction"], len(facts.scores)
-    known = (prediction >= 0) & np.isfinite(values)
-    sums = np.bincount(prediction[known], values[known].astype(np.float64), count)
-    counts = np.bincount(prediction[known], minlength=count)
-    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
-
-
-def _class_row(
-    content: Content, index: int, score: ClassScore, limit: float, means: dict[str, np.ndarray]
-) -> list[object]:
-    cam = content.facts.maps.class_cams[index]
+def _class_row(content: Content, index: int, score: ClassScore, limit: float) -> list[object]:
+    cam, means = content.facts.maps.class_cams[index], content.facts.means
     return [
         foreign(score.name),
         element("td", rate(score.accuracy), _meter(score.accuracy)),
         f"{score.labelled:,}",
         f"{score.correct:,}",
         f"{score.predicted:,}",
-        *(share(float(values[index])) for values in means.values()),
+        *(share(values[index]) for values in means.values()),
         element("td", _class_map(cam, limit, score.name, _unit(content))),
     ]
 

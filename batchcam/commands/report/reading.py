@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Final
 
 import numpy as np
 
-from batchcam.commands.compare.compare import Comparison, set_side_by_side, summarise
+from batchcam.commands.compare.compare import Comparison, measure_all, set_side_by_side, summarise
 from batchcam.commands.compare.config import CompareConfig
-from batchcam.commands.compare.matching import Apart
-from batchcam.commands.compare.movement import Mover, Pairing, movers, ranked_classes
+from batchcam.commands.compare.movement import Mover, Pairing, ranked_classes
 from batchcam.commands.compare.text import exchange_text
 from batchcam.commands.info.info import provenance
-from batchcam.commands.report.content import About, Content, Moved, MovedSample
-from batchcam.commands.report.drawing import Picture, draw
+from batchcam.commands.report.content import About, Content, Moved, MovedSample, Shown
+from batchcam.commands.report.drawing import draw
 from batchcam.commands.report.facts import Facts, gather
 from batchcam.job.console import Progress
 from batchcam.pictures.originals import Originals
-from batchcam.record.study import rows_left_out
-from batchcam.record.totals import count_totals
-from batchcam.rules import Status
+from batchcam.record.evidence import border_share, cell_shares, entropy
 from batchcam.store import landing
-from batchcam.store.reader import decode
+from batchcam.store.reader import COLUMN_BYTES
 from batchcam.store.run import Run
 from batchcam.store.schema import MANIFEST_FILE
+from batchcam.store.stored_cams import predicted_cams
 
 APART_LISTED: Final = 300
 """Ids of each reason that a report lists."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """Rows of the samples to show, by what is remarkable about them; at most `top` of each kind, out of `counts`."""
-
-    mistakes: np.ndarray
-    hits: np.ndarray
-    unsure: np.ndarray
-    across: np.ndarray
-    odd: dict[str, np.ndarray]
-    counts: dict[str, int]
-
-    @property
-    def rows(self) -> list[int]:
-        """All of them, each once, in order."""
-        kinds = (self.mistakes, self.hits, self.unsure, self.across, *self.odd.values())
-        return sorted({int(row) for rows in kinds for row in rows})
+UNREADABLE_LISTED: Final = 500
 
 
 def read_content(run: Run, old: Run | None, originals: Originals, top: int, quiet: bool) -> Content:
@@ -63,20 +45,18 @@ def read_content(run: Run, old: Run | None, originals: Originals, top: int, quie
         ConfigError: the runs have no class in common.
     """
     moved = None if old is None else read_moved(old, run, originals, top, quiet)
-    facts = gather(run, quiet)
-    choice = choose(facts, top)
-    pictures = _pictures(run, choice.rows, facts.columns["prediction"], originals, quiet)
+    facts = gather(run, top, UNREADABLE_LISTED, quiet)
+    chosen = choose(run, facts, top)
+    shown = _shown(run, np.unique(np.concatenate(list(chosen.values()))), originals, quiet)
+    kinds = {kind: [shown[row] for row in rows.tolist()] for kind, rows in chosen.items()}
+    counts = {kind: first.count for kind, first in facts.firsts.items()}
     return Content(
         about=about_run(run),
         facts=facts,
-        totals=count_totals(facts.columns),
-        mistakes=[pictures[row] for row in choice.mistakes.tolist()],
-        hits=[pictures[row] for row in choice.hits.tolist()],
-        unsure=[pictures[row] for row in choice.unsure.tolist()],
-        across=[pictures[row] for row in choice.across.tolist()],
-        odd={kind: [pictures[row] for row in rows.tolist()] for kind, rows in choice.odd.items()},
-        counts=choice.counts,
-        unreadable=_unreadable(run, facts),
+        **{kind: kinds.pop(kind) for kind in ("mistakes", "hits", "unsure", "across")},
+        odd=kinds,
+        counts=counts | ({"unjudged": 0} if facts.judged else {}),
+        unreadable=_unreadable(run, facts.firsts["unreadable"].rows),
         moved=moved,
     )
 
@@ -100,54 +80,46 @@ def about_run(run: Run) -> About:
     return About(*what, origin, tasks, notes, manifest, run.lost)
 
 
-def choose(facts: Facts, top: int) -> Choice:
-    """Return which samples to show.
-
-    Args:
-        facts: about the run.
-        top: most samples of each kind.
-    """
-    confidence = facts.columns["confidence"]
-    rows = np.arange(len(confidence))
-    mistakes, hits = rows[facts.wrong], rows[facts.right]
-    unjudged = rows[facts.predicted & ~facts.judged.any()]
-    odd = {
-        "non-finite": rows[facts.having(Status.NON_FINITE)],
-        "constant": rows[facts.having(Status.CONSTANT_MAP)],
-        "no-positive": rows[facts.having(Status.NO_POSITIVE_EVIDENCE)],
-        "border-only": rows[facts.on_border_only],
-    }
-    counts = {"mistakes": len(mistakes), "hits": len(hits), "unjudged": len(unjudged)}
-    return Choice(
-        mistakes=mistakes[np.argsort(-confidence[mistakes], kind="stable")][:top],
-        hits=hits[np.argsort(confidence[hits], kind="stable")][:top],
-        unsure=unjudged[np.argsort(confidence[unjudged], kind="stable")][:top],
-        across=unjudged[np.linspace(0, max(0, len(unjudged) - 1), min(top, len(unjudged))).round().astype(int)],
-        odd={kind: found[:top] for kind, found in odd.items()},
-        counts=counts | {kind: len(found) for kind, found in odd.items()},
-    )
+def choose(run: Run, facts: Facts, top: int) -> dict[str, np.ndarray]:
+    """Return rows of the samples to show, at most `top` of each kind, by what is remarkable about them."""
+    firsts = {kind: first.rows for kind, first in facts.firsts.items() if kind != "unreadable"}
+    unsure = firsts.pop("unjudged")
+    if facts.judged:
+        return {**firsts, "unsure": unsure[:0], "across": unsure[:0]}
+    return {**firsts, "unsure": unsure, "across": _across(run, facts.predicted, top)}
 
 
-def _pictures(
-    run: Run, rows: list[int], prediction: np.ndarray, originals: Originals, quiet: bool
-) -> dict[int, Picture]:
-    pictures = {}
+def _across(run: Run, count: int, top: int) -> np.ndarray:
+    """Return the rows of `top` predictions at even distances among `count`, which are all that there are."""
+    places = np.linspace(0, max(0, count - 1), min(top, count)).round().astype(np.int64)
+    found, before = [places[:0]], 0
+    for rows, block in run.blocks(("prediction",), budget=COLUMN_BYTES):
+        predicted = rows[block["prediction"] >= 0]
+        here = places[(places >= before) & (places < before + len(predicted))]
+        found.append(predicted[here - before])
+        before += len(predicted)
+    return np.concatenate(found)
+
+
+def _shown(run: Run, rows: np.ndarray, originals: Originals, quiet: bool) -> dict[int, Shown]:
+    """Return the samples at some rows as they are shown, by row."""
+    names, shown = ("cams", "cam_class", "label", "prediction"), {}
     with Progress("draw", len(rows), "samples", quiet) as progress:
-        for row in rows:
-            pictures[row] = draw((run,), (row,), (int(prediction[row]),), originals)
-            progress.advance(1)
-    return pictures
+        for some, block in run.blocks(names, rows):
+            label, prediction, shares = block["label"], block["prediction"], cell_shares(predicted_cams(block))
+            wrong = (label >= 0) & (prediction >= 0) & (label != prediction)
+            measures = zip(wrong.tolist(), border_share(shares).tolist(), entropy(shares).tolist(), strict=True)
+            for row, class_, measured in zip(some.tolist(), prediction.tolist(), measures, strict=True):
+                shown[row] = Shown(draw((run,), (row,), (class_,), originals), *measured)
+                progress.advance(1)
+    return shown
 
 
-def _unreadable(run: Run, facts: Facts) -> list[tuple[str, str, str]]:
-    """Return id, label and error of each unreadable sample."""
-    rows = np.flatnonzero(facts.having(Status.UNREADABLE))
-    if not len(rows):
-        return []
+def _unreadable(run: Run, rows: np.ndarray) -> list[tuple[str, str, str]]:
+    """Return id, label and error of unreadable samples."""
     names = [*run.class_names, ""]  # -1: none
-    ids, errors = run.sample_id[rows], run.error[rows]
-    labels = [names[label] for label in facts.columns["label"][rows].tolist()]
-    return list(zip(ids.tolist(), labels, errors.tolist(), strict=True))
+    labels = [names[label] for label in run.label[rows].tolist()]
+    return list(zip(run.sample_id[rows].tolist(), labels, run.error[rows].tolist(), strict=True))
 
 
 def read_moved(old: Run, new: Run, originals: Originals, top: int, quiet: bool) -> Moved:
@@ -164,37 +136,33 @@ def read_moved(old: Run, new: Run, originals: Originals, top: int, quiet: bool) 
         ConfigError: the runs have no class in common.
     """
     config = CompareConfig(old.path, new.path, shared_classes=True, top=top, quiet=quiet)
-    found = set_side_by_side(config, old, new)
+    sides = set_side_by_side(config, old, new)
+    found = measure_all(config, sides)
     summary = summarise(config, found)
     return Moved(
         old=about_run(old),
         totals=summary.totals,
-        pairs=found.pairs,
+        movement=found.movement,
         apart=summary.apart,
-        apart_ids={
-            reason: decode(found.apart_ids[rows[:APART_LISTED]])
-            for reason, rows in rows_left_out(Apart, found.apart_reasons).items()
-        },
+        apart_ids=found.apart.ids(sides, APART_LISTED),
         classes=ranked_classes(summary.classes),
-        only_old=found.classes.only_old,
-        only_new=found.classes.only_new,
+        only_old=sides.classes.only_old,
+        only_new=sides.classes.only_new,
         transitions=summary.transitions,
-        movers=_moved_samples(found, summary.movers, originals, top, quiet),
+        movers=_moved_samples(found, summary.movers, originals, quiet),
         notes=(*map(exchange_text, summary.exchanges), *summary.notes),
     )
 
 
-def _moved_samples(
-    found: Comparison, moved: list[Mover], originals: Originals, top: int, quiet: bool
-) -> list[MovedSample]:
-    """Return the samples that moved most with their maps; `moved` says of them what `movers` chose, in its order."""
-    runs, rows, pairs, classes = (found.old.run, found.new.run), found.rows, found.pairs, found.classes
+def _moved_samples(found: Comparison, moved: list[Mover], originals: Originals, quiet: bool) -> list[MovedSample]:
+    """Return the samples that moved most with their maps; `moved` says of them what `found` has, in its order."""
+    runs, classes = (found.sides.old, found.sides.new), found.sides.classes
     samples = []
     with Progress("draw", len(moved), "samples that moved", quiet) as progress:
-        for mover, (row, _) in zip(moved, movers(pairs, top), strict=True):
+        for mover, (pairs, row, _) in zip(moved, found.movement.movers(), strict=True):
             class_ = pairs.map_class[row]
             indices = int(classes.index(class_, classes.old)), int(classes.index(class_, classes.new))
-            picture = draw(runs, (int(rows.old[row]), int(rows.new[row])), indices, originals)
+            picture = draw(runs, (int(pairs.old_row[row]), int(pairs.new_row[row])), indices, originals)
             samples.append(MovedSample(mover, Pairing(pairs.pairing[row]), picture))
             progress.advance(1)
     return samples

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import numpy as np
-
 from batchcam.commands.report import charts
-from batchcam.commands.report.facts import Facts
 from batchcam.commands.report.html import Markup, element, foreign
+from batchcam.record.distribution import Distribution
 from batchcam.record.metrics import rate_text
 
 NONE: Final = "–"
@@ -53,29 +51,18 @@ def stated_cell(value: object) -> Markup:
     return element("td", stated(value), class_="text")
 
 
-def groups(facts: Facts) -> list[tuple[str, str, np.ndarray]]:
-    """Return name, CSS class and samples of the groups that distributions are shown for, where there are any."""
-    groups = [
-        ("right", "right", facts.right),
-        ("wrong", "wrong", facts.wrong),
-        ("without a label", "plain", facts.predicted & ~facts.judged),
-    ]
-    return [group for group in groups if group[2].any()]
-
-
-def histogram(values: np.ndarray, name: str, kind: str, what: str, span: tuple[float, float] = (0, 1)) -> Markup:
-    """Return a histogram of the finite values of a group of samples, with its size and median.
+def histogram(values: Distribution, name: str, kind: str, what: str, low: float | None = None) -> Markup:
+    """Return a histogram of a group of samples, with its size and median.
 
     Args:
-        values: within `span`, (n,).
+        values: of the group.
         name: of the group.
         kind: CSS class of its bars.
         what: the values are.
-        span: the smallest and the largest that there can be.
+        low: where it begins, a tenth of one; default: with the smallest value that there can be.
     """
-    values = values[np.isfinite(values)]
-    counts = np.histogram(np.clip(values, *span), HISTOGRAM_BINS, span)[0].tolist()
-    middle = f", median {share(float(np.median(values)))}" if len(values) else ""
+    counts, span = values.histogram(HISTOGRAM_BINS, low), (values.low if low is None else low, values.high)
+    middle = f", median {share(values.quantile(0.5))}" if len(values) else ""
     title = f"{name}: {len(values):,} samples{middle}"
     chart = charts.histogram(counts, *span, what, kind, f"Histogram of {what}, predictions {title}")
     return element("figure", element("figcaption", f"{name[0].upper()}{title[1:]}"), chart)

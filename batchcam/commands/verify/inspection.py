@@ -13,7 +13,6 @@ import h5py
 import numpy as np
 
 from batchcam.commands.verify import check
-from batchcam.commands.verify.repeats import MOST_IDS, Repeats
 from batchcam.commands.verify.shards import (
     Checked,
     Counted,
@@ -26,6 +25,7 @@ from batchcam.commands.verify.shards import (
 from batchcam.errors import RunError, without_path
 from batchcam.job.confined import Parent
 from batchcam.job.crew import EndedError, crew
+from batchcam.record.repeats import MOST_IDS, Repeats
 from batchcam.record.totals import Totals, needs_a_look
 from batchcam.rules import Status
 from batchcam.store.findings import Finding, Inspection, Kind

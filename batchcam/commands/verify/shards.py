@@ -14,8 +14,8 @@ import numpy as np
 
 from batchcam.commands.verify import check
 from batchcam.commands.verify.audit import Block, Wrong, audit
-from batchcam.commands.verify.repeats import hashes
 from batchcam.errors import RunError, without_path
+from batchcam.record.repeats import hashes
 from batchcam.store import structure
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import FIRST_INPUTS, Plan, Shard, fingerprint_text, input_key

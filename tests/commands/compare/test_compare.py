@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import pytest
 
+from batchcam.commands.compare import compare as compare_module
 from batchcam.commands.compare import reading as compare_reading
 from batchcam.commands.compare.compare import CompareSummary, compare
 from batchcam.commands.compare.config import CompareConfig
@@ -402,7 +403,7 @@ def test_small_blocks_give_the_same_bytes(
     shuffled = write(tmp_path / "shuffled", plan, permute_samples(rows, order))
     of(run_pair[0], shuffled, out=tmp_path / "a")
     small_blocks(monkeypatch, 700)
-    for name, value in {"PICKED_BYTES": 300, "DIGEST_ROWS": 2}.items():
+    for name, value in {"PICKED_BYTES": 700, "IN_ORDER_BYTES": 700, "ROW_BYTES": 1, "ID_ROWS": 2}.items():
         monkeypatch.setattr(compare_reading, name, value)
     of(run_pair[0], shuffled, out=tmp_path / "b")
     for name in ("compare.h5", "compare.json", "movers.csv"):
@@ -500,6 +501,24 @@ def test_an_id_that_stands_twice_sends_to_verify(run_pair: tuple[Path, Path], tm
     twice = write(tmp_path / "twice", *make_rows(2, ["a", "a", *(f"b{i}" for i in range(COUNT - 2))]))
     with pytest.raises(RunError, match=r"a sample id stands twice in NEW; see batchcam verify"):
         of(run_pair[0], twice)
+    with pytest.raises(RunError, match=r"a sample id stands twice in OLD; see batchcam verify"):
+        of(twice, twice)
+
+
+def test_runs_that_list_the_same_samples_in_the_same_order_are_matched_row_by_row(
+    run_pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, rows = make_rows(2)
+    order = np.random.default_rng(1).permutation(COUNT)
+    shuffled = write(tmp_path / "shuffled", plan, permute_samples(rows, order))
+    expected = of(run_pair[0], shuffled), of(shuffled, run_pair[0])
+    monkeypatch.setattr(compare_reading, "match_ids", None)  # which takes the ids into memory
+    for run in (run_pair[0], shuffled):
+        assert (same := of(run, run)).totals.flips == 0
+        assert all(reason.endswith("in both") for reason in same.apart)
+    with pytest.raises(TypeError):
+        of(run_pair[0], shuffled)
+    assert expected[0].totals.flips == expected[1].totals.flips > 0
 
 
 @pytest.mark.parametrize("column", ["label", "prediction"])
@@ -626,9 +645,9 @@ def test_progress_counts_each_map_once(run_pair: tuple[Path, Path], monkeypatch:
         def __exit__(self, *error: object) -> None:
             pass
 
-    monkeypatch.setattr(compare_reading, "Progress", Counter)
+    monkeypatch.setattr(compare_module, "Progress", Counter)
     of(*run_pair)
-    assert counted[0] == -38
+    assert counted[0] == -2 * COUNT
     assert sum(counted) == 0
 
 

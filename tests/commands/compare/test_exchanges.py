@@ -24,6 +24,7 @@ from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.config import Classifier, Compute
 from batchcam.network.checkpoint import pack_checkpoint
+from batchcam.record.metrics import PairCounts
 from batchcam.store.document import read_document
 from tests.helpers.networks import GapNetwork
 
@@ -41,11 +42,12 @@ SWAPPED = [1, 0, 2]
 CYCLED = [1, 2, 0]
 
 
-def predictions(moves: dict[tuple[int, int], int]) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted classes of so many samples for each (old, new)."""
-    rows = [pair for pair, count in moves.items() for _ in range(count)]
-    old, new = np.array(rows).reshape(-1, 2).T
-    return old, new
+def predicted(moves: dict[tuple[int, int], int], class_count: int) -> PairCounts:
+    """So many samples for each (old, new) predicted class."""
+    counts = PairCounts(class_count)
+    for (old, new), count in moves.items():
+        counts.add(np.full(count, old), np.full(count, new))
+    return counts
 
 
 @pytest.mark.parametrize(
@@ -55,17 +57,18 @@ def predictions(moves: dict[tuple[int, int], int]) -> tuple[np.ndarray, np.ndarr
 def test_a_class_follows_another_when_clearly_more_than_half_of_its_samples_do(
     moved: int, stayed: int, told: bool
 ) -> None:
-    old, new = predictions({(0, 2): moved, (0, 0): stayed, (1, 1): 1000})
-    assert followers(old, new, 4).tolist() == [2 if told else -1, 1, -1, -1]
-    assert followers(new, old, 4).tolist() == [-1, 1, 0 if told else -1, -1]
+    moves = {(0, 2): moved, (0, 0): stayed, (1, 1): 1000}
+    assert followers(predicted(moves, 4)).tolist() == [2 if told else -1, 1, -1, -1]
+    back = {(new, old): count for (old, new), count in moves.items()}
+    assert followers(predicted(back, 4)).tolist() == [-1, 1, 0 if told else -1, -1]
 
 
 def test_a_class_that_two_others_fall_into_is_followed_by_neither() -> None:
-    assert followers(*predictions({(0, 2): 50, (1, 2): 50, (2, 2): 50}), 3).tolist() == [-1, -1, -1]
+    assert followers(predicted({(0, 2): 50, (1, 2): 50, (2, 2): 50}, 3)).tolist() == [-1, -1, -1]
 
 
 def test_no_samples_tell_nothing() -> None:
-    assert followers(np.zeros(0, int), np.zeros(0, int), 3).tolist() == [-1, -1, -1]
+    assert followers(predicted({}, 3)).tolist() == [-1, -1, -1]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -12,15 +12,15 @@ import pytest
 from batchcam.commands.compare.gates import judge_gates
 from batchcam.commands.compare.matching import Apart, match_classes, match_ids, why_apart
 from batchcam.commands.compare.movement import (
+    ClassMovement,
     Flip,
+    Movement,
     Pairing,
     Pairs,
-    by_class,
+    Totals,
     judge,
     movers,
     same_view,
-    total,
-    transitions,
 )
 from batchcam.errors import ConfigError
 
@@ -40,6 +40,8 @@ def random_pairs(count: int = 200, seed: int = 0) -> Pairs:
         for name in ("spearman", "cosine", "top_iou", "peak_shift")
     }
     return Pairs(
+        old_row=np.arange(count),
+        new_row=np.arange(count),
         label=label,
         old_prediction=old,
         new_prediction=new,
@@ -52,6 +54,22 @@ def random_pairs(count: int = 200, seed: int = 0) -> Pairs:
         pairing=pairing,
         **measures,
     )
+
+
+def counted(pairs: Pairs, names: tuple[str, ...] = NAMES, most: int = 0, size: int = 7) -> Movement:
+    """What moved, told in parts of `size` samples."""
+    movement = Movement(names, most)
+    for start in range(0, len(pairs.label), size):
+        movement.add(pairs.take(np.arange(start, min(start + size, len(pairs.label)))))
+    return movement
+
+
+def total(pairs: Pairs) -> Totals:
+    return counted(pairs).totals()
+
+
+def by_class(pairs: Pairs, names: tuple[str, ...]) -> list[ClassMovement]:
+    return counted(pairs, names).classes()
 
 
 def test_ids_are_matched_as_a_dictionary_would() -> None:
@@ -207,7 +225,7 @@ def test_transitions_are_counted_most_frequent_first() -> None:
         if old != new:
             counts[NAMES[old], NAMES[new]] = counts.get((NAMES[old], NAMES[new]), 0) + 1
     expected = sorted(counts.items(), key=lambda c: (-c[1], NAMES.index(c[0][0]), NAMES.index(c[0][1])))
-    assert [((t.old, t.new), t.count) for t in transitions(pairs, NAMES, 4)] == expected[:4]
+    assert [((t.old, t.new), t.count) for t in counted(pairs).transitions(4)] == expected[:4]
 
 
 def test_movers_are_broken_ones_then_the_least_alike_then_the_largest_losses_each_once() -> None:
@@ -227,6 +245,21 @@ def test_movers_are_broken_ones_then_the_least_alike_then_the_largest_losses_eac
     ]
     assert list(movers(pairs, 1)) == [(2, "broken"), (5, "similarity"), (3, "confidence")]
     assert list(movers(pairs, 0)) == []
+
+
+@pytest.mark.parametrize("most", [0, 1, 3, 20])
+def test_movers_of_parts_are_those_of_all_samples_at_once(most: int) -> None:
+    pairs = random_pairs(300, seed=3)
+    pairs = dataclasses.replace(pairs, spearman=pairs.spearman.round(1))  # many equal ones
+    found = [(int(some.old_row[row]), reason) for some, row, reason in counted(pairs, most=most).movers()]
+    assert found == list(movers(pairs, most))
+
+
+def test_parts_of_any_size_give_the_same_numbers_to_the_last_bit() -> None:
+    pairs = random_pairs(500, seed=4)
+    whole, parts = counted(pairs, size=500), counted(pairs, size=3)
+    assert whole.totals() == parts.totals()
+    assert whole.classes() == parts.classes()
 
 
 def gates_of(pairs: Pairs, **limits: Any) -> tuple[bool, ...]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from batchcam.commands.report.calibration import BINS, expected_calibration_error, reliability
+from batchcam.commands.report.calibration import BINS, Bin, Reliability, expected_calibration_error
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> list[Bin]:
+    """Predictions told in three parts."""
+    counted = Reliability(bins)
+    for part in np.array_split(np.arange(len(confidence)), 3):
+        counted.add(confidence[part], correct[part])
+    return counted.bins()
 
 
 def error_by_loops(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from batchcam.commands.report.calibration import reliability
+from batchcam.commands.report.calibration import Reliability
 from batchcam.commands.report.charts import (
     MOST_CELLS,
     histogram,
@@ -54,7 +54,9 @@ def test_a_chart_says_its_summary_and_each_bar_its_numbers() -> None:
 
 
 def test_bars_of_a_reliability_diagram_stand_at_their_bin_and_dots_on_their_mean() -> None:
-    bins = reliability(np.array([0.1, 0.1, 0.9, 0.9]), np.array([True, False, True, True]), bins=5)
+    counted = Reliability(bins=5)
+    counted.add(np.array([0.1, 0.1, 0.9, 0.9]), np.array([True, False, True, True]))
+    bins = counted.bins()
     source = reliability_diagram(bins, "s")
     parsed = Page(source)
     first, last = bars(source)

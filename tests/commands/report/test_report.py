@@ -18,7 +18,7 @@ import pytest
 
 from batchcam.commands.merge import merge
 from batchcam.commands.report.config import ReportConfig
-from batchcam.commands.report.facts import Facts, count_confusions, gather
+from batchcam.commands.report.facts import Facts, First, gather
 from batchcam.commands.report.report import ReportSummary
 from batchcam.errors import BatchcamError, ConfigError, RunError
 from batchcam.store.opening import open_run
@@ -40,7 +40,7 @@ def written(sound_run: Path, tmp_path: Path) -> tuple[ReportSummary, str]:
 
 def facts_of(run: Path) -> Facts:
     with open_run(run) as opened:
-        return gather(opened, quiet=True)
+        return gather(opened, top=4, unreadable=2, quiet=True)
 
 
 # what it says
@@ -126,19 +126,6 @@ def test_more_classes_than_a_matrix_can_show_give_the_largest_confusions(make_ru
     assert counts[0] == max(pairs.count(p) for p in set(pairs) if p[0] != p[1] and min(p) >= 0)
 
 
-def test_confusions_are_counted_like_a_matrix() -> None:
-    rng = np.random.default_rng(0)
-    labels, predictions = rng.integers(0, 7, (2, 500))
-    matrix = np.zeros((7, 7), int)
-    for a, b in zip(labels, predictions, strict=True):
-        matrix[a, b] += 1
-    found = count_confusions(labels, predictions, 7)
-    assert {(c.label, c.prediction): c.count for c in found} == {
-        (a, b): matrix[a, b] for a in range(7) for b in range(7) if matrix[a, b]
-    }
-    assert [c.count for c in found] == sorted((c.count for c in found), reverse=True)
-
-
 @pytest.mark.parametrize("cams", ["all", "predicted", "predicted+label", "topk:2"])
 def test_a_class_mean_is_that_of_its_correct_samples_maps(make_run: MakeRun, cams: str) -> None:
     run = make_run(cams=cams, sample_count=60)
@@ -155,11 +142,27 @@ def test_a_class_mean_is_that_of_its_correct_samples_maps(make_run: MakeRun, cam
 
 
 def test_blocks_of_any_size_give_the_same_numbers(sound_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = facts_of(sound_run).maps
+    whole = facts_of(sound_run)
     small_blocks(monkeypatch, 1)
-    by_row = facts_of(sound_run).maps
-    for field in dataclasses.fields(whole):
-        np.testing.assert_allclose(getattr(by_row, field.name), getattr(whole, field.name), rtol=1e-12)
+    by_row = facts_of(sound_run)
+    for field in dataclasses.fields(whole.maps):
+        np.testing.assert_allclose(getattr(by_row.maps, field.name), getattr(whole.maps, field.name), rtol=1e-12)
+    for name in ("totals", "predicted", "judged", "odd", "scores", "confusions", "bins", "means"):
+        assert getattr(by_row, name) == getattr(whole, name)
+    for name, first in whole.firsts.items():
+        assert (by_row.firsts[name].count, by_row.firsts[name].rows.tolist()) == (first.count, first.rows.tolist())
+    for one, other in zip(by_row.groups, whole.groups, strict=True):
+        assert (one.name, one.size) == (other.name, other.size)
+        assert [d.histogram(20) for d in one.spread.values()] == [d.histogram(20) for d in other.spread.values()]
+
+
+def test_the_first_rows_are_those_of_a_stable_sort_of_all() -> None:
+    values = np.random.default_rng(0).integers(0, 5, 60) / 4
+    first = First(9)
+    for part in np.array_split(np.arange(60), 7):
+        first.add(values[part], part)
+    assert first.rows.tolist() == np.argsort(values, kind="stable")[:9].tolist()
+    assert first.count == 60
 
 
 def test_mistakes_come_by_falling_and_hits_by_rising_confidence(written: tuple[ReportSummary, str]) -> None:

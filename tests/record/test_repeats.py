@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from batchcam.commands.verify import repeats
-from batchcam.commands.verify.repeats import Repeats, hashes
+from batchcam.record import repeats
+from batchcam.record.repeats import Repeats, hashes
 
 
 def parts(ids: list[bytes], size: int = 1000) -> list[np.ndarray]:
