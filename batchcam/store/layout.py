@@ -20,12 +20,12 @@ from batchcam.store.schema import (
     LABELLED_DIMS,
     PROBLEM_TYPE,
     ROOT_WORDS,
-    TEXT_CHUNK_ROWS,
     THRESHOLD,
     Array,
     column_chunk_rows,
     encode_text,
     map_chunk_rows,
+    text_chunk_rows,
 )
 from batchcam.store.sink import Sink
 from batchcam.version import version
@@ -145,7 +145,7 @@ def write_text(file: h5py.File, name: str, texts: np.ndarray) -> h5py.Dataset:
     return file.create_dataset(
         name,
         data=as_utf8(texts),
-        chunks=(min(len(texts), TEXT_CHUNK_ROWS),),
+        chunks=(text_chunk_rows(len(texts), texts.dtype.itemsize),),
         **TEXT_FILTERS,
     )
 
@@ -162,16 +162,25 @@ def create(file: h5py.File, array: Array, shape: Sequence[int], text_width: int 
     group = array.name.rpartition("/")[0]
     if group and group not in file:
         create_group(file, group)
-    chunks = (_chunk_rows(array, shape), *shape[1:])
+    chunks = (_chunk_rows(array, shape, text_width), *shape[1:])
     dataset = file.create_dataset(array.name, shape, dtype, chunks=chunks, fillvalue=array.fill or None, **filters)
     attach_scales(file, dataset, array)
     describe(dataset, array)
     return dataset
 
 
-def _chunk_rows(array: Array, shape: Sequence[int]) -> int:
+def write_texts(dataset: h5py.Dataset, texts: np.ndarray, first: int = 0) -> None:
+    """Write encoded texts from row `first` on, where a chunk begins; of chunks of empty ones none is stored."""
+    rows = dataset.chunks[0]
+    for start in range(0, len(texts), rows):
+        some = texts[start : start + rows]
+        if (some != b"").any():
+            dataset[first + start : first + start + len(some)] = as_utf8(some)
+
+
+def _chunk_rows(array: Array, shape: Sequence[int], text_width: int) -> int:
     if array.storage == "text":
-        return min(shape[0], TEXT_CHUNK_ROWS)
+        return text_chunk_rows(shape[0], text_width)
     if array.storage == "deflate":
         return map_chunk_rows(*shape)
     return column_chunk_rows(shape[0], np.dtype(array.dtype).itemsize * int(np.prod(shape[1:])))
@@ -180,10 +189,10 @@ def _chunk_rows(array: Array, shape: Sequence[int]) -> int:
 def stored_bytes(array: Array, plan: Plan, count: int) -> int:
     """Return at most how many bytes `array` takes for `count` samples: whole chunks, as if nothing compressed them."""
     shape = array_shape(array, plan, count)
-    rows = _chunk_rows(array, shape)
     widths = plan.text_bytes  # error lines are as long as they happen to be
     text = array.storage == "text"
     width = widths.get(array.name, widths["sample_id"]) if text else np.dtype(array.dtype).itemsize
+    rows = _chunk_rows(array, shape, width)
     return -(-shape[0] // rows) * rows * int(np.prod(shape[1:])) * width
 
 

@@ -21,7 +21,6 @@ from batchcam.store import landing
 from batchcam.store.layout import (
     Columns,
     array_shape,
-    as_utf8,
     attach_scales,
     create,
     describe,
@@ -31,6 +30,7 @@ from batchcam.store.layout import (
     write_classes,
     write_header,
     write_scales,
+    write_texts,
 )
 from batchcam.store.manifest import FileRecord, ShardSum
 from batchcam.store.plan import Plan, Shard
@@ -86,6 +86,7 @@ def collect(
     """
     arrays = [a for a in plan.arrays if is_copied(a, plan) or a.name == "status"]
     names = [a.name for a in arrays]
+    late = {a.name for a in arrays if a.storage == "text"} - set(plan.text_bytes)
 
     def proven(shard: Shard) -> tuple[Shard, int, str]:
         return shard, *_proven(run, shard, prove, made.get(shard.index))
@@ -93,7 +94,7 @@ def collect(
     for shard, size, digest in _ahead(proven, plan.shards if shards is None else shards, threads):
         path = run / SHARD_FOLDER / shard.file
         with open_checked(path, plan, shard) as file:
-            columns = {name: _whole(file, name) for name in names}
+            columns = {name: _texts(file, name) if name in late else _whole(file, name) for name in names}
         if not np.array_equal(columns["sample_index"], np.arange(shard.first, shard.first + shard.count)):
             raise RunError(f"{path}: does not hold samples {shard.first} to {shard.first + shard.count - 1}")
         yield shard, columns, size, digest
@@ -135,6 +136,14 @@ def _whole(file: h5py.File, name: str) -> np.ndarray:
     values = np.empty(dataset.shape, dataset.dtype)
     dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
     return values
+
+
+def _texts(file: h5py.File, name: str) -> np.ndarray:
+    """Return texts as objects of type bytes: one that is long makes the others no wider."""
+    dataset = file[name]
+    step = dataset.chunks[0]
+    parts = [dataset[start : start + step].tolist() for start in range(0, len(dataset), step)]
+    return np.array(list(itertools.chain.from_iterable(parts)), object)
 
 
 def write_master(
@@ -308,7 +317,10 @@ class _Filling:
 
     def write(self, rows: np.ndarray) -> None:
         stop = self._row + len(rows)
-        self._dataset[self._row : stop] = as_utf8(rows) if rows.dtype.kind == "S" else rows
+        if rows.dtype.kind == "S":
+            write_texts(self._dataset, rows, self._row)
+        else:
+            self._dataset[self._row : stop] = rows
         self._row = stop
 
 
@@ -317,16 +329,20 @@ class _LateTexts:
 
     def __init__(self, file: h5py.File, plan: Plan, array: Array) -> None:
         self._create = functools.partial(_create, file, plan, array)
-        self._waiting: list[tuple[np.dtype[Any], bytes]] = []
+        self._waiting: list[tuple[int, np.dtype[Any], bytes]] = []
+        self._row = 0
 
     def keep(self, rows: np.ndarray) -> None:
-        self._waiting.append((rows.dtype, zlib.compress(rows.tobytes(), 1)))
+        texts = np.array(rows.tolist(), "S")
+        if (texts != b"").any():
+            self._waiting.append((self._row, texts.dtype, zlib.compress(texts.tobytes(), 1)))
+        self._row += len(rows)
 
     def write(self) -> None:
-        width = max(dtype.itemsize for dtype, _ in self._waiting)
-        filling = _Filling(self._create(width))
-        for dtype, texts in self._waiting:
-            filling.write(np.frombuffer(zlib.decompress(texts), dtype).astype(f"S{width}"))
+        width = max((dtype.itemsize for _, dtype, _ in self._waiting), default=1)
+        dataset = self._create(width)
+        for row, dtype, texts in self._waiting:
+            write_texts(dataset, np.frombuffer(zlib.decompress(texts), dtype).astype(f"S{width}"), row)
 
 
 def _create(file: h5py.File, plan: Plan, array: Array, text_width: int) -> h5py.Dataset:

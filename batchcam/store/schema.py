@@ -270,7 +270,7 @@ IMAGE_ATTRIBUTES: Final[Mapping[str, str]] = {
 
 
 TEXT_CHUNK_ROWS: Final = 4096
-"""Rows of a text column, or of the table of shards, that share one chunk."""
+"""Rows of a text column, or of the table of shards, that share one chunk; fewer of texts above 256 bytes."""
 
 
 def map_chunk_rows(rows: int, height: int, width: int) -> int:
@@ -291,6 +291,11 @@ def has_references(shard_count: int) -> bool:
 def column_chunk_rows(rows: int, row_bytes: int) -> int:
     """Return how many rows of an uncompressed array share one chunk: about 256 KiB, at least one, at most `rows`."""
     return max(1, min(rows, 262144 // max(1, row_bytes)))
+
+
+def text_chunk_rows(rows: int, width: int) -> int:
+    """Return how many of `rows` texts of `width` bytes share one chunk: a power of two, 1 MiB and one text at most."""
+    return min(rows, TEXT_CHUNK_ROWS, 1 << max(1, 2**20 // width).bit_length() - 1)
 
 
 def meta_array(column: str) -> Array:

@@ -20,12 +20,12 @@ from batchcam.store.compression import deflate_chunk
 from batchcam.store.layout import (
     Columns,
     array_shape,
-    as_utf8,
     create,
     new_file,
     write_classes,
     write_header,
     write_scales,
+    write_texts,
 )
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.schema import DIGEST_SUFFIX, SHARD_FOLDER, Array, encode_text, map_chunk_rows
@@ -166,7 +166,7 @@ class ShardBuilder:
         if array.storage == "text":
             # error lines are as long as they happen to be
             texts = encode_text(self._texts[array.name], self.plan.text_bytes.get(array.name))
-            create(file, array, shape, texts.dtype.itemsize)[...] = as_utf8(texts)
+            write_texts(create(file, array, shape, texts.dtype.itemsize), texts)
         elif array.storage == "deflate":
             dataset = create(file, array, shape)
             for i, chunk in enumerate(self._map_chunks):

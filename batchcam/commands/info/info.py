@@ -30,6 +30,9 @@ from batchcam.store.shard import landed_shards
 from batchcam.store.shard_table import ShardTable, stated_table
 
 UNREADABLE_SHOWN = 10
+COUNTED_BYTES = 64
+"""Held of a row while it is counted."""
+
 COMPARED = ("device", "threads", "versions")
 ORIGIN_FORM = {
     "options": {"classifier": {"checkpoint": str}, "data": str},
@@ -124,6 +127,7 @@ def info(run: Path) -> RunInfo:
         for _, columns, *_ in collect(run, plan, [s for s in plan.shards if s.index in landed], prove=False):
             tally.totals.add(columns)
             tally.add(columns)
+            tally.name(columns)
     else:
         table = _count_master(run, plan, manifest, tally)
     totals = manifest.totals if manifest else tally.stated()
@@ -270,8 +274,11 @@ class _Tally:
         self._training_known = plan.training_known
 
     def add(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Count samples of classes, and name the first that are unreadable, each with the reason."""
+        """Count samples of classes."""
         self.classes.add(columns["label"], columns["prediction"])
+
+    def name(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Name the first samples that are unreadable, each with the reason, among those that some columns have."""
         rows = np.flatnonzero(columns["error"] != b"")[: UNREADABLE_SHOWN - len(self.unreadable)]
         pairs = zip(decode(columns["sample_id"][rows]), decode(columns["error"][rows]), strict=True)
         self.unreadable += [f"{sample_id}: {error}" for sample_id, error in pairs]
@@ -287,9 +294,13 @@ def _count_master(run: Path, plan: Plan, manifest: Manifest, tally: _Tally) -> S
         raise RunError(f"{run / MASTER_FILE}: gone, or a link; see batchcam verify")
     require_digest(run / MASTER_FILE, manifest.master.sha256)
     with open_checked(run / MASTER_FILE, plan, None) as file:
-        names = ("label", "prediction", "sample_id", "error")
-        for _, columns in blocks(file.__getitem__, names, range(plan.sample_count), COLUMN_BYTES):
+        names, every = ("label", "prediction"), range(plan.sample_count)
+        for rows, columns in blocks(file.__getitem__, names, every, COLUMN_BYTES, COUNTED_BYTES):
             tally.add(columns)
+            without = rows[columns["prediction"] < 0]  # others have no error
+            if len(without) and len(tally.unreadable) < UNREADABLE_SHOWN:
+                for _, texts in blocks(file.__getitem__, ("sample_id", "error"), without, COLUMN_BYTES):
+                    tally.name(texts)
         return stated_table(file, plan)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from batchcam.store.findings import Finding, Kind
 from batchcam.store.layout import scale_values
 from batchcam.store.manifest import FileRecord, Manifest, read_manifest, read_task
 from batchcam.store.plan import Plan, Shard, fingerprint_covers, fingerprint_text
+from batchcam.store.reader import COLUMN_BYTES
 from batchcam.store.samples import list_arrays, list_problems, list_slices
 from batchcam.store.schema import (
     CLASS_NAME,
@@ -204,10 +206,16 @@ def differing_rows(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield, by array, which rows of a block that starts at sample `first` are not what run.h5 has copied."""
     for name, dataset in copies.items():
-        here = block[name]
-        there = dataset[first : first + len(here)]
-        same = (there == here) | ((there != there) & (here != here))  # NaN is the same as NaN
-        yield name, ~same.reshape(len(here), -1).all(1)
+        step = max(1, COLUMN_BYTES // max(1, dataset.dtype.itemsize * math.prod(dataset.shape[1:])))
+        parts = [block[name][start : start + step] for start in range(0, len(block[name]), step)]
+        yield name, np.concatenate([_differs(dataset, part, first + i * step) for i, part in enumerate(parts)])
+
+
+def _differs(dataset: h5py.Dataset, here: np.ndarray, first: int) -> np.ndarray:
+    """Return which rows are not those of `dataset` from `first` on, bool (n,)."""
+    there = dataset[first : first + len(here)]
+    same = (there == here) | ((there != there) & (here != here))  # NaN is the same as NaN
+    return np.asarray(~same.reshape(len(here), -1).all(1))
 
 
 def _check_form(file: h5py.File, plan: Plan, shard: Shard | None, name: str, more: set[str]) -> Iterator[Finding]:
