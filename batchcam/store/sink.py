@@ -12,7 +12,7 @@ from typing import Any
 from batchcam.errors import RunError
 
 BLOCK_BYTES = 2**20
-BLOCKS = 16
+BLOCKS = 4
 """Blocks kept in memory; HDF5 goes back to few places, so nearly all are read or written once, and whole."""
 
 
