@@ -403,3 +403,23 @@ def test_merge_refuses_a_shard_whose_digest_file_is_damaged(finished_run: Path) 
 def test_merge_of_a_folder_without_a_plan_says_so(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a run directory"):
         merge(tmp_path)
+
+
+def test_a_long_error_of_one_sample_is_the_only_text_that_is_stored(
+    tmp_path: Path, make_plan, make_rows, make_shards
+) -> None:
+    plan = make_plan(sample_count=9000, shard_size=9000, maps="none")
+    rows = make_rows(plan)
+    errors = [""] * 9000
+    errors[5000] = "ä" * 5000
+    rows.texts["error"][:] = errors
+    run = tmp_path / "run"
+    make_shards(run, plan, rows)
+    merge(run)
+    for path in (run / "run.h5", run / "shards" / "shard-00000.h5"):
+        with h5py.File(path) as file:
+            error = file["error"]
+            assert error.id.get_num_chunks() == 1
+            assert error.dtype.itemsize == 10_000
+            assert error.chunks[0] * error.dtype.itemsize <= 2**20
+            assert error.asstr()[...].tolist() == errors
