@@ -58,13 +58,6 @@ class Totals:
         return {"labelled": self._labelled, "correct": self._correct, "accuracy": accuracy}
 
 
-def count_totals(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return totals as the manifest states them, from the columns of samples that `Totals.add` takes."""
-    totals = Totals()
-    totals.add(columns)
-    return totals.stated()
-
-
 def sum_totals(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the totals of several manifests together; `trained_on` only where all of them have it."""
     counts = ("samples", "labelled", "correct", "trained_on")

@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from batchcam.record.totals import count_totals, needs_a_look
+from batchcam.record.totals import Totals, needs_a_look
 from batchcam.store.document import DIGEST_KEY, seal
 
 MIDDLE = "shards/shard-00001.h5"
@@ -101,7 +101,9 @@ def _make_manifest_right(run: Path, shards: list[Path]) -> None:
         with h5py.File(path) as file:
             for name in names:
                 columns[name].append(file[name][...])
-    totals = count_totals({name: np.concatenate(parts) for name, parts in columns.items()})
+    counted = Totals()
+    counted.add({name: np.concatenate(parts) for name, parts in columns.items()})
+    totals = counted.stated()
     edit_document(
         run / "manifest.json",
         shards=shard_sum(shards),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from batchcam.record.totals import Totals, count_totals, needs_a_look
+from batchcam.record.totals import Totals, needs_a_look
 
 
 def columns_of(rows: list[tuple[int, int, int, float]]) -> dict[str, np.ndarray]:
@@ -19,19 +21,23 @@ def columns_of(rows: list[tuple[int, int, int, float]]) -> dict[str, np.ndarray]
     }
 
 
+def totals_of(*parts: list[tuple[int, int, int, float]]) -> dict[str, Any]:
+    counted = Totals()
+    for part in parts:
+        counted.add(columns_of(part))
+    return counted.stated()
+
+
 ROWS = [(0, 0, 0, 0.25), (1, 0, 8, 0.5), (-1, 1, 12, 0.125), (1, -1, 1, np.nan), (1, 1, 2, np.inf), (0, -1, 1, np.nan)]
 
 
 @pytest.mark.parametrize("cut", range(len(ROWS) + 1))
 def test_totals_are_the_same_counted_in_parts(cut: int) -> None:
-    counted = Totals()
-    for part in (ROWS[:cut], ROWS[cut:]):
-        counted.add(columns_of(part))
-    assert counted.stated() == count_totals(columns_of(ROWS))
+    assert totals_of(ROWS[:cut], ROWS[cut:]) == totals_of(ROWS)
 
 
 def test_totals_count_what_is_labelled_and_predicted_and_each_flag() -> None:
-    assert count_totals(columns_of(ROWS)) == {
+    assert totals_of(ROWS) == {
         "samples": 6,
         "labelled": 3,
         "correct": 2,
@@ -42,11 +48,11 @@ def test_totals_count_what_is_labelled_and_predicted_and_each_flag() -> None:
 
 
 def test_samples_without_residuals_or_labels_have_no_largest_and_no_accuracy() -> None:
-    totals = count_totals(columns_of([(-1, 1, 0, np.nan)]))
+    totals = totals_of([(-1, 1, 0, np.nan)])
     assert (totals["largest_identity_residual"], totals["accuracy"]) == (None, None)
 
 
 def test_unreadable_and_non_finite_samples_need_a_look_and_others_do_not() -> None:
-    found = needs_a_look(count_totals(columns_of(ROWS)))
+    found = needs_a_look(totals_of(ROWS))
     assert found == [{"kind": "unreadable", "count": 2}, {"kind": "non finite", "count": 1}]
-    assert needs_a_look(count_totals(columns_of(ROWS[:3]))) == []
+    assert needs_a_look(totals_of(ROWS[:3])) == []

@@ -15,6 +15,7 @@ import numpy as np
 from batchcam.commands.compare.matching import Apart
 from batchcam.commands.compare.movement import Flip, Mover, Pairing, Pairs
 from batchcam.commands.compare.reading import ID_ROWS, LeftApart, Part, Sides, encoded_ids
+from batchcam.errors import RunError
 from batchcam.record.names import csv_table
 from batchcam.record.study import land_study
 from batchcam.store import landing
@@ -148,6 +149,8 @@ class Table:
         """Write rows from `start` on, and return where they end."""
         stop = start + len(next(iter(columns.values())))
         for name, values in columns.items() if stop > start else ():
+            if values.dtype.kind == "S" and values.dtype.itemsize > self._datasets[name].dtype.itemsize:
+                raise RunError(f"{name}: texts longer than the runs' plans say; see batchcam verify")
             self._datasets[name][start:stop] = as_utf8(values) if values.dtype.kind == "S" else values
         return stop
 
