@@ -169,6 +169,18 @@ def random_seed(of: str) -> Any:
     return field(f"Random seed of {of}.", default=0, low=0, high=LARGEST_SEED)
 
 
+def time_limit() -> Any:
+    """Return a field for the seconds after which to stop early."""
+    return field(
+        "Stop early after 90s, 15m, 2h or HH:MM:SS.",
+        "--time-limit",
+        low=0,
+        high=LONGEST_S,
+        metavar="TIME",
+        parse=parse_duration,
+    )
+
+
 def originals(purpose: str = "") -> Any:
     """Return a field for the place of a run's images."""
     return field(f"Where the original images are{purpose}.  [default: where the run found them]")
@@ -332,6 +344,16 @@ class RunConfig(Config):
     """What every command about one run is asked: the run directory, one of its shards, or a folder of runs."""
 
     run: Given[Path, AnyPath] = argument()
+
+
+class MergeConfig(RunConfig):
+    """Everything that `merge` is asked."""
+
+    _: dataclasses.KW_ONLY
+    prove: bool = field(
+        "Read also shards that are untouched since this run's tasks wrote them, or a merge proved them.", default=False
+    )
+    time_limit_s: Given[float | None, float | str | None] = time_limit()
 
 
 class PartialConfig(RunConfig):

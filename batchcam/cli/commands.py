@@ -33,7 +33,7 @@ from batchcam.commands.retrain.config import RetrainConfig
 from batchcam.commands.submit.config import FinishConfig, GpusConfig, SubmitConfig, TaskConfig
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.verify.config import VerifyConfig
-from batchcam.config import Config, RunConfig
+from batchcam.config import Config, MergeConfig
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, one_line
 from batchcam.job.stop import stop_if_asked
 
@@ -60,7 +60,7 @@ class Command:
         findings: whether it may end with 3.
         module: where the function is; imported when the command is called.
         text: where NAME_text is.
-        takes: the field of the config that the function takes instead of all of it.
+        takes: the fields of the config that the function takes instead of all of it, by their names.
         tells_classes: for which configs it tells of each class of a multi-label run by itself; None: for none.
         is_job: whether its steps are commands, to which stdout belongs; it tells only what somebody has to know, on
             stderr.
@@ -74,7 +74,7 @@ class Command:
     findings: bool = True
     module: str = "commands.{name}.{name}"
     text: str = "cli.printing"
-    takes: str | None = None
+    takes: tuple[str, ...] = ()
     tells_classes: Callable[[Any], bool] | None = None
     is_job: bool = False
     hidden: bool = False
@@ -89,7 +89,7 @@ class Command:
         function = self.function
         if not self.is_job:  # jobs tell others how they ended
             stop_if_asked()  # importing torch took its time
-        summary = function(getattr(config, self.takes) if self.takes else config)
+        summary = function(**{name: getattr(config, name) for name in self.takes}) if self.takes else function(config)
         code = _exit_code(summary)
         if findings_ok and code == EXIT_FINDINGS:
             code = EXIT_DONE
@@ -103,7 +103,7 @@ class Command:
             click.echo(json.dumps({**dataclasses.asdict(summary), "exit_code": code}, default=str))
 
     @property
-    def function(self) -> Callable[[Any], Any]:
+    def function(self) -> Callable[..., Any]:
         """What the command does."""
         return _load(self.module.format(name=self.name), self.name.replace("-", "_"))
 
@@ -151,9 +151,11 @@ COMMANDS = (
             "DATA is a folder of class folders, a CSV manifest (path[,label][,id]), stl10:ROOT[:split], "
             "torchvision:NAME:ROOT[:split] or python:module:callable. Run again to go on; several workers may share a "
             "run."),
-    Command("merge", RunConfig, "runs/monday",
-            "Prove that RUN's shards hold each sample once; write run.h5 and the manifest.",
-            module="commands.merge", takes="run", tells_classes=lambda config: True),
+    Command("merge", MergeConfig, "runs/monday",
+            "Prove that RUN's shards hold each sample once; write run.h5 and the manifest.\n\n"
+            "Shards are not read again that are untouched since a task of RUN wrote them, or an earlier merge proved "
+            "them; verify reads every byte.",
+            module="commands.merge", takes=("run", "prove", "time_limit_s"), tells_classes=lambda config: True),
     Command("verify", VerifyConfig, "runs/monday",
             "Check every file and every row of RUN, read-only: digests, structure, coverage, numbers.",
             tells_classes=lambda config: True),

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fnmatch
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from batchcam.errors import RunError
+from batchcam.errors import BatchcamError, RunError
 from batchcam.job.cpus import available_cpus
 from batchcam.job.scheduler import utc_now, whereabouts
-from batchcam.job.stop import reason_to_stop
+from batchcam.job.stop import Stop, reason_to_stop, stop_if_asked
 from batchcam.record.totals import Totals, needs_a_look
 from batchcam.store import landing
-from batchcam.store.manifest import Manifest, read_manifest, read_tasks, write_manifest
-from batchcam.store.master import prove_shards, write_master
+from batchcam.store.manifest import (
+    STAMPS,
+    Manifest,
+    merge_file,
+    read_manifest,
+    read_stamps,
+    read_tasks,
+    write_manifest,
+    write_task,
+)
+from batchcam.store.master import Proof, prove_shards, write_master
 from batchcam.store.plan import Plan, open_plan
 from batchcam.store.samples import require_list
 from batchcam.store.schema import LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
-from batchcam.store.shard import LandedShard, has_landed, landed_shards
+from batchcam.store.shard import has_landed, landed_shards
 from batchcam.store.shard_table import table_beside
+from batchcam.store.stamps import Stamps
+
+NOTE_EVERY_S = 10
+"""Seconds between two notes of what has been proven."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,32 +58,42 @@ class MergeSummary:
     kept: bool
 
 
-def merge(run: str | os.PathLike[str], *, made: Iterable[LandedShard] = ()) -> MergeSummary:
+def merge(run: str | os.PathLike[str], *, prove: bool = False, time_limit_s: float | None = None) -> MergeSummary:
     """Write run.h5 and manifest.json over the shards of a run; the manifest comes last.
 
     Where both are there and right they stay as they are, so that their digests, once noted down, stay true.
 
     Args:
         run: the run directory.
-        made: shards that this very process has landed. The digest of all others is computed again.
+        prove: read also those shards that have been untouched since a task of this run wrote them, or a merge proved
+            them.
+        time_limit_s: stop early after so many seconds.
 
     Raises:
         RunError: shards are missing or do not belong here; the message names them.
-        StoppedEarlyError: a signal or the time limit.
+        StoppedEarlyError: a signal or the time limit; what is proven by then is not read again.
     """
-    run = Path(run)
+    with Stop(time_limit_s):
+        return _merge(Path(run), prove)
+
+
+def _merge(run: Path, prove: bool) -> MergeSummary:
     plan = open_plan(run)
     _require_all(run, plan)
-    samples, threads = require_list(run), available_cpus()
+    samples = require_list(run)
     there = _stated(run, plan)
-    if there and _is_intact(run, there):
+    if there and not _is_intact(run / MASTER_FILE, there):
+        there = None
+    former = None if there or prove else _former(run, plan)
+    proof = Proof(Stamps(read_stamps(run), trusted=not prove), former, available_cpus())
+    if there:
         counted = Totals(plan.is_multi_label)
-        shards = prove_shards(run, plan, counted.add, reason_to_stop, threads)
+        shards = prove_shards(run, plan, counted.add, reason_to_stop, proof)
         if (shards, counted.stated(), samples) == (there.shards, there.totals, there.samples):
             return _kept(run, plan, dataclasses.replace(there, totals=counted.stated()))
     counted = Totals(plan.is_multi_label)
-    known = {each.shard.index: (each.bytes, each.sha256) for each in made if each.is_own}
-    master, shards = write_master(run, plan, counted.add, reason_to_stop, known, threads)
+    with _noting(run, proof.stamps) as stop:
+        master, shards = write_master(run, plan, counted.add, stop, proof)
     totals = counted.stated()
     findings = needs_a_look(totals)
     manifest = Manifest(
@@ -88,11 +113,51 @@ def merge(run: str | os.PathLike[str], *, made: Iterable[LandedShard] = ()) -> M
     return _summary(manifest, kept=False)
 
 
-def _is_intact(run: Path, manifest: Manifest) -> bool:
+@contextlib.contextmanager
+def _noting(run: Path, stamps: Stamps) -> Iterator[Callable[[], str | None]]:
+    """Leave the stamps of what this process proves in a record: when the block ends, however, and now and then before.
+
+    Given out is what the block asks for a reason to stop.
+    """
+    name, started, noted, noted_at = merge_file(), utc_now(), 0, time.monotonic()
+
+    def note() -> None:
+        nonlocal noted, noted_at
+        noted_at, new = time.monotonic(), stamps.new
+        if len(new) > noted:
+            noted = len(new)
+            write_task(run, name, {**whereabouts(), "started": started, "written": utc_now(), STAMPS: new})
+
+    def reason() -> str | None:
+        if time.monotonic() - noted_at >= NOTE_EVERY_S:
+            note()
+        return reason_to_stop()
+
     try:
-        return landing.file_digest(run / MASTER_FILE) == manifest.master.sha256
+        yield reason
+    except BaseException:
+        with contextlib.suppress(BatchcamError):  # what ended the block matters more
+            note()
+        raise
+    note()
+
+
+def _is_intact(master: Path, manifest: Manifest) -> bool:
+    try:
+        return landing.file_digest(master, stop_if_asked) == manifest.master.sha256
     except OSError:  # a bad block is what merging again mends
         return False
+
+
+def _former(run: Path, plan: Plan) -> Path | None:
+    """Return where a run.h5 lies that is as a manifest says, which is not about all shards of now."""
+    places: tuple[Callable[[Path], Path], ...] = (lambda path: path, landing.aside)
+    for place in places:
+        with contextlib.suppress(FileNotFoundError, RunError):
+            master = place(run / MASTER_FILE)
+            if _is_intact(master, read_manifest(run, plan, place(run / MANIFEST_FILE))):
+                return master
+    return None
 
 
 def _is_stated(run: Path, plan: Plan, manifest: Manifest) -> bool:
@@ -105,21 +170,20 @@ def _is_stated(run: Path, plan: Plan, manifest: Manifest) -> bool:
     return said[0] == said[1]
 
 
-def complete_run(run: Path, own: Callable[[int], bool] | None = None, made: Iterable[LandedShard] = ()) -> MergeSummary:
+def complete_run(run: Path, own: Callable[[int], bool] | None = None) -> MergeSummary:
     """Return what the manifest of a complete run says; merge first if there is none, or it is not about these files.
 
     Args:
         run: the run directory.
         own: which shards to look at, by index, where others look at the others and this process has made none; None:
             all, and whether the manifest is about them.
-        made: as `merge` takes them.
 
     Raises:
         RunError, StoppedEarlyError: as `merge`.
     """
     plan = open_plan(run)
     there = _stated(run, plan, own)
-    return _kept(run, plan, there) if there else merge(run, made=made)
+    return _kept(run, plan, there) if there else merge(run)
 
 
 def _stated(run: Path, plan: Plan, own: Callable[[int], bool] | None = None) -> Manifest | None:
@@ -133,7 +197,7 @@ def _stated(run: Path, plan: Plan, own: Callable[[int], bool] | None = None) -> 
         return None
     if own is not None:
         return manifest if all(has_landed(run, shard) for shard in plan.shards if own(shard.index)) else None
-    table = table_beside(run, plan)
+    table = table_beside(run, plan, stop_if_asked)
     return manifest if table and table.stated(plan) == manifest.shards else None
 
 
@@ -166,7 +230,11 @@ def _remove_leftovers(run: Path, plan: Plan) -> None:
 
 
 def _require_all(run: Path, plan: Plan) -> None:
-    landed = landed_shards(run, plan)
+    def look(index: int) -> bool:
+        stop_if_asked()
+        return True
+
+    landed = landed_shards(run, plan, look)
     missing = [s.index for s in plan.shards if s.index not in landed]
     if missing:
         named = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")

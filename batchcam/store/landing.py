@@ -10,7 +10,7 @@ import mmap
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,12 +19,18 @@ from batchcam.store.schema import DIGEST_SUFFIX, PARTIAL_SUFFIX
 from batchcam.store.sink import Sink
 
 Buffer = bytes | bytearray | memoryview
+Look = Callable[[], None]
+"""Called now and then; raises where the work is to be given up."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 MAKE_ROOM = "make room and run the same command again"
 NO_RENAME = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV)
 TRIES = 3
 """How often a file is written, when others remove what is under way."""
+
+
+def unheeding() -> None:
+    """Go on whatever happens."""
 
 
 def write_error(path: Path, error: OSError) -> BatchcamError:
@@ -50,21 +56,25 @@ def make_folder(path: Path) -> list[Path]:
         raise write_error(path, error) from error
 
 
-def land(path: Path, data: Buffer) -> None:
+def land(path: Path, data: Buffer) -> int:
     """Make `data` appear under `path` whole, replacing what is there, or raise and leave `path` as it was.
 
     Unique temporary name in the same folder, write, fsync, rename, fsync of the folder: after a power cut
     the file is the old one or the new one, never an empty one.
+
+    Returns:
+        The inode of the file that was written.
     """
     for left in reversed(range(TRIES)):
         with _partial(path) as partial:
-            _write_synced(partial, data)
+            inode = _write_synced(partial, data)
             try:
                 _rename(partial, path)
-                return
+                break
             except FileNotFoundError:  # another worker took ours for a dead one's, and cleaned up
                 if not left and not path.exists():
                     raise
+    return inode
 
 
 def land_first(path: Path, data: Buffer) -> bool:
@@ -112,19 +122,19 @@ def land_with_digest(path: Path, data: Buffer, replace: bool = False) -> str:
     return land_own(path, data, replace)[0]
 
 
-def land_own(path: Path, data: Buffer, replace: bool) -> tuple[str, bool]:
-    """Land a file and its `sha256sum -c` companion; return the digest in hex, and whether the file is what we wrote.
+def land_own(path: Path, data: Buffer, replace: bool) -> tuple[str, int | None]:
+    """Land a file and its `sha256sum -c` companion; return the digest in hex, and the file's inode if we wrote it.
 
     The digest goes first: a file under its final name always has one. A file that is there with its digest is whole and
     stays, unless it is to be replaced: another worker was quicker.
     """
     if not replace and path.exists() and (existing := read_digest(path)):
-        return existing, False
+        return existing, None
     digest = hashlib.sha256(data).hexdigest()
     _land_digest(path, digest)
-    land(path, data)
+    inode = land(path, data)
     agreed = _agreed_digest(path, digest)
-    return agreed, agreed == digest
+    return agreed, inode if agreed == digest else None
 
 
 def point(link: Path, target: str) -> None:
@@ -135,12 +145,16 @@ def point(link: Path, target: str) -> None:
 
 
 @contextlib.contextmanager
-def stream(path: Path, stated: bool = True) -> Iterator[Sink]:
+def stream(path: Path, stated: bool = True, look: Look = unheeding) -> Iterator[Sink]:
     """Give out a file object for HDF5, however large; on a clean exit its content lands under `path`.
 
-    Its digest does so beside it, where that is to be `stated`. A file that is there is replaced; it stays as it was on
-    an exception, or when the disk failed meanwhile, which is raised instead of whatever followed from it. Afterwards
-    `size` and `sha256` of the object are those of the file.
+    A file that is there is replaced; it stays as it was on an exception, or when the disk failed meanwhile, which is
+    raised instead of whatever followed from it. Afterwards `size` and `sha256` of the object are those of the file.
+
+    Args:
+        path: of the file.
+        stated: its digest lands beside it.
+        look: as `digest_of` takes it.
     """
     with _partial(path) as partial, contextlib.ExitStack() as opened:
         with _created(partial) as descriptor:
@@ -151,7 +165,7 @@ def stream(path: Path, stated: bool = True) -> Iterator[Sink]:
             finally:
                 sink.require_sound()
             sink.finish()
-        sink.sha256 = _digest(content)
+        sink.sha256 = digest_of(content, look)
         if stated:
             _land_digest(path, sink.sha256)
         try:
@@ -178,10 +192,19 @@ def growing(path: Path) -> Iterator[BinaryIO]:
             _rename(partial, path)
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of the file at `path`, hex."""
+def file_digest(path: Path, look: Look = unheeding) -> str:
+    """Return the SHA-256 of the file at `path`, hex; `look` as `digest_of` takes it."""
     with path.open("rb") as content:
-        return _digest(content)
+        return digest_of(content, look)
+
+
+def digest_of(content: BinaryIO, look: Look = unheeding) -> str:
+    """Return the SHA-256 of a file, hex; `look` is called all the time, and may raise to give up."""
+    digest = hashlib.sha256()
+    while block := content.read(2**20):
+        look()
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def is_own_file(run: Path, name: str) -> bool:
@@ -223,6 +246,20 @@ def read_digest(path: Path) -> str | None:
 def temporary_path(path: Path, mark: str) -> Path:
     """Return a temporary name beside `path`, which `partials` finds."""
     return path.with_name(f".{path.name}.{mark}{PARTIAL_SUFFIX}")
+
+
+def set_aside(path: Path) -> None:
+    """Give what lies under `path`, if anything does, the temporary name `aside`: it no longer holds."""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(path, aside(path))
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def aside(path: Path) -> Path:
+    """Return where `set_aside` puts a file."""
+    return temporary_path(path, "former")
 
 
 def leave_partial(path: Path) -> None:
@@ -310,19 +347,14 @@ def _created(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _write_synced(path: Path, data: Buffer) -> None:
+def _write_synced(path: Path, data: Buffer) -> int:
+    """Write a new file; return its inode."""
     with _created(path) as descriptor:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
-
-
-def _digest(content: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := content.read(2**20):
-        digest.update(block)
-    return digest.hexdigest()
+        return os.fstat(descriptor).st_ino
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,21 @@ from batchcam.store import landing
 from batchcam.store.document import read_document, seal
 from batchcam.store.form import mismatch
 from batchcam.store.plan import Plan, read_plan
-from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, TASK_PATTERN
+from batchcam.store.schema import MANIFEST_FILE, MASTER_FILE, PLAN_FILE, TASK_PATTERN, WORKER_PATTERN
 from batchcam.version import version
 
 RECORD_FORM = {"file": str, "first": int, "count": int, "bytes": int, "sha256": str}
-TASK_FORM = {"samples?": int, "unreadable?": int, "started?": str, "outcome?": str, "versions?": {"*": (str, None)}}
+STAMPS = "stamps"
+"""In a task's record: the stamps of the files that it landed or proved, for who merges and no one else."""
+
+TASK_FORM = {
+    "samples?": int,
+    "unreadable?": int,
+    "started?": str,
+    "outcome?": str,
+    "versions?": {"*": (str, None)},
+    f"{STAMPS}?": [str],
+}
 """What readers compute with; the rest of a task's record is only shown."""
 
 SHARDS_FORM = {"count": int, "bytes": int, "sha256": str}
@@ -115,14 +126,14 @@ def write_manifest(run: Path, manifest: Manifest) -> None:
     landing.land(run / MANIFEST_FILE, seal(content))
 
 
-def read_manifest(run: Path, plan: Plan) -> Manifest:
-    """Return the manifest of `run`.
+def read_manifest(run: Path, plan: Plan, path: Path | None = None) -> Manifest:
+    """Return the manifest of `run`, or one that lies elsewhere.
 
     Raises:
         FileNotFoundError: there is none: the run is not complete.
         RunError: it was changed, is damaged, or belongs to another plan.
     """
-    path = run / MANIFEST_FILE
+    path = path or run / MANIFEST_FILE
     content = read_document(path)
     if content.get("schema_version") != plan.schema_version:
         raise RunError(f"{path}: schema {content.get('schema_version')!r}; {PLAN_FILE} says {plan.schema_version}")
@@ -196,6 +207,11 @@ def task_file(number: int) -> str:
     return TASK_PATTERN.replace("*", f"{number:05d}-{secrets.token_hex(4)}")
 
 
+def merge_file() -> str:
+    """Return a new name task-merge-*.json, for the stamps of what a process that merges has proven."""
+    return TASK_PATTERN.replace("*", f"merge-{secrets.token_hex(4)}")
+
+
 def task_numbers(run: Path) -> set[int]:
     """Return the numbers of the tasks that have begun to work on a run, as the names of their records say."""
     found = (re.match("task-([0-9]+)-", path.name) for path in run.glob(TASK_PATTERN))
@@ -209,25 +225,37 @@ def write_task(run: Path, name: str, record: dict[str, Any]) -> None:
 
 def read_tasks(run: Path) -> list[dict[str, Any]]:
     """Return what the tasks recorded, by time of start; records that are damaged are left out (verify names them)."""
-    tasks: Sequence[dict[str, Any]] = [t for p in sorted(run.glob(TASK_PATTERN)) if (t := _task(p)) is not None]
+    tasks = [_without_stamps(task) for task in _sound_records(run, WORKER_PATTERN)]
     return sorted(tasks, key=lambda t: str(t.get("started")))
 
 
+def read_stamps(run: Path) -> set[str]:
+    """Return the stamps that were left in a run; a record that is damaged leaves none."""
+    return {stamp for record in _sound_records(run, TASK_PATTERN) for stamp in record.get(STAMPS, ())}
+
+
 def read_task(path: Path) -> dict[str, Any]:
-    """Return what a task recorded.
+    """Return what a task recorded, but for the stamps.
 
     Raises:
         FileNotFoundError: there is none.
         RunError: it is damaged, or no record of a task.
     """
+    return _without_stamps(_read_record(path))
+
+
+def _read_record(path: Path) -> dict[str, Any]:
     content = read_document(path)
     if (where := mismatch(content, TASK_FORM)) is not None:
         raise RunError(f"{path}: not a task's record: {where} is of the wrong type")
     return content
 
 
-def _task(path: Path) -> dict[str, Any] | None:
-    try:
-        return read_task(path)
-    except (FileNotFoundError, RunError):
-        return None
+def _without_stamps(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != STAMPS}
+
+
+def _sound_records(run: Path, pattern: str) -> Iterator[dict[str, Any]]:
+    for path in sorted(run.glob(pattern)):
+        with contextlib.suppress(FileNotFoundError, RunError):
+            yield _read_record(path)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import dataclasses
 import functools
 import itertools
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 import h5py
@@ -18,6 +19,7 @@ import numpy as np
 
 from batchcam.errors import RunError, stopped_by
 from batchcam.store import landing
+from batchcam.store.former import FormerRows
 from batchcam.store.layout import (
     Columns,
     array_shape,
@@ -34,7 +36,7 @@ from batchcam.store.layout import (
 )
 from batchcam.store.manifest import FileRecord, ShardSum
 from batchcam.store.plan import Plan, Shard
-from batchcam.store.reader import open_checked
+from batchcam.store.reader import open_checked, open_structured, read_whole
 from batchcam.store.schema import (
     MASTER_COPY_LIMIT,
     MASTER_FILE,
@@ -46,13 +48,12 @@ from batchcam.store.schema import (
     stays_in_shards,
 )
 from batchcam.store.shard_table import ShardTable, write_table
+from batchcam.store.stamps import Stamps
 
-Collected: TypeAlias = tuple[Shard, dict[str, np.ndarray], int, str]
+Collected: TypeAlias = tuple[Shard, Columns, int, str]
 """A shard, its columns, its bytes and its digest."""
 
 Result = TypeVar("Result")
-
-NOTHING: Mapping[int, tuple[int, str]] = MappingProxyType({})
 
 LOOK_EVERY_S = 0.2
 """Seconds between two looks whether to stop."""
@@ -61,14 +62,28 @@ SHARD_ENTRY_BYTES = 1024
 """What run.h5 keeps of a shard: a row of its table, and where the rows of virtual arrays lie."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """How shards are proven.
+
+    Attributes:
+        stamps: of those that need not be read again.
+        former: a run.h5 that is proven, over shards of which some have been made again since; rows of the others are
+            taken from it.
+        threads: that compute digests, of shards that come later.
+    """
+
+    stamps: Stamps
+    former: Path | None = None
+    threads: int = 1
+
+
 def collect(
     run: Path,
     plan: Plan,
     shards: Sequence[Shard] | None = None,
-    *,
-    prove: bool = True,
-    made: Mapping[int, tuple[int, str]] = NOTHING,
-    threads: int = 1,
+    proof: Proof | None = None,
+    look: landing.Look = landing.unheeding,
 ) -> Iterator[Collected]:
     """Yield each shard with its small columns, its size and digest, and prove on the way that it holds its own samples.
 
@@ -76,10 +91,8 @@ def collect(
         run: the run directory.
         plan: of the run.
         shards: which of its shards; None: all.
-        prove: compare each shard's SHA-256 before it is parsed.
-        made: size and digest of those that this very process has landed, by index: what was written there is known,
-            and not read again where size and digest file are these.
-        threads: that compute digests, of shards that come later.
+        proof: how each shard's SHA-256 is proven before it is parsed; None: not at all.
+        look: called now and then; raises to give up.
 
     Raises:
         RunError: a shard is missing, changed, unreadable, of another run, or holds other samples than the plan says.
@@ -89,29 +102,44 @@ def collect(
     late = {a.name for a in arrays if a.storage == "text"} - set(plan.text_bytes)
 
     def proven(shard: Shard) -> tuple[Shard, int, str]:
-        return shard, *_proven(run, shard, prove, made.get(shard.index))
+        return shard, *_proven(run, shard, proof.stamps if proof else None, look)
 
-    for shard, size, digest in _ahead(proven, plan.shards if shards is None else shards, threads):
-        path = run / SHARD_FOLDER / shard.file
-        with open_checked(path, plan, shard) as file:
-            columns = {name: _texts(file, name) if name in late else _whole(file, name) for name in names}
-        if not np.array_equal(columns["sample_index"], np.arange(shard.first, shard.first + shard.count)):
-            raise RunError(f"{path}: does not hold samples {shard.first} to {shard.first + shard.count - 1}")
-        yield shard, columns, size, digest
+    with contextlib.ExitStack() as opened:
+        former = _opened(proof.former, plan, opened) if proof and proof.former else None
+        threads = proof.threads if proof else 1
+        for shard, size, digest in _ahead(proven, plan.shards if shards is None else shards, threads):
+            look()
+            path = run / SHARD_FOLDER / shard.file
+            if former and former.has(shard, size, digest):
+                columns = former.columns(shard, path)
+            else:
+                with open_checked(path, plan, shard) as file:
+                    columns = {name: _texts(file, name) if name in late else read_whole(file, name) for name in names}
+            if not np.array_equal(columns["sample_index"], np.arange(shard.first, shard.first + shard.count)):
+                raise RunError(f"{path}: does not hold samples {shard.first} to {shard.first + shard.count - 1}")
+            yield shard, columns, size, digest
 
 
-def _proven(run: Path, shard: Shard, prove: bool, made: tuple[int, str] | None) -> tuple[int, str]:
-    """Return size and digest of a shard; compare the digest with its bytes, unless it is as this process made it."""
+def _opened(former: Path, plan: Plan, opened: contextlib.ExitStack) -> FormerRows | None:
+    """Return what a former run.h5 tells, None where it holds other arrays than one of now would."""
+    try:
+        file = opened.enter_context(open_structured(former, plan, None))
+    except RunError:  # as when another worker that merged has cleaned up
+        return None
+    return FormerRows.of(file, plan, [a for a in plan.arrays if is_copied(a, plan)])
+
+
+def _proven(run: Path, shard: Shard, stamps: Stamps | None, look: landing.Look) -> tuple[int, str]:
+    """Return size and digest of a shard that is proven to have it; without `stamps`, that is said to."""
     path = run / SHARD_FOLDER / shard.file
     digest = landing.read_digest(path)
     if digest is None or not landing.is_own_file(run, f"{SHARD_FOLDER}/{shard.file}"):
         raise RunError(f"{path}: missing, a link, or without its digest; run explain again")
     try:
-        size = path.stat().st_size
-        actual = landing.file_digest(path) if prove and (size, digest) != made else digest
+        size = stamps.prove(path, digest, look) if stamps else path.stat().st_size
     except OSError as error:
         raise RunError(f"{path}: cannot read: {error.strerror}; see batchcam verify") from error
-    if actual != digest:
+    if size is None:
         raise RunError(f"{path}: changed after it was written: remove it and its digest, and run explain again")
     return size, digest
 
@@ -130,14 +158,6 @@ def _ahead(work: Callable[[Shard], Result], shards: Iterable[Shard], threads: in
         pool.shutdown(cancel_futures=True)
 
 
-def _whole(file: h5py.File, name: str) -> np.ndarray:
-    """Return an array whose structure is proven; h5py's `file[name][...]` takes three times as long for a small one."""
-    dataset = h5py.h5d.open(file.id, name.encode())
-    values = np.empty(dataset.shape, dataset.dtype)
-    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
-    return values
-
-
 def _texts(file: h5py.File, name: str) -> np.ndarray:
     """Return texts as objects of type bytes: one that is long makes the others no wider."""
     dataset = file[name]
@@ -151,8 +171,7 @@ def write_master(
     plan: Plan,
     seen: Callable[[Columns], None],
     stop: Callable[[], str | None],
-    made: Mapping[int, tuple[int, str]] = NOTHING,
-    threads: int = 1,
+    proof: Proof,
 ) -> tuple[FileRecord, ShardSum]:
     """Land run.h5 with its digest over all shards, which pass through memory one by one; an older one is replaced.
 
@@ -161,7 +180,7 @@ def write_master(
         plan: of the run.
         seen: told the small columns of each shard, in their order.
         stop: asked now and then for a reason to stop.
-        made, threads: as `collect` takes them.
+        proof: as `collect` takes it.
 
     Returns:
         Record of run.h5, and what the manifest states of the shards.
@@ -170,29 +189,33 @@ def write_master(
         RunError: as `collect`, which proves that each sample is there exactly once.
         StoppedEarlyError: `stop` gave a reason.
     """
-    shards = collect(run, plan, made=made, threads=threads)
-    return _apart(lambda given_up: _write_master(run, plan, shards, seen, given_up), stop)
+    return _apart(lambda look: _write_master(run, plan, collect(run, plan, None, proof, look), seen, look), stop)
 
 
 def prove_shards(
-    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None], threads: int = 1
+    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None], proof: Proof
 ) -> ShardSum:
     """Prove the shards as `write_master` does, and write nothing; return what the manifest states of them."""
 
-    def prove(given_up: threading.Event) -> ShardSum:
+    def prove(look: landing.Look) -> ShardSum:
         table = ShardTable.empty(plan)
-        collections.deque(_seen(collect(run, plan, threads=threads), table, seen, given_up), maxlen=0)
+        collections.deque(_seen(collect(run, plan, None, proof, look), table, seen), maxlen=0)
         return table.stated(plan)
 
     return _apart(prove, stop)
 
 
-def _apart(work: Callable[[threading.Event], Result], stop: Callable[[], str | None]) -> Result:
-    """Return what `work` does in a thread, which is told to give up when there is a reason to stop."""
+def _apart(work: Callable[[landing.Look], Result], stop: Callable[[], str | None]) -> Result:
+    """Return what `work` does in a thread; what it is given to call raises once there is a reason to stop."""
     given_up = threading.Event()
+
+    def look() -> None:
+        if given_up.is_set():
+            raise RunError("given up")
+
     # where no signal's exception can strike between HDF5 and its file object: HDF5 does not survive it either
     with ThreadPoolExecutor(1, thread_name_prefix="merge") as apart:
-        working = apart.submit(work, given_up)
+        working = apart.submit(work, look)
         try:
             while not wait([working], LOOK_EVERY_S).done:
                 if reason := stop():
@@ -203,13 +226,9 @@ def _apart(work: Callable[[threading.Event], Result], stop: Callable[[], str | N
             raise
 
 
-def _seen(
-    shards: Iterable[Collected], table: ShardTable, seen: Callable[[Columns], None], given_up: threading.Event
-) -> Iterator[Columns]:
+def _seen(shards: Iterable[Collected], table: ShardTable, seen: Callable[[Columns], None]) -> Iterator[Columns]:
     """Yield the columns of each shard after it was entered into `table`, and they were told to `seen`."""
     for shard, columns, size, digest in shards:
-        if given_up.is_set():
-            raise RunError("given up")
         table.set(shard, size, digest)
         seen(columns)
         yield columns
@@ -220,21 +239,21 @@ def _write_master(
     plan: Plan,
     shards: Iterator[Collected],
     seen: Callable[[Columns], None],
-    given_up: threading.Event,
+    look: landing.Look,
 ) -> tuple[FileRecord, ShardSum]:
     table = ShardTable.empty(plan)
     first = next(shards)  # proven, so that its classifier can be read
     with open_checked(run / SHARD_FOLDER / first[0].file, plan, first[0]) as file:
         weight, bias = file["classifier/weight"][...], file["classifier/bias"][...]
-    with landing.stream(run / MASTER_FILE) as sink, new_file(sink) as file:
+    with landing.stream(run / MASTER_FILE, look) as sink, new_file(sink) as file:
         write_header(file, plan, 0, plan.sample_count)
         write_scales(file, plan)
         write_classes(file, plan, weight, bias)
         copies = _Copies(file, plan)
-        for columns in _seen(itertools.chain([first], shards), table, seen, given_up):
+        for columns in _seen(itertools.chain([first], shards), table, seen):
             copies.append(columns)
             sink.require_sound()
-        copies.finish()
+        copies.finish(look)
         write_table(file, plan, table)
     return FileRecord(MASTER_FILE, 0, plan.sample_count, sink.size, sink.sha256), table.stated(plan)
 
@@ -279,11 +298,11 @@ class _Copies:
         for name, column in self._columns.items():
             column.append(columns[name])
 
-    def finish(self) -> None:
+    def finish(self, look: landing.Look) -> None:
         for column in self._columns.values():
             column.flush()
         for late in self._late:
-            late.write()
+            late.write(look)
 
 
 class _Column:
@@ -338,10 +357,11 @@ class _LateTexts:
             self._waiting.append((self._row, texts.dtype, zlib.compress(texts.tobytes(), 1)))
         self._row += len(rows)
 
-    def write(self) -> None:
+    def write(self, look: landing.Look) -> None:
         width = max((dtype.itemsize for _, dtype, _ in self._waiting), default=1)
         dataset = self._create(width)
         for row, dtype, texts in self._waiting:
+            look()
             write_texts(dataset, np.frombuffer(zlib.decompress(texts), dtype).astype(f"S{width}"), row)
 
 

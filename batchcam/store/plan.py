@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import math
@@ -219,7 +220,7 @@ class Plan:
     label_separator: str = ""
     label_columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def run_id(self) -> str:
         """SHA-256, hex, of what the run is (IDENTITY_FIELDS)."""
         content = self.to_dict()

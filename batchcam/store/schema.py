@@ -24,6 +24,8 @@ SHARD_FOLDER: Final = "shards"
 DIGEST_SUFFIX: Final = ".sha256"
 SIGNATURE_FOLDER: Final = "signatures"
 TASK_PATTERN: Final = "task-*.json"
+WORKER_PATTERN: Final = "task-[0-9]*.json"
+"""Names of tasks' records: all, and those of tasks that explain; others are of processes that merge."""
 PARTIAL_SUFFIX: Final = ".partial"
 
 

@@ -29,6 +29,7 @@ from batchcam.store.layout import (
 )
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.schema import DIGEST_SUFFIX, SHARD_FOLDER, Array, encode_text, map_chunk_rows
+from batchcam.store.stamps import stamp_of_landed
 
 PENDING_BYTES = 16 * 2**20
 """Uncompressed maps that may wait for a compressing thread; two chunks may, however large."""
@@ -40,15 +41,11 @@ class LandedShard:
 
     Attributes:
         shard: which.
-        bytes: of the file.
-        sha256: of the file, hex.
-        is_own: whether this process wrote the file: another worker may have been quicker.
+        stamp: of the file, None where another worker was quicker.
     """
 
     shard: Shard
-    bytes: int
-    sha256: str
-    is_own: bool = True
+    stamp: str | None
 
 
 class ShardBuilder:
@@ -247,10 +244,12 @@ class ShardWriter:
     def _land(self, builder: ShardBuilder, replace: bool) -> LandedShard:
         start = time.perf_counter()
         image = builder.image()
-        digest, is_own = landing.land_own(self._folder / builder.shard.file, image, replace)
+        path = self._folder / builder.shard.file
+        digest, inode = landing.land_own(path, image, replace)
+        stamp = None if inode is None else stamp_of_landed(path, digest, inode)
         self.busy_s += time.perf_counter() - start
         self._on_landed(builder.shard)
-        return LandedShard(builder.shard, len(image), digest, is_own)
+        return LandedShard(builder.shard, stamp)
 
 
 def has_landed(run: Path, shard: Shard) -> bool:

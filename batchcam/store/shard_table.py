@@ -50,10 +50,14 @@ class ShardTable:
         return ShardSum(len(plan.shards), int(self.sizes.sum()), lines.hexdigest())
 
 
-def table_beside(run: Path, plan: Plan) -> ShardTable | None:
-    """Return the table as the shards and the digests beside them are; None where one is missing."""
+def table_beside(run: Path, plan: Plan, look: landing.Look = landing.unheeding) -> ShardTable | None:
+    """Return the table as the shards and the digests beside them are; None where one is missing.
+
+    `look` is called all the time, and may raise to give up.
+    """
     table = ShardTable.empty(plan)
     for shard in plan.shards:
+        look()
         path = run / SHARD_FOLDER / shard.file
         digest = landing.read_digest(path)
         if digest is None or not path.is_file():

@@ -325,8 +325,8 @@ def test_a_name_that_no_file_can_have_is_an_error_that_says_so(
 
 
 def test_an_error_of_the_file_system_that_nobody_caught_tells_the_file(capsys, tmp_path, monkeypatch):
-    def refuse(path: Path) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    def refuse(**asked: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), asked["run"])
 
     monkeypatch.setattr("batchcam.commands.merge.merge", refuse)
     expect(capsys, ["merge", "a\nb"], 1, "a b: Permission denied; --debug shows where")

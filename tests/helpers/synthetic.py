@@ -20,6 +20,7 @@ from batchcam.store.manifest import task_file, write_task
 from batchcam.store.plan import Plan, Shard, dataset_fingerprint, write_plan
 from batchcam.store.schema import SHARD_FOLDER
 from batchcam.store.shard import ShardBuilder
+from batchcam.store.stamps import stamp
 
 CLASS_NAMES = ("ant", "Käfer", "蝶", "dog-é", "zèbre 🦓")
 CHANNELS = 7
@@ -220,13 +221,20 @@ def land_shards(run: Path, plan: Plan, rows: Rows, skip: tuple[int, ...] = ()) -
             landing.land_with_digest(run / SHARD_FOLDER / shard.file, shard_image(plan, shard, rows))
 
 
+def stamp_of(path: Path) -> str:
+    """The stamp of a file as it lies there beside its digest."""
+    return stamp(path.name, landing.read_digest(path) or "", path.stat())
+
+
 def synthetic_run(run: Path, seed: int = 0, **changes: Any) -> Plan:
     """Make a finished run of 21 samples in three shards, the last one short."""
     plan = synthetic_plan(**changes)
     rows = synthetic_rows(plan, seed)
     plan = fingerprinted(plan, rows)
     land_shards(run, plan, rows)
-    write_task(run, task_file(0), {"task": "0/1", "started": "2026-01-02T03:04:05Z", "outcome": "done", "samples": 21})
+    stamps = [stamp_of(run / SHARD_FOLDER / shard.file) for shard in plan.shards]
+    task = {"task": "0/1", "started": "2026-01-02T03:04:05Z", "outcome": "done", "samples": 21, "stamps": stamps}
+    write_task(run, task_file(0), task)
     merge(run)
     return plan
 

@@ -302,7 +302,7 @@ def digests(run: Path) -> dict[str, str]:
 
 def records(run: Path, task: int) -> list[dict]:
     """Return what the workers of a task recorded, by their restarts."""
-    found = [json.loads(p.read_text()) for p in run.glob("task-*.json")]
+    found = [json.loads(p.read_text()) for p in run.glob("task-[0-9]*.json")]
     return sorted((r for r in found if r["task"] == f"{task}/{TASKS}"), key=lambda r: r["restarts"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import hashlib
 import json
 import os
@@ -108,7 +109,8 @@ def test_manifest_lands_last(finished_run: Path, monkeypatch) -> None:
     real = os.replace
     monkeypatch.setattr(landing.os, "replace", lambda source, path: (landed.append(path.name), real(source, path)))
     merge(finished_run)
-    assert landed == ["run.h5.sha256", "run.h5", "manifest.json"]
+    assert [*landed[:2], *landed[3:]] == ["run.h5.sha256", "run.h5", "manifest.json"]
+    assert fnmatch.fnmatch(landed[2], "task-merge-*.json")  # what it has proven of a copy
 
 
 def test_manifest_survives_reading(sound_run: Path) -> None:

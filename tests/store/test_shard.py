@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import shutil
 import subprocess
 import threading
@@ -20,6 +21,7 @@ from batchcam.errors import StorageFullError
 from batchcam.store import compression, landing
 from batchcam.store.schema import encode_text, sample_arrays
 from batchcam.store.shard import PENDING_BYTES, ShardBuilder, ShardWriter, landed_shards
+from batchcam.store.stamps import stamp
 
 DIMS = {
     "sample_id": ("sample_index",),
@@ -341,7 +343,7 @@ def test_writer_lands_shards_one_after_the_other(tmp_path: Path, make_plan, make
     for each in writer.landed:
         path = tmp_path / "shards" / each.shard.file
         assert path.read_bytes() == make_image(plan, each.shard, rows)
-        assert (path.stat().st_size, landing.read_digest(path)) == (each.bytes, each.sha256)
+        assert each.stamp == stamp(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), path.stat())
 
 
 def test_writer_raises_what_went_wrong_in_the_background(tmp_path: Path, make_plan, make_rows, monkeypatch) -> None:

@@ -8,7 +8,6 @@ from typing import Final
 
 from batchcam.config import (
     LARGEST_COUNT,
-    LONGEST_S,
     AnyPath,
     Classifier,
     Compute,
@@ -18,8 +17,8 @@ from batchcam.config import (
     argument,
     field,
     parse_bytes,
-    parse_duration,
     required,
+    time_limit,
 )
 from batchcam.rules import CONTROLS, MAP_KINDS, METHODS, CamSelection
 
@@ -69,14 +68,7 @@ class ExplainConfig(LabelledConfig):
         parse=CamSelection.parse,
     )
     maps: str | None = field("Upsampled map of the predicted class.  [default: uint8]", choices=MAP_KINDS)
-    time_limit_s: Given[float | None, float | str | None] = field(
-        "Stop early after 90s, 15m, 2h or HH:MM:SS.",
-        "--time-limit",
-        low=0,
-        high=LONGEST_S,
-        metavar="TIME",
-        parse=parse_duration,
-    )
+    time_limit_s: Given[float | None, float | str | None] = time_limit()
     max_unreadable: float = field(
         "Stop early when more per cent of the images of a shard can't be read, or none of the first ones. 100: never.",
         default=50,

@@ -61,7 +61,7 @@ from batchcam.store.schema import (
     SHARD_FOLDER,
     TRAINED_ON,
 )
-from batchcam.store.shard import LandedShard, ShardNames, landed_shards
+from batchcam.store.shard import ShardNames, landed_shards
 
 TELL_EVERY_S = 10  # a task's record is one more file to sync: not for every small shard
 
@@ -279,10 +279,10 @@ def _left_by_others(config: ExplainConfig, plan: Plan, mine: Share) -> list[Shar
     return _shuffled([s for s in missing if mine.owner(s.index) in begun])
 
 
-def _merged(config: ExplainConfig, mine: Share, leases: Leases, made: Sequence[LandedShard]) -> MergeSummary:
+def _merged(config: ExplainConfig, mine: Share, leases: Leases, made: bool) -> MergeSummary:
     """Return what the complete run says: merge it, or wait for another worker that does.
 
-    Of a run that was merged this worker looks at its own shards only, as the others do.
+    Of a run that was merged, a worker that has not `made` any shard looks at its own only, as the others do.
     """
     manifest, pause = config.out / MANIFEST_FILE, LOOK_FIRST_S
     while not (manifest.exists() or leases.claim(manifest)):
@@ -293,7 +293,7 @@ def _merged(config: ExplainConfig, mine: Share, leases: Leases, made: Sequence[L
     try:
         with leases.beating():
             own = mine.takes if mine.count > 1 and not made else None
-            return complete_run(config.out, own, made)
+            return complete_run(config.out, own)
     finally:
         leases.release_all()
 
@@ -393,8 +393,9 @@ def _clear_stale(config: ExplainConfig, plan: Plan, mine: Share) -> None:
     landing.remove_stale_partials(config.out, [PLAN_FILE, LIST_FILE])
     if complete and len(landed) < len(plan.shards):
         note("shards are missing from a complete run: making them again", config.quiet)
-        for name in (MANIFEST_FILE, MASTER_FILE, MASTER_FILE + DIGEST_SUFFIX):
-            (config.out / name).unlink(missing_ok=True)
+        for name in (MANIFEST_FILE, MASTER_FILE):  # merging takes rows from there
+            landing.set_aside(config.out / name)
+        (config.out / (MASTER_FILE + DIGEST_SUFFIX)).unlink(missing_ok=True)
 
 
 def _summary(
@@ -410,7 +411,7 @@ def _summary(
     """Return what a call did, or what it would do where there is no `work`; merge where nothing is missing."""
     landed = work.landed if work else []
     there = landed_shards(config.out, plan, mine.takes)
-    merged = _merged(config, mine, leases, landed) if leases and len(there) == len(plan.shards) else None
+    merged = _merged(config, mine, leases, bool(landed)) if leases and len(there) == len(plan.shards) else None
     return ExplainSummary(
         run=str(config.out),
         run_id=plan.run_id,

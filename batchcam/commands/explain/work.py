@@ -31,6 +31,7 @@ from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request, Submitted
 from batchcam.maps.preparation import ExplainableNetwork
 from batchcam.store.compression import COMPRESSOR
+from batchcam.store.manifest import STAMPS
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.schema import LABELS, TRAINED_ON, meta_array
 from batchcam.store.shard import LandedShard, ShardBuilder, ShardWriter
@@ -306,6 +307,7 @@ class Work:
         own, loader = peak_memory()
         return {
             "shards": [landed.shard.file for landed in self.landed],
+            STAMPS: [landed.stamp for landed in self.landed if landed.stamp],
             "samples": sum(landed.shard.count for landed in self.landed),
             "unreadable": self.counts["unreadable"],
             TRAINED_ON: self.trained_on,

@@ -124,7 +124,7 @@ def info(run: Path) -> RunInfo:
     manifest, table = _manifest(run, plan), None
     tally = _Tally(plan)
     if manifest is None:
-        for _, columns, *_ in collect(run, plan, [s for s in plan.shards if s.index in landed], prove=False):
+        for _, columns, *_ in collect(run, plan, [s for s in plan.shards if s.index in landed]):
             tally.totals.add(columns)
             tally.add(columns)
             tally.name(columns)

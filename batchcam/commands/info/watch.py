@@ -19,7 +19,7 @@ from batchcam.job.scheduler import epoch_seconds
 from batchcam.store.landing import read_digest
 from batchcam.store.manifest import read_task
 from batchcam.store.plan import Shard, open_plan
-from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, PARTIAL_SUFFIX, PLAN_FILE, SHARD_FOLDER, TASK_PATTERN
+from batchcam.store.schema import DIGEST_SUFFIX, MANIFEST_FILE, PARTIAL_SUFFIX, PLAN_FILE, SHARD_FOLDER, WORKER_PATTERN
 
 RATE_SHARDS = 50  # the latest landed shards, from which the rate is taken
 STALLED_S = 600.0
@@ -211,7 +211,7 @@ class Watcher:
     def _look_at_tasks(self) -> list[tuple[float, dict[str, Any]]]:
         """Return when each task wrote its record, and the record; those that are damaged are left out."""
         keys = {}
-        for path in (self._run / name for name in fnmatch.filter(os.listdir(self._run), TASK_PATTERN)):
+        for path in (self._run / name for name in fnmatch.filter(os.listdir(self._run), WORKER_PATTERN)):
             status = path.lstat()
             # an inode alone is soon another record's
             keys[path.name] = (status.st_mtime_ns, status.st_ino)

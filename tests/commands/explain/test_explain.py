@@ -45,6 +45,7 @@ from batchcam.maps.explainer import Explainer
 from batchcam.network.checkpoint import pack_checkpoint
 from batchcam.pictures.originals import open_originals
 from batchcam.rules import Status
+from batchcam.store import master
 from batchcam.store.opening import open_run
 from tests.helpers import networks
 from tests.helpers.networks import seeded
@@ -323,14 +324,19 @@ def test_complete_run_is_left_alone_by_a_rerun(reference, checkpoint, images):
     assert {p: p.read_bytes() for p in reference.rglob("*") if p.is_file()} == before
 
 
-def test_shard_that_was_removed_for_repair_is_made_again_with_the_same_bytes(reference, checkpoint, images, tmp_path):
-    run = tmp_path / "run"
+def test_shard_that_was_removed_for_repair_is_made_again_with_the_same_bytes(
+    reference, checkpoint, images, tmp_path, monkeypatch
+):
+    run, opened, real = tmp_path / "run", [], master.open_checked
     explain(config(checkpoint, images, run))
     for path in (run / "shards").glob("shard-00002*"):
         path.unlink()
     assert [f.kind.value for f in verify(VerifyConfig(run, quiet=True)).found] == ["file-missing"]
+    monkeypatch.setattr(master, "open_checked", lambda *each: opened.append(each[0].name) or real(*each))
     assert explain(config(checkpoint, images, run)).shards == 1
+    assert opened == ["shard-00000.h5"]  # for the classifier: with the same bytes, its rows are those of run.h5
     assert digests(run) == digests(reference)
+    assert (run / "run.h5").read_bytes() == (reference / "run.h5").read_bytes()
     assert verify(VerifyConfig(run, quiet=True)).found == []
 
 

@@ -25,6 +25,7 @@ from batchcam.config import Classifier, Compute
 from batchcam.errors import StoppedEarlyError, stopped_by
 from batchcam.job.leases import Leases
 from batchcam.job.processes import this_process
+from batchcam.store import landing
 from batchcam.store.schema import PARTIAL_SUFFIX
 from tests.helpers.networks import CHANNELS, GapNetwork, seeded
 
@@ -96,7 +97,7 @@ def test_shards_that_others_land_meanwhile_are_not_done_again(settings, referenc
     summary = explain(dataclasses.replace(settings, out=run, compute=compute))
     assert summary.complete
     assert summary.samples == (SHARDS - len(others)) * SHARD_SIZE
-    (record,) = run.glob("task-*.json")
+    (record,) = run.glob("task-[0-9]*.json")
     assert shards_of(record) == [f"shard-{i:05d}.h5" for i in (0, 2, 3, 6)]
     assert digests(run) == digests(reference)
     assert verify(VerifyConfig(run, quiet=True)).found == []
@@ -155,7 +156,7 @@ def test_workers_without_a_task_share_the_shards(settings, reference, tmp_path, 
 
     monkeypatch.setattr(claims_module, "has_landed", has_landed)
     first = explain(dataclasses.replace(settings, out=run))
-    done = sorted(s for record in run.glob("task-*.json") for s in shards_of(record))
+    done = sorted(s for record in run.glob("task-[0-9]*.json") for s in shards_of(record))
     assert first.shards == 2
     assert done == [f"shard-{i:05d}.h5" for i in range(SHARDS)]
     assert digests(run) == digests(reference)
@@ -256,6 +257,18 @@ def test_run_is_merged_by_one_worker_while_the_others_wait(settings, reference, 
     assert verify(VerifyConfig(run, quiet=True)).found == []
 
 
+def test_the_worker_that_merges_reads_no_shard_of_others_again(settings, reference, tmp_path, monkeypatch):
+    run, read, real = tmp_path / "run", [], landing.digest_of
+    monkeypatch.setattr(
+        landing, "digest_of", lambda file, look=None: (read.append(file.name), real(file, look or landing.unheeding))[1]
+    )
+    for task in ("0/2", "1/2"):
+        explain(dataclasses.replace(settings, out=run, task=task))
+    assert [name for name in map(str, read) if "shard-" in name] == []
+    assert read
+    assert (run / "run.h5").read_bytes() == (reference / "run.h5").read_bytes()
+
+
 def test_run_whose_merging_worker_died_is_merged_by_another(settings, tmp_path):
     run = tmp_path / "run"
     repeat_share(settings, run, "1/2", lost=[])
@@ -310,7 +323,7 @@ def test_shard_that_another_lands_first_is_given_up_half_way(settings, tmp_path,
     monkeypatch.setattr(claims_module, "LOOK_EVERY_S", 0)
     compute = dataclasses.replace(compute, workers=workers)
     summary = explain(dataclasses.replace(settings, out=run, compute=compute))
-    (record,) = run.glob("task-*.json")
+    (record,) = run.glob("task-[0-9]*.json")
     assert "shard-00002.h5" not in shards_of(record)
     assert (summary.complete, summary.shards) == (True, SHARDS - 1)
     assert digests(run) == digests(reference)
@@ -341,7 +354,7 @@ def test_share_that_was_not_asked_for_is_told_before_and_after(
     assert f"share 1/4 from {source}: 2 of 8 shards to do here" in capsys.readouterr().err
     assert told_of(summary) == f"did 2 of 8 shards: share 1/4 from {source}; 6 are left to others; not complete yet"
     assert (summary.task, summary.task_from, summary.left_to_others) == ("1/4", source, 6)
-    (record,) = (tmp_path / "run").glob("task-*.json")
+    (record,) = (tmp_path / "run").glob("task-[0-9]*.json")
     assert json.loads(record.read_text())["task_from"] == source
 
 
@@ -373,4 +386,4 @@ def test_parts_made_in_runs_apart_and_copied_together_merge_into_the_bytes_of_on
     assert digests(together) == digests(reference)
     assert (together / "run.h5").read_bytes() == (reference / "run.h5").read_bytes()
     assert verify(VerifyConfig(together, quiet=True)).found == []
-    assert len(list(together.glob("task-*.json"))) == 2
+    assert len(list(together.glob("task-[0-9]*.json"))) == 2
