@@ -262,7 +262,7 @@ def task_is_read_or_refused(content: dict[str, Any], folder: Path) -> None:
     if write_sealed(record, content) is None:
         return
     with contextlib.suppress(RunError):
-        assert seal(read_task(record)) == record.read_bytes()
+        assert read_task(record).items() <= read_document(record).items()
     assert ended("info", run) in (0, 3)
 
 

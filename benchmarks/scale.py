@@ -22,7 +22,7 @@ from batchcam.commands.explain.planning import sample_bytes
 from batchcam.store.plan import Plan, Shard, write_plan
 from batchcam.store.schema import MANIFEST_FILE
 from batchcam.store.shard import ShardWriter
-from benchmarks import tasks
+from benchmarks import merging, tasks
 from benchmarks.big_runs import cost, sound_run
 from benchmarks.reader import ORIGIN
 from benchmarks.reader import rows as plausible_rows
@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--most-without-maps", type=int, default=4_000_000, help="The same, of runs without maps.")
     parser.add_argument("--most-shards", type=int, default=10_000)
     parser.add_argument("--growth", type=int, default=0, help="Only: commands on runs of up to so many samples.")
+    parser.add_argument("--merging", action="store_true", help="Measure instead what merging costs.")
     parser.add_argument("--tasks", type=int, default=0, help="Measure instead what so many tasks ask of a file system.")
     parser.add_argument("--tasks-samples", type=int, default=500_000)
     asked = parser.parse_args()
@@ -152,6 +153,11 @@ def main() -> None:
             if samples <= asked.growth:
                 with tempfile.TemporaryDirectory() as folder:
                     growth(Path(folder), samples)
+        return
+    if asked.merging:
+        print("| run | command | CPU s |\n|---|---|---|")
+        merging.measure("5,000 shards of 60 kB", plan_of(50_000, 10, maps="none"))
+        merging.measure("8 shards of 240 MB", plan_of(120_000, 15_000, classes=100))
         return
     if asked.tasks:
         tasks.measure(asked.tasks, asked.tasks_samples, shard_size=100)

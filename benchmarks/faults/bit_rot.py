@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from batchcam.commands.merge import merge
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
+from batchcam.errors import RunError
 from tests.commands.verify.test_check import DAMAGES
 from tests.helpers import synthetic
 
@@ -53,6 +56,41 @@ def each_byte(bench: Bench) -> Outcome:
     sound = (run / SHARD).read_bytes()
     places = pick(range(len(sound)), bench.few(20, len(sound)))
     return _each(Outcome(FINDS), run, SHARD, ((f"byte {p}", _flip(sound, p, p % 8)) for p in places))
+
+
+@fault_class("a bit flipped in a small shard between landing and merging, its times set back")
+def bytes_before_merging(bench: Bench) -> Outcome:
+    """Overwrite a shard in place, behind the stamp that its task has left."""
+    outcome = Outcome("merge names the shard and leaves no manifest; with its bytes as they were, it merges")
+    run = bench.folder / "run"
+    synthetic.synthetic_run(run, **TINY)
+    sound = (run / SHARD).read_bytes()
+    for place in pick(range(len(sound)), bench.few(20, 500)):
+        (run / "manifest.json").unlink()
+        _overwrite(run / SHARD, _flip(sound, place, place % 8))
+        told = _refusal(run)
+        wrong = [] if SHARD in told else [f"merge: {told or 'done'}"]
+        wrong += ["there is a manifest"] * (run / "manifest.json").exists()
+        _overwrite(run / SHARD, sound)
+        told = _refusal(run)
+        outcome.case(f"byte {place}", wrong + [told] * bool(told))
+    return outcome
+
+
+def _overwrite(path: Path, content: bytes) -> None:
+    """Write into a file, of the same size, and set its times back."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _refusal(run: Path) -> str:
+    try:
+        merge(run)
+    except RunError as error:
+        return str(error)
+    return ""
 
 
 @fault_class("a small shard cut short at each length")

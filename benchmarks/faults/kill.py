@@ -40,35 +40,40 @@ def kill_at(number: int, torn: bool = False) -> Decide:
     return decide
 
 
-def _at_each_call(bench: Bench, most: int, missing: str = "") -> Outcome:
-    """Kill one worker at each of its calls; begin with nothing, or with a run that lacks the files `missing`."""
+def _at_each_call(bench: Bench, most: int, missing: Sequence[str] = (), merge: bool = False) -> Outcome:
+    """Kill one worker, or who merges, at each call; begin with nothing, or with a run that lacks files."""
     outcome = Outcome(AT_STOPS)
     if not bench.warm.can_watch:
         outcome.skipped = NEEDS_SECCOMP
         return outcome
     job = Job.prepare(bench.warm, 12, 4)
+
+    def command(run: Path) -> Sequence[object]:
+        return ["merge", run, "-q"] if merge else job.explain(run)
+
     with bench.fresh("run") as run:
         _begin(job, run, missing)
-        calls, _, _ = watched(bench.warm, [job.explain(run)], run, proceed)
+        calls, _, _ = watched(bench.warm, [command(run)], run, proceed)
     for torn in (False, True):
         numbers = [i for i, call in enumerate(calls) if not torn or call.name == "write"]
         for number in pick(numbers, most):
             with bench.fresh("run") as run:
                 _begin(job, run, missing)
                 watcher = Watcher(run, job.files, trust_manifest=not missing)
-                _, (ended,), wrong = watched(bench.warm, [job.explain(run)], run, kill_at(number, torn), watcher.look)
+                _, (ended,), wrong = watched(bench.warm, [command(run)], run, kill_at(number, torn), watcher.look)
                 wrong += watcher.look()
                 if ended.code != -signal.SIGKILL:
                     wrong.append(f"was not killed: {ended}")
-                wrong += told_interrupted(run) + _completed(bench.warm, job, run, job.explain(run))
+                wrong += told_interrupted(run) + _completed(bench.warm, job, run, command(run))
             outcome.case(f"{'half of ' if torn else ''}{calls[number]}", wrong)
     return outcome
 
 
-def _begin(job: Job, run: Path, missing: str) -> None:
+def _begin(job: Job, run: Path, missing: Sequence[str]) -> None:
     if missing:
         shutil.copytree(job.reference, run)
-        for path in run.glob(missing):
+    for pattern in missing:
+        for path in run.glob(pattern):
             path.unlink()
 
 
@@ -86,7 +91,13 @@ def at_each_call(bench: Bench) -> Outcome:
 @fault_class("SIGKILL at each system call of a repair: a complete run that lost a shard")
 def at_each_call_of_a_repair(bench: Bench) -> Outcome:
     """Kill explain while it makes a missing shard again and merges."""
-    return _at_each_call(bench, bench.few(1, 10_000), missing="shards/shard-00001*")
+    return _at_each_call(bench, bench.few(1, 10_000), missing=["shards/shard-00001*"])
+
+
+@fault_class("SIGKILL at each system call of merge, and half way through each write")
+def at_each_call_of_a_merge(bench: Bench) -> Outcome:
+    """Kill merge while it proves the shards of a copy, notes what it has proven, and writes."""
+    return _at_each_call(bench, bench.few(1, 10_000), missing=["run.h5*", "manifest.json"], merge=True)
 
 
 @fault_class(f"SIGKILL of one of {WORKERS} workers at each system call of all, the others go on")

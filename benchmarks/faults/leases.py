@@ -77,7 +77,7 @@ def one_is_slow(bench: Bench) -> Outcome:
             # loader processes that start later touch it too
             began = sorted(path.stat().st_mtime for path in barrier.iterdir())[TEAM - 1]
             took_s = (run / "manifest.json").stat().st_mtime - began
-            made = [shard for path in run.glob("task-*.json") for shard in json.loads(path.read_text())["shards"]]
+            made = [shard for path in run.glob("task-[0-9]*.json") for shard in json.loads(path.read_text())["shards"]]
         ideal_s = SHARDS * SHARD_SIZE * SAMPLE_S / (TEAM - 1 + 1 / TIMES_SLOWER)
         wrong += [f"{len(made) - SHARDS} made twice"] * (len(made) > (1 + MOST_TWICE) * SHARDS)
         wrong += [f"{took_s:.1f} s, ideal {ideal_s:.1f} s"] * (took_s > (1 + MOST_LATE) * ideal_s)
