@@ -245,7 +245,7 @@ def _write_master(
     first = next(shards)  # proven, so that its classifier can be read
     with open_checked(run / SHARD_FOLDER / first[0].file, plan, first[0]) as file:
         weight, bias = file["classifier/weight"][...], file["classifier/bias"][...]
-    with landing.stream(run / MASTER_FILE, look) as sink, new_file(sink) as file:
+    with landing.stream(run / MASTER_FILE, look=look) as sink, new_file(sink) as file:
         write_header(file, plan, 0, plan.sample_count)
         write_scales(file, plan)
         write_classes(file, plan, weight, bias)
