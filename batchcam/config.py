@@ -226,6 +226,19 @@ def flag_of(field: dataclasses.Field[Any]) -> str:
     return long[0] if long else "--" + field.name.replace("_", "-")
 
 
+def parse_columns(text: str) -> dict[str, str]:
+    """Return what columns of a manifest are called, by what they are, from "path=image_id,label=diagnosis".
+
+    Raises:
+        ValueError: it is not of this form.
+    """
+    parts = [part.partition("=") for part in re.split(r",(?=(?:path|label|id)=)", text)]
+    columns = {known: name.strip() for known, _, name in parts}
+    if len(columns) != len(parts) or not columns.keys() <= {"path", "label", "id"} or not all(columns.values()):
+        raise ValueError(f"{text!r}: expected such as path=image_id,label=diagnosis, of path, label and id")
+    return columns
+
+
 def parse_size(text: str) -> tuple[int, ...]:
     """Return (n,) for "N" and (height, width) for "HxW".
 
@@ -406,7 +419,23 @@ class View(Part):
             raise ConfigError(f"{' and '.join(sizes)} exclude each other: each says what an image is resized to")
 
 
-class Classifier(View):
+class ManifestReading(Part):
+    """How a manifest is meant, where its header does not say."""
+
+    _: dataclasses.KW_ONLY
+    columns: Given[Mapping[str, str] | None, Mapping[str, str] | str | None] = field(
+        "Which columns of a manifest are path, label and id: path=image_id,label=diagnosis. Of a table that holds the "
+        "images path is their column.",
+        metavar="KIND=NAME,…",
+        parse=parse_columns,
+    )
+    root: Given[Path | None, AnyPath | None] = field(
+        "Folder that the paths of a manifest start from.  [default: the manifest's]"
+    )
+    suffix: str | None = field("What these paths lack, such as .jpg.", metavar="ENDING")
+
+
+class Classifier(View, ManifestReading):
     """Which network, which classes, which preprocessing, where the checkpoint does not say.
 
     A network in memory stands for a checkpoint, and the names themselves for a file of class names.

@@ -165,6 +165,23 @@ def test_triple_is_three_numbers_or_one(text, numbers):
     assert parse_triple(text) == numbers
 
 
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("path=image_id,label=diagnosis", {"path": "image_id", "label": "diagnosis"}),
+        ("label=Finding, main,id= a=b ", {"label": "Finding, main", "id": "a=b"}),
+    ],
+)
+def test_columns_have_any_names(text: str, columns: dict[str, str]) -> None:
+    assert Classifier(CHECKPOINT, columns=text).columns == columns
+
+
+@pytest.mark.parametrize("text", ["image_id", "path=", "file=a", "path=a,path=b", ""])
+def test_columns_that_are_not_named_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--columns .*: expected such as path=image_id,label=diagnosis"):
+        Classifier(CHECKPOINT, columns=text)
+
+
 @pytest.mark.parametrize("text", ["", "1,2", "1,2,3,4", "a", "1,,2", "1;2;3", "nan", "1,inf,2"])
 def test_triple_that_is_neither_is_refused_with_the_option(text):
     with pytest.raises(ConfigError, match=r"--mean .*expected three numbers"):

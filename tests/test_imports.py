@@ -49,7 +49,7 @@ TABLE: dict[str, set[str]] = {
         *("numpy", "h5py", *TORCH, "config", "job", "images", "store", "maps", "network", "data"),
         *("record", "commands/merge"),
     },
-    "commands/export": {"numpy", "h5py", "cv2", "config", "job", "pictures", "record", "store"},
+    "commands/export": {"numpy", "h5py", "cv2", "config", "images", "job", "pictures", "record", "store"},
     "commands/faithfulness": {
         *("numpy", "torch", "config", "job", "record", "store", "maps", "network", "data"),
         "commands/explain",

@@ -148,7 +148,8 @@ COMMANDS = (
             "Measure how well CKPT predicts DATA, overall and per class; no maps."),
     Command("explain", ExplainConfig, 'model.pth photos/test --out runs/monday --task "$SLURM_ARRAY_TASK_ID/8"',
             "Explain every sample of DATA with CKPT: predictions, raw CAMs and maps into RUN's shards.\n\n"
-            "DATA is a folder of class folders, a CSV manifest (path[,label][,id]), stl10:ROOT[:split], "
+            "DATA is a folder of class folders or of images, a .tar or .zip of one, a manifest (path[,label][,id] in a "
+            ".csv, .tsv, .jsonl or .parquet), wds:PATTERN, hf:PATH[:split], stl10:ROOT[:split], "
             "torchvision:NAME:ROOT[:split] or python:module:callable. Run again to go on; several workers may share a "
             "run."),
     Command("merge", MergeConfig, "runs/monday",

@@ -1,24 +1,31 @@
-"""A CSV manifest: `path[,label][,id]` and what else, a line for each image, paths relative to the CSV file."""
+"""A manifest: `path[,label][,id]` and what else, a row for each image; paths are relative to its file."""
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import dataclasses
 import hashlib
 import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchcam.data.labels import LARGEST_LABEL, whole_number
-from batchcam.data.samples import UNKNOWN_LABEL, UNKNOWN_SIZE, FileSource, PackedText
+from batchcam.data.passing_faults import passing_fault
+from batchcam.data.samples import UNKNOWN_LABEL, UNKNOWN_SIZE, FileSource, PackedText, Source
+from batchcam.data.stored_source import StoredSource
 from batchcam.errors import DatasetError, one_line
+from batchcam.images.archives import ArchiveError
+from batchcam.images.decoding import IMAGE_ENDINGS
+from batchcam.images.kinds import table_in
 from batchcam.images.manifest_files import SYNONYMS, columns_for, stored_path
+from batchcam.images.members import HolderError
+from batchcam.images.tables import NOTHING_SAID, Reading, Table, TableError, folder_of
 
 _NOT_KNOWN: Final = frozenset(("", "nan", "<na>", "null", "#n/a", "n/a", "nat"))
 """Labels that are none, in lower case, as spreadsheets and data frames write them."""
@@ -32,6 +39,11 @@ NO_LABEL_COLUMN: Final = "no column is named label"
 MOST_META: Final = 256
 MOST_META_BYTES: Final = 4096
 """Further columns, and bytes of one of their texts or names, that are kept: each takes its place in every shard."""
+
+_LIKE_PATH: Final = re.compile("path|file|image|img|photo|name|id", re.IGNORECASE)
+"""What stands in the name of a column that may say where images are."""
+
+_URL: Final = re.compile("[a-z][a-z0-9+.-]+://")
 
 _NO_NAME: Final = re.compile(r"[\\/\x00-\x1f\x7f]|^\.$")
 """What the name of an HDF5 object can't be, or the escape of it."""
@@ -49,8 +61,8 @@ class _Rows:
     notes: list[str]
 
 
-def open_csv(spec: str, file: str, sizes: bool = True) -> FileSource:
-    """List the samples of a CSV manifest, UTF-8 with a header line; columns in any order.
+def open_csv(spec: str, file: str, sizes: bool = True, reading: Reading = NOTHING_SAID) -> Source:
+    """List the samples of a manifest, CSV, JSON Lines or Parquet, with named columns in any order.
 
     Labels are class indices when all that are given are whole numbers, else class names, which get their index by
     sorting; which of them numbers are is settled by `match_classes`. The id of a sample is its path as written, unless
@@ -61,30 +73,90 @@ def open_csv(spec: str, file: str, sizes: bool = True) -> FileSource:
         spec: the words that name the dataset.
         file: the manifest.
         sizes: whether to look at each file for its size.
+        reading: what the user says of how it is meant.
 
     Raises:
         DatasetError: the file is no such manifest; the message names the line.
     """
-    rows = _read_rows(file)
-    folder = os.path.dirname(os.path.abspath(file))
-    labels, class_names, numeric = _classes(rows)
-    paths = _found(folder, rows)
+    where = one_line(file)
+    with refusing(where), table_in(file, reading) as table:
+        rows = _read_rows(where, table, reading)
+    labels, class_names, numeric = classes = _classes(where, rows, table.class_names)
+    if table.stored is not None:
+        return _stored_source(spec, table, reading, rows, classes)
+    if reading.root and not os.path.isdir(reading.root):
+        raise DatasetError(f"--root {reading.root}: no such folder")
+    folder = folder_of(file)
+    paths = _found(where, folder, rows, reading)
     own_ids = None if rows.sample_ids is paths else rows.sample_ids
+    found = _sizes(folder, paths) if sizes else np.full(len(paths), UNKNOWN_SIZE, np.int64)
+    if sizes and not reading.suffix and (found == UNKNOWN_SIZE).all():
+        _check_suffix(where, folder, paths[0])
     source = FileSource(
         spec,
         folder,
         _packed(paths),
         labels,
-        _sizes(folder, paths) if sizes else np.full(len(paths), UNKNOWN_SIZE, np.int64),
+        found,
         class_names,
         rows.notes,
         numeric=numeric,
         sample_ids=None if own_ids is None else _packed(own_ids),
     )
-    source.meta = {name: _packed(texts) for name, texts in sorted(rows.meta.items())}
+    source.meta = _meta(rows)
     source.manifest_sha256 = manifest_digest(file)
-    source.several = "" if numeric else _several(one_line(file), rows, {*(class_names or ())})
+    source.several = "" if numeric else _several(where, rows, {*(class_names or ())})
     return source
+
+
+def open_table(spec: str, table: Table, reading: Reading) -> Source:
+    """List the samples of a table that holds its images.
+
+    Raises:
+        DatasetError: its rows can't be samples.
+    """
+    where = one_line(spec)
+    rows = _read_rows(where, table, reading)
+    return _stored_source(spec, table, reading, rows, _classes(where, rows, table.class_names))
+
+
+@contextlib.contextmanager
+def refusing(where: str) -> Iterator[None]:
+    """Raise DatasetError for what is no dataset, or can't be read."""
+    try:
+        yield
+    except (TableError, ArchiveError, HolderError) as error:
+        raise DatasetError(f"{where}: {one_line(error)}") from error
+    except OSError as error:
+        if fault := passing_fault(error):
+            raise fault from error
+        other = f" {os.path.basename(error.filename)}" if isinstance(error.filename, str) else ""
+        other = "" if where.endswith(other.strip()) else one_line(other)
+        raise DatasetError(f"{where}: cannot read{other}: {one_line(error.strerror or error)}") from error
+
+
+def _stored_source(
+    spec: str,
+    table: Table,
+    reading: Reading,
+    rows: _Rows,
+    classes: tuple[NDArray[np.int64], tuple[str, ...] | None, bool],
+) -> Source:
+    labels, class_names, numeric = classes
+    if table.stored is None:
+        raise DatasetError(f"{one_line(spec)}: holds only the paths of its images: name the Parquet file, and --root")
+    if reading.root or reading.suffix:
+        raise DatasetError(f"{one_line(spec)}: holds its images: leave --root and --suffix out")
+    ids = _packed(rows.sample_ids)
+    source = StoredSource(spec, ids, labels, table.stored, class_names, rows.notes, numeric=numeric)
+    source.meta = _meta(rows)
+    source.several = "" if numeric else _several(one_line(spec), rows, {*(class_names or ())})
+    source.numbered = table.numbered and rows.sample_ids is rows.paths
+    return source
+
+
+def _meta(rows: _Rows) -> dict[str, PackedText]:
+    return {name: _packed(texts) for name, texts in sorted(rows.meta.items())}
 
 
 def manifest_digest(file: str) -> str:
@@ -108,25 +180,11 @@ def array_name(column: str) -> str:
     return _NO_NAME.sub(lambda found: "\\\\" if found[0] == "\\" else f"\\x{ord(found[0]):02x}", column.strip())
 
 
-def _read_rows(file: str) -> _Rows:
-    where = one_line(file)
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            try:
-                notes: list[str] = []
-                header = next(reader, [])
-                columns = _columns(where, header, notes)
-                meta = _meta_columns(header, columns, notes)
-                rows = _collect(where, columns, meta, ((reader.line_num, fields) for fields in reader), notes)
-            except csv.Error as error:
-                raise DatasetError(f"{where}: line {reader.line_num}: not CSV: {error}") from error
-    except OSError as error:
-        raise DatasetError(f"{where}: cannot read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        start = error.object[:2]
-        other = "UTF-16" if start in (b"\xff\xfe", b"\xfe\xff") else "another encoding, such as Windows-1252"
-        raise DatasetError(f"{where}: not UTF-8 text but {other}: save the manifest as UTF-8") from error
+def _read_rows(where: str, table: Table, reading: Reading) -> _Rows:
+    notes = [*table.notes]
+    columns = _columns(where, table, reading, notes)
+    meta = _meta_columns(table.header, columns, notes)
+    rows = _collect(where, columns, meta, table.rows, notes)
     if not rows.paths:
         raise DatasetError(f"{where}: no samples below the header line: add a line for each image")
     _check_ids(where, rows)
@@ -134,25 +192,38 @@ def _read_rows(file: str) -> _Rows:
     return rows
 
 
-def _columns(where: str, header: Sequence[str], notes: list[str]) -> dict[str, int]:
+def _columns(where: str, table: Table, reading: Reading, notes: list[str]) -> dict[str, int]:
     """Return the index of each column by its name; "" is the number of columns."""
+    header, said = table.header, reading.columns if table.columns is None else table.columns
     columns = {"": len(header)}
     for known in SYNONYMS:
-        found = columns_for(known, header)
+        found = columns_for(known, header, said)
+        if known in said and not found:
+            named = one_line(", ".join(header))
+            raise DatasetError(f"{where}: line 1: no column {said[known]}, which --columns names: there are {named}")
         if len(found) > 1:
             listed = ", ".join(one_line(header[index]) for index in found)
             raise DatasetError(f"{where}: line 1: two columns named {known}, or that could be it: {listed}: rename one")
         if found:
             columns[known] = found[0]
-            if (name := header[found[0]].strip()).lower() != known:
+            if (name := header[found[0]].strip()).lower() != known and not (table.stored and known == "path"):
                 notes.append(f"column {one_line(name)} is taken for {known}")
     if "path" not in columns:
         named = one_line(", ".join(header)) or "nothing"
-        for separator, called in ((";", "semicolons"), ("\t", "tabs"), ("|", "|")):
-            if len(header) == 1 and separator in header[0]:
-                named += f": separated by {called}, not by commas"
-        raise DatasetError(f"{where}: line 1: no column named path: the header needs path[,label][,id], found {named}")
+        raise DatasetError(
+            f"{where}: line 1: no column named path: the header needs path[,label][,id], found {named}{_advice(header)}"
+        )
     return columns
+
+
+def _advice(header: Sequence[str]) -> str:
+    """Return the option that would say which columns are which, as far as their names tell."""
+    labels = columns_for("label", header, {})
+    paths = [i for i, name in enumerate(header) if i not in labels and _LIKE_PATH.search(name)]
+    if not paths:
+        return ""
+    label = f",label={one_line(header[labels[0]].strip())}" if len(labels) == 1 else ""
+    return f": say --columns path={one_line(header[paths[0]].strip())}{label}, with --root and --suffix where need be"
 
 
 def _meta_columns(header: Sequence[str], columns: dict[str, int], notes: list[str]) -> dict[str, int]:
@@ -197,7 +268,7 @@ def _collect(
     where: str,
     columns: dict[str, int],
     meta_columns: dict[str, int],
-    numbered: Iterator[tuple[int, list[str]]],
+    numbered: Iterator[tuple[int, Sequence[str]]],
     notes: list[str],
 ) -> _Rows:
     paths: list[str] = []
@@ -206,8 +277,6 @@ def _collect(
     meta: dict[str, list[str]] = {name: [] for name in meta_columns}
     rows = _Rows(paths, labels, sample_ids if "id" in columns else paths, meta, [], notes)
     for line, fields in numbered:
-        if not fields:  # a blank line
-            continue
         if len(fields) != columns[""]:
             raise DatasetError(f"{where}: line {line}: {len(fields)} fields, the header has {columns['']}")
         rows.lines.append(line)
@@ -234,15 +303,25 @@ def _check_ids(where: str, rows: _Rows) -> None:
             )
 
 
-def _classes(rows: _Rows) -> tuple[NDArray[np.int64], tuple[str, ...] | None, bool]:
-    """Return the label of each row, int64 (n,), the class names where these are names, and whether they are numbers."""
+def _classes(
+    where: str, rows: _Rows, known: tuple[str, ...] | None
+) -> tuple[NDArray[np.int64], tuple[str, ...] | None, bool]:
+    """Return the label of each row, int64 (n,), the class names where these are names, and whether they are numbers.
+
+    Args:
+        where: for messages.
+        rows: what was read.
+        known: the class names where labels are their indices.
+    """
     count = len(rows.paths)
     given = {label for label in rows.labels if label.lower() not in NOT_KNOWN_NUMBER}
     numbers = {label: whole_number(label) for label in given}
     numeric = bool(given) and None not in numbers.values()
     if not numeric:
         given = {label for label in rows.labels if label.lower() not in _NOT_KNOWN}
-    if numeric and all(0 <= (number or 0) <= LARGEST_LABEL for number in numbers.values()):
+    if known is not None:
+        values, names, numeric = _indices(where, numbers, known), known, False
+    elif numeric and all(0 <= (number or 0) <= LARGEST_LABEL for number in numbers.values()):
         values, names = {label: number or 0 for label, number in numbers.items()}, None
     else:
         names = tuple(sorted(given)) or None
@@ -253,11 +332,20 @@ def _classes(rows: _Rows) -> tuple[NDArray[np.int64], tuple[str, ...] | None, bo
     return labels if rows.labels else np.full(count, UNKNOWN_LABEL, np.int64), names, numeric
 
 
+def _indices(where: str, numbers: Mapping[str, int | None], names: Sequence[str]) -> dict[str, int]:
+    """Return the class index of each label that is one; -1 is none."""
+    for label, number in numbers.items():
+        if number is None or not UNKNOWN_LABEL <= number < len(names):
+            raise DatasetError(f"{where}: label {label:.40} is none of its {len(names)} classes")
+    return {label: number for label, number in numbers.items() if number is not None}
+
+
 def _several(where: str, rows: _Rows, given: set[str]) -> str:
     """Return what `Source.several` says."""
     for label, line in zip(rows.labels, rows.lines, strict=False):
         parts = [part.strip() for part in label.replace(";", ",").split(",")]
-        if "|" in label or (len(parts) > 1 and all(part in given for part in parts)):
+        is_list = label.startswith("[") and label.endswith("]")
+        if is_list or "|" in label or (len(parts) > 1 and all(part in given for part in parts)):
             return (
                 f"{where}: line {line}: label {label:.40} is several labels (multi-label), and a sample has one here: "
                 "--problem-type multi-label reads them where each is a class of the network"
@@ -265,10 +353,17 @@ def _several(where: str, rows: _Rows, given: set[str]) -> str:
     return ""
 
 
-def _found(folder: str, rows: _Rows) -> list[str]:
+def _found(where: str, folder: str, rows: _Rows, reading: Reading) -> list[str]:
     """Return where the files lie, and tell where that is not as written."""
-    paths = [stored_path(folder, path) for path in rows.paths]
-    changed = [(path, found) for path, found in zip(rows.paths, paths, strict=True) if path != found]
+    written = rows.paths
+    if reading.root or reading.suffix:
+        written = [reading.path(path) for path in rows.paths]
+    if url := next((path for path in written if _URL.match(path)), None):
+        raise DatasetError(
+            f"{where}: {one_line(url)} is a URL: copy the images here, or read them by a python: dataset"
+        )
+    paths = [stored_path(folder, path) for path in written]
+    changed = [(path, found) for path, found in zip(written, paths, strict=True) if path != found]
     slashed = sum("\\" in path and "\\" not in found for path, found in changed)
     missing = sum("\\" in path and not os.path.lexists(os.path.join(folder, path)) for path in paths)
     for count, what in (
@@ -278,7 +373,16 @@ def _found(folder: str, rows: _Rows) -> list[str]:
     ):
         if count:
             rows.notes.append(f"{count} of {len(paths)} paths {what}")
-    return paths if changed else rows.paths
+    return paths if changed else written
+
+
+def _check_suffix(where: str, folder: str, path: str) -> None:
+    """Refuse paths of which the first leads to a file only with an ending."""
+    for ending in IMAGE_ENDINGS:
+        if os.path.isfile(os.path.join(folder, path + ending)):
+            raise DatasetError(
+                f"{where}: none of its files is there, but {one_line(path)}{ending}: say --suffix {ending}"
+            )
 
 
 def _packed(texts: list[str]) -> PackedText:

@@ -1,4 +1,4 @@
-"""A folder of class folders, as torchvision's `ImageFolder` reads it, without what systems leave there."""
+"""Class folders, as torchvision's `ImageFolder` reads them, or one flat folder; without what systems leave there."""
 
 from __future__ import annotations
 
@@ -7,28 +7,18 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from batchcam.data.passing_faults import passing_fault
-from batchcam.data.samples import UNKNOWN_SIZE, FileSource, PackedText
+from batchcam.data.samples import UNKNOWN_LABEL, UNKNOWN_SIZE, FileSource, PackedText
 from batchcam.errors import BatchcamError, DatasetError, one_line
 from batchcam.images.decoding import IMAGE_ENDINGS
+from batchcam.images.names import is_hidden, is_image
 
 _NAMED: Final = 5
 """Ignored folders, or endings of ignored files, that a note names."""
-
-_OF_SYSTEMS: Final = frozenset(
-    (
-        *("__macosx", "temporary items", "network trash folder", "thevolumesettingsfolder"),  # macOS
-        *("$recycle.bin", "recycler", "system volume information"),  # Windows
-        *("@eadir", "#recycle", "#snapshot", "@tmp"),  # Synology
-        *("@__thumb", "@recycle", "@recently-snapshot"),  # QNAP
-        *("lost+found", "~snapshot", "_gsdata_", "__pycache__"),
-    )
-)
-"""Folders that operating systems, file servers and archives leave among the user's, in lower case."""
 
 _SPLIT: Final = re.compile(
     r"(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval(uation)?|hold[ _-]?out)([ _-]?(set|data|images|split))?"
@@ -40,41 +30,54 @@ _Identity: TypeAlias = tuple[int, int]
 """Device and inode of a folder."""
 
 
+class Entry(Protocol):
+    """What lies in a folder, as `os.DirEntry` tells it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    def is_dir(self) -> bool: ...
+    def is_symlink(self) -> bool: ...
+    def stat(self) -> os.stat_result: ...
+
+
+class Listed(NamedTuple):
+    """The images of a folder: paths below it, class indices, sizes, class names, empty classes, and what to tell."""
+
+    paths: list[bytes]
+    labels: np.ndarray
+    sizes: np.ndarray
+    class_names: tuple[str, ...] | None
+    empty_classes: tuple[str, ...]
+    notes: list[str]
+
+
 def open_folder(spec: str, root: str) -> FileSource:
-    """List the images of every class folder under `root`.
+    """List the images of every class folder under `root`, or in `root` itself where there are no folders.
 
     Classes are the folders directly under `root` that hold images, sorted. A class's images follow in `ImageFolder`'s
     order on every file system: by folder, then by name, both as text. Names that start with a dot are passed over, and
     folders that systems leave. A link to an image that leads nowhere counts as a sample, to be reported as unreadable.
 
     Raises:
-        DatasetError: there are no class folders, no images, or a folder can't be listed; or its folders are the parts
-            of a dataset.
+        DatasetError: there are no images, or only beside class folders, or a folder can't be listed; or its folders are
+            the parts of a dataset.
     """
-    listing = _Listing(root)
-    folders = listing.list_classes()
-    counts = {name: count for name in folders if (count := listing.list_class(name))}
-    empty = [name for name in folders if name not in counts]
-    if not counts:
-        raise DatasetError(f"{root}: no images in its class folders: looked for {', '.join(IMAGE_ENDINGS)}")
-    _check_no_splits(root, tuple(counts), listing.paths)
-    _check_unique(root, listing.paths)
-    if empty:
-        named = ", ".join(map(_shown, empty))
-        listing.notes.append(f"{_count(len(empty), 'class folder')} without images, which count as no classes: {named}")
+    found = Listing(root).all()
     return FileSource(
         spec,
         root,
-        PackedText(listing.paths),
-        np.repeat(np.arange(len(counts), dtype=np.int64), list(counts.values())),
-        np.array(listing.sizes, dtype=np.int64),
-        tuple(_text(name) for name in counts),
-        listing.all_notes(),
-        empty_classes=tuple(map(_text, empty)),
+        PackedText(found.paths),
+        found.labels,
+        found.sizes,
+        found.class_names,
+        found.notes,
+        empty_classes=found.empty_classes,
     )
 
 
-class _Listing:
+class Listing:
     """Paths and sizes found so far under a root, and a count of what was passed over."""
 
     def __init__(self, root: str) -> None:
@@ -86,56 +89,80 @@ class _Listing:
         self._folders: Counter[str] = Counter()
         self._special = self._hidden = self._loops = self._nowhere = 0
 
-    def list_classes(self) -> list[str]:
-        """Return the names of the class folders, sorted."""
+    def all(self) -> Listed:
+        """Return what there is.
+
+        Raises:
+            DatasetError: as `open_folder`.
+        """
+        folders = self._list_classes()
+        counts = {name: count for name in folders or [""] if (count := self._list_class(name))}
+        empty = [name for name in folders if name not in counts]
+        if not counts:
+            raise DatasetError(f"{self.root}: no images in its class folders: looked for {', '.join(IMAGE_ENDINGS)}")
+        _check_no_splits(self.root, tuple(counts), self.paths)
+        _check_unique(self.root, self.paths)
+        if empty:
+            named = ", ".join(map(_shown, empty))
+            told = f"{_count(len(empty), 'class folder')} without images, which count as no classes: {named}"
+            self.notes.append(told)
+        if not folders:
+            self.notes.append(f"a flat folder of {_count(len(self.paths), 'image')}: no class folders, so no labels")
+        labels = np.repeat(np.arange(len(counts), dtype=np.int64), list(counts.values()))
+        return Listed(
+            self.paths,
+            labels if folders else np.full(len(labels), UNKNOWN_LABEL, np.int64),
+            np.array(self.sizes, dtype=np.int64),
+            tuple(map(_text, counts)) if folders else None,
+            tuple(map(_text, empty)),
+            self._all_notes(),
+        )
+
+    def _list_classes(self) -> list[str]:
+        """Return the names of the class folders, sorted; none where the images lie in the root itself."""
         folders, images = [], 0
-        for entry in self._scan(""):
+        for entry in self.scan(""):
             if _is_folder(entry):
                 if not self._passes_over(entry.name):
                     folders.append(entry.name)
             elif not entry.name.startswith("."):
-                images += _is_image(entry.name)
-                if not _is_image(entry.name) and _leads_nowhere(entry):
+                images += is_image(entry.name)
+                if not is_image(entry.name) and _leads_nowhere(entry):
                     path = _shown(entry.path)
                     raise DatasetError(f"{path}: a link that leads nowhere: is its storage there? else remove the link")
-        if not folders:
-            found = (
-                f"{_count(images, 'image')} but no class folders: name images and labels in a CSV manifest instead"
-                if images
-                else "no class folders in it, and no images: check the path"
-            )
-            raise DatasetError(f"{self.root}: {found}")
-        if images:
+        if not folders and not images:
+            raise DatasetError(f"{self.root}: no class folders in it, and no images: check the path")
+        if folders and images:
             self.notes.append(f"{_count(images, 'image')} ignored that lie outside the class folders")
         return sorted(folders)
 
-    def list_class(self, name: str) -> int:
-        """Add the images at any depth under the class folder `name`; return how many there are."""
+    def _list_class(self, name: str) -> int:
+        """Add the images at any depth under the class folder `name`, the root for ""; return how many there are."""
         found: dict[str, list[tuple[str, int]]] = {}
-        to_visit: list[tuple[str, tuple[_Identity, ...]]] = [(name, (self._identity(""),))]
+        to_visit: list[tuple[str, tuple[_Identity, ...]]] = [(name, (self.identity(""),) if name else ())]
         while to_visit:
             folder, ancestors = to_visit.pop()
-            identity = self._identity(folder)
+            identity = self.identity(folder)
             if identity in ancestors:
                 self._loops += 1
                 continue
             images = found.setdefault(folder, [])
-            for entry in self._scan(folder):
+            for entry in self.scan(folder):
                 if _is_folder(entry):
                     if not self._passes_over(entry.name):
                         to_visit.append((f"{folder}/{entry.name}", (*ancestors, identity)))
                 elif entry.name.startswith("."):
-                    self._hidden += _is_image(entry.name)
+                    self._hidden += is_image(entry.name)
                 else:
                     self._add_file(entry, images)
         before = len(self.paths)
         for folder in sorted(found):
-            images = sorted(found[folder])
-            self.paths += (os.fsencode(f"{folder}/{name}") for name, _ in images)
+            images, below = sorted(found[folder]), folder and f"{folder}/"
+            self.paths += (os.fsencode(below + name) for name, _ in images)
             self.sizes += (size for _, size in images)
         return len(self.paths) - before
 
-    def all_notes(self) -> list[str]:
+    def _all_notes(self) -> list[str]:
         """Return a line for each kind of thing that was passed over."""
         notes = list(self.notes)
         for counts, thing, why in (
@@ -157,13 +184,12 @@ class _Listing:
 
     def _passes_over(self, folder: str) -> bool:
         """Return whether a folder is none of the user's, and count it then."""
-        ours = folder.startswith(".") or folder.lower() in _OF_SYSTEMS
-        if ours:
+        if hidden := is_hidden(folder):
             self._folders[_shown(folder)] += 1
-        return ours
+        return hidden
 
-    def _add_file(self, entry: os.DirEntry[str], images: list[tuple[str, int]]) -> None:
-        if not _is_image(entry.name):
+    def _add_file(self, entry: Entry, images: list[tuple[str, int]]) -> None:
+        if not is_image(entry.name):
             if _leads_nowhere(entry):
                 self._nowhere += 1
                 return
@@ -179,14 +205,16 @@ class _Listing:
         else:
             self._special += 1
 
-    def _identity(self, folder: str) -> _Identity:
+    def identity(self, folder: str) -> _Identity:
+        """Return what tells a folder from others, by whatever links one comes to it."""
         try:
             status = os.stat(os.path.join(self.root, folder))
         except OSError as error:
             raise self._cannot_list(folder, error) from error
         return status.st_dev, status.st_ino
 
-    def _scan(self, folder: str) -> Iterator[os.DirEntry[str]]:
+    def scan(self, folder: str) -> Iterator[Entry]:
+        """Yield what lies in a folder below the root."""
         try:
             with os.scandir(os.path.join(self.root, folder)) as entries:
                 yield from entries
@@ -200,19 +228,15 @@ class _Listing:
         return DatasetError(f"{path}: cannot list this folder: {error.strerror}; make it readable or move it away")
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: Entry) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
 
 
-def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+def _leads_nowhere(entry: Entry) -> bool:
     return entry.is_symlink() and not os.path.exists(entry.path)
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_ENDINGS)
 
 
 def _text(name: str) -> str:

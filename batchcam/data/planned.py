@@ -22,6 +22,7 @@ from batchcam.data.samples import (
 )
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.tables import NOTHING_SAID, Reading
 
 
 class Slices(Protocol):
@@ -101,6 +102,7 @@ class Listing:
         meta: as `Source.meta`.
         manifest_sha256: as `Source.manifest_sha256`.
         findings: of a multi-label run as `Findings.values`, else None.
+        reading: how the manifest was meant.
     """
 
     sample_ids: Texts
@@ -113,6 +115,7 @@ class Listing:
     meta: Mapping[str, Texts] = dataclasses.field(default_factory=dict)
     manifest_sha256: str = ""
     findings: Numbers | None = None
+    reading: Reading = NOTHING_SAID
 
     def whole(self) -> Listing:
         """Return the same, all of it in memory."""

@@ -18,7 +18,8 @@ from torch import Tensor
 from batchcam.data.passing_faults import passing_fault
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError, decode_image
-from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
+from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError, read_regular_file
+from batchcam.images.tables import numbers
 from batchcam.job.stop import stop_if_asked
 
 UNKNOWN_LABEL: Final = -1
@@ -28,9 +29,6 @@ UNKNOWN_SIZE: Final = -1
 
 GONE: Final = "is gone"
 """Why a sample is unreadable that was there when it was listed."""
-
-MOST_BYTES: Final = 2**30
-"""Largest stored image: the most pixels that are decoded take less, unpacked, at 16 bits for each of four channels."""
 
 
 class Numbers(Protocol):
@@ -239,14 +237,7 @@ class FileSource(Source):
     def read(self, index: int) -> StoredSample:
         """Read and decode one file, if it is the one that was listed."""
         size = int(self.sizes[index])
-        data = _read(self.path(index), size)
-        digest = hashlib.sha256(data).digest()
-        try:
-            require_planned_size(len(data), size)
-            return StoredSample(digest, decode_image(data, self.bits))
-        except UnreadableImageError as error:
-            error.sha256 = digest
-            raise
+        return decoded(_read(self.path(index), size), size, self.bits)
 
     def path(self, index: int) -> bytes:
         """Return the path of the file, or of its copy."""
@@ -262,8 +253,7 @@ def default_split(split: str) -> str:
 
 def numbered_ids(count: int, prefix: str = "") -> PackedText:
     """Return ids such as "test/00012" for samples that have no names of their own."""
-    width = max(5, len(str(count - 1)))
-    return PackedText(f"{prefix}{index:0{width}d}".encode() for index in range(count))
+    return PackedText(map(str.encode, numbers(count, prefix)))
 
 
 def packed_ids(ids: Iterable[object], where: str) -> PackedText:
@@ -292,6 +282,21 @@ def require_planned_size(size: int, planned: int) -> None:
     """
     if UNKNOWN_SIZE not in (size, planned) and size != planned:
         raise UnreadableImageError(f"was changed: {size} bytes, planned {planned}")
+
+
+def decoded(data: bytes, planned: int, bits: int | None) -> StoredSample:
+    """Return the sample that stored bytes are, if they are as many as planned.
+
+    Raises:
+        UnreadableImageError: they are no image, or others; it says of which bytes.
+    """
+    digest = hashlib.sha256(data).digest()
+    try:
+        require_planned_size(len(data), planned)
+        return StoredSample(digest, decode_image(data, bits))
+    except UnreadableImageError as error:
+        error.sha256 = digest
+        raise
 
 
 def unreadable(error: OSError) -> UnreadableImageError:

@@ -6,15 +6,20 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from batchcam.data.csv_manifest import manifest_digest, open_csv
+from batchcam.config import ManifestReading
+from batchcam.data.archive import open_packed
+from batchcam.data.csv_manifest import manifest_digest, open_csv, open_table, refusing
 from batchcam.data.folder import open_folder
 from batchcam.data.named_datasets import open_python, open_torchvision
 from batchcam.data.planned import Listing, Planned, planned, planned_files
 from batchcam.data.samples import Source, StoredSample
 from batchcam.data.stl10 import open_stl10
-from batchcam.errors import DatasetError
+from batchcam.errors import DatasetError, one_line
+from batchcam.images.archives import split_archive
+from batchcam.images.kinds import BY_PREFIX, is_table
+from batchcam.images.tables import NOTHING_SAID, Reading
 
-__all__ = ["KINDS", "Source", "StoredSample", "dataset_folder", "open_planned", "open_source"]
+__all__ = ["KINDS", "Source", "StoredSample", "dataset_folder", "open_planned", "open_source", "reading_of"]
 
 _PREFIXES: Final[dict[str, Callable[[str, str], Source]]] = {
     "stl10": open_stl10,
@@ -23,52 +28,70 @@ _PREFIXES: Final[dict[str, Callable[[str, str], Source]]] = {
 }
 
 KINDS: Final = (
-    "a folder of class folders, FILE.csv, stl10:ROOT[:split], torchvision:NAME:ROOT[:split], python:module:callable"
+    "a folder of class folders or of images, a .tar or .zip of one, FILE.csv, .tsv, .jsonl or .parquet, "
+    "wds:PATTERN, hf:PATH[:split], stl10:ROOT[:split], torchvision:NAME:ROOT[:split], python:module:callable"
 )
 """What `open_source` opens, for messages."""
 
 
-def open_source(spec: str, sizes: bool = True) -> Source:
+def open_source(spec: str, sizes: bool = True, reading: Reading = NOTHING_SAID) -> Source:
     """List the dataset that `spec` names, without decoding it; `KINDS` says what there is.
 
     Args:
         spec: the words that name it.
         sizes: whether to look at each file of a manifest for its size.
+        reading: what the user says of how a manifest is meant.
 
     Raises:
         DatasetError: there is no such dataset, it is empty, or it can't be listed.
     """
     prefix, colon, rest = spec.partition(":")
+    if colon and prefix in BY_PREFIX:
+        with refusing(one_line(spec)):
+            return open_table(spec, BY_PREFIX[prefix](rest, reading), reading)
+    path = os.path.expanduser(spec)
+    if os.path.isfile(path) and is_table(path):
+        return open_csv(spec, path, sizes, reading)
+    if reading != NOTHING_SAID:
+        raise DatasetError(f"{spec}: --columns, --root and --suffix are of manifests; leave them out")
     if colon and prefix in _PREFIXES:
         return _PREFIXES[prefix](spec, rest)
     if (folder := dataset_folder(spec)) is not None:
         return open_folder(spec, folder)
-    path = os.path.expanduser(spec)
+    if (archive := split_archive(path)) is not None:
+        return open_packed(spec, *archive)
     if os.path.exists(path):
         if not os.path.isfile(path):
             raise DatasetError(f"{spec}: a pipe or device, which may never end: expected {KINDS}")
-        if path.lower().endswith(".csv"):
-            return open_csv(spec, path, sizes)
-        raise DatasetError(f"{spec}: a file, but no .csv: expected {KINDS}")
+        raise DatasetError(f"{spec}: a file of another kind: expected {KINDS}")
     if colon and "/" not in prefix:
         raise DatasetError(f"{spec}: unknown kind of dataset {prefix!r}: expected {KINDS}")
     raise DatasetError(f"{spec}: no such file or folder: expected {KINDS}")
 
 
-def open_planned(spec: str, listing: Listing, look: bool) -> Planned:
+def reading_of(config: ManifestReading) -> Reading:
+    """Return what the user says of how a manifest is meant."""
+    root = os.path.abspath(os.path.expanduser(config.root)) if config.root else ""
+    return Reading(config.columns or {}, root, config.suffix or "")
+
+
+def open_planned(spec: str, listing: Listing, look: bool, reading: Reading = NOTHING_SAID) -> Planned:
     """Return the samples of a listing out of the dataset that `spec` names.
 
     Args:
         spec: the words that name it.
         listing: what was planned.
         look: whether to find out what has become of the listing, where reading the samples does not need it.
+        reading: as for `open_source`; what the listing was made with need not be said again.
 
     Raises:
-        DatasetError: there is no such dataset, or it is another one.
+        DatasetError: there is no such dataset, or it is another one, or it was planned with another reading.
     """
+    if reading not in (NOTHING_SAID, listing.reading):
+        raise DatasetError(f"{spec}: this run was planned with other --columns, --root or --suffix: leave them out")
     folder = dataset_folder(spec) or _folder_of_manifest(spec, listing.manifest_sha256)
     if folder is None or look:
-        return planned(listing, open_source(spec, sizes=look))
+        return planned(listing, open_source(spec, look, listing.reading))
     return Planned(planned_files(spec, folder, listing))
 
 
@@ -84,4 +107,4 @@ def dataset_folder(spec: str) -> str | None:
     """Return the folder of class folders that `spec` names; None: it names another kind of dataset, or nothing."""
     prefix, colon, _ = spec.partition(":")
     path = os.path.expanduser(spec)
-    return path if not (colon and prefix in _PREFIXES) and os.path.isdir(path) else None
+    return path if not (colon and prefix in _PREFIXES | BY_PREFIX) and os.path.isdir(path) else None

@@ -8,10 +8,10 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from batchcam.data.samples import MOST_BYTES, FileSource, Source
+from batchcam.data.samples import FileSource, Source
 from batchcam.data.timed_source import TimedSource
 from batchcam.errors import ConfigError
-from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
+from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError, read_regular_file
 from batchcam.job.console import Progress, note, readable_size
 
 

@@ -1,10 +1,10 @@
-"""Image files as a CSV manifest names them: which column does, and where the file lies."""
+"""Image files as a manifest names them: which column does, and where the file lies."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 SYNONYMS: Final = {
@@ -21,9 +21,15 @@ SYNONYMS: Final = {
 """What other tools call the columns of a manifest, in lower case."""
 
 
-def columns_for(known: str, header: Sequence[str]) -> list[int]:
-    """Return the columns that could be `known`, one of SYNONYMS: those of its name, else those of its synonyms."""
-    names = [name.strip().lower() for name in header]
+def columns_for(known: str, header: Sequence[str], said: Mapping[str, str]) -> list[int]:
+    """Return the columns that could be `known`, one of SYNONYMS.
+
+    These are the ones that are said to be, else those of its name, else those of its synonyms.
+    """
+    if known in said:
+        return [i for i, name in enumerate(header) if name.strip() == said[known].strip()]
+    taken = {name.strip() for name in said.values()}
+    names = ["" if name.strip() in taken else name.strip().lower() for name in header]
     return [i for i, name in enumerate(names) if name == known] or [
         i for i, name in enumerate(names) if name in SYNONYMS[known]
     ]

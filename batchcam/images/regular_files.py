@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Final
+
+MOST_BYTES: Final = 2**30
+"""Largest stored image: the most pixels that are decoded take less, unpacked, at 16 bits for each of four channels."""
 
 
 class NotRegularError(Exception):

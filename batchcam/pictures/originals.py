@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import enum
 import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from batchcam.errors import ConfigError, one_line
+from batchcam.errors import BatchcamError, ConfigError, one_line
 from batchcam.images import stl10_files
+from batchcam.images.archives import ArchiveError, open_archive, root_in, split_archive
 from batchcam.images.decoding import UnreadableImageError, decode_image
+from batchcam.images.kinds import any_table
 from batchcam.images.manifest_files import columns_for, stored_path
-from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
+from batchcam.images.members import HolderError, Stored
+from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError, read_regular_file
+from batchcam.images.tables import Reading, TableError, folder_of
 from batchcam.rules import IN_MEMORY
-from batchcam.store.plan import named_dataset
+from batchcam.store.plan import named_dataset, named_reading
 from batchcam.store.run import Run, Sample
-
-FILE_LIMIT: Final = 2**30
-"""Bytes above which a file is no image of ours."""
 
 ORIGIN: Final = ("sample_id", "input_sha256", "image_size")
 """Arrays that tell which image a sample was made from."""
@@ -130,15 +129,15 @@ def open_originals(run: Run, data: str | None) -> Originals:
 
     Args:
         run: opened run.
-        data: folder that sample ids are paths in, CSV manifest, or stl10:ROOT[:split]; None: the dataset that the run
-            was made from, as far as it is still there.
+        data: folder, tar or zip that sample ids are paths in, manifest, wds:, hf: or stl10:ROOT[:split]; None: the
+            dataset that the run was made from, as far as it is still there.
 
     Raises:
         ConfigError: `data` was given and can't be searched, or the run's dataset has no files.
     """
-    named = dict.fromkeys(named_dataset(each.path) for each in reversed(run.runs))
+    named = {named_dataset(each.path): Reading(*named_reading(each.path)) for each in reversed(run.runs)}
     if data is None:
-        searched = [_search(origin, folder, run.plan.bits) for origin, folder in named]
+        searched = [_search(*place, run.plan.bits, reading) for place, reading in named.items()]
         places = list(dict.fromkeys(where for _, where in searched if where is not None))
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         return Originals([reader for reader, _ in searched], f"{places[0]}{more}" if places else None)
@@ -148,8 +147,8 @@ def open_originals(run: Run, data: str | None) -> Originals:
                 f"--data {data}: the run's dataset, {origin}, has no files to be compared with its "
                 "digests; leave --data out"
             )
-    if (reader := _reader(data, run.plan.bits)) is None:
-        raise ConfigError(f"--data {data}: no such folder, FILE.csv or stl10:ROOT[:split]")
+    if (reader := _reader(data, run.plan.bits, next(iter(named.values())))) is None:
+        raise ConfigError(f"--data {data}: no such folder, tar, zip, manifest, wds:, hf: or stl10:ROOT[:split]")
     return Originals([reader], data)
 
 
@@ -159,7 +158,7 @@ def _kind_without_files(origin: str | None) -> str:
     return kind if colon and kind in WITHOUT_FILES else ""
 
 
-def _search(origin: str | None, folder: str, bits: int | None) -> tuple[_Reader, str | None]:
+def _search(origin: str | None, folder: str, bits: int | None, reading: Reading) -> tuple[_Reader, str | None]:
     """Return what reads the images of the dataset that was named `origin` in `folder`, and where they are."""
     if origin is None:
         return _nothing("--data does not say where the images are"), None
@@ -167,28 +166,30 @@ def _search(origin: str | None, folder: str, bits: int | None) -> tuple[_Reader,
         return _nothing(f"a dataset of kind {kind}: has no image files"), None
     for there in (_from(folder, origin), origin):
         with contextlib.suppress(ConfigError):  # a file of that name which is not the run's
-            if (reader := _reader(there, bits)) is not None:
+            if (reader := _reader(there, bits, reading)) is not None:
                 return reader, there
     return _nothing(f"{one_line(origin)}: not there; give --data"), None
 
 
 def _from(folder: str, data: str) -> str:
     """Return a dataset as it is named from elsewhere than `folder`, in which it was named."""
-    kind = "stl10:" if data.startswith("stl10:") else ""
+    kind = next((kind for kind in ("stl10:", "wds:", "hf:") if data.startswith(kind)), "")
     return kind + os.path.join(folder, data.removeprefix(kind))
 
 
-def _reader(data: str, bits: int | None) -> _Reader | None:
+def _reader(data: str, bits: int | None, reading: Reading) -> _Reader | None:
     kind, _, rest = data.partition(":")
     if kind == "stl10":
         return _stl10(_expanded(stl10_files.root_and_split(rest)[0]))
     path = _expanded(data)
     if os.path.isdir(path):
         return lambda sample_id: _read_file(_inside(os.fsencode(path), sample_id), bits)
-    if os.path.isfile(path) and path.lower().endswith(".csv"):
-        paths = _paths_of_csv(Path(path))
-        return lambda sample_id: _read_file(_named(paths, sample_id), bits)
-    return None
+    try:
+        if (archive := split_archive(path)) is not None:
+            return _of_archive(*archive, bits)
+        return _of_table(path, bits, reading)
+    except (OSError, BatchcamError, ArchiveError, HolderError, TableError) as error:
+        raise ConfigError(f"--data {one_line(data)}: {getattr(error, 'strerror', None) or one_line(error)}") from error
 
 
 def _expanded(path: str) -> str:
@@ -218,35 +219,63 @@ def _inside(folder: bytes, sample_id: str) -> bytes:
     return os.path.join(folder, _ESCAPED_BYTE.sub(lambda m: bytes.fromhex(m[1].decode()), encoded))
 
 
-def _paths_of_csv(file: Path) -> dict[str, bytes]:
-    """Return the path of each sample of a CSV manifest by its id."""
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            header = next(reader, [])
-            (path,) = columns_for("path", header)
-            (key,) = columns_for("id", header) or (path,)
-            folder = str(file.parent.absolute())
-            stored = ((row[key], stored_path(folder, row[path])) for row in reader if row)
-            return {sample_id: os.path.join(os.fsencode(folder), name.encode()) for sample_id, name in stored}
-    except (OSError, ValueError, IndexError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "not a CSV manifest with a column path"
-        raise ConfigError(f"--data {file}: {reason}") from error
+def _of_archive(file: str, inside: str, bits: int | None) -> _Reader:
+    archive = open_archive(file)
+    root = root_in(archive, inside)
+    ids = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in archive.names)
+    rows = {sample_id.removeprefix(root): row for row, sample_id in enumerate(ids) if sample_id.startswith(root)}
+    return _of_stored(rows, archive.stored, bits)
 
 
-def _named(paths: dict[str, bytes], sample_id: str) -> bytes:
-    if sample_id not in paths or b"\0" in paths[sample_id]:
-        raise _MissingError("the CSV manifest does not name it")
-    return paths[sample_id]
+def _of_table(data: str, bits: int | None, reading: Reading) -> _Reader | None:
+    """Return what reads the images of a table, by the ids that it gives them."""
+    with any_table(data, reading) as table:
+        if table is None:
+            return None
+        said = reading.columns if table.columns is None else table.columns
+        paths, ids = columns_for("path", table.header, said), columns_for("id", table.header, said)
+        if len(paths) != 1 or len(ids) > 1:
+            raise TableError("not a manifest with one column path")
+        lines = [fields for _, fields in table.rows]
+    if any(len(fields) != len(table.header) for fields in lines):
+        raise TableError("not a manifest: its rows do not have the fields of its header")
+    rows = [(fields[(ids or paths)[0]], fields[paths[0]]) for fields in lines]
+    if table.stored is not None:
+        return _of_stored({sample_id: row for row, (sample_id, _) in enumerate(rows)}, table.stored, bits)
+    folder = folder_of(data)
+    files = {sample_id: os.path.join(folder, stored_path(folder, reading.path(path))) for sample_id, path in rows}
+    return lambda sample_id: _read_file(_named(files, sample_id), bits)
+
+
+def _named(files: dict[str, str], sample_id: str) -> bytes:
+    if sample_id not in files or "\0" in files[sample_id]:
+        raise _MissingError("the manifest does not name it")
+    return files[sample_id].encode()
+
+
+def _of_stored(rows: dict[str, int], stored: Stored, bits: int | None) -> _Reader:
+    def read(sample_id: str) -> _Stored:
+        if sample_id not in rows:
+            raise _MissingError("the dataset does not hold it")
+        try:
+            return _image(stored.read(rows[sample_id]), bits)
+        except (UnreadableImageError, HolderError, OSError) as error:
+            raise _MissingError(str(error)) from error
+
+    return read
 
 
 def _read_file(path: bytes, bits: int | None) -> _Stored:
     try:
-        data = read_regular_file(path, FILE_LIMIT)
+        data = read_regular_file(path, MOST_BYTES)
     except (NotRegularError, TooLargeError) as error:
-        raise _MissingError(f"not a file of at most {FILE_LIMIT} bytes") from error
+        raise _MissingError(f"not a file of at most {MOST_BYTES} bytes") from error
     except OSError as error:
         raise _MissingError(error.strerror or str(error)) from error
+    return _image(data, bits)
+
+
+def _image(data: bytes, bits: int | None) -> _Stored:
     return _Stored(hashlib.sha256(data).hexdigest(), lambda: np.asarray(decode_image(data, bits)))
 
 

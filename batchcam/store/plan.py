@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, overload
@@ -518,6 +519,23 @@ def named_dataset(run: Path) -> tuple[str | None, str]:
     except (OSError, KeyError, TypeError, RunError):
         return None, ""
     return data if isinstance(data, str) else None, folder if isinstance(folder, str) else ""
+
+
+def named_reading(run: Path) -> tuple[dict[str, str], str, str]:
+    """Return what was said of how the run's manifest is meant: `Reading.columns`, `root` and `suffix`.
+
+    Args:
+        run: as for `named_dataset`.
+    """
+    try:
+        origin = read_document(run / PLAN_FILE)["origin"]
+        said, folder = origin["options"]["classifier"], origin.get("folder")
+        columns, *texts = (said.get(name) for name in ("columns", "root", "suffix"))
+    except (OSError, AttributeError, KeyError, TypeError, RunError):
+        return {}, "", ""
+    folder, root, suffix = (text if isinstance(text, str) else "" for text in (folder, *texts))
+    known = columns if isinstance(columns, dict) and all(isinstance(name, str) for name in columns.values()) else {}
+    return known, os.path.normpath(os.path.join(folder, os.path.expanduser(root))) if root else "", suffix
 
 
 def not_a_run(path: Path) -> RunError:

@@ -52,6 +52,7 @@ WRITTEN = {
     "HxW": "8x16",
     "A B": "a b",
     "COLUMN=VALUE": "site=b",
+    "KIND=NAME,…": "path=image_id,label=dx",
 }
 """What people write for what the help calls so."""
 

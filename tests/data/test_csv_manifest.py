@@ -14,6 +14,8 @@ from batchcam.data.csv_manifest import open_csv
 from batchcam.data.samples import FileSource
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.tables import Reading
+from tests.helpers import places
 
 
 def manifest(tmp_path: Path, text: str | bytes) -> FileSource:
@@ -74,14 +76,12 @@ def test_files_are_found_beside_the_manifest(tmp_path: Path, monkeypatch: pytest
         ("path,label\n", "no samples below the header line"),
         ("path,label\na.png,1\nb.png\n", "line 3: 1 fields, the header has 2"),
         ("path,label\na.png,1\nb.png,1,2\n", "line 3: 3 fields"),
-        ("path\tlabel\na.png\t1\n", "line 1: no column named path: .*separated by tabs"),
         ("filename,image,label\na,b,1\n", "line 1: two columns named path, or that could be it: filename, image"),
-        ("path,label\na.png,1\n".encode("utf-16"), "not UTF-8 text but UTF-16"),
         ("path,id\na.png,x\nb.png,x\n", "line 3: id 'x' is already on line 2"),
         ("path,label\n,1\n", "line 2: path and id must not be empty"),
         ('path,label\na.png,"x"y\n', "line 2: not CSV"),
         ('path,label\na.png,"x\n', "line 2: not CSV"),
-        (b"path\n\xff.png\n", "not UTF-8"),
+        (b"path\n\xff.png\n", "neither UTF-8 nor marked as UTF-16, .*: save it as UTF-8"),
     ],
 )
 def test_errors_name_file_and_line(tmp_path: Path, text: str | bytes, message: str) -> None:
@@ -207,3 +207,59 @@ def test_files_are_found_in_the_unicode_form_that_they_have(tmp_path: Path, on_d
     assert listed.read(0).image.size == (5, 4)
     assert listed.sizes.tolist() == [(tmp_path / f"{name}.png").stat().st_size]
     assert listed.notes == ("1 of 1 paths are found in another Unicode form than they are written in",)
+
+
+def files(tmp_path: Path, *names: str) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+
+
+def test_columns_root_and_suffix_say_how_a_manifest_is_meant(tmp_path: Path) -> None:
+    files(tmp_path, "scans/7.png")
+    (tmp_path / "list.csv").write_text("image_id;dx;site\n7;melanoma;B\n")
+    reading = Reading({"path": "image_id", "label": "dx"}, str(tmp_path / "scans"), ".png")
+    listed = open_csv("spec", str(tmp_path / "list.csv"), reading=reading)
+    assert (list(listed.sample_ids), listed.class_names, list(listed.meta)) == (["7"], ("melanoma",), ["site"])
+    assert listed.read(0).image.size == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "reading", "message"),
+    [
+        ("image_id,dx\n7,a\n", Reading(), r"found image_id, dx: say --columns path=image_id, with --root and --suffix"),
+        ("scan_name,diagnosis\n7,a\n", Reading(), r"say --columns path=scan_name,label=diagnosis"),
+        ("x,y\n7,a\n", Reading(), r"found x, y$"),
+        ("path,dx\n7,a\n", Reading({"label": "dy"}), "no column dy, which --columns names: there are path, dx"),
+        ("path\nscans/7\n", Reading(), r"none of its files is there, but scans/7\.png: say --suffix \.png"),
+        ("path\n7.png\n", Reading(root="/no/such"), "--root /no/such: no such folder"),
+        ("path\ns3://b/7.png\n", Reading(), "s3://b/7.png is a URL: copy the images here"),
+    ],
+)
+def test_a_manifest_that_needs_more_words_is_refused_with_them(
+    tmp_path: Path, text: str, reading: Reading, message: str
+) -> None:
+    files(tmp_path, "scans/7.png")
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        open_csv("spec", str(tmp_path / "list.csv"), reading=reading)
+
+
+def test_a_list_of_labels_is_several(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"path": "a.png", "label": ["cat"]}\n')
+    assert 'line 1: label ["cat"] is several labels' in open_csv("spec", str(tmp_path / "list.jsonl")).several
+
+
+@pytest.mark.parametrize(("label", "index"), [(1, 1), (-1, -1), (None, -1)])
+def test_labels_of_a_table_that_names_its_classes_are_their_indices(
+    tmp_path: Path, label: int | None, index: int
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = places.arrow_images()
+    labels = [label, 2, 0, 0, 0, 0]
+    parquet.write_table(table.set_column(1, table.schema.field(1), [labels]), tmp_path / "x.parquet")
+    listed = open_csv("spec", str(tmp_path / "x.parquet"))
+    assert (listed.labels.tolist()[:2], listed.class_names, listed.numeric) == ([index, 2], places.CLASSES, False)
+    parquet.write_table(table.set_column(1, table.schema.field(1), [[9, *labels[1:]]]), tmp_path / "y.parquet")
+    with pytest.raises(DatasetError, match="label 9 is none of its 3 classes"):
+        open_csv("spec", str(tmp_path / "y.parquet"))

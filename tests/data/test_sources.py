@@ -11,6 +11,8 @@ from batchcam.data.csv_manifest import open_csv
 from batchcam.data.sources import open_source
 from batchcam.data.stl10 import STL10Source
 from batchcam.errors import DatasetError
+from batchcam.images.tables import Reading
+from tests.helpers import places
 
 
 @pytest.fixture
@@ -65,12 +67,12 @@ def test_home_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("/no/such/place", "no such file or folder: expected a folder of class folders, FILE.csv"),
+        ("/no/such/place", "no such file or folder: expected a folder of class folders or of images, .*FILE.csv"),
         ("", "no such file or folder"),
         ("hdf5:/data", "unknown kind of dataset 'hdf5': expected .*stl10:ROOT"),
         ("/no/such:place", "no such file or folder"),
         ("bad\n\x1b[31m", "no such file"),
-        (__file__, "a file, but no .csv"),
+        (__file__, "a file of another kind: expected "),
         ("stl10:/no/such/place", "train_X.bin: No such file"),
     ],
 )
@@ -84,3 +86,18 @@ def test_a_manifest_that_never_ends_is_refused(tmp_path):
     (tmp_path / "endless.csv").symlink_to("/dev/zero")
     with pytest.raises(DatasetError, match=r"endless\.csv: a pipe or device, which may never end: expected"):
         open_source(str(tmp_path / "endless.csv"))
+
+
+@pytest.mark.parametrize("spec", ["folder", "archive", "stl10:x", "python:module:callable"])
+def test_how_a_manifest_is_meant_is_refused_of_what_is_none(folder: Path, tmp_path: Path, spec: str) -> None:
+    given = {"folder": str(folder), "archive": places.tar(tmp_path)}
+    with pytest.raises(DatasetError, match="--columns, --root and --suffix are of manifests; leave them out"):
+        open_source(given.get(spec, spec), reading=Reading({"label": "dx"}))
+
+
+def test_a_flat_folder_has_no_labels_and_says_so(tmp_path: Path) -> None:
+    for name in ("b.png", "a.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    source = open_source(str(tmp_path))
+    assert (list(source.sample_ids), source.labels.tolist(), source.class_names) == (["a.png", "b.png"], [-1, -1], None)
+    assert source.notes == ("a flat folder of 2 images: no class folders, so no labels",)

@@ -57,6 +57,7 @@ NOT_RUN = {
     "training": "trains: tests/docs/test_training.py runs it, with -m slow what needs a package",
     "MATLAB": "needs MATLAB",
     "signature": "needs a key: tests/commands/verify/test_signature.py signs and verifies",
+    "lmdb": "lmdb is no dependency of the tests",
     "timm": "needs weights of timm's: tests/commands/explain/test_foreign_checkpoints.py explains such networks",
 }
 """Why a block is not run, by the mark in front of it."""

@@ -114,8 +114,9 @@ def of_twelve_bits(desk: Desk) -> None:
         cv2.imwrite(str(path), np.full((8, 8), 4095, np.uint16))
 
 
-def without_class_folders(desk: Desk) -> None:
-    desk.data = str(desk.class_folders("ant") / "ant")
+def compressed(desk: Desk) -> None:
+    (desk.folder / "photos.tar.gz").write_bytes(b"\x1f\x8b")
+    desk.data = str(desk.folder / "photos.tar.gz")
 
 
 def without_images(desk: Desk) -> None:
@@ -147,11 +148,6 @@ REFUSALS: tuple[Refusal, ...] = (
         lambda d: d.class_folders("train", "val"),
     ),
     Refusal(
-        "images without class folders",
-        "images/ant: 1 image but no class folders: name images and labels in a CSV manifest instead",
-        without_class_folders,
-    ),
-    Refusal(
         "class folders without images",
         "images: no images in its class folders: looked for .apng, .avif, …",
         without_images,
@@ -176,14 +172,25 @@ REFUSALS: tuple[Refusal, ...] = (
         of_twelve_bits,
     ),
     Refusal(
-        "a manifest with semicolons, or tabs",
-        "list.csv: line 1: no column named path: the header needs path[,label][,id], found path;label: "
-        "separated by semicolons, not by commas",
-        text(b"path;label\n1.png;ant\n"),
+        "a manifest with columns of other names",
+        "list.csv: line 1: no column named path: the header needs path[,label][,id], found image_id, diagnosis: say "
+        "--columns path=image_id,label=diagnosis, with --root and --suffix where need be",
+        text(b"image_id;diagnosis\n1;ant\n"),
     ),
     Refusal(
-        "a manifest in another encoding than UTF-8",
-        "list.csv: not UTF-8 text but another encoding, such as Windows-1252: save the manifest as UTF-8",
+        "a manifest whose paths lack their ending",
+        "list.csv: none of its files is there, but 1.png: say --suffix .png",
+        rows(("path", "label"), ("1", "ant"), ("2", "bee")),
+    ),
+    Refusal(
+        "a tar that is compressed as a whole",
+        "photos.tar.gz: is compressed as a whole, so that no image can be read alone: unpack it to a .tar",
+        compressed,
+    ),
+    Refusal(
+        "a manifest in another encoding than UTF-8, or UTF-16 with its mark",
+        "list.csv: neither UTF-8 nor marked as UTF-16, but another encoding, such as Windows-1252: save it as UTF-8, "
+        "such as by iconv -f WINDOWS-1252 -t UTF-8",
         text("path,label\n1.png,Bär\n".encode("cp1252")),
     ),
     Refusal(

@@ -22,10 +22,11 @@ from batchcam.data.map_source import MapSource
 from batchcam.data.planned import Listing, Planned, Since, part, planned, since
 from batchcam.data.preprocessing import UNSAID, Preprocessing, chosen_preprocessing
 from batchcam.data.samples import UNKNOWN_LABEL, Numbers
-from batchcam.data.sources import Source, open_planned, open_source
+from batchcam.data.sources import Source, open_planned, open_source, reading_of
 from batchcam.data.timed_source import TimedSource, rest, timed
 from batchcam.errors import CheckpointError, ClassesError, ConfigError, DatasetError, ModelError, StoppedEarlyError
 from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
+from batchcam.images.tables import Reading
 from batchcam.job.console import counted
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
 from batchcam.network.forward import forward
@@ -167,7 +168,7 @@ def assemble(
     checkpoint = _checkpoint(classifier)
     built = _network(classifier, checkpoint)
     checkpoint = dataclasses.replace(checkpoint, state={})  # the network has it: not a second time in memory
-    opened = _opened(data, listing, look)
+    opened = _opened(data, listing, look, reading_of(classifier))
     for source in filter(None, (opened.source, opened.now)):
         source.bits = classifier.bits
     source = timed(opened.source, sample_timeout)
@@ -251,11 +252,11 @@ def _notes(source: Source, findings: Findings | None) -> list[str]:
     return [note for note in source.notes if not (is_read and note.startswith(NO_LABEL_COLUMN))]
 
 
-def _opened(data: str | MapDataset, listing: Listing | None, look: bool) -> Planned:
+def _opened(data: str | MapDataset, listing: Listing | None, look: bool, reading: Reading) -> Planned:
     """Return the samples to work with."""
     if listing is not None and isinstance(data, str):
-        return open_planned(data, listing, look)
-    now = open_source(data) if isinstance(data, str) else MapSource(in_memory(data), data)
+        return open_planned(data, listing, look, reading)
+    now = open_source(data, reading=reading) if isinstance(data, str) else MapSource(in_memory(data), data)
     return Planned(now) if listing is None else planned(listing, now)
 
 

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from batchcam.commands.explain.assembly import Assembly
+from batchcam.data.samples import UNKNOWN_SIZE
 from batchcam.data.sources import Source
 from batchcam.data.timed_source import rest
 from batchcam.errors import RunError
@@ -26,9 +27,9 @@ MOST_LOOKED_AT: Final = 8
 def first_inputs(source: Source) -> dict[str, str]:
     """Return what `Plan.first_inputs` says of a dataset; what can't be read is left out.
 
-    Of files their sizes are known: a plan that depends on which can be read just now would be worse than none.
+    Of most files their sizes are known: a plan that depends on which can be read just now would be worse than none.
     """
-    if source.digests_of == "files":
+    if source.digests_of == "files" and (source.paths is not None or source.sizes[0] != UNKNOWN_SIZE):
         return {}
     digests = _digests(source, range(min(FIRST_INPUTS, len(source))))
     return {source.sample_ids[index]: input_key(digest) for index, digest in digests}

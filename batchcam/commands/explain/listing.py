@@ -13,9 +13,10 @@ import numpy as np
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.data.planned import Listing, SlicedNumbers, SlicedText
 from batchcam.errors import RunError
+from batchcam.images.tables import Reading
 from batchcam.job.console import note
 from batchcam.store import landing
-from batchcam.store.plan import Plan
+from batchcam.store.plan import Plan, named_reading
 from batchcam.store.samples import SampleList, list_image, list_record, stated_list
 from batchcam.store.schema import LABELS, LIST_FILE, LIST_PATH, meta_array
 
@@ -65,6 +66,7 @@ def read_listing(run: Path, plan: Plan) -> Listing | None:
         meta={name: SlicedText(slices, meta_array(name).name) for name in plan.meta},
         manifest_sha256=stated.manifest_sha256,
         findings=SlicedNumbers(slices, LABELS) if plan.is_multi_label else None,
+        reading=Reading(*named_reading(run)),
     )
 
 

@@ -422,6 +422,8 @@ def _plain(value: Any) -> Any:
     """Return a config as JSON types, and of what is in memory its class."""
     if isinstance(value, Part):
         return {name: _plain(each) for name, each in vars(value).items()}
+    if isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, (Path, CamSelection)):
         return str(value)
     return value if value is None or isinstance(value, (str, int, float, list, tuple)) else in_memory(value)

@@ -8,6 +8,7 @@ from typing import Any, cast
 from batchcam.commands.export import png, table, virelay, wsol
 from batchcam.commands.export.config import TAKES, ExportConfig
 from batchcam.commands.export.folder import ExportFolder, identity_of
+from batchcam.images.arrow_tables import import_pyarrow
 from batchcam.job.console import Progress
 from batchcam.pictures.originals import open_originals
 from batchcam.pictures.protocol import PROTOCOL_SIZE
@@ -51,7 +52,7 @@ def export(config: ExportConfig) -> ExportSummary:
         BatchcamError: a file can't be written, or a package that the format needs is not installed.
     """
     if config.to == "parquet":
-        table.import_pyarrow()  # before anything is written
+        import_pyarrow()  # before anything is written
     with open_asked(config.run, config.partial, config.quiet) as run:
         options: dict[str, Any] = {
             "target": _target(config) if config.to in TAKES["target"] else None,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from batchcam.commands.export.folder import ExportFolder
-from batchcam.errors import BatchcamError
+from batchcam.images.arrow_tables import import_pyarrow
 from batchcam.record.rows import Advance, Outcome, class_names, label_text, status_words
 from batchcam.store.reader import COLUMN_BYTES
 from batchcam.store.run import Run
@@ -47,18 +46,6 @@ def write_parquet(run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
             advance(len(part))
         writer.close()
     return Outcome(len(run))
-
-
-def import_pyarrow() -> tuple[Any, Any]:
-    """Return pyarrow and its module for Parquet, which batchcam does not install.
-
-    Raises:
-        BatchcamError: it is not installed.
-    """
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise BatchcamError("Parquet needs pyarrow: pip install pyarrow") from error
 
 
 def _columns(run: Run) -> Iterator[dict[str, Any]]:

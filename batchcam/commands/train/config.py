@@ -9,6 +9,7 @@ from batchcam.config import (
     Classifier,
     Compute,
     Config,
+    ManifestReading,
     View,
     argument,
     field,
@@ -19,7 +20,7 @@ from batchcam.config import (
 )
 
 
-class TrainConfig(View, Config):
+class TrainConfig(View, ManifestReading, Config):
     """Everything that `train` is asked; the defaults are the STL10 recipe."""
 
     data: str = argument()

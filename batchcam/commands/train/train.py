@@ -35,7 +35,7 @@ from batchcam.commands.train.history import (
 from batchcam.data.labels import NAMED_CLASSES, match_classes, own_classes
 from batchcam.data.loader import BatchStream, SampleDataset
 from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
-from batchcam.data.sources import Source, dataset_folder, open_source
+from batchcam.data.sources import Source, dataset_folder, open_source, reading_of
 from batchcam.data.timed_source import timed
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.job.console import Progress, note
@@ -361,7 +361,7 @@ def _preprocessing(config: TrainConfig) -> Preprocessing:
 
 
 def _source(config: TrainConfig, data: str) -> Source:
-    source = open_source(data)
+    source = open_source(data, reading=reading_of(config))
     source.bits = config.bits
     return timed(source, config.sample_timeout)
 

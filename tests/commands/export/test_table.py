@@ -81,7 +81,7 @@ def test_a_rerun_keeps_the_file_and_one_over_more_shards_replaces_it(tmp_path: P
 
 def test_parquet_says_what_to_install(sound_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(BatchcamError, match=r"^Parquet needs pyarrow: pip install pyarrow$") as raised:
+    with pytest.raises(BatchcamError, match=r"pyarrow: pip install 'batchcam\[arrow\]'$") as raised:
         export(ExportConfig(sound_run, "parquet", tmp_path / "out", quiet=True))
     assert not (tmp_path / "out").exists()
     assert raised.value.exit_code == 1
