@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from batchcam.errors import ConfigError
-from batchcam.rules import DEFAULT_THRESHOLD, IDENTITY_TOLERANCE, PROBLEM_TYPES
+from batchcam.rules import DEFAULT_THRESHOLD, FEWEST_IN_GROUP, IDENTITY_TOLERANCE, PROBLEM_TYPES
 
 if sys.version_info >= (3, 11):
     from typing import dataclass_transform
@@ -568,24 +568,41 @@ class Gates(Part):
     max_accuracy_drop: float | None = field("Gate: percentage points, on samples labelled in both.", **PERCENT)
     min_cam_similarity: float | None = field("Gate: mean similarity (rank correlation) of the CAMs.", **SIMILARITY)
     min_class_similarity: float | None = field("Gate: the same of each class with ten pairs of CAMs.", **SIMILARITY)
+    max_group_drop: float | None = field(
+        f"Gate: percentage points, in each group of --group-by with {FEWEST_IN_GROUP} samples labelled in both.",
+        **PERCENT,
+    )
+    group_by: tuple[str, ...] = grouping()
     min_compared: float | None = field(
         f"Gate: percent of OLD compared.  [default: {MIN_COMPARED:g} with a gate; 0: off]", **PERCENT
     )
     shared_classes: bool = field("Compare the classes that both runs name, and leave out the others.", default=False)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_group_drop is not None and not self.group_by:
+            raise ConfigError("--max-group-drop: of which groups? say --group-by COLUMN")
+
     @property
     def words(self) -> list[str]:
         """The options of `batchcam compare` that ask for the same."""
-        named = {name: f"{value:.15g}" for name, value in self.limits.items() if value is not None}
-        if self.min_compared is not None:
-            named["min_compared"] = f"{self.min_compared:.15g}"
-        words = [word for name, value in named.items() for word in (f"--{name.replace('_', '-')}", value)]
-        return [*words, "--shared-classes"] if self.shared_classes else words
+        words: list[str] = []
+        for each, _ in members(Gates):
+            value, flag = getattr(self, each.name), flag_of(each)
+            if value is True:
+                words.append(flag)
+            elif value is not None and value is not False:
+                given = value if isinstance(value, tuple) else (f"{value:.15g}",)
+                words += [word for one in given for word in (flag, one)]
+        return words
 
     @property
     def limits(self) -> dict[str, float | None]:
         """The limits by name, None where none was asked for."""
-        names = ("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity")
+        names = (
+            *("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity"),
+            "max_group_drop",
+        )
         return {name: getattr(self, name) for name in names}
 
 

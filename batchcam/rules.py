@@ -106,6 +106,9 @@ CONSTANT_RELATIVE_RANGE: Final = 1e-6
 IDENTITY_TOLERANCE: Final = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2, "fp16": 1e-2}
 """Largest abs(mean(CAM) + bias - logit) by precision, relative to max(1, largest abs(logit) of the sample)."""
 
+FEWEST_IN_GROUP: Final = 20
+"""Labelled samples below which a group is not judged."""
+
 RECOMPUTE_TOLERANCE: Final = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 1e-1, "fp16": 2e-2}
 """Largest difference by precision when a network runs again, as a share of the sample's largest value: batches,
 machines, libraries differ."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchcam.errors import one_line
 from batchcam.job.console import counted, readable_size, readable_time
+from batchcam.record.groups import group_name
 from batchcam.record.intervals import LEVEL
 from batchcam.record.metrics import rate_text
 from batchcam.rules import CONTROLS, EXACT, MULTI_LABEL, identity_words
@@ -410,7 +411,7 @@ def group_table(columns: Sequence[str], scores: Sequence[GroupScore], shown: int
     """Return a table of groups, the least accurate first, none if nobody asked for groups."""
     if not scores:
         return []
-    names = [one_line(", ".join(value or "(empty)" for value in score.group)) for score in scores[:shown]]
+    names = [one_line(group_name(score.group)) for score in scores[:shown]]
     head = one_line(", ".join(columns))
     width = max(map(len, (head, *names)))
     rows = ["", f"{head:<{width}}  accuracy  {f'{LEVEL:.0%} interval':<13}  labelled  samples"]

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from batchcam.errors import ConfigError
 from batchcam.record.intervals import LEVEL, fewer_by_chance, holm, wilson
-
-FEWEST: Final = 20
-"""Labelled samples below which a group is not judged."""
+from batchcam.rules import FEWEST_IN_GROUP
 
 MOST_GROUPS: Final = 10_000
 """More are no groups, but a name a sample."""
-
-_COUNTED: Final = ("samples", "labelled", "correct", "predicted", "unreadable")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +30,7 @@ class GroupScore:
         confidence: mean softmax of the predicted class; None without a prediction, or where it is not known.
         unreadable: samples that could not be read.
         p: probability of so few correct ones if the group were drawn from all labelled samples at random, by Fisher's
-            exact test, corrected by Holm for the groups that are judged; None of a group below `FEWEST`.
+            exact test, corrected by Holm for the groups that are judged; None of one with too few.
     """
 
     group: tuple[str, ...]
@@ -53,13 +49,65 @@ class GroupScore:
         return self.p is not None and self.p < 1 - LEVEL
 
 
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """What was counted of one group: samples of each kind, and the mean of each measure, None without any."""
+
+    group: tuple[str, ...]
+    counts: tuple[int, ...]
+    means: tuple[float | None, ...]
+
+
+class Grouped:
+    """Counts and means by group, of samples that are added part by part."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, ...], int] = {}
+        self._counts, self._known, self._sums = (np.zeros((0, 0)) for _ in range(3))
+
+    def add(
+        self, columns: Sequence[Iterable[str]], kinds: Sequence[np.ndarray], measures: Sequence[np.ndarray]
+    ) -> None:
+        """Add some samples.
+
+        Args:
+            columns: a value of each sample, by column.
+            kinds: of which samples each count is, bool (n,).
+            measures: of which each mean is, float (n,), NaN where there is none.
+
+        Raises:
+            ConfigError: there are more than `MOST_GROUPS` groups.
+        """
+        numbers = self._numbers
+        found = [numbers.setdefault(group, len(numbers)) for group in zip(*columns, strict=True)]
+        if len(numbers) > MOST_GROUPS:
+            raise ConfigError(f"--group-by: more than {MOST_GROUPS} groups: name a column that many samples share")
+        groups, known = np.array(found, np.int64), [np.isfinite(values) for values in measures]
+        self._counts = self._grown(self._counts, [(groups[kind], None) for kind in kinds])
+        self._known = self._grown(self._known, [(groups[there], None) for there in known])
+        sums = [(groups[there], values[there]) for there, values in zip(known, measures, strict=True)]
+        self._sums = self._grown(self._sums, sums)
+
+    def _grown(self, sums: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> np.ndarray:
+        grown = np.zeros((len(parts), len(self._numbers)))
+        grown[: len(sums), : sums.shape[1]] = sums
+        for row, (groups, weights) in zip(grown, parts, strict=True):
+            row += np.bincount(groups, weights, len(row))
+        return grown
+
+    def tallies(self) -> Iterator[Tally]:
+        """Yield what was counted of each group."""
+        for group, number in self._numbers.items():
+            counts = tuple(int(count) for count in self._counts[:, number])
+            pairs = zip(self._sums[:, number], self._known[:, number], strict=True)
+            yield Tally(group, counts, tuple(float(total / known) if known else None for total, known in pairs))
+
+
 class GroupCounts:
     """What scores of groups are made of, counted part by part."""
 
     def __init__(self) -> None:
-        self._numbers: dict[tuple[str, ...], int] = {}
-        self._counts = np.zeros((len(_COUNTED), 0), np.int64)
-        self._confidence = np.zeros(0)
+        self._grouped = Grouped()
 
     def add(self, columns: Sequence[Iterable[str]], rows: Mapping[str, np.ndarray]) -> None:
         """Count some samples.
@@ -71,48 +119,40 @@ class GroupCounts:
         Raises:
             ConfigError: there are more than `MOST_GROUPS` groups.
         """
-        groups = self._number(columns)
         label, prediction = rows["label"], rows["prediction"]
-        confidence = rows.get("confidence", np.full(len(label), np.nan))
-        labelled, predicted = (label >= 0) & (prediction >= 0), np.isfinite(confidence)
-        kinds = (np.ones(len(label), bool), labelled, labelled & (label == prediction), predicted, rows["unreadable"])
-        count = len(self._numbers)
-        grown = count - len(self._confidence)
-        self._counts = np.pad(self._counts, ((0, 0), (0, grown)))
-        self._counts += [np.bincount(groups[kind], minlength=count) for kind in kinds]
-        sums = np.bincount(groups[predicted], confidence[predicted].astype(float), count)
-        self._confidence = np.pad(self._confidence, (0, grown)) + sums
+        labelled = (label >= 0) & (prediction >= 0)
+        kinds = (np.ones(len(label), bool), labelled, labelled & (label == prediction), rows["unreadable"])
+        self._grouped.add(columns, kinds, (rows.get("confidence", np.full(len(label), np.nan)),))
 
     def scores(self) -> list[GroupScore]:
-        """Return a score for each group: the least accurate first, then those below `FEWEST`, then unlabelled ones."""
-        samples, labelled, correct, predicted, unreadable = self._counts
-        judged = np.flatnonzero(labelled >= FEWEST).tolist()
-        whole = int(correct.sum()), int(labelled.sum())
-        chances = [fewer_by_chance(int(correct[g]), int(labelled[g]), *whole) for g in judged]
-        p = dict(zip(judged, holm(chances), strict=True))
-        scores = [
-            GroupScore(
-                group=group,
-                samples=int(samples[g]),
-                labelled=int(labelled[g]),
-                correct=int(correct[g]),
-                accuracy=float(correct[g] / labelled[g]) if labelled[g] else None,
-                interval=wilson(int(correct[g]), int(labelled[g])),
-                confidence=float(self._confidence[g] / predicted[g]) if predicted[g] else None,
-                unreadable=int(unreadable[g]),
-                p=p.get(g),
-            )
-            for group, g in self._numbers.items()
-        ]
+        """Return a score for each group: the least accurate first, then those not judged, then unlabelled ones."""
+        tallies = list(self._grouped.tallies())
+        labelled, correct = (sum(tally.counts[kind] for tally in tallies) for kind in (1, 2))
+        judged = [tally for tally in tallies if tally.counts[1] >= FEWEST_IN_GROUP]
+        chances = holm([fewer_by_chance(t.counts[2], t.counts[1], correct, labelled) for t in judged])
+        p = {tally.group: chance for tally, chance in zip(judged, chances, strict=True)}
+        scores = [_score(tally, p.get(tally.group)) for tally in tallies]
         return sorted(scores, key=lambda s: (s.p is None, s.accuracy is None, s.accuracy or 0, s.group))
 
-    def _number(self, columns: Sequence[Iterable[str]]) -> np.ndarray:
-        """Return the number of each sample's group, int64 (n,)."""
-        numbers = self._numbers
-        found = [numbers.setdefault(group, len(numbers)) for group in zip(*columns, strict=True)]
-        if len(numbers) > MOST_GROUPS:
-            raise ConfigError(f"--group-by: more than {MOST_GROUPS} groups: name a column that many samples share")
-        return np.array(found, np.int64)
+
+def _score(tally: Tally, p: float | None) -> GroupScore:
+    samples, labelled, correct, unreadable = tally.counts
+    return GroupScore(
+        group=tally.group,
+        samples=samples,
+        labelled=labelled,
+        correct=correct,
+        accuracy=correct / labelled if labelled else None,
+        interval=wilson(correct, labelled),
+        confidence=tally.means[0],
+        unreadable=unreadable,
+        p=p,
+    )
+
+
+def group_name(group: Sequence[str]) -> str:
+    """Return a group's values as people read them."""
+    return ", ".join(value or "(empty)" for value in group)
 
 
 def require_groups(columns: Sequence[str], there: Iterable[str], multi_label: bool, whose: object) -> None:

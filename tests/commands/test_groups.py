@@ -10,6 +10,10 @@ import torch
 from PIL import Image
 
 from batchcam import open_run
+from batchcam.commands.compare.compare import compare
+from batchcam.commands.compare.config import CompareConfig
+from batchcam.commands.compare.gates import judge_gates
+from batchcam.commands.compare.groups import GroupMovement
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.config import Classifier, Compute
@@ -36,8 +40,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str
     (folder / "names.txt").write_text("\n".join(CLASSES))
     told = {"model": "tests.helpers.networks:GapNetwork", "preprocess": "stl10", "image_size": "16"}
     classifier = Classifier(folder / "model.pth", class_names=folder / "names.txt", **told)
+    torch.save(seeded(GapNetwork, 1).state_dict(), folder / "newer.pth")
+    newer = Classifier(folder / "newer.pth", class_names=folder / "names.txt", **told)
     compute = Compute(batch_size=8, workers=0, threads=1, device="cpu")
-    explain(ExplainConfig(classifier, str(folder / "list.csv"), folder / "run", compute=compute, quiet=True))
+    for each, run in ((classifier, "run"), (newer, "newer")):
+        explain(ExplainConfig(each, str(folder / "list.csv"), folder / run, compute=compute, quiet=True))
     words = [word for name, value in told.items() for word in (f"--{name.replace('_', '-')}", value)]
     words += ["--class-names", str(folder / "names.txt"), "-j", "0", "--threads", "1", "--device", "cpu"]
     return folder / "run", folder / "list.csv", words
@@ -99,3 +106,42 @@ def test_a_column_that_is_not_there_is_refused_by_name(made, run_cli, tmp_path, 
     code, _, err = run_cli(words[0], made[0], *words[1:])
     assert code == 2
     assert told in err
+
+
+def test_compare_tells_what_moved_in_each_group_and_its_gate_judges_the_worst(made, run_cli) -> None:
+    old, new = made[0], made[0].with_name("newer")
+    words = ("--group-by", "site", "--max-group-drop", 100)
+    said = run_json("compare", old, new, *words).said
+    with open_run(old) as first, open_run(new) as second:
+        pairs = [(a, b) for a, b in zip(first, second, strict=True) if a.prediction and b.prediction]
+    for group in said["groups"]:
+        some = [(a, b) for a, b in pairs if a.meta["site"] == group["group"][0]]
+        right = [sum(each[side].prediction == each[side].label for each in some) for side in (0, 1)]
+        flips = sum(a.prediction != b.prediction for a, b in some)
+        assert (group["compared"], group["labelled"], group["flips"]) == (len(some), len(some), flips)
+        assert (group["old_correct"], group["new_correct"]) == tuple(right)
+        assert group["accuracy_drop"] == pytest.approx(100 * (right[0] - right[1]) / len(some))
+    drops = [group["accuracy_drop"] for group in said["groups"]]
+    assert drops == sorted(drops, reverse=True)
+    (gate,) = (gate for gate in said["gates"] if gate["option"] == "--max-group-drop")
+    assert gate["value"] == max(drops)
+    codes = [run_json("compare", *runs, *words[:3], 0).code for runs in ((old, new), (new, old))]
+    assert codes == [3 if max(drops) > 0 else 0, 3 if min(drops) < 0 else 0]
+    assert 3 in codes
+    code, out, _ = run_cli("compare", old, new, "--group-by", "age", "--max-group-drop", 100)
+    assert code == 0
+    assert "1 smaller group not judged" in out
+    assert [line.endswith("too few to judge") for line in out.splitlines() if line.startswith("young ")] == [True]
+
+
+def test_a_gate_of_groups_needs_groups_and_enough_labels(made, run_cli) -> None:
+    old, new = made[0], made[0].with_name("newer")
+    code, _, err = run_cli("compare", old, new, "--max-group-drop", 5)
+    assert (code, "--max-group-drop: of which groups? say --group-by COLUMN" in err) == (2, True)
+    code, _, err = run_cli("compare", old, new, "--group-by", "hospital")
+    assert (code, "newer: no column 'hospital'; it has age, site" in err) == (2, True)
+    few = GroupMovement(("north",), 19, 0, None, 19, 19, 0, 100.0, None)
+    totals = compare(CompareConfig(old, new, quiet=True)).totals
+    (gate,) = judge_gates(totals, [], max_group_drop=100, groups=[few])
+    assert (gate.passed, gate.value) == (False, None)
+    assert "no sample is of a group with 20 samples labelled in both" in gate.reason

@@ -12,6 +12,7 @@ from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.exchanges import Exchange, find_exchanges
 from batchcam.commands.compare.files import MOVERS_FILE, TABLE_FILE, open_table, write_files
 from batchcam.commands.compare.gates import Gate, compared_text, judge_evidence, judge_gates
+from batchcam.commands.compare.groups import GroupMovement, GroupMovements
 from batchcam.commands.compare.matching import Apart, match_classes
 from batchcam.commands.compare.movement import ClassMovement, Flip, Movement, Mover, Pairs, Totals, Transition
 from batchcam.commands.compare.reading import LeftApart, Part, Sides, measure, stated_labels
@@ -45,6 +46,7 @@ class Comparison:
         sides: the runs, and which of their rows have one sample id.
         movement: what moved over the compared pairs of them.
         apart: ids of either run that are not compared.
+        groups: what moved in each group, where groups were asked for.
         relabelled: how many of the compared pairs the runs label as different classes.
         respelt: how many of them have ids in two Unicode forms.
     """
@@ -52,6 +54,7 @@ class Comparison:
     sides: Sides
     movement: Movement
     apart: LeftApart
+    groups: list[GroupMovement]
     relabelled: int
     respelt: int
 
@@ -71,6 +74,8 @@ class CompareSummary:
         transitions: the most frequent flips.
         exchanges: classes that each look like a different one of the old run, such as two whose names were swapped.
         movers: samples that moved most, broken ones first.
+        group_by: columns of the manifest by which `groups` are told.
+        groups: what moved in each, the largest drop of accuracy first.
         gates: the limits that were asked for.
         findings: of them, how many are exceeded; and whether one checkpoint's classes have two orders.
         notes: what a reader should know, a line each.
@@ -90,6 +95,8 @@ class CompareSummary:
     transitions: list[Transition]
     exchanges: list[Exchange]
     movers: list[Mover]
+    group_by: tuple[str, ...]
+    groups: list[GroupMovement]
     gates: tuple[Gate, ...]
     findings: int
     notes: tuple[str, ...]
@@ -105,7 +112,7 @@ def compare(config: CompareConfig) -> CompareSummary:
     """Tell what moved between two runs, and write it down where that is asked for.
 
     Raises:
-        ConfigError: the runs' classes differ.
+        ConfigError: the runs' classes differ, or neither has a column to group by.
         RunError: not a run, runs of other samples, or an incomplete run where a gate was asked for.
     """
     require_place(config.out, "compare", (TABLE_FILE, MOVERS_FILE), config.overwrite)
@@ -148,6 +155,7 @@ def measure_all(
         RunError: one of the runs is damaged.
     """
     movement, apart = Movement(sides.classes.names, config.top), LeftApart(sides.rows)
+    groups = GroupMovements(sides, config.group_by)
     relabelled = respelt = 0
     with Progress("compare", 2 * len(sides.rows.old), "maps", config.quiet) as progress:
         for part in sides.parts():
@@ -155,12 +163,13 @@ def measure_all(
             label, otherwise = stated_labels(compared, sides.classes)
             pairs = measure(sides, compared, sides.classes, label, config.target, progress.advance)
             movement.add(pairs)
+            groups.add(compared, pairs)
             apart.add(part)
             relabelled += int(otherwise.sum())
             respelt += int(np.isin(compared.old_rows, sides.rows.respelt).sum())
             seen(part, pairs)
             progress.advance(2 * (len(part.reasons) - len(label)))
-    return Comparison(sides, movement, apart, relabelled, respelt)
+    return Comparison(sides, movement, apart, groups.found(), relabelled, respelt)
 
 
 def _require_complete(run: Run) -> None:
@@ -172,7 +181,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     """Return what moved in totals, by class, and the samples that moved most."""
     old, new, movement = found.sides.old, found.sides.new, found.movement
     totals, moved, apart = movement.totals(), movement.classes(), found.apart.counts
-    gates = judge_gates(totals, moved, **config.limits)
+    gates = judge_gates(totals, moved, groups=found.groups, **config.limits)
     notes = list(_notes(found))
     if config.evidence:
         gates += judge_evidence(config.evidence, totals, len(old), apart, config.judges_maps)
@@ -192,6 +201,8 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         transitions=movement.transitions(TRANSITIONS),
         exchanges=find_exchanges(found.sides, movement.predicted),
         movers=_movers(found),
+        group_by=config.group_by,
+        groups=found.groups,
         gates=gates,
         findings=sum(not gate.passed for gate in gates) + bool(_renamed(found)),
         notes=tuple(notes),

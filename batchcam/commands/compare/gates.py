@@ -6,8 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from batchcam.commands.compare.groups import GroupMovement
 from batchcam.commands.compare.matching import Apart
 from batchcam.commands.compare.movement import ClassMovement, Totals
+from batchcam.job.console import counted
+from batchcam.record.groups import group_name
+from batchcam.rules import FEWEST_IN_GROUP
 
 CLASS_MAPS: Final = 10
 """Pairs of maps below which the mean of a class is not judged."""
@@ -41,6 +45,8 @@ def judge_gates(
     max_accuracy_drop: float | None = None,
     min_cam_similarity: float | None = None,
     min_class_similarity: float | None = None,
+    max_group_drop: float | None = None,
+    groups: Sequence[GroupMovement] = (),
 ) -> tuple[Gate, ...]:
     """Return the gates that were asked for.
 
@@ -51,6 +57,8 @@ def judge_gates(
         max_accuracy_drop: percentage points on the samples labelled in both, None: any.
         min_cam_similarity: mean Spearman correlation of the maps, None: any.
         min_class_similarity: the same of each class that has `CLASS_MAPS` pairs of maps or more, None: any.
+        max_group_drop: percentage points in each group that has enough labels, None: any.
+        groups: what moved in each group.
     """
     t = totals
     flips = (t.flips_percent, f"{_number(t.flips_percent)} % of {t.compared} compared samples flipped", "compared")
@@ -63,6 +71,7 @@ def judge_gates(
         ("--max-accuracy-drop", max_accuracy_drop, drop),
         ("--min-cam-similarity", min_cam_similarity, alike),
         ("--min-class-similarity", min_class_similarity, _least_alike(classes)),
+        ("--max-group-drop", max_group_drop, _worst_group(groups)),
     )
     return tuple(_judge(option, limit, *found) for option, limit, found in asked if limit is not None)
 
@@ -107,6 +116,17 @@ def _least_alike(classes: Sequence[ClassMovement]) -> tuple[float | None, str, s
         return None, "", f"of a class with {CLASS_MAPS} pairs of maps"
     value, name, maps = min(found)
     return value, f"mean similarity {_number(value)} over {maps} pairs of maps of {name}", ""
+
+
+def _worst_group(groups: Sequence[GroupMovement]) -> tuple[float | None, str, str]:
+    """Return what a gate says of the group whose accuracy dropped most."""
+    judged = [m for m in groups if m.is_judged]
+    if not judged:
+        return None, "", f"of a group with {FEWEST_IN_GROUP} samples labelled in both"
+    worst = max(judged, key=lambda m: m.accuracy_drop or 0)
+    few = f"; {counted(len(groups) - len(judged), 'smaller group')} not judged" if len(judged) < len(groups) else ""
+    text = f"a drop of {_number(worst.accuracy_drop)} points on {worst.labelled} labelled samples of"
+    return worst.accuracy_drop, f"{text} {group_name(worst.group)}{few}", ""
 
 
 def _judge(option: str, limit: float, value: float | None, text: str, needed: str) -> Gate:

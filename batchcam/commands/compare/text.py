@@ -6,8 +6,10 @@ from typing import Final
 
 from batchcam.commands.compare.compare import CompareSummary
 from batchcam.commands.compare.exchanges import Exchange
+from batchcam.commands.compare.groups import GroupMovement
 from batchcam.commands.compare.movement import ClassMovement, Mover, Totals, ranked_classes
 from batchcam.errors import one_line
+from batchcam.record.groups import group_name
 from batchcam.record.metrics import rate_text
 from batchcam.record.study import class_lines, counts_text, head_lines
 
@@ -33,7 +35,9 @@ def compare_text(summary: CompareSummary) -> str:
         head.append(("moved", ", ".join(f"{m.count} {m.old} → {m.new}" for m in most)))
     head += [("exchanged", exchange_text(exchange)) for exchange in summary.exchanges]
     lines = head_lines(head, summary.notes, summary.out, "compare", (gate.reason for gate in summary.gates))
-    return "\n".join([*lines, "", *_class_table(summary.classes), *_mover_table(summary.movers)])
+    return "\n".join(
+        [*lines, "", *_class_table(summary.classes), *_group_table(summary), *_mover_table(summary.movers)]
+    )
 
 
 def _flips(t: Totals) -> str:
@@ -75,6 +79,26 @@ def exchange_text(e: Exchange) -> str:
 def _class_table(classes: list[ClassMovement]) -> list[str]:
     header = "labelled  points  fixed  broken  predicted        left  similarity  peak shift"
     return class_lines(header, [(c.name, _class_line(c)) for c in ranked_classes(classes)])
+
+
+def _group_table(summary: CompareSummary) -> list[str]:
+    if not summary.groups:
+        return []
+    header = "compared  flips  share               labelled  points  similarity"
+    rows = [(group_name(m.group), _group_line(m)) for m in summary.groups]
+    return [
+        "",
+        *class_lines(header, rows, ", ".join(summary.group_by)),
+        "of flips the share's 95 % interval, by Wilson",
+    ]
+
+
+def _group_line(m: GroupMovement) -> str:
+    low, high = m.flips_interval or (0, 0)
+    share = f"{m.flips / m.compared:.3f} ({low:.3f}–{high:.3f})"
+    few = "" if m.is_judged else "  too few to judge"
+    points = "-" if m.accuracy_drop is None else f"{0 - m.accuracy_drop:+.1f}"
+    return f"{m.compared:>8}  {m.flips:>5}  {share}  {m.labelled:>8}  {points:>6}  {_shown(m.spearman):>10}{few}"
 
 
 def _class_line(c: ClassMovement) -> str:

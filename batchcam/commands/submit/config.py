@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import LARGEST_COUNT, AnyPath, Config, Gates, Given, argument, field, flag_of, members, passed_on
+from batchcam.config import LARGEST_COUNT, AnyPath, Config, Gates, Given, argument, field, passed_on
 from batchcam.errors import ConfigError
 
 WITHOUT_FILES = ("stl10:", "torchvision:", "python:")
@@ -37,7 +37,7 @@ class SubmitConfig(Gates, Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.against is None and (gates := gate_words(self)):
+        if self.against is None and (gates := self.words):
             raise ConfigError(f"{gates[0]} needs --against")
         if self.stage and self.data.startswith(WITHOUT_FILES):
             raise ConfigError(f"--stage copies image files, of which {self.data} has none")
@@ -76,13 +76,3 @@ class GpusConfig(Config):
         super().__post_init__()
         if self.gpus < 1:
             raise ConfigError(f"GPUS {self.gpus}: must be at least 1")
-
-
-def gate_words(config: Gates) -> list[str]:
-    """Return the gates of a config that are asked for, as words of a command line."""
-    words: list[str] = []
-    for each, kind in members(Gates):
-        value = getattr(config, each.name)
-        if value is not None and value is not False:
-            words += [flag_of(each)] if kind is bool else [flag_of(each), f"{value:g}"]
-    return words

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from batchcam.commands.submit.config import FinishConfig, gate_words
+from batchcam.commands.submit.config import FinishConfig
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS
 from batchcam.job.steps import Steps
 from batchcam.store.schema import MANIFEST_FILE
@@ -57,5 +57,5 @@ def _steps(config: FinishConfig) -> Iterator[list[str]]:
             run,
             "--out",
             f"{run}-against-{config.against.name}",
-            *gate_words(config),
+            *config.words,
         ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchcam.commands.jobs.jobs import find_jobs
 from batchcam.commands.submit import slurm
-from batchcam.commands.submit.config import SubmitConfig, gate_words
+from batchcam.commands.submit.config import SubmitConfig
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError, StoppedEarlyError, one_line
 from batchcam.job.console import counted, note
 from batchcam.job.stop import wait
@@ -72,7 +72,7 @@ def _explain_words(config: SubmitConfig) -> list[str]:
 
 def _finish_words(config: SubmitConfig, explain: str) -> list[str]:
     behind = ["--kill-on-invalid-dep=yes", f"--dependency=afterok:{explain}"]
-    against = [str(config.against), *gate_words(config)] if config.against else []
+    against = [str(config.against), *config.words] if config.against else []
     script = str(_scripts(config) / "finish.sbatch")
     return ["sbatch", "--parsable", *behind, *config.finish_sbatch, script, config.data, str(config.run), *against]
 

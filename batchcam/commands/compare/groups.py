@@ -1,0 +1,110 @@
+"""What moved in groups of samples, such as those of one hospital."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from batchcam.commands.compare.movement import Flip, Pairs
+from batchcam.commands.compare.reading import Part, Sides
+from batchcam.record.groups import Grouped, Tally, require_groups
+from batchcam.record.intervals import wilson
+from batchcam.rules import FEWEST_IN_GROUP
+from batchcam.store.schema import meta_array
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupMovement:
+    """What moved in one group.
+
+    Attributes:
+        group: its value of each column.
+        compared: samples.
+        flips: of these, predictions that are another class.
+        flips_interval: of their share, by Wilson.
+        labelled: samples that have one label in both runs.
+        old_correct, new_correct: of those, predicted right.
+        accuracy_drop: accuracy lost, in percentage points; None without labels.
+        spearman: mean similarity of the maps, None without a pair of them.
+    """
+
+    group: tuple[str, ...]
+    compared: int
+    flips: int
+    flips_interval: tuple[float, float] | None
+    labelled: int
+    old_correct: int
+    new_correct: int
+    accuracy_drop: float | None
+    spearman: float | None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether enough samples are labelled."""
+        return self.labelled >= FEWEST_IN_GROUP
+
+
+class GroupMovements:
+    """What moved in each group, counted part by part.
+
+    Args:
+        sides: the runs; the columns are those of the new one, or of the old one where only that has them all.
+        columns: of the manifest.
+
+    Raises:
+        ConfigError: neither run has them.
+    """
+
+    def __init__(self, sides: Sides, columns: Sequence[str]) -> None:
+        self._sides, self._grouped = sides, Grouped()
+        self._of_old = not {*columns} <= {*sides.new.plan.meta} and {*columns} <= {*sides.old.plan.meta}
+        run = sides.old if self._of_old else sides.new
+        require_groups(columns, run.plan.meta, run.plan.is_multi_label, run.path)
+        self._names = [meta_array(column).name for column in columns]
+
+    def add(self, part: Part, pairs: Pairs) -> None:
+        """Count the compared samples of a part.
+
+        Raises:
+            ConfigError: there are too many groups.
+            RunError: a column can't be read.
+        """
+        if not self._names:
+            return
+        columns = [
+            self._sides.old[name][part.old_rows] if self._of_old else self._sides.of_new(name, part.new_rows)
+            for name in self._names
+        ]
+        labelled = pairs.label >= 0
+        kinds = (
+            np.ones(len(labelled), bool),
+            pairs.flip != Flip.SAME,
+            labelled,
+            labelled & (pairs.old_prediction == pairs.label),
+            labelled & (pairs.new_prediction == pairs.label),
+        )
+        self._grouped.add(columns, kinds, (pairs.spearman,))
+
+    def found(self) -> list[GroupMovement]:
+        """Return what moved in each group: the largest drop of accuracy first, then those with too few labels."""
+        moved = [_movement(tally) for tally in self._grouped.tallies()]
+        drops = {m.group: -math.inf if m.accuracy_drop is None else m.accuracy_drop for m in moved}
+        return sorted(moved, key=lambda m: (not m.is_judged, -drops[m.group], m.group))
+
+
+def _movement(tally: Tally) -> GroupMovement:
+    compared, flips, labelled, old, new = tally.counts
+    return GroupMovement(
+        group=tally.group,
+        compared=compared,
+        flips=flips,
+        flips_interval=wilson(flips, compared),
+        labelled=labelled,
+        old_correct=old,
+        new_correct=new,
+        accuracy_drop=100 * (old - new) / labelled if labelled else None,
+        spearman=tally.means[0],
+    )
