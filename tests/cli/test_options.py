@@ -38,7 +38,8 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
 }
 """Arguments of each command, and options that it can't do without, or others can't."""
 
-MORE = {("export", "palette"): {"to": "png"}}
+GATED = ("compare", "promote", "retrain", "submit")
+MORE = {("export", "palette"): {"to": "png"}, **{(name, "max-group-drop"): {"group-by": "site"} for name in GATED}}
 """What an option needs besides."""
 
 WRITTEN = {

@@ -40,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str
     (folder / "names.txt").write_text("\n".join(CLASSES))
     told = {"model": "tests.helpers.networks:GapNetwork", "preprocess": "stl10", "image_size": "16"}
     classifier = Classifier(folder / "model.pth", class_names=folder / "names.txt", **told)
-    torch.save(seeded(GapNetwork, 1).state_dict(), folder / "newer.pth")
+    torch.save(seeded(GapNetwork, 6).state_dict(), folder / "newer.pth")
     newer = Classifier(folder / "newer.pth", class_names=folder / "names.txt", **told)
     compute = Compute(batch_size=8, workers=0, threads=1, device="cpu")
     for each, run in ((classifier, "run"), (newer, "newer")):
