@@ -189,8 +189,8 @@ KEYS = {
         cosine, top_iou, peak_shift)], transitions[(old, new, count)], exchanges[(classes, samples, followed,
         same_weights, maps, spearman, spearman_as_named)], movers[(reason, sample_id, label, old_prediction,
         new_prediction, flip, old_confidence, new_confidence, confidence_change, map_class, logit_change, spearman,
-        cosine, top_iou, peak_shift)], group_by, groups, gates[(option, limit, value, passed, reason)], findings, notes, out,
-        exit_code)
+        cosine, top_iou, peak_shift)], group_by, groups, gates[(option, limit, value, passed, reason)], findings, notes,
+        out, exit_code)
     """,
 }
 
