@@ -26,7 +26,7 @@ ONE_ERROR = "not an image: " + "x" * 1000
 Rows = tuple[dict[str, np.ndarray], dict[str, list[str]]]
 
 
-def sound_rows(shard: Shard, seed: int, long_errors: bool) -> Rows:
+def sound_rows(shard: Shard, seed: int, long_errors: bool, before: int) -> Rows:
     """Rows of a shard: CAM of each class is its weight times the only channel, over two cells; inputs know no seed."""
     rng, inputs = np.random.default_rng((seed, shard.index)), np.random.default_rng(shard.index)
     count = shard.count
@@ -36,7 +36,8 @@ def sound_rows(shard: Shard, seed: int, long_errors: bool) -> Rows:
     prediction = logits.argmax(1)
     stored = np.take_along_axis(cams, prediction[:, None, None, None], 1)
     powers = np.exp(logits - logits.max(1, keepdims=True))
-    ids = [f"class {i % 2}/image {i:09d}.jpg" for i in range(shard.first, shard.first + count)]
+    numbers = range(before + shard.first, before + shard.first + count)
+    ids = [f"class {i % 2}/image {i:09d}.jpg" for i in numbers]
     errors, status = [""] * count, np.where((stored <= 0).all((1, 2, 3)), 8, 0).astype(np.uint8)
     columns = {
         "sample_index": np.arange(shard.first, shard.first + count),
@@ -68,16 +69,22 @@ def sound_rows(shard: Shard, seed: int, long_errors: bool) -> Rows:
 
 
 def sound_run(
-    run: Path, samples: int, shard_size: int, seed: int = 0, long_errors: bool = False, merged: bool = True
+    run: Path,
+    samples: int,
+    shard_size: int,
+    seed: int = 0,
+    long_errors: bool = False,
+    merged: bool = True,
+    before: int = 0,
 ) -> Plan:
-    """Make a run of `samples`, with the list of them; `merged`: complete."""
+    """Make a run of `samples`, with the list of them; `merged`: complete; `before`: samples of runs before it."""
     plan = synthetic_plan(
         sample_count=samples, shard_size=shard_size, sample_id_bytes=27, maps="none", cams="predicted",
         grid_size=(1, 2), input_size=(48, 80), class_names=("for", "against"), channels=1,
     )  # fmt: skip
     fingerprint, listed = hashlib.sha256(), {"sample_id": [], "label": [], "input_bytes": []}
     for shard in plan.shards:
-        columns, texts = sound_rows(shard, seed, long_errors)
+        columns, texts = sound_rows(shard, seed, long_errors, before)
         of = {"sample_id": texts["sample_id"], "label": columns["label"], "input_bytes": columns["input_bytes"]}
         fingerprint.update(fingerprint_text({**of, "sample_id": np.array([i.encode() for i in of["sample_id"]])}))
         listed["sample_id"] += of["sample_id"]
@@ -91,7 +98,7 @@ def sound_run(
     with ShardWriter(run, plan, weight, np.zeros(2, np.float32)) as writer:
         for shard in plan.shards:
             builder = writer.builder(shard)
-            builder.append(*sound_rows(shard, seed, long_errors))
+            builder.append(*sound_rows(shard, seed, long_errors, before))
             writer.submit(builder)
     if merged:
         merge(run)

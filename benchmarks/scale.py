@@ -137,12 +137,25 @@ def growth(folder: Path, samples: int) -> None:
         print(f"| {name} | {samples:,} | {found['cpu_s']:.1f} | {found['peak_mb']:.0f} |", flush=True)
 
 
+def series(folder: Path, runs: int = 100, samples: int = 10_000) -> None:
+    """Print what the commands cost on a series of runs without maps, beside one run of as many samples."""
+    sound_run(folder / "one", runs * samples, SHARD_SAMPLES)
+    for number in range(runs):
+        sound_run(folder / f"many/part-{number:02d}", samples, samples, before=number * samples)
+    for command in ("info", "report", "compare"):
+        for run in (folder / "one", folder / "many"):
+            more = {"report": ("--out", folder / f"{run.name}.html"), "compare": (run,)}.get(command, ())
+            found = cost(command, run, *more, "--quiet")
+            print(f"| {command} | {run.name} | {found['cpu_s']:.1f} | {found['peak_mb']:.0f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--most", type=int, default=1_000_000, help="Largest number of samples.")
     parser.add_argument("--most-without-maps", type=int, default=4_000_000, help="The same, of runs without maps.")
     parser.add_argument("--most-shards", type=int, default=10_000)
     parser.add_argument("--growth", type=int, default=0, help="Only: commands on runs of up to so many samples.")
+    parser.add_argument("--series", action="store_true", help="Measure instead a hundred runs read as one.")
     parser.add_argument("--merging", action="store_true", help="Measure instead what merging costs.")
     parser.add_argument("--tasks", type=int, default=0, help="Measure instead what so many tasks ask of a file system.")
     parser.add_argument("--tasks-samples", type=int, default=500_000)
@@ -153,6 +166,11 @@ def main() -> None:
             if samples <= asked.growth:
                 with tempfile.TemporaryDirectory() as folder:
                     growth(Path(folder), samples)
+        return
+    if asked.series:
+        print("| command | run | CPU s | peak MB |\n|---|---|---|---|")
+        with tempfile.TemporaryDirectory() as folder:
+            series(Path(folder))
         return
     if asked.merging:
         print("| run | command | CPU s |\n|---|---|---|")
