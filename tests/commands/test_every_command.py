@@ -92,6 +92,7 @@ class Case:
 CASES = {
     "one sample": Case(three_classes, NAMES, ("only.png",)),
     "one class": Case(one_class, ("only",), ("0.png", "1.png", "2.png")),
+    "one output": Case(one_class, ("no", "yes"), ("0.png", "1.png", "2.png")),
     "1,000 classes": Case(thousand_classes, tuple(f"class {i:03d}" for i in range(1000)), ("0.png", "1.png", "2.png")),
     "ids of any kind": Case(three_classes, NAMES, IDS),
     "nothing readable": Case(three_classes, NAMES, ("0.png", "1.png"), readable=False),

@@ -29,6 +29,9 @@ class TrainConfig(View, ManifestReading, Config):
     val_fraction: float = field("Share of DATA to validate on, without --val.", default=0.1, low=0, below=1)
     arch: str = field("torchvision's name of the network.", default="resnet18")
     weights: str | None = field("Pretrained weights: a file, or torchvision's name such as DEFAULT.")
+    one_output: bool = field(
+        "Of two classes: one output z, the logit of the second one, learned by binary cross-entropy.", default=False
+    )
     epochs: int = field("Times to go through the training images; a larger number goes on.", default=20, low=1)
     # batch normalisation needs two images
     batch_size: int = field("Images of one step.", "-b", default=40, low=2, high=LARGEST_COUNT)

@@ -20,6 +20,7 @@ from batchcam.job.stop import stop_if_asked
 from batchcam.maps.parts import parts
 from batchcam.network.checkpoint import load_checkpoint
 from batchcam.network.forward import forward
+from batchcam.network.heads import halves
 from batchcam.network.model import build_network, load_network
 from batchcam.network.precision import in_precision
 from batchcam.network.training_images import TrainingImages
@@ -93,13 +94,16 @@ def initial_network(
 
     Args:
         architecture: torchvision's name.
-        class_count: K.
+        class_count: K, or 1 for the one output of two classes.
         weights: None, a file, or torchvision's name of weights, such as DEFAULT or IMAGENET1K_V1.
         seed: of whatever is drawn.
 
     Raises:
         CheckpointError: the file is no checkpoint of this network, or torchvision's weights can't be had.
+        ModelError: there is no such network, its last layer can't be replaced, or its one output has one sign.
     """
+    if class_count == 1 and architecture.startswith("squeezenet"):
+        raise ModelError(f"{architecture} ends in a ReLU: its one output is never negative; choose another --arch")
     torch.manual_seed(seed)
     known = TrainingImages()
     if weights is None:
@@ -144,8 +148,7 @@ def train_epoch(
             if flipped is not None:
                 images = _mirrored(images, flipped[batch.indices.numpy()[~batch.unreadable]])
             optimizer.zero_grad()
-            output = network(images)
-            logits = output if isinstance(output, Tensor) else output.logits  # GoogLeNet and Inception have side exits
+            logits = _logits(network, images)
             loss = F.cross_entropy(logits, truth)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -170,7 +173,7 @@ def validate(
         stop_if_asked()
         images, truth = _readable(batch, preprocessing, labels, device)
         if len(truth):
-            logits = network(images)
+            logits = _logits(network, images)
             tally.add(batch, logits, truth, float(F.cross_entropy(logits, truth)))
         tally.unreadable += int(batch.unreadable.sum())
     return tally.score()
@@ -192,6 +195,13 @@ def predict(
     with in_precision(precision, device):
         each = [forward(network, _images(batch.pixels[p], preprocessing, device)) for p in parts(batch.pixels, device)]
     return np.where(batch.unreadable[:, None], logits, torch.cat(each).float().cpu().numpy())
+
+
+def _logits(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits (N, K); of one output z, -z/2 and z/2, whose cross-entropy is the binary one of sigmoid(z)."""
+    output = network(images)
+    logits: Tensor = output if isinstance(output, Tensor) else output.logits  # GoogLeNet, Inception: side exits
+    return halves(network, (images,), logits) if logits.shape[1] == 1 else logits
 
 
 class _Tally:

@@ -53,6 +53,9 @@ from batchcam.store.plan import dataset_fingerprint
 SHAPING = ("val_fraction", "arch", "weights", "batch_size", "learning_rate", "weight_decay", "flip", "seed")
 """Settings that decide what an epoch gives; a resumed training must have the same."""
 
+IMPLIED = {"flip": False, "one_output": False}
+"""What such settings are where a checkpoint does not say them."""
+
 COUNTS = ("train_samples", "train_left_out", "val_samples", "val_left_out", "val_trained_on")
 """What the history of an epoch says of its accuracies, but for those of versions before this one."""
 
@@ -144,6 +147,8 @@ def train(config: TrainConfig) -> TrainSummary:
         f"starting at epoch {len(state.history) + 1}",
         config.quiet,
     )
+    if config.one_output:
+        note(f"one output z: {names[0]} has logit -z/2 and {names[1]} has logit z/2", config.quiet)
     if state.validates_on_itself:
         what = "validation accuracy does not tell how well other images are predicted"
         note(f"warning: --val {config.val} is the dataset to learn from: {what}", quiet=False)
@@ -198,6 +203,8 @@ class _State:
     ) -> _State:
         """Return the state after the last whole epoch on disk, or a new one."""
         settings = {name: getattr(config, name) for name in SHAPING}
+        if config.one_output:
+            settings["one_output"] = True
         settings["dataset_fingerprint"] = _fingerprint(training)
         settings["validation_fingerprint"] = _fingerprint(validation) if validation else None
         settings["training_samples"] = len(training.positions)
@@ -208,7 +215,7 @@ class _State:
         state._chance = validation.chance if validation else None
         saved, best_epoch = state._saved()
         network, state.trained_on = initial_network(
-            config.arch, len(names), None if saved else config.weights, config.seed
+            config.arch, 1 if config.one_output else len(names), None if saved else config.weights, config.seed
         )
         if saved:
             network.load_state_dict(saved["model"])
@@ -251,17 +258,16 @@ class _State:
         try:
             saved: dict[str, Any] = load_raw(path, path.read_bytes()) if path.is_file() else {}
             about = saved[FORMAT_KEY]
-            theirs, names = {"flip": False, **about["training"]["settings"]}, tuple(about["class_names"])
+            theirs, names = IMPLIED | about["training"]["settings"], tuple(about["class_names"])
             done = len(about["training"]["history"])
         except (KeyError, TypeError, OSError) as error:
             raise CheckpointError(f"{path}: not a checkpoint to resume from") from error
-        differing = [k for k, v in self._settings.items() if theirs.get(k) != v]
+        ours = IMPLIED | self._settings
+        differing = [k for k, v in ours.items() if theirs.get(k) != v]
         if names != self._names:
             differing.append("class_names")
         if differing:
-            told = ", ".join(
-                f"{k.replace('_', ' ')} ({theirs.get(k)} there, {self._settings.get(k)} here)" for k in differing
-            )
+            told = ", ".join(f"{k.replace('_', ' ')} ({theirs.get(k)} there, {ours.get(k)} here)" for k in differing)
             raise CheckpointError(f"{path}: was trained otherwise: {told}")
         if done > self._config.epochs:
             raise CheckpointError(f"{path}: was trained for {done} epochs, more than --epochs {self._config.epochs}")
@@ -379,6 +385,10 @@ def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str,
         )
     if len(names) < 2:
         raise DatasetError(f"{config.data}: has one class; a classifier needs two")
+    if config.one_output and len(names) > 2:
+        raise DatasetError(
+            f"{config.data}: has {len(names)} classes; --one-output is for two: leave it out for one output a class"
+        )
     _require_images(source, labels, names)
     dataset = SampleDataset(source, preprocessing, preprocessing.image_size)
     everything = np.arange(len(source))

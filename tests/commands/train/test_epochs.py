@@ -147,6 +147,42 @@ def test_epoch_takes_one_step_of_the_optimizer_for_each_batch():
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
+def one_output(network_class: type[GapNetwork] = GapNetwork) -> nn.Module:
+    network = seeded(network_class)
+    network.head = nn.Linear(network.head.in_features, 1)
+    nn.init.constant_(network.head.weight, 3)
+    return network
+
+
+def test_one_output_learns_and_is_judged_by_binary_cross_entropy_and_its_sign():
+    ours, theirs, labels = one_output(), one_output(), LABELS % 2
+    optimizers = [torch.optim.Adam(n.parameters(), lr=1e-2, weight_decay=1e-2) for n in (ours, theirs)]
+    with stream([(16, 20)] * 10) as batches:
+        learned = train_epoch(ours, optimizers[0], PREPROCESSING, labels, batches, CPU, lambda n: None)
+    losses, right = [], 0
+    with stream([(16, 20)] * 10) as batches:
+        for batch in batches:
+            z, truth = theirs((batch.pixels / 255 - 0.5) / 0.5)[:, 0], torch.from_numpy(labels[batch.indices])
+            loss = F.binary_cross_entropy_with_logits(z, truth.float())
+            optimizers[1].zero_grad()
+            loss.backward()
+            optimizers[1].step()
+            losses.append(float(loss.detach()) * len(z))
+            right += int(((z > 0) == truth.bool()).sum())
+    assert (learned.loss, learned.accuracy) == pytest.approx((sum(losses) / 10, right / 10), rel=1e-5)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    with stream([(16, 20)] * 10, 10) as batches:
+        pixels = next(batches).pixels
+    with stream([(16, 20)] * 10) as batches:
+        judged = validate(ours, PREPROCESSING, labels, batches, CPU)
+    with torch.no_grad():
+        z = ours((pixels / 255 - 0.5) / 0.5)[:, 0]
+    truth = torch.from_numpy(labels)
+    expected = (float(F.binary_cross_entropy_with_logits(z, truth.float())), float(((z > 0) == truth).float().mean()))
+    assert (judged.loss, judged.accuracy) == pytest.approx(expected, rel=1e-5)
+
+
 def test_unreadable_samples_are_left_out_of_the_step_and_counted():
     networks = [seeded(GapNetwork), seeded(GapNetwork)]
     kinds: list[object] = [(16, 20), (16, 20), UNREADABLE, (16, 20)]
@@ -269,6 +305,13 @@ def test_weights_by_name_get_a_new_last_layer(monkeypatch):
     assert torch.equal(network.conv1.weight, state["conv1.weight"])
 
 
+@pytest.mark.parametrize("name", [n for n in torchvision.models.list_models() if n.startswith("squeezenet")])
+def test_network_that_ends_in_a_relu_has_no_one_output(name):
+    assert initial_network(name, 2, None, 0)
+    with pytest.raises(ModelError, match=f"{name} ends in a ReLU: its one output is never negative"):
+        initial_network(name, 1, None, 0)
+
+
 def test_network_without_a_linear_layer_has_none_to_replace():
     with pytest.raises(ModelError, match="no linear layer to replace"):
         training._replace_last_layer(nn.Sequential(nn.Conv2d(3, 3, 1)), 3)
@@ -282,10 +325,11 @@ class SideExit(GapNetwork):
         return torchvision.models.GoogLeNetOutputs(logits, logits, logits) if self.training else logits
 
 
-def test_network_with_side_exits_learns_from_its_last_one():
-    networks = [seeded(GapNetwork), seeded(SideExit)]
+@pytest.mark.parametrize("factory", [seeded, one_output], ids=["one output a class", "one output"])
+def test_network_with_side_exits_learns_from_its_last_one(factory):
+    networks = [factory(GapNetwork), factory(SideExit)]
     for network in networks:
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
         with stream([(16, 20)] * 4) as batches:
-            train_epoch(network, optimizer, PREPROCESSING, LABELS, batches, CPU, lambda n: None)
+            train_epoch(network, optimizer, PREPROCESSING, LABELS % 2, batches, CPU, lambda n: None)
     assert torch.equal(networks[0].head.weight, networks[1].head.weight)

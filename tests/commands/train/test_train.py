@@ -17,8 +17,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 
+import batchcam
 from batchcam.cli.printing import evaluate_text, train_text
 from batchcam.commands.evaluate import evaluate as evaluate_module
 from batchcam.commands.evaluate.config import EvaluateConfig
@@ -273,6 +275,93 @@ def test_last_checkpoint_that_is_none_is_refused_and_kept(images, tmp_path, cont
     with pytest.raises(CheckpointError, match=r"best\.last\.pth"):
         train(config(images, tmp_path / "best.pth"))
     assert last.read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def two_classes(tmp_path_factory, images) -> Path:
+    root = tmp_path_factory.mktemp("two")
+    for name in NAMES[:2]:
+        shutil.copytree(images / name, root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def one_output(tmp_path_factory, two_classes) -> tuple[Path, TrainSummary]:
+    """An uninterrupted training of one output for two classes."""
+    out = tmp_path_factory.mktemp("one") / "best.pth"
+    return out, train(config(two_classes, out, one_output=True))
+
+
+def test_checkpoint_of_one_output_says_so_and_its_two_classes(one_output, finished):
+    saved = load(one_output[0])
+    assert saved["batchcam"]["class_names"] == ["ant", "bee"]
+    assert saved["batchcam"]["training"]["settings"]["one_output"] is True
+    assert saved["model"]["fc.weight"].shape == (1, 512)
+    assert "one_output" not in load(finished[0])["batchcam"]["training"]["settings"]  # the bytes of older versions
+
+
+def test_one_output_goes_on_to_the_bytes_of_a_training_from_the_start(two_classes, tmp_path, one_output):
+    for epochs in (1, EPOCHS):
+        train(config(two_classes, tmp_path / "best.pth", epochs=epochs, one_output=True))
+    assert (tmp_path / "best.pth").read_bytes() == one_output[0].read_bytes()
+    assert last_of(tmp_path / "best.pth").read_bytes() == last_of(one_output[0]).read_bytes()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_resuming_with_another_number_of_outputs_is_refused_by_name(two_classes, tmp_path, there):
+    train(config(two_classes, tmp_path / "best.pth", epochs=1, one_output=there))
+    with pytest.raises(CheckpointError, match=rf"otherwise: one output \({there} there, {not there} here\); choose"):
+        train(config(two_classes, tmp_path / "best.pth", epochs=1, one_output=not there))
+
+
+def test_one_output_is_told_with_the_class_of_each_sign(two_classes, tmp_path, one_output, capsys):
+    for path in (one_output[0], last_of(one_output[0])):
+        shutil.copy(path, tmp_path / path.name)
+    train(config(two_classes, tmp_path / "best.pth", one_output=True, quiet=False))
+    assert "one output z: ant has logit -z/2 and bee has logit z/2\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["folders", "0 and 1", "names"])
+def test_one_output_is_explained_and_evaluated_as_it_was_validated(two_classes, tmp_path, form):
+    val, out = write_images(tmp_path / "val", 5, seed=9), tmp_path / "best.pth"
+    shutil.rmtree(val / NAMES[2])
+    data = [str(two_classes), str(val)]
+    if form != "folders":
+        for number, root in enumerate((two_classes, val)):
+            data[number] = str(tmp_path / f"{number}.csv")
+            labels = NAMES[:2] if form == "names" else (0, 1)
+            rows = [(path, labels[k]) for k in (0, 1) for path in sorted((root / NAMES[k]).iterdir())]
+            with Path(data[number]).open("w", newline="") as stream:
+                csv.writer(stream).writerows([("path", "label"), *rows])
+    summary = train(config(data[0], out, val=data[1], one_output=True))
+    compute = Compute(batch_size=4, workers=0, threads=1, device="cpu")
+    found = evaluate(EvaluateConfig(Classifier(out), data[1], compute, quiet=True))
+    assert found.accuracy == pytest.approx(summary.val_accuracy)
+    explained = batchcam.explain(str(out), data[1], tmp_path / "run", workers=0, threads=1, device="cpu", quiet=True)
+    assert explained.merged.totals["accuracy"] == pytest.approx(summary.val_accuracy)
+    with batchcam.open_run(tmp_path / "run") as run:
+        assert run.class_names == (("0", "1") if form == "0 and 1" else NAMES[:2])
+        logits = torch.from_numpy(run.logits[:])
+        loss = F.binary_cross_entropy_with_logits(2 * logits[:, 1], torch.from_numpy(run.label[:]).float())
+        best = summary.history[summary.best_epoch - 1]
+        assert float(loss) == pytest.approx(best["val_loss"], rel=1e-4)
+        assert float(np.abs(run.identity_residual[:]).max()) < 1e-4
+
+
+def test_one_output_starts_from_the_weights_of_one(two_classes, tmp_path, one_output):
+    out = tmp_path / "best.pth"
+    train(config(two_classes, out, weights=str(one_output[0]), epochs=1, learning_rate=1e-9, one_output=True))
+    before, after = load(one_output[0])["model"], load(out)["model"]
+    torch.testing.assert_close(after["conv1.weight"], before["conv1.weight"], rtol=0, atol=1e-6)
+    assert not torch.equal(after["fc.weight"], before["fc.weight"])
+
+
+def test_one_output_for_more_than_two_classes_is_refused(images, tmp_path):
+    with pytest.raises(
+        DatasetError, match="has 3 classes; --one-output is for two: leave it out for one output a clas"
+    ):
+        train(config(images, tmp_path / "best.pth", one_output=True))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("flip", [False, True])
