@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import batchcam
 from batchcam.commands.explain import explain as explain_module
 from batchcam.commands.explain.assembly import assemble
 from batchcam.store.document import read_document
+from tests.commands.test_every_command import COMMAND_NAMES, COMMANDS
 from tests.helpers.damage import forget_list
 from tests.helpers.networks import CHANNELS, GapNetwork, hook_count, seeded
 from tests.helpers.outputs import run_json
@@ -64,6 +65,16 @@ def sigmoid() -> nn.Module:
     return network
 
 
+def halved() -> nn.Module:
+    """Return the same classifier with two outputs, by the formula of the record."""
+    network = seeded(GapNetwork)
+    network.head = nn.Linear(CHANNELS, 2)
+    with torch.no_grad():
+        network.head.weight.copy_(torch.tensor([WEIGHT, WEIGHT]) / torch.tensor([[-2.0], [2.0]]))
+        network.head.bias.copy_(torch.tensor([-BIAS / 2, BIAS / 2]))
+    return network
+
+
 NETWORKS = (linear, squeezed, dropout, sigmoid)
 
 
@@ -93,15 +104,23 @@ class Files:
     def use(self, factory: Any, **beside: Any) -> Files:
         """Let the checkpoint be that of another network, with what another program writes beside the weights."""
         self.factory = factory
-        torch.save({"state_dict": factory().state_dict(), **beside}, self.root / "weights.pth")
+        torch.save({"state_dict": factory().state_dict(), **beside}, self.weights)
         return self
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "weights.pth"
+
+    def again(self) -> list[object]:
+        """Return the options of a command that runs the network of a run again."""
+        return ["--checkpoint", self.weights, "--data", self.data, *self.classifier(), "--device", "cpu"]
 
     def classifier(self) -> list[object]:
         return ["--model", f"{__name__}:{self.factory.__name__}", *PREPROCESSING]
 
     def explain(self, *more: object, data: Path | None = None) -> list[object]:
         data = data or self.data
-        return ["explain", self.root / "weights.pth", data, "--out", self.run, *self.classifier(), *COMPUTE, *more]
+        return ["explain", self.weights, data, "--out", self.run, *self.classifier(), *COMPUTE, *more]
 
 
 @pytest.fixture
@@ -119,6 +138,9 @@ def test_record_holds_two_classes_whose_softmax_is_the_sigmoid(files: Files, fac
         assert run.class_names == ("dark", "light")
         np.testing.assert_allclose(run.logits[:], np.stack([-z / 2, z / 2], 1), rtol=1e-4)
         np.testing.assert_allclose(run.confidence[:], 1 / (1 + np.exp(-np.abs(z))), rtol=1e-4)
+        recorded = 2 * run.logits[:, 1].astype(np.float64)
+        np.testing.assert_allclose(run.confidence[:], 1 / (1 + np.exp(-np.abs(recorded))), rtol=0, atol=1e-7)
+        assert np.abs(run.identity_residual[:]).max() < 1e-4
         assert run.prediction[:].tolist() == run.label[:].tolist() == (z > 0).tolist()
         assert run.plan.target_layer == "body"
     with h5py.File(files.run / "run.h5") as file:
@@ -128,14 +150,80 @@ def test_record_holds_two_classes_whose_softmax_is_the_sigmoid(files: Files, fac
 
 def test_verify_faithfulness_and_evaluate_see_the_network_as_the_run_does(files: Files) -> None:
     assert run_json(*files.use(sigmoid).explain()).code == 0
-    again = ["--checkpoint", files.root / "weights.pth", "--data", files.data, *files.classifier(), "--device", "cpu"]
-    verified = run_json("verify", files.run, "--recompute", len(LEVELS), *again)
+    verified = run_json("verify", files.run, "--recompute", len(LEVELS), *files.again())
     assert (verified.code, verified.faults, verified.said["recomputed"]) == (0, [], len(LEVELS))
-    judged = run_json("faithfulness", files.run, "--steps", 4, *again)
+    judged = run_json("faithfulness", files.run, "--steps", 4, *files.again())
     assert (judged.code, judged.faults, judged.said["judged"]) == (0, [], len(LEVELS))
     assert judged.said["probability"] == pytest.approx(float((1 / (1 + np.exp(-np.abs(outputs())))).mean()), rel=1e-4)
-    evaluated = run_json("evaluate", files.root / "weights.pth", files.data, *files.classifier(), *COMPUTE)
+    evaluated = run_json("evaluate", files.weights, files.data, *files.classifier(), *COMPUTE)
     assert (evaluated.code, evaluated.faults, evaluated.said["accuracy"]) == (0, [], 1)
+
+
+DIFFERING = {
+    *("annotations", "bytes", "checkpoint", "manifest_sha256", "new", "new_run_id", "notes", "old", "old_run_id"),
+    *("origin", "out", "plan", "run", "run_id", "tasks"),
+}
+"""What JSON says of where a run lies, how it was asked for, and how large its files are."""
+
+
+def explained_pair(root: Path, method: str) -> tuple[Files, Files]:
+    """Return runs of one output and of its two halves."""
+    made = Files(root / "one").use(linear), Files(root / "two").use(halved)
+    for each in made:
+        assert run_json(*each.explain("--method", method)).code == 0
+    return made
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, Files]:
+    made = explained_pair(tmp_path_factory.mktemp("pair"), "cam")
+    for each in made:
+        boxes = "".join(f"{path.relative_to(each.data)},4,4,16,16\n" for path in sorted(each.data.rglob("*.png")))
+        (each.root / "boxes.csv").write_text(f"sample_id,x0,y0,x1,y1\n{boxes}")
+    return made
+
+
+ON_THE_NETWORK: dict[str, Callable[[Files], list[object]]] = {
+    "evaluate": lambda files: ["evaluate", files.weights, files.data, *files.classifier(), *COMPUTE],
+    "faithfulness": lambda files: ["faithfulness", files.run, "--steps", 4, *files.again()],
+    "verify --recompute": lambda files: ["verify", files.run, "--recompute", len(LEVELS), *files.again()],
+}
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Return the values in a JSON object by where they stand, but for those that differ between any two runs."""
+    if isinstance(value, dict):
+        return {p: v for k in value.keys() - DIFFERING for p, v in leaves(value[k], f"{path}/{k}").items()}
+    if isinstance(value, list):
+        return {p: v for i, each in enumerate(value) for p, v in leaves(each, f"{path}/{i}").items()}
+    return {path: value}
+
+
+@pytest.mark.parametrize("command", [*COMMAND_NAMES, *ON_THE_NETWORK])
+def test_every_command_says_of_one_output_what_it_says_of_its_two_halves(
+    pair: tuple[Files, Files], tmp_path: Path, command: str
+) -> None:
+    said = []
+    for files in pair:
+        out = tmp_path / files.root.name
+        out.mkdir()
+        words = COMMANDS[command](files.run, out) if command in COMMANDS else ON_THE_NETWORK[command](files)
+        ended = run_json(*words)
+        assert (ended.code, ended.faults) == (0, [])
+        said.append(leaves(ended.said))
+    numbers = [{p: v for p, v in each.items() if isinstance(v, float)} for each in said]
+    assert numbers[0] == pytest.approx(numbers[1], rel=1e-4, abs=1e-6)
+    others = [{p: v for p, v in each.items() if not isinstance(v, float)} for each in said]
+    assert others[0] == others[1]
+
+
+@pytest.mark.parametrize("method", ["cam", "gradcam"])
+def test_compare_finds_one_output_and_its_two_halves_alike(tmp_path: Path, method: str) -> None:
+    one, two = explained_pair(tmp_path, method)
+    totals = run_json("compare", one.run, two.run).said["totals"]
+    assert (totals["compared"], totals["flips"], totals["maps"]) == (len(LEVELS), 0, len(LEVELS))
+    assert (totals["spearman"], totals["cosine"]) == pytest.approx((1, 1), abs=1e-6)
+    assert totals["logit_change"] == pytest.approx(0, abs=1e-5)
 
 
 def test_what_was_made_of_the_output_is_told_and_stands_in_the_plan(files: Files) -> None:
@@ -153,8 +241,7 @@ def test_what_was_made_of_the_output_is_told_and_stands_in_the_plan(files: Files
 @pytest.mark.parametrize("options", [("--method", "gradcam"), ("--control", "head")], ids=str)
 def test_methods_and_controls_take_it_as_two_classes(files: Files, options: tuple[str, str]) -> None:
     assert run_json(*files.use(dropout).explain(*options)).code == 0
-    verified = run_json("verify", files.run, "--recompute", 2, "--checkpoint", files.root / "weights.pth",
-                        "--data", files.data, *files.classifier(), "--device", "cpu")  # fmt: skip
+    verified = run_json("verify", files.run, "--recompute", 2, *files.again())
     assert (verified.code, verified.faults) == (0, [])
     with batchcam.open_run(files.run) as run:
         np.testing.assert_array_equal(run.logits[:, 0], -run.logits[:, 1])

@@ -333,7 +333,7 @@ def test_one_output_is_explained_and_evaluated_as_it_was_validated(two_classes, 
             rows = [(path, labels[k]) for k in (0, 1) for path in sorted((root / NAMES[k]).iterdir())]
             with Path(data[number]).open("w", newline="") as stream:
                 csv.writer(stream).writerows([("path", "label"), *rows])
-    summary = train(config(data[0], out, val=data[1], one_output=True))
+    summary = train(config(data[0], out, val=data[1], epochs=1, one_output=True))
     compute = Compute(batch_size=4, workers=0, threads=1, device="cpu")
     found = evaluate(EvaluateConfig(Classifier(out), data[1], compute, quiet=True))
     assert found.accuracy == pytest.approx(summary.val_accuracy)
@@ -343,8 +343,7 @@ def test_one_output_is_explained_and_evaluated_as_it_was_validated(two_classes, 
         assert run.class_names == (("0", "1") if form == "0 and 1" else NAMES[:2])
         logits = torch.from_numpy(run.logits[:])
         loss = F.binary_cross_entropy_with_logits(2 * logits[:, 1], torch.from_numpy(run.label[:]).float())
-        best = summary.history[summary.best_epoch - 1]
-        assert float(loss) == pytest.approx(best["val_loss"], rel=1e-4)
+        assert float(loss) == pytest.approx(summary.history[0]["val_loss"], rel=1e-4)
         assert float(np.abs(run.identity_residual[:]).max()) < 1e-4
 
 
