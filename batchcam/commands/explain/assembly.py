@@ -215,7 +215,7 @@ def assemble(
         names_from=names_from,
         label_kind=kind,
         remarks=(
-            *(*checkpoint.remarks, *built.remarks, *doubts, *read_as, *_notes(source, findings)),
+            *(*checkpoint.remarks, *built.remarks, *doubts, *read_as, *_notes(source, labels, findings)),
             *(changes.remarks if changes else ()),
         ),
         architecture_options=built.options,
@@ -236,7 +236,10 @@ def _findings(
     if found is None or reading.problem_type == SINGLE_LABEL:
         return found
     if built.one_output:
-        raise ConfigError("--problem-type multi-label: the network has one output, which is two classes: leave it out")
+        raise ConfigError(
+            f"{source.spec}: {'options ask for' if reading.is_said else 'has'} several labels a sample; the network's "
+            "one output is for one of two classes; --columns label=COLUMN takes a column of 0 and 1"
+        )
     if reading.is_said:
         return found
     several = source.several or f"{source.spec}: labels are several a sample (multi-label)"
@@ -246,9 +249,9 @@ def _findings(
     return dataclasses.replace(found, remarks=(told, *found.remarks))
 
 
-def _notes(source: Source, findings: Findings | None) -> list[str]:
+def _notes(source: Source, labels: Numbers, findings: Findings | None) -> list[str]:
     """Return what was passed over while listing, but for what is no loss where other columns are labels."""
-    is_read = findings is not None and bool(findings.columns)
+    is_read = bool(findings and findings.columns) or bool((np.asarray(labels) >= 0).any())
     return [note for note in source.notes if not (is_read and note.startswith(NO_LABEL_COLUMN))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -260,6 +261,47 @@ def test_labels_of_a_manifest_are_indices_or_the_two_names(files: Files, labels:
         assert run.class_names == (("no", "yes") if names else ("0", "1"))
         assert run.label[:].tolist() == ([0, 0, 0, 1, 1, 1] if labels else [-1] * 6)
         assert run.prediction[:].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def write_columns(files: Files, *columns: str) -> Path:
+    """Write a list with columns of 0 and 1, for dark and light images or for light ones alone."""
+    paths = sorted(files.data.rglob("*.png"))
+    rows = [(path, *(int(path.parent.name == name) for name in columns)) for path in paths]
+    with (files.root / "list.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("path", *columns), *rows])
+    (files.root / "names.txt").write_text("dark\nlight\n")
+    return files.root / "list.csv"
+
+
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [(("light",), ("--columns", "label=light")), (("dark", "light"), ("--problem-type", "single-label"))],
+    ids=["one column", "a column a class"],
+)
+def test_columns_of_0_and_1_are_labels_where_it_is_said_and_stay_so_when_gone_on_with(
+    files: Files, columns: tuple[str, ...], options: tuple[str, str]
+) -> None:
+    words = files.explain("--class-names", files.root / "names.txt", *options, data=write_columns(files, *columns))
+    for _ in range(2):
+        code, _, err = run_command(*words)
+        assert (code, "no column is named label" in err) == (0, False)
+    with batchcam.open_run(files.run) as run:
+        assert run.class_names == ("dark", "light")
+        assert run.label[:].tolist() == run.prediction[:].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(("--findings", "light"), "options ask for"), ((), "has")], ids=["asked for", "lists"]
+)
+def test_several_labels_a_sample_are_refused_with_the_way_out(
+    files: Files, options: tuple[str, ...], said: str
+) -> None:
+    data = write_columns(files, "light")
+    if not options:
+        data.write_text(f"path,label\n{next(files.data.rglob('*.png'))},dark|light\n")
+    ended = run_json(*files.explain("--class-names", files.root / "names.txt", *options, data=data))
+    assert (ended.code, ended.faults) == (2, [])
+    assert f"list.csv: {said} several labels a sample; the network's one output is for one of two classes" in ended.err
 
 
 def test_folders_0_and_1_are_the_classes(tmp_path: Path) -> None:
