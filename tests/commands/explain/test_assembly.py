@@ -435,8 +435,8 @@ def test_few_samples_are_read_before_the_job_starts(own, module, monkeypatch):
     module.items = lambda: items
     original = assembly_module.open_source
 
-    def counting(spec: str):
-        source = original(spec)
+    def counting(spec: str, **more: object):
+        source = original(spec, **more)
         reader = source.read
         source.read = lambda index: (read.append(index), reader(index))[1]
         return source
