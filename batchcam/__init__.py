@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from batchcam.commands.explain.explain import by_keywords as explain
     from batchcam.commands.merge import MergeSummary, merge
     from batchcam.commands.report.config import ReportConfig
-    from batchcam.commands.report.report import ReportSummary
+    from batchcam.commands.report.report import ReportSummary, SigmoidReport
     from batchcam.commands.report.report import by_keywords as report
     from batchcam.commands.verify.config import VerifyConfig
     from batchcam.commands.verify.verify import VerifySummary
@@ -70,6 +70,7 @@ __all__ = [
     "RunError",
     "Sample",
     "Series",
+    "SigmoidReport",
     "Status",
     "StoppedEarlyError",
     "StorageFullError",
@@ -100,6 +101,7 @@ _HOMES: Final = {
     "RunArray": "store.run",
     "Sample": "store.run",
     "Series": "store.series",
+    "SigmoidReport": "commands.report.report",
     "Status": "rules",
     "VerifyConfig": "commands.verify.config",
     "VerifySummary": "commands.verify.verify",

@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -61,7 +60,6 @@ class Command:
         module: where the function is; imported when the command is called.
         text: where NAME_text is.
         takes: the fields of the config that the function takes instead of all of it, by their names.
-        tells_classes: for which configs it tells of each class of a multi-label run by itself; None: for none.
         is_job: whether its steps are commands, to which stdout belongs; it tells only what somebody has to know, on
             stderr.
         hidden: whether only our scripts call it.
@@ -75,15 +73,12 @@ class Command:
     module: str = "commands.{name}.{name}"
     text: str = "cli.printing"
     takes: tuple[str, ...] = ()
-    tells_classes: Callable[[Any], bool] | None = None
     is_job: bool = False
     hidden: bool = False
 
     def run(self, as_json: bool, findings_ok: bool = False, **values: Any) -> int:
         """Do what the values of the options say, and return the exit code."""
         config = build(self.config, values)
-        if not (self.is_job or (self.tells_classes and self.tells_classes(config))):  # a job's steps ask themselves
-            _require_single_label(self.name, config)
         if isinstance(config, InfoConfig) and config.watch:
             return _watch(config, as_json)
         function = self.function
@@ -156,16 +151,14 @@ COMMANDS = (
             "Prove that RUN's shards hold each sample once; write run.h5 and the manifest.\n\n"
             "Shards are not read again that are untouched since a task of RUN wrote them, or an earlier merge proved "
             "them; verify reads every byte.",
-            module="commands.merge", takes=("run", "prove", "time_limit_s"), tells_classes=lambda config: True),
+            module="commands.merge", takes=("run", "prove", "time_limit_s")),
     Command("verify", VerifyConfig, "runs/monday",
-            "Check every file and every row of RUN, read-only: digests, structure, coverage, numbers.",
-            tells_classes=lambda config: True),
+            "Check every file and every row of RUN, read-only: digests, structure, coverage, numbers."),
     Command("info", InfoConfig, "runs/monday",
             "Tell what RUN explained, by which weights, how well, and what went wrong.", findings=False,
-            module="commands.info.command", tells_classes=lambda config: config.against is None),
+            module="commands.info.command"),
     Command("render", RenderConfig, "runs/monday --wrong --top 20 --out mistakes.png",
-            "Draw maps over the original images: one sheet (20 spread over the run by default) or a file for each.",
-            tells_classes=lambda config: not config.wants_one_label),
+            "Draw maps over the original images: one sheet (20 spread over the run by default) or a file for each."),
     Command("report", ReportConfig, "runs/monday --out monday.html",
             "Write one HTML file about RUN: provenance, accuracy, calibration, where the evidence sits, what looks "
             "odd."),
@@ -176,8 +169,7 @@ COMMANDS = (
             "Tell whether the network uses what the maps point to: deletion, insertion and ROAD, beside baselines.",
             text="commands.faithfulness.text"),
     Command("export", ExportConfig, "runs/monday --to csv --out monday-table",
-            "Hand a run over in another tool's format: ViRelAy, WSOL score maps, pictures, tables.",
-            tells_classes=lambda config: config.to in ("png", "csv", "parquet")),
+            "Hand a run over in another tool's format: ViRelAy, WSOL score maps, pictures, tables."),
     Command("compare", CompareConfig, "runs/monday runs/tuesday --max-accuracy-drop 1 --min-cam-similarity 0.5",
             "Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts.",
             text="commands.compare.text"),
@@ -205,7 +197,7 @@ COMMANDS = (
             "verifies, reports, and compares with an older run.\n\n"
             "Run it again after a failure: finished shards stay. Partition, account and their like come from "
             "SBATCH_PARTITION, SBATCH_ACCOUNT, …, for both jobs.",
-            text="commands.submit.text", tells_classes=lambda config: config.against is None),
+            text="commands.submit.text"),
     Command("jobs", JobsConfig, "~/jobs",
             "Copy the job scripts for cron, Slurm and several GPUs into DIR, where you can adapt them.",
             findings=False),
@@ -232,20 +224,6 @@ def _load(module: str, name: str) -> Callable[[Any], Any]:
     with dynamo.imported_late():
         function: Callable[[Any], Any] = getattr(importlib.import_module(f"batchcam.{module}"), name)
     return function
-
-
-def _require_single_label(name: str, config: Config) -> None:
-    """Refuse a multi-label run where a command would tell of it as if one class of a sample were true.
-
-    Raises:
-        ConfigError: the message names the run.
-    """
-    given = (getattr(config, field, None) for field in ("run", "old", "new", "against"))
-    if runs := [each for each in given if isinstance(each, Path)]:
-        from batchcam.record.problem import require_single_label
-
-        for run in runs:
-            require_single_label(run, name)
 
 
 def _exit_code(summary: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from batchcam.commands.nightly.nightly import NightSummary
     from batchcam.commands.promote.decision import DecisionSummary
     from batchcam.commands.render.render import RenderSummary
-    from batchcam.commands.report.report import ReportSummary
+    from batchcam.commands.report.report import ReportSummary, SigmoidReport
     from batchcam.commands.train.train import TrainSummary
     from batchcam.commands.verify.verify import VerifySummary
     from batchcam.record.groups import GroupScore
@@ -200,7 +200,7 @@ def render_text(summary: RenderSummary) -> str:
     return "; ".join([head, *told])
 
 
-def report_text(summary: ReportSummary) -> str:
+def report_text(summary: ReportSummary | SigmoidReport) -> str:
     """Return the result of `report`."""
     counts = {
         "without their image": summary.without_image,
@@ -378,28 +378,15 @@ def class_table(scores: Sequence[ClassScore], shown: int = 40) -> list[str]:
 
 def sigmoid_table(scores: Sequence[SigmoidScore], pairs: Sequence[Pair], shown: int = 40) -> list[str]:
     """Return a table of the classes of a multi-label run, the least AUROC first, and which of them come together."""
-    ranked = sorted(scores, key=lambda s: (s.auroc is None, s.auroc or 0, -s.predicted))
+    ranked = sorted(scores, key=lambda s: s.rank)
     width = max([5, *(len(one_line(s.name)) for s in ranked[:shown])])
-    columns: dict[str, Callable[[SigmoidScore], object]] = {
-        "known": lambda s: s.known,
-        "yes": lambda s: s.yes,
-        "prevalence": lambda s: _share(s.prevalence),
-        "threshold": lambda s: f"{s.threshold:.3g}",
-        "predicted": lambda s: s.predicted,
-        "AUROC": lambda s: _share(s.auroc),
-        "avg precision": lambda s: _share(s.average_precision),
-        "F1": lambda s: _share(s.f1),
-        "sensitivity": lambda s: _share(s.sensitivity),
-        "specificity": lambda s: _share(s.specificity),
-        "calibration error": lambda s: _share(s.calibration_error),
-    }
-    if any(s.left_out for s in scores):
-        columns["left out"] = lambda s: s.left_out
+    columns = {name: max(7, len(name)) for name in ranked[0].cells} if ranked else {}
+    if not any(s.left_out for s in scores):
+        columns.pop("left out", None)
     rows = [f"{'class':<{width}}  " + "  ".join(f"{name:>7}" for name in columns)]
-    rows += [
-        f"{one_line(s.name):<{width}}  " + "  ".join(f"{of(s)!s:>{max(7, len(name))}}" for name, of in columns.items())
-        for s in ranked[:shown]
-    ]
+    for s in ranked[:shown]:
+        cells = {name: str(value) if isinstance(value, int) else _share(value) for name, value in s.cells.items()}
+        rows.append(f"{one_line(s.name):<{width}}  " + "  ".join(f"{cells[n]:>{w}}" for n, w in columns.items()))
     rows += [f"… and {len(ranked) - shown} more"] if len(ranked) > shown else []
     together = [
         f"{one_line(p.first)} and {one_line(p.second)}: {p.labelled} labelled, {p.predicted} predicted" for p in pairs

@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
+from batchcam.record.calibration import Reliability, expected_calibration_error
 from batchcam.rules import threshold_logit
 from batchcam.store.run import Run
 
-BINS: Final = 15
 PAIRS: Final = 10
 MOST_PAIRED: Final = 1024
 """Classes of which all pairs are counted, in 16 MB."""
@@ -50,6 +50,29 @@ class SigmoidScore:
     sensitivity: float | None
     specificity: float | None
     calibration_error: float | None
+
+    @property
+    def rank(self) -> tuple[bool, float, int]:
+        """What tables of classes are sorted by: the least AUROC first, without one the most often predicted."""
+        return self.auroc is None, self.auroc or 0, -self.predicted
+
+    @property
+    def cells(self) -> dict[str, float | None]:
+        """What tables say of the class, by the name of the column; counts are int."""
+        return {
+            "known": self.known,
+            "yes": self.yes,
+            "prevalence": self.prevalence,
+            "threshold": self.threshold,
+            "predicted": self.predicted,
+            "AUROC": self.auroc,
+            "avg precision": self.average_precision,
+            "F1": self.f1,
+            "sensitivity": self.sensitivity,
+            "specificity": self.specificity,
+            "calibration error": self.calibration_error,
+            "left out": self.left_out,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,11 +182,17 @@ def average_precision(scores: np.ndarray, true: np.ndarray) -> float | None:
     return _rate(float((gained * precision).sum()), int(true.sum()))
 
 
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities of logits, float64."""
+    chances: np.ndarray = 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700)))
+    return chances
+
+
 def calibration_error(logits: np.ndarray, true: np.ndarray) -> float | None:
-    """Return sum_b n_b / n * abs(share of yes - mean sigmoid) over bins b, https://arxiv.org/abs/1706.04599."""
-    chances = 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
-    bins = np.clip(np.ceil(chances * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    return _rate(float(np.abs(np.bincount(bins, chances - true, BINS)).sum()), len(true))
+    """Return `expected_calibration_error` of the sigmoid: the mean distance of the share of yes from it."""
+    counted = Reliability()
+    counted.add(sigmoid(logits), true)
+    return expected_calibration_error(counted.bins())
 
 
 def _rate(part: float, whole: int) -> float | None:

@@ -153,8 +153,8 @@ KEYS = {
         without_map, data, lost_files, exit_code)
     """,
     "report": """
-        (out, bytes, complete, samples, labelled, left_out, accuracy, trained_on, pictures, without_image, changed,
-        lost_files, findings, flips, exit_code)
+        (out, bytes, complete, samples, trained_on, pictures, without_image, changed, lost_files, findings, flips,
+        labelled, left_out, accuracy, exit_code)
     """,
     "localize": """
         (error, error_kind, exit_code)

@@ -56,6 +56,7 @@ addEventListener("load", () => {
 def write(run: Path, out: Path, **options: Any) -> tuple[ReportSummary, str]:
     """Write a report; return its summary and its text."""
     summary = report(ReportConfig(run, out, quiet=True, **options))
+    assert isinstance(summary, ReportSummary)
     return summary, out.read_text(encoding="utf-8")
 
 

@@ -22,6 +22,7 @@ from batchcam.job.console import Progress
 from batchcam.record.study import require_place, run_notes
 from batchcam.rules import composed
 from batchcam.store.opening import open_run
+from batchcam.store.problem import require_single_label
 from batchcam.store.run import Run
 
 TRANSITIONS: Final = 20
@@ -115,6 +116,7 @@ def compare(config: CompareConfig) -> CompareSummary:
         ConfigError: the runs' classes differ, or neither has a column to group by.
         RunError: not a run, runs of other samples, or an incomplete run where a gate was asked for.
     """
+    require_single_label("compare", config.old, config.new)
     require_place(config.out, "compare", (TABLE_FILE, MOVERS_FILE), config.overwrite)
     with open_run(config.old) as old_run, open_run(config.new) as new_run:
         if config.is_gate:

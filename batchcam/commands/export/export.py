@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from batchcam.commands.export import png, table, virelay, wsol
 from batchcam.commands.export.config import TAKES, ExportConfig
@@ -14,7 +14,11 @@ from batchcam.pictures.originals import open_originals
 from batchcam.pictures.protocol import PROTOCOL_SIZE
 from batchcam.record.asked import open_asked
 from batchcam.record.rows import Advance, Outcome, Target
+from batchcam.store.problem import require_single_label
 from batchcam.store.run import Run
+
+TELL_CLASSES: Final = ("png", "csv", "parquet")
+"""Formats that tell of each class of a multi-label run by itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,8 @@ def export(config: ExportConfig) -> ExportSummary:
         RunError: not a run, nothing in it to export, or something else lies in the folder.
         BatchcamError: a file can't be written, or a package that the format needs is not installed.
     """
+    if config.to not in TELL_CLASSES:
+        require_single_label(f"export --to {config.to}", config.run)
     if config.to == "parquet":
         import_pyarrow()  # before anything is written
     with open_asked(config.run, config.partial, config.quiet) as run:

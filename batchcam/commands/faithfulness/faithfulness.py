@@ -22,6 +22,7 @@ from batchcam.network.precision import set_precision
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
 from batchcam.rules import RECOMPUTE_TOLERANCE
 from batchcam.store.opening import open_run
+from batchcam.store.problem import require_single_label
 from batchcam.store.run import Run
 from batchcam.store.series import require_run
 
@@ -96,6 +97,7 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
         DatasetError: the dataset is not the run's.
         RunError: not a run, or no sample can be judged.
     """
+    require_single_label("faithfulness", config.run)
     require_place(config.out, "faithfulness", (SAMPLES_FILE, CURVES_FILE), config.overwrite)
     require_run(config.run, "faithfulness")
     with open_run(config.run) as run:

@@ -21,6 +21,7 @@ from batchcam.pictures.protocol import PROTOCOL_SIZE
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
 from batchcam.store.opening import open_run
 from batchcam.store.plan import named_dataset
+from batchcam.store.problem import require_single_label
 from batchcam.store.run import Run
 
 MOST_THREADS: Final = 8
@@ -86,6 +87,7 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
         DatasetError: they can't be understood, or name no sample of the run.
         RunError: not a run, or no sample can be judged.
     """
+    require_single_label("localize", config.run)
     require_place(config.out, "localize", (SAMPLES_FILE, CURVES_FILE), config.overwrite)
     with open_run(config.run) as run:
         size = run.plan.input_size if config.frame == "view" else PROTOCOL_SIZE

@@ -22,6 +22,7 @@ from batchcam.record.rows import label_text
 from batchcam.rules import Status
 from batchcam.store import landing
 from batchcam.store.ours import require_ours
+from batchcam.store.problem import require_single_label
 from batchcam.store.run import Run, Sample
 from batchcam.store.stored_cams import stored_cam
 
@@ -93,6 +94,8 @@ def render(config: RenderConfig) -> RenderSummary:
         ConfigError: the run has no such sample or class, or the pictures would go into the run.
         RunError: not a run.
     """
+    if config.wants_one_label:
+        require_single_label("render by one label", config.run)
     if config.is_sheet:
         require_ours(config.out, config.overwrite)
     with open_asked(config.run, config.partial, config.quiet) as run:

@@ -12,9 +12,9 @@ from typing import Final
 import cv2
 import numpy as np
 
-from batchcam.commands.report.calibration import Bin
 from batchcam.commands.report.html import Markup, element
 from batchcam.pictures.heatmap import colour_signed, write_png
+from batchcam.record.calibration import Bin
 
 WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 12, 40
@@ -63,11 +63,12 @@ def histogram(counts: Sequence[int], low: float, high: float, axis: str, kind: s
     return _svg((HEIGHT, WIDTH), summary, *grid, *bars, *labels, _axis_name(WIDTH, HEIGHT, axis))
 
 
-def reliability_diagram(bins: Sequence[Bin], summary: str) -> Markup:
-    """Return accuracy over confidence: a bar for each bin, a dot at its mean confidence, and the ideal as a diagonal.
+def reliability_diagram(bins: Sequence[Bin], names: tuple[str, str], summary: str) -> Markup:
+    """Return what is true over its probability: a bar for each bin, a dot at its mean, and the ideal as a diagonal.
 
     Args:
         bins: of equal width from 0 to 1.
+        names: of the probability, and of the share that is true.
         summary: the chart in a sentence, for those who don't see it.
     """
     side_x, side_y = SQUARE - LEFT - RIGHT, SQUARE - TOP - BOTTOM
@@ -77,10 +78,10 @@ def reliability_diagram(bins: Sequence[Bin], summary: str) -> Markup:
     bars: list[Markup] = []
     dots: list[Markup] = []
     for each in bins:
-        if each.accuracy is None or each.confidence is None:
+        if each.true is None or each.confidence is None:
             continue
-        said = f"confidence {each.confidence:.3f}, accuracy {each.accuracy:.3f}, {each.count} predictions"
-        height = max(1.0, each.accuracy * side_y)
+        said = f"{names[0]} {each.confidence:.3f}, {names[1]} {each.true:.3f}, of {each.count}"
+        height = max(1.0, each.true * side_y)
         bars.append(
             element(
                 "rect",
@@ -92,12 +93,12 @@ def reliability_diagram(bins: Sequence[Bin], summary: str) -> Markup:
                 class_="bar right",
             )
         )
-        dot = {"cx": LEFT + each.confidence * side_x, "cy": base - each.accuracy * side_y}
+        dot = {"cx": LEFT + each.confidence * side_x, "cy": base - each.true * side_y}
         dots.append(
             element("circle", element("title", said), **{k: _number(v) for k, v in dot.items()}, r=3.5, class_="dot")
         )
     diagonal = element("line", x1=LEFT, y1=base, x2=LEFT + side_x, y2=TOP, class_="diagonal")
-    name = _axis_name(SQUARE, SQUARE, "confidence → · accuracy ↑")
+    name = _axis_name(SQUARE, SQUARE, f"{names[0]} → · {names[1]} ↑")
     return _svg((SQUARE, SQUARE), summary, *grid, *bars, diagonal, *dots, *labels, name)
 
 

@@ -98,14 +98,32 @@ class Shown:
 
     Attributes:
         picture: how.
+        class_name: the class whose map is shown, the predicted one but for what is missed or flagged; None where there
+            is none.
+        confidence: its probability.
+        threshold: from which it counts, in a multi-label run; else None.
+        label: what the dataset says, None where not known.
         wrong: whether its prediction is.
         border, spread: share of its positive evidence in the outermost ring, and relative entropy of it; or NaN.
     """
 
     picture: Picture
+    class_name: str | None
+    confidence: float
+    threshold: float | None
+    label: str | None
     wrong: bool
     border: float
     spread: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownOfClass:
+    """Samples of which a multi-label run says the opposite of their label of one class, and how many there are."""
+
+    name: str
+    count: int
+    shown: Sequence[Shown]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +186,8 @@ class Content:
             and "unreadable".
         unreadable: id, label and error of the first unreadable samples.
         moved: what moved against an older run, None where there is none to compare with.
+        missed, flagged: of a multi-label run, samples below the threshold of a class that they are labelled with, and
+            the opposite, by class.
     """
 
     about: About
@@ -180,11 +200,14 @@ class Content:
     counts: dict[str, int]
     unreadable: Sequence[tuple[str, str, str]]
     moved: Moved | None = None
+    missed: Sequence[ShownOfClass] = ()
+    flagged: Sequence[ShownOfClass] = ()
 
     @property
     def states(self) -> dict[int, State]:
         """Whether the original of each sample that the report shows is shown, by row."""
-        chosen = (self.mistakes, self.hits, self.unsure, self.across, *self.odd.values())
+        chosen = [self.mistakes, self.hits, self.unsure, self.across, *self.odd.values()]
+        chosen += [of_class.shown for of_class in (*self.missed, *self.flagged)]
         pictures = [each.picture for shown in chosen for each in shown]
         pictures += [each.picture for each in self.moved.movers] if self.moved else []
         return {picture.sample.row: picture.state for picture in pictures}

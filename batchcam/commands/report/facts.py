@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from batchcam.commands.report.calibration import Bin, Reliability, expected_calibration_error
 from batchcam.errors import RunError
 from batchcam.job.console import Progress
+from batchcam.record.calibration import Bin, Reliability, expected_calibration_error
 from batchcam.record.distribution import Distribution
 from batchcam.record.evidence import border, border_share, cell_shares, entropy
 from batchcam.record.metrics import ClassCounts, ClassScore, Means, PairCounts
+from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores, sigmoid
 from batchcam.record.totals import Totals
 from batchcam.rules import Status
 from batchcam.store.run import Run
@@ -25,6 +26,9 @@ CELL_BYTES: Final = 40
 
 ROW_BYTES: Final = 256
 """Held for each row besides."""
+
+LABEL_BYTES: Final = 64
+"""Held for each class of a row of a multi-label run."""
 
 COLUMNS: Final = ("label", "prediction", "confidence", "status", "identity_residual")
 
@@ -45,7 +49,8 @@ class Maps:
         evenly: what the share in the outermost ring is for evidence spread evenly.
         inside: whether the grid has cells inside of its outermost ring.
         cells: mean over samples of each cell's share of positive evidence, (h, w), NaN without any sample.
-        class_cams: mean raw CAM of each class over the samples predicted right, (K, h, w), NaN without any.
+        class_cams: mean raw CAM of each class over the samples that are predicted as it and labelled with it,
+            (K, h, w), NaN without any.
     """
 
     evenly: float
@@ -84,14 +89,31 @@ class First:
 
     def __init__(self, most: int) -> None:
         self._most, self.count = most, 0
-        self._values, self.rows = np.zeros(0), np.zeros(0, np.int64)
+        self.values, self.rows = np.zeros(0), np.zeros(0, np.int64)
 
     def add(self, values: np.ndarray, rows: np.ndarray) -> None:
         """Take in rows, int64 (n,), each with its value, (n,)."""
         self.count += len(rows)
-        values, rows = np.concatenate([self._values, values]), np.concatenate([self.rows, rows])
+        values, rows = np.concatenate([self.values, values]), np.concatenate([self.rows, rows])
         order = np.argsort(values, kind="stable")[: self._most]
-        self._values, self.rows = values[order], rows[order]
+        self.values, self.rows = values[order], rows[order]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sigmoids:
+    """What a report says of the classes of a multi-label run, of which each is true or not by itself.
+
+    Attributes:
+        scores: one per class.
+        pairs: the classes that come together most.
+        missed, flagged: by index of the class, samples labelled with it and below its threshold, and samples labelled
+            as not of it and not below; the farthest from it first.
+    """
+
+    scores: list[SigmoidScore]
+    pairs: list[Pair]
+    missed: dict[int, First]
+    flagged: dict[int, First]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,15 +123,16 @@ class Facts:
     Attributes:
         totals: as the manifest states them.
         predicted: how many samples have a prediction.
-        judged: of those, how many have a label to judge it by.
+        judged: of those, how many have a label to judge it, or a class of a multi-label run, by.
         odd: how many samples have a map that is odd in any way.
         scores: one per class.
         confusions: pairs of label and prediction that occur with their counts, right ones too, the most frequent first.
-        bins: reliability of the labelled predictions.
-        groups: right, wrong, and unlabelled predictions, where there are any.
+        bins: reliability of the labelled predictions, in a multi-label run of the sigmoid wherever a label is known.
+        groups: right, wrong, and unlabelled predictions, where there are any; in a multi-label run all together.
         means: of each of MEASURES over the samples predicted as each class, (K,), None without any.
         maps: where the evidence sits.
         firsts: samples to show by what is remarkable about them.
+        sigmoids: of a multi-label run, what is told of each class; nothing else is about right and wrong then.
     """
 
     totals: dict[str, Any]
@@ -123,6 +146,7 @@ class Facts:
     means: dict[str, list[float | None]]
     maps: Maps
     firsts: dict[str, First]
+    sigmoids: Sigmoids | None = None
 
     @property
     def calibration_error(self) -> float | None:
@@ -146,6 +170,9 @@ def gather(run: Run, top: int, unreadable: int, quiet: bool) -> Facts:
     names = ["cams", *COLUMNS, *([] if run.plan.cams.is_all else ["cam_class"])]
     names += [TRAINED_ON] if run.plan.training_known else []
     held = CELL_BYTES * math.prod(run.plan.grid_size) + ROW_BYTES
+    if run.plan.is_multi_label:
+        names += ["labels", "logits"]
+        held += LABEL_BYTES * len(run.class_names)
     with Progress("report", len(run), "samples", quiet) as progress:
         for rows, block in run.blocks(names, held=held):
             _require_sound(run, block)
@@ -170,10 +197,16 @@ class _Tally:
     def __init__(self, run: Run, top: int, unreadable: int) -> None:
         classes, grid = len(run.class_names), run.plan.grid_size
         self._ring = border(grid)
-        self._totals, self._scores, self._confusions = Totals(), ClassCounts(classes), PairCounts(classes)
+        self._totals = Totals(run.plan.is_multi_label)
+        self._scores, self._confusions = ClassCounts(classes), PairCounts(classes)
+        self._sigmoids = _SigmoidTally(run, top) if run.plan.is_multi_label else None
         self._reliability = Reliability()
         self._odd = 0
-        self._groups = [Group("right", "right"), Group("wrong", "wrong"), Group("without a label", "plain")]
+        self._groups = [
+            Group("right", "right"),
+            Group("wrong", "wrong"),
+            Group("all" if self._sigmoids else "without a label", "plain"),
+        ]
         self._means = {measure: Means(classes) for measure in MEASURES}
         self._cells, self._mapped = np.zeros(grid), 0
         self._sums, self._counts = np.zeros((classes, *grid)), np.zeros(classes)
@@ -188,14 +221,18 @@ class _Tally:
         self._totals.add(block)
         self._scores.add(label, prediction)
         self._confusions.add(label[judged], prediction[judged])
-        self._reliability.add(block["confidence"][judged], right[judged])
+        if self._sigmoids:
+            self._reliability.add(*self._sigmoids.add(rows, block))
+        else:
+            self._reliability.add(block["confidence"][judged], right[judged])
         shares = cell_shares(cams)
         measured = {"confidence": block["confidence"], "border": border_share(shares), "spread": entropy(shares)}
         for group, chosen in zip(self._groups, (right, wrong, unjudged), strict=True):
             group.add(measured, chosen)
         for measure, means in self._means.items():
             means.add(measured[measure][predicted], prediction[predicted])
-        self._add_maps(cams, shares, prediction, right)
+        is_true = block["labels"][np.arange(len(rows)), prediction] == 1 if self._sigmoids else right
+        self._add_maps(cams, shares, prediction, is_true & predicted)
         flags = {kind: (status & flag) > 0 for kind, flag in ODD_STATUS.items()}
         on_border = (measured["border"] == 1) & ~flags["constant"] & (not self._ring.all())
         self._odd += int(np.any([*flags.values(), on_border], 0).sum())
@@ -206,11 +243,11 @@ class _Tally:
         for kind, chosen in flags.items():
             self._firsts[kind].add(rows[chosen], rows[chosen])
 
-    def _add_maps(self, cams: np.ndarray, shares: np.ndarray, prediction: np.ndarray, right: np.ndarray) -> None:
+    def _add_maps(self, cams: np.ndarray, shares: np.ndarray, prediction: np.ndarray, is_true: np.ndarray) -> None:
         some = np.isfinite(shares[:, 0, 0])
         self._cells += shares[some].sum(0)
         self._mapped += int(some.sum())
-        usable = right & np.isfinite(cams).all((1, 2))
+        usable = is_true & np.isfinite(cams).all((1, 2))
         np.add.at(self._sums, prediction[usable], cams[usable])
         np.add.at(self._counts, prediction[usable], 1)
 
@@ -223,7 +260,7 @@ class _Tally:
         return Facts(
             totals=self._totals.stated(),
             predicted=right + wrong + unjudged,
-            judged=right + wrong,
+            judged=self._sigmoids.judged if self._sigmoids else right + wrong,
             odd=self._odd,
             scores=self._scores.scores(class_names),
             confusions=self._confusions.most_frequent(),
@@ -232,4 +269,35 @@ class _Tally:
             means={measure: means.of_classes for measure, means in self._means.items()},
             maps=Maps(float(self._ring.mean()), not self._ring.all(), cells, means),
             firsts=self._firsts,
+            sigmoids=self._sigmoids.told() if self._sigmoids else None,
         )
+
+
+class _SigmoidTally:
+    """Counts what a report says of the classes of a multi-label run, block by block."""
+
+    def __init__(self, run: Run, top: int) -> None:
+        self._scores = SigmoidScores(run.class_names, run.plan.thresholds)
+        self._above, self._top = run.plan.threshold_logits, top
+        self._missed: dict[int, First] = {}
+        self._flagged: dict[int, First] = {}
+        self.judged = 0
+
+    def add(self, rows: np.ndarray, block: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Count some samples; return the probability of each class whose label is known, and whether it is true."""
+        labels, logits = block["labels"], block["logits"]
+        self._scores.add(labels, logits)
+        known = (labels >= 0) & np.isfinite(logits).all(1)[:, None]
+        self.judged += int(known.any(1).sum())
+        distance = logits - self._above
+        for firsts, sign, label in ((self._missed, 1, 1), (self._flagged, -1, 0)):
+            wrong = known & (labels == label) & ((distance >= 0) != label)
+            for class_ in np.flatnonzero(wrong.any(0)).tolist():
+                chosen = wrong[:, class_]
+                first = firsts.setdefault(class_, First(self._top))
+                first.add(sign * distance[chosen, class_], rows[chosen])
+        return sigmoid(logits[known]), labels[known] == 1
+
+    def told(self) -> Sigmoids:
+        """Return what was counted."""
+        return Sigmoids(self._scores.scores(), self._scores.pairs(), self._missed, self._flagged)

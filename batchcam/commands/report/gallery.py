@@ -1,12 +1,15 @@
-"""The report's sections that show samples: mistakes and hits, or without labels unsure and other ones; odd maps."""
+"""The report's sections that show samples: mistakes and hits, or without labels unsure and other ones; odd maps.
+
+Of a multi-label run what was missed and what was falsely flagged, by class.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batchcam.commands.report.content import ODD, Content, Shown
+from batchcam.commands.report.content import ODD, Content, Shown, ShownOfClass
 from batchcam.commands.report.drawing import Picture
-from batchcam.commands.report.html import Markup, element, foreign, image, join
+from batchcam.commands.report.html import LONGEST_TEXT, Markup, element, foreign, image, join
 from batchcam.commands.report.writing import share
 from batchcam.pictures.originals import State
 
@@ -35,6 +38,32 @@ def across(content: Content) -> Markup:
     return _gallery(content.across, content.counts["unjudged"], words, "")
 
 
+def missed(content: Content) -> Markup:
+    """Return samples that are labelled with a class and lie below its threshold, the farthest first."""
+    return _of_classes(content, content.missed, "labelled with the class and below its threshold")
+
+
+def flagged(content: Content) -> Markup:
+    """Return samples that are labelled as not of a class and lie at or above its threshold, the farthest first."""
+    return _of_classes(content, content.flagged, "labelled as not of the class, and at or above its threshold")
+
+
+def _of_classes(content: Content, classes: Sequence[ShownOfClass], what: str) -> Markup:
+    if not classes:
+        return element("p", f"No sample is {what}.")
+    words = f"Samples {what}, the farthest from it first, with the map of that class."
+    if not content.about.plan.cams.is_all:
+        words += f" The run stores cams {content.about.plan.cams}: where they have none of the class, there is no map."
+    shown = [each for each in classes if each.shown]
+    if rest := len(classes) - len(shown):
+        words += f" Classes with such samples for which there is no room: {rest:,}; --top makes more."
+    parts = [element("p", words + _key([sample for each in shown for sample in each.shown]))]
+    for each in shown:
+        how_many = element("p", f"{len(each.shown):,} of {each.count:,} shown.")
+        parts += [element("h3", foreign(each.name)), how_many, _figures(each.shown)]
+    return join(parts)
+
+
 def odd(content: Content) -> Markup:
     """Return the samples whose maps are odd, by kind."""
     if not any(content.counts[kind] for kind in ODD):
@@ -51,14 +80,17 @@ def _gallery(shown: Sequence[Shown], count: int, words: str, nothing: str) -> Ma
     if not count:
         return element("p", nothing)
     how_many = f" {len(shown):,} of {count:,} shown." if len(shown) < count else f" All {count:,} shown."
+    return join((element("p", words + how_many + _key(shown)), _figures(shown)))
+
+
+def _figures(shown: Sequence[Shown]) -> Markup:
     figures = [element("li", _figure(each)) for each in shown]
-    listed = element("ul", *figures, class_="gallery") if figures else None
-    words += how_many + _key([each.picture for each in shown])
-    return join(p for p in (element("p", words), listed) if p is not None)
+    return element("ul", *figures, class_="gallery") if figures else Markup()
 
 
-def _key(pictures: Sequence[Picture]) -> str:
+def _key(shown: Sequence[Shown]) -> str:
     """Return how to read pictures; nothing where none has a heatmap."""
+    pictures = [each.picture for each in shown]
     if not any(any(p.mapped) for p in pictures):
         return ""
     beside = any(any(p.mapped) and p.state is State.FOUND for p in pictures)
@@ -67,23 +99,28 @@ def _key(pictures: Sequence[Picture]) -> str:
         if beside
         else "Over grey, for want of the original, the evidence"
     )
+    whose = "predicted class" if all(each.threshold is None for each in shown) else "class named"
     return (
-        f" {place} for the predicted class, coloured from its smallest value (dark) to its largest (yellow): "
+        f" {place} for the {whose}, coloured from its smallest value (dark) to its largest (yellow): "
         "colours of two pictures do not compare."
     )
 
 
 def _figure(shown: Shown) -> Markup:
     picture, sample = shown.picture, shown.picture.sample
-    said = sample.prediction if sample.prediction is not None else "no prediction"
-    label = sample.label if sample.label is not None else "no label"
+    said = shown.class_name if shown.class_name is not None else "no prediction"
+    label = shown.label if shown.label is not None else "no label"
+    how, above = ("predicted ", "") if shown.threshold is None else ("", f", threshold {shown.threshold:.3g}")
     drawn = None
     if picture.jpeg:
-        alt = f"{_what(picture)} of sample {sample.id}: predicted {said}, label {label}"
+        alt = f"{_what(picture)} of sample {sample.id}: {how}{said}, label {label}"
         drawn = image(picture.jpeg, "image/jpeg", alt, picture.size)
-    predicted = element("p", "predicted ", element("strong", foreign(said, 60)), f", {share(sample.confidence)}")
+    predicted = element("p", how, element("strong", foreign(said, 60)), f", {share(shown.confidence)}{above}")
     labelled = element(
-        "p", "label ", element("strong", foreign(label, 60)), class_="wrong-text" if shown.wrong else None
+        "p",
+        "label ",
+        element("strong", foreign(label, 60 if shown.threshold is None else LONGEST_TEXT)),
+        class_="wrong-text" if shown.wrong else None,
     )
     measures = element("p", f"border share {share(shown.border)}, spread {share(shown.spread)}", class_="soft")
     name = element("p", element("code", foreign(sample.id)))

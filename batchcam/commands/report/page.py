@@ -7,10 +7,11 @@ from typing import Final
 
 from batchcam.commands.report.content import ODD, WITHOUT_ORIGINAL, About, Content
 from batchcam.commands.report.evidence import evidence
-from batchcam.commands.report.gallery import across, hits, mistakes, odd, unsure
+from batchcam.commands.report.facts import Sigmoids
+from batchcam.commands.report.gallery import across, flagged, hits, missed, mistakes, odd, unsure
 from batchcam.commands.report.html import Markup, definitions, element, foreign, join, page, section, table
 from batchcam.commands.report.movement import movement
-from batchcam.commands.report.predictions import classes, confidence, confusions
+from batchcam.commands.report.predictions import classes, confidence, confusions, together
 from batchcam.commands.report.provenance import network, provenance
 from batchcam.commands.report.stylesheet import STYLE
 from batchcam.commands.report.writing import NONE, percent, rate, share, small, stated_cell
@@ -25,12 +26,11 @@ def write_page(content: Content) -> str:
     """Return the report as the text of one HTML file."""
     about = content.about
     moved = content.moved
-    judged = content.facts.judged
     parts = [
         ("summary", "Summary", _summary(content)),
         *([("moved", "What moved against OLD", movement(about, moved))] if moved else []),
         ("provenance", "Provenance", provenance(about)),
-        *([("confusions", "Confusions", confusions(content))] if judged else []),
+        *_mixed(content),
         ("confidence", "Confidence", confidence(content.facts)),
         ("classes", "Classes", classes(content)),
         ("evidence", "Where the evidence sits", evidence(content.facts, about.plan.padding is not None)),
@@ -51,13 +51,25 @@ def write_page(content: Content) -> str:
     return page(f"batchcam report {about.plan.run_id[:12]}", STYLE, skip, head, main)
 
 
+def _mixed(content: Content) -> Iterable[tuple[str, str, Markup]]:
+    """Yield the section on classes taken for each other, of a multi-label run on those that come together."""
+    if content.facts.sigmoids:
+        yield "together", "Classes that come together", together(content.facts.sigmoids)
+    elif content.facts.judged:
+        yield "confusions", "Confusions", confusions(content)
+
+
 def _galleries(content: Content) -> Iterable[tuple[str, str, Markup]]:
     """Yield the sections that show predictions: right and wrong ones, or where nothing is labelled others."""
-    if content.facts.judged:
+    if content.facts.sigmoids and content.facts.judged:
+        yield "missed", "Missed", missed(content)
+        yield "flagged", "Falsely flagged", flagged(content)
+    elif content.facts.judged:
         yield "mistakes", "Most confident mistakes", mistakes(content)
         yield "hits", "Least confident hits", hits(content)
     elif content.counts["unjudged"]:
-        yield "unsure", "Least confident predictions", unsure(content)
+        if not content.facts.sigmoids:
+            yield "unsure", "Least confident predictions", unsure(content)
         yield "across", "Across the run", across(content)
 
 
@@ -98,15 +110,11 @@ def _caveats(plan: Plan) -> Iterable[str]:
 
 def _summary(content: Content) -> Markup:
     facts, totals = content.facts, content.facts.totals
-    without = sum(score.left_out for score in facts.scores)
     numbers = [
         ("samples", f"{totals['samples']:,}"),
-        ("with a label", f"{totals['labelled'] + without:,}"),
-        ("of those left out: unreadable or not finite", f"{without:,}"),
-        (f"accuracy of {totals['labelled']:,} with label and prediction", rate(totals["accuracy"])),
+        *(_judged_classes(facts.sigmoids) if facts.sigmoids else _judged(content)),
         ("samples that the network was trained on", _trained_on(totals.get("trained_on"))),
         ("expected calibration error", share(facts.calibration_error)),
-        ("wrong predictions", f"{content.counts['mistakes']:,}" if totals["labelled"] else NONE),
         ("unreadable samples", f"{content.counts['unreadable']:,}"),
         ("odd maps", f"{facts.odd:,}"),
         ("largest identity residual", small(totals["largest_identity_residual"])),
@@ -116,6 +124,26 @@ def _summary(content: Content) -> Markup:
         element("ul", *(element("li", f) for f in found)) if found else element("p", "Nothing found that needs a look.")
     )
     return join((definitions(numbers, "numbers"), element("h3", "Findings"), listed))
+
+
+def _judged(content: Content) -> Iterable[tuple[str, str]]:
+    totals = content.facts.totals
+    without = sum(score.left_out for score in content.facts.scores)
+    yield "with a label", f"{totals['labelled'] + without:,}"
+    yield "of those left out: unreadable or not finite", f"{without:,}"
+    yield f"accuracy of {totals['labelled']:,} with label and prediction", rate(totals["accuracy"])
+    yield "wrong predictions", f"{content.counts['mistakes']:,}" if totals["labelled"] else NONE
+
+
+def _judged_classes(sigmoids: Sigmoids) -> Iterable[tuple[str, str]]:
+    known = sum(score.known for score in sigmoids.scores)
+    without = sum(score.left_out for score in sigmoids.scores)
+    yield "classes, each true or not by itself", f"{len(sigmoids.scores):,}"
+    yield "known labels of all classes", f"{known + without:,}"
+    yield "of those left out: unreadable or not finite", f"{without:,}"
+    yield "of the others yes", f"{sum(score.yes for score in sigmoids.scores):,}"
+    for what, firsts in (("missed", sigmoids.missed), ("falsely flagged", sigmoids.flagged)):
+        yield what, f"{sum(first.count for first in firsts.values()):,}" if known else NONE
 
 
 def _trained_on(count: int | None) -> str:
@@ -158,7 +186,5 @@ def _unreadable(unreadable: Sequence[tuple[str, str, str]], count: int) -> Marku
         return element("p", "Every sample could be read.")
     rows = [(foreign(name), stated_cell(label or NONE), stated_cell(error)) for name, label, error in unreadable]
     caption = f"{len(rows):,} of {count:,} unreadable samples" if len(rows) < count else "Unreadable samples"
-    words = (
-        "These samples keep their row in the run, with status 1, numbers NaN and the reason; they count in no accuracy."
-    )
+    words = "These samples keep their row in the run, with status 1, numbers NaN and the reason; no rate counts them."
     return join((element("p", words), table(caption, ("sample", "label", "error"), rows, "texts")))

@@ -8,12 +8,13 @@ from typing import Final
 import numpy as np
 
 from batchcam.commands.report import charts
-from batchcam.commands.report.calibration import BINS
 from batchcam.commands.report.content import Content
-from batchcam.commands.report.facts import Facts
+from batchcam.commands.report.facts import Facts, Sigmoids
 from batchcam.commands.report.html import Markup, details, element, foreign, image, join, table
-from batchcam.commands.report.writing import NONE, histogram, rate, share
+from batchcam.commands.report.writing import NONE, histogram, rate, share, stated_cell
+from batchcam.record.calibration import BINS
 from batchcam.record.metrics import ClassScore
+from batchcam.record.sigmoid_scores import MOST_PAIRED
 
 MATRIX_CLASSES: Final = 30
 """Classes above which the largest confusions are listed instead of a matrix."""
@@ -85,13 +86,29 @@ def _largest_confusions(facts: Facts, names: Sequence[str]) -> Markup:
     return table(caption, head, rows)
 
 
+def together(sigmoids: Sigmoids) -> Markup:
+    """Return which classes of a multi-label run come together most, by labels and by predictions."""
+    rows = [
+        (foreign(pair.first), stated_cell(pair.second), f"{pair.labelled:,}", f"{pair.predicted:,}")
+        for pair in sigmoids.pairs
+    ]
+    if not rows:
+        return element("p", f"No two classes were counted together; of more than {MOST_PAIRED:,} none are.")
+    caption = "The pairs of classes that come together most, by samples that are labelled with both"
+    and_ = element("th", "and", scope="col", class_="text")
+    return table(caption, ("class", and_, "labelled with both", "both at or above their thresholds"), rows)
+
+
 def confidence(facts: Facts) -> Markup:
     """Return how confidence is distributed and whether it can be believed."""
     if not facts.predicted:
         return element("p", "No sample has a prediction.")
+    what = "softmax of the logits at the predicted class"
+    if facts.sigmoids:
+        what = "sigmoid of the predicted class, the one whose logit is highest above that of its threshold"
     bars = [histogram(group.spread["confidence"], group.name, group.kind, "confidence") for group in facts.groups]
     shown = [
-        element("p", "Confidence is the softmax of the logits at the predicted class. Each chart has its own scale."),
+        element("p", f"Confidence is the {what}. Each chart has its own scale."),
         element("div", *bars, class_="charts"),
     ]
     if facts.calibration_error is not None:
@@ -100,17 +117,20 @@ def confidence(facts: Facts) -> Markup:
 
 
 def _reliability(facts: Facts) -> Markup:
-    error = facts.calibration_error
-    summary = f"Reliability diagram: accuracy in {BINS} bins of confidence; expected calibration error {share(error)}"
+    error, (said, true), counted = facts.calibration_error, ("confidence", "accuracy"), "samples"
+    what, than = "labelled predictions", "more confident than right"
+    if facts.sigmoids:
+        (said, true), counted = ("sigmoid", "share of yes"), "labels"
+        what, than = "known labels of all classes", "surer of a yes than it may be"
+    summary = f"Reliability diagram: {true} in {BINS} bins of {said}; expected calibration error {share(error)}"
     words = (
-        f"The labelled predictions fall into {BINS} bins of equal width by confidence, upper edges included. Bars show "
-        "the accuracy in a bin, dots stand at its mean confidence; below the dashed diagonal the classifier is more "
-        f"confident than right. Expected calibration error: {share(error)} – the mean of |accuracy − mean confidence| "
-        "over the bins, weighted by their samples."
+        f"The {what} fall into {BINS} bins of equal width by {said}, upper edges included. Bars show the {true} in a "
+        f"bin, dots stand at its mean {said}; below the dashed diagonal the classifier is {than}. Expected calibration "
+        f"error: {share(error)} – the mean of |{true} − mean {said}| over the bins, weighted by their {counted}."
     )
-    rows = [(f"{b.low:.3f} to {b.high:.3f}", f"{b.count:,}", share(b.confidence), rate(b.accuracy)) for b in facts.bins]
-    numbers = table("Reliability by bin", ("confidence", "samples", "mean confidence", "accuracy"), rows)
-    figure = element("figure", charts.reliability_diagram(facts.bins, summary))
+    rows = [(f"{b.low:.3f} to {b.high:.3f}", f"{b.count:,}", share(b.confidence), rate(b.true)) for b in facts.bins]
+    numbers = table("Reliability by bin", (said, counted, f"mean {said}", true), rows)
+    figure = element("figure", charts.reliability_diagram(facts.bins, (said, true), summary))
     return join(
         (element("p", words), element("div", figure, class_="charts"), details("Numbers of the diagram", numbers))
     )
@@ -119,6 +139,8 @@ def _reliability(facts: Facts) -> Markup:
 def classes(content: Content) -> Markup:
     """Return a table of classes, the least accurate first; without labels the most often predicted first."""
     facts = content.facts
+    if facts.sigmoids:
+        return join((_sigmoids(facts.sigmoids), element("h3", "Maps by predicted class"), _predicted_classes(content)))
     if not facts.judged:
         return _unlabelled_classes(facts)
     ranked = sorted(enumerate(facts.scores), key=lambda s: (s[1].accuracy is None, s[1].accuracy or 0, s[0]))
@@ -136,6 +158,56 @@ def classes(content: Content) -> Markup:
         *("class", "accuracy", "labelled", "right", "predicted"),
         *("mean confidence", "mean border share", "mean spread", "mean map"),
     )
+    return join((intro, _legend(limit, _unit(content)), table(caption, head, rows)))
+
+
+def _sigmoids(sigmoids: Sigmoids) -> Markup:
+    """Return how a multi-label run tells each of its classes."""
+    ranked = sorted(sigmoids.scores, key=lambda score: score.rank)
+    rows = [
+        (
+            foreign(score.name),
+            *(f"{cell:,}" if isinstance(cell, int) else rate(cell) for cell in score.cells.values()),
+        )
+        for score in ranked[:MOST_CLASSES]
+    ]
+    words = (
+        "Each class is true or not by itself. Rates are over the samples whose label of the class is known and that "
+        "have logits; left out are those without. Predicted are all samples at or above its threshold; F1, sensitivity "
+        "and specificity are at it. Average precision is the sum of the precision over falling logits, weighted by the "
+        f"gain in sensitivity; the calibration error is that of the sigmoid, over {BINS} bins."
+    )
+    more = len(ranked) - len(rows)
+    caption = "Classes, least AUROC first" + (f"; {more:,} others left out" if more else "")
+    head = ("class", *ranked[0].cells) if ranked else ()
+    return join((element("p", words), table(caption, head, rows, "scores")))
+
+
+def _predicted_classes(content: Content) -> Markup:
+    """Return where the evidence for each class of a multi-label run sits, most often predicted first."""
+    facts = content.facts
+    limit = _largest(facts.maps.class_cams)
+    predicted = [(index, score) for index, score in enumerate(facts.scores) if score.predicted]
+    ranked = sorted(predicted, key=lambda s: (-s[1].predicted, s[0]))
+    rows = [
+        (
+            foreign(score.name),
+            f"{score.predicted:,}",
+            *(share(means[index]) for means in facts.means.values()),
+            element("td", _class_map(facts.maps.class_cams[index], limit, score.name, _unit(content))),
+        )
+        for index, score in ranked[:MOST_CLASSES]
+    ]
+    words = (
+        "A sample's predicted class is the one whose logit is highest above that of its threshold. The map is the mean "
+        "of the raw map of this class over the samples predicted as it that are labelled with it, one square a cell; "
+        "all classes share one scale. Means are over all samples predicted as the class; border share and spread are "
+        "defined under "
+    )
+    intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")
+    more = len(facts.scores) - len(rows)
+    caption = "Maps by predicted class, most often predicted first" + (f"; {more:,} others left out" if more else "")
+    head = ("class", "predicted", "mean confidence", "mean border share", "mean spread", "mean map")
     return join((intro, _legend(limit, _unit(content)), table(caption, head, rows)))
 
 

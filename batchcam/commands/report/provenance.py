@@ -9,6 +9,7 @@ from batchcam.commands.report.content import About
 from batchcam.commands.report.html import Markup, definitions, element, escape, foreign, join, table
 from batchcam.commands.report.writing import NONE, stated, stated_cell
 from batchcam.rules import CONTROL_WORDS, identity_words
+from batchcam.store.plan import Plan
 from batchcam.version import version
 
 MOST_TASKS: Final = 100
@@ -91,12 +92,22 @@ def _facts_of_run(about: About) -> list[tuple[str, object]]:
         ("Dataset", stated(about.option("data"))),
         ("Dataset fingerprint", element("code", plan.dataset_fingerprint)),
         ("Samples and classes", f"{plan.sample_count:,} samples, {len(plan.class_names):,} classes"),
+        *_thresholds(plan),
         ("Preprocessing", foreign(preprocessing, LONGEST)),
         ("Stored", f"cams {plan.cams}, maps {plan.maps}; schema {plan.schema_version}"),
         ("Shards", f"{about.shards[0]:,} of {about.shards[1]:,}"),
         ("Planned", foreign(planned)),
         ("Versions", _versions(about)),
     ]
+
+
+def _thresholds(plan: Plan) -> Iterable[tuple[str, object]]:
+    """Yield from which probability each class of a multi-label run counts."""
+    if plan.is_multi_label:
+        own = (f"{name} {value:.3g}" for name, value in zip(plan.class_names, plan.thresholds, strict=True))
+        alike = len(set(plan.thresholds)) == 1
+        yield "Problem type", plan.problem_type
+        yield "Thresholds", foreign(f"{plan.thresholds[0]:.3g} for every class" if alike else ", ".join(own), LONGEST)
 
 
 def _versions(about: About) -> Markup:

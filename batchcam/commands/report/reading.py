@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -11,17 +12,19 @@ from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.movement import Mover, Pairing, ranked_classes
 from batchcam.commands.compare.text import exchange_text
 from batchcam.commands.info.info import provenance
-from batchcam.commands.report.content import About, Content, Moved, MovedSample, Shown
+from batchcam.commands.report.content import About, Content, Moved, MovedSample, Shown, ShownOfClass
 from batchcam.commands.report.drawing import draw
-from batchcam.commands.report.facts import Facts, gather
+from batchcam.commands.report.facts import Facts, First, gather
 from batchcam.job.console import Progress
 from batchcam.pictures.originals import Originals
 from batchcam.record.evidence import border_share, cell_shares, entropy
+from batchcam.record.rows import class_names, label_text
+from batchcam.record.sigmoid_scores import sigmoid
 from batchcam.store import landing
 from batchcam.store.reader import COLUMN_BYTES
-from batchcam.store.run import Run
+from batchcam.store.run import Run, Sample
 from batchcam.store.schema import MANIFEST_FILE
-from batchcam.store.stored_cams import predicted_cams
+from batchcam.store.stored_cams import picked_cams
 
 APART_LISTED: Final = 300
 """Ids of each reason that a report lists."""
@@ -47,7 +50,8 @@ def read_content(run: Run, old: Run | None, originals: Originals, top: int, quie
     moved = None if old is None else read_moved(old, run, originals, top, quiet)
     facts = gather(run, top, UNREADABLE_LISTED, quiet)
     chosen = choose(run, facts, top)
-    shown = _shown(run, np.unique(np.concatenate(list(chosen.values()))), originals, quiet)
+    rows = np.unique(np.concatenate(list(chosen.values())))
+    shown = dict(zip(rows.tolist(), _shown(run, rows, run.prediction[rows], originals, quiet), strict=True))
     kinds = {kind: [shown[row] for row in rows.tolist()] for kind, rows in chosen.items()}
     counts = {kind: first.count for kind, first in facts.firsts.items()}
     return Content(
@@ -58,6 +62,8 @@ def read_content(run: Run, old: Run | None, originals: Originals, top: int, quie
         counts=counts | ({"unjudged": 0} if facts.judged else {}),
         unreadable=_unreadable(run, facts.firsts["unreadable"].rows),
         moved=moved,
+        missed=_of_classes(run, facts.sigmoids.missed, originals, top, quiet) if facts.sigmoids else (),
+        flagged=_of_classes(run, facts.sigmoids.flagged, originals, top, quiet) if facts.sigmoids else (),
     )
 
 
@@ -86,6 +92,8 @@ def choose(run: Run, facts: Facts, top: int) -> dict[str, np.ndarray]:
     unsure = firsts.pop("unjudged")
     if facts.judged:
         return {**firsts, "unsure": unsure[:0], "across": unsure[:0]}
+    if facts.sigmoids:
+        unsure = unsure[:0]
     return {**firsts, "unsure": unsure, "across": _across(run, facts.predicted, top)}
 
 
@@ -101,24 +109,60 @@ def _across(run: Run, count: int, top: int) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _shown(run: Run, rows: np.ndarray, originals: Originals, quiet: bool) -> dict[int, Shown]:
-    """Return the samples at some rows as they are shown, by row."""
-    names, shown = ("cams", "cam_class", "label", "prediction"), {}
+def _of_classes(
+    run: Run, firsts: Mapping[int, First], originals: Originals, top: int, quiet: bool
+) -> list[ShownOfClass]:
+    """Return `top` samples of classes to show: the first of each class, then the second of each, by their values."""
+    ranked = sorted(
+        (rank, value, row, class_)
+        for class_, first in firsts.items()
+        for rank, (value, row) in enumerate(zip(first.values.tolist(), first.rows.tolist(), strict=True))
+    )[:top]
+    rows, classes = np.array([pair[2:] for pair in ranked], np.int64).reshape(-1, 2).T
+    order = np.argsort(rows, kind="stable")
+    drawn = zip(order.tolist(), _shown(run, rows[order], classes[order], originals, quiet), strict=True)
+    found: dict[int, list[Shown]] = {class_: [] for class_ in sorted(firsts)}
+    for place, shown in sorted(drawn, key=lambda pair: pair[0]):
+        found[int(classes[place])].append(shown)
+    return [ShownOfClass(run.class_names[k], firsts[k].count, shown) for k, shown in found.items()]
+
+
+def _shown(run: Run, rows: np.ndarray, classes: np.ndarray, originals: Originals, quiet: bool) -> list[Shown]:
+    """Return the samples at ascending rows as they are shown, each with the map of its class."""
+    names, shown = ("cams", "cam_class", "label", "prediction"), list[Shown]()
     with Progress("draw", len(rows), "samples", quiet) as progress:
         for some, block in run.blocks(names, rows):
-            label, prediction, shares = block["label"], block["prediction"], cell_shares(predicted_cams(block))
+            of = classes[len(shown) : len(shown) + len(some)]
+            label, prediction = block["label"], block["prediction"]
+            shares = cell_shares(picked_cams(block["cams"], block["cam_class"], of))
             wrong = (label >= 0) & (prediction >= 0) & (label != prediction)
             measures = zip(wrong.tolist(), border_share(shares).tolist(), entropy(shares).tolist(), strict=True)
-            for row, class_, measured in zip(some.tolist(), prediction.tolist(), measures, strict=True):
-                shown[row] = Shown(draw((run,), (row,), (class_,), originals), *measured)
+            for row, class_, name, measured in zip(
+                some.tolist(), of.tolist(), class_names(run, of), measures, strict=True
+            ):
+                picture = draw((run,), (row,), (class_,), originals)
+                shown.append(Shown(picture, name, *_said(run, picture.sample, class_), *measured))
                 progress.advance(1)
     return shown
 
 
+def _said(run: Run, sample: Sample, class_: int) -> tuple[float, float | None, str | None]:
+    """Return the probability of a sample's class, its threshold, and the label, or labels, in words."""
+    if sample.labels is None:
+        return sample.confidence, None, sample.label
+    labels = label_text(run, sample.labels)
+    labels = "none" if labels == "" else labels
+    if class_ < 0:
+        return sample.confidence, None, labels
+    return float(sigmoid(sample.logits[class_])), run.plan.thresholds[class_], labels
+
+
 def _unreadable(run: Run, rows: np.ndarray) -> list[tuple[str, str, str]]:
     """Return id, label and error of unreadable samples."""
-    names = [*run.class_names, ""]  # -1: none
-    labels = [names[label] for label in run.label[rows].tolist()]
+    if run.plan.is_multi_label:
+        labels = [label_text(run, known) or "" for known in run.labels[rows]]
+    else:
+        labels = [name or "" for name in class_names(run, run.label[rows])]
     return list(zip(run.sample_id[rows].tolist(), labels, run.error[rows].tolist(), strict=True))
 
 

@@ -13,14 +13,31 @@ from batchcam.config import keywords
 from batchcam.job.console import note
 from batchcam.pictures.originals import State, open_originals
 from batchcam.record.asked import open_asked
+from batchcam.record.sigmoid_scores import Pair, SigmoidScore
 from batchcam.record.totals import needs_a_look
 from batchcam.store import landing
 from batchcam.store.opening import open_run
 from batchcam.store.ours import require_ours
+from batchcam.store.problem import require_single_label
 
 
 @dataclasses.dataclass(frozen=True)
-class ReportSummary:
+class _Written:
+    out: str
+    bytes: int
+    complete: bool
+    samples: int
+    trained_on: int | None
+    pictures: int
+    without_image: int
+    changed: int
+    lost_files: int
+    findings: int
+    flips: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportSummary(_Written):
     """A report that was written.
 
     Attributes:
@@ -40,30 +57,34 @@ class ReportSummary:
         flips: samples whose predicted class is not the older run's; None without one.
     """
 
-    out: str
-    bytes: int
-    complete: bool
-    samples: int
     labelled: int
     left_out: int
     accuracy: float | None
-    trained_on: int | None
-    pictures: int
-    without_image: int
-    changed: int
-    lost_files: int
-    findings: int
-    flips: int | None
 
 
-def report(config: ReportConfig) -> ReportSummary:
+@dataclasses.dataclass(frozen=True)
+class SigmoidReport(_Written):
+    """A report of a multi-label run that was written: as `ReportSummary`, but for right and wrong.
+
+    Attributes:
+        classes: score of each class.
+        pairs: the classes that come together most.
+    """
+
+    classes: list[SigmoidScore]
+    pairs: list[Pair]
+
+
+def report(config: ReportConfig) -> ReportSummary | SigmoidReport:
     """Write the report of a run, complete or still being written, as one HTML file.
 
     Raises:
         RunError: not a run directory, nothing has landed yet, a file of it is damaged, or no sample is in both runs.
-        ConfigError: the data can't be searched for images, or no class is in both runs.
+        ConfigError: the data can't be searched for images, no class is in both runs, or of two runs one is multi-label.
         BatchcamError: the file can't be written.
     """
+    if config.against:
+        require_single_label("report --against", config.against, config.run)
     require_ours(config.out, config.overwrite)
     with contextlib.ExitStack() as opened:
         run = opened.enter_context(open_asked(config.run, config.partial, config.quiet))
@@ -82,23 +103,26 @@ def report(config: ReportConfig) -> ReportSummary:
 by_keywords = keywords(ReportConfig, report)
 
 
-def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary:
+def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary | SigmoidReport:
     states = list(content.states.values())
     lost = len(content.about.lost)
     changed = states.count(State.CHANGED)
-    return ReportSummary(
+    facts, totals = content.facts, content.facts.totals
+    written = _Written(
         out=str(config.out),
         bytes=size,
         complete=content.about.complete,
         samples=content.about.samples,
-        labelled=content.facts.totals["labelled"],
-        left_out=sum(score.left_out for score in content.facts.scores),
-        accuracy=content.facts.totals["accuracy"],
-        trained_on=content.facts.totals.get("trained_on"),
+        trained_on=totals.get("trained_on"),
         pictures=len(states),
         without_image=len(states) - states.count(State.FOUND),
         changed=changed,
         lost_files=lost,
-        findings=sum(f["count"] for f in needs_a_look(content.facts.totals)) + changed + lost,
+        findings=sum(f["count"] for f in needs_a_look(totals)) + changed + lost,
         flips=content.moved.totals.flips if content.moved else None,
     )
+    if facts.sigmoids:
+        return SigmoidReport(**vars(written), classes=facts.sigmoids.scores, pairs=facts.sigmoids.pairs)
+    left_out = sum(score.left_out for score in facts.scores)
+    judged = {"labelled": totals["labelled"], "left_out": left_out, "accuracy": totals["accuracy"]}
+    return ReportSummary(**vars(written), **judged)

@@ -70,6 +70,7 @@ th { font-weight: 600 }
 th:first-child, th.text, td.text, .texts th { text-align: left }
 thead th { vertical-align: bottom; border-bottom: 2px solid var(--line) }
 tbody th { font-weight: 400; min-width: 7rem; max-width: 22rem }
+.scores tbody th { min-width: 13rem }
 td.text { min-width: 5rem; max-width: 36rem; overflow-wrap: anywhere }
 .matrix th, .matrix td { padding: .25rem .2rem; text-align: center; min-width: 1.95rem }
 .matrix tbody th { text-align: right; min-width: 6rem; max-width: 12rem }
@@ -145,7 +146,7 @@ summary { cursor: pointer; padding: .25rem 0; color: var(--link) }
   }
   a { color: inherit; text-decoration: none }
   details::details-content { content-visibility: visible; display: block; height: auto; block-size: auto }
-  tbody th, td.text, .pair td.text { min-width: 0 }
+  tbody th, .scores tbody th, td.text, .pair td.text { min-width: 0 }
   tbody th bdi { overflow-wrap: break-word }
   p:has(+ .gallery) { break-after: avoid }
 }

@@ -12,6 +12,7 @@ from batchcam.commands.submit.config import SubmitConfig
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError, StoppedEarlyError, one_line
 from batchcam.job.console import counted, note
 from batchcam.job.stop import wait
+from batchcam.store.problem import require_single_label
 from batchcam.version import PACKAGE
 
 LOGS = Path("logs")
@@ -45,6 +46,8 @@ def submit(config: SubmitConfig) -> SubmitSummary:
         BatchcamError: sbatch submits nothing.
         StoppedEarlyError: a signal, while waiting.
     """
+    if config.against:
+        require_single_label("submit --against", config.against, config.run)
     if config.dry_run:
         jobs = (_explain_words(config), _finish_words(config, "EXPLAIN"))
         return SubmitSummary(str(config.run), lines=tuple(map(shlex.join, jobs)))

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from batchcam.commands.report.calibration import Reliability
 from batchcam.commands.report.charts import (
     MOST_CELLS,
     histogram,
@@ -16,6 +15,7 @@ from batchcam.commands.report.charts import (
     signed_map,
     signed_ramp,
 )
+from batchcam.record.calibration import Reliability
 from tests.helpers.wellformed import Page
 
 
@@ -57,7 +57,7 @@ def test_bars_of_a_reliability_diagram_stand_at_their_bin_and_dots_on_their_mean
     counted = Reliability(bins=5)
     counted.add(np.array([0.1, 0.1, 0.9, 0.9]), np.array([True, False, True, True]))
     bins = counted.bins()
-    source = reliability_diagram(bins, "s")
+    source = reliability_diagram(bins, ("said", "true"), "s")
     parsed = Page(source)
     first, last = bars(source)
     dots = [found for tag, found in parsed.attributes if tag == "circle"]

@@ -11,15 +11,18 @@ from batchcam.store.plan import Plan, open_plan
 from batchcam.store.series import find_runs, is_series
 
 
-def require_single_label(path: Path, command: str) -> None:
-    """Refuse a multi-label run; what can't be read as a run is left to the command to tell.
+def require_single_label(asked: str, *paths: Path) -> None:
+    """Refuse multi-label runs where `asked` tells of them as if one class of a sample were true.
+
+    What can't be read as a run is left to the command to tell.
 
     Raises:
-        ConfigError: `path` is one, a shard of one, or a series of such.
+        ConfigError: a path is such a run, a shard of one, or a series of such.
     """
-    with contextlib.suppress(RunError, OSError):
-        if _plan(path).is_multi_label:
-            raise ConfigError(f"{path}: is multi-label: {command} can't tell it yet; use batchcam info")
+    for path in paths:
+        with contextlib.suppress(RunError, OSError):
+            if _plan(path).is_multi_label:
+                raise ConfigError(f"{path}: is multi-label: {asked} can't tell it yet; use batchcam info")
 
 
 def _plan(path: Path) -> Plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from batchcam.commands.report.calibration import BINS, Bin, Reliability, expected_calibration_error
+from batchcam.record.calibration import BINS, Bin, Reliability, expected_calibration_error
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> list[Bin]:
@@ -54,13 +54,13 @@ def test_certain_mistakes_have_the_largest_error() -> None:
 def test_upper_edges_belong_to_their_bin() -> None:
     bins = reliability(np.array([0, 0.5, 0.5000001, 1]), np.array([True, False, True, True]), bins=2)
     assert [b.count for b in bins] == [2, 2]
-    assert [b.accuracy for b in bins] == [0.5, 1]
+    assert [b.true for b in bins] == [0.5, 1]
 
 
 def test_without_predictions_there_is_no_error() -> None:
     bins = reliability(np.empty(0), np.empty(0, bool))
     assert expected_calibration_error(bins) is None
-    assert all(b.accuracy is None and b.confidence is None for b in bins)
+    assert all(b.true is None and b.confidence is None for b in bins)
 
 
 @pytest.mark.parametrize("bad", [np.nan, -0.1, 1.1])

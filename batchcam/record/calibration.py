@@ -1,4 +1,4 @@
-"""Pure numbers about confidence: does a classifier that says 0.9 get nine of ten right?"""
+"""Pure numbers about probabilities: does of what a classifier says with 0.9 nine in ten come true?"""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ BINS = 15
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-    """Predictions whose confidence lies above `low` and at most at `high`.
+    """Statements whose probability lies above `low` and at most at `high`.
 
     Attributes:
         low, high: edges.
-        count: predictions.
-        confidence: their mean confidence, None without any.
-        accuracy: share of them that are right, None without any.
+        count: statements.
+        confidence: their mean probability, None without any.
+        true: share of them that are true, None without any.
     """
 
     low: float
     high: float
     count: int
     confidence: float | None
-    accuracy: float | None
+    true: float | None
 
 
 class Reliability:
-    """Counts predictions in bins of equal width from 0 to 1 by confidence, part by part.
+    """Counts statements in bins of equal width from 0 to 1 by their probability, part by part.
 
     Args:
         bins: how many.
     """
 
     def __init__(self, bins: int = BINS) -> None:
-        self._counts, self._sums, self._rights = np.zeros(bins, np.int64), np.zeros(bins), np.zeros(bins, np.int64)
+        self._counts, self._sums, self._true = np.zeros(bins, np.int64), np.zeros(bins), np.zeros(bins, np.int64)
 
-    def add(self, confidence: np.ndarray, correct: np.ndarray) -> None:
-        """Count some predictions.
+    def add(self, confidence: np.ndarray, true: np.ndarray) -> None:
+        """Count some statements.
 
         Args:
-            confidence: probability of the predicted class, (n,), each from 0 to 1.
-            correct: bool (n,).
+            confidence: probability of each, such as of the predicted class, (n,), from 0 to 1.
+            true: bool (n,).
 
         Raises:
             ValueError: a confidence is not a number from 0 to 1.
@@ -52,11 +52,11 @@ class Reliability:
             raise ValueError("want confidences from 0 to 1")
         place = np.clip(np.ceil(values * bins).astype(np.int64) - 1, 0, bins - 1)
         self._counts += np.bincount(place, minlength=bins)
-        self._rights += np.bincount(place[correct], minlength=bins)
+        self._true += np.bincount(place[true], minlength=bins)
         np.add.at(self._sums, place, values)
 
     def bins(self) -> list[Bin]:
-        """Return the bins, each with its mean confidence and its accuracy."""
+        """Return the bins, each with its mean probability and what of it is true."""
         edges = np.arange(len(self._counts) + 1) / len(self._counts)
         return [
             Bin(
@@ -64,26 +64,20 @@ class Reliability:
                 high=float(edges[i + 1]),
                 count=int(count),
                 confidence=float(self._sums[i] / count) if count else None,
-                accuracy=float(self._rights[i] / count) if count else None,
+                true=float(self._true[i] / count) if count else None,
             )
             for i, count in enumerate(self._counts)
         ]
 
 
 def expected_calibration_error(bins: list[Bin]) -> float | None:
-    """Return the mean distance of accuracy from confidence over bins, weighted by their counts; None without any.
+    """Return the mean distance of what is true from the probability over bins, by their counts; None without any.
 
-    ECE = sum_b n_b / n * abs(accuracy_b - confidence_b), Naeini et al. 2015, Guo et al. 2017,
+    ECE = sum_b n_b / n * abs(true_b - confidence_b), Naeini et al. 2015, Guo et al. 2017,
     https://arxiv.org/abs/1706.04599
     """
     total = sum(b.count for b in bins)
     if not total:
         return None
-    return (
-        sum(
-            b.count * abs(b.accuracy - b.confidence)
-            for b in bins
-            if b.accuracy is not None and b.confidence is not None
-        )
-        / total
-    )
+    filled = ((b.count, b.true, b.confidence) for b in bins if b.true is not None and b.confidence is not None)
+    return sum(count * abs(true - confidence) for count, true, confidence in filled) / total
