@@ -25,6 +25,9 @@ from batchcam.store.plan import open_plan
 from tests.commands.test_every_command import COMMANDS, COMPUTE, write_images
 from tests.helpers.damage import edit_document, write_digest
 from tests.helpers.outputs import Ended, files_of, run_json
+from tests.helpers.report_pages import table_of
+from tests.helpers.small_blocks import small_blocks
+from tests.helpers.wellformed import Page
 
 NAMES = (
     *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema"),
@@ -309,7 +312,7 @@ def test_what_cannot_be_meant_is_refused_by_name(folder: Path, words: tuple[obje
 
 
 REFUSED = {
-    *("report", "compare", "compare gate", "export wsol", "export virelay", "localize"),
+    *("compare", "compare gate", "export wsol", "export virelay", "localize"),
 }
 """What can't tell of each class yet."""
 
@@ -322,7 +325,9 @@ def test_no_command_says_anything_of_one_label(folder: Path, tmp_path: Path, com
     assert ended.faults == []
     assert ended.code in ((2,) if command in REFUSED else (0, 3))
     assert ("is multi-label:" in ended.err) == (command in REFUSED)
-    texts = [ended.out, ended.err, *(p.read_text("utf-8") for p in files_of(tmp_path) if p.suffix in (".csv", ".json"))]
+    written = [p for p in files_of(tmp_path) if p.suffix in (".csv", ".json", ".html")]
+    assert any(path.suffix == ".html" for path in written) == (command == "report")
+    texts = [ended.out, ended.err, *(path.read_text("utf-8") for path in written)]
     assert [found for text in texts for found in SINGLE_LABEL_WORDS.findall(text)] == []
 
 
@@ -333,8 +338,9 @@ def other_commands(folder: Path) -> Iterator[tuple[str, list[object]]]:
     yield "render --by loss", ["render", run, "--by", "loss", "--top", 2, "--out", folder / "loss.png"]
     yield "info --against", ["info", run, "--prometheus", folder / "run.prom", "--against", run]
     yield "info --group-by", ["info", run, "--group-by", "Sex"]
-    yield "a shard", ["report", run / "shards/shard-00000.h5", "--out", folder / "report.html"]
-    yield "a series", ["report", folder / "runs", "--out", folder / "report.html"]
+    yield "report --against", ["report", run, "--against", run, "--out", folder / "report.html"]
+    yield "a shard", ["compare", run / "shards/shard-00000.h5", run]
+    yield "a series", ["compare", folder / "runs", run]
     yield "submit", ["submit", "--dry-run", "--against", run, weights, folder / "chexpert.csv", folder / "next"]
 
 
@@ -347,16 +353,29 @@ def test_what_is_of_one_label_is_refused(copy: Path) -> None:
         assert not (copy / "report.html").exists()
 
 
+def test_functions_refuse_what_commands_refuse(folder: Path, tmp_path: Path) -> None:
+    run = folder / "run"
+    with pytest.raises(batchcam.ConfigError, match="is multi-label: compare can't tell it yet"):
+        batchcam.compare(run, run)
+    with pytest.raises(batchcam.ConfigError, match="is multi-label: report --against can't tell it yet"):
+        batchcam.report(run, tmp_path / "report.html", against=run)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.slow
-def test_no_gate_promotes_a_second_version_and_a_night_keeps_its_run(copy: Path) -> None:
+def test_no_gate_promotes_a_second_version_and_a_night_ends_well(copy: Path) -> None:
+    shutil.copyfile(copy / "images/0.png", copy / f"images/{UNREADABLE}.png")
     factory = ("--model", f"{__name__}:network", "--class-names", copy / "names.txt")
     words = (*factory, "--image-size", 24, "--mean", 0.5, "--std", 0.5, *COMPUTE)
     weights, data = copy / "weights.pth", copy / "chexpert.csv"
     first, second = (run_json("promote", weights, data, copy / "models" / name, *words) for name in ("a", "b"))
     assert (first.said["promoted"], second.said["promoted"], second.code) == ("a", "a", 2)
     night = run_json("nightly", weights, data, copy / "nights", *words)
-    assert night.code == 2
+    assert (night.code, night.said["outcome"], night.said["mails"]) == (0, "done", [])
     assert run_json("verify", copy / "nights/latest").said["found"] == []
+    page = (copy / f"nights/{night.said['latest']}.html").read_text("utf-8")
+    assert "Classes, least AUROC first" in page
+    assert SINGLE_LABEL_WORDS.findall(page) == []
 
 
 def test_every_command_on_runs_was_tried() -> None:
@@ -385,6 +404,127 @@ def test_a_dataset_of_several_labels_is_no_data_to_train_on(copy: Path) -> None:
     ended = run_json("train", copy / "nih.csv", "--out", copy / "trained.pth", *COMPUTE)
     assert ended.code == 1
     assert "label Edema|Fracture is several labels" in ended.err
+
+
+# report
+
+
+def reported(folder: Path, out: Path, *words: object, run: str = "run") -> tuple[Ended, str]:
+    ended = run_json("report", folder / run, "--out", out, *words)
+    assert (ended.code, ended.faults) == (3, [])
+    source = out.read_text("utf-8")
+    assert Page(source).wrong == []
+    assert SINGLE_LABEL_WORDS.findall(source) == []
+    return ended, source
+
+
+def section(source: str, anchor: str) -> str:
+    return source.partition(f'<section id="{anchor}"')[2].partition("</section>")[0]
+
+
+def wrong_of_class(columns: dict[str, np.ndarray], class_: int, label: int) -> list[tuple[float, int]]:
+    """Distance from the threshold and row of each sample that is told the opposite of its label, the farthest first."""
+    threshold = float(columns["threshold"][class_])
+    found = []
+    for row, logits in enumerate(columns["logits"].astype(float)):
+        distance = logits[class_] - np.log(threshold / (1 - threshold))
+        if columns["labels"][row, class_] == label and not np.isnan(distance) and (distance >= 0) != label:
+            found.append((abs(distance), row))
+    return sorted(found, key=lambda pair: -pair[0])
+
+
+def test_the_report_tells_of_each_class_what_info_tells(folder: Path, tmp_path: Path) -> None:
+    ended, source = reported(folder, tmp_path / "r.html")
+    info = run_json("info", folder / "run").said
+    assert (ended.said["classes"], ended.said["pairs"]) == (info["sigmoids"], info["pairs"])
+    scores = {each["name"]: each for each in info["sigmoids"]}
+    head, *rows = table_of(source, "Classes, least AUROC first")
+    assert [row[0] for row in rows] == sorted(scores, key=lambda name: scores[name]["auroc"])
+    columns = ("known", "yes", "prevalence", "threshold", "predicted", "auroc", "average_precision", "f1")
+    columns += ("sensitivity", "specificity", "calibration_error", "left_out")
+    assert len(head) == 1 + len(columns)
+    for name, *cells in rows:
+        expected = [scores[name][column] for column in columns]
+        assert [float(cell) for cell in cells] == pytest.approx(expected, abs=5.1e-4)
+    pairs = [[p["first"], p["second"], str(p["labelled"]), str(p["predicted"])] for p in info["pairs"]]
+    assert table_of(source, "The pairs of classes")[1:] == pairs
+    assert "Edema 0.2, Consolidation 0.5" in section(source, "provenance")
+
+
+@pytest.mark.parametrize(("anchor", "label"), [("missed", 1), ("flagged", 0)])
+def test_the_report_shows_what_lies_farthest_on_the_wrong_side_of_each_threshold(
+    folder: Path, tmp_path: Path, columns: dict[str, np.ndarray], anchor: str, label: int
+) -> None:
+    part = section(reported(folder, tmp_path / "r.html", "--top", 200)[1], anchor)
+    wrong = {name: wrong_of_class(columns, k, label) for k, name in enumerate(NAMES)}
+    shown = {Page(each).text.partition("</h3>")[0]: each for each in part.split("<h3>")[1:]}
+    found = {text[: text.index(" of ")].rsplit(" ", 1)[0]: each for text, each in shown.items()}
+    assert [*found] == [name for name in NAMES if wrong[name]]
+    for name, each in found.items():
+        assert [int(n) for n in re.findall(r"images/(\d+)\.png</", each)] == [row for _, row in wrong[name]]
+        assert f"{len(wrong[name])} of {len(wrong[name])} shown" in each
+    told = re.findall(
+        rf"<dt>({'missed' if label else 'falsely flagged'})</dt><dd>(\d+)", (tmp_path / "r.html").read_text()
+    )
+    assert [int(count) for _, count in told] == [sum(map(len, wrong.values()))]
+
+
+def test_each_class_has_one_picture_before_any_has_a_second(
+    folder: Path, tmp_path: Path, columns: dict[str, np.ndarray]
+) -> None:
+    wrong = [found for k in range(len(NAMES)) if (found := wrong_of_class(columns, k, 1))]
+    seconds = sorted((pairs[1] for pairs in wrong if len(pairs) > 1), key=lambda pair: -pair[0])[:2]
+    expected = sorted([pairs[0][1] for pairs in wrong] + [row for _, row in seconds])
+    part = section(reported(folder, tmp_path / "r.html", "--top", len(wrong) + 2)[1], "missed")
+    assert sorted(int(n) for n in re.findall(r"images/(\d+)\.png</", part)) == expected
+    few = section(reported(folder, tmp_path / "few.html", "--top", 2)[1], "missed")
+    assert f"for which there is no room: {len(wrong) - 2}" in few
+
+
+def test_a_run_without_maps_of_all_classes_shows_those_it_has(copy: Path, tmp_path: Path) -> None:
+    explain(copy, "few", "--cams", "predicted")
+    _, source = reported(copy, tmp_path / "r.html", "--data", copy / "chexpert.csv", run="few")
+    assert "The run stores cams predicted: where they have none of the class, there is no map." in source
+    assert "Original, without a map," in section(source, "missed")
+
+
+def test_reliability_is_that_of_all_known_labels(folder: Path, tmp_path: Path, columns: dict[str, np.ndarray]) -> None:
+    known = (columns["labels"] >= 0) & (columns["status"] & 1 == 0)[:, None]
+    chances, true = 1 / (1 + np.exp(-columns["logits"][known].astype(float))), columns["labels"][known] == 1
+    error = 0.0
+    for bin_ in range(15):
+        inside = (chances > bin_ / 15) & (chances <= (bin_ + 1) / 15)
+        error += abs(true[inside].sum() - chances[inside].sum()) / len(true)
+    _, source = reported(folder, tmp_path / "r.html")
+    assert f"<dt>expected calibration error</dt><dd>{error:.3f}</dd>" in source
+    rows = table_of(source, "Reliability by bin")[1:]
+    assert sum(int(row[1]) for row in rows) == known.sum()
+
+
+def test_a_report_without_any_known_label_judges_nothing(copy: Path, tmp_path: Path) -> None:
+    with (copy / "blank.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("Path", *NAMES), *((f"images/{i}.png", *[""] * 14) for i in range(COUNT))])
+    explain(copy, "blank", "--problem-type", "multi-label", data="blank.csv")
+    _, source = reported(copy, tmp_path / "r.html", run="blank")
+    sections = re.findall(r'<section id="([^"]*)"', source)
+    assert {"together", "classes", "across"} <= set(sections)
+    assert not {"missed", "flagged", "unsure", "mistakes"} & set(sections)
+    assert "<dt>missed</dt><dd>–</dd>" in source
+
+
+def test_blocks_of_any_size_report_the_same(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = reported(folder, tmp_path / "r.html")[1]
+    small_blocks(monkeypatch, 1)
+    assert reported(folder, tmp_path / "rows.html")[1] == whole
+
+
+def test_a_series_and_a_shard_have_a_report_of_each_class(copy: Path, tmp_path: Path) -> None:
+    shutil.copytree(copy / "run", copy / "runs/one")
+    assert (
+        reported(copy, tmp_path / "a.html", run="runs")[0].said["classes"]
+        == run_json("info", copy / "run").said["sigmoids"]
+    )
+    assert reported(copy, tmp_path / "b.html", run="run/shards/shard-00000.h5")[0].said["samples"] == 8
 
 
 # reading

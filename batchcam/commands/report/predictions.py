@@ -140,9 +140,16 @@ def classes(content: Content) -> Markup:
     """Return a table of classes, the least accurate first; without labels the most often predicted first."""
     facts = content.facts
     if facts.sigmoids:
-        return join((_sigmoids(facts.sigmoids), element("h3", "Maps by predicted class"), _predicted_classes(content)))
+        words = (
+            "A sample's predicted class is the one whose logit is highest above that of its threshold. The map is the "
+            "mean of the class's raw map over the samples predicted as it and labelled with it, one square a cell; all "
+            "classes share one scale."
+        )
+        heading = element("h3", "Predicted classes")
+        return join((_sigmoids(facts.sigmoids), heading, _predicted_classes(content, words, "Predicted classes")))
     if not facts.judged:
-        return _unlabelled_classes(facts)
+        words = "Most often predicted first; no prediction has a label to judge it by."
+        return _predicted_classes(content, words, "Classes")
     ranked = sorted(enumerate(facts.scores), key=lambda s: (s[1].accuracy is None, s[1].accuracy or 0, s[0]))
     limit = _largest(facts.maps.class_cams)
     rows = [_class_row(content, index, score, limit) for index, score in ranked[:MOST_CLASSES]]
@@ -183,49 +190,22 @@ def _sigmoids(sigmoids: Sigmoids) -> Markup:
     return join((element("p", words), table(caption, head, rows, "scores")))
 
 
-def _predicted_classes(content: Content) -> Markup:
-    """Return where the evidence for each class of a multi-label run sits, most often predicted first."""
-    facts = content.facts
+def _predicted_classes(content: Content, words: str, whose: str) -> Markup:
+    """Return where the evidence for each predicted class sits, with mean maps where labels say of which samples."""
+    facts, unit = content.facts, _unit(content)
     limit = _largest(facts.maps.class_cams)
-    predicted = [(index, score) for index, score in enumerate(facts.scores) if score.predicted]
-    ranked = sorted(predicted, key=lambda s: (-s[1].predicted, s[0]))
-    rows = [
-        (
-            foreign(score.name),
-            f"{score.predicted:,}",
-            *(share(means[index]) for means in facts.means.values()),
-            element("td", _class_map(facts.maps.class_cams[index], limit, score.name, _unit(content))),
-        )
-        for index, score in ranked[:MOST_CLASSES]
-    ]
-    words = (
-        "A sample's predicted class is the one whose logit is highest above that of its threshold. The map is the mean "
-        "of the raw map of this class over the samples predicted as it that are labelled with it, one square a cell; "
-        "all classes share one scale. Means are over all samples predicted as the class; border share and spread are "
-        "defined under "
-    )
-    intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")
-    more = len(facts.scores) - len(rows)
-    caption = "Maps by predicted class, most often predicted first" + (f"; {more:,} others left out" if more else "")
-    head = ("class", "predicted", "mean confidence", "mean border share", "mean spread", "mean map")
-    return join((intro, _legend(limit, _unit(content)), table(caption, head, rows)))
-
-
-def _unlabelled_classes(facts: Facts) -> Markup:
     ranked = sorted(enumerate(facts.scores), key=lambda s: (-s[1].predicted, s[0]))
     rows = [
-        (foreign(score.name), f"{score.predicted:,}", *(share(means[index]) for means in facts.means.values()))
+        [foreign(score.name), f"{score.predicted:,}", *(share(means[index]) for means in facts.means.values())]
+        + ([element("td", _class_map(facts.maps.class_cams[index], limit, score.name, unit))] if limit else [])
         for index, score in ranked[:MOST_CLASSES]
     ]
-    words = (
-        "Most often predicted first; no prediction has a label to judge it by. Means are over all samples predicted as "
-        "the class; border share and spread are defined under "
-    )
+    words += " Means are over all samples predicted as the class; border share and spread are defined under "
     intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")
     more = len(ranked) - len(rows)
-    caption = "Classes, most often predicted first" + (f"; {more:,} others left out" if more else "")
-    head = ("class", "predicted", "mean confidence", "mean border share", "mean spread")
-    return join((intro, table(caption, head, rows)))
+    caption = f"{whose}, most often predicted first" + (f"; {more:,} others left out" if more else "")
+    head = ("class", "predicted", "mean confidence", "mean border share", "mean spread", *["mean map"] * bool(limit))
+    return join((intro, _legend(limit, unit), table(caption, head, rows)))
 
 
 def _class_row(content: Content, index: int, score: ClassScore, limit: float) -> list[object]:
@@ -275,9 +255,9 @@ def _unit(content: Content) -> str:
     return " logit per cell" if content.about.plan.exact else ""
 
 
-def _legend(limit: float, unit: str) -> Markup | None:
+def _legend(limit: float, unit: str) -> Markup:
     if not limit:
-        return None
+        return Markup()
     ramp = image(charts.signed_ramp(), "image/png", "blue over white to red", (12, 160), "ramp")
     left, right = f"−{limit:.3g} against the class", f"+{limit:.3g}{unit} for it"
     return element("div", element("span", left), ramp, element("span", right), class_="legend")
