@@ -202,11 +202,8 @@ class _Tally:
         self._sigmoids = _SigmoidTally(run, top) if run.plan.is_multi_label else None
         self._reliability = Reliability()
         self._odd = 0
-        self._groups = [
-            Group("right", "right"),
-            Group("wrong", "wrong"),
-            Group("all" if self._sigmoids else "without a label", "plain"),
-        ]
+        others = "all" if self._sigmoids else "without a label"
+        self._groups = [Group("right", "right"), Group("wrong", "wrong"), Group(others, "plain")]
         self._means = {measure: Means(classes) for measure in MEASURES}
         self._cells, self._mapped = np.zeros(grid), 0
         self._sums, self._counts = np.zeros((classes, *grid)), np.zeros(classes)

@@ -116,12 +116,8 @@ def _figure(shown: Shown) -> Markup:
         alt = f"{_what(picture)} of sample {sample.id}: {how}{said}, label {label}"
         drawn = image(picture.jpeg, "image/jpeg", alt, picture.size)
     predicted = element("p", how, element("strong", foreign(said, 60)), f", {share(shown.confidence)}{above}")
-    labelled = element(
-        "p",
-        "label ",
-        element("strong", foreign(label, 60 if shown.threshold is None else LONGEST_TEXT)),
-        class_="wrong-text" if shown.wrong else None,
-    )
+    labels = element("strong", foreign(label, 60 if shown.threshold is None else LONGEST_TEXT))
+    labelled = element("p", "label ", labels, class_="wrong-text" if shown.wrong else None)
     measures = element("p", f"border share {share(shown.border)}, spread {share(shown.spread)}", class_="soft")
     name = element("p", element("code", foreign(sample.id)))
     missing = None

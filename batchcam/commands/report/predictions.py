@@ -204,8 +204,8 @@ def _predicted_classes(content: Content, words: str, whose: str) -> Markup:
     intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")
     more = len(ranked) - len(rows)
     caption = f"{whose}, most often predicted first" + (f"; {more:,} others left out" if more else "")
-    head = ("class", "predicted", "mean confidence", "mean border share", "mean spread", *["mean map"] * bool(limit))
-    return join((intro, _legend(limit, unit), table(caption, head, rows)))
+    means = ("mean confidence", "mean border share", "mean spread", *["mean map"] * bool(limit))
+    return join((intro, _legend(limit, unit), table(caption, ("class", "predicted as it", *means), rows)))
 
 
 def _class_row(content: Content, index: int, score: ClassScore, limit: float) -> list[object]:

@@ -70,7 +70,7 @@ th { font-weight: 600 }
 th:first-child, th.text, td.text, .texts th { text-align: left }
 thead th { vertical-align: bottom; border-bottom: 2px solid var(--line) }
 tbody th { font-weight: 400; min-width: 7rem; max-width: 22rem }
-.scores tbody th { min-width: 13rem }
+.scores tbody th { min-width: 10rem }
 td.text { min-width: 5rem; max-width: 36rem; overflow-wrap: anywhere }
 .matrix th, .matrix td { padding: .25rem .2rem; text-align: center; min-width: 1.95rem }
 .matrix tbody th { text-align: right; min-width: 6rem; max-width: 12rem }

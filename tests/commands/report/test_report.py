@@ -247,7 +247,7 @@ def test_a_run_without_labels_has_a_report_that_judges_nothing(unlabelled: Path,
     head, *rows = table_of(source, "Classes, most often predicted first")
     with open_run(unlabelled) as run:
         predictions = run.prediction[:].tolist()
-    assert head[:2] == ["class", "predicted"]
+    assert head[:2] == ["class", "predicted as it"]
     assert {row[0]: int(row[1]) for row in rows} == {n: predictions.count(i) for i, n in enumerate(CLASS_NAMES)}
     assert [int(row[1]) for row in rows] == sorted((int(row[1]) for row in rows), reverse=True)
 
