@@ -28,6 +28,7 @@ class GroupScore:
         accuracy: their share; None without any labelled sample.
         interval: of the accuracy, by Wilson; None likewise.
         confidence: mean softmax of the predicted class; None without a prediction, or where it is not known.
+        border, spread: means of border share and spread of the maps (see `evidence`); None where they are not known.
         unreadable: samples that could not be read.
         p: probability of so few correct ones if the group were drawn from all labelled samples at random, by Fisher's
             exact test, corrected by Holm for the groups that are judged; None of one with too few.
@@ -40,6 +41,8 @@ class GroupScore:
     accuracy: float | None
     interval: tuple[float, float] | None
     confidence: float | None
+    border: float | None
+    spread: float | None
     unreadable: int
     p: float | None
 
@@ -114,7 +117,8 @@ class GroupCounts:
 
         Args:
             columns: a value of each sample, by column.
-            rows: `label`, `prediction` (-1: none), `unreadable` and, if known, `confidence` (NaN: none) of each, (n,).
+            rows: `label`, `prediction` (-1: none), `unreadable` and, if known, `confidence`, `border` and `spread`
+                (NaN: none) of each, (n,).
 
         Raises:
             ConfigError: there are more than `MOST_GROUPS` groups.
@@ -122,7 +126,10 @@ class GroupCounts:
         label, prediction = rows["label"], rows["prediction"]
         labelled = (label >= 0) & (prediction >= 0)
         kinds = (np.ones(len(label), bool), labelled, labelled & (label == prediction), rows["unreadable"])
-        self._grouped.add(columns, kinds, (rows.get("confidence", np.full(len(label), np.nan)),))
+        unknown = np.full(len(label), np.nan)
+        self._grouped.add(
+            columns, kinds, [rows.get(measure, unknown) for measure in ("confidence", "border", "spread")]
+        )
 
     def scores(self) -> list[GroupScore]:
         """Return a score for each group: the least accurate first, then those not judged, then unlabelled ones."""
@@ -137,6 +144,7 @@ class GroupCounts:
 
 def _score(tally: Tally, p: float | None) -> GroupScore:
     samples, labelled, correct, unreadable = tally.counts
+    confidence, border, spread = tally.means
     return GroupScore(
         group=tally.group,
         samples=samples,
@@ -144,7 +152,9 @@ def _score(tally: Tally, p: float | None) -> GroupScore:
         correct=correct,
         accuracy=correct / labelled if labelled else None,
         interval=wilson(correct, labelled),
-        confidence=tally.means[0],
+        confidence=confidence,
+        border=border,
+        spread=spread,
         unreadable=unreadable,
         p=p,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,25 @@ def test_two_columns_make_a_group_of_each_pair_and_the_table_says_which_are_too_
     assert [line.split("  ")[0] for line in table[1:5] if "too few" in line] == ["north, young", "south, young"]
     assert sum(line.startswith(("north, (empty)", "south, (empty)")) for line in table) == 2
     assert table[-1].endswith("by Holm for 2 groups")
+
+
+def test_report_tells_where_the_evidence_of_each_group_sits(made, run_cli, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert run_cli("report", made[0], "--group-by", "site", "--out", page)[0] == 3  # an image can't be read
+    with open_run(made[0]) as run:
+        shares = {site: [] for site in SITES}
+        for sample in run:
+            positive = np.maximum(run.cam(sample.row).astype(float), 0) if sample.prediction else np.zeros((1, 1))
+            if positive.sum() > 0:
+                shares[sample.meta["site"]].append(1 - positive[1:-1, 1:-1].sum() / positive.sum())
+    section = page.read_text("utf-8").split('id="groups"')[1].split("</section>")[0]
+    for site, (samples, labelled, correct) in counted(made[0], "site").items():
+        cells = re.findall("<td[^>]*>(.*?)</td>", section.split(f">{site}<")[1].split("</tr>")[0])
+        assert cells[0] == f"{correct / labelled:.3f}"
+        assert [cells[2], cells[3]] == [str(labelled), str(samples)]
+        assert cells[6] == f"{np.mean(shares[site]):.3f}"
+    run_cli("report", made[0], "--out", page, "--overwrite")
+    assert 'id="groups"' not in page.read_text("utf-8")
 
 
 def test_only_samples_with_the_value_are_drawn(made, run_cli, tmp_path: Path) -> None:

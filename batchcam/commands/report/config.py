@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import AnyPath, Given, PartialConfig, field, originals, overwriting, require_outside, required
+from batchcam.config import (
+    AnyPath,
+    Given,
+    PartialConfig,
+    field,
+    grouping,
+    originals,
+    overwriting,
+    require_outside,
+    required,
+)
 from batchcam.errors import ConfigError
 
 SUFFIXES: Final = (".html", ".htm")
@@ -20,6 +30,7 @@ class ReportConfig(PartialConfig):
     against: Given[Path | None, AnyPath | None] = field(
         "An older run of the same samples: tell what moved since.", metavar="OLD"
     )
+    group_by: tuple[str, ...] = grouping()
     top: int = field("Most pictures of each kind.", default=24, low=0, high=MOST_TOP)
     overwrite: bool = overwriting()
 

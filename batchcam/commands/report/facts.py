@@ -13,12 +13,13 @@ from batchcam.job.console import Progress
 from batchcam.record.calibration import Bin, Reliability, expected_calibration_error
 from batchcam.record.distribution import Distribution
 from batchcam.record.evidence import border, border_share, cell_shares, entropy
+from batchcam.record.groups import GroupCounts, GroupScore, require_groups
 from batchcam.record.metrics import ClassCounts, ClassScore, Means, PairCounts
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores, sigmoid
 from batchcam.record.totals import Totals
 from batchcam.rules import Status
 from batchcam.store.run import Run
-from batchcam.store.schema import TRAINED_ON
+from batchcam.store.schema import TRAINED_ON, meta_array
 from batchcam.store.stored_cams import picked_cams
 
 CELL_BYTES: Final = 40
@@ -132,6 +133,8 @@ class Facts:
         means: of each of MEASURES over the samples predicted as each class, (K,), None without any.
         maps: where the evidence sits.
         firsts: samples to show by what is remarkable about them.
+        group_by: columns of the manifest by which samples are grouped.
+        scores_by_group: one per group, the least accurate first.
         sigmoids: of a multi-label run, what is told of each class; nothing else is about right and wrong then.
     """
 
@@ -146,6 +149,8 @@ class Facts:
     means: dict[str, list[float | None]]
     maps: Maps
     firsts: dict[str, First]
+    group_by: tuple[str, ...]
+    scores_by_group: list[GroupScore]
     sigmoids: Sigmoids | None = None
 
     @property
@@ -154,7 +159,7 @@ class Facts:
         return expected_calibration_error(self.bins)
 
 
-def gather(run: Run, top: int, unreadable: int, quiet: bool) -> Facts:
+def gather(run: Run, top: int, unreadable: int, quiet: bool, group_by: tuple[str, ...] = ()) -> Facts:
     """Read what a report says of `run` in numbers.
 
     Args:
@@ -162,12 +167,16 @@ def gather(run: Run, top: int, unreadable: int, quiet: bool) -> Facts:
         top: most samples of each kind to show.
         unreadable: most unreadable samples to list.
         quiet: no progress.
+        group_by: columns of the manifest by which samples are grouped.
 
     Raises:
+        ConfigError: the run has no such column, more groups than can be told, or several labels a sample.
         RunError: the run names classes that it does not have, or confidences that are none; verify says where.
     """
-    tally = _Tally(run, top, unreadable)
+    require_groups(group_by, run.plan.meta, run.plan.is_multi_label, run.path)
+    tally = _Tally(run, top, unreadable, group_by)
     names = ["cams", *COLUMNS, *([] if run.plan.cams.is_all else ["cam_class"])]
+    names += [meta_array(column).name for column in group_by]
     names += [TRAINED_ON] if run.plan.training_known else []
     held = CELL_BYTES * math.prod(run.plan.grid_size) + ROW_BYTES
     if run.plan.is_multi_label:
@@ -194,7 +203,8 @@ def _require_sound(run: Run, block: dict[str, np.ndarray]) -> None:
 class _Tally:
     """Counts what a report says of samples, block by block."""
 
-    def __init__(self, run: Run, top: int, unreadable: int) -> None:
+    def __init__(self, run: Run, top: int, unreadable: int, group_by: tuple[str, ...]) -> None:
+        self._group_by, self._by_group = group_by, GroupCounts()
         classes, grid = len(run.class_names), run.plan.grid_size
         self._ring = border(grid)
         self._totals = Totals(run.plan.is_multi_label)
@@ -224,6 +234,10 @@ class _Tally:
             self._reliability.add(block["confidence"][judged], right[judged])
         shares = cell_shares(cams)
         measured = {"confidence": block["confidence"], "border": border_share(shares), "spread": entropy(shares)}
+        is_unreadable = (status & Status.UNREADABLE) > 0
+        if self._group_by:
+            columns = [block[meta_array(column).name] for column in self._group_by]
+            self._by_group.add(columns, {**block, **measured, "unreadable": is_unreadable})
         for group, chosen in zip(self._groups, (right, wrong, unjudged), strict=True):
             group.add(measured, chosen)
         for measure, means in self._means.items():
@@ -233,7 +247,7 @@ class _Tally:
         flags = {kind: (status & flag) > 0 for kind, flag in ODD_STATUS.items()}
         on_border = (measured["border"] == 1) & ~flags["constant"] & (not self._ring.all())
         self._odd += int(np.any([*flags.values(), on_border], 0).sum())
-        flags |= {"border-only": on_border, "unreadable": (status & Status.UNREADABLE) > 0}
+        flags |= {"border-only": on_border, "unreadable": is_unreadable}
         ranked = {"mistakes": (-1, wrong), "hits": (1, right), "unjudged": (1, unjudged)}
         for kind, (sign, chosen) in ranked.items():
             self._firsts[kind].add(sign * block["confidence"][chosen], rows[chosen])
@@ -266,6 +280,8 @@ class _Tally:
             means={measure: means.of_classes for measure, means in self._means.items()},
             maps=Maps(float(self._ring.mean()), not self._ring.all(), cells, means),
             firsts=self._firsts,
+            group_by=self._group_by,
+            scores_by_group=self._by_group.scores(),
             sigmoids=self._sigmoids.told() if self._sigmoids else None,
         )
 

@@ -9,6 +9,7 @@ from batchcam.commands.report.content import ODD, WITHOUT_ORIGINAL, About, Conte
 from batchcam.commands.report.evidence import evidence
 from batchcam.commands.report.facts import Sigmoids
 from batchcam.commands.report.gallery import across, flagged, hits, missed, mistakes, odd, unsure
+from batchcam.commands.report.groups import groups
 from batchcam.commands.report.html import Markup, definitions, element, foreign, join, page, section, table
 from batchcam.commands.report.movement import movement
 from batchcam.commands.report.predictions import classes, confidence, confusions, together
@@ -33,6 +34,7 @@ def write_page(content: Content) -> str:
         *_mixed(content),
         ("confidence", "Confidence", confidence(content.facts)),
         ("classes", "Classes", classes(content)),
+        *([("groups", "Groups", groups(content.facts))] if content.facts.group_by else []),
         ("evidence", "Where the evidence sits", evidence(content.facts, about.plan.padding is not None)),
         *_galleries(content),
         ("odd", "Odd maps", odd(content)),

@@ -33,7 +33,9 @@ APART_LISTED: Final = 300
 UNREADABLE_LISTED: Final = 500
 
 
-def read_content(run: Run, old: Run | None, originals: Originals, top: int, quiet: bool) -> Content:
+def read_content(
+    run: Run, old: Run | None, originals: Originals, top: int, quiet: bool, group_by: tuple[str, ...] = ()
+) -> Content:
     """Return everything that the report of a run shows.
 
     Args:
@@ -42,13 +44,14 @@ def read_content(run: Run, old: Run | None, originals: Originals, top: int, quie
         originals: where the images of `run` are.
         top: most samples of each kind to show.
         quiet: no progress.
+        group_by: columns of the manifest by which samples are grouped.
 
     Raises:
         RunError: a file of a run is damaged, or the runs have no sample in common.
-        ConfigError: the runs have no class in common.
+        ConfigError: the runs have no class in common, or the run can't be grouped so.
     """
     moved = None if old is None else read_moved(old, run, originals, top, quiet)
-    facts = gather(run, top, UNREADABLE_LISTED, quiet)
+    facts = gather(run, top, UNREADABLE_LISTED, quiet, group_by)
     chosen = choose(run, facts, top)
     rows = np.unique(np.concatenate(list(chosen.values())))
     shown = dict(zip(rows.tolist(), _shown(run, rows, run.prediction[rows], originals, quiet), strict=True))

@@ -92,7 +92,7 @@ def report(config: ReportConfig) -> ReportSummary | SigmoidReport:
         originals = open_originals(run, config.data)
         if originals.where is None:
             note("the original images are not at hand: showing maps alone", config.quiet)
-        content = read_content(run, old, originals, config.top, config.quiet)
+        content = read_content(run, old, originals, config.top, config.quiet, config.group_by)
     image = write_page(content).encode("utf-8")
     landing.make_folder(config.out.parent)
     landing.land(config.out, image)
