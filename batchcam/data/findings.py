@@ -22,6 +22,9 @@ NO_FINDING: Final = "no finding"
 _WORDS: Final = {"true": 1, "yes": 1, "false": 0, "no": 0}
 _NAMED: Final = 5
 
+MOSTLY: Final = 0.9
+"""Share of the labelled samples that are of exactly one class from which the user has to say what is meant."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelReading:
@@ -79,10 +82,11 @@ class Findings:
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
-    def is_one_hot(self) -> bool:
-        """Whether of each sample one class is true and no other, and all are known."""
+    def labelled(self) -> tuple[int, int]:
+        """How many samples have any label, and of how many one class is true, and no other, and all are known."""
         values = np.asarray(self.values)
-        return bool((values >= 0).all() and ((values == 1).sum(1) == 1).all())
+        one = (values >= 0).all(1) & ((values == 1).sum(1) == 1)
+        return int((values >= 0).any(1).sum()), int(one.sum())
 
     def one_each(self, where: str) -> NDArray[np.int64]:
         """Return the one class of each sample, -1 where none is known, int64 (n,).
@@ -102,8 +106,8 @@ class Findings:
 def read_findings(source: Source, classes: Sequence[str], reading: LabelReading) -> Findings | None:
     """Return several labels a sample, where that is what the data, or the user, says; None: a sample has one label.
 
-    Data says it by vectors, by lists, or by columns of 0 and 1 named as all of the classes, unless each sample is of
-    exactly one class: then the user has to say it.
+    Data says it by vectors, by lists, or by columns of 0 and 1 named as all of the classes. The user has to say it
+    where nearly all samples are of exactly one class, where only some columns are there, or where they say nothing.
 
     Args:
         source: the dataset.
@@ -119,8 +123,7 @@ def read_findings(source: Source, classes: Sequence[str], reading: LabelReading)
     if source.multi_hot is not None:
         found = _of_vectors(source, source.multi_hot, classes)
     elif columns := _columns(source, classes, reading, is_said):
-        values = _of_columns(source, classes, columns, is_said)
-        if values is None or not (is_said or (values >= 0).any()):
+        if (values := _of_columns(source, classes, columns, reading)) is None:
             return None
         named = f"{', '.join([*columns.values()][:_NAMED])}{', …' if len(columns) > _NAMED else ''}"
         told = f"labels are the manifest's columns {one_line(named)}"
@@ -129,12 +132,18 @@ def read_findings(source: Source, classes: Sequence[str], reading: LabelReading)
         return _of_lists(source, classes, reading.separator or SEPARATOR, is_said)
     else:
         return None
-    if not is_said and reading.problem_type is None and found.is_one_hot:
-        raise DatasetError(
-            f"{source.spec}: each sample is of exactly one class: say --problem-type single-label (one class a sample, "
-            "by softmax) or multi-label (each class by itself, by sigmoid)"
-        )
+    count, one = found.labelled
+    if not is_said and reading.problem_type is None and one >= MOSTLY * count:
+        whose = "each sample is" if one == count else f"{one} of {count} labelled samples are"
+        raise _undecided(source, f"{whose} of exactly one class")
     return found
+
+
+def _undecided(source: Source, why: str) -> DatasetError:
+    return DatasetError(
+        f"{source.spec}: {why}: say --problem-type single-label (one class a sample, by softmax) or multi-label (each "
+        "class by itself, by sigmoid)"
+    )
 
 
 def _columns(source: Source, classes: Sequence[str], reading: LabelReading, is_said: bool) -> dict[str, str]:
@@ -158,9 +167,13 @@ def _columns(source: Source, classes: Sequence[str], reading: LabelReading, is_s
             found[classes[index]] = there[key]
         return found
     found = {name: there[key] for name in classes if (key := composed(array_name(name))) in there}
+    is_labelled = bool((np.asarray(source.labels) >= 0).any())
     if len(found) < len(classes) and not is_said:
+        if 2 * len(found) >= len(classes) > 1 and not is_labelled and reading.problem_type is None:
+            lacking = next(name for name in classes if name not in found)
+            raise _undecided(source, f"columns are named as {len(found)} of {len(classes)} classes, not {lacking}")
         return {}
-    if found and (np.asarray(source.labels) >= 0).any():
+    if found and is_labelled:
         if source.several or is_said:
             raise DatasetError(
                 f"{source.spec}: labels are a column label, and columns {', '.join([*found][:_NAMED])}: say which "
@@ -171,26 +184,31 @@ def _columns(source: Source, classes: Sequence[str], reading: LabelReading, is_s
 
 
 def _of_columns(
-    source: Source, classes: Sequence[str], columns: Mapping[str, str], is_said: bool
+    source: Source, classes: Sequence[str], columns: Mapping[str, str], reading: LabelReading
 ) -> NDArray[np.int8] | None:
-    """Return what columns say, -1 for classes without one; None: they are something else, and nobody said otherwise.
+    """Return what columns say, -1 for classes without one; None: of one class a sample they say nothing.
 
     Raises:
-        DatasetError: a text is neither.
+        DatasetError: a text is neither, or all are empty and nobody said what is meant.
     """
     values = np.full((len(source), len(classes)), UNKNOWN_LABEL, np.int8)
     for name, column in columns.items():
         texts = list(source.meta[column].raws())
         said: dict[bytes, Any] = {text: _truth(text) for text in set(texts)}
         if None in said.values():
-            if not is_said:
+            if reading.problem_type == SINGLE_LABEL:
                 return None
             index = next(i for i, text in enumerate(texts) if said[text] is None)
             raise DatasetError(
                 f"{source.spec}: column {one_line(column)} of sample {one_line(source.sample_ids[index])}: "
                 f"{one_line(source.meta[column][index])[:40]}: want 1, 0, or nothing or -1 where not known"
+                f"{'' if reading.is_said else '; or say --problem-type single-label, and they are no labels'}"
             )
         values[:, classes.index(name)] = np.fromiter(map(said.__getitem__, texts), np.int8, len(texts))
+    if not reading.is_said and not (values >= 0).any():
+        if reading.problem_type is None:
+            raise _undecided(source, "columns are named as the classes, and say nothing of any sample")
+        return None
     return values
 
 
@@ -220,6 +238,10 @@ def _of_lists(source: Source, classes: Sequence[str], separator: str, is_said: b
         text = source.class_names[label] if source.class_names else str(label)
         parts = [part.strip() for part in text.split(separator)]
         found = {part: known.find(part) for part in parts if part and (part in classes or not _is_none(part))}
+        if found and any(_is_none(part) and part not in classes for part in parts):
+            raise DatasetError(
+                f"{source.spec}: label {one_line(text)[:80]}: says of one sample that it has none and some"
+            )
         if unknown := [part for part, index in found.items() if index is None or index < 0]:
             if not is_said:
                 raise DatasetError(source.several)

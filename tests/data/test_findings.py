@@ -51,16 +51,41 @@ def test_columns_named_as_the_classes_are_labels_in_the_models_order(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "lines",
+    ("lines", "told"),
     [
-        ("path,Edema,Effusion", "1.png,1,1"),  # not all of the classes
-        ("path,Edema,Effusion,Mass", "1.png,0.9,0.05,0.05"),  # probabilities of something
-        ("path,Edema,Effusion,Mass", "1.png,,,"),
-        ("path,label,Edema,Effusion,Mass", "1.png,Mass,0,0,1"),
+        (("path,Edema,Effusion", "1.png,1,1"), "columns are named as 2 of 3 classes, not Mass: say --problem-type"),
+        (
+            ("path,Edema,Effusion,Mass", "1.png,0.9,0.05,0.05"),
+            r"column Edema of sample 1.png: 0.9: want 1, 0, .* or say",
+        ),
+        (("path,Edema,Effusion,Mass", "1.png,,,"), "say nothing of any sample: say --problem-type"),
     ],
 )
-def test_other_columns_are_no_labels_unless_somebody_says_so(tmp_path: Path, lines: tuple[str, ...]) -> None:
+def test_columns_that_may_be_labels_are_asked_about(tmp_path: Path, lines: tuple[str, ...], told: str) -> None:
+    source = manifest(tmp_path, *lines)
+    with pytest.raises(DatasetError, match=told):
+        read_findings(source, CLASSES, AS_THE_DATA_SAYS)
+    assert read_findings(source, CLASSES, LabelReading("single-label")) is None
+
+
+@pytest.mark.parametrize("lines", [("path,Edema", "1.png,1"), ("path,label,Edema,Effusion,Mass", "1.png,Mass,0,0,1")])
+def test_other_columns_are_no_labels(tmp_path: Path, lines: tuple[str, ...]) -> None:
     assert read_findings(manifest(tmp_path, *lines), CLASSES, AS_THE_DATA_SAYS) is None
+
+
+@pytest.mark.parametrize("odd", ["0,0,0", "1,1,0", ",,", "1,0,"])
+def test_a_single_odd_row_does_not_make_one_hot_labels_several(tmp_path: Path, odd: str) -> None:
+    rows = [f"{n}.png,{'1,0,0' if n % 2 else '0,1,0'}" for n in range(19)]
+    source = manifest(tmp_path, "path,Edema,Effusion,Mass", *rows, f"19.png,{odd}")
+    count = "each sample is" if odd == ",," else "19 of 20 labelled samples are"
+    with pytest.raises(DatasetError, match=f"{count} of exactly one class: say --problem-type"):
+        read_findings(source, CLASSES, AS_THE_DATA_SAYS)
+
+
+def test_a_list_that_says_none_and_some_is_refused(tmp_path: Path) -> None:
+    source = manifest(tmp_path, "path,label", "1.png,Edema|Mass", "2.png,No Finding|Mass")
+    with pytest.raises(DatasetError, match=r"label No Finding\|Mass: says of one sample that it has none and some"):
+        read_findings(source, CLASSES, AS_THE_DATA_SAYS)
 
 
 def test_classes_without_a_column_are_not_known_where_the_user_says_multi_label(tmp_path: Path) -> None:
