@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import re
 import unicodedata
 from typing import Final
 
@@ -106,12 +107,20 @@ CONSTANT_RELATIVE_RANGE: Final = 1e-6
 IDENTITY_TOLERANCE: Final = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2, "fp16": 1e-2}
 """Largest abs(mean(CAM) + bias - logit) by precision, relative to max(1, largest abs(logit) of the sample)."""
 
+NO_NAME: Final = re.compile(r"[\\/\x00-\x1f\x7f]|^\.$")
+"""What the name of an HDF5 object can't be, or the escape of it."""
+
 FEWEST_IN_GROUP: Final = 20
 """Labelled samples below which a group is not judged."""
 
 RECOMPUTE_TOLERANCE: Final = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 1e-1, "fp16": 2e-2}
 """Largest difference by precision when a network runs again, as a share of the sample's largest value: batches,
 machines, libraries differ."""
+
+
+def array_name(column: str) -> str:
+    """Return the name of a column's array: its own; a backslash doubled, a slash or control character as `\\xNN`."""
+    return NO_NAME.sub(lambda found: "\\\\" if found[0] == "\\" else f"\\x{ord(found[0]):02x}", column.strip())
 
 
 def threshold_logit(threshold: float) -> float:

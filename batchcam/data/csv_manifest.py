@@ -26,6 +26,7 @@ from batchcam.images.kinds import table_in
 from batchcam.images.manifest_files import SYNONYMS, columns_for, stored_path
 from batchcam.images.members import HolderError
 from batchcam.images.tables import NOTHING_SAID, Reading, Table, TableError, folder_of
+from batchcam.rules import array_name
 
 _NOT_KNOWN: Final = frozenset(("", "nan", "<na>", "null", "#n/a", "n/a", "nat"))
 """Labels that are none, in lower case, as spreadsheets and data frames write them."""
@@ -44,9 +45,6 @@ _LIKE_PATH: Final = re.compile("path|file|image|img|photo|name|id", re.IGNORECAS
 """What stands in the name of a column that may say where images are."""
 
 _URL: Final = re.compile("[a-z][a-z0-9+.-]+://")
-
-_NO_NAME: Final = re.compile(r"[\\/\x00-\x1f\x7f]|^\.$")
-"""What the name of an HDF5 object can't be, or the escape of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,11 +171,6 @@ def manifest_digest(file: str) -> str:
     except OSError as error:
         raise DatasetError(f"{one_line(file)}: cannot read: {error.strerror}") from error
     return digest.hexdigest()
-
-
-def array_name(column: str) -> str:
-    """Return the name of a column's array: its own; a backslash doubled, a slash or control character as `\\xNN`."""
-    return _NO_NAME.sub(lambda found: "\\\\" if found[0] == "\\" else f"\\x{ord(found[0]):02x}", column.strip())
 
 
 def _read_rows(where: str, table: Table, reading: Reading) -> _Rows:

@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from batchcam.data.csv_manifest import NOT_KNOWN_NUMBER, array_name
+from batchcam.data.csv_manifest import NOT_KNOWN_NUMBER
 from batchcam.data.labels import KnownClasses, whole_number
 from batchcam.data.samples import UNKNOWN_LABEL, Numbers, Source
 from batchcam.errors import ClassesError, ConfigError, DatasetError, one_line
-from batchcam.rules import MULTI_LABEL, SINGLE_LABEL, composed
+from batchcam.rules import MULTI_LABEL, SINGLE_LABEL, array_name, composed
 
 SEPARATOR: Final = "|"
 NO_FINDING: Final = "no finding"

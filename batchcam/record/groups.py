@@ -10,7 +10,7 @@ import numpy as np
 
 from batchcam.errors import ConfigError
 from batchcam.record.intervals import LEVEL, fewer_by_chance, holm, wilson
-from batchcam.rules import FEWEST_IN_GROUP
+from batchcam.rules import FEWEST_IN_GROUP, array_name
 
 MOST_GROUPS: Final = 10_000
 """More are no groups, but a name a sample."""
@@ -165,27 +165,31 @@ def group_name(group: Sequence[str]) -> str:
     return ", ".join(value or "(empty)" for value in group)
 
 
-def require_groups(columns: Sequence[str], there: Iterable[str], multi_label: bool, whose: object) -> None:
-    """Refuse to group samples by what no manifest said, or where several classes of one are true.
+def grouped_by(columns: Sequence[str], there: Iterable[str], multi_label: bool, whose: object) -> list[str]:
+    """Return the columns to group samples by, as they are stored.
 
     Raises:
-        ConfigError: a column is not there, or named twice; or each class is true by itself.
+        ConfigError: a column is not there, or named twice; or each class of a sample is true by itself.
     """
-    require_columns(columns, there, whose)
     if columns and multi_label:
         raise ConfigError(f"{whose}: is multi-label: --group-by can't tell it yet; leave it out")
+    stored = stored_columns(columns, there, whose)
+    if len(set(stored)) < len(stored):
+        raise ConfigError(f"--group-by {' '.join(columns)}: a column is named twice")
+    return stored
 
 
-def require_columns(wanted: Sequence[str], there: Iterable[str], whose: object) -> None:
-    """Refuse columns that no manifest said.
+def stored_columns(wanted: Iterable[str], there: Iterable[str], whose: object) -> list[str]:
+    """Return the names under which columns of a manifest are stored; each may be given as the manifest has it.
 
     Raises:
-        ConfigError: a column is not there, or named twice.
+        ConfigError: a column is not there.
     """
-    known = [*there]
+    known, found = [*there], []
     for name in wanted:
-        if name not in known:
+        stored = next((each for each in (name, array_name(name)) if each in known), None)
+        if stored is None:
             told = f"it has {', '.join(known)}" if known else "it has none: only a manifest's further columns are kept"
             raise ConfigError(f"{whose}: no column {name!r}; {told}")
-    if len(set(wanted)) < len(wanted):
-        raise ConfigError(f"--group-by {' '.join(wanted)}: a column is named twice")
+        found.append(stored)
+    return found

@@ -165,3 +165,23 @@ def test_a_gate_of_groups_needs_groups_and_enough_labels(made, run_cli) -> None:
     (gate,) = judge_gates(totals, [], max_group_drop=100, groups=[few])
     assert (gate.passed, gate.value) == (False, None)
     assert "no sample is of a group with 20 samples labelled in both" in gate.reason
+
+
+def test_compare_tells_whose_groups_they_are_where_the_runs_say_otherwise(made, run_cli) -> None:
+    run, data, words = made
+    lines = data.read_text().splitlines()
+    moved, renamed = lines.copy(), lines.copy()
+    moved[9] = moved[9].replace("north", "south")  # a sample of the north
+    renamed[0] = renamed[0].replace("site", "hospital/ward")
+    for name, content in (("moved", moved), ("renamed", renamed)):
+        (data.parent / f"{name}.csv").write_text("\n".join(content) + "\n")
+        out = data.parent / f"{name}-run"
+        code = run_cli("explain", data.parent / "model.pth", data.parent / f"{name}.csv", "--out", out, *words)[0]
+        assert code == 3  # an image can't be read
+    told = run_cli("compare", run, data.parent / "moved-run", "--group-by", "site")[1]
+    assert "groups are NEW's: of 1 compared sample OLD says another site" in told
+    told = run_cli("compare", run, data.parent / "renamed-run", "--group-by", "site")[1]
+    assert "groups by site are OLD's: NEW has no such column" in told
+    told = run_cli("info", data.parent / "renamed-run", "--group-by", "hospital/ward")[1]
+    assert "hospital/ward  accuracy" in told
+    assert "note" not in run_cli("compare", run, run.with_name("newer"), "--group-by", "site")[1].split("gate")[0]

@@ -38,7 +38,7 @@ esac
 """
 
 BATCHCAM = rf"""{JOB_HERE}
-printf '%s\t' "$@" >>"$here/calls" && echo >>"$here/calls"
+printf '%s\n' "$(printf '%s\t' "$@")" >>"$here/calls" # one write: others may call at the same time
 while [ $# -gt 0 ]; do
     [ "$1" != --out ] || out=$2
     [ "$1" != --dry-run ] || command=dry-run

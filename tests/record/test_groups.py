@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score
 
 from batchcam.errors import ConfigError
 from batchcam.record import groups
-from batchcam.record.groups import GroupCounts, GroupScore, require_columns
+from batchcam.record.groups import GroupCounts, GroupScore, grouped_by
 
 
 def scores(columns: list[np.ndarray], rows: dict[str, np.ndarray], parts: int = 1) -> list[GroupScore]:
@@ -81,11 +81,13 @@ def test_a_name_a_sample_is_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
         scores([np.arange(21).astype(str)], drawn(np.random.default_rng(0), 21, 0.5))
 
 
-def test_columns_that_are_not_there_are_refused_with_those_that_are() -> None:
-    require_columns(["site"], ["age", "site"], "runs/a")
+def test_columns_are_found_as_the_manifest_has_them_or_refused_with_those_that_are_there() -> None:
+    assert grouped_by(["a/b", "site"], [r"a\x2fb", "age", "site"], False, "runs/a") == [r"a\x2fb", "site"]
     with pytest.raises(ConfigError, match="runs/a: no column 'Site'; it has age, site"):
-        require_columns(["Site"], ["age", "site"], "runs/a")
+        grouped_by(["Site"], ["age", "site"], False, "runs/a")
     with pytest.raises(ConfigError, match="it has none: only a manifest's further columns are kept"):
-        require_columns(["site"], [], "runs/a")
+        grouped_by(["site"], [], False, "runs/a")
     with pytest.raises(ConfigError, match="named twice"):
-        require_columns(["site", "site"], ["site"], "runs/a")
+        grouped_by(["a/b", r"a\x2fb"], [r"a\x2fb"], False, "runs/a")
+    with pytest.raises(ConfigError, match="is multi-label"):
+        grouped_by(["site"], ["site"], True, "runs/a")

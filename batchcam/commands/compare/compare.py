@@ -55,7 +55,7 @@ class Comparison:
     sides: Sides
     movement: Movement
     apart: LeftApart
-    groups: list[GroupMovement]
+    groups: GroupMovements
     relabelled: int
     respelt: int
 
@@ -171,7 +171,7 @@ def measure_all(
             respelt += int(np.isin(compared.old_rows, sides.rows.respelt).sum())
             seen(part, pairs)
             progress.advance(2 * (len(part.reasons) - len(label)))
-    return Comparison(sides, movement, apart, groups.found(), relabelled, respelt)
+    return Comparison(sides, movement, apart, groups, relabelled, respelt)
 
 
 def _require_complete(run: Run) -> None:
@@ -183,8 +183,9 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     """Return what moved in totals, by class, and the samples that moved most."""
     old, new, movement = found.sides.old, found.sides.new, found.movement
     totals, moved, apart = movement.totals(), movement.classes(), found.apart.counts
-    gates = judge_gates(totals, moved, groups=found.groups, **config.limits)
-    notes = list(_notes(found))
+    groups = found.groups.found()
+    gates = judge_gates(totals, moved, groups=groups, **config.limits)
+    notes = [*_notes(found), *found.groups.notes]
     if config.evidence:
         gates += judge_evidence(config.evidence, totals, len(old), apart, config.judges_maps)
     elif totals.compared < MIN_COMPARED / 100 * len(old):
@@ -204,7 +205,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         exchanges=find_exchanges(found.sides, movement.predicted),
         movers=_movers(found),
         group_by=config.group_by,
-        groups=found.groups,
+        groups=groups,
         gates=gates,
         findings=sum(not gate.passed for gate in gates) + bool(_renamed(found)),
         notes=tuple(notes),

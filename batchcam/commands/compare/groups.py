@@ -10,9 +10,12 @@ import numpy as np
 
 from batchcam.commands.compare.movement import Flip, Pairs
 from batchcam.commands.compare.reading import Part, Sides
-from batchcam.record.groups import Grouped, Tally, require_groups
+from batchcam.errors import ConfigError
+from batchcam.job.console import counted
+from batchcam.record.groups import Grouped, Tally, grouped_by
 from batchcam.record.intervals import wilson
 from batchcam.rules import FEWEST_IN_GROUP
+from batchcam.store.run import Run
 from batchcam.store.schema import meta_array
 
 
@@ -59,11 +62,11 @@ class GroupMovements:
     """
 
     def __init__(self, sides: Sides, columns: Sequence[str]) -> None:
-        self._sides, self._grouped = sides, Grouped()
-        self._of_old = not {*columns} <= {*sides.new.plan.meta} and {*columns} <= {*sides.old.plan.meta}
-        run = sides.old if self._of_old else sides.new
-        require_groups(columns, run.plan.meta, run.plan.is_multi_label, run.path)
-        self._names = [meta_array(column).name for column in columns]
+        self._sides, self._columns, self._grouped = sides, columns, Grouped()
+        self._otherwise = 0
+        self._new, self._old = (_stored(run, columns) for run in (sides.new, sides.old))
+        if self._new is None and self._old is None:
+            grouped_by(columns, sides.new.plan.meta, sides.new.plan.is_multi_label, sides.new.path)
 
     def add(self, part: Part, pairs: Pairs) -> None:
         """Count the compared samples of a part.
@@ -72,12 +75,13 @@ class GroupMovements:
             ConfigError: there are too many groups.
             RunError: a column can't be read.
         """
-        if not self._names:
+        if not self._columns:
             return
-        columns = [
-            self._sides.old[name][part.old_rows] if self._of_old else self._sides.of_new(name, part.new_rows)
-            for name in self._names
-        ]
+        new = [self._sides.of_new(name, part.new_rows) for name in self._new or ()]
+        old = [self._sides.old[name][part.old_rows] for name in self._old or ()]
+        if new and old:
+            self._otherwise += int(np.any([a != b for a, b in zip(new, old, strict=True)], 0).sum())
+        columns = new or old
         labelled = pairs.label >= 0
         kinds = (
             np.ones(len(labelled), bool),
@@ -88,11 +92,30 @@ class GroupMovements:
         )
         self._grouped.add(columns, kinds, (pairs.spearman,))
 
+    @property
+    def notes(self) -> list[str]:
+        """Whose groups they are, where the runs differ in that."""
+        named = ", ".join(self._columns)
+        if self._columns and self._new is None:
+            return [f"groups by {named} are OLD's: NEW has no such column"]
+        if self._otherwise:
+            return [f"groups are NEW's: of {counted(self._otherwise, 'compared sample')} OLD says another {named}"]
+        return []
+
     def found(self) -> list[GroupMovement]:
         """Return what moved in each group: the largest drop of accuracy first, then those with too few labels."""
         moved = [_movement(tally) for tally in self._grouped.tallies()]
         drops = {m.group: -math.inf if m.accuracy_drop is None else m.accuracy_drop for m in moved}
         return sorted(moved, key=lambda m: (not m.is_judged, -drops[m.group], m.group))
+
+
+def _stored(run: Run, columns: Sequence[str]) -> list[str] | None:
+    """Return the arrays of columns, None where the run lacks one."""
+    try:
+        names = grouped_by(columns, run.plan.meta, run.plan.is_multi_label, run.path)
+    except ConfigError:
+        return None
+    return [meta_array(name).name for name in names]
 
 
 def _movement(tally: Tally) -> GroupMovement:

@@ -23,7 +23,7 @@ from batchcam.network.folding import fold_batch_norms
 from batchcam.network.independence import independent_logits
 from batchcam.network.precision import set_precision
 from batchcam.record import metrics
-from batchcam.record.groups import GroupCounts, GroupScore, require_groups
+from batchcam.record.groups import GroupCounts, GroupScore, grouped_by
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores
 from batchcam.rules import MULTI_LABEL, SINGLE_LABEL
 
@@ -108,7 +108,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     thresholds, assembly = thresholds_for(config, None, assembly)
     for remark in (*assembly.remarks, *leak_remarks(assembly)):
         note(remark, config.quiet)
-    require_groups(config.group_by, assembly.source.meta, assembly.findings is not None, config.data)
+    group_by = grouped_by(config.group_by, assembly.source.meta, assembly.findings is not None, config.data)
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     probe = assembly.normalised_probe(device)
     independent_logits(network, probe)
@@ -138,8 +138,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
         seen = int((leaked == 1).sum()) if known else None
         return SigmoidEvaluation(samples, bad, non_finite, seen, sigmoids.scores(), sigmoids.pairs())
     groups = GroupCounts()
-    if config.group_by:
-        columns = [assembly.source.meta[name] for name in config.group_by]
+    if group_by:
+        columns = [assembly.source.meta[name] for name in group_by]
         groups.add(columns, {"label": labels, "prediction": predictions, "unreadable": unreadable})
     return EvaluateSummary(
         samples=samples,

@@ -11,7 +11,7 @@ import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.record import metrics
-from batchcam.record.groups import GroupCounts, GroupScore, require_groups
+from batchcam.record.groups import GroupCounts, GroupScore, grouped_by
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, scores_of
 from batchcam.record.totals import Totals, sum_totals
 from batchcam.rules import Status
@@ -220,8 +220,8 @@ def group_scores(path: Path, columns: Sequence[str]) -> list[GroupScore]:
     """
     counted = GroupCounts()
     with open_run(path) as run:
-        require_groups(columns, run.plan.meta, run.plan.is_multi_label, path)
-        names = [meta_array(column).name for column in columns]
+        stored = grouped_by(columns, run.plan.meta, run.plan.is_multi_label, path)
+        names = [meta_array(column).name for column in stored]
         for _, block in run.blocks((*names, "label", "prediction", "confidence", "status")):
             unreadable = (block["status"] & Status.UNREADABLE) > 0
             counted.add([block[name] for name in names], {**block, "unreadable": unreadable})

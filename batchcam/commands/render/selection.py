@@ -9,7 +9,7 @@ import numpy as np
 
 from batchcam.commands.render.config import Selection
 from batchcam.errors import ConfigError, one_line
-from batchcam.record.groups import require_columns
+from batchcam.record.groups import stored_columns
 from batchcam.store.run import Run
 from batchcam.store.schema import meta_array
 
@@ -72,8 +72,8 @@ def _matching(run: Run, selection: Selection) -> np.ndarray:
             true, predicted = (class_index(run, name, "--confusion") for name in selection.confusion)
             wanted &= (label == true) & (prediction == predicted)
     for column, _, value in (condition.partition("=") for condition in selection.where):
-        require_columns([column], run.plan.meta, f"--where {column}={value}")
-        wanted &= run[meta_array(column).name][:] == value
+        (name,) = stored_columns([column], run.plan.meta, f"--where {column}={value}")
+        wanted &= run[meta_array(name).name][:] == value
     rows = _named(run, selection.sample_ids) if selection.sample_ids else np.arange(len(run))
     return rows[wanted[rows]]
 

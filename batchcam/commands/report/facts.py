@@ -13,7 +13,7 @@ from batchcam.job.console import Progress
 from batchcam.record.calibration import Bin, Reliability, expected_calibration_error
 from batchcam.record.distribution import Distribution
 from batchcam.record.evidence import border, border_share, cell_shares, entropy
-from batchcam.record.groups import GroupCounts, GroupScore, require_groups
+from batchcam.record.groups import GroupCounts, GroupScore, grouped_by
 from batchcam.record.metrics import ClassCounts, ClassScore, Means, PairCounts
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores, sigmoid
 from batchcam.record.totals import Totals
@@ -173,10 +173,10 @@ def gather(run: Run, top: int, unreadable: int, quiet: bool, group_by: tuple[str
         ConfigError: the run has no such column, more groups than can be told, or several labels a sample.
         RunError: the run names classes that it does not have, or confidences that are none; verify says where.
     """
-    require_groups(group_by, run.plan.meta, run.plan.is_multi_label, run.path)
-    tally = _Tally(run, top, unreadable, group_by)
+    columns = [meta_array(name).name for name in grouped_by(group_by, run.plan.meta, run.plan.is_multi_label, run.path)]
+    tally = _Tally(run, top, unreadable, columns)
     names = ["cams", *COLUMNS, *([] if run.plan.cams.is_all else ["cam_class"])]
-    names += [meta_array(column).name for column in group_by]
+    names += columns
     names += [TRAINED_ON] if run.plan.training_known else []
     held = CELL_BYTES * math.prod(run.plan.grid_size) + ROW_BYTES
     if run.plan.is_multi_label:
@@ -187,7 +187,7 @@ def gather(run: Run, top: int, unreadable: int, quiet: bool, group_by: tuple[str
             _require_sound(run, block)
             tally.add(rows, block, picked_cams(block["cams"], block.get("cam_class"), block["prediction"]))
             progress.advance(len(rows))
-    return tally.facts(run.class_names)
+    return dataclasses.replace(tally.facts(run.class_names), group_by=group_by)
 
 
 def _require_sound(run: Run, block: dict[str, np.ndarray]) -> None:
@@ -203,8 +203,8 @@ def _require_sound(run: Run, block: dict[str, np.ndarray]) -> None:
 class _Tally:
     """Counts what a report says of samples, block by block."""
 
-    def __init__(self, run: Run, top: int, unreadable: int, group_by: tuple[str, ...]) -> None:
-        self._group_by, self._by_group = group_by, GroupCounts()
+    def __init__(self, run: Run, top: int, unreadable: int, group_columns: list[str]) -> None:
+        self._group_columns, self._by_group = group_columns, GroupCounts()
         classes, grid = len(run.class_names), run.plan.grid_size
         self._ring = border(grid)
         self._totals = Totals(run.plan.is_multi_label)
@@ -235,8 +235,8 @@ class _Tally:
         shares = cell_shares(cams)
         measured = {"confidence": block["confidence"], "border": border_share(shares), "spread": entropy(shares)}
         is_unreadable = (status & Status.UNREADABLE) > 0
-        if self._group_by:
-            columns = [block[meta_array(column).name] for column in self._group_by]
+        if self._group_columns:
+            columns = [block[name] for name in self._group_columns]
             self._by_group.add(columns, {**block, **measured, "unreadable": is_unreadable})
         for group, chosen in zip(self._groups, (right, wrong, unjudged), strict=True):
             group.add(measured, chosen)
@@ -280,7 +280,7 @@ class _Tally:
             means={measure: means.of_classes for measure, means in self._means.items()},
             maps=Maps(float(self._ring.mean()), not self._ring.all(), cells, means),
             firsts=self._firsts,
-            group_by=self._group_by,
+            group_by=(),
             scores_by_group=self._by_group.scores(),
             sigmoids=self._sigmoids.told() if self._sigmoids else None,
         )
