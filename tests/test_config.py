@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from batchcam.cli.commands import cli
 from batchcam.config import (
     PRESET_NAMES,
     Classifier,
     Compute,
     Config,
+    Gates,
     Part,
     argument,
     field,
@@ -221,3 +223,14 @@ def test_duration_of_an_eternity_is_one_that_timers_take(text):
 def test_duration_that_is_none_is_refused_with_the_option(text):
     with pytest.raises(ConfigError, match=r"--sample-timeout .*expected seconds"):
         Compute(sample_timeout=text)
+
+
+def test_gates_are_handed_on_in_the_words_of_compare_nothing_lost():
+    asked = {
+        "max_flips": 0.0, "max_accuracy_drop": 2.5, "min_cam_similarity": -0.25, "min_class_similarity": 0.3,
+        "max_group_drop": 5.0, "group_by": ("site", "age"), "min_compared": 0.0, "shared_classes": True,
+    }  # fmt: skip
+    assert asked.keys() == {field.name for field in dataclasses.fields(Gates)}
+    handed = cli.commands["compare"].make_context("compare", [*Gates(**asked).words, "old", "new"]).params
+    assert {name: handed[name] for name in asked} == asked
+    assert Gates().words == []

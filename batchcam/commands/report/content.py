@@ -185,6 +185,7 @@ class Content:
         counts: how many samples there are of each kind, under the names of `odd`, "mistakes", "hits", "unjudged"
             and "unreadable".
         unreadable: id, label and error of the first unreadable samples.
+        group_by: columns of the manifest by which samples are grouped.
         moved: what moved against an older run, None where there is none to compare with.
         missed, flagged: of a multi-label run, samples below the threshold of a class that they are labelled with, and
             the opposite, by class.
@@ -199,6 +200,7 @@ class Content:
     odd: Mapping[str, Sequence[Shown]]
     counts: dict[str, int]
     unreadable: Sequence[tuple[str, str, str]]
+    group_by: tuple[str, ...] = ()
     moved: Moved | None = None
     missed: Sequence[ShownOfClass] = ()
     flagged: Sequence[ShownOfClass] = ()

@@ -133,8 +133,7 @@ class Facts:
         means: of each of MEASURES over the samples predicted as each class, (K,), None without any.
         maps: where the evidence sits.
         firsts: samples to show by what is remarkable about them.
-        group_by: columns of the manifest by which samples are grouped.
-        scores_by_group: one per group, the least accurate first.
+        scores_by_group: one per group, the least accurate first; none where nobody asked for groups.
         sigmoids: of a multi-label run, what is told of each class; nothing else is about right and wrong then.
     """
 
@@ -149,7 +148,6 @@ class Facts:
     means: dict[str, list[float | None]]
     maps: Maps
     firsts: dict[str, First]
-    group_by: tuple[str, ...]
     scores_by_group: list[GroupScore]
     sigmoids: Sigmoids | None = None
 
@@ -187,7 +185,7 @@ def gather(run: Run, top: int, unreadable: int, quiet: bool, group_by: tuple[str
             _require_sound(run, block)
             tally.add(rows, block, picked_cams(block["cams"], block.get("cam_class"), block["prediction"]))
             progress.advance(len(rows))
-    return dataclasses.replace(tally.facts(run.class_names), group_by=group_by)
+    return tally.facts(run.class_names)
 
 
 def _require_sound(run: Run, block: dict[str, np.ndarray]) -> None:
@@ -280,7 +278,6 @@ class _Tally:
             means={measure: means.of_classes for measure, means in self._means.items()},
             maps=Maps(float(self._ring.mean()), not self._ring.all(), cells, means),
             firsts=self._firsts,
-            group_by=(),
             scores_by_group=self._by_group.scores(),
             sigmoids=self._sigmoids.told() if self._sigmoids else None,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from batchcam.commands.report.facts import Facts
+from batchcam.commands.report.content import Content
 from batchcam.commands.report.html import Markup, element, foreign, join, table
 from batchcam.commands.report.writing import NONE, rate, share
 from batchcam.record.groups import GroupScore, group_name
@@ -19,7 +19,7 @@ HEAD: Final = (
 )
 
 
-def groups(facts: Facts) -> Markup:
+def groups(content: Content) -> Markup:
     """Return a table of groups, the least accurate first."""
     words = (
         "Least accurate first; intervals by Wilson. A group falls behind if so few right ones would be in one by "
@@ -28,10 +28,10 @@ def groups(facts: Facts) -> Markup:
         "and spread are defined under "
     )
     intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")
-    more = len(facts.scores_by_group) - MOST_GROUPS
-    columns = ", ".join(facts.group_by)
+    scores, columns = content.facts.scores_by_group, ", ".join(content.group_by)
+    more = len(scores) - MOST_GROUPS
     caption = f"Groups by {columns}, least accurate first" + (f"; {more:,} others left out" if more > 0 else "")
-    rows = [_row(score) for score in facts.scores_by_group[:MOST_GROUPS]]
+    rows = [_row(score) for score in scores[:MOST_GROUPS]]
     return join((intro, table(caption, (columns, *HEAD), rows)))
 
 

@@ -34,7 +34,7 @@ def write_page(content: Content) -> str:
         *_mixed(content),
         ("confidence", "Confidence", confidence(content.facts)),
         ("classes", "Classes", classes(content)),
-        *([("groups", "Groups", groups(content.facts))] if content.facts.group_by else []),
+        *([("groups", "Groups", groups(content))] if content.group_by else []),
         ("evidence", "Where the evidence sits", evidence(content.facts, about.plan.padding is not None)),
         *_galleries(content),
         ("odd", "Odd maps", odd(content)),

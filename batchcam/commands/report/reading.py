@@ -64,6 +64,7 @@ def read_content(
         odd=kinds,
         counts=counts | ({"unjudged": 0} if facts.judged else {}),
         unreadable=_unreadable(run, facts.firsts["unreadable"].rows),
+        group_by=group_by,
         moved=moved,
         missed=_of_classes(run, facts.sigmoids.missed, originals, top, quiet) if facts.sigmoids else (),
         flagged=_of_classes(run, facts.sigmoids.flagged, originals, top, quiet) if facts.sigmoids else (),
