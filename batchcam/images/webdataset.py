@@ -142,6 +142,8 @@ def _files(pattern: str) -> list[str]:
         if not found:
             raise TableError(f"{name}: no such files")
         files += found
+    if not files:
+        raise TableError("names no files: its range runs backwards")
     if len(files) > _MOST_SHARDS or len(set(files)) != len(files):
         raise TableError(f"names more than {_MOST_SHARDS} files, or one of them twice")
     if gone := [file for file in files if not os.path.isfile(file)]:

@@ -272,7 +272,7 @@ def test_recompute_compares_labels_and_explains_again(copy: Path) -> None:
 
 def test_thresholds_come_from_a_file_or_from_a_labelled_run(copy: Path) -> None:
     (copy / "t.json").write_text(json.dumps(THRESHOLDS))
-    (copy / "t.csv").write_text("class,threshold\nEdema,0.2\nFracture,0.7\n")
+    (copy / "t.csv").write_text("class,probability\nEdema,0.2\nFracture,0.7\n")
     for name in ("t.json", "t.csv"):
         ended = explain(copy, "run", "--threshold", copy / name)
         assert (ended.code, ended.said["shards"]) == (3, 0)

@@ -89,3 +89,8 @@ def test_tars_without_images_are_refused(tmp_path):
     write_tar(tmp_path / "x.tar", [("0.wav", b""), ("0.cls", b"1")])
     with pytest.raises(TableError, match="no images in it: looked for"):
         open_webdataset(f"{tmp_path}/x.tar", Reading())
+
+
+def test_a_range_that_runs_backwards_is_told(tmp_path):
+    with pytest.raises(TableError, match="names no files: its range runs backwards"):
+        open_webdataset(f"{tmp_path}/t-{{003..000}}.tar", Reading())

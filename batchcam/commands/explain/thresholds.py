@@ -79,7 +79,7 @@ def _of_file(path: Path) -> Iterator[tuple[str, object]]:
             yield from json.loads(text).items()
             return
         for number, (name, value) in enumerate(csv.reader(text.splitlines())):
-            if number or value.strip().lower() not in ("threshold", "p"):  # a header
+            if number or value.strip().lower() not in ("threshold", "probability", "p"):  # a header
                 yield name.strip(), value
     except (AttributeError, ValueError, RecursionError, csv.Error) as error:
         raise ConfigError(
