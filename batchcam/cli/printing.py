@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchcam.errors import one_line
 from batchcam.job.console import counted, readable_size, readable_time
-from batchcam.record.groups import group_name
+from batchcam.record.groups import GroupScore, group_name
 from batchcam.record.intervals import LEVEL
 from batchcam.record.metrics import rate_text
 from batchcam.rules import CONTROLS, EXACT, MULTI_LABEL, identity_words
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from batchcam.commands.report.report import ReportSummary, SigmoidReport
     from batchcam.commands.train.train import TrainSummary
     from batchcam.commands.verify.verify import VerifySummary
-    from batchcam.record.groups import GroupScore
     from batchcam.record.metrics import ClassScore
+    from batchcam.record.sigmoid_groups import SigmoidGroup
     from batchcam.record.sigmoid_scores import Pair, SigmoidScore
 
 FINDINGS_SHOWN = 50
@@ -309,7 +309,8 @@ def evaluate_text(summary: EvaluateSummary | SigmoidEvaluation) -> str:
     if summary.problem_type == MULTI_LABEL:
         leaked = [_trained_on(summary.trained_on, summary.samples)] if summary.trained_on else []
         lines = [f"multi-label: {counted(summary.samples, 'sample')}{bad}", *leaked, ""]
-        return "\n".join([*lines, *sigmoid_table(summary.classes, summary.pairs)])
+        groups = group_table(summary.group_by, summary.groups)
+        return "\n".join([*lines, *sigmoid_table(summary.classes, summary.pairs), *groups])
     if summary.labelled or summary.findings == summary.samples:
         head = f"accuracy {_share(summary.accuracy)} on {summary.labelled} labelled of {summary.samples} samples{bad}"
     else:
@@ -394,28 +395,41 @@ def sigmoid_table(scores: Sequence[SigmoidScore], pairs: Sequence[Pair], shown: 
     return [*rows, *(["", "together", *together] if together else [])]
 
 
-def group_table(columns: Sequence[str], scores: Sequence[GroupScore], shown: int = 40) -> list[str]:
-    """Return a table of groups, the least accurate first, none if nobody asked for groups."""
+def group_table(columns: Sequence[str], scores: Sequence[GroupScore | SigmoidGroup], shown: int = 40) -> list[str]:
+    """Return a table of groups, the worst first, none if nobody asked for groups."""
     if not scores:
         return []
-    names = [one_line(group_name(score.group)) for score in scores[:shown]]
-    head = one_line(", ".join(columns))
-    width = max(map(len, (head, *names)))
-    rows = ["", f"{head:<{width}}  accuracy  {f'{LEVEL:.0%} interval':<13}  labelled  samples"]
+    interval = f"{LEVEL:.0%} interval"
+    head, told, judged_by = columns, f"accuracy  {interval:<13}  labelled  samples", "group"
+    if not isinstance(scores[0], GroupScore):
+        head, judged_by = (*columns, "class"), "row"
+        told = f"  AUROC  sensitivity  {interval:<13}  specificity  {interval:<13}  prevalence    known      yes"
+    names = [one_line(group_name(score.named)) for score in scores[:shown]]
+    width = max(map(len, (first := one_line(", ".join(head)), *names)))
+    rows = ["", f"{first:<{width}}  {told}"]
     rows += [f"{n:<{width}}  {_group(score)}".rstrip() for n, score in zip(names, scores, strict=False)]
     more = [f"… and {len(scores) - shown} more; --json lists all"] if len(scores) > shown else []
     judged = sum(score.p is not None for score in scores)
-    how = f"intervals by Wilson; p by Fisher's exact test against all, by Holm for {counted(judged, 'group')}"
+    how = f"intervals by Wilson; p by Fisher's exact test against all, by Holm for {counted(judged, judged_by)}"
     return [*rows, *more, how]
 
 
-def _group(score: GroupScore) -> str:
-    interval = "{:.3f}–{:.3f}".format(*score.interval) if score.interval else "-"
-    remark = "" if score.p is not None else "too few to judge"
-    if score.falls_behind:
-        remark = f"FALLS BEHIND, p {score.p:.2g}"
-    numbers = f"{_share(score.accuracy):>8}  {interval:<13}  {score.labelled:>8}  {score.samples:>7}"
-    return f"{numbers}  {remark}"
+def _group(score: GroupScore | SigmoidGroup) -> str:
+    remark = f"FALLS BEHIND, p {score.p:.2g}" if score.falls_behind else ""
+    if isinstance(score, GroupScore):
+        numbers = f"{_share(score.accuracy):>8}  {_interval(score.interval)}  {score.labelled:>8}  {score.samples:>7}"
+    else:
+        s = score.score
+        numbers = (
+            f"{_share(s.auroc):>7}  {_share(s.sensitivity):>11}  {_interval(score.sensitivity_interval)}  "
+            f"{_share(s.specificity):>11}  {_interval(score.specificity_interval)}  {_share(s.prevalence):>10}  "
+            f"{s.known:>7}  {s.yes:>7}"
+        )
+    return f"{numbers}  {remark if score.is_judged else 'too few to judge'}"
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return f"{'{:.3f}–{:.3f}'.format(*interval) if interval else '-':<13}"
 
 
 def _task(task: dict[str, Any]) -> str:

@@ -47,6 +47,16 @@ class GroupScore:
     p: float | None
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """What tables name the row by."""
+        return self.group
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether enough samples are labelled."""
+        return self.p is not None
+
+    @property
     def falls_behind(self) -> bool:
         """Whether its accuracy is lower than that of the others by more than chance."""
         return self.p is not None and self.p < 1 - LEVEL
@@ -61,11 +71,37 @@ class Tally:
     means: tuple[float | None, ...]
 
 
+class Numbering:
+    """Numbers groups as they are met.
+
+    Attributes:
+        numbers: of each group.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: dict[tuple[str, ...], int] = {}
+
+    def of(self, columns: Sequence[Iterable[str]]) -> np.ndarray:
+        """Return the number of the group of each sample, int64 (n,).
+
+        Args:
+            columns: a value of each sample, by column.
+
+        Raises:
+            ConfigError: there are more than `MOST_GROUPS` groups.
+        """
+        numbers = self.numbers
+        found = [numbers.setdefault(group, len(numbers)) for group in zip(*columns, strict=True)]
+        if len(numbers) > MOST_GROUPS:
+            raise ConfigError(f"--group-by: more than {MOST_GROUPS} groups: name a column that many samples share")
+        return np.array(found, np.int64)
+
+
 class Grouped:
     """Counts and means by group, of samples that are added part by part."""
 
     def __init__(self) -> None:
-        self._numbers: dict[tuple[str, ...], int] = {}
+        self._numbering = Numbering()
         self._counts, self._known, self._sums = (np.zeros((0, 0)) for _ in range(3))
 
     def add(
@@ -81,18 +117,14 @@ class Grouped:
         Raises:
             ConfigError: there are more than `MOST_GROUPS` groups.
         """
-        numbers = self._numbers
-        found = [numbers.setdefault(group, len(numbers)) for group in zip(*columns, strict=True)]
-        if len(numbers) > MOST_GROUPS:
-            raise ConfigError(f"--group-by: more than {MOST_GROUPS} groups: name a column that many samples share")
-        groups, known = np.array(found, np.int64), [np.isfinite(values) for values in measures]
+        groups, known = self._numbering.of(columns), [np.isfinite(values) for values in measures]
         self._counts = self._grown(self._counts, [(groups[kind], None) for kind in kinds])
         self._known = self._grown(self._known, [(groups[there], None) for there in known])
         sums = [(groups[there], values[there]) for there, values in zip(known, measures, strict=True)]
         self._sums = self._grown(self._sums, sums)
 
     def _grown(self, sums: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> np.ndarray:
-        grown = np.zeros((len(parts), len(self._numbers)))
+        grown = np.zeros((len(parts), len(self._numbering.numbers)))
         grown[: len(sums), : sums.shape[1]] = sums
         for row, (groups, weights) in zip(grown, parts, strict=True):
             row += np.bincount(groups, weights, len(row))
@@ -100,7 +132,7 @@ class Grouped:
 
     def tallies(self) -> Iterator[Tally]:
         """Yield what was counted of each group."""
-        for group, number in self._numbers.items():
+        for group, number in self._numbering.numbers.items():
             counts = tuple(int(count) for count in self._counts[:, number])
             pairs = zip(self._sums[:, number], self._known[:, number], strict=True)
             yield Tally(group, counts, tuple(float(total / known) if known else None for total, known in pairs))
@@ -160,19 +192,36 @@ def _score(tally: Tally, p: float | None) -> GroupScore:
     )
 
 
+class RowGroups:
+    """The rows of each group, of samples that are added part by part: 8 bytes are kept of each."""
+
+    def __init__(self) -> None:
+        self._numbering, self._parts = Numbering(), [np.empty(0, np.int64)]
+
+    def add(self, columns: Sequence[Iterable[str]]) -> None:
+        """Add some samples, as `Grouped` takes them."""
+        self._parts.append(self._numbering.of(columns))
+
+    def __iter__(self) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+        """Yield each group and its rows, ascending."""
+        found, start = np.concatenate(self._parts), 0
+        order = np.argsort(found, kind="stable")
+        for group, count in zip(self._numbering.numbers, np.bincount(found).tolist(), strict=True):
+            yield group, order[start : start + count]
+            start += count
+
+
 def group_name(group: Sequence[str]) -> str:
     """Return a group's values as people read them."""
     return ", ".join(value or "(empty)" for value in group)
 
 
-def grouped_by(columns: Sequence[str], there: Iterable[str], multi_label: bool, whose: object) -> list[str]:
+def grouped_by(columns: Sequence[str], there: Iterable[str], whose: object) -> list[str]:
     """Return the columns to group samples by, as they are stored.
 
     Raises:
-        ConfigError: a column is not there, or named twice; or each class of a sample is true by itself.
+        ConfigError: a column is not there, or named twice.
     """
-    if columns and multi_label:
-        raise ConfigError(f"{whose}: is multi-label: --group-by can't tell it yet; leave it out")
     stored = stored_columns(columns, there, whose)
     if len(set(stored)) < len(stored):
         raise ConfigError(f"--group-by {' '.join(columns)}: a column is named twice")

@@ -12,6 +12,9 @@ from batchcam.record.calibration import Reliability, expected_calibration_error
 from batchcam.rules import threshold_logit
 from batchcam.store.run import Run
 
+SCORES: Final = ("auroc", "average_precision", "f1", "sensitivity", "specificity")
+"""Rates of `SigmoidScore` that are better the higher they are."""
+
 PAIRS: Final = 10
 MOST_PAIRED: Final = 1024
 """Classes of which all pairs are counted, in 16 MB."""
@@ -50,6 +53,13 @@ class SigmoidScore:
     sensitivity: float | None
     specificity: float | None
     calibration_error: float | None
+
+    @property
+    def hits(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Of the yes how many are predicted, of the no how many are not; each with the yes, and the no, there are."""
+        sides = ((self.sensitivity, self.yes), (self.specificity, self.known - self.yes))
+        told, spared = ((round((rate or 0) * count), count) for rate, count in sides)
+        return told, spared
 
     @property
     def rank(self) -> tuple[bool, float, int]:
@@ -91,15 +101,16 @@ class SigmoidScores:
     Args:
         class_names: K names.
         thresholds: of each the probability from which it counts.
+        together: count which classes come together, too.
     """
 
-    def __init__(self, class_names: Sequence[str], thresholds: Sequence[float]) -> None:
+    def __init__(self, class_names: Sequence[str], thresholds: Sequence[float], together: bool = True) -> None:
         count = len(class_names)
         self._names, self._thresholds = class_names, thresholds
         self._above = np.array([*map(threshold_logit, thresholds)], np.float32)
         self._labels = [np.empty((0, count), np.int8)]
         self._logits = [np.empty((0, count), np.float32)]
-        paired = count if count <= MOST_PAIRED else 0
+        paired = count if together and count <= MOST_PAIRED else 0
         self._together = np.zeros((2, paired, paired))
 
     def add(self, labels: np.ndarray, logits: np.ndarray) -> None:
@@ -116,9 +127,9 @@ class SigmoidScores:
             if len(counts):
                 counts += true.T.astype(np.float64) @ true.astype(np.float64)
 
-    def scores(self) -> list[SigmoidScore]:
-        """Return the score of each class."""
-        labels, logits = np.concatenate(self._labels), np.concatenate(self._logits)
+    def scores(self, rows: np.ndarray | slice = slice(None)) -> list[SigmoidScore]:
+        """Return the score of each class, over all samples or those at some of the rows in which they were added."""
+        labels, logits = _joined(self._labels)[rows], _joined(self._logits)[rows]
         return [self._score(k, labels[:, k], logits[:, k]) for k in range(len(self._names))]
 
     def pairs(self) -> list[Pair]:
@@ -153,6 +164,13 @@ class SigmoidScores:
             specificity=_rate(right_no, no),
             calibration_error=calibration_error(scores, true),
         )
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Return parts after each other, which they then are once and for all."""
+    if len(parts) > 1:
+        parts[:] = [np.concatenate(parts)]
+    return parts[0]
 
 
 def scores_of(run: Run) -> tuple[list[SigmoidScore], list[Pair]]:

@@ -66,7 +66,7 @@ class GroupMovements:
         self._otherwise = 0
         self._new, self._old = (_stored(run, columns) for run in (sides.new, sides.old))
         if self._new is None and self._old is None:
-            grouped_by(columns, sides.new.plan.meta, sides.new.plan.is_multi_label, sides.new.path)
+            grouped_by(columns, sides.new.plan.meta, sides.new.path)
 
     def add(self, part: Part, pairs: Pairs) -> None:
         """Count the compared samples of a part.
@@ -112,7 +112,7 @@ class GroupMovements:
 def _stored(run: Run, columns: Sequence[str]) -> list[str] | None:
     """Return the arrays of columns, None where the run lacks one."""
     try:
-        names = grouped_by(columns, run.plan.meta, run.plan.is_multi_label, run.path)
+        names = grouped_by(columns, run.plan.meta, run.path)
     except ConfigError:
         return None
     return [meta_array(name).name for name in names]

@@ -23,7 +23,8 @@ from batchcam.network.folding import fold_batch_norms
 from batchcam.network.independence import independent_logits
 from batchcam.network.precision import set_precision
 from batchcam.record import metrics
-from batchcam.record.groups import GroupCounts, GroupScore, grouped_by
+from batchcam.record.groups import GroupCounts, GroupScore, RowGroups, grouped_by
+from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores
 from batchcam.rules import MULTI_LABEL, SINGLE_LABEL
 
@@ -73,6 +74,8 @@ class SigmoidEvaluation:
         samples, unreadable, non_finite, trained_on: as in `EvaluateSummary`.
         classes: score of each class.
         pairs: the classes that come together most.
+        group_by: as in `EvaluateSummary`.
+        groups: score of each class in each group, the least AUROC first.
     """
 
     samples: int
@@ -81,6 +84,8 @@ class SigmoidEvaluation:
     trained_on: int | None
     classes: list[SigmoidScore]
     pairs: list[Pair]
+    group_by: tuple[str, ...]
+    groups: list[SigmoidGroup]
     problem_type: Literal["multi-label"] = MULTI_LABEL
 
     @property
@@ -108,7 +113,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     thresholds, assembly = thresholds_for(config, None, assembly)
     for remark in (*assembly.remarks, *leak_remarks(assembly)):
         note(remark, config.quiet)
-    group_by = grouped_by(config.group_by, assembly.source.meta, assembly.findings is not None, config.data)
+    group_by = grouped_by(config.group_by, assembly.source.meta, config.data)
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     probe = assembly.normalised_probe(device)
     independent_logits(network, probe)
@@ -119,6 +124,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     stream = BatchStream(assembly.dataset, batches, processes, device, config.compute.start_method)
     predictions, unreadable = np.full(samples, -1, np.int64), np.zeros(samples, bool)
     sigmoids = SigmoidScores(assembly.class_names, thresholds) if assembly.findings else None
+    columns, sigmoid_rows = [assembly.source.meta[name] for name in group_by], RowGroups()
     leaked = np.full(samples, -1, np.int8)
     with stream, Progress("evaluate", samples, "images", config.quiet) as progress:
         for batch in stream:
@@ -127,6 +133,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
             predictions[indices] = np.where(np.isfinite(logits).all(1), np.nan_to_num(logits).argmax(1), -1)
             if sigmoids and assembly.findings:
                 sigmoids.add(assembly.findings.values[indices], logits)
+                sigmoid_rows.add([[texts[row] for row in indices.tolist()] for texts in columns])
             leaked[indices] = trained_on(assembly, batch.sha256.numpy())
             unreadable[indices] = batch.unreadable
             progress.advance(len(batch.indices))
@@ -136,10 +143,11 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     non_finite = int((predictions < 0).sum()) - bad
     if sigmoids:
         seen = int((leaked == 1).sum()) if known else None
-        return SigmoidEvaluation(samples, bad, non_finite, seen, sigmoids.scores(), sigmoids.pairs())
+        by_group = sigmoid_groups(sigmoids, sigmoid_rows) if columns else []
+        told = sigmoids.scores(), sigmoids.pairs(), config.group_by, by_group
+        return SigmoidEvaluation(samples, bad, non_finite, seen, *told)
     groups = GroupCounts()
-    if group_by:
-        columns = [assembly.source.meta[name] for name in group_by]
+    if columns:
         groups.add(columns, {"label": labels, "prediction": predictions, "unreadable": unreadable})
     return EvaluateSummary(
         samples=samples,

@@ -11,8 +11,9 @@ import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.record import metrics
-from batchcam.record.groups import GroupCounts, GroupScore, grouped_by
-from batchcam.record.sigmoid_scores import Pair, SigmoidScore, scores_of
+from batchcam.record.groups import GroupCounts, GroupScore, RowGroups, grouped_by
+from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
+from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores, scores_of
 from batchcam.record.totals import Totals, sum_totals
 from batchcam.rules import Status
 from batchcam.store import landing
@@ -67,7 +68,7 @@ class RunInfo:
         sigmoids: score of each class of a multi-label run, over the samples that are left of it.
         pairs: of a multi-label run the classes that come together most.
         group_by: columns of the manifest by which `groups` are told.
-        groups: score of each group, the least accurate first.
+        groups: score of each group, the least accurate first; of a multi-label run of each of its classes.
     """
 
     run: str
@@ -88,7 +89,7 @@ class RunInfo:
     sigmoids: list[SigmoidScore] = dataclasses.field(default_factory=list)
     pairs: list[Pair] = dataclasses.field(default_factory=list)
     group_by: tuple[str, ...] = ()
-    groups: list[GroupScore] = dataclasses.field(default_factory=list)
+    groups: list[GroupScore] | list[SigmoidGroup] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,21 +212,30 @@ def _failed(run: Run) -> Iterator[str]:
         yield from (f"{sample_id}: {error}" for sample_id, error in zip(*block.values(), strict=True))
 
 
-def group_scores(path: Path, columns: Sequence[str]) -> list[GroupScore]:
+def group_scores(path: Path, columns: Sequence[str]) -> list[GroupScore] | list[SigmoidGroup]:
     """Return how the groups of a run's samples fare, a series' too.
 
     Raises:
         ConfigError: the run has no such column, or more groups than can be told.
         RunError: as `open_run`.
     """
-    counted = GroupCounts()
     with open_run(path) as run:
-        stored = grouped_by(columns, run.plan.meta, run.plan.is_multi_label, path)
-        names = [meta_array(column).name for column in stored]
+        names = [meta_array(column).name for column in grouped_by(columns, run.plan.meta, path)]
+        if run.plan.is_multi_label:
+            return _sigmoid_groups(run, names)
+        counted = GroupCounts()
         for _, block in run.blocks((*names, "label", "prediction", "confidence", "status")):
             unreadable = (block["status"] & Status.UNREADABLE) > 0
             counted.add([block[name] for name in names], {**block, "unreadable": unreadable})
     return counted.scores()
+
+
+def _sigmoid_groups(run: Run, names: Sequence[str]) -> list[SigmoidGroup]:
+    scores, groups = SigmoidScores(run.class_names, run.plan.thresholds, together=False), RowGroups()
+    for _, block in run.blocks((*names, "labels", "logits")):
+        scores.add(block["labels"], block["logits"])
+        groups.add([block[name] for name in names])
+    return sigmoid_groups(scores, groups)
 
 
 def provenance(run: Path, plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:

@@ -13,8 +13,9 @@ from batchcam.job.console import Progress
 from batchcam.record.calibration import Bin, Reliability, expected_calibration_error
 from batchcam.record.distribution import Distribution
 from batchcam.record.evidence import border, border_share, cell_shares, entropy
-from batchcam.record.groups import GroupCounts, GroupScore, grouped_by
+from batchcam.record.groups import GroupCounts, GroupScore, RowGroups, grouped_by
 from batchcam.record.metrics import ClassCounts, ClassScore, Means, PairCounts
+from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores, sigmoid
 from batchcam.record.totals import Totals
 from batchcam.rules import Status
@@ -109,12 +110,14 @@ class Sigmoids:
         pairs: the classes that come together most.
         missed, flagged: by index of the class, samples labelled with it and below its threshold, and samples labelled
             as not of it and not below; the farthest from it first.
+        groups: one per group and class, the least AUROC first; none where nobody asked for groups.
     """
 
     scores: list[SigmoidScore]
     pairs: list[Pair]
     missed: dict[int, First]
     flagged: dict[int, First]
+    groups: list[SigmoidGroup]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +136,8 @@ class Facts:
         means: of each of MEASURES over the samples predicted as each class, (K,), None without any.
         maps: where the evidence sits.
         firsts: samples to show by what is remarkable about them.
-        scores_by_group: one per group, the least accurate first; none where nobody asked for groups.
+        scores_by_group: one per group, the least accurate first; none where nobody asked for groups. Of a multi-label
+            run only their samples and means tell something.
         sigmoids: of a multi-label run, what is told of each class; nothing else is about right and wrong then.
     """
 
@@ -168,10 +172,10 @@ def gather(run: Run, top: int, unreadable: int, quiet: bool, group_by: tuple[str
         group_by: columns of the manifest by which samples are grouped.
 
     Raises:
-        ConfigError: the run has no such column, more groups than can be told, or several labels a sample.
+        ConfigError: the run has no such column, or more groups than can be told.
         RunError: the run names classes that it does not have, or confidences that are none; verify says where.
     """
-    columns = [meta_array(name).name for name in grouped_by(group_by, run.plan.meta, run.plan.is_multi_label, run.path)]
+    columns = [meta_array(name).name for name in grouped_by(group_by, run.plan.meta, run.path)]
     tally = _Tally(run, top, unreadable, columns)
     names = ["cams", *COLUMNS, *([] if run.plan.cams.is_all else ["cam_class"])]
     names += columns
@@ -236,6 +240,8 @@ class _Tally:
         if self._group_columns:
             columns = [block[name] for name in self._group_columns]
             self._by_group.add(columns, {**block, **measured, "unreadable": is_unreadable})
+            if self._sigmoids:
+                self._sigmoids.groups.add(columns)
         for group, chosen in zip(self._groups, (right, wrong, unjudged), strict=True):
             group.add(measured, chosen)
         for measure, means in self._means.items():
@@ -291,7 +297,7 @@ class _SigmoidTally:
         self._above, self._top = run.plan.threshold_logits, top
         self._missed: dict[int, First] = {}
         self._flagged: dict[int, First] = {}
-        self.judged = 0
+        self.judged, self.groups = 0, RowGroups()
 
     def add(self, rows: np.ndarray, block: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Count some samples; return the probability of each class whose label is known, and whether it is true."""
@@ -310,4 +316,6 @@ class _SigmoidTally:
 
     def told(self) -> Sigmoids:
         """Return what was counted."""
-        return Sigmoids(self._scores.scores(), self._scores.pairs(), self._missed, self._flagged)
+        scores = self._scores
+        groups = sigmoid_groups(scores, self.groups)
+        return Sigmoids(scores.scores(), scores.pairs(), self._missed, self._flagged, groups)

@@ -2,48 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from batchcam.commands.report.content import Content
 from batchcam.commands.report.html import Markup, element, foreign, join, table
-from batchcam.commands.report.writing import NONE, rate, share
+from batchcam.commands.report.writing import NONE, rate, share, stated_cell
 from batchcam.record.groups import GroupScore, group_name
 from batchcam.record.intervals import LEVEL
+from batchcam.record.sigmoid_groups import SigmoidGroup
 from batchcam.rules import FEWEST_IN_GROUP
 
 MOST_GROUPS: Final = 200
 
-HEAD: Final = (
-    *("accuracy", f"{LEVEL:.0%} interval", "labelled", "samples", "unreadable"),
-    *("mean confidence", "mean border share", "mean spread", "remark"),
+EVIDENCE: Final = ("samples", "unreadable", "mean confidence", "mean border share", "mean spread")
+INTERVAL: Final = f"{LEVEL:.0%} interval"
+BY_SIGMOID: Final = (
+    *("class", "AUROC", "sensitivity", INTERVAL, "specificity", INTERVAL),
+    *("prevalence", "known", "yes", "left out", "remark"),
 )
 
 
 def groups(content: Content) -> Markup:
-    """Return a table of groups, the least accurate first."""
+    """Return a table of groups, the worst first; of a multi-label run of each class in each, and of their evidence."""
+    facts, right, of = content.facts, "right ones", "labelled samples"
+    if facts.sigmoids:
+        right, of = "yes at or above the threshold, or so few no below it,", "known labels of the class"
     words = (
-        "Least accurate first; intervals by Wilson. A group falls behind if so few right ones would be in one by "
-        f"chance in less than {1 - LEVEL:.0%} of such tables: Fisher's exact test against all labelled samples, "
-        f"one-sided, corrected by Holm. Below {FEWEST_IN_GROUP} labelled samples a group is not judged. Border share "
-        "and spread are defined under "
+        f"Intervals by Wilson. A group falls behind if so few {right} would be in one by chance in less than "
+        f"{1 - LEVEL:.0%} of such tables: Fisher's exact test against all {of}, one-sided, corrected by Holm. "
+        f"Below {FEWEST_IN_GROUP} {of} a group is not judged. Border share and spread are defined under "
     )
     intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")
-    scores, columns = content.facts.scores_by_group, ", ".join(content.group_by)
-    more = len(scores) - MOST_GROUPS
-    caption = f"Groups by {columns}, least accurate first" + (f"; {more:,} others left out" if more > 0 else "")
-    rows = [_row(score) for score in scores[:MOST_GROUPS]]
-    return join((intro, table(caption, (columns, *HEAD), rows)))
+    by, evidence = content.group_by, facts.scores_by_group
+    if not facts.sigmoids:
+        head = ("accuracy", INTERVAL, "labelled", *EVIDENCE, "remark")
+        return join((intro, _table("Groups", "least accurate first", by, head, [_row(s) for s in evidence])))
+    told = [_sigmoid_row(each) for each in facts.sigmoids.groups]
+    classes = _table("Classes", "least AUROC first", by, BY_SIGMOID, told)
+    return join((intro, classes, _table("Evidence", "by name", by, EVIDENCE, [_evidence_row(s) for s in evidence])))
+
+
+def _table(
+    what: str, order: str, by: Sequence[str], head: Sequence[object], rows: Sequence[Sequence[object]]
+) -> Markup:
+    more = len(rows) - MOST_GROUPS
+    caption = f"{what} by {', '.join(by)}, {order}" + (f"; {more:,} others left out" if more > 0 else "")
+    return table(caption, (", ".join(by), *head), rows[:MOST_GROUPS])
 
 
 def _row(score: GroupScore) -> list[object]:
-    remark = "" if score.p is not None else "too few to judge"
-    if score.falls_behind:
-        remark = element("strong", f"falls behind, p {score.p:.2g}")
+    name, *evidence = _evidence_row(score)
+    return [name, rate(score.accuracy), _interval(score.interval), f"{score.labelled:,}", *evidence, _remark(score)]
+
+
+def _evidence_row(score: GroupScore) -> list[object]:
     return [
         foreign(group_name(score.group)),
-        rate(score.accuracy),
-        "{:.3f}–{:.3f}".format(*score.interval) if score.interval else NONE,
-        *(f"{count:,}" for count in (score.labelled, score.samples, score.unreadable)),
+        *(f"{count:,}" for count in (score.samples, score.unreadable)),
         *(share(mean) for mean in (score.confidence, score.border, score.spread)),
-        remark,
     ]
+
+
+def _sigmoid_row(group: SigmoidGroup) -> list[object]:
+    score = group.score
+    return [
+        foreign(group_name(group.group)),
+        stated_cell(score.name),
+        rate(score.auroc),
+        *(rate(score.sensitivity), _interval(group.sensitivity_interval)),
+        *(rate(score.specificity), _interval(group.specificity_interval)),
+        rate(score.prevalence),
+        *(f"{count:,}" for count in (score.known, score.yes, score.left_out)),
+        _remark(group),
+    ]
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "{:.3f}–{:.3f}".format(*interval) if interval else NONE
+
+
+def _remark(group: GroupScore | SigmoidGroup) -> str | Markup:
+    if group.falls_behind:
+        return element("strong", f"falls behind, p {group.p:.2g}")
+    return "" if group.is_judged else "too few to judge"

@@ -1,0 +1,73 @@
+"""How the classes of a multi-label run fare in groups of samples: a row for each group and class, the worst first."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from batchcam.record.groups import RowGroups
+from batchcam.record.intervals import LEVEL, fewer_by_chance, holm, wilson
+from batchcam.record.sigmoid_scores import SigmoidScore, SigmoidScores
+from batchcam.rules import FEWEST_IN_GROUP
+
+
+@dataclasses.dataclass(frozen=True)
+class SigmoidGroup:
+    """How one class of a multi-label run fares in one group.
+
+    Attributes:
+        group: its value of each column.
+        samples: of the group.
+        score: of the class, over these.
+        sensitivity_interval, specificity_interval: by Wilson; None without a yes, or a no.
+        p: probability that so few of its yes are told, or so few of its no, whichever is less, if the group were drawn
+            from all known labels of the class at random: by Fisher's exact test, corrected by Holm for all of these;
+            None where there are too few of both.
+    """
+
+    group: tuple[str, ...]
+    samples: int
+    score: SigmoidScore
+    sensitivity_interval: tuple[float, float] | None
+    specificity_interval: tuple[float, float] | None
+    p: float | None
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """What tables name the row by."""
+        return *self.group, self.score.name
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether enough labels are known."""
+        return self.score.known >= FEWEST_IN_GROUP
+
+    @property
+    def falls_behind(self) -> bool:
+        """Whether fewer of its yes, or of its no, are told than of the others', by more than chance."""
+        return self.p is not None and self.p < 1 - LEVEL
+
+    @property
+    def rank(self) -> tuple[object, ...]:
+        """What tables of groups are sorted by: the least AUROC first, then without one, then with too few labels."""
+        auroc = self.score.auroc
+        return not self.is_judged, auroc is None, auroc or 0, self.group, self.score.name
+
+
+def sigmoid_groups(scores: SigmoidScores, groups: RowGroups) -> list[SigmoidGroup]:
+    """Return how each class fares in each group, the least AUROC first; the groups are of the samples of `scores`."""
+    all_hits = [score.hits for score in scores.scores()]
+    found = [
+        (group, len(rows), score, whole)
+        for group, rows in groups
+        for score, whole in zip(scores.scores(rows), all_hits, strict=True)
+    ]
+    places = [(i, side) for i, (*_, s, _) in enumerate(found) for side in (0, 1) if s.hits[side][1] >= FEWEST_IN_GROUP]
+    chances = holm([fewer_by_chance(*found[i][2].hits[side], *found[i][3][side]) for i, side in places])
+    least: dict[int, float] = {}
+    for (i, _), chance in zip(places, chances, strict=True):
+        least[i] = min(chance, least.get(i, 1))
+    told = [
+        SigmoidGroup(group, samples, s, wilson(*s.hits[0]), wilson(*s.hits[1]), least.get(i))
+        for i, (group, samples, s, _) in enumerate(found)
+    ]
+    return sorted(told, key=lambda each: each.rank)
