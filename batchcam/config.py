@@ -564,12 +564,24 @@ class Gates(Part):
     """How far a run may be from an older one."""
 
     _: dataclasses.KW_ONLY
-    max_flips: float | None = field("Gate: percent of compared samples whose prediction changed.", **PERCENT)
-    max_accuracy_drop: float | None = field("Gate: percentage points, on samples labelled in both.", **PERCENT)
+    max_flips: float | None = field(
+        "Gate: percent of compared samples whose prediction changed; multi-label: with a class that is told otherwise.",
+        **PERCENT,
+    )
+    max_accuracy_drop: float | None = field(
+        "Gate: percentage points, on samples labelled in both; not of multi-label runs.", **PERCENT
+    )
+    max_auroc_drop: float | None = field(
+        "Gate, multi-label: points of 0.01 of the mean AUROC over the classes, on labels that both state.", **PERCENT
+    )
+    max_class_auroc_drop: float | None = field(
+        f"Gate, multi-label: the same of each class with {FEWEST_IN_GROUP} labels that both state.", **PERCENT
+    )
     min_cam_similarity: float | None = field("Gate: mean similarity (rank correlation) of the CAMs.", **SIMILARITY)
     min_class_similarity: float | None = field("Gate: the same of each class with ten pairs of CAMs.", **SIMILARITY)
     max_group_drop: float | None = field(
-        f"Gate: percentage points, in each group of --group-by with {FEWEST_IN_GROUP} samples labelled in both.",
+        f"Gate: percentage points, in each group of --group-by with {FEWEST_IN_GROUP} samples labelled in both; "
+        "multi-label: of the AUROC of each class in each.",
         **PERCENT,
     )
     group_by: tuple[str, ...] = grouping()
@@ -582,6 +594,24 @@ class Gates(Part):
         super().__post_init__()
         if self.max_group_drop is not None and not self.group_by:
             raise ConfigError("--max-group-drop: of which groups? say --group-by COLUMN")
+
+    def require_meant(self, multi_label: bool) -> None:
+        """Refuse gates that mean nothing for the runs that are compared.
+
+        Args:
+            multi_label: whether they are.
+
+        Raises:
+            ConfigError: the message names the gates that do.
+        """
+        if multi_label and self.max_accuracy_drop is not None:
+            raise ConfigError(
+                "--max-accuracy-drop: multi-label runs have no accuracy: say --max-auroc-drop P (points of 0.01 of the "
+                "mean AUROC over the classes) or --max-class-auroc-drop P (of each class)"
+            )
+        for flag, limit in (("auroc", self.max_auroc_drop), ("class-auroc", self.max_class_auroc_drop)):
+            if limit is not None and not multi_label:
+                raise ConfigError(f"--max-{flag}-drop: goes with multi-label runs: say --max-accuracy-drop P")
 
     @property
     def words(self) -> list[str]:
@@ -600,8 +630,8 @@ class Gates(Part):
     def limits(self) -> dict[str, float | None]:
         """The limits by name, None where none was asked for."""
         names = (
-            *("max_flips", "max_accuracy_drop", "min_cam_similarity", "min_class_similarity"),
-            "max_group_drop",
+            *("max_flips", "max_accuracy_drop", "max_auroc_drop", "max_class_auroc_drop"),
+            *("min_cam_similarity", "min_class_similarity", "max_group_drop"),
         )
         return {name: getattr(self, name) for name in names}
 

@@ -208,7 +208,8 @@ def report_text(summary: ReportSummary | SigmoidReport) -> str:
     }
     told = [f"{count} {what}" for what, count in counts.items() if count]
     if summary.flips is not None:
-        told.insert(0, f"{summary.flips} predictions are another class than in the older run")
+        otherwise = "predictions are another class" if hasattr(summary, "accuracy") else "samples flipped in some class"
+        told.insert(0, f"{summary.flips} {otherwise} than in the older run")
     parts = {True: "", False: ", of a run that is not complete"}
     state = ", of what is left of a damaged run" if summary.lost_files else parts[summary.complete]
     sizes = f"{counted(summary.pictures, 'picture')}, {readable_size(summary.bytes)}"

@@ -12,8 +12,14 @@ from batchcam.record.calibration import Reliability, expected_calibration_error
 from batchcam.rules import threshold_logit
 from batchcam.store.run import Run
 
-SCORES: Final = ("auroc", "average_precision", "f1", "sensitivity", "specificity")
-"""Rates of `SigmoidScore` that are better the higher they are."""
+SCORES: Final = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "f1": "F1",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+}
+"""Rates of `SigmoidScore` that are better the higher they are, in words."""
 
 PAIRS: Final = 10
 MOST_PAIRED: Final = 1024

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Final
 
 from batchcam.errors import ConfigError, RunError
 from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan, open_plan
+from batchcam.store.run import Run
 from batchcam.store.series import find_runs, is_series
+
+WORDS: Final = {
+    False: "is single-label: one class of a sample is true, by softmax",
+    True: "is multi-label: each class is true or not by itself, by sigmoid",
+}
 
 
 def require_single_label(asked: str, *paths: Path) -> None:
@@ -20,9 +27,28 @@ def require_single_label(asked: str, *paths: Path) -> None:
         ConfigError: a path is such a run, a shard of one, or a series of such.
     """
     for path in paths:
-        with contextlib.suppress(RunError, OSError):
-            if _plan(path).is_multi_label:
-                raise ConfigError(f"{path}: is multi-label: {asked} can't tell it yet; use batchcam info")
+        if is_multi_label(path):
+            raise ConfigError(f"{path}: is multi-label: {asked} can't tell it yet; use batchcam info")
+
+
+def is_multi_label(path: Path) -> bool | None:
+    """Return whether a run, a shard of one, or a series is multi-label; None where that can't be read."""
+    with contextlib.suppress(RunError, OSError):
+        return _plan(path).is_multi_label
+    return None
+
+
+def require_one_problem(old: Run, new: Run) -> None:
+    """Refuse two open runs of which one is single-label and one multi-label.
+
+    Raises:
+        ConfigError: they are.
+    """
+    first, second = old.plan.is_multi_label, new.plan.is_multi_label
+    if first != second:
+        raise ConfigError(
+            f"{old.path} {WORDS[first]}; {new.path} {WORDS[second]}: explain one again with the other's --problem-type"
+        )
 
 
 def _plan(path: Path) -> Plan:

@@ -16,16 +16,25 @@ from batchcam.commands.compare.groups import GroupMovement, GroupMovements
 from batchcam.commands.compare.matching import Apart, match_classes
 from batchcam.commands.compare.movement import ClassMovement, Flip, Movement, Mover, Pairs, Totals, Transition
 from batchcam.commands.compare.reading import LeftApart, Part, Sides, measure, stated_labels
+from batchcam.commands.compare.sigmoids import (
+    WORST,
+    SigmoidGroupMovement,
+    SigmoidMovement,
+    SigmoidPairs,
+    SigmoidTotals,
+    sigmoid_totals,
+)
 from batchcam.config import MIN_COMPARED, keywords
 from batchcam.errors import RunError
 from batchcam.job.console import Progress
 from batchcam.record.study import require_place, run_notes
-from batchcam.rules import composed
+from batchcam.rules import SINGLE_LABEL, composed
 from batchcam.store.opening import open_run
-from batchcam.store.problem import require_single_label
+from batchcam.store.problem import require_one_problem
 from batchcam.store.run import Run
 
 TRANSITIONS: Final = 20
+THRESHOLDS_SHOWN: Final = 20
 
 DIFFERING: Final = (
     "architecture",
@@ -50,6 +59,7 @@ class Comparison:
         groups: what moved in each group, where groups were asked for.
         relabelled: how many of the compared pairs the runs label as different classes.
         respelt: how many of them have ids in two Unicode forms.
+        sigmoids: what moved for the classes of multi-label runs, else None.
     """
 
     sides: Sides
@@ -58,6 +68,7 @@ class Comparison:
     groups: GroupMovements
     relabelled: int
     respelt: int
+    sigmoids: SigmoidPairs | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,12 +82,13 @@ class CompareSummary:
         apart: ids of either run that are not compared, by reason.
         relabelled: compared samples that the runs label as different classes.
         totals: over all compared samples.
-        classes: one a class, the old run's classes first.
-        transitions: the most frequent flips.
+        classes: one a class, the old run's classes first; of multi-label runs those that both have.
+        transitions: the most frequent flips from one predicted class to another; none of multi-label runs.
         exchanges: classes that each look like a different one of the old run, such as two whose names were swapped.
         movers: samples that moved most, broken ones first.
         group_by: columns of the manifest by which `groups` are told.
-        groups: what moved in each, the largest drop of accuracy first.
+        groups: what moved in each, the largest drop of accuracy first; of multi-label runs in each class of each, the
+            largest drop of AUROC first.
         gates: the limits that were asked for.
         findings: of them, how many are exceeded; and whether one checkpoint's classes have two orders.
         notes: what a reader should know, a line each.
@@ -91,17 +103,18 @@ class CompareSummary:
     new_samples: int
     apart: dict[str, int]
     relabelled: int
-    totals: Totals
-    classes: list[ClassMovement]
+    totals: Totals | SigmoidTotals
+    classes: list[ClassMovement] | list[SigmoidMovement]
     transitions: list[Transition]
     exchanges: list[Exchange]
     movers: list[Mover]
     group_by: tuple[str, ...]
-    groups: list[GroupMovement]
+    groups: list[GroupMovement] | list[SigmoidGroupMovement]
     gates: tuple[Gate, ...]
     findings: int
     notes: tuple[str, ...]
     out: str | None
+    problem_type: str
 
     @property
     def passed(self) -> bool:
@@ -113,10 +126,10 @@ def compare(config: CompareConfig) -> CompareSummary:
     """Tell what moved between two runs, and write it down where that is asked for.
 
     Raises:
-        ConfigError: the runs' classes differ, or neither has a column to group by.
+        ConfigError: the runs' classes or problem types differ, neither has a column to group by, or a gate or target
+            means nothing for them.
         RunError: not a run, runs of other samples, or an incomplete run where a gate was asked for.
     """
-    require_single_label("compare", config.old, config.new)
     require_place(config.out, "compare", (TABLE_FILE, MOVERS_FILE), config.overwrite)
     with open_run(config.old) as old_run, open_run(config.new) as new_run:
         if config.is_gate:
@@ -139,9 +152,11 @@ def set_side_by_side(config: CompareConfig, old_run: Run, new_run: Run) -> Sides
     """Return two open runs with their classes and samples matched.
 
     Raises:
-        ConfigError: the runs' classes differ.
+        ConfigError: the runs' classes or problem types differ, or a gate or target means nothing for them.
         RunError: the runs have no sample in common, or one of them is damaged.
     """
+    require_one_problem(old_run, new_run)
+    config.require_meant(old_run.plan.is_multi_label)
     sides = Sides(old_run, new_run, match_classes(old_run.class_names, new_run.class_names, config.shared_classes))
     if not len(sides.rows.old):
         raise RunError(f"{config.old}, {config.new}: no sample id is in both; they explain other datasets")
@@ -157,6 +172,7 @@ def measure_all(
         RunError: one of the runs is damaged.
     """
     movement, apart = Movement(sides.classes.names, config.top), LeftApart(sides.rows)
+    sigmoids = SigmoidPairs(sides) if sides.are_multi_label else None
     groups = GroupMovements(sides, config.group_by)
     relabelled = respelt = 0
     with Progress("compare", 2 * len(sides.rows.old), "maps", config.quiet) as progress:
@@ -164,6 +180,7 @@ def measure_all(
             compared = part.compared
             label, otherwise = stated_labels(compared, sides.classes)
             pairs = measure(sides, compared, sides.classes, label, config.target, progress.advance)
+            pairs = sigmoids.add(compared, pairs) if sigmoids else pairs
             movement.add(pairs)
             groups.add(compared, pairs)
             apart.add(part)
@@ -171,7 +188,9 @@ def measure_all(
             respelt += int(np.isin(compared.old_rows, sides.rows.respelt).sum())
             seen(part, pairs)
             progress.advance(2 * (len(part.reasons) - len(label)))
-    return Comparison(sides, movement, apart, groups, relabelled, respelt)
+    if sigmoids:
+        movement.moved, relabelled = movement.moved or sigmoids.moved, sigmoids.relabelled
+    return Comparison(sides, movement, apart, groups, relabelled, respelt, sigmoids)
 
 
 def _require_complete(run: Run) -> None:
@@ -182,8 +201,15 @@ def _require_complete(run: Run) -> None:
 def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     """Return what moved in totals, by class, and the samples that moved most."""
     old, new, movement = found.sides.old, found.sides.new, found.movement
-    totals, moved, apart = movement.totals(), movement.classes(), found.apart.counts
-    groups = found.groups.found()
+    apart = found.apart.counts
+    totals: Totals | SigmoidTotals
+    moved: list[ClassMovement] | list[SigmoidMovement]
+    if found.sigmoids:
+        moved = found.sigmoids.classes(movement)
+        totals = sigmoid_totals(movement, moved)
+    else:
+        totals, moved = movement.totals(), movement.classes()
+    groups = found.groups.found(found.sigmoids)
     gates = judge_gates(totals, moved, groups=groups, **config.limits)
     notes = [*_notes(found), *found.groups.notes]
     if config.evidence:
@@ -201,7 +227,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         relabelled=found.relabelled,
         totals=totals,
         classes=moved,
-        transitions=movement.transitions(TRANSITIONS),
+        transitions=[] if found.sigmoids else movement.transitions(TRANSITIONS),
         exchanges=find_exchanges(found.sides, movement.predicted),
         movers=_movers(found),
         group_by=config.group_by,
@@ -210,6 +236,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         findings=sum(not gate.passed for gate in gates) + bool(_renamed(found)),
         notes=tuple(notes),
         out=None if config.out is None else str(config.out),
+        problem_type=old.plan.problem_type or SINGLE_LABEL,
     )
 
 
@@ -226,7 +253,16 @@ def _mover(pairs: Pairs, row: int, reason: str, names: tuple[str, ...], sample_i
     measures = ("spearman", "cosine", "top_iou", "peak_shift")
     known: dict[str, Any] = {name: (*names, None)[getattr(pairs, name)[row]] for name in classes}
     values: dict[str, Any] = {name: _number(getattr(pairs, name)[row]) for name in numbers + measures}
-    return Mover(reason=reason, sample_id=sample_id, flip=Flip(pairs.flip[row]).name.lower(), **known, **values)
+    flip = Flip(pairs.flip[row]).name.lower()
+    if len(flips := pairs.flips[row]):
+        told = {kind.name.lower(): _named(names, flips == kind) for kind in WORST}
+        flip = "; ".join(f"{kind} {which}" for kind, which in told.items() if which) or flip
+        known["label"] = _named(names, pairs.labels[row] == 1) if (pairs.labels[row] >= 0).any() else None
+    return Mover(reason=reason, sample_id=sample_id, flip=flip, **known, **values)
+
+
+def _named(names: tuple[str, ...], chosen: np.ndarray) -> str:
+    return "|".join(names[k] for k in np.flatnonzero(chosen).tolist())
 
 
 def _number(value: np.floating[Any]) -> float | None:
@@ -264,6 +300,8 @@ def _notes(found: Comparison) -> Iterator[str]:
     ]
     if differing:
         yield f"the runs differ in {', '.join(differing)}"
+    if old.plan.is_multi_label:
+        yield from _other_thresholds(found.sides)
     for side, names in (("OLD", classes.only_old), ("NEW", classes.only_new)):
         if names:
             yield f"{len(names)} classes are only in {side}"
@@ -271,7 +309,17 @@ def _notes(found: Comparison) -> Iterator[str]:
         if count:
             yield f"{count} {what} are written in another Unicode form in NEW than in OLD, and count as the same"
     if found.relabelled:
-        yield (
-            f"{found.relabelled} samples are labelled as different classes; their flips can't be judged as fixed or "
-            "broken"
-        )
+        otherwise = "otherwise of some class" if found.sigmoids else "as different classes"
+        yield f"{found.relabelled} samples are labelled {otherwise}; their flips can't be judged as fixed or broken"
+
+
+def _other_thresholds(sides: Sides) -> Iterator[str]:
+    """Yield which classes of multi-label runs count from another probability in NEW than in OLD."""
+    old, new = (
+        dict(zip(of.tolist(), run.plan.thresholds, strict=True))
+        for run, of in ((sides.old, sides.classes.old), (sides.new, sides.classes.new))
+    )
+    told = [f"{sides.classes.names[k]} {old[k]:.3g} → {new[k]:.3g}" for k in old if old[k] != new.get(k, old[k])]
+    if told:
+        more = f" and {len(told) - THRESHOLDS_SHOWN} more" if len(told) > THRESHOLDS_SHOWN else ""
+        yield f"each run counts by its own thresholds, and they differ: {', '.join(told[:THRESHOLDS_SHOWN])}{more}"

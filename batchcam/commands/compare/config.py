@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from batchcam.config import MIN_COMPARED, AnyPath, Config, Gates, Given, argument, field, overwriting, require_outside
+from batchcam.errors import ConfigError
 
 
 class CompareConfig(Gates, Config):
@@ -27,6 +28,12 @@ class CompareConfig(Gates, Config):
         if self.out is not None:
             for run in (self.old, self.new):
                 require_outside(self.out, run.parent if run.is_file() else run)
+
+    def require_meant(self, multi_label: bool) -> None:
+        """Refuse what means nothing for the runs that are compared, `--target label` of multi-label runs too."""
+        super().require_meant(multi_label)
+        if multi_label and self.target == "label":
+            raise ConfigError("--target label: several labels of a sample may be true: say old or new")
 
     @property
     def evidence(self) -> float:

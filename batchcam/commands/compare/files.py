@@ -48,11 +48,33 @@ RULES: Final = {
 }
 """What the numbers mean, for readers of compare.json."""
 
+SIGMOID_RULES: Final = {
+    **RULES,
+    "label": "of each class: counts where both runs state the same one",
+    "flip": "a class at or above the run's own threshold in one run alone: fixed where NEW is as labelled, broken "
+    "where OLD is, changed without a label; a sample is broken if any class is, else fixed, else changed",
+    "change": "NEW minus OLD of a score, each at the run's own thresholds, over the same labels",
+    "exchanges": "cycles of classes whose samples (clearly more than half of those where they stand highest above "
+    "their thresholds), or last layer's rows (exactly), moved on",
+}
+"""The same of multi-label runs."""
+
 SAMPLE: Final = ("sample_id",)
 """Dimension of the compared samples, in the order of the old run."""
 
 APART: Final = ("apart_id",)
 """Dimension of the sample ids of either run that are not compared."""
+
+BY_CLASS: Final = (*SAMPLE, CLASS_NAME.name)
+
+SIGMOID_MEANINGS: Final = {
+    "old_prediction": "class that stands highest above its threshold in the old run",
+    "new_prediction": "class that stands highest above its threshold in the new run",
+    "flip": "what became of the classes: broken if any is, else fixed, else changed",
+    "old_confidence": "sigmoid at old_prediction",
+    "new_confidence": "sigmoid at new_prediction",
+}
+"""What these arrays of multi-label runs are instead."""
 
 ARRAYS: Final = (
     Array("sample_id", SAMPLE, "text", "text", b"", "stable name of a sample that is compared"),
@@ -76,12 +98,23 @@ ARRAYS: Final = (
     Array("peak_shift", SAMPLE, "float64", "checked", NAN, "distance between the largest cells of the CAMs", "cell"),
 )
 
+SIGMOID_ARRAYS: Final = (
+    *(
+        dataclasses.replace(array, meaning=SIGMOID_MEANINGS.get(array.name, array.meaning))
+        for array in ARRAYS
+        if array.name != "label"
+    ),
+    Array("labels", BY_CLASS, "int8", "checked", -1, "1 yes, 0 no, where both runs state it; -1: not known"),
+    Array("flips", BY_CLASS, "uint8", "checked", 255, "what became of each class; 255: not in both runs"),
+)
+"""Those of multi-label runs."""
+
 APART_ARRAYS: Final = (
     Array("apart_id", APART, "text", "text", b"", "stable name of a sample that is not compared"),
     Array("apart_reason", APART, "uint8", "checked", 255, "why it is not compared"),
 )
 
-KINDS: Final[dict[str, type[enum.IntEnum]]] = {"flip": Flip, "pairing": Pairing, "apart_reason": Apart}
+KINDS: Final[dict[str, type[enum.IntEnum]]] = {"flip": Flip, "flips": Flip, "pairing": Pairing, "apart_reason": Apart}
 """Arrays whose numbers have names."""
 
 MOVER_COLUMNS: Final = tuple(field.name for field in dataclasses.fields(Mover))
@@ -116,8 +149,11 @@ class Table:
         self._meta = [meta_array(name) for name in sides.new.plan.meta]
         widths |= {meta_array(name).name: width for name, width in sides.new.plan.meta.items()}
         said = (Array(a.name, SAMPLE, "text", "text", b"", f"{a.name} of the new run") for a in self._meta)
-        for array in (*ARRAYS, *APART_ARRAYS, *said):
-            _create(file, array, matched - compared + alone if array.dims == APART else compared, widths)
+        self._arrays = SIGMOID_ARRAYS if sides.are_multi_label else ARRAYS
+        classes = len(sides.classes.names)
+        for array in (*self._arrays, *APART_ARRAYS, *said):
+            count = matched - compared + alone if array.dims == APART else compared
+            _create(file, array, (count, *([classes] if array.dims == BY_CLASS else [])), widths)
             self._datasets[array.name] = _opened(file, array.name)
 
     def add(self, part: Part, pairs: Pairs) -> None:
@@ -129,7 +165,7 @@ class Table:
             "new_index": sides.of_new("sample_index", pairs.new_row),
             **{a.name: encode_text(sides.of_new(a.name, pairs.new_row).tolist()) for a in self._meta},
         }
-        values |= {a.name: getattr(pairs, a.name) for a in ARRAYS if a.name not in values}
+        values |= {a.name: getattr(pairs, a.name) for a in self._arrays if a.name not in values}
         self._rows = self._write(values, self._rows)
         self._add_apart(sides.old, part.old_rows[apart], part.reasons[apart])
 
@@ -186,7 +222,7 @@ def write_files(out: Path, table: str, sides: Sides, apart: LeftApart, target: s
     content = {
         **summary,
         "apart_listed": apart.ids(sides),
-        "rules": {**RULES, "target": target},
+        "rules": {**(SIGMOID_RULES if sides.are_multi_label else RULES), "target": target},
         "only_old": list(sides.classes.only_old),
         "only_new": list(sides.classes.only_new),
     }
@@ -194,13 +230,13 @@ def write_files(out: Path, table: str, sides: Sides, apart: LeftApart, target: s
     land_study(out, "compare", COMPARE_VERSION, files, content, {TABLE_FILE: table})
 
 
-def _create(file: h5py.File, array: Array, count: int, widths: Mapping[str, int]) -> None:
+def _create(file: h5py.File, array: Array, shape: tuple[int, ...], widths: Mapping[str, int]) -> None:
     width = widths.get(array.name, 1)
-    if count:
-        dataset = create(file, array, (count,), width)
+    if shape[0]:
+        dataset = create(file, array, shape, width)
     else:  # nothing has no chunks to filter
         dtype = h5py.string_dtype("utf-8", width) if array.dtype == "text" else array.dtype
-        dataset = file.create_dataset(array.name, (0,), dtype, track_times=False)
+        dataset = file.create_dataset(array.name, shape, dtype, track_times=False)
         attach_scales(file, dataset, array)
         describe(dataset, array)
     if array.name in KINDS:

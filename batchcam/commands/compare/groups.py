@@ -10,9 +10,10 @@ import numpy as np
 
 from batchcam.commands.compare.movement import Flip, Pairs
 from batchcam.commands.compare.reading import Part, Sides
+from batchcam.commands.compare.sigmoids import SigmoidGroupMovement, SigmoidPairs
 from batchcam.errors import ConfigError
 from batchcam.job.console import counted
-from batchcam.record.groups import Grouped, Tally, grouped_by
+from batchcam.record.groups import Grouped, RowGroups, Tally, grouped_by
 from batchcam.record.intervals import wilson
 from batchcam.rules import FEWEST_IN_GROUP
 from batchcam.store.run import Run
@@ -62,7 +63,8 @@ class GroupMovements:
     """
 
     def __init__(self, sides: Sides, columns: Sequence[str]) -> None:
-        self._sides, self._columns, self._grouped = sides, columns, Grouped()
+        self._sides, self._columns = sides, columns
+        self._grouped, self._rows = Grouped(), RowGroups()
         self._otherwise = 0
         self._new, self._old = (_stored(run, columns) for run in (sides.new, sides.old))
         if self._new is None and self._old is None:
@@ -82,6 +84,9 @@ class GroupMovements:
         if new and old:
             self._otherwise += int(np.any([a != b for a, b in zip(new, old, strict=True)], 0).sum())
         columns = new or old
+        if self._sides.are_multi_label:
+            self._rows.add(columns)
+            return
         labelled = pairs.label >= 0
         kinds = (
             np.ones(len(labelled), bool),
@@ -102,8 +107,14 @@ class GroupMovements:
             return [f"groups are NEW's: of {counted(self._otherwise, 'compared sample')} OLD says another {named}"]
         return []
 
-    def found(self) -> list[GroupMovement]:
-        """Return what moved in each group: the largest drop of accuracy first, then those with too few labels."""
+    def found(self, sigmoids: SigmoidPairs | None) -> list[GroupMovement] | list[SigmoidGroupMovement]:
+        """Return what moved in each group: the largest drop of accuracy first, then those with too few labels.
+
+        Args:
+            sigmoids: of multi-label runs: then each class in each group, the largest drop of AUROC first.
+        """
+        if sigmoids:
+            return sorted((m for each in self._rows for m in sigmoids.group(*each)), key=lambda m: m.rank)
         moved = [_movement(tally) for tally in self._grouped.tallies()]
         drops = {m.group: -math.inf if m.accuracy_drop is None else m.accuracy_drop for m in moved}
         return sorted(moved, key=lambda m: (not m.is_judged, -drops[m.group], m.group))

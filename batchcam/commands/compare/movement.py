@@ -7,7 +7,7 @@ import enum
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -66,12 +66,16 @@ class Pairs:
         old_row, new_row: rows of the runs, (n,).
         label: class that both runs state, (n,).
         old_prediction, new_prediction: predicted classes, (n,).
-        flip: `Flip`, (n,).
+        flip: `Flip`, (n,); of multi-label runs the worst of `flips`: broken, else fixed, else changed.
         old_confidence, new_confidence: softmax at the class that the run itself predicts, (n,).
         map_class: class whose logits and maps are compared, (n,).
         old_logit, new_logit: of that class, (n,); NaN where a run does not have the class.
         pairing: `Pairing`, (n,).
         spearman, cosine, top_iou, peak_shift: of the maps, (n,); NaN where `pairing` is not `MEASURED`.
+        labels: of multi-label runs, 1 or 0 for each class where both runs state it, else -1, (n, K); else (n, 0).
+        flips: of multi-label runs, `Flip` of each class, `NOT_SHARED` where one run lacks it, (n, K); else (n, 0).
+        mistake: how sure NEW is of what it broke, (n,): its confidence, in multi-label runs the logits from the
+            threshold.
     """
 
     old_row: np.ndarray
@@ -90,6 +94,9 @@ class Pairs:
     cosine: np.ndarray
     top_iou: np.ndarray
     peak_shift: np.ndarray
+    labels: np.ndarray
+    flips: np.ndarray
+    mistake: np.ndarray
 
     @property
     def confidence_change(self) -> np.ndarray:
@@ -118,17 +125,18 @@ def joined(parts: Sequence[Pairs]) -> Pairs:
     return Pairs(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
+NOT_SHARED: Final = 255
+
+
 @dataclasses.dataclass(frozen=True)
-class Totals:
-    """What moved over all compared samples; means are None without any sample.
+class SampleTotals:
+    """What moved over all compared samples of whatever runs; means are None without any sample.
 
     Attributes:
         compared: samples.
-        labelled: of those, how many have one label in both runs.
-        flips, flips_percent: predictions that are another class.
+        flips, flips_percent: predictions that are another class; in multi-label runs samples with a class that is at or
+            above its threshold in one run alone.
         fixed, broken, changed: flips by kind.
-        old_accuracy, new_accuracy: share of the labelled samples predicted right.
-        accuracy_drop: old minus new, in percentage points.
         old_confidence, new_confidence: means.
         logit_change: mean, of the class whose maps are compared.
         maps: samples with a pair of maps.
@@ -138,15 +146,11 @@ class Totals:
     """
 
     compared: int
-    labelled: int
     flips: int
     flips_percent: float | None
     fixed: int
     broken: int
     changed: int
-    old_accuracy: float | None
-    new_accuracy: float | None
-    accuracy_drop: float | None
     old_confidence: float | None
     new_confidence: float | None
     logit_change: float | None
@@ -158,6 +162,22 @@ class Totals:
     top_iou: float | None
     peak_shift: float | None
     without_maps: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Totals(SampleTotals):
+    """What moved over all compared samples of single-label runs.
+
+    Attributes:
+        labelled: samples that have one label in both runs.
+        old_accuracy, new_accuracy: share of these predicted right.
+        accuracy_drop: old minus new, in percentage points.
+    """
+
+    labelled: int
+    old_accuracy: float | None
+    new_accuracy: float | None
+    accuracy_drop: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,27 +295,37 @@ class Movement:
         )
         return [np.bincount(classes[classes >= 0], minlength=len(self._names)) for classes in chosen]
 
+    def of_samples(self) -> dict[str, Any]:
+        """Return what `SampleTotals` says."""
+        kinds, alike = self._flips.tolist(), self.similarity[0].joined(self.similarity[1])
+        flips = self._compared - kinds[Flip.SAME]
+        return {
+            "compared": self._compared,
+            "flips": flips,
+            "flips_percent": 100 * flips / self._compared if self._compared else None,
+            **{kind.name.lower(): kinds[kind] for kind in (Flip.FIXED, Flip.BROKEN, Flip.CHANGED)},
+            "maps": int(self._pairings[Pairing.MEASURED]),
+            "spearman_median": alike.quantile(0.5),
+            "spearman_p10": alike.quantile(0.1),
+            "without_maps": named_counts(Pairing, self._pairings),
+            **{name: means.of_all for name, means in self._means.items()},
+        }
+
     def totals(self) -> Totals:
-        """Return what moved over all samples."""
-        kinds, (labelled, old, new) = self._flips.tolist(), self._counts[:3].sum(1).tolist()
-        flips, alike = self._compared - kinds[Flip.SAME], self.similarity[0].joined(self.similarity[1])
+        """Return what moved over all samples of single-label runs."""
+        labelled, old, new = self._counts[:3].sum(1).tolist()
         return Totals(
-            compared=self._compared,
             labelled=labelled,
-            flips=flips,
-            flips_percent=100 * flips / self._compared if self._compared else None,
-            fixed=kinds[Flip.FIXED],
-            broken=kinds[Flip.BROKEN],
-            changed=kinds[Flip.CHANGED],
             old_accuracy=old / labelled if labelled else None,
             new_accuracy=new / labelled if labelled else None,
             accuracy_drop=100 * (old - new) / labelled if labelled else None,
-            maps=int(self._pairings[Pairing.MEASURED]),
-            spearman_median=alike.quantile(0.5),
-            spearman_p10=alike.quantile(0.1),
-            without_maps=named_counts(Pairing, self._pairings),
-            **{name: means.of_all for name, means in self._means.items()},
+            **self.of_samples(),
         )
+
+    def of_maps(self, class_: int) -> dict[str, Any]:
+        """Return how many pairs of maps a class has, and the means of `CLASS_MEANS`, by name."""
+        means = {name: self._means[name].of_classes[class_] for name in CLASS_MEANS}
+        return {"maps": int(self._counts[-1, class_]), **means}
 
     def classes(self) -> list[ClassMovement]:
         """Return what moved for each class."""
@@ -336,7 +366,7 @@ def movers(pairs: Pairs, most: int) -> Iterator[tuple[int, str]]:
 def _reasons(pairs: Pairs) -> tuple[tuple[str, np.ndarray, np.ndarray], ...]:
     """Return each reason with the values by which it ranks, the smallest first, and the samples that it holds for."""
     return (
-        ("broken", -pairs.new_confidence.astype(np.float64), pairs.flip == Flip.BROKEN),
+        ("broken", -pairs.mistake, pairs.flip == Flip.BROKEN),
         ("similarity", pairs.spearman, pairs.spearman < 1),  # a NaN is not below 1
         ("confidence", pairs.confidence_change, pairs.confidence_change < 0),
     )
@@ -358,9 +388,9 @@ class Mover:
     Attributes:
         reason: broken, similarity or confidence.
         sample_id: of the sample.
-        label: class that both runs state, None where they do not.
+        label: class that both runs state, None where they do not; of multi-label runs all such, as `a|b`.
         old_prediction, new_prediction: predicted classes.
-        flip: what became of the prediction.
+        flip: what became of the prediction; of multi-label runs of which classes, as `broken a|b; fixed c`.
         old_confidence, new_confidence, confidence_change: at the class that each run predicts.
         map_class: class whose logits and maps are compared, None without one.
         logit_change, spearman, cosine, top_iou, peak_shift: None where there is nothing to compare.

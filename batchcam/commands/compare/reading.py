@@ -27,6 +27,9 @@ PICKED_BYTES = 64 * 2**20
 ROW_BYTES = 256
 """Columns of a pair of rows, and what is told of it."""
 
+CLASS_BYTES = 64
+"""The same for each class of multi-label runs."""
+
 ID_ROWS = 2**15
 """Sample ids held at once."""
 
@@ -114,7 +117,13 @@ class Sides:
         self._in_order = isinstance(self.rows.new, range) or bool((np.diff(self.rows.new) > 0).all())
         self._whole: dict[str, np.ndarray] = {}
         cells = math.prod(old.plan.grid_size) + math.prod(new.plan.grid_size)
-        self._size = max(1, (IN_ORDER_BYTES if self._in_order else PICKED_BYTES) // (4 * cells + ROW_BYTES))
+        held = 4 * cells + ROW_BYTES + CLASS_BYTES * len(classes.names) * self.are_multi_label
+        self._size = max(1, (IN_ORDER_BYTES if self._in_order else PICKED_BYTES) // held)
+
+    @property
+    def are_multi_label(self) -> bool:
+        """Whether each class of a sample is true or not by itself."""
+        return self.old.plan.is_multi_label
 
     def of_new(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Return a column of the new run at some rows of `rows.new`; where those do not ascend, it stays in memory."""
@@ -227,6 +236,7 @@ def measure(sides: Sides, part: Part, classes: Classes, label: np.ndarray, targe
     pairing = _pairing(first, second, map_class >= 0, same_view(part.old["crop_box"], part.new["crop_box"]))
     usable = np.flatnonzero(pairing == Pairing.MEASURED)
     alike = compare_maps(first.cams[usable], second.cams[usable])
+    none = np.empty((len(label), 0), np.int8)
     values = {name: np.full(len(label), np.nan) for name in FUNCTIONS}
     for name in FUNCTIONS:
         values[name][usable] = getattr(alike, name)
@@ -243,6 +253,9 @@ def measure(sides: Sides, part: Part, classes: Classes, label: np.ndarray, targe
         old_logit=first.logits,
         new_logit=second.logits,
         pairing=pairing,
+        labels=none,
+        flips=none,
+        mistake=part.new["confidence"].astype(np.float64),
         **values,
     )
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from batchcam.commands.compare.compare import CompareSummary
 from batchcam.commands.compare.exchanges import Exchange
 from batchcam.commands.compare.groups import GroupMovement
-from batchcam.commands.compare.movement import ClassMovement, Mover, Totals, ranked_classes
+from batchcam.commands.compare.movement import ClassMovement, Mover, SampleTotals, Totals, ranked_classes
+from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidGroupMovement, SigmoidMovement, SigmoidTotals
 from batchcam.errors import one_line
+from batchcam.job.console import counted
 from batchcam.record.groups import group_name
 from batchcam.record.metrics import rate_text
+from batchcam.record.sigmoid_scores import SCORES
 from batchcam.record.study import class_lines, counts_text, head_lines
 
 MOVERS_SHOWN: Final = 10
 TRANSITIONS_SHOWN: Final = 5
 CYCLE_SHOWN: Final = 6
+
+SIGMOID_HEADER: Final = (
+    "labels     yes  AUROC        points  average precision      F1  sensitivity  specificity  above          "
+    "flips  fixed  broken  changed"
+)
 
 
 def compare_text(summary: CompareSummary) -> str:
@@ -26,7 +35,7 @@ def compare_text(summary: CompareSummary) -> str:
         ("new", f"{summary.new} ({summary.new_samples} samples)"),
         ("compared", counts_text({"samples": t.compared} | summary.apart)),
         ("flips", _flips(t)),
-        ("accuracy", _accuracy(t)),
+        ("scores", _scores(t)) if isinstance(t, SigmoidTotals) else ("accuracy", _accuracy(t)),
         ("confidence", f"mean of {t.compared} {_shown(t.old_confidence)} → {_shown(t.new_confidence)}"),
         ("maps", _maps(t)),
     ]
@@ -35,14 +44,21 @@ def compare_text(summary: CompareSummary) -> str:
         head.append(("moved", ", ".join(f"{m.count} {m.old} → {m.new}" for m in most)))
     head += [("exchanged", exchange_text(exchange)) for exchange in summary.exchanges]
     lines = head_lines(head, summary.notes, summary.out, "compare", (gate.reason for gate in summary.gates))
-    return "\n".join(
-        [*lines, "", *_class_table(summary.classes), *_group_table(summary), *_mover_table(summary.movers)]
-    )
+    return "\n".join([*lines, "", *_class_table(summary.classes), *_group_table(summary), *_mover_table(summary)])
 
 
-def _flips(t: Totals) -> str:
+def _flips(t: Totals | SigmoidTotals) -> str:
     kinds = f"{t.fixed} fixed, {t.broken} broken, {t.changed} changed"
+    if isinstance(t, SigmoidTotals):
+        kinds = f"samples with {counted(t.class_flips, 'flip')} of a class: {kinds}, by the worst"
     return f"{t.flips} of {t.compared} ({_shown(t.flips_percent)} %): {kinds}"
+
+
+def _scores(t: SigmoidTotals) -> str:
+    if not t.macro:
+        return "- no label is stated in both"
+    told = (f"{SCORES[n]} {_shown(m.old)} → {_shown(m.new)} ({_signed(m.change)})" for n, m in t.macro.items())
+    return f"mean over classes of {', '.join(told)} on {counted(t.labels, 'label')} stated in both"
 
 
 def _accuracy(t: Totals) -> str:
@@ -52,7 +68,7 @@ def _accuracy(t: Totals) -> str:
     return f"{shares} ({0 - t.accuracy_drop:+.2f} points) on {t.labelled} labelled in both"
 
 
-def _maps(t: Totals) -> str:
+def _maps(t: SampleTotals) -> str:
     without = "".join(f"; {count} without: {reason}" for reason, count in t.without_maps.items())
     if t.spearman is None:
         return f"{t.maps} pairs{without}"
@@ -76,16 +92,28 @@ def exchange_text(e: Exchange) -> str:
     )
 
 
-def _class_table(classes: list[ClassMovement]) -> list[str]:
+def _class_table(classes: Sequence[ClassMovement | SigmoidMovement]) -> list[str]:
+    sigmoids = [c for c in classes if isinstance(c, SigmoidMovement)]
+    if sigmoids:
+        rows = [
+            (c.name, f"{_sigmoid_line(c)}  {_shown(c.spearman):>10}") for c in sorted(sigmoids, key=lambda c: c.rank)
+        ]
+        return class_lines(f"{SIGMOID_HEADER}  similarity", rows)
     header = "labelled  points  fixed  broken  predicted        left  similarity  peak shift"
-    return class_lines(header, [(c.name, _class_line(c)) for c in ranked_classes(classes)])
+    ranked = ranked_classes([c for c in classes if isinstance(c, ClassMovement)])
+    return class_lines(header, [(c.name, _class_line(c)) for c in ranked])
 
 
 def _group_table(summary: CompareSummary) -> list[str]:
     if not summary.groups:
         return []
+    sigmoids = [m for m in summary.groups if isinstance(m, SigmoidGroupMovement)]
+    if sigmoids:
+        few = {True: "", False: "  too few to judge"}
+        rows = [(group_name(m.named), f"{_sigmoid_line(m)}{few[m.is_judged]}") for m in sigmoids]
+        return ["", *class_lines(SIGMOID_HEADER, rows, ", ".join((*summary.group_by, "class")))]
     header = "compared  flips  share               labelled  points  similarity"
-    rows = [(group_name(m.group), _group_line(m)) for m in summary.groups]
+    rows = [(group_name(m.group), _group_line(m)) for m in summary.groups if isinstance(m, GroupMovement)]
     return [
         "",
         *class_lines(header, rows, ", ".join(summary.group_by)),
@@ -101,6 +129,19 @@ def _group_line(m: GroupMovement) -> str:
     return f"{m.compared:>8}  {m.flips:>5}  {share}  {m.labelled:>8}  {points:>6}  {_shown(m.spearman):>10}{few}"
 
 
+def _sigmoid_line(c: SigmoidChange) -> str:
+    drop = "-" if c.auroc_drop is None else f"{0 - c.auroc_drop:+.1f}"
+    auroc = f"{_shown(c.old.auroc)}→{_shown(c.new.auroc)}"
+    others = "  ".join(f"{_signed(c.change[name]):>{max(6, len(SCORES[name]))}}" for name in SCORES if name != "auroc")
+    predicted = f"{c.old.predicted}→{c.new.predicted}"
+    kinds = f"{c.flips:>5}  {c.fixed:>5}  {c.broken:>6}  {c.changed:>7}"
+    return f"{c.old.known:>6}  {c.old.yes:>6}  {auroc:<11}  {drop:>6}  {others}  {predicted:<13}  {kinds}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
+
+
 def _class_line(c: ClassMovement) -> str:
     return (
         f"{c.labelled:>8}  {_points(c):>6}  {c.fixed:>5}  {c.broken:>6}  {f'{c.old_predicted}→{c.new_predicted}':<13}"
@@ -112,16 +153,26 @@ def _points(movement: ClassMovement) -> str:
     return "-" if movement.accuracy_drop is None else f"{0 - movement.accuracy_drop:+.1f}"
 
 
-def _mover_table(moved: list[Mover]) -> list[str]:
+def _mover_table(summary: CompareSummary) -> list[str]:
+    moved, is_multi_label = summary.movers, isinstance(summary.totals, SigmoidTotals)
     rows = [
         f"{m.reason:<10}  {_shown(m.spearman):>6}  {_shown(m.confidence_change):>6}  {one_line(m.sample_id)}: "
-        f"{one_line(m.old_prediction)} → {one_line(m.new_prediction)}, label {one_line(m.label or '-')}"
+        + one_line(_of_classes(m) if is_multi_label else _of_one(m))
         for m in moved[:MOVERS_SHOWN]
     ]
     if not rows:
         return []
     more = [f"… and {len(moved) - MOVERS_SHOWN} more movers"] if len(moved) > MOVERS_SHOWN else []
     return ["", "moved most  similarity, confidence change, sample", *rows, *more]
+
+
+def _of_one(m: Mover) -> str:
+    return f"{m.old_prediction} → {m.new_prediction}, label {m.label or '-'}"
+
+
+def _of_classes(m: Mover) -> str:
+    labels = "labels not known" if m.label is None else f"labels {m.label or 'none'}"
+    return f"{'no flip' if m.flip == 'same' else m.flip}; {labels}"
 
 
 def _shown(value: float | None) -> str:

@@ -13,7 +13,6 @@ from batchcam.commands.info.config import InfoConfig
 from batchcam.commands.info.watch import Watch, Watcher, require_progress
 from batchcam.errors import ConfigError
 from batchcam.job.stop import wait
-from batchcam.store.problem import require_single_label
 from batchcam.store.series import is_series, require_run
 
 
@@ -77,7 +76,5 @@ def _flips(config: InfoConfig, complete: bool) -> Flips | None:
 def _require_ours(config: InfoConfig) -> None:
     if config.prometheus:
         prometheus.require_ours(config.prometheus)
-        if config.against:
-            require_single_label("info --against", config.against, config.run)
     elif config.against:
         raise ConfigError("--against: counts flips for --prometheus: give that too, or see batchcam compare")

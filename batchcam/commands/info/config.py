@@ -27,7 +27,7 @@ class InfoConfig(RunConfig):
         metavar="FILE",
     )
     against: Given[Path | None, AnyPath | None] = field(
-        "With --prometheus: count the predictions that are another class than in this older run, once the run is "
-        "complete.",
+        "With --prometheus: count the predictions that are another class than in this older run (multi-label: samples "
+        "of which a class flipped), once the run is complete.",
         metavar="OLD",
     )

@@ -26,7 +26,7 @@ METRICS: Final = {
     "labelled": "Samples with label and prediction, of which accuracy is the share; not of a run that is watched.",
     "accuracy": "Correct predictions by labelled samples, 0 to 1; absent without labels.",
     "compared": "Samples compared with the run that --against names; absent without, and before the run is complete.",
-    "flips": "Of these, predictions that are another class.",
+    "flips": "Of these, predictions that are another class; in multi-label runs samples of which a class flipped.",
     "shards": "Shards of the plan.",
     "shards_landed": "Shards on disk.",
     "complete": "1 when the manifest and all shards are there, else 0.",

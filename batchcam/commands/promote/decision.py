@@ -19,9 +19,11 @@ from batchcam.job.steps import Steps
 from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.manifest import holds_images
+from batchcam.store.problem import is_multi_label
 
 RECOMPUTED: Final = 16
-DEFAULT_GATE: Final = ("--max-accuracy-drop", "1")
+DEFAULT_GATES: Final = {False: ("--max-accuracy-drop", "1"), True: ("--max-auroc-drop", "1")}
+"""Where none was asked for, by whether the runs are multi-label."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +59,15 @@ class Candidate:
         test: the dataset that it is judged by.
         gates: how far its run may be from that of the promoted version.
         steps: runs commands.
+
+    Raises:
+        ConfigError: a gate means nothing for the promoted version's run.
     """
 
     def __init__(self, version: Path, test: str, gates: Gates, steps: Steps) -> None:
+        multi_label = is_multi_label(version.parent / PROMOTED / "run")
+        if multi_label is not None:
+            gates.require_meant(multi_label)
         self.version, self.test, self._gates, self._steps = version, test, gates, steps
         self.findings = False
 
@@ -111,7 +119,7 @@ class Candidate:
         out = self.version / "compare"
         words = self._gates.words
         if not any(limit is not None for limit in self._gates.limits.values()):
-            words = [*DEFAULT_GATE, *words]
+            words = [*DEFAULT_GATES[bool(is_multi_label(new))], *words]
         code, text = self._run("compare", str(old), str(new), "--out", str(out), *words)
         landing.land(out.with_suffix(".txt"), text.encode())
         if code:

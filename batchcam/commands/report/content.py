@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from batchcam.commands.compare.movement import ClassMovement, Movement, Mover, Pairing, Totals, Transition
+from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
 from batchcam.commands.report.drawing import Picture
 from batchcam.commands.report.facts import Facts
 from batchcam.pictures.originals import State
@@ -145,7 +146,8 @@ class Moved:
         movement: how it is spread over the compared samples.
         apart: how many sample ids of either run are not compared, by reason.
         apart_ids: the first of these ids, by reason.
-        classes: what moved for each class, the largest loss of accuracy first.
+        classes: what moved for each class, the largest loss of accuracy first; empty of multi-label runs.
+        sigmoids: the same of multi-label runs, the largest loss of AUROC first; empty of others.
         only_old, only_new: names of classes that one run alone has.
         transitions: the most frequent flips.
         movers: samples that moved most, broken ones first.
@@ -153,11 +155,12 @@ class Moved:
     """
 
     old: About
-    totals: Totals
+    totals: Totals | SigmoidTotals
     movement: Movement
     apart: dict[str, int]
     apart_ids: Mapping[str, Sequence[str]]
     classes: Sequence[ClassMovement]
+    sigmoids: Sequence[SigmoidMovement]
     only_old: tuple[str, ...]
     only_new: tuple[str, ...]
     transitions: Sequence[Transition]

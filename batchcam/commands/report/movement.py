@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from batchcam.commands.compare.movement import ClassMovement, Totals, Transition
+from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
 from batchcam.commands.report.content import About, Moved
 from batchcam.commands.report.html import Markup, definitions, details, element, foreign, join, table
 from batchcam.commands.report.movers import movers
 from batchcam.commands.report.provenance import side_by_side
 from batchcam.commands.report.writing import NONE, histogram, percent, rate, share, signed, stated_cell
+from batchcam.record.sigmoid_scores import SCORES
 
 MOST_CLASSES: Final = 1000
 MOST_NAMES: Final = 50
@@ -20,6 +22,11 @@ MOST_TRANSITIONS: Final = 10
 FLIPS: Final = (
     "A flip is another predicted class: fixed from wrong to right, broken from right to wrong, changed anything else, "
     "such as from one wrong class to another."
+)
+SIGMOID_FLIPS: Final = (
+    "A flip is a class that is at or above its threshold in one run alone, each run by its own thresholds: fixed where "
+    "NEW is as labelled, broken where OLD is, changed where the runs state no label. A sample is broken if any of its "
+    "classes is, else fixed if any is, else changed."
 )
 SIMILARITY: Final = (
     "Similarity is Spearman's rank correlation over the cells of both runs' raw maps of one class, the class that OLD "
@@ -33,11 +40,12 @@ def movement(new: About, moved: Moved) -> Markup:
     names = join(("OLD is ", foreign(moved.old.run), "; NEW is the run of this report, ", foreign(new.run), "."))
     shown: list[object] = [element("p", names), *_states(moved), _numbers(moved.totals), _change(moved.totals)]
     if moved.totals.flips:
-        shown += [element("p", FLIPS), _transitions(moved.transitions)]
+        shown.append(element("p", SIGMOID_FLIPS if moved.sigmoids else FLIPS))
+        shown += [] if moved.sigmoids else [_transitions(moved.transitions)]
     shown += [element("h3", "Provenance of both runs"), side_by_side(moved.old, new)]
     shown += [element("h3", "Samples that are not compared"), _apart(moved)]
     if moved.totals.compared and not moved.nothing:
-        shown += [*_confidence(moved), *_similarity(moved), *_classes(moved.classes), *movers(moved)]
+        shown += [*_confidence(moved), *_similarity(moved), *_moved_classes(moved), *movers(moved)]
     return join(shown)
 
 
@@ -63,11 +71,14 @@ def _states(moved: Moved) -> Iterator[Markup]:
         yield element("ul", *(element("li", foreign(note, longest=400)) for note in moved.notes))
 
 
-def _numbers(t: Totals) -> Markup:
+def _numbers(t: Totals | SigmoidTotals) -> Markup:
+    flips = [("flips of all classes", f"{t.class_flips:,}")] if isinstance(t, SigmoidTotals) else []
+    what = "samples with a flip of any class" if flips else "flips: predictions of another class"
     return definitions(
         [
             ("samples compared", f"{t.compared:,}"),
-            (f"flips: predictions of another class, {percent(t.flips_percent)}", f"{t.flips:,}"),
+            *flips,
+            (f"{what}, {percent(t.flips_percent)}", f"{t.flips:,}"),
             ("fixed", f"{t.fixed:,}"),
             ("broken", f"{t.broken:,}"),
             ("changed otherwise", f"{t.changed:,}"),
@@ -77,17 +88,31 @@ def _numbers(t: Totals) -> Markup:
     )
 
 
-def _change(t: Totals) -> Markup:
-    """Return accuracy and confidence before and after."""
-    drop = None if t.accuracy_drop is None else -t.accuracy_drop
+def _change(t: Totals | SigmoidTotals) -> Markup:
+    """Return scores and confidence before and after."""
     mean = None if t.old_confidence is None or t.new_confidence is None else t.new_confidence - t.old_confidence
-    points = NONE if drop is None else f"{signed(drop, 2)} points"
     rows = [
-        (f"accuracy on {t.labelled:,} samples labelled in both", rate(t.old_accuracy), rate(t.new_accuracy), points),
+        *_scores(t),
         ("mean confidence", share(t.old_confidence), share(t.new_confidence), signed(mean)),
         ("mean logit of the class that OLD predicts", NONE, NONE, signed(t.logit_change)),
     ]
     return table("Over all compared samples", ("measure", "OLD", "NEW", "change"), rows)
+
+
+def _scores(t: Totals | SigmoidTotals) -> Iterator[tuple[str, str, str, str]]:
+    """Yield each score before and after, of multi-label runs in the mean over the classes."""
+    if isinstance(t, SigmoidTotals):
+        for name, mean in t.macro.items():
+            yield (
+                f"mean {SCORES[name]} of {mean.classes:,} classes",
+                rate(mean.old),
+                rate(mean.new),
+                signed(mean.change),
+            )
+        return
+    points = NONE if t.accuracy_drop is None else f"{signed(-t.accuracy_drop, 2)} points"
+    what = f"accuracy on {t.labelled:,} samples labelled in both"
+    yield what, rate(t.old_accuracy), rate(t.new_accuracy), points
 
 
 def _transitions(transitions: Sequence[Transition]) -> Markup:
@@ -159,6 +184,42 @@ def _similarity(moved: Moved) -> Iterator[Markup]:
     yield definitions(numbers, "numbers")
 
 
+def _moved_classes(moved: Moved) -> Iterator[Markup]:
+    yield element("h3", "Classes that moved")
+    yield from _sigmoids(moved.sigmoids) if moved.sigmoids else _classes(moved.classes)
+
+
+def _sigmoids(classes: Sequence[SigmoidMovement]) -> Iterator[Markup]:
+    rows = [_sigmoid_row(each) for each in classes[:MOST_CLASSES]]
+    more = len(classes) - len(rows)
+    head = (
+        *("class", "labels", "yes", "AUROC OLD", "AUROC NEW", "points"),
+        *(SCORES[name] for name in SCORES if name != "auroc"),
+        *("threshold OLD", "threshold NEW", "above OLD", "above NEW", "flips", "fixed", "broken", "changed"),
+        *("mean logit change", "mean similarity", "mean peak shift"),
+    )
+    words = (
+        "Largest loss of AUROC first, then the most flips. Scores are over the labels that both runs state; after the "
+        "AUROC stand changes, NEW minus OLD, at each run's own threshold. Above are all compared samples at or above "
+        "it. Logits and maps are the class's own, over the samples where it stands highest above its threshold in OLD; "
+        "peak shift is in cells."
+    )
+    yield element("p", words)
+    yield table("What moved by class" + (f"; {more:,} more left out" if more else ""), head, rows)
+
+
+def _sigmoid_row(c: SigmoidMovement) -> tuple[object, ...]:
+    return (
+        foreign(c.name),
+        *(f"{c.old.known:,}", f"{c.old.yes:,}", rate(c.old.auroc), rate(c.new.auroc)),
+        NONE if c.auroc_drop is None else signed(-c.auroc_drop, 1),
+        *(signed(c.change[name]) for name in SCORES if name != "auroc"),
+        *(share(c.old.threshold), share(c.new.threshold), f"{c.old.predicted:,}", f"{c.new.predicted:,}"),
+        *(f"{c.flips:,}", f"{c.fixed:,}", f"{c.broken:,}", f"{c.changed:,}"),
+        *(signed(c.logit_change), share(c.spearman), share(c.peak_shift)),
+    )
+
+
 def _classes(classes: Sequence[ClassMovement]) -> Iterator[Markup]:
     rows = [_class_row(each) for each in classes[:MOST_CLASSES]]
     more = len(classes) - len(rows)
@@ -171,7 +232,6 @@ def _classes(classes: Sequence[ClassMovement]) -> Iterator[Markup]:
         "NEW does not. Logits and maps are the class's own, over the samples that OLD predicts as it; peak shift is in "
         "cells."
     )
-    yield element("h3", "Classes that moved")
     yield element("p", words)
     yield table("What moved by class" + (f"; {more:,} more left out" if more else ""), head, rows)
 

@@ -19,6 +19,14 @@ REASONS: Final = {
 }
 """Heading and explanation for each reason."""
 
+SIGMOID_REASONS: Final = REASONS | {
+    "broken": (
+        "Samples with a class that broke",
+        "At or above its threshold, or below it, as labelled in OLD and not in NEW; in NEW the farthest from it first.",
+    )
+}
+"""The same of multi-label runs."""
+
 KEY: Final = (
     "Both maps show the evidence for one class, the class that OLD predicts. Each is coloured from its own smallest "
     "value (dark) to its own largest (yellow): the pictures tell where the evidence is, not how much of it there is."
@@ -30,12 +38,16 @@ def movers(moved: Moved) -> Iterator[Markup]:
     if moved.movers:
         yield element("h3", "Samples that moved most")
         yield element("p", KEY)
-    for reason, (heading, explanation) in REASONS.items():
+    for reason, (heading, explanation) in (SIGMOID_REASONS if moved.sigmoids else REASONS).items():
         chosen = [sample for sample in moved.movers if sample.mover.reason == reason]
         if chosen:
             yield element("h4", heading)
             yield element("p", explanation + _how_many(moved, reason, chosen))
-            yield element("ul", *(element("li", _figure(sample)) for sample in chosen), class_="gallery wide")
+            yield element(
+                "ul",
+                *(element("li", _figure(sample, bool(moved.sigmoids))) for sample in chosen),
+                class_="gallery wide",
+            )
 
 
 def _how_many(moved: Moved, reason: str, chosen: Sequence[object]) -> str:
@@ -45,7 +57,7 @@ def _how_many(moved: Moved, reason: str, chosen: Sequence[object]) -> str:
     return f" {len(chosen):,} of {total:,} shown." if len(chosen) < total else f" All {total:,} shown."
 
 
-def _figure(sample: MovedSample) -> Markup:
+def _figure(sample: MovedSample, is_multi_label: bool) -> Markup:
     mover, picture = sample.mover, sample.picture
     tiles = ["original"] if picture.state is State.FOUND else []
     tiles += [name if there else f"{name}: no map" for name, there in zip(("OLD", "NEW"), picture.mapped, strict=True)]
@@ -56,10 +68,12 @@ def _figure(sample: MovedSample) -> Markup:
         "p", *_predicted("OLD", mover.old_prediction, mover.old_confidence), " → ",
         *_predicted("NEW", mover.new_prediction, mover.new_confidence),
     )  # fmt: skip
-    label = "no label" if mover.label is None else mover.label
+    label = "no label" if mover.label is None else mover.label or "none"
+    flip = foreign(mover.flip, 200) if is_multi_label else mover.flip
     labelled = element(
-        "p", "label ", element("strong", foreign(label, 60)), "" if mover.flip == "same" else f", {mover.flip}",
-        class_="wrong-text" if mover.flip == "broken" else None,
+        "p", "labels " if is_multi_label else "label ", element("strong", foreign(label, 60)),
+        *([] if mover.flip == "same" else [", ", flip]),
+        class_="wrong-text" if mover.flip.startswith("broken") else None,
     )  # fmt: skip
     said = element("p", element("code", foreign(mover.sample_id)))
     caption = element("figcaption", names, said, predicted, labelled, _measures(sample), _missing(picture))

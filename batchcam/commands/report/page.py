@@ -159,7 +159,8 @@ def _findings(content: Content) -> Iterable[Markup]:
     if content.moved:
         link = element("a", "What moved against OLD", href="#moved")
         t = content.moved.totals
-        flips = f"{t.flips:,} of {t.compared:,} predictions ({percent(t.flips_percent)})"
+        what = "samples with a flip" if content.moved.sigmoids else "predictions"
+        flips = f"{t.flips:,} of {t.compared:,} {what} ({percent(t.flips_percent)})"
         text = f"{flips}; mean similarity of maps {share(t.spearman)}"
         apart = f"; not compared: {counts_text(content.moved.apart)}" if content.moved.apart else ""
         nothing = f"nothing, over {t.compared:,} compared samples"

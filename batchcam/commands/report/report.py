@@ -18,7 +18,6 @@ from batchcam.record.totals import needs_a_look
 from batchcam.store import landing
 from batchcam.store.opening import open_run
 from batchcam.store.ours import require_ours
-from batchcam.store.problem import require_single_label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +53,8 @@ class ReportSummary(_Written):
         changed: of those, how many because the image is no longer the one that was explained.
         lost_files: shards, or run.h5, left out because they are gone or damaged.
         findings: unreadable and non-finite samples, changed images, and lost files.
-        flips: samples whose predicted class is not the older run's; None without one.
+        flips: samples whose predicted class is not the older run's, in a multi-label run that have a class that is told
+            otherwise; None without one.
     """
 
     labelled: int
@@ -83,8 +83,6 @@ def report(config: ReportConfig) -> ReportSummary | SigmoidReport:
         ConfigError: the data can't be searched for images, no class is in both runs, or of two runs one is multi-label.
         BatchcamError: the file can't be written.
     """
-    if config.against:
-        require_single_label("report --against", config.against, config.run)
     require_ours(config.out, config.overwrite)
     with contextlib.ExitStack() as opened:
         run = opened.enter_context(open_asked(config.run, config.partial, config.quiet))

@@ -12,7 +12,7 @@ from batchcam.commands.submit.config import SubmitConfig
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError, StoppedEarlyError, one_line
 from batchcam.job.console import counted, note
 from batchcam.job.stop import wait
-from batchcam.store.problem import require_single_label
+from batchcam.store.problem import is_multi_label
 from batchcam.version import PACKAGE
 
 LOGS = Path("logs")
@@ -42,12 +42,12 @@ def submit(config: SubmitConfig) -> SubmitSummary:
     """Submit a run; again after a failure: finished shards stay.
 
     Raises:
-        ConfigError: more tasks than an array may have.
+        ConfigError: more tasks than an array may have, or a gate that means nothing for OLD.
         BatchcamError: sbatch submits nothing.
         StoppedEarlyError: a signal, while waiting.
     """
-    if config.against:
-        require_single_label("submit --against", config.against, config.run)
+    if config.against and (multi_label := is_multi_label(config.against)) is not None:
+        config.require_meant(multi_label)
     if config.dry_run:
         jobs = (_explain_words(config), _finish_words(config, "EXPLAIN"))
         return SubmitSummary(str(config.run), lines=tuple(map(shlex.join, jobs)))

@@ -1,0 +1,251 @@
+"""What moved between two multi-label runs, class by class: each is at or above its run's threshold, or is not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from batchcam.commands.compare.movement import NOT_SHARED, Flip, Movement, Pairs, SampleTotals, judge
+from batchcam.commands.compare.reading import Part, Sides
+from batchcam.record.sigmoid_scores import SCORES, SigmoidScore, SigmoidScores
+from batchcam.rules import FEWEST_IN_GROUP
+from batchcam.store.run import Run
+
+WORST: Final = (Flip.BROKEN, Flip.FIXED, Flip.CHANGED)
+
+
+@dataclasses.dataclass(frozen=True)
+class SigmoidChange:
+    """What moved for one class over some compared samples.
+
+    Attributes:
+        name: of the class.
+        old, new: its scores in each run, at the run's own threshold, by the labels that both runs state.
+        change: new minus old of each of `SCORES`, None where either is.
+        flips: samples at or above the threshold in one run alone.
+        fixed, broken, changed: of these, by kind; changed where the runs state no label.
+    """
+
+    name: str
+    old: SigmoidScore
+    new: SigmoidScore
+    change: dict[str, float | None]
+    flips: int
+    fixed: int
+    broken: int
+    changed: int
+
+    @property
+    def auroc_drop(self) -> float | None:
+        """AUROC lost, in points of 0.01; None without a yes or a no."""
+        change = self.change["auroc"]
+        return None if change is None else 0 - 100 * change
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there are enough labels, and both a yes and a no."""
+        return self.old.known >= FEWEST_IN_GROUP and self.auroc_drop is not None
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """What tables name the row by."""
+        return (self.name,)
+
+    @property
+    def rank(self) -> tuple[object, ...]:
+        """What tables are sorted by: the largest loss of AUROC first, then the most flips."""
+        return not self.is_judged, -(self.auroc_drop or 0), -self.flips, self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class SigmoidMovement(SigmoidChange):
+    """What moved for one class over all compared samples.
+
+    Attributes:
+        maps: pairs of its maps.
+        logit_change, spearman, cosine, top_iou, peak_shift: means where its logits and maps are compared, or None.
+    """
+
+    maps: int
+    logit_change: float | None
+    spearman: float | None
+    cosine: float | None
+    top_iou: float | None
+    peak_shift: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SigmoidGroupMovement(SigmoidChange):
+    """What moved for one class in one group; `compared`: samples of the group."""
+
+    group: tuple[str, ...]
+    compared: int
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """What tables name the row by."""
+        return *self.group, self.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Macro:
+    """The mean of a score over the `classes` that have it in both runs, and new minus old."""
+
+    classes: int
+    old: float
+    new: float
+    change: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SigmoidTotals(SampleTotals):
+    """What moved over all compared samples of multi-label runs.
+
+    Attributes:
+        labels: of all classes, how many both runs state.
+        class_flips: flips of all classes.
+        macro: of each of `SCORES` that any class has.
+    """
+
+    labels: int
+    class_flips: int
+    macro: dict[str, Macro]
+
+    @property
+    def auroc_drop(self) -> float | None:
+        """Mean AUROC lost, in points of 0.01; None where no class has one."""
+        return 0 - 100 * self.macro["auroc"].change if "auroc" in self.macro else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What two runs say of the classes that they share.
+
+    Attributes:
+        labels: 1 or 0 where both state it, else -1, int8 (n, K).
+        old, new: logits, (n, K).
+        flips: `Flip`, (n, K).
+        otherwise: whether they label any class otherwise, bool (n,).
+    """
+
+    labels: np.ndarray
+    old: np.ndarray
+    new: np.ndarray
+    flips: np.ndarray
+    otherwise: np.ndarray
+
+
+class SigmoidPairs:
+    """What moved for the classes that two multi-label runs share, counted part by part: 11 bytes are kept of a label.
+
+    Args:
+        sides: the runs.
+
+    Attributes:
+        moved: whether any logit is another one.
+        relabelled: samples of which the runs label a class otherwise.
+    """
+
+    def __init__(self, sides: Sides) -> None:
+        classes, self._sides = sides.classes, sides
+        self._shared = np.intersect1d(classes.old, classes.new)
+        names = [classes.names[k] for k in self._shared]
+        self._runs: list[tuple[Run, np.ndarray, np.ndarray]] = []
+        self._scores: list[SigmoidScores] = []
+        for run, of in ((sides.old, classes.old), (sides.new, classes.new)):
+            places = classes.index(self._shared, of)
+            thresholds = [run.plan.thresholds[k] for k in places]
+            self._scores.append(SigmoidScores(names, thresholds, together=False))
+            self._runs.append((run, places, np.asarray(run.plan.threshold_logits)[places]))
+        self._flips = [np.empty((0, len(names)), np.uint8)]
+        self.moved, self.relabelled = False, 0
+
+    def read(self, part: Part) -> Told:
+        """Return what the runs say of the shared classes of some samples.
+
+        Raises:
+            RunError: a run can't be read.
+        """
+        pairs = zip(self._runs, (part.old_rows, part.new_rows), strict=True)
+        (old_labels, old), (new_labels, new) = (_read(run, rows, places) for (run, places, _), rows in pairs)
+        labels = np.where(old_labels == new_labels, old_labels, -1)
+        old_above, new_above = (logits >= least for logits, (*_, least) in zip((old, new), self._runs, strict=True))
+        otherwise = ((old_labels >= 0) & (new_labels >= 0) & (old_labels != new_labels)).any(1)
+        return Told(labels, old, new, judge(labels, old_above, new_above), otherwise)
+
+    def add(self, part: Part, pairs: Pairs) -> Pairs:
+        """Count compared samples, and return what is told of them with what is told of their classes.
+
+        Raises:
+            RunError: a run can't be read.
+        """
+        told = self.read(part)
+        for scores, logits in zip(self._scores, (told.old, told.new), strict=True):
+            scores.add(told.labels, logits)
+        self._flips.append(flips := told.flips)
+        self.moved = self.moved or bool((told.old != told.new).any())
+        self.relabelled += int(told.otherwise.sum())
+        sure = np.where(flips == Flip.BROKEN, np.abs(told.new - self._runs[1][2]), 0)
+        return dataclasses.replace(
+            pairs,
+            labels=self._of_all(told.labels, -1),
+            flips=self._of_all(flips, NOT_SHARED),
+            flip=np.select([(flips == kind).any(1) for kind in WORST], WORST, Flip.SAME).astype(np.uint8),
+            mistake=sure.max(1, initial=0),
+        )
+
+    def _of_all(self, values: np.ndarray, fill: int) -> np.ndarray:
+        """Return values of the shared classes among those of all classes."""
+        found = np.full((len(values), len(self._sides.classes.names)), fill, values.dtype)
+        found[:, self._shared] = values
+        return found
+
+    def _changes(self, rows: np.ndarray | slice = slice(None)) -> Iterator[dict[str, Any]]:
+        """Yield what `SigmoidChange` says of each shared class, over all compared samples or some."""
+        self._flips = [np.concatenate(self._flips)] if len(self._flips) > 1 else self._flips
+        old, new = (scores.scores(rows) for scores in self._scores)
+        for before, after, flips in zip(old, new, self._flips[0][rows].T, strict=True):
+            counts = {kind.name.lower(): int((flips == kind).sum()) for kind in WORST}
+            change = {name: _change(getattr(before, name), getattr(after, name)) for name in SCORES}
+            what = {"name": before.name, "old": before, "new": after, "change": change}
+            yield {**what, "flips": sum(counts.values()), **counts}
+
+    def classes(self, movement: Movement) -> list[SigmoidMovement]:
+        """Return what moved for each shared class, of which `movement` has counted the maps."""
+        pairs = zip(self._changes(), self._shared.tolist(), strict=True)
+        return [SigmoidMovement(**change, **movement.of_maps(number)) for change, number in pairs]
+
+    def group(self, group: tuple[str, ...], rows: np.ndarray) -> list[SigmoidGroupMovement]:
+        """Return what moved for each shared class in a group, by the rows in which its samples were added."""
+        return [SigmoidGroupMovement(**change, group=group, compared=len(rows)) for change in self._changes(rows)]
+
+
+def _read(run: Run, rows: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels and logits of some classes at rows in any order, read in that in which they are stored."""
+    order = np.argsort(rows, kind="stable")
+    labels, logits = np.empty((len(rows), len(classes)), np.int8), np.empty((len(rows), len(classes)), np.float32)
+    start = 0
+    for some, block in run.blocks(("labels", "logits"), rows[order]):
+        places = order[start : start + len(some)]
+        labels[places], logits[places] = block["labels"][:, classes], block["logits"][:, classes]
+        start += len(some)
+    return labels, logits
+
+
+def _change(old: float | None, new: float | None) -> float | None:
+    return None if old is None or new is None else new - old
+
+
+def sigmoid_totals(movement: Movement, classes: Sequence[SigmoidMovement]) -> SigmoidTotals:
+    """Return what moved over all samples of multi-label runs, and in the mean over their classes."""
+    macro = {}
+    for name in SCORES:
+        both = [(getattr(c.old, name), getattr(c.new, name)) for c in classes if c.change[name] is not None]
+        if both:
+            old, new = (sum(values) / len(both) for values in zip(*both, strict=True))
+            macro[name] = Macro(len(both), old, new, new - old)
+    labels, flips = sum(c.old.known for c in classes), sum(c.flips for c in classes)
+    return SigmoidTotals(labels=labels, class_flips=flips, macro=macro, **movement.of_samples())
