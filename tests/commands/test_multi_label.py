@@ -24,7 +24,7 @@ from batchcam.commands.verify.check import check_list
 from batchcam.store.plan import open_plan
 from tests.commands.test_every_command import COMMANDS, COMPUTE, write_images
 from tests.helpers.damage import edit_document, write_digest
-from tests.helpers.outputs import Ended, files_of, run_json
+from tests.helpers.outputs import Ended, Words, files_of, run_json
 from tests.helpers.report_pages import table_of
 from tests.helpers.small_blocks import small_blocks
 from tests.helpers.wellformed import Page
@@ -37,7 +37,8 @@ NAMES = (
 COUNT = 23
 UNREADABLE = 5
 THRESHOLDS = {"Edema": 0.2, "Fracture": 0.7}
-SINGLE_LABEL_WORDS = re.compile("accuracy|confusion|softmax|argmax|correct", re.IGNORECASE)
+SINGLE_LABEL_WORDS = re.compile(r"accura|confusion|softmax|argmax|correct|\bwrong\b|(?<!multi-)label: ", re.IGNORECASE)
+CLASSIFIER = ("--model", f"{__name__}:network", "--image-size", 24, "--mean", 0.5, "--std", 0.5)
 
 
 class SmallDenseNet(nn.Module):
@@ -76,9 +77,8 @@ def write_list(path: Path) -> None:
 
 
 def explain(folder: Path, out: str, *more: object, data: str = "chexpert.csv") -> Ended:
-    classifier = ("--model", f"{__name__}:network", "--class-names", folder / "names.txt")
-    words = ("--image-size", 24, "--mean", 0.5, "--std", 0.5, "--shard-size", 8, *COMPUTE)
-    return run_json("explain", folder / "weights.pth", folder / data, "--out", folder / out, *classifier, *words, *more)
+    words = (*CLASSIFIER, "--class-names", folder / "names.txt", "--shard-size", 8, *COMPUTE)
+    return run_json("explain", folder / "weights.pth", folder / data, "--out", folder / out, *words, *more)
 
 
 @pytest.fixture(scope="module")
@@ -312,22 +312,57 @@ def test_what_cannot_be_meant_is_refused_by_name(folder: Path, words: tuple[obje
 
 
 REFUSED = {
-    *("compare", "compare gate", "export wsol", "export virelay", "localize"),
+    *("export wsol", "export virelay", "localize"),
 }
 """What can't tell of each class yet."""
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+GATES = ("--max-flips", 0, "--max-auroc-drop", 0, "--max-class-auroc-drop", 0, "--max-group-drop", 0)
+MULTI_LABEL_COMMANDS: dict[str, Words] = COMMANDS | {
+    "compare gate": lambda run, out: ["compare", run, run, *GATES, "--group-by", "Sex", "--out", out / "compared"],
+    "compare a shard": lambda run, out: ["compare", run / "shards/shard-00000.h5", run],
+    "compare a series": lambda run, out: ["compare", shutil.copytree(run, out / "runs/one").parent, run],
+    "info --group-by": lambda run, out: ["info", run, "--group-by", "Sex"],
+    "info --against": lambda run, out: ["info", run, "--prometheus", out / "run.prom", "--against", run],
+    "report --against": lambda run, out: [
+        *("report", run, "--against", run, "--group-by", "Sex", "--out", out / "report.html"),
+    ],
+    "evaluate --group-by": lambda run, out: [
+        *("evaluate", run.parent / "weights.pth", run.parent / "chexpert.csv", "--group-by", "Sex", *CLASSIFIER),
+        *("--class-names", run.parent / "names.txt", *COMPUTE),
+    ],
+    "submit": lambda run, out: [
+        *(
+            "submit",
+            "--dry-run",
+            "--against",
+            run,
+            "--max-auroc-drop",
+            1,
+            run.parent / "weights.pth",
+            "list.csv",
+            "next",
+        ),
+    ],
+}
+
+
+def text_of(path: Path) -> str:
+    text = path.read_text("utf-8")
+    return Page(text).text if path.suffix == ".html" else text
+
+
+@pytest.mark.parametrize("command", MULTI_LABEL_COMMANDS)
 def test_no_command_says_anything_of_one_label(folder: Path, tmp_path: Path, command: str) -> None:
     if "parquet" in command:
         pytest.importorskip("pyarrow")
-    ended = run_json(*COMMANDS[command](folder / "run", tmp_path))
+    ended = run_json(*MULTI_LABEL_COMMANDS[command](folder / "run", tmp_path))
     assert ended.faults == []
     assert ended.code in ((2,) if command in REFUSED else (0, 3))
     assert ("is multi-label:" in ended.err) == (command in REFUSED)
-    written = [p for p in files_of(tmp_path) if p.suffix in (".csv", ".json", ".html")]
-    assert any(path.suffix == ".html" for path in written) == (command == "report")
-    texts = [ended.out, ended.err, *(path.read_text("utf-8") for path in written)]
+    written = [p for p in files_of(tmp_path) if p.suffix in (".csv", ".json", ".html", ".prom")]
+    assert any(path.suffix == ".html" for path in written) == command.startswith("report")
+    texts = [ended.out, ended.err, *map(text_of, written)]
     assert [found for text in texts for found in SINGLE_LABEL_WORDS.findall(text)] == []
 
 
@@ -336,46 +371,39 @@ def other_commands(folder: Path) -> Iterator[tuple[str, list[object]]]:
     yield "faithfulness", ["faithfulness", run, "--checkpoint", weights, "--data", folder / "chexpert.csv"]
     yield "render --wrong", ["render", run, "--wrong", "--out", folder / "wrong.png"]
     yield "render --by loss", ["render", run, "--by", "loss", "--top", 2, "--out", folder / "loss.png"]
-    yield "info --against", ["info", run, "--prometheus", folder / "run.prom", "--against", run]
-    yield "info --group-by", ["info", run, "--group-by", "Sex"]
-    yield "report --against", ["report", run, "--against", run, "--out", folder / "report.html"]
-    yield "a shard", ["compare", run / "shards/shard-00000.h5", run]
-    yield "a series", ["compare", folder / "runs", run]
-    yield "submit", ["submit", "--dry-run", "--against", run, weights, folder / "chexpert.csv", folder / "next"]
 
 
 def test_what_is_of_one_label_is_refused(copy: Path) -> None:
-    shutil.copytree(copy / "run", copy / "runs/one")
     for name, words in other_commands(copy):
         ended = run_json(*words)
         assert (name, ended.code, ended.faults) == (name, 2, [])
         assert "is multi-label: " in ended.err
-        assert not (copy / "report.html").exists()
 
 
-def test_functions_refuse_what_commands_refuse(folder: Path, tmp_path: Path) -> None:
+def test_functions_refuse_what_commands_refuse(folder: Path) -> None:
     run = folder / "run"
-    with pytest.raises(batchcam.ConfigError, match="is multi-label: compare can't tell it yet"):
-        batchcam.compare(run, run)
-    with pytest.raises(batchcam.ConfigError, match="is multi-label: report --against can't tell it yet"):
-        batchcam.report(run, tmp_path / "report.html", against=run)
-    assert not any(tmp_path.iterdir())
+    with pytest.raises(batchcam.ConfigError, match="--max-accuracy-drop: multi-label runs have no accuracy"):
+        batchcam.compare(run, run, max_accuracy_drop=1)
 
 
 @pytest.mark.slow
-def test_no_gate_promotes_a_second_version_and_a_night_ends_well(copy: Path) -> None:
+def test_a_second_version_is_judged_by_its_auroc_and_a_night_ends_well(copy: Path) -> None:
     shutil.copyfile(copy / "images/0.png", copy / f"images/{UNREADABLE}.png")
     factory = ("--model", f"{__name__}:network", "--class-names", copy / "names.txt")
     words = (*factory, "--image-size", 24, "--mean", 0.5, "--std", 0.5, *COMPUTE)
     weights, data = copy / "weights.pth", copy / "chexpert.csv"
     first, second = (run_json("promote", weights, data, copy / "models" / name, *words) for name in ("a", "b"))
-    assert (first.said["promoted"], second.said["promoted"], second.code) == ("a", "a", 2)
+    assert (first.said["promoted"], second.said["promoted"], second.code) == ("a", "b", 0)
+    assert "--max-auroc-drop 1: passed" in (copy / "models/b/compare.txt").read_text()
+    refused = run_json("promote", "--max-accuracy-drop", 1, weights, data, copy / "models/c", *words)
+    assert (refused.code, "multi-label runs have no accuracy" in refused.err) == (2, True)
+    assert not (copy / "models/c/run").exists()
     night = run_json("nightly", weights, data, copy / "nights", *words)
     assert (night.code, night.said["outcome"], night.said["mails"]) == (0, "done", [])
     assert run_json("verify", copy / "nights/latest").said["found"] == []
     page = (copy / f"nights/{night.said['latest']}.html").read_text("utf-8")
     assert "Classes, least AUROC first" in page
-    assert SINGLE_LABEL_WORDS.findall(page) == []
+    assert SINGLE_LABEL_WORDS.findall(Page(page).text) == []
 
 
 def test_every_command_on_runs_was_tried() -> None:
@@ -414,7 +442,7 @@ def reported(folder: Path, out: Path, *words: object, run: str = "run") -> tuple
     assert (ended.code, ended.faults) == (3, [])
     source = out.read_text("utf-8")
     assert Page(source).wrong == []
-    assert SINGLE_LABEL_WORDS.findall(source) == []
+    assert SINGLE_LABEL_WORDS.findall(Page(source).text) == []
     return ended, source
 
 

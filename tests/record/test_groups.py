@@ -82,12 +82,10 @@ def test_a_name_a_sample_is_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_columns_are_found_as_the_manifest_has_them_or_refused_with_those_that_are_there() -> None:
-    assert grouped_by(["a/b", "site"], [r"a\x2fb", "age", "site"], False, "runs/a") == [r"a\x2fb", "site"]
+    assert grouped_by(["a/b", "site"], [r"a\x2fb", "age", "site"], "runs/a") == [r"a\x2fb", "site"]
     with pytest.raises(ConfigError, match="runs/a: no column 'Site'; it has age, site"):
-        grouped_by(["Site"], ["age", "site"], False, "runs/a")
+        grouped_by(["Site"], ["age", "site"], "runs/a")
     with pytest.raises(ConfigError, match="it has none: only a manifest's further columns are kept"):
-        grouped_by(["site"], [], False, "runs/a")
+        grouped_by(["site"], [], "runs/a")
     with pytest.raises(ConfigError, match="named twice"):
-        grouped_by(["a/b", r"a\x2fb"], [r"a\x2fb"], False, "runs/a")
-    with pytest.raises(ConfigError, match="is multi-label"):
-        grouped_by(["site"], ["site"], True, "runs/a")
+        grouped_by(["a/b", r"a\x2fb"], [r"a\x2fb"], "runs/a")

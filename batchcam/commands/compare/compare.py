@@ -15,7 +15,7 @@ from batchcam.commands.compare.gates import Gate, compared_text, judge_evidence,
 from batchcam.commands.compare.groups import GroupMovement, GroupMovements
 from batchcam.commands.compare.matching import Apart, match_classes
 from batchcam.commands.compare.movement import ClassMovement, Flip, Movement, Mover, Pairs, Totals, Transition
-from batchcam.commands.compare.reading import LeftApart, Part, Sides, measure, stated_labels
+from batchcam.commands.compare.reading import LeftApart, Part, Sides, measure, stated_labels, target_classes
 from batchcam.commands.compare.sigmoids import (
     WORST,
     SigmoidGroupMovement,
@@ -179,8 +179,11 @@ def measure_all(
         for part in sides.parts():
             compared = part.compared
             label, otherwise = stated_labels(compared, sides.classes)
-            pairs = measure(sides, compared, sides.classes, label, config.target, progress.advance)
-            pairs = sigmoids.add(compared, pairs) if sigmoids else pairs
+            target = target_classes(compared, sides.classes, label, config.target)
+            if sigmoids:
+                pairs = sigmoids.measure(compared, target, config.target, progress.advance)
+            else:
+                pairs = measure(sides, compared, sides.classes, label, target, progress.advance)
             movement.add(pairs)
             groups.add(compared, pairs)
             apart.add(part)
@@ -205,7 +208,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     totals: Totals | SigmoidTotals
     moved: list[ClassMovement] | list[SigmoidMovement]
     if found.sigmoids:
-        moved = found.sigmoids.classes(movement)
+        moved = found.sigmoids.classes()
         totals = sigmoid_totals(movement, moved)
     else:
         totals, moved = movement.totals(), movement.classes()

@@ -10,7 +10,7 @@ import numpy as np
 
 from batchcam.commands.compare.matching import Classes
 from batchcam.commands.compare.movement import ClassMovement, Movement
-from batchcam.commands.compare.reading import Sides, measure
+from batchcam.commands.compare.reading import Sides, measure, target_classes
 from batchcam.job.console import Progress
 from batchcam.record.metrics import PairCounts
 from batchcam.store.run import Run
@@ -147,7 +147,8 @@ def _measure(sides: Sides, found: Sequence[tuple[int, ...]]) -> tuple[list[Class
             chosen = chosen.take(np.isin(classes.number(chosen.old["prediction"], classes.old), members))
             unlabelled = np.full(len(chosen.reasons), -1)
             for each, movement in zip((classes, renamed), moved, strict=True):
-                movement.add(measure(sides, chosen, each, unlabelled, "old", progress.advance))
+                predicted = target_classes(chosen, each, unlabelled, "old")
+                movement.add(measure(sides, chosen, each, unlabelled, predicted, progress.advance))
     as_named, exchanged = (movement.classes() for movement in moved)
     return as_named, exchanged
 

@@ -322,11 +322,6 @@ class Movement:
             **self.of_samples(),
         )
 
-    def of_maps(self, class_: int) -> dict[str, Any]:
-        """Return how many pairs of maps a class has, and the means of `CLASS_MEANS`, by name."""
-        means = {name: self._means[name].of_classes[class_] for name in CLASS_MEANS}
-        return {"maps": int(self._counts[-1, class_]), **means}
-
     def classes(self) -> list[ClassMovement]:
         """Return what moved for each class."""
         means = (self._means[name].of_classes for name in CLASS_MEANS)

@@ -12,7 +12,6 @@ from batchcam.commands.compare.matching import Apart, Classes, Matching, match_i
 from batchcam.commands.compare.movement import Pairing, Pairs, judge, same_view
 from batchcam.errors import RunError
 from batchcam.record.repeats import Repeats, hashes
-from batchcam.record.rows import cam_blocks
 from batchcam.record.similarity import FUNCTIONS, compare_maps, is_constant
 from batchcam.record.study import LISTED, first_reasons, named_counts
 from batchcam.store.run import Run
@@ -25,10 +24,7 @@ PICKED_BYTES = 64 * 2**20
 """The same where the new run has its samples in another order: it is read once for each such block."""
 
 ROW_BYTES = 256
-"""Columns of a pair of rows, and what is told of it."""
-
-CLASS_BYTES = 64
-"""The same for each class of multi-label runs."""
+"""Columns of a pair of rows, and what is told of it, or of each of its classes in multi-label runs."""
 
 ID_ROWS = 2**15
 """Sample ids held at once."""
@@ -60,7 +56,7 @@ class Part:
         return self.take(self.reasons == Apart.COMPARED)
 
     def take(self, chosen: np.ndarray) -> Part:
-        """Return the pairs that are chosen, bool (n,)."""
+        """Return the pairs that are chosen, bool (n,), or at some places."""
         old, new = ({name: values[chosen] for name, values in side.items()} for side in (self.old, self.new))
         return Part(self.old_rows[chosen], self.new_rows[chosen], old, new, self.reasons[chosen])
 
@@ -117,8 +113,8 @@ class Sides:
         self._in_order = isinstance(self.rows.new, range) or bool((np.diff(self.rows.new) > 0).all())
         self._whole: dict[str, np.ndarray] = {}
         cells = math.prod(old.plan.grid_size) + math.prod(new.plan.grid_size)
-        held = 4 * cells + ROW_BYTES + CLASS_BYTES * len(classes.names) * self.are_multi_label
-        self._size = max(1, (IN_ORDER_BYTES if self._in_order else PICKED_BYTES) // held)
+        maps = len(classes.names) if self.are_multi_label else 1
+        self._size = max(1, (IN_ORDER_BYTES if self._in_order else PICKED_BYTES) // (maps * (4 * cells + ROW_BYTES)))
 
     @property
     def are_multi_label(self) -> bool:
@@ -217,20 +213,28 @@ def stated_labels(part: Part, classes: Classes) -> tuple[np.ndarray, np.ndarray]
     return np.where(known & (first == second), first, -1), known & (first != second)
 
 
-def measure(sides: Sides, part: Part, classes: Classes, label: np.ndarray, target: str, advance: Advance) -> Pairs:
-    """Return what moved for each of some compared samples.
+def target_classes(part: Part, classes: Classes, label: np.ndarray, target: str) -> np.ndarray:
+    """Return for each sample the class that the `old` or `new` run predicts, or its `label`, as `target` says."""
+    if target == "label":
+        return label
+    return classes.number(getattr(part, target)["prediction"], getattr(classes, target))
+
+
+def measure(
+    sides: Sides, part: Part, classes: Classes, label: np.ndarray, map_class: np.ndarray, advance: Advance
+) -> Pairs:
+    """Return what moved for each of some compared samples, of which one may stand several times.
 
     Args:
         sides: the runs.
         part: the samples.
         classes: of both runs, in whatever numbering.
         label: class that both runs state for each pair, -1 where they do not.
-        target: whose class's maps are compared: the one that the `old` or `new` run predicts, or the `label`.
+        map_class: class whose maps are compared, -1: none.
         advance: told how many rows are read.
     """
     old_prediction = classes.number(part.old["prediction"], classes.old)
     new_prediction = classes.number(part.new["prediction"], classes.new)
-    map_class = {"old": old_prediction, "new": new_prediction, "label": label}[target]
     first = _pick(sides.old, part.old_rows, classes.index(map_class, classes.old), advance)
     second = _pick(sides.new, part.new_rows, classes.index(map_class, classes.new), advance)
     pairing = _pairing(first, second, map_class >= 0, same_view(part.old["crop_box"], part.new["crop_box"]))
@@ -287,22 +291,26 @@ def _pairing(old: _Picked, new: _Picked, known: np.ndarray, view: np.ndarray) ->
 
 
 def _pick(run: Run, rows: np.ndarray, classes: np.ndarray, advance: Advance) -> _Picked:
-    """Return one class's logits and raw CAMs for rows in any order, read in the order in which they are stored.
+    """Return one class's logits and raw CAMs for rows in any order, read once in the order in which they are stored.
 
     Args:
         run: an open run.
-        rows: rows of the run, each at most once.
+        rows: rows of the run; one may stand several times.
         classes: class index for each row, -1: none.
         advance: told how many more rows are read.
     """
-    order = np.argsort(rows, kind="stable")
+    order, start = np.argsort(rows, kind="stable"), 0
     cams = np.full((len(rows), *run.plan.grid_size), np.nan, np.float32)
     logits, stored = np.full(len(rows), np.nan, np.float32), np.zeros(len(rows), bool)
-    for part, picked, block in cam_blocks(run, rows[order], classes[order], ("logits",)):
-        places = order[part]
-        wanted = classes[places]
-        logits[places] = np.where(wanted >= 0, block["logits"][np.arange(len(places)), wanted], np.nan)
-        cams[places] = picked
-        stored[places] = stored_ranks(block.get("cam_class"), wanted) >= 0
-        advance(len(places))
+    names = ("cams", "logits", *(() if run.plan.cams.is_all else ("cam_class",)))
+    for some, block in run.blocks(names, np.unique(rows)):
+        end = int(np.searchsorted(rows[order], some[-1], "right"))
+        places, start = order[start:end], end
+        wanted, place = classes[places], np.searchsorted(some, rows[places])
+        cam_class = block["cam_class"][place] if "cam_class" in block else None
+        ranks = stored_ranks(cam_class, wanted)
+        logits[places] = np.where(wanted >= 0, block["logits"][place, wanted], np.nan)
+        cams[places] = np.where((ranks >= 0)[:, None, None], block["cams"][place, ranks], np.nan)
+        stored[places] = ranks >= 0
+        advance(len(some))
     return _Picked(logits, cams, classes >= 0, stored)

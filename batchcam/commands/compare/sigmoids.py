@@ -8,8 +8,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from batchcam.commands.compare.movement import NOT_SHARED, Flip, Movement, Pairs, SampleTotals, judge
-from batchcam.commands.compare.reading import Part, Sides
+from batchcam.commands.compare.movement import (
+    CLASS_MEANS,
+    NOT_SHARED,
+    Flip,
+    Movement,
+    Pairing,
+    Pairs,
+    SampleTotals,
+    judge,
+)
+from batchcam.commands.compare.reading import Advance, Part, Sides, measure
+from batchcam.record.metrics import Means
 from batchcam.record.sigmoid_scores import SCORES, SigmoidScore, SigmoidScores
 from batchcam.rules import FEWEST_IN_GROUP
 from batchcam.store.run import Run
@@ -65,8 +75,9 @@ class SigmoidMovement(SigmoidChange):
     """What moved for one class over all compared samples.
 
     Attributes:
-        maps: pairs of its maps.
-        logit_change, spearman, cosine, top_iou, peak_shift: means where its logits and maps are compared, or None.
+        maps: pairs of its maps, over the samples where it stands at or above its threshold, or highest of all, in the
+            run that `--target` says.
+        logit_change, spearman, cosine, top_iou, peak_shift: means over these, or None.
     """
 
     maps: int
@@ -127,6 +138,7 @@ class Told:
     Attributes:
         labels: 1 or 0 where both state it, else -1, int8 (n, K).
         old, new: logits, (n, K).
+        old_above, new_above: which are at or above the run's own threshold, (n, K).
         flips: `Flip`, (n, K).
         otherwise: whether they label any class otherwise, bool (n,).
     """
@@ -134,6 +146,8 @@ class Told:
     labels: np.ndarray
     old: np.ndarray
     new: np.ndarray
+    old_above: np.ndarray
+    new_above: np.ndarray
     flips: np.ndarray
     otherwise: np.ndarray
 
@@ -161,6 +175,8 @@ class SigmoidPairs:
             self._scores.append(SigmoidScores(names, thresholds, together=False))
             self._runs.append((run, places, np.asarray(run.plan.threshold_logits)[places]))
         self._flips = [np.empty((0, len(names)), np.uint8)]
+        self._maps = np.zeros(len(classes.names), np.int64)
+        self._means = {name: Means(len(classes.names)) for name in CLASS_MEANS}
         self.moved, self.relabelled = False, 0
 
     def read(self, part: Part) -> Told:
@@ -174,15 +190,32 @@ class SigmoidPairs:
         labels = np.where(old_labels == new_labels, old_labels, -1)
         old_above, new_above = (logits >= least for logits, (*_, least) in zip((old, new), self._runs, strict=True))
         otherwise = ((old_labels >= 0) & (new_labels >= 0) & (old_labels != new_labels)).any(1)
-        return Told(labels, old, new, judge(labels, old_above, new_above), otherwise)
+        return Told(labels, old, new, old_above, new_above, judge(labels, old_above, new_above), otherwise)
 
-    def add(self, part: Part, pairs: Pairs) -> Pairs:
-        """Count compared samples, and return what is told of them with what is told of their classes.
+    def measure(self, part: Part, highest: np.ndarray, target: str, advance: Advance) -> Pairs:
+        """Count compared samples, and return what moved for each of them.
+
+        Args:
+            part: the samples.
+            highest: class of each that stands highest above its threshold in a run.
+            target: that run, `old` or `new`: maps are compared of these classes, and by class of all that stand above.
+            advance: told how many rows are read.
 
         Raises:
             RunError: a run can't be read.
         """
         told = self.read(part)
+        chosen = self._of_all(told.old_above if target == "old" else told.new_above, False)
+        chosen[np.arange(len(highest)), highest] = True
+        places, classes = np.nonzero(chosen)
+        unlabelled = np.full(len(places), -1)
+        moved = measure(self._sides, part.take(places), self._sides.classes, unlabelled, classes, advance)
+        self._maps += np.bincount(classes[moved.pairing == Pairing.MEASURED], minlength=len(self._maps))
+        for name, means in self._means.items():
+            means.add(getattr(moved, name), classes)
+        return self._add(told, moved.take(classes == highest[places]))
+
+    def _add(self, told: Told, pairs: Pairs) -> Pairs:
         for scores, logits in zip(self._scores, (told.old, told.new), strict=True):
             scores.add(told.labels, logits)
         self._flips.append(flips := told.flips)
@@ -213,10 +246,13 @@ class SigmoidPairs:
             what = {"name": before.name, "old": before, "new": after, "change": change}
             yield {**what, "flips": sum(counts.values()), **counts}
 
-    def classes(self, movement: Movement) -> list[SigmoidMovement]:
-        """Return what moved for each shared class, of which `movement` has counted the maps."""
-        pairs = zip(self._changes(), self._shared.tolist(), strict=True)
-        return [SigmoidMovement(**change, **movement.of_maps(number)) for change, number in pairs]
+    def classes(self) -> list[SigmoidMovement]:
+        """Return what moved for each shared class."""
+        means = {name: means.of_classes for name, means in self._means.items()}
+        return [
+            SigmoidMovement(**change, maps=int(self._maps[k]), **{name: values[k] for name, values in means.items()})
+            for change, k in zip(self._changes(), self._shared.tolist(), strict=True)
+        ]
 
     def group(self, group: tuple[str, ...], rows: np.ndarray) -> list[SigmoidGroupMovement]:
         """Return what moved for each shared class in a group, by the rows in which its samples were added."""

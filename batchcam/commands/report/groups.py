@@ -30,7 +30,7 @@ def groups(content: Content) -> Markup:
         right, of = "yes at or above the threshold, or so few no below it,", "known labels of the class"
     words = (
         f"Intervals by Wilson. A group falls behind if so few {right} would be in one by chance in less than "
-        f"{1 - LEVEL:.0%} of such tables: Fisher's exact test against all {of}, one-sided, corrected by Holm. "
+        f"{1 - LEVEL:.0%} of such tables: Fisher's exact test against all {of}, one-sided, adjusted by Holm. "
         f"Below {FEWEST_IN_GROUP} {of} a group is not judged. Border share and spread are defined under "
     )
     intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")

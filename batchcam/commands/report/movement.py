@@ -201,8 +201,8 @@ def _sigmoids(classes: Sequence[SigmoidMovement]) -> Iterator[Markup]:
     words = (
         "Largest loss of AUROC first, then the most flips. Scores are over the labels that both runs state; after the "
         "AUROC stand changes, NEW minus OLD, at each run's own threshold. Above are all compared samples at or above "
-        "it. Logits and maps are the class's own, over the samples where it stands highest above its threshold in OLD; "
-        "peak shift is in cells."
+        "it. Logits and maps are the class's own, over the samples where it stands at or above its threshold, or "
+        "highest of all, in OLD; peak shift is in cells."
     )
     yield element("p", words)
     yield table("What moved by class" + (f"; {more:,} more left out" if more else ""), head, rows)

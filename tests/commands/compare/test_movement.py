@@ -39,6 +39,7 @@ def random_pairs(count: int = 200, seed: int = 0) -> Pairs:
         name: np.where(pairing == 0, rng.uniform(-1, 1, count), np.nan)
         for name in ("spearman", "cosine", "top_iou", "peak_shift")
     }
+    confidence = rng.uniform(0.4, 1, (2, count)).astype(np.float32)
     return Pairs(
         old_row=np.arange(count),
         new_row=np.arange(count),
@@ -46,12 +47,15 @@ def random_pairs(count: int = 200, seed: int = 0) -> Pairs:
         old_prediction=old,
         new_prediction=new,
         flip=judge(label, old, new),
-        old_confidence=rng.uniform(0.4, 1, count).astype(np.float32),
-        new_confidence=rng.uniform(0.4, 1, count).astype(np.float32),
+        old_confidence=confidence[0],
+        new_confidence=confidence[1],
         map_class=old,
         old_logit=rng.normal(size=count).astype(np.float32),
         new_logit=rng.normal(size=count).astype(np.float32),
         pairing=pairing,
+        labels=np.empty((count, 0), np.int8),
+        flips=np.empty((count, 0), np.uint8),
+        mistake=confidence[1].astype(float),
         **measures,
     )
 
@@ -234,6 +238,7 @@ def test_movers_are_broken_ones_then_the_least_alike_then_the_largest_losses_eac
         flip=np.array([2, 0, 2, 0, 0, 0], np.uint8),
         old_confidence=np.array([0.9, 0.9, 0.9, 0.9, 0.9, 0.5], np.float32),
         new_confidence=np.array([0.5, 0.8, 0.7, 0.2, 0.9, 0.9], np.float32),
+        mistake=np.array([0.5, 0.8, 0.7, 0.2, 0.9, 0.9]),
         spearman=np.array([0.1, 0.5, 0.9, np.nan, 1.0, -0.5]),
     )
     assert list(movers(pairs, 10)) == [
