@@ -11,7 +11,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import pandas
 import pytest
 import torch
 from fairlearn.metrics import MetricFrame
@@ -320,12 +319,3 @@ def test_classes_of_one_run_alone_are_left_out_where_that_is_wanted(folder: Path
         edema = [*file["class_name"].asstr()[:]].index("Edema")
         assert (file["flips"][:, edema] == 255).all()
         assert (np.delete(file["flips"][:, : len(NAMES)], edema, 1) <= 3).all()
-
-
-def test_scores_of_groups_in_a_table_are_those_of_a_data_frame(folder: Path, sides: tuple[Side, Side]) -> None:
-    said = run_json("info", folder / "old", "--group-by", "site").said
-    with batchcam.open_run(folder / "old") as run:
-        frame = pandas.DataFrame({"site": run["meta/site"][:], "label": run.labels[:][:, 5], "above": run.logits[:, 5]})
-    for each in (each for each in said["groups"] if each["score"]["name"] == NAMES[5]):
-        known = frame[(frame.site == each["group"][0]) & (frame.label >= 0)]
-        assert (each["score"]["known"], each["score"]["yes"]) == (len(known), known.label.sum())
