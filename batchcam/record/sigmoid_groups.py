@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
-from batchcam.record.groups import RowGroups
+import numpy as np
+
 from batchcam.record.intervals import LEVEL, fewer_by_chance, holm, wilson
 from batchcam.record.sigmoid_scores import SigmoidScore, SigmoidScores
 from batchcam.rules import FEWEST_IN_GROUP
@@ -53,13 +55,20 @@ class SigmoidGroup:
         return not self.is_judged, auroc is None, auroc or 0, self.group, self.score.name
 
 
-def sigmoid_groups(scores: SigmoidScores, groups: RowGroups) -> list[SigmoidGroup]:
-    """Return how each class fares in each group, the least AUROC first; the groups are of the samples of `scores`."""
-    all_hits = [score.hits for score in scores.scores()]
+def sigmoid_groups(
+    scores: SigmoidScores, of_all: Sequence[SigmoidScore], groups: Iterable[tuple[tuple[str, ...], np.ndarray]]
+) -> list[SigmoidGroup]:
+    """Return how each class fares in each group, the least AUROC first.
+
+    Args:
+        scores: of the samples.
+        of_all: what they are over all groups.
+        groups: each with the rows of its samples, as they were added.
+    """
     found = [
-        (group, len(rows), score, whole)
+        (group, len(rows), score, whole.hits)
         for group, rows in groups
-        for score, whole in zip(scores.scores(rows), all_hits, strict=True)
+        for score, whole in zip(scores.scores(rows), of_all, strict=True)
     ]
     places = [(i, side) for i, (*_, s, _) in enumerate(found) for side in (0, 1) if s.hits[side][1] >= FEWEST_IN_GROUP]
     chances = holm([fewer_by_chance(*found[i][2].hits[side], *found[i][3][side]) for i, side in places])

@@ -20,7 +20,7 @@ def told(columns: list[np.ndarray], labels: np.ndarray, logits: np.ndarray, part
     for some in np.array_split(np.arange(len(labels)), parts):
         scores.add(labels[some], logits[some])
         groups.add([column[some].tolist() for column in columns])
-    return sigmoid_groups(scores, groups)
+    return sigmoid_groups(scores, scores.scores(), groups)
 
 
 def drawn(rng: np.random.Generator, size: int, told_share: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -143,9 +143,9 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     non_finite = int((predictions < 0).sum()) - bad
     if sigmoids:
         seen = int((leaked == 1).sum()) if known else None
-        by_group = sigmoid_groups(sigmoids, sigmoid_rows) if columns else []
-        told = sigmoids.scores(), sigmoids.pairs(), config.group_by, by_group
-        return SigmoidEvaluation(samples, bad, non_finite, seen, *told)
+        scores = sigmoids.scores()
+        by_group = sigmoid_groups(sigmoids, scores, sigmoid_rows)
+        return SigmoidEvaluation(samples, bad, non_finite, seen, scores, sigmoids.pairs(), config.group_by, by_group)
     groups = GroupCounts()
     if columns:
         groups.add(columns, {"label": labels, "prediction": predictions, "unreadable": unreadable})

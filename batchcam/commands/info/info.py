@@ -235,7 +235,7 @@ def _sigmoid_groups(run: Run, names: Sequence[str]) -> list[SigmoidGroup]:
     for _, block in run.blocks((*names, "labels", "logits")):
         scores.add(block["labels"], block["logits"])
         groups.add([block[name] for name in names])
-    return sigmoid_groups(scores, groups)
+    return sigmoid_groups(scores, scores.scores(), groups)
 
 
 def provenance(run: Path, plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:

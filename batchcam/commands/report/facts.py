@@ -316,6 +316,6 @@ class _SigmoidTally:
 
     def told(self) -> Sigmoids:
         """Return what was counted."""
-        scores = self._scores
-        groups = sigmoid_groups(scores, self.groups)
-        return Sigmoids(scores.scores(), scores.pairs(), self._missed, self._flagged, groups)
+        of_all = self._scores.scores()
+        groups = sigmoid_groups(self._scores, of_all, self.groups)
+        return Sigmoids(of_all, self._scores.pairs(), self._missed, self._flagged, groups)
