@@ -444,7 +444,8 @@ class Classifier(View, ManifestReading):
     checkpoint: Given[Path | Network, AnyPath | Network]
     _: dataclasses.KW_ONLY
     arch: str | None = field(
-        "torchvision's name of the network, or timm's, such as timm:resnet50, where the checkpoint does not say."
+        "torchvision's name of the network, or timm's, such as timm:resnet50, or after hf: a directory, a model in the "
+        "cache of Hugging Face or a kind of network of transformers', where the checkpoint does not say."
     )
     arch_option: tuple[str, ...] = field(
         "What the function that builds the network is to be told besides, such as transform_input=false.",
@@ -477,7 +478,7 @@ class Classifier(View, ManifestReading):
         if self.is_in_memory and (self.arch or self.model or self.weights_key):
             raise ConfigError("--arch, --model and --weights-key say how to build a network: one in memory is built")
         if self.arch_option and (self.model or self.is_in_memory):
-            raise ConfigError("--arch-option goes with torchvision's and timm's networks, which --arch names")
+            raise ConfigError("--arch-option goes with the networks of libraries, which --arch names")
 
     @property
     def is_in_memory(self) -> bool:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from batchcam.errors import CheckpointError, one_line
+from batchcam.errors import CheckpointError, ConfigError, one_line
 from batchcam.images.recipes import UnknownRecipeError, timm_recipe, transformers_recipe
 from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
-from batchcam.network.libraries import TIMM, TRANSFORMERS
+from batchcam.network.libraries import TIMM, TRANSFORMERS, cached_on_hub, is_kind_of_transformers
 from batchcam.network.weights_file import content_of, read_weights_file
 
 CONFIG: Final = "config.json"
@@ -86,6 +87,41 @@ def read_directory(folder: Path) -> Directory:
         unsaid=unsaid,
         remarks=(f"weights: {there[0]}; {others} is there too, and not read",) if others else (),
     )
+
+
+def described(architecture: str) -> tuple[dict[str, Any], str, str]:
+    """Return what a name after `hf:` stands for: a directory here, a model in the cache of the hub, a kind of network.
+
+    Returns:
+        The content of config.json, where it lies, and its SHA-256; of a kind of network, whose sizes are those that
+        transformers gives it, the latter two are "".
+
+    Raises:
+        ModelError: transformers is not installed.
+        ConfigError: it is none of these, or two.
+        CheckpointError: the config.json describes something else, or is damaged.
+    """
+    name = architecture.removeprefix(TRANSFORMERS)
+    folder, is_kind = Path(name), is_kind_of_transformers(name)
+    here = (folder / CONFIG).is_file()
+    if is_kind and here:
+        raise ConfigError(f"--arch {architecture}: a kind of network, and a directory: say hf:./{name} for that one")
+    if is_kind:
+        return {"model_type": name}, "", ""
+    cached = None if here else cached_on_hub(name, CONFIG)
+    if not (here or cached):
+        is_of_hub = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
+        bring = f"`hf download {name} {CONFIG}` brings it to the cache" if is_of_hub else "name one of them"
+        raise ConfigError(
+            f"--arch {architecture}: no directory with a {CONFIG}, no model in the cache of Hugging Face, and no kind of "
+            f"network that transformers has, such as resnet: {bring}, or give the directory as the checkpoint"
+        )
+    path, digests = Path(cached or folder / CONFIG), dict[str, str]()
+    config = _read_json(path, digests)
+    found, _ = _architecture(path.parent, config)
+    if found.startswith(TIMM):
+        raise ConfigError(f"--arch {architecture}: is a network of timm's: say --arch {found}")
+    return config, str(path), digests[CONFIG]
 
 
 def _architecture(folder: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from batchcam.errors import CheckpointError, ConfigError, ModelError, one_line
+from batchcam.network.fitting import Shapes, fit
 
 TIMM: Final = "timm:"
 TRANSFORMERS: Final = "hf:"
@@ -82,19 +84,11 @@ def transformers_network(config: Mapping[str, Any], state: Mapping[str, Tensor],
         ModelError: transformers is not installed.
         CheckpointError: it describes something else, or the weights are another network's.
     """
-    transformers = _transformers()
-    kind = str(config.get("model_type"))
-    if kind not in transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
-        raise CheckpointError(f"{where}: {kind}: transformers {transformers.__version__} has no such image classifier")
-    said = {key: value for key, value in config.items() if key not in ("model_type", "auto_map")}
-    try:
-        settings = transformers.AutoConfig.for_model(kind, **said)
-        of_kind = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(settings)]
-        network, found = (of_kind[0] if isinstance(of_kind, tuple) else of_kind).from_pretrained(
+    network_class, settings = _transformers_class(config, where)
+    with _building(where):
+        network, found = network_class.from_pretrained(
             None, config=settings, state_dict=dict(state), output_loading_info=True, dtype=torch.float32
         )
-    except Exception as error:  # whatever the library makes of a file of another version, or of nonsense
-        raise CheckpointError(f"{where}: can't be built: {one_line(error)[:200]}") from error
     problems = [
         f"{len(names)} {what} ({', '.join(map(str, sorted(names)[:3]))})"
         for what, names in (("missing", found["missing_keys"]), ("unexpected", found["unexpected_keys"]))
@@ -105,6 +99,85 @@ def transformers_network(config: Mapping[str, Any], state: Mapping[str, Tensor],
             f"{where}: its weights are not those of its {type(network).__name__}: {'; '.join(problems)}"
         )
     return network, int(network.num_labels)
+
+
+def fitted_transformers_network(
+    config: Mapping[str, Any], options: Mapping[str, Any], state: Mapping[str, Tensor], where: str, architecture: str
+) -> tuple[nn.Module, int, tuple[str, ...]]:
+    """Return the classifier that a config.json describes, with weights that lie elsewhere, of as many classes as these.
+
+    Args:
+        config: what the file says.
+        options: what is to be otherwise.
+        state: the weights, whatever stands before their names.
+        where: their file, for messages.
+        architecture: the network's name, for messages.
+
+    Returns:
+        The network, K, and what was done to the names.
+
+    Raises:
+        ModelError: transformers is not installed, or the logits are not one layer's.
+        ConfigError: the network has no such option.
+        CheckpointError: it describes something else, or the weights are another network's.
+    """
+    known = _transformers_class({"model_type": config.get("model_type")}, architecture)[1].to_dict()
+    if unknown := [name for name in options if name not in known]:
+        raise ConfigError(f"--arch-option {unknown[0]}: {architecture} has none of that name")
+    said = {k: v for k, v in {**config, **options}.items() if k not in ("id2label", "label2id")}
+    two, three = (_transformers_shapes({**said, "num_labels": count}, architecture) for count in (2, 3))
+    heads = {name.rpartition(".")[0] for name in two if two[name] != three[name]}
+    if len(heads) != 1:
+        raise ModelError(f"{architecture}: its logits are not one layer's: build the network with --model")
+    head = heads.pop()
+    fitted = fit(state, two, where, head, architecture)
+    count = len(fitted.state[f"{head}.weight"])
+    return *transformers_network({**said, "num_labels": count}, fitted.state, where), fitted.remarks
+
+
+def is_kind_of_transformers(name: str) -> bool:
+    """Return whether transformers has classifiers of images of that kind, as a config.json says it."""
+    return name in _transformers().models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+
+def cached_on_hub(name: str, file: str) -> str | None:
+    """Return where the cache of Hugging Face has a file of a model; None where it has not."""
+    _transformers()
+    import huggingface_hub
+
+    try:
+        found = huggingface_hub.try_to_load_from_cache(name, file)
+    except ValueError:  # what can be no model's name
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _transformers_class(config: Mapping[str, Any], where: str) -> tuple[Any, Any]:
+    """Return the class of a classifier of images, and what it is built with."""
+    transformers = _transformers()
+    kind = str(config.get("model_type"))
+    if not is_kind_of_transformers(kind):
+        raise CheckpointError(f"{where}: {kind}: transformers {transformers.__version__} has no such image classifier")
+    said = {key: value for key, value in config.items() if key not in ("model_type", "auto_map")}
+    with _building(where):
+        settings = transformers.AutoConfig.for_model(kind, **said)
+        of_kind = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(settings)]
+    return of_kind[0] if isinstance(of_kind, tuple) else of_kind, settings
+
+
+def _transformers_shapes(config: Mapping[str, Any], where: str) -> Shapes:
+    network_class, settings = _transformers_class(config, where)
+    with _building(where), torch.device("meta"):
+        network = network_class(settings)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+@contextlib.contextmanager
+def _building(where: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever the library makes of a file of another version, or of nonsense
+        raise CheckpointError(f"{where}: can't be built: {one_line(error)[:200]}") from error
 
 
 def _missing(package: str, extra: str, error: ImportError) -> ModelError:

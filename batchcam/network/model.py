@@ -27,6 +27,9 @@ WITH_AUXILIARY: Final = ("googlenet", "inception_v3")
 torchvision switches that on (transform_input) for the weights that it publishes; no state dict says it.
 """
 
+_OWN_OPTIONS: Final = ("num_classes", "num_labels", "weights", "progress")
+"""Which the checkpoint decides."""
+
 _RANDOM: Final = ("normal_", "uniform_")
 """Ends of the names of torch's functions that fill a tensor with random numbers."""
 
@@ -60,9 +63,7 @@ def build_network(
     if architecture.startswith(TIMM):
         return timm_network(architecture, class_count, options or {})
     if architecture.startswith(TRANSFORMERS):
-        raise ModelError(
-            f"architecture {architecture!r}: its config.json says it: give that directory as the checkpoint"
-        )
+        raise ModelError(f"architecture {architecture!r}: transformers' networks are not trained here")
     if not torchvision_has(architecture):
         known = torchvision.models.list_models(module=torchvision.models)
         close = ", ".join(difflib.get_close_matches(architecture, known, 3)) or "see torchvision.models.list_models()"
@@ -96,7 +97,7 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier() or name in (*options, "num_classes", "weights", "progress"):
+        if not equals or not name.isidentifier() or name in (*options, *_OWN_OPTIONS):
             raise ConfigError(
                 f"--arch-option {text}: expected NAME=VALUE, such as transform_input=true, each name once"
             )

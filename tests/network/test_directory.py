@@ -15,10 +15,11 @@ import transformers
 from timm.models import save_for_hf
 from torch import nn
 
-from batchcam.errors import CheckpointError, ModelError
+from batchcam.errors import CheckpointError, ConfigError, ModelError
 from batchcam.network.checkpoint import load_checkpoint
+from batchcam.network.directory import described
 from batchcam.network.forward import forward
-from batchcam.network.libraries import transformers_network
+from batchcam.network.libraries import fitted_transformers_network, transformers_network
 from batchcam.network.model import build_network, load_network
 
 NAMES = ("cat", "dog", "owl")
@@ -185,3 +186,57 @@ def test_config_of_other_widths_than_the_weights_is_refused(resnet):
         transformers_network({**checkpoint.config, "model_type": "gpt2"}, checkpoint.state, "here")
     with pytest.raises(CheckpointError, match="can't be built"):
         transformers_network({**checkpoint.config, "depths": "deep"}, checkpoint.state, "here")
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_weights_without_their_directory_are_those_of_the_one_that_is_named(resnet, prefix):
+    made = transformers.AutoModelForImageClassification.from_pretrained(resnet).eval()
+    state = {f"{prefix}{name}": tensor for name, tensor in made.state_dict().items()}
+    config, path, digest = described(f"hf:{resnet}")
+    edit(resnet, num_labels=5, id2label=dict(enumerate("abcde")))
+    assert (path, digest != described(f"hf:{resnet}")[2]) == (str(resnet / "config.json"), True)
+    for said in (config, described(f"hf:{resnet}")[0]):  # of as many classes as the weights, whatever is said
+        network, class_count, remarks = fitted_transformers_network(said, {}, state, "w.ckpt", "hf:net")
+        with torch.inference_mode():
+            assert torch.equal(forward(network.eval(), images()), made(images()).logits)
+        assert (class_count, remarks) == (3, (f"weights: those under {prefix!r}",) if prefix else ())
+
+
+def test_kind_of_network_is_as_options_say_and_unknown_ones_are_refused(resnet):
+    made = transformers.AutoModelForImageClassification.from_pretrained(resnet).eval()
+    config, path, digest = described("hf:resnet")
+    assert (path, digest) == ("", "")
+    options = {"layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+    network, _, _ = fitted_transformers_network(config, options, made.state_dict(), "w.ckpt", "hf:resnet")
+    with torch.inference_mode():
+        assert torch.equal(forward(network.eval(), images()), made(images()).logits)
+    with pytest.raises(ConfigError, match="--arch-option depth: hf:resnet has none of that name"):
+        fitted_transformers_network(config, {"depth": [1, 1]}, made.state_dict(), "w.ckpt", "hf:resnet")
+    with pytest.raises(CheckpointError, match=r"w.ckpt: its keys are not hf:resnet's: \d+ missing"):
+        fitted_transformers_network(config, {}, made.state_dict(), "w.ckpt", "hf:resnet")
+
+
+def test_model_in_the_cache_of_the_hub_is_found_there_and_another_is_not_downloaded(resnet, tmp_path, monkeypatch):
+    model = tmp_path / "hub/models--somebody--resnet"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs/main").write_text("0123")
+    (model / "snapshots").mkdir()
+    resnet.rename(model / "snapshots/0123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    config, path, _ = described("hf:somebody/resnet")
+    assert (config["hidden_sizes"], path) == ([8, 16], str(model / "snapshots/0123/config.json"))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asks for what is not here"))
+    with pytest.raises(ConfigError, match=r"`hf download somebody/other config.json` brings it to the cache"):
+        described("hf:somebody/other")
+
+
+def test_name_after_hf_that_is_nothing_or_two_things_is_refused(resnet, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="a kind of network, and a directory: say hf:./resnet for that one"):
+        described("hf:resnet")
+    assert described("hf:./resnet")[1] == "resnet/config.json"
+    with pytest.raises(ConfigError, match="such as resnet: name one of them, or give the directory"):
+        described("hf:ResNetForImageClassification")
+    edit(resnet, architecture="resnet18")
+    with pytest.raises(ConfigError, match="is a network of timm's: say --arch timm:resnet18"):
+        described("hf:./resnet")

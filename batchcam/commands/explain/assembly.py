@@ -29,9 +29,16 @@ from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
 from batchcam.images.tables import Reading
 from batchcam.job.console import counted
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
+from batchcam.network.directory import described
 from batchcam.network.forward import forward
 from batchcam.network.in_memory import as_checkpoint, copied, unwrapped
-from batchcam.network.libraries import TIMM, TRANSFORMERS, timm_has, transformers_network
+from batchcam.network.libraries import (
+    TIMM,
+    TRANSFORMERS,
+    fitted_transformers_network,
+    timm_has,
+    transformers_network,
+)
 from batchcam.network.model import (
     TRANSFORM_INPUT,
     WITH_AUXILIARY,
@@ -45,6 +52,9 @@ from batchcam.network.one_output import as_two_classes
 from batchcam.network.training_images import TrainingImages
 from batchcam.rules import SINGLE_LABEL, composed, in_memory
 from batchcam.store.plan import label_words
+
+CONFIG_OPTION = "config"
+"""Among the options of a network of transformers': the digest of its config.json."""
 
 PROBE_SAMPLES = 4
 PROBE_ATTEMPTS = 64  # first samples looked at for readable ones
@@ -361,12 +371,41 @@ def _network(classifier: Classifier, checkpoint: Checkpoint) -> _Built:
 
 def _built(architecture: str, classifier: Classifier, checkpoint: Checkpoint) -> _Built:
     given = parse_options(classifier.arch_option)
+    if architecture.startswith(TRANSFORMERS):
+        return _of_transformers(architecture, checkpoint, given)
     chosen, told = _chosen_options(architecture, checkpoint, given)
     options = {**chosen, **given}
     network, class_count, remarks = load_network(
         architecture, checkpoint.state, str(checkpoint.path), {**checkpoint.options, **options}
     )
     return _Built(network.eval(), architecture, class_count, options=format_options(options), remarks=(*told, *remarks))
+
+
+def _of_transformers(architecture: str, checkpoint: Checkpoint, given: Mapping[str, Any]) -> _Built:
+    """Return transformers' network that --arch names; the digest of its config.json is among the options.
+
+    Raises:
+        ConfigError: the config.json is not the one that the run has.
+        CheckpointError: the weights are another network's.
+    """
+    config, path, digest = described(architecture)
+    of_config = {CONFIG_OPTION: f"sha256:{digest}"} if digest else {}
+    changes = dict(given)
+    if (asked := changes.pop(CONFIG_OPTION, None)) not in (None, of_config.get(CONFIG_OPTION)):
+        raise ConfigError(
+            f"--arch {architecture}: {path or 'no config.json'} is not the run's, whose digest is {asked}"
+        )
+    network, class_count, remarks = fitted_transformers_network(
+        config, changes, checkpoint.state, str(checkpoint.path), architecture
+    )
+    told = f"architecture: {architecture}, as {path or 'transformers builds it where nothing else is said'}"
+    return _Built(
+        network.eval(),
+        architecture,
+        class_count,
+        options=format_options({**changes, **of_config}),
+        remarks=(told, *remarks),
+    )
 
 
 def _as_carried(classifier: Classifier, checkpoint: Checkpoint) -> _Built:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from batchcam.commands.promote.config import PromoteConfig
 from batchcam.commands.promote.decision import Candidate, DecisionSummary, decide
 from batchcam.errors import BatchcamError, ConfigError
 from batchcam.job.steps import Steps
 from batchcam.store import landing
+
+CONFIG: Final = "config.json"
+PARTS: Final = (".json", ".safetensors", ".bin")
+"""Endings of what directories of transformers and timm are read from."""
 
 
 def promote(config: PromoteConfig) -> DecisionSummary:
@@ -19,8 +24,10 @@ def promote(config: PromoteConfig) -> DecisionSummary:
         ConfigError: there is no such checkpoint.
         BatchcamError: VERSION holds another one, or can't be written to.
     """
-    if not config.checkpoint.is_file():
-        what = "a directory: save its weights as one file" if config.checkpoint.is_dir() else "no such file"
+    if not (config.checkpoint / CONFIG if config.checkpoint.is_dir() else config.checkpoint).is_file():
+        what = (
+            f"a directory without a {CONFIG}: name a checkpoint in it" if config.checkpoint.is_dir() else "no such file"
+        )
         raise ConfigError(f"{config.checkpoint}: {what}")
 
     def work(steps: Steps) -> bool:
@@ -34,13 +41,33 @@ def promote(config: PromoteConfig) -> DecisionSummary:
 def _adopted(checkpoint: Path, version: Path) -> Path:
     """Return the checkpoint of a version: a copy, so that it and its run are of one version, always.
 
+    Of a directory, its config.json comes last: its presence means that the others are there.
+
     Raises:
         BatchcamError: the version has another one.
     """
-    copy = version / f"model{checkpoint.suffix}"
-    if copy.exists():
-        if not copy.samefile(checkpoint) and landing.file_digest(copy) != landing.file_digest(checkpoint):
+    files = _files(checkpoint)
+    names = sorted(files, key=CONFIG.__eq__)
+    copy = version / f"model{checkpoint.suffix if checkpoint.is_file() else ''}"
+    if (copy / names[-1]).exists():
+        if not copy.samefile(checkpoint) and _digests(copy) != _digests(checkpoint):
             raise BatchcamError(f"{copy}: is there, and another checkpoint than {checkpoint}; name a new VERSION")
-    else:
-        landing.land(copy, checkpoint.read_bytes())
+        return copy
+    if checkpoint.is_dir():
+        landing.make_folder(copy)
+        for left in _files(copy).values():  # of a copy that was stopped
+            left.unlink()
+    for name in names:
+        landing.land(copy / name, files[name].read_bytes())
     return copy
+
+
+def _files(checkpoint: Path) -> dict[str, Path]:
+    """Return the files of a checkpoint by their name in it: of a directory, those that it may be read from."""
+    if not checkpoint.is_dir():
+        return {"": checkpoint}
+    return {path.name: path for path in checkpoint.iterdir() if path.suffix in PARTS and path.is_file()}
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    return {name: landing.file_digest(path) for name, path in _files(checkpoint).items()}

@@ -20,7 +20,7 @@ from batchcam.commands.explain.explain import explain
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.config import Classifier, Compute
-from batchcam.errors import CheckpointError, ConfigError
+from batchcam.errors import CheckpointError, ConfigError, RunError
 
 NAMES = ("cat", "dog", "owl")
 COMPUTE = Compute(workers=0, threads=1, device="cpu")
@@ -136,3 +136,19 @@ def test_run_of_a_timm_network_goes_on_without_saying_the_network_again(photos, 
     again = dataclasses.replace(classifier, arch=None, arch_option=())
     config = VerifyConfig(tmp_path / "run", recompute=6, classifier=again, data=str(photos))
     assert verify(config).found == []
+
+
+def test_run_of_a_config_that_was_changed_is_refused_with_its_digest(directory, photos, tmp_path):
+    (directory / "model.safetensors").rename(tmp_path / "model.safetensors")
+    classifier = Classifier(tmp_path / "model.safetensors", arch=f"hf:{directory}", **VIEW)
+    explain(ExplainConfig(classifier, str(photos), tmp_path / "run", COMPUTE, quiet=True))
+    again = VerifyConfig(
+        tmp_path / "run", recompute=6, classifier=dataclasses.replace(classifier, arch=None), data=str(photos)
+    )
+    assert verify(again).found == []
+    config = directory / "config.json"
+    config.write_text(config.read_text().replace("relu", "gelu"))
+    with pytest.raises(ConfigError, match=r"config.json is not the run's, whose digest is sha256:[0-9a-f]{64}"):
+        verify(again)
+    with pytest.raises(RunError, match="belongs to another run: architecture options"):
+        explain(ExplainConfig(classifier, str(photos), tmp_path / "run", COMPUTE, quiet=True))

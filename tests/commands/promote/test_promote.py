@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from batchcam.commands.promote.promote import _adopted
+from batchcam.store import landing
 from tests.helpers.fake_batchcam import Fake, latest
 from tests.helpers.networks import GapNetwork, seeded
 
@@ -42,9 +44,60 @@ def test_a_checkpoint_is_copied_explained_proven_and_promoted(fake: Fake, tmp_pa
     assert latest(models, "promoted") == "first"
 
 
-def test_a_directory_is_refused_with_the_way_out(fake: Fake, tmp_path: Path) -> None:
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """As transformers writes it, with what its Trainer leaves beside."""
+    folder = tmp_path / "net"
+    (folder / "checkpoint-7").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json", "optimizer.pt", "checkpoint-7/x.bin"):
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def test_a_directory_is_copied_with_what_it_is_read_from(fake: Fake, tmp_path: Path, directory: Path) -> None:
+    version = tmp_path / "models/first"
+    code, _, stderr = fake.run("promote", directory, "test", version)
+    assert (code, stderr) == (0, f"batchcam: {version}: promoted; promoted: first\n")
+    assert fake.calls()[0][:2] == ["explain", f"{version}/model"]
+    assert {p.name: p.read_bytes().decode() for p in (version / "model").iterdir()} == {
+        name: name for name in ("config.json", "model.safetensors", "preprocessor_config.json")
+    }
+
+
+def test_a_copy_of_a_directory_that_was_stopped_is_made_anew(fake: Fake, tmp_path: Path, directory: Path) -> None:
+    version = tmp_path / "models/first"
+    (version / "model").mkdir(parents=True)
+    (version / "model/model.safetensors").write_bytes(b"half")
+    (version / "model/pytorch_model.bin").write_bytes(b"of another one")
+    assert fake.run("promote", directory, "test", version)[0] == 0
+    assert (version / "model/model.safetensors").read_bytes() == b"model.safetensors"
+    assert not (version / "model/pytorch_model.bin").exists()
+
+
+def test_config_of_a_directory_lands_last(tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    landed: list[str] = []
+    monkeypatch.setattr(landing, "land", lambda path, data: landed.append(path.name))
+    _adopted(directory, tmp_path / "version")
+    assert landed[-1] == "config.json"
+    assert sorted(landed) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+
+
+def test_a_directory_that_was_changed_is_another_checkpoint(fake: Fake, tmp_path: Path, directory: Path) -> None:
+    version = tmp_path / "models/first"
+    fake.answer(explain=75)
+    assert fake.run("promote", directory, "test", version)[0] == 75
+    assert fake.run("promote", directory, "test", version)[0] == 75
+    (directory / "optimizer.pt").write_bytes(b"does not count")
+    assert fake.run("promote", version / "model", "test", version)[0] == 75
+    (directory / "preprocessor_config.json").write_bytes(b"{}")
+    code, _, stderr = fake.run("promote", directory, "test", version)
+    assert (code, f"another checkpoint than {directory}; name a new VERSION" in stderr) == (1, True)
+
+
+def test_a_directory_that_does_not_say_what_it_holds_is_refused(fake: Fake, tmp_path: Path) -> None:
     code, _, stderr = fake.run("promote", tmp_path, "test", tmp_path / "models" / "first")
-    assert (code, stderr) == (2, f"batchcam: error: {tmp_path}: a directory: save its weights as one file\n")
+    what = "a directory without a config.json: name a checkpoint in it"
+    assert (code, stderr) == (2, f"batchcam: error: {tmp_path}: {what}\n")
 
 
 def test_the_second_one_is_compared_and_refused_for_the_gates_reason(fake: Fake, tmp_path: Path, best: Path) -> None:
