@@ -13,12 +13,11 @@ from typing import Any, Final
 from batchcam.errors import CheckpointError, ConfigError, one_line
 from batchcam.images.recipes import UnknownRecipeError, timm_recipe, transformers_recipe
 from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
+from batchcam.network.file_kinds import CONFIG, INDEX
 from batchcam.network.libraries import TIMM, TRANSFORMERS, cached_on_hub, is_kind_of_transformers
 from batchcam.network.weights_file import content_of, read_weights_file
 
-CONFIG: Final = "config.json"
 PROCESSOR: Final = "preprocessor_config.json"
-INDEX: Final = ".index.json"
 WEIGHTS: Final = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 """The first that is there counts, as it does for transformers."""
 
@@ -74,10 +73,9 @@ def read_directory(folder: Path) -> Directory:
         preprocessing, unsaid = _preprocessing(folder, config, digests), ""
     except (UnknownRecipeError, TypeError, ValueError) as error:
         preprocessing, unsaid = None, one_line(error)
-    listed = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
     others = " and ".join(name for name in there[1:] if name.removesuffix(INDEX) != there[0])
     return Directory(
-        sha256=hashlib.sha256(listed.encode()).hexdigest(),
+        sha256=_digest_of(digests),
         size=size,
         state=state,
         config=config,
@@ -87,6 +85,21 @@ def read_directory(folder: Path) -> Directory:
         unsaid=unsaid,
         remarks=(f"weights: {there[0]}; {others} is there too, and not read",) if others else (),
     )
+
+
+def read_parts(index: Path) -> tuple[dict[str, Any], int, str]:
+    """Return the tensors of the files that an index names, their size in bytes, and the digest, see `Directory`.
+
+    Raises:
+        CheckpointError: files are missing or damaged.
+    """
+    digests: dict[str, str] = {}
+    return *_read_weights(index.parent, index.name, digests), _digest_of(digests)
+
+
+def _digest_of(digests: Mapping[str, str]) -> str:
+    listed = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
+    return hashlib.sha256(listed.encode()).hexdigest()
 
 
 def described(architecture: str) -> tuple[dict[str, Any], str, str]:

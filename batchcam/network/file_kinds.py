@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,14 +14,27 @@ from batchcam.images.decoding import LFS_POINTER
 
 SAVE: Final = "torch.save(network.state_dict(), 'weights.pth')"
 
+AGAIN: Final = "fetch or save it again"
+
+ROUNDED: Final = f"a network of rounded numbers: before quantising it, {SAVE}"
+
+CONFIG: Final = "config.json"
+INDEX: Final = ".index.json"
+"""Of directories of transformers and timm: what says which network it is, and in which files the weights are."""
+
+MOST_LOOKED_AT: Final = 10_000  # files below a folder that is no checkpoint
+
+_ENDINGS: Final = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+_OF_TRAINING: Final = ("optimizer", "scheduler", "scaler", "sampler", "rng_state", "random_states", "training_args")
+"""What Trainer and Accelerate write beside weights."""
+
 _UNPACK: Final = "unpack it, and name the checkpoint that is in it"
 
 _STARTS: Final = (
     (re.compile(rb"\s*(?:<!doctype html|<html|<\?xml|<head)", re.IGNORECASE), "a page of the web, as links give that "
      "ask for a login or a click: download the file itself"),
-    (re.compile(rb"\s*\{.*\"weight_map\"", re.DOTALL), "the index of weights in several files: merge them: "
-     "safetensors.torch.save_file({k: v for f in files for k, v in safetensors.torch.load_file(f).items()}, "
-     "'weights.safetensors')"),
+    (re.compile(rb"\s*\{.*\"weight_map\"", re.DOTALL), "the index of weights in several files: name it as it "
+     f"was written, NAME{INDEX}, with these beside it"),
     (re.compile(rb"\s*[\[{]\s*\""), "a JSON text, which holds no weights"),
     (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ\x00|\x28\xb5\x2f\xfd|7z\xbc\xaf\x27\x1c|Rar!|\x04\x22\x4d\x18"),
      f"a compressed file: {_UNPACK}"),
@@ -32,7 +46,7 @@ _STARTS: Final = (
      f"ExecuTorch): where the PyTorch network is, {SAVE}"),
     (re.compile(rb"\x08[\x01-\x20](?:\x12|\x1a|\x3a|\x42)"), "an ONNX network, a program for another runtime: where "
      f"the PyTorch network is, {SAVE}"),
-    (re.compile(rb"\x00{64}"), "nothing but zeros where a file begins: a download or a disk that broke off"),
+    (re.compile(rb"\x00{64}"), f"nothing but zeros where a file begins: a download or a disk that broke off: {AGAIN}"),
 )  # fmt: skip
 
 _MEMBERS: Final = (
@@ -55,7 +69,7 @@ def told_by_content(data: bytes) -> str | None:
     if data.startswith(LFS_POINTER):
         return "a Git LFS pointer, which stands for the file: fetch it with `git lfs pull`"
     if not data:
-        return "an empty file: a download or a disk that broke off"
+        return f"an empty file: a download or a disk that broke off: {AGAIN}"
     if data.startswith(b"PK"):
         return told_by_members(data)
     if looks_like_safetensors(data):
@@ -75,27 +89,32 @@ def told_by_members(data: bytes) -> str | None:
 
 def told_by_folder(folder: Path) -> str:
     """Return what a folder given as a checkpoint is, and what to name instead."""
-    names = sorted(p.name for p in folder.iterdir())
-    whole = [n for n in names if n.endswith((".safetensors", ".pth", ".pt", ".bin", ".ckpt"))]
-    if _ends(names, (".index.json",)):
-        return (
-            "a directory of weights in several files: merge them: safetensors.torch.save_file({k: v for f in files for "
-            "k, v in safetensors.torch.load_file(f).items()}, 'weights.safetensors')"
-        )
-    if _ends(names, (".distcp", ".metadata")):
+    names = {path.name for path in folder.iterdir()}
+    if any(name.endswith((".distcp", ".metadata")) for name in names):
         return (
             "a directory of a distributed checkpoint: python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
             f"{folder} weights.pth"
         )
-    if _ends(names, ("saved_model.pb",)):
+    if "zero_to_fp32.py" in names:
+        return f"a directory of DeepSpeed's: cd {folder} && python zero_to_fp32.py . weights, which makes a checkpoint"
+    if "saved_model.pb" in names:
         return f"a directory of TensorFlow's: load it into the PyTorch network, then {SAVE}"
-    return f"a directory: name the checkpoint in it{f', such as {whole[0]}' if whole else ''}"
+    inner = min(_checkpoints_in(folder), default=None)
+    return f"a directory: name the checkpoint in it{f', such as {inner[1]}' if inner else ''}"
+
+
+def _checkpoints_in(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield what may be a checkpoint below a folder, of which the least is the likeliest."""
+    for path in itertools.islice(folder.rglob("*"), MOST_LOOKED_AT):
+        inner = path.relative_to(folder)
+        if path.name == CONFIG:
+            yield 0, inner.parent
+        elif path.name.endswith(INDEX):
+            yield 1, inner
+        elif path.suffix in _ENDINGS and not path.name.startswith(_OF_TRAINING):
+            yield 2, inner
 
 
 def looks_like_safetensors(data: bytes) -> bool:
     """Return whether the file starts as safetensors do: the header's length, then the header, a JSON table."""
     return 8 < int.from_bytes(data[:8], "little") + 8 <= len(data) and data[8:9] == b"{"
-
-
-def _ends(names: Sequence[str], endings: tuple[str, ...]) -> bool:
-    return any(name.endswith(endings) for name in names)

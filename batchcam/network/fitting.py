@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from batchcam.errors import CheckpointError
+from batchcam.network.file_kinds import ROUNDED
 from batchcam.network.forward import channels_advice
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -119,6 +120,8 @@ def _cause(
     own: Shapes, found: Mapping[str, Tensor], others: Mapping[str, Any], differing: Sequence[str], head: str
 ) -> str:
     """Return what the cause is, and what to do, where the tensors `differing` are missing or of other shapes."""
+    if any(name.endswith((".zero_point", "._packed_params.dtype")) for name in others):
+        return f"it is quantised, {ROUNDED}"
     first = next((n for n, shape in own.items() if len(shape) == 4), "")
     if list(differing) == [first] and first in found and not others and len(found[first]) == own[first][0]:
         return channels_advice(found[first].shape[1])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from batchcam.errors import CheckpointError
-from batchcam.network.file_kinds import SAVE
+from batchcam.network.file_kinds import ROUNDED, SAVE
 from batchcam.network.pickles import Foreign
 
 WRAPPERS: Final = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
@@ -178,10 +178,16 @@ def _require_values(path: Path, state: Mapping[str, Any], file_size: int) -> Non
 
 def _kind(name: str) -> str:
     if name.startswith("numpy."):
-        return "is a NumPy array: torch.save({k: torch.from_numpy(v) for k, v in state.items()}, 'weights.pth')"
+        return (
+            "is a NumPy array: where the table of them is made: "
+            "torch.save({k: torch.from_numpy(v) for k, v in state.items()}, 'weights.pth')"
+        )
     if "qtensor" in name or "wrapper_subclass" in name or name.startswith("torchao."):
-        return f"is quantised ({name[:NAME_LENGTH]}), a network of rounded numbers: before quantising it, {SAVE}"
-    return f"is no plain tensor ({name[:NAME_LENGTH]}): torch.save({{k: v.to_dense() for k, v in …}}, 'weights.pth')"
+        return f"is quantised ({name[:NAME_LENGTH]}), {ROUNDED}"
+    return (
+        f"is no plain tensor ({name[:NAME_LENGTH]}): torch.save({{k: v.to_dense() if v.layout != torch.strided else v "
+        "for k, v in network.state_dict().items()}, 'weights.pth')"
+    )
 
 
 def _is_plain(tensor: Tensor) -> bool:

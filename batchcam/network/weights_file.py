@@ -11,7 +11,7 @@ from torch import Tensor
 
 from batchcam.errors import CheckpointError, one_line
 from batchcam.images.regular_files import NotRegularError, read_regular_file
-from batchcam.network.file_kinds import looks_like_safetensors, told_by_content, told_by_folder
+from batchcam.network.file_kinds import AGAIN, looks_like_safetensors, told_by_content, told_by_folder
 from batchcam.network.torch_file import NotOfTorchError, read_torch_file
 
 FORMAT_KEY: Final = "batchcam"
@@ -65,7 +65,7 @@ def load_raw(path: Path, data: bytes) -> Any:
     except NotOfTorchError as error:
         raise CheckpointError(f"{path}: refused: {error}") from error
     except Exception as error:  # what reading bytes raises that are no checkpoint
-        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one: {_reason(error)}") from error
+        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one ({_reason(error)}): {AGAIN}") from error
     if isinstance(content, Mapping) and not _is_modest(content.get(FORMAT_KEY)):
         raise CheckpointError(f"{path}: refused: what it says of itself nests too deeply or is too long")
     return content
@@ -87,7 +87,7 @@ def _read_safetensors(path: Path, data: bytes) -> tuple[Mapping[str, Tensor], Ma
         length = int.from_bytes(data[:8], "little")
         about = json.loads(json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(FORMAT_KEY, "{}"))
     except Exception as error:  # SafetensorError and whatever json makes of the header
-        raise CheckpointError(f"{path}: not a safetensors file, or a damaged one: {_reason(error)}") from error
+        raise CheckpointError(f"{path}: not a safetensors file, or a damaged one ({_reason(error)}): {AGAIN}") from error
     return state, about if isinstance(about, Mapping) else {}
 
 

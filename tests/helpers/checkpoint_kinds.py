@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -52,7 +53,7 @@ class Kind:
         network: words that say which network it is of.
         choice: what is answered where several weights may be meant.
         packages: what has to be installed.
-        lost: why no file can be made of it, "" where one can.
+        untried: what its error asks for and only its owner can do, "" where that is tried.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Kind:
     network: tuple[str, ...] = ("--arch", SMALL)
     choice: str = ""
     packages: tuple[str, ...] = ()
-    lost: str = ""
+    untried: str = ""
 
     @property
     def missing(self) -> str:
@@ -147,14 +148,18 @@ def _follow(error: str, kind: Kind, network: nn.Module, path: Path) -> tuple[str
     if "--method gradcam" in error:
         return "--method gradcam", path, ("--method", "gradcam")
     if found := re.search(r"name the checkpoint in it, such as (\S+)", error):
-        return found[1], path / found[1], ()
+        return f"`{found[1]}` in it", path / found[1], ()
+    if "unpack it, and name the checkpoint" in error:
+        shutil.unpack_archive(path, path.parent / "unpacked")
+        return "unpack it", next(path.parent.glob("unpacked/*")), ()
     made = path.parent / "weights.pth"
     if found := re.search(r"python (-m torch\S* \S+ )(\S+) weights\.pth", error):
         subprocess.run([sys.executable, *found[1].split(), path, made], check=True, capture_output=True)
         return found[0], made, ()
     if found := re.search(r"(?:torch\.save|safetensors\.torch\.save_file)\(.*'(weights\.\w+)'\)", error):
-        names = {"torch": torch, "numpy": np, "safetensors": safetensors, "network": network, "file": path}
-        with contextlib.chdir(path.parent) if sys.version_info >= (3, 11) else _within(path.parent):
+        arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+        names = {"torch": torch, "numpy": np, "network": network, "file": path, "state": arrays}
+        with _within(path.parent):
             exec(found[0], names)
         return found[0], path.parent / found[1], ()
     return None

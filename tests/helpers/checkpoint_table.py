@@ -9,6 +9,7 @@ import datetime
 import importlib
 import json
 import pathlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import safetensors.torch
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -172,8 +174,10 @@ def rounded(path: Path) -> nn.Module:
 
 
 def quantised_whole(path: Path) -> nn.Module:
-    network = torchvision.models.quantization.shufflenet_v2_x0_5(num_classes=3, quantize=True)
-    torch.save(network.state_dict(), path)
+    network = quantizable()
+    copied: Any = copy.deepcopy(network)
+    torchvision.models.quantization.utils.quantize_model(copied, "fbgemm")
+    torch.save(copied.state_dict(), path)
     return network
 
 
@@ -200,17 +204,19 @@ OF_TORCH = (
         lambda n: {k: v for k, v in n.state_dict().items() if "num_batches" not in k},
     ),
     saved("PyTorch's tutorial: `model_state_dict` beside the optimizer's", lambda n: {
-        "epoch": 3, "model_state_dict": n.state_dict(), "optimizer_state_dict": optimizer(n), "loss": 0.3}),
+        "epoch": 3, "model_state_dict": n.state_dict(), "optimizer_state_dict": optimizer(n), "loss": 0.3},
+        by="torch.save, as it does"),
     saved("PyTorch's ImageNet example: `arch`, `state_dict` with `module.`", lambda n: {
         "epoch": 3, "arch": SMALL, "state_dict": prefixed("module.")(n), "best_acc1": torch.tensor(70.1),
-        "optimizer": optimizer(n), "scheduler": {}}, file="model_best.pth.tar"),
+        "optimizer": optimizer(n), "scheduler": {}}, by="torch.save, as it does", file="model_best.pth.tar"),
     saved("a NumPy scalar beside the weights", beside(best=np.float64(0.7))),
     saved("a NumPy array beside the weights", beside(history=np.arange(5.0))),
     saved("a path beside the weights", beside(data=pathlib.PosixPath("/data"))),
     saved("a time beside the weights", beside(when=datetime.datetime(2026, 1, 1))),
     saved("a `defaultdict` beside the weights", beside(history=collections.defaultdict(list, loss=[1.0]))),
     saved("an `argparse.Namespace` beside the weights", beside(args=argparse.Namespace(data=pathlib.Path("x")))),
-    *map(under, ("model", "net", "network", "weights", "params", "model_state", "ema", "state_dict_ema", "teacher")),
+    *map(under, ("model", "net", "network", "weights", "params", "model_state", "ema", "state_dict_ema", "model_ema_state",
+                 "student", "teacher", "backbone")),
     saved("weights in tables: `state.model`", lambda n: {"state": {"model": n.state_dict()}}),
     saved("`model` beside its average, `ema.shadow`", lambda n: {
         "model": n.state_dict(), "ema": {"shadow": other().state_dict(), "decay": 0.9}}),
@@ -225,8 +231,8 @@ OF_TORCH = (
     saved("the last layer in a Sequential with Dropout", lambda n: n.state_dict(), original=with_dropout),
     saved("the last layer in a Sequential with Dropout, `--model`", lambda n: n.state_dict(), original=with_dropout,
           network=("--model", f"{HERE}:with_dropout")),
-    Kind("torchvision's references: `model`, `model_ema`, `args`", "torch.save", references, network=()),
-    Kind("torchvision's references with mixed precision", "torch.save", lambda path: references(
+    Kind("torchvision's references: `model`, `model_ema`, `args`", "torch.save, as they do", references, network=()),
+    Kind("torchvision's references with mixed precision", "torch.save, as they do", lambda path: references(
         path, scaler=torch.amp.GradScaler("cpu").state_dict()), network=()),
     saved("torchvision's quantizable network before it is quantised", lambda n: n.state_dict(), original=quantizable),
     saved("arrays of NumPy by name", lambda n: {k: v.numpy() for k, v in n.state_dict().items()}),
@@ -234,7 +240,7 @@ OF_TORCH = (
     saved("a whole network in a table", lambda n: {"epoch": 3, "model": n}),
     saved("an optimizer's state alone", optimizer),
     Kind("quantised layers", "torch.ao.quantization.quantize_dynamic", quantised),
-    Kind("a quantised network", "torchvision.models.quantization, quantize=True", quantised_whole),
+    Kind("a quantised network", "torchvision: quantize_model", quantised_whole),
     Kind("TorchScript", "torch.jit.save", traced, "scripted.pt"),
     Kind("an exported program", "torch.export.save", exported, "exported.pt2"),
     Kind("ONNX", "torch.onnx.export", compiled_ahead, "network.onnx", packages=("onnx",)),
@@ -333,14 +339,26 @@ def weights_of_transformers(path: Path) -> nn.Module:
     return network
 
 
-def trainer(path: Path) -> nn.Module:
-    """Write what transformers' Trainer writes."""
-    transformers = importlib.import_module("transformers")
-    network = of_transformers("ResNet", **RESNET_OF_TRANSFORMERS)
-    settings = transformers.TrainingArguments(str(path), report_to=[], use_cpu=True)
-    processor = transformers.ViTImageProcessor(size={"height": SIDE, "width": SIDE}, **HALF)
-    transformers.Trainer(network, settings, processing_class=processor).save_model()
+OF_RESNET = ("--arch", "hf:resnet", *(
+    word for text in ("layer_type=basic", "embedding_size=8", "hidden_sizes=[8,16]", "depths=[1,1]")
+    for word in ("--arch-option", text)))  # fmt: skip
+
+
+def arrays(path: Path) -> nn.Module:
+    network = small()
+    np.savez(path, **{name: tensor.numpy() for name, tensor in network.state_dict().items()})
     return network
+
+
+def archived(kind: str) -> Callable[[Path], nn.Module]:
+    def make(path: Path) -> nn.Module:
+        network = small()
+        (path.parent / "inner").mkdir()
+        torch.save(network.state_dict(), path.parent / "inner/model.pth")
+        shutil.make_archive(str(path.parent / "model"), kind, path.parent / "inner")
+        return network
+
+    return make
 
 
 OF_TESTS = (
@@ -360,14 +378,16 @@ OF_TESTS = (
     transformers_kind("EfficientNet", width_coefficient=0.2, depth_coefficient=0.2, hidden_dim=256, image_size=SIDE),
     transformers_kind("MobileNetV2", depth_multiplier=0.1),
     transformers_kind("Bit", embedding_size=32, hidden_sizes=[128, 128], depths=[1, 1]),
-    transformers_kind("Swin", image_size=SIDE, embed_dim=8, depths=[1, 1], num_heads=[2, 2]),
     transformers_kind("TimmWrapper", architecture="test_resnet"),
     Kind("directory of transformers, weights in several files", "transformers: save_pretrained", in_parts, "net",
          packages=("transformers",)),
-    Kind("directory of transformers' Trainer", "transformers.Trainer.save_model", trainer, "net",
-         packages=("transformers", "accelerate")),
     Kind("`model.safetensors` of transformers without its config.json", "transformers: save_pretrained",
-         weights_of_transformers, "net", packages=("transformers",)),
+         weights_of_transformers, "net", OF_RESNET, packages=("transformers",)),
+    saved("weights of transformers' network under Lightning's `model.`", prefixed("model."), original=lambda: (
+        of_transformers("ResNet", **RESNET_OF_TRANSFORMERS)), network=OF_RESNET, packages=("transformers",)),
+    Kind("arrays of NumPy, `.npz`", "numpy.savez", arrays, "weights.npz"),
+    Kind("a zip archive with a checkpoint in it", "zipfile", archived("zip"), "model.zip"),
+    Kind("a compressed tar with a checkpoint in it", "tarfile", archived("gztar"), "model.tar.gz"),
 )  # fmt: skip
 
 
@@ -418,24 +438,51 @@ def lightning_kind(name: str, attribute: str = "model", strip: bool = False, **m
     return Kind(name, "lightning: ModelCheckpoint", make, "model.ckpt", network, packages=("lightning", "omegaconf"))
 
 
-def accelerated(path: Path, state: bool = True) -> nn.Module:
+def accelerated(path: Path, state: bool = True, largest: str = "10GB") -> nn.Module:
     accelerate = importlib.import_module("accelerate")
     accelerator = accelerate.Accelerator(cpu=True)
     network: nn.Module = accelerator.prepare(small())
     accelerator.prepare(torch.optim.Adam(network.parameters()))
-    (accelerator.save_state(path) if state else accelerator.save_model(network, path))
+    if state:
+        accelerator.save_state(path)
+    else:
+        accelerator.save_model(network, path, max_shard_size=largest)
+    return network
+
+
+def _trainer(path: Path) -> Any:
+    transformers = importlib.import_module("transformers")
+    network = of_transformers("ResNet", **RESNET_OF_TRANSFORMERS)
+    settings = transformers.TrainingArguments(
+        str(path), report_to=[], use_cpu=True, max_steps=1, save_steps=1, disable_tqdm=True, remove_unused_columns=False
+    )
+    processor = transformers.ViTImageProcessor(size={"height": SIDE, "width": SIDE}, **HALF)
+    photos = [{"pixel_values": torch.randn(3, SIDE, SIDE), "labels": 0}] * 4
+    return transformers.Trainer(network, settings, train_dataset=photos, processing_class=processor)
+
+
+def trainer(path: Path) -> nn.Module:
+    made = _trainer(path)
+    made.save_model()
+    network: nn.Module = made.model
+    return network
+
+
+def trained(path: Path) -> nn.Module:
+    made = _trainer(path)
+    made.train()
+    network: nn.Module = made.model
     return network
 
 
 def fastai_learner(path: Path) -> Any:
     vision = importlib.import_module("fastai.vision.all")
-    images = [torch.rand(3, SIDE, SIDE) for _ in range(4)]
-    loaders = vision.DataLoaders.from_dsets(
-        list(zip(images, [0, 1, 2, 0], strict=True)),
-        list(zip(images, [0, 1, 2, 0], strict=True)),
-        bs=2,
-        num_workers=0,
-        device=torch.device("cpu"),
+    images = []
+    for index, name in enumerate(NAMES * 2):
+        images.append(path.parent / f"{name}{index}.png")
+        Image.new("RGB", (SIDE, SIDE), (40 * index, 0, 0)).save(images[-1])
+    loaders = vision.ImageDataLoaders.from_lists(
+        path.parent, images, list(NAMES * 2), bs=2, num_workers=0, device=torch.device("cpu")
     )
     loss = nn.CrossEntropyLoss()
     return vision.Learner(loaders, fastai_network(), loss_func=loss, path=path.parent, model_dir=path.parent)
@@ -454,8 +501,9 @@ def fastai_saved(with_optimizer: bool) -> Callable[[Path], nn.Module]:
 
 def fastai_exported(path: Path) -> nn.Module:
     learner = fastai_learner(path)
-    learner.export(path)
-    return fastai_network()
+    learner.export(path, pickle_module=importlib.import_module("cloudpickle"))
+    network: nn.Module = learner.model
+    return network
 
 
 class Mmpretrain(nn.Module):
@@ -511,7 +559,13 @@ OF_LIBRARIES = (
     lightning_kind("Lightning's state dict alone", strip=True),
     Kind("directory of Accelerate's state", "accelerate: save_state", accelerated, "state", packages=("accelerate",)),
     Kind("directory of Accelerate's model", "accelerate: save_model", lambda path: accelerated(path, state=False),
-         "state", packages=("accelerate",)),
+         "model", packages=("accelerate",)),
+    Kind("directory of Accelerate's model in several files", "accelerate: save_model",
+         lambda path: accelerated(path, state=False, largest="500KB"), "model", packages=("accelerate",)),
+    Kind("directory of transformers' Trainer", "transformers: Trainer.save_model", trainer, "net", (),
+         packages=("accelerate",)),
+    Kind("directory of transformers' Trainer with `checkpoint-1`", "transformers: Trainer.train", trained, "net", (),
+         packages=("accelerate",)),
     Kind("fastai: `model` and `opt`", "fastai: Learner.save", fastai_saved(True), packages=("fastai",),
          network=("--model", f"{HERE}:fastai_network")),
     Kind("fastai: without the optimizer", "fastai: Learner.save", fastai_saved(False), packages=("fastai",),
@@ -525,3 +579,58 @@ OF_LIBRARIES = (
     Kind("Ultralytics", "torch.save, as its trainer does", ultralytics, "yolo11n-cls.pt",
          ("--model", f"{HERE}:Ultralytics"), packages=("ultralytics",)),
 )  # fmt: skip
+
+
+# --- by hand ---------------------------------------------------------------------------------------------------------
+
+
+def written(name: str, content: bytes, file: str, untried: str = "") -> Kind:
+    def make(path: Path) -> nn.Module:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return small()
+
+    return Kind(name, BY_HAND, make, file, untried=untried)
+
+
+def mlflow(path: Path) -> nn.Module:
+    network = small()
+    (path / "data").mkdir(parents=True)
+    (path / "MLmodel").write_text("flavors: {pytorch: {model_data: data}}")
+    torch.save(network, path / "data/model.pth")
+    return network
+
+
+def in_folder(file: str) -> Callable[[Path], nn.Module]:
+    """Return what writes a directory with one file in it."""
+
+    def make(path: Path) -> nn.Module:
+        path.mkdir()
+        (path / file).write_bytes(b"")
+        return small()
+
+    return make
+
+
+def cut_off(path: Path) -> nn.Module:
+    network = small()
+    torch.save(network.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:100_000])
+    return network
+
+
+OF_HANDS = (
+    Kind("directory of MLflow's PyTorch flavor", BY_HAND, mlflow, "model"),
+    Kind("directory of DeepSpeed's", BY_HAND, in_folder("zero_to_fp32.py"), "state", untried="DeepSpeed's own script"),
+    Kind("directory of TensorFlow's", BY_HAND, in_folder("saved_model.pb"), "saved"),
+    written("Keras, `.h5`", b"\x89HDF\r\n\x1a\n" + bytes(100), "model.h5"),
+    written("TFLite", b"\x1c\x00\x00\x00TFL3" + bytes(100), "model.tflite"),
+    written("GGUF", b"GGUF\x03\x00\x00\x00" + bytes(100), "model.gguf"),
+    written("a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 4\n", "model.pth",
+            "to be fetched"),
+    written("a page that asks for a login", b"<!DOCTYPE html><html><title>Sign in", "model.pth", "to be downloaded"),
+    written("an empty file", b"", "model.pth", "to be downloaded"),
+    Kind("a download that broke off", BY_HAND, cut_off, untried="to be downloaded"),
+)  # fmt: skip
+
+KINDS = (*OF_TORCH, *OF_TESTS, *OF_LIBRARIES, *OF_HANDS)

@@ -254,7 +254,7 @@ def numpy_archive() -> bytes:
         (b"\n<!DOCTYPE html><html><head><title>Sign in", "page of the web", "download the file itself"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied", "page of the web", "download the file itself"),
         (b'{"metadata": {"total_size": 1}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}',
-         "index of weights in several files", "safetensors.torch.save_file("),
+         "index of weights in several files", "name it as it was written, NAME.index.json"),
         (b'{"architectures": ["ResNet"]}', "JSON text", "no weights"),
         (gzip.compress(b"weights"), "compressed file", "unpack it"),
         (lzma.compress(b"weights"), "compressed file", "unpack it"),
@@ -291,8 +291,12 @@ def test_file_of_another_kind_is_named_with_the_line_that_makes_a_checkpoint_of_
 @pytest.mark.parametrize(
     ("names", "what"),
     [
-        (["model-00001-of-00002.safetensors", "model.safetensors.index.json"], "weights in several files: merge them"),
-        (["pytorch_model.bin.index.json"], "weights in several files"),
+        (["model-00001-of-00002.safetensors", "model.safetensors.index.json"], "such as model.safetensors.index.json"),
+        (["pytorch_model.bin.index.json"], "such as pytorch_model.bin.index.json"),
+        (["checkpoint-3/config.json", "checkpoint-3/model.safetensors"], "such as checkpoint-3"),
+        (["version_0/checkpoints/last.ckpt", "hparams.yaml"], "such as version_0/checkpoints/last.ckpt"),
+        (["optimizer.bin", "rng_state.pth", "weights.pt"], "such as weights.pt"),
+        (["latest", "zero_to_fp32.py", "global_step9/x.pt"], "python zero_to_fp32.py . weights"),
         (["__0_0.distcp", ".metadata"], "dcp_to_torch"),
         (["saved_model.pb"], "TensorFlow"),
         (["README.md", "model.safetensors"], "name the checkpoint in it, such as model.safetensors"),
@@ -301,6 +305,7 @@ def test_file_of_another_kind_is_named_with_the_line_that_makes_a_checkpoint_of_
 )
 def test_folder_is_named_for_what_it_is(tmp_path, names, what):
     for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert what in refusal(tmp_path)
 
@@ -310,7 +315,7 @@ def test_folder_is_named_for_what_it_is(tmp_path, names, what):
     [
         ({"model": nn.Linear(2, 2), "ema": None}, "an object of torch.nn.modules.linear.Linear"),
         ({"fc.weight": QUANTISED}, "fc.weight is quantised"),
-        ({"state_dict": {"fc.weight": np.ones((2, 2))}}, "fc.weight is a NumPy array: torch.save({k: torch.from_numpy"),
+        ({"state_dict": {"fc.weight": np.ones((2, 2))}}, "fc.weight is a NumPy array: where the table"),
         (torch.optim.Adam(nn.Linear(2, 2).parameters()).state_dict(), "optimizer's state"),
     ],
     ids=["network", "quantised", "NumPy", "optimizer"],
