@@ -88,7 +88,7 @@ WORKER = {
 }
 """The folders that may need torch."""
 
-OPTIONAL = {"store": {"pandas", "xarray"}, "data": {"timm"}, "network": {"timm", "transformers"}}
+OPTIONAL = {"store": {"pandas", "xarray"}, "data": {"timm"}, "network": {"huggingface_hub", "timm", "transformers"}}
 """What only some users have: imported inside of the function that hands it out, or needs it."""
 
 WORKER_PACKAGES = ("torch", "torchvision", "isal", "safetensors")

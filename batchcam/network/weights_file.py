@@ -87,7 +87,9 @@ def _read_safetensors(path: Path, data: bytes) -> tuple[Mapping[str, Tensor], Ma
         length = int.from_bytes(data[:8], "little")
         about = json.loads(json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(FORMAT_KEY, "{}"))
     except Exception as error:  # SafetensorError and whatever json makes of the header
-        raise CheckpointError(f"{path}: not a safetensors file, or a damaged one ({_reason(error)}): {AGAIN}") from error
+        raise CheckpointError(
+            f"{path}: not a safetensors file, or a damaged one ({_reason(error)}): {AGAIN}"
+        ) from error
     return state, about if isinstance(about, Mapping) else {}
 
 

@@ -20,11 +20,11 @@ PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 NAMES = ("ant", "bee")
 
 
-def example(heading: str, number: int = 0) -> str:
-    """Return a block of code below a heading of the page."""
+def example(heading: str) -> str:
+    """Return the first block of code below a heading of the page."""
     section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
     assert section, heading
-    return re.findall(r"^```\w+\n(.*?)^```$", section[1], re.MULTILINE | re.DOTALL)[number]
+    return re.findall(r"^```\w+\n(.*?)^```$", section[1], re.MULTILINE | re.DOTALL)[0]
 
 
 @pytest.fixture
@@ -40,7 +40,6 @@ def place(tmp_path: Path) -> Path:
                 cv2.imwrite(str(folder / f"{number}.png"), pixels.astype(np.uint8))
     (tmp_path / "classes.txt").write_text("\n".join(NAMES))
     (tmp_path / "promote.py").write_text(example("The gate as a function"))
-    (tmp_path / "network.py").write_text(example("Hugging Face Trainer"))
     return tmp_path
 
 
@@ -93,16 +92,16 @@ def run(place: Path) -> Callable[..., str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("package", "heading", "number", "version"),
+    ("package", "heading", "version"),
     [
-        ("torch", "A plain loop", 0, "plain"),
-        ("lightning", "Lightning", 0, "lightning"),
-        ("accelerate", "Hugging Face Trainer", 1, "transformers"),  # the Trainer needs it
+        ("torch", "A plain loop", "plain"),
+        ("lightning", "Lightning", "lightning"),
+        ("accelerate", "Hugging Face Trainer", "transformers"),  # the Trainer needs it
     ],
 )
-def test_a_trainer_ends_with_a_promoted_version(place: Path, run, package, heading, number, version) -> None:
+def test_a_trainer_ends_with_a_promoted_version(place: Path, run, package, heading, version) -> None:
     pytest.importorskip(package)
-    run(sys.executable, "-c", example(heading, number))
+    run(sys.executable, "-c", example(heading))
     assert (place / "models/promoted").resolve() == place / "models" / version
     assert (place / "models" / version / "run/manifest.json").exists()
 

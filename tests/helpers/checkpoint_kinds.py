@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import collections
 import contextlib
-import copy
 import dataclasses
-import datetime
-import importlib
-import json
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -19,19 +12,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-import torchvision
 from PIL import Image
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 import batchcam
 from tests.helpers.desk import SMALL
-from tests.helpers.networks import randomised, torchvision_network
+from tests.helpers.networks import torchvision_network
 from tests.helpers.synthetic import run_command
 
 NAMES = ("cat", "dog", "owl")

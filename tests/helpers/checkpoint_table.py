@@ -7,7 +7,6 @@ import collections
 import copy
 import datetime
 import importlib
-import json
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -215,8 +214,8 @@ OF_TORCH = (
     saved("a time beside the weights", beside(when=datetime.datetime(2026, 1, 1))),
     saved("a `defaultdict` beside the weights", beside(history=collections.defaultdict(list, loss=[1.0]))),
     saved("an `argparse.Namespace` beside the weights", beside(args=argparse.Namespace(data=pathlib.Path("x")))),
-    *map(under, ("model", "net", "network", "weights", "params", "model_state", "ema", "state_dict_ema", "model_ema_state",
-                 "student", "teacher", "backbone")),
+    *map(under, ("model", "net", "network", "weights", "params", "model_state", "ema", "state_dict_ema",
+                 "model_ema_state", "student", "teacher", "backbone")),
     saved("weights in tables: `state.model`", lambda n: {"state": {"model": n.state_dict()}}),
     saved("`model` beside its average, `ema.shadow`", lambda n: {
         "model": n.state_dict(), "ema": {"shadow": other().state_dict(), "decay": 0.9}}),
@@ -244,7 +243,8 @@ OF_TORCH = (
     Kind("TorchScript", "torch.jit.save", traced, "scripted.pt"),
     Kind("an exported program", "torch.export.save", exported, "exported.pt2"),
     Kind("ONNX", "torch.onnx.export", compiled_ahead, "network.onnx", packages=("onnx",)),
-    Kind("directory of a distributed checkpoint (FSDP)", "torch.distributed.checkpoint.save", distributed, "checkpoint"),
+    Kind("directory of a distributed checkpoint (FSDP)", "torch.distributed.checkpoint.save", distributed,
+         "checkpoint"),
     Kind("tensors of torchao, int8", "torchao.quantization.quantize_", rounded, packages=("torchao",)),
 )  # fmt: skip
 

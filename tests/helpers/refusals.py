@@ -137,6 +137,11 @@ def renamed(desk: Desk) -> None:
     desk.class_names("bee", "ant", "cat")
 
 
+def in_a_folder(desk: Desk) -> None:
+    (desk.checkpoint / "version_0").mkdir(parents=True)
+    torch.save(state(), desk.checkpoint / "version_0/last.ckpt")
+
+
 def carrying(desk: Desk) -> None:
     desk.save({"state_dict": state(), "classes": NAMES, "class_names": NAMES[::-1]})
 
@@ -273,6 +278,14 @@ REFUSALS: tuple[Refusal, ...] = (
         2,
     ),
     Refusal(
+        "a network of transformers' that is not here",
+        "--arch hf:somebody/net: no directory with a config.json, no model in the cache of Hugging Face, and no kind "
+        "of network that transformers has, such as resnet: `hf download somebody/net config.json` brings it to the "
+        "cache, or give the directory as the checkpoint",
+        said(model="", words=("--arch", "hf:somebody/net")),
+        2,
+    ),
+    Refusal(
         "another architecture than the checkpoint says",
         "--arch resnet18: the checkpoint says shufflenet_v2_x0_5; leave the option out",
         own_with("--arch", "resnet18"),
@@ -301,6 +314,11 @@ REFUSALS: tuple[Refusal, ...] = (
         "tests.helpers.networks.GapNetwork, and no state dict; in the program that made it: "
         "torch.save(network.state_dict(), 'weights.pth')",
         saved(lambda: seeded(GapNetwork)),
+    ),
+    Refusal(
+        "a folder of a training",
+        "network.pth: not a checkpoint, but a directory: name the checkpoint in it, such as version_0/last.ckpt",
+        in_a_folder,
     ),
     Refusal(
         "a Git LFS pointer",

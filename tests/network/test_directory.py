@@ -239,7 +239,7 @@ def test_model_in_the_cache_of_the_hub_is_found_there_and_another_is_not_downloa
 
 def test_name_after_hf_that_is_nothing_or_two_things_is_refused(resnet, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="a kind of network, and a directory: say hf:./resnet for that one"):
+    with pytest.raises(ConfigError, match=r"a kind of network, and a directory: say hf:\./resnet for that one"):
         described("hf:resnet")
     assert described("hf:./resnet")[1] == "resnet/config.json"
     with pytest.raises(ConfigError, match="such as resnet: name one of them, or give the directory"):
