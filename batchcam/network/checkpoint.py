@@ -16,8 +16,7 @@ from torch import Tensor
 from batchcam.errors import CheckpointError, one_line
 from batchcam.network.carried_architecture import carried_architecture
 from batchcam.network.carried_names import carried_names
-from batchcam.network.directory import is_directory, read_directory, read_parts
-from batchcam.network.file_kinds import INDEX
+from batchcam.network.directory import is_directory, read_directory
 from batchcam.network.training_images import TrainingImages
 from batchcam.network.weights import find_weights
 from batchcam.network.weights_file import FORMAT_KEY, REASON_LENGTH, content_of, read_weights_file
@@ -68,7 +67,7 @@ def load_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
     """Read a `.pth`/`.pt` or `.safetensors` checkpoint, or a directory of them; nothing in it is executed.
 
     Args:
-        path: of the file, of an index of several, or of a directory that transformers or timm wrote.
+        path: of the file, or of a directory that transformers or timm wrote.
         weights_key: which of several weights, see `find_weights`.
 
     Raises:
@@ -76,10 +75,6 @@ def load_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
     """
     if is_directory(path):
         return _load_directory(path, weights_key)
-    if path.name.endswith(INDEX):
-        parts, size, sha256 = read_parts(path)
-        weights = find_weights(path, parts, size, weights_key)
-        return Checkpoint(path, sha256, weights.state, weights_key=weights.key, remarks=weights.remarks)
     data = read_weights_file(path)
     content, about = content_of(path, data)
     _check_description(path, about)

@@ -73,9 +73,10 @@ def read_directory(folder: Path) -> Directory:
         preprocessing, unsaid = _preprocessing(folder, config, digests), ""
     except (UnknownRecipeError, TypeError, ValueError) as error:
         preprocessing, unsaid = None, one_line(error)
+    listed = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
     others = " and ".join(name for name in there[1:] if name.removesuffix(INDEX) != there[0])
     return Directory(
-        sha256=_digest_of(digests),
+        sha256=hashlib.sha256(listed.encode()).hexdigest(),
         size=size,
         state=state,
         config=config,
@@ -85,21 +86,6 @@ def read_directory(folder: Path) -> Directory:
         unsaid=unsaid,
         remarks=(f"weights: {there[0]}; {others} is there too, and not read",) if others else (),
     )
-
-
-def read_parts(index: Path) -> tuple[dict[str, Any], int, str]:
-    """Return the tensors of the files that an index names, their size in bytes, and the digest, see `Directory`.
-
-    Raises:
-        CheckpointError: files are missing or damaged.
-    """
-    digests: dict[str, str] = {}
-    return *_read_weights(index.parent, index.name, digests), _digest_of(digests)
-
-
-def _digest_of(digests: Mapping[str, str]) -> str:
-    listed = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
-    return hashlib.sha256(listed.encode()).hexdigest()
 
 
 def described(architecture: str) -> tuple[dict[str, Any], str, str]:

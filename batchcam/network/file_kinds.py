@@ -28,13 +28,16 @@ _ENDINGS: Final = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _OF_TRAINING: Final = ("optimizer", "scheduler", "scaler", "sampler", "rng_state", "random_states", "training_args")
 """What Trainer and Accelerate write beside weights."""
 
+_PARTS: Final = (
+    "weights in several files: merge them in their folder: safetensors.torch.save_file({k: v for f in "
+    "glob.glob('*.safetensors') for k, v in safetensors.torch.load_file(f).items()}, 'weights.safetensors')"
+)
 _UNPACK: Final = "unpack it, and name the checkpoint that is in it"
 
 _STARTS: Final = (
     (re.compile(rb"\s*(?:<!doctype html|<html|<\?xml|<head)", re.IGNORECASE), "a page of the web, as links give that "
      "ask for a login or a click: download the file itself"),
-    (re.compile(rb"\s*\{.*\"weight_map\"", re.DOTALL), "the index of weights in several files: name it as it "
-     f"was written, NAME{INDEX}, with these beside it"),
+    (re.compile(rb"\s*\{.*\"weight_map\"", re.DOTALL), f"the index of {_PARTS}"),
     (re.compile(rb"\s*[\[{]\s*\""), "a JSON text, which holds no weights"),
     (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ\x00|\x28\xb5\x2f\xfd|7z\xbc\xaf\x27\x1c|Rar!|\x04\x22\x4d\x18"),
      f"a compressed file: {_UNPACK}"),
@@ -100,6 +103,8 @@ def told_by_folder(folder: Path) -> str:
     if "saved_model.pb" in names:
         return f"a directory of TensorFlow's: load it into the PyTorch network, then {SAVE}"
     inner = min(_checkpoints_in(folder), default=None)
+    if inner and inner[1].name.endswith(INDEX):
+        return f"a directory of {_PARTS}"
     return f"a directory: name the checkpoint in it{f', such as {inner[1]}' if inner else ''}"
 
 
@@ -107,7 +112,7 @@ def _checkpoints_in(folder: Path) -> Iterator[tuple[int, Path]]:
     """Yield what may be a checkpoint below a folder, of which the least is the likeliest."""
     for path in itertools.islice(folder.rglob("*"), MOST_LOOKED_AT):
         inner = path.relative_to(folder)
-        if path.name == CONFIG:
+        if path.name in (CONFIG, ".metadata"):
             yield 0, inner.parent
         elif path.name.endswith(INDEX):
             yield 1, inner

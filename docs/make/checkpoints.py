@@ -33,7 +33,11 @@ def row(kind: Kind, outcome: Outcome) -> str:
     if outcome.refusal:
         return f"| {kind.name} | {kind.by} | | {REFUSED}: {_code(outcome.refusal)} |"
     options = [_code(_of_any_network(step)) for step in outcome.steps if step.startswith("--")]
-    others = [_code(s) if s.startswith(("torch", "python")) else s for s in outcome.steps if not s.startswith("--")]
+    others = [
+        _code(s) if s.startswith(("torch", "safetensors.", "python")) else s
+        for s in outcome.steps
+        if not s.startswith("--")
+    ]
     told = f"{ONCE_MADE}: {', then '.join(others)}" if others else AS_IT_IS
     return f"| {kind.name} | {kind.by} | {' '.join(options)} | {told} |"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -141,16 +143,17 @@ def _follow(error: str, kind: Kind, network: nn.Module, path: Path) -> tuple[str
     if "unpack it, and name the checkpoint" in error:
         shutil.unpack_archive(path, path.parent / "unpacked")
         return "unpack it", next(path.parent.glob("unpacked/*")), ()
-    made = path.parent / "weights.pth"
     if found := re.search(r"python (-m torch\S* \S+ )(\S+) weights\.pth", error):
+        made = path.parent / "weights.pth"
         subprocess.run([sys.executable, *found[1].split(), path, made], check=True, capture_output=True)
         return found[0], made, ()
     if found := re.search(r"(?:torch\.save|safetensors\.torch\.save_file)\(.*'(weights\.\w+)'\)", error):
         arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-        names = {"torch": torch, "numpy": np, "network": network, "file": path, "state": arrays}
-        with _within(path.parent):
-            exec(found[0], names)
-        return found[0], path.parent / found[1], ()
+        libraries = {"torch": torch, "numpy": np, "safetensors": safetensors, "glob": glob}
+        place = path if path.is_dir() else path.parent
+        with _within(place):
+            exec(found[0], {**libraries, "network": network, "file": path, "state": arrays})
+        return found[0], place / found[1], ()
     return None
 
 
@@ -158,8 +161,10 @@ def _follow(error: str, kind: Kind, network: nn.Module, path: Path) -> tuple[str
 def _within(folder: Path) -> Iterator[None]:
     before = Path.cwd()
     os.chdir(folder)
-    yield
-    os.chdir(before)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def small() -> nn.Module:

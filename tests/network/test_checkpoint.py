@@ -254,7 +254,7 @@ def numpy_archive() -> bytes:
         (b"\n<!DOCTYPE html><html><head><title>Sign in", "page of the web", "download the file itself"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied", "page of the web", "download the file itself"),
         (b'{"metadata": {"total_size": 1}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}',
-         "index of weights in several files", "name it as it was written, NAME.index.json"),
+         "index of weights in several files", "safetensors.torch.save_file("),
         (b'{"architectures": ["ResNet"]}', "JSON text", "no weights"),
         (gzip.compress(b"weights"), "compressed file", "unpack it"),
         (lzma.compress(b"weights"), "compressed file", "unpack it"),
@@ -291,9 +291,10 @@ def test_file_of_another_kind_is_named_with_the_line_that_makes_a_checkpoint_of_
 @pytest.mark.parametrize(
     ("names", "what"),
     [
-        (["model-00001-of-00002.safetensors", "model.safetensors.index.json"], "such as model.safetensors.index.json"),
-        (["pytorch_model.bin.index.json"], "such as pytorch_model.bin.index.json"),
+        (["model-00001-of-00002.safetensors", "model.safetensors.index.json"], "weights in several files: merge them"),
+        (["pytorch_model.bin.index.json"], "weights in several files"),
         (["checkpoint-3/config.json", "checkpoint-3/model.safetensors"], "such as checkpoint-3"),
+        (["fsdp_0/.metadata", "fsdp_0/__0_0.distcp", "optimizer.bin"], "such as fsdp_0"),
         (["version_0/checkpoints/last.ckpt", "hparams.yaml"], "such as version_0/checkpoints/last.ckpt"),
         (["optimizer.bin", "rng_state.pth", "weights.pt"], "such as weights.pt"),
         (["latest", "zero_to_fp32.py", "global_step9/x.pt"], "python zero_to_fp32.py . weights"),

@@ -420,7 +420,8 @@ def _as_carried(classifier: Classifier, checkpoint: Checkpoint) -> _Built:
     if not known:
         where = f"{checkpoint.path}: does not say its architecture"
         other = f" (its {key}, {name}, is none of torchvision's)" if name else ""
-        raise ConfigError(f"{where}{other}; name it with --arch, such as resnet18, or --model")
+        such = f"{TRANSFORMERS}{name}" if "/" in name else "resnet18"
+        raise ConfigError(f"{where}{other}; name it with --arch, such as {such}, or --model")
     for architecture in known[:-1]:
         with contextlib.suppress(CheckpointError):
             return _told(_built(architecture, classifier, checkpoint), key)

@@ -124,9 +124,12 @@ def test_architecture_whose_torchvision_network_has_other_weights_is_timms(photo
 
 
 def test_name_that_no_library_knows_is_told_where_one_has_to_be_said(photos, tmp_path):
-    torch.save({"arch": "ournet", "state_dict": {"fc.weight": torch.zeros(3, 4)}}, tmp_path / "model.pth")
-    with pytest.raises(ConfigError, match=r"does not say its architecture \(its arch, ournet, is none of "):
-        assemble(Classifier(tmp_path / "model.pth", **VIEW), str(photos))
+    for name, such in (("ournet", "resnet18"), ("microsoft/resnet-18", "hf:microsoft/resnet-18")):
+        torch.save({"arch": name, "state_dict": {"fc.weight": torch.zeros(3, 4)}}, tmp_path / "model.pth")
+        with pytest.raises(
+            ConfigError, match=rf"\(its arch, {name}, is none of .*\); name it with --arch, such as {such}"
+        ):
+            assemble(Classifier(tmp_path / "model.pth", **VIEW), str(photos))
 
 
 def test_run_of_a_timm_network_goes_on_without_saying_the_network_again(photos, tmp_path):
