@@ -41,6 +41,9 @@ PROBLEM_TYPES: Final = (SINGLE_LABEL, MULTI_LABEL)
 
 DEFAULT_THRESHOLD: Final = 0.5
 
+CONFIG_FILE: Final = "config.json"
+"""By its presence a directory of transformers or timm is a checkpoint: it says which network it holds."""
+
 MAP_KINDS: Final = ("uint8", "float32", "none")
 """The kinds of upsampled map of the predicted class."""
 

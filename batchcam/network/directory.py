@@ -13,9 +13,10 @@ from typing import Any, Final
 from batchcam.errors import CheckpointError, ConfigError, one_line
 from batchcam.images.recipes import UnknownRecipeError, timm_recipe, transformers_recipe
 from batchcam.images.regular_files import NotRegularError, TooLargeError, read_regular_file
-from batchcam.network.file_kinds import CONFIG, INDEX
+from batchcam.network.file_kinds import INDEX
 from batchcam.network.libraries import TIMM, TRANSFORMERS, cached_on_hub, is_kind_of_transformers
 from batchcam.network.weights_file import content_of, read_weights_file
+from batchcam.rules import CONFIG_FILE
 
 PROCESSOR: Final = "preprocessor_config.json"
 WEIGHTS: Final = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
@@ -53,7 +54,7 @@ class Directory:
 
 def is_directory(path: Path) -> bool:
     """Return whether `path` is a directory that says what it holds."""
-    return (path / CONFIG).is_file()
+    return (path / CONFIG_FILE).is_file()
 
 
 def read_directory(folder: Path) -> Directory:
@@ -63,10 +64,10 @@ def read_directory(folder: Path) -> Directory:
         CheckpointError: it is something else, or parts are missing or damaged.
     """
     digests: dict[str, str] = {}
-    config = _read_json(folder / CONFIG, digests)
+    config = _read_json(folder / CONFIG_FILE, digests)
     there = [name for name in WEIGHTS if (folder / name).is_file()]
     if not there:
-        raise CheckpointError(f"{folder}: has a {CONFIG}, and no weights: none of {', '.join(WEIGHTS)}")
+        raise CheckpointError(f"{folder}: has a {CONFIG_FILE}, and no weights: none of {', '.join(WEIGHTS)}")
     state, size = _read_weights(folder, there[0], digests)
     architecture, options = _architecture(folder, config)
     try:
@@ -102,25 +103,25 @@ def described(architecture: str) -> tuple[dict[str, Any], str, str]:
     """
     name = architecture.removeprefix(TRANSFORMERS)
     folder, is_kind = Path(name), is_kind_of_transformers(name)
-    here = (folder / CONFIG).is_file()
+    here = (folder / CONFIG_FILE).is_file()
     if is_kind and here:
         raise ConfigError(f"--arch {architecture}: a kind of network, and a directory: say hf:./{name} for that one")
     if is_kind:
         return {"model_type": name}, "", ""
-    cached = None if here else cached_on_hub(name, CONFIG)
+    cached = None if here else cached_on_hub(name, CONFIG_FILE)
     if not (here or cached):
         is_of_hub = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
-        bring = f"`hf download {name} {CONFIG}` brings it to the cache" if is_of_hub else "name one of them"
+        bring = f"`hf download {name} {CONFIG_FILE}` brings it to the cache" if is_of_hub else "name one of them"
         raise ConfigError(
-            f"--arch {architecture}: no directory with a {CONFIG}, no model in the cache of Hugging Face, and no kind "
+            f"--arch {architecture}: no directory with a {CONFIG_FILE}, no model in the cache of Hugging Face, and no kind "
             f"of network that transformers has, such as resnet: {bring}, or give the directory as the checkpoint"
         )
-    path, digests = Path(cached or folder / CONFIG), dict[str, str]()
+    path, digests = Path(cached or folder / CONFIG_FILE), dict[str, str]()
     config = _read_json(path, digests)
     found, _ = _architecture(path.parent, config)
     if found.startswith(TIMM):
         raise ConfigError(f"--arch {architecture}: is a network of timm's: say --arch {found}")
-    return config, str(path), digests[CONFIG]
+    return config, str(path), digests[CONFIG_FILE]
 
 
 def _architecture(folder: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -132,7 +133,7 @@ def _architecture(folder: Path, config: Mapping[str, Any]) -> tuple[str, dict[st
         return f"{TIMM}{of_timm}", {k: v for k, v in told.items() if k != "num_classes" and v is not None}
     name = classes[0] if isinstance(classes, list) and classes else None
     if not isinstance(name, str) or not name.endswith("ForImageClassification"):
-        raise CheckpointError(f"{folder / CONFIG}: describes no classifier of images, but {one_line(name)[:100]}")
+        raise CheckpointError(f"{folder / CONFIG_FILE}: describes no classifier of images, but {one_line(name)[:100]}")
     return f"{TRANSFORMERS}{name}", {}
 
 

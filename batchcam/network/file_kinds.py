@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from batchcam.images.decoding import LFS_POINTER
+from batchcam.rules import CONFIG_FILE
 
 SAVE: Final = "torch.save(network.state_dict(), 'weights.pth')"
 
@@ -18,9 +19,8 @@ AGAIN: Final = "fetch or save it again"
 
 ROUNDED: Final = f"a network of rounded numbers: before quantising it, {SAVE}"
 
-CONFIG: Final = "config.json"
 INDEX: Final = ".index.json"
-"""Of directories of transformers and timm: what says which network it is, and in which files the weights are."""
+"""End of the name of what says which files the weights are in."""
 
 MOST_LOOKED_AT: Final = 10_000  # files below a folder that is no checkpoint
 
@@ -112,7 +112,7 @@ def _checkpoints_in(folder: Path) -> Iterator[tuple[int, Path]]:
     """Yield what may be a checkpoint below a folder, of which the least is the likeliest."""
     for path in itertools.islice(folder.rglob("*"), MOST_LOOKED_AT):
         inner = path.relative_to(folder)
-        if path.name in (CONFIG, ".metadata"):
+        if path.name in (CONFIG_FILE, ".metadata"):
             yield 0, inner.parent
         elif path.name.endswith(INDEX):
             yield 1, inner

@@ -9,9 +9,9 @@ from batchcam.commands.promote.config import PromoteConfig
 from batchcam.commands.promote.decision import Candidate, DecisionSummary, decide
 from batchcam.errors import BatchcamError, ConfigError
 from batchcam.job.steps import Steps
+from batchcam.rules import CONFIG_FILE
 from batchcam.store import landing
 
-CONFIG: Final = "config.json"
 PARTS: Final = (".json", ".safetensors", ".bin")
 """Endings of what directories of transformers and timm are read from."""
 
@@ -24,15 +24,16 @@ def promote(config: PromoteConfig) -> DecisionSummary:
         ConfigError: there is no such checkpoint.
         BatchcamError: VERSION holds another one, or can't be written to.
     """
-    if not (config.checkpoint / CONFIG if config.checkpoint.is_dir() else config.checkpoint).is_file():
+    checkpoint = config.checkpoint
+    if not (checkpoint.is_file() or (checkpoint / CONFIG_FILE).is_file()):
         what = (
-            f"a directory without a {CONFIG}: name a checkpoint in it" if config.checkpoint.is_dir() else "no such file"
+            f"a directory without a {CONFIG_FILE}: name a checkpoint in it" if checkpoint.is_dir() else "no such file"
         )
-        raise ConfigError(f"{config.checkpoint}: {what}")
+        raise ConfigError(f"{checkpoint}: {what}")
 
     def work(steps: Steps) -> bool:
         candidate = Candidate(config.version_folder, config.test, config, steps)
-        candidate.judge(_adopted(config.checkpoint, config.version_folder), *config.options)
+        candidate.judge(_adopted(checkpoint, config.version_folder), *config.options)
         return candidate.findings
 
     return decide(config.version_folder, config.quiet, work)
@@ -47,7 +48,7 @@ def _adopted(checkpoint: Path, version: Path) -> Path:
         BatchcamError: the version has another one.
     """
     files = _files(checkpoint)
-    names = sorted(files, key=CONFIG.__eq__)
+    names = sorted(files, key=CONFIG_FILE.__eq__)
     copy = version / f"model{checkpoint.suffix if checkpoint.is_file() else ''}"
     if (copy / names[-1]).exists():
         if not copy.samefile(checkpoint) and _digests(copy) != _digests(checkpoint):
