@@ -113,8 +113,8 @@ def described(architecture: str) -> tuple[dict[str, Any], str, str]:
         is_of_hub = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name)
         bring = f"`hf download {name} {CONFIG_FILE}` brings it to the cache" if is_of_hub else "name one of them"
         raise ConfigError(
-            f"--arch {architecture}: no directory with a {CONFIG_FILE}, no model in the cache of Hugging Face, and no kind "
-            f"of network that transformers has, such as resnet: {bring}, or give the directory as the checkpoint"
+            f"--arch {architecture}: no directory with a {CONFIG_FILE}, no model in the cache of Hugging Face, and no "
+            f"kind of network that transformers has, such as resnet: {bring}, or give the directory as the checkpoint"
         )
     path, digests = Path(cached or folder / CONFIG_FILE), dict[str, str]()
     config = _read_json(path, digests)

@@ -26,10 +26,8 @@ def promote(config: PromoteConfig) -> DecisionSummary:
     """
     checkpoint = config.checkpoint
     if not (checkpoint.is_file() or (checkpoint / CONFIG_FILE).is_file()):
-        what = (
-            f"a directory without a {CONFIG_FILE}: name a checkpoint in it" if checkpoint.is_dir() else "no such file"
-        )
-        raise ConfigError(f"{checkpoint}: {what}")
+        without = f"a directory without a {CONFIG_FILE}: name a checkpoint in it"
+        raise ConfigError(f"{checkpoint}: {without if checkpoint.is_dir() else 'no such file'}")
 
     def work(steps: Steps) -> bool:
         candidate = Candidate(config.version_folder, config.test, config, steps)
