@@ -53,7 +53,7 @@ LONGEST_S: Final = 1e9
 
 AnyPath = str | os.PathLike[str]
 AnySize = tuple[int, ...] | int | str | None
-AnyTriple = tuple[float, float, float] | float | str | None
+AnyNumbers = tuple[float, ...] | float | str | None
 
 Read = TypeVar("Read")
 Asked = TypeVar("Asked")
@@ -251,21 +251,34 @@ def parse_size(text: str) -> tuple[int, ...]:
     return tuple(int(g) for g in match.groups() if g)
 
 
-def parse_triple(text: str) -> tuple[float, float, float]:
-    """Return three numbers from "a,b,c", or the same number three times from "a".
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """Return the numbers of "a,b,c".
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it has others than finite numbers.
     """
     try:
-        numbers = [float(p) for p in text.split(",")]
+        numbers = tuple(float(p) for p in text.split(","))
     except ValueError:
-        numbers = []
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{text!r}: expected three numbers, such as 0.485,0.456,0.406")
-    return (numbers[0], numbers[1], numbers[2])
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{text!r}: expected numbers, such as 0.485,0.456,0.406, or one for all channels")
+    return numbers
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """Return two numbers, of which the second is larger, from "LOW,HIGH".
+
+    Raises:
+        ValueError: it has others.
+    """
+    try:
+        low, high = (float(p) for p in text.strip("()").split(","))
+    except ValueError:
+        low = high = math.nan
+    if not (low < high and math.isfinite(high - low)):
+        raise ValueError(f"{text!r}: expected LOW,HIGH, such as 0,4095")
+    return (low, high)
 
 
 def parse_preset(text: str) -> str:
@@ -395,11 +408,11 @@ class View(Part):
         metavar="N|HxW",
         parse=parse_size,
     )
-    mean: Given[tuple[float, float, float] | None, AnyTriple] = field(
-        "Mean of the channels, in units of 0…1.", metavar="R,G,B", parse=parse_triple
+    mean: Given[tuple[float, ...] | None, AnyNumbers] = field(
+        "Mean of the channels, in units of 0…1: one for all, or one each.", metavar="R,G,B", parse=parse_numbers
     )
-    std: Given[tuple[float, float, float] | None, AnyTriple] = field(
-        "Standard deviation of the channels.", metavar="R,G,B", parse=parse_triple
+    std: Given[tuple[float, ...] | None, AnyNumbers] = field(
+        "Standard deviation of the channels.", metavar="R,G,B", parse=parse_numbers
     )
     crop_pct: float | None = field(
         "Instead of --resize: the crop's share of the resized image's side, as timm's models say.", above=0, high=1
@@ -470,9 +483,17 @@ class Classifier(View, ManifestReading):
         high=16,
         metavar="BITS",
     )
+    range: Given[tuple[float, float] | None, tuple[float, float] | str | None] = field(
+        "Stored values that become 0 and 1, before mean and standard deviation; what lies outside counts as these. For "
+        "deep and float images, and DICOM.  [default: 8 bits are made of all values, or of DICOM's first window]",
+        metavar="LOW,HIGH",
+        parse=parse_range,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.bits is not None and self.range is not None:
+            raise ConfigError("--bits and --range exclude each other: each says which values are black and white")
         if self.arch and self.model:
             raise ConfigError("--arch and --model exclude each other: the callable of --model builds the whole network")
         if self.is_in_memory and (self.arch or self.model or self.weights_key):

@@ -23,8 +23,8 @@ from batchcam.config import (
     like,
     parse_bytes,
     parse_duration,
+    parse_numbers,
     parse_size,
-    parse_triple,
     required,
 )
 from batchcam.data.preprocessing import PRESETS
@@ -120,7 +120,7 @@ def test_arch_and_model_exclude_each_other():
 def test_preprocessing_is_parsed_with_the_classifier():
     classifier = Classifier(CHECKPOINT, image_size="64x96", resize="64", mean="0.5", std="0.1,0.2,0.3")  # type: ignore[arg-type]
     assert (classifier.image_size, classifier.resize) == ((64, 96), (64,))
-    assert (classifier.mean, classifier.std) == ((0.5, 0.5, 0.5), (0.1, 0.2, 0.3))
+    assert (classifier.mean, classifier.std) == ((0.5,), (0.1, 0.2, 0.3))
 
 
 def test_the_presets_are_those_that_there_are():
@@ -161,10 +161,10 @@ def test_size_that_is_neither_is_refused_with_the_option(text):
 
 @pytest.mark.parametrize(
     ("text", "numbers"),
-    [("0.5", (0.5, 0.5, 0.5)), ("0.485,0.456,0.406", (0.485, 0.456, 0.406)), ("1, 2, 3e-1", (1, 2, 0.3))],
+    [("0.5", (0.5,)), ("0.485,0.456,0.406", (0.485, 0.456, 0.406)), ("1, 2, 3e-1", (1, 2, 0.3))],
 )
-def test_triple_is_three_numbers_or_one(text, numbers):
-    assert parse_triple(text) == numbers
+def test_numbers_of_channels_are_one_for_all_or_one_each(text, numbers):
+    assert parse_numbers(text) == numbers
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def test_columns_that_are_not_named_are_refused(text: str) -> None:
         Classifier(CHECKPOINT, columns=text)
 
 
-@pytest.mark.parametrize("text", ["", "1,2", "1,2,3,4", "a", "1,,2", "1;2;3", "nan", "1,inf,2"])
-def test_triple_that_is_neither_is_refused_with_the_option(text):
-    with pytest.raises(ConfigError, match=r"--mean .*expected three numbers"):
+@pytest.mark.parametrize("text", ["", "a", "1,,2", "1;2;3", "nan", "1,inf,2"])
+def test_numbers_of_channels_that_are_none_are_refused_with_the_option(text):
+    with pytest.raises(ConfigError, match=r"--mean .*expected numbers"):
         Classifier(CHECKPOINT, mean=text)
 
 

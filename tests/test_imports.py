@@ -88,7 +88,12 @@ WORKER = {
 }
 """The folders that may need torch."""
 
-OPTIONAL = {"store": {"pandas", "xarray"}, "data": {"timm"}, "network": {"huggingface_hub", "timm", "transformers"}}
+OPTIONAL = {
+    "store": {"pandas", "xarray"},
+    "data": {"timm"},
+    "images": {"pydicom", "tifffile"},
+    "network": {"huggingface_hub", "timm", "transformers"},
+}
 """What only some users have: imported inside of the function that hands it out, or needs it."""
 
 WORKER_PACKAGES = ("torch", "torchvision", "isal", "safetensors")

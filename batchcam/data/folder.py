@@ -14,8 +14,9 @@ import numpy as np
 from batchcam.data.passing_faults import passing_fault
 from batchcam.data.samples import UNKNOWN_LABEL, UNKNOWN_SIZE, FileSource, PackedText
 from batchcam.errors import BatchcamError, DatasetError, one_line
+from batchcam.images.arrays import ARRAY_ENDINGS
 from batchcam.images.decoding import IMAGE_ENDINGS
-from batchcam.images.names import is_hidden, is_image
+from batchcam.images.names import is_hidden
 
 _NAMED: Final = 5
 """Ignored folders, or endings of ignored files, that a note names."""
@@ -57,14 +58,21 @@ def open_folder(spec: str, root: str) -> FileSource:
     """List the images of every class folder under `root`, or in `root` itself where there are no folders.
 
     Classes are the folders directly under `root` that hold images, sorted. A class's images follow in `ImageFolder`'s
-    order on every file system: by folder, then by name, both as text. Names that start with a dot are passed over, and
-    folders that systems leave. A link to an image that leads nowhere counts as a sample, to be reported as unreadable.
+    order on every file system: by folder, then by name, both as text. Arrays (.npy) are images where there are no
+    others. Names that start with a dot are passed over, and folders that systems leave. A link to an image that leads
+    nowhere counts as a sample, to be reported as unreadable.
 
     Raises:
         DatasetError: there are no images, or only beside class folders, or a folder can't be listed; or its folders are
             the parts of a dataset.
     """
-    found = Listing(root).all()
+    try:
+        found = Listing(root).all()
+    except NoImagesError as error:
+        try:
+            found = Listing(root, ARRAY_ENDINGS).all()
+        except NoImagesError:
+            raise error from None
     return FileSource(
         spec,
         root,
@@ -77,11 +85,15 @@ def open_folder(spec: str, root: str) -> FileSource:
     )
 
 
+class NoImagesError(DatasetError):
+    """A folder without images."""
+
+
 class Listing:
     """Paths and sizes found so far under a root, and a count of what was passed over."""
 
-    def __init__(self, root: str) -> None:
-        self.root = root
+    def __init__(self, root: str, endings: tuple[str, ...] = IMAGE_ENDINGS) -> None:
+        self.root, self._endings = root, endings
         self.paths: list[bytes] = []
         self.sizes: list[int] = []
         self.notes: list[str] = []
@@ -99,7 +111,7 @@ class Listing:
         counts = {name: count for name in folders or [""] if (count := self._list_class(name))}
         empty = [name for name in folders if name not in counts]
         if not counts:
-            raise DatasetError(f"{self.root}: no images in its class folders: looked for {', '.join(IMAGE_ENDINGS)}")
+            raise NoImagesError(f"{self.root}: no images in its class folders: looked for {', '.join(IMAGE_ENDINGS)}")
         _check_no_splits(self.root, tuple(counts), self.paths)
         _check_unique(self.root, self.paths)
         if empty:
@@ -126,12 +138,12 @@ class Listing:
                 if not self._passes_over(entry.name):
                     folders.append(entry.name)
             elif not entry.name.startswith("."):
-                images += is_image(entry.name)
-                if not is_image(entry.name) and _leads_nowhere(entry):
+                images += self._is_image(entry.name)
+                if not self._is_image(entry.name) and _leads_nowhere(entry):
                     path = _shown(entry.path)
                     raise DatasetError(f"{path}: a link that leads nowhere: is its storage there? else remove the link")
         if not folders and not images:
-            raise DatasetError(f"{self.root}: no class folders in it, and no images: check the path")
+            raise NoImagesError(f"{self.root}: no class folders in it, and no images: check the path")
         if folders and images:
             self.notes.append(f"{_count(images, 'image')} ignored that lie outside the class folders")
         return sorted(folders)
@@ -152,7 +164,7 @@ class Listing:
                     if not self._passes_over(entry.name):
                         to_visit.append((f"{folder}/{entry.name}", (*ancestors, identity)))
                 elif entry.name.startswith("."):
-                    self._hidden += is_image(entry.name)
+                    self._hidden += self._is_image(entry.name)
                 else:
                     self._add_file(entry, images)
         before = len(self.paths)
@@ -182,6 +194,9 @@ class Listing:
                 notes.append(f"{_count(count, thing)} ignored {why}")
         return notes
 
+    def _is_image(self, name: str) -> bool:
+        return name.lower().endswith(self._endings)
+
     def _passes_over(self, folder: str) -> bool:
         """Return whether a folder is none of the user's, and count it then."""
         if hidden := is_hidden(folder):
@@ -189,7 +204,7 @@ class Listing:
         return hidden
 
     def _add_file(self, entry: Entry, images: list[tuple[str, int]]) -> None:
-        if not is_image(entry.name):
+        if not self._is_image(entry.name):
             if _leads_nowhere(entry):
                 self._nowhere += 1
                 return

@@ -31,6 +31,7 @@ from batchcam.data.preprocessing import Preprocessing
 from batchcam.data.samples import Numbers, Source, StoredSample
 from batchcam.errors import BatchcamError, StoppedEarlyError, one_line
 from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
+from batchcam.images.planes import Decoded, planes
 from batchcam.job.processes import JOB_SIGNALS, die_with_parent
 from batchcam.job.stop import follow, stop_if_asked
 
@@ -76,7 +77,7 @@ class LoadedBatch:
 
     Attributes:
         indices: positions in the dataset, int64 (n,).
-        pixels: uint8 (n, 3, H, W), or float32 (n, C, H, W) that is already normalised; zeros for unreadable samples.
+        pixels: (n, C, H, W), uint8, or float32 of preprocessed tensors or with --range; zeros for unreadable samples.
         sha256: digests of the stored images, uint8 (n, 32).
         crop_box: the network's view in pixels of the original, float32 (n, 4); NaN for unreadable samples.
         image_size: height and width of the original, int32 (n, 2); -1 for unreadable samples.
@@ -145,7 +146,8 @@ class SampleDataset(Dataset[Any]):
     @property
     def sample_bytes(self) -> int:
         """Bytes of a sample that is ready."""
-        return math.prod(self._shape) * (1 if self.preprocessing else 4)
+        is_bytes = self.preprocessing is not None and self.source.decoding.range is None
+        return math.prod(self._shape) * (1 if is_bytes else 4)
 
     def _load(self, index: int, read: Callable[[int], StoredSample]) -> LoadedSample:
         if self.memory is None:
@@ -173,7 +175,7 @@ class SampleDataset(Dataset[Any]):
 
 
 def prepare(
-    image: Any, preprocessing: Preprocessing | None
+    image: Decoded | Tensor, preprocessing: Preprocessing | None
 ) -> tuple[Tensor, tuple[float, float, float, float], tuple[int, int]]:
     """Return an image's pixels for the network, its crop box, and its own (height, width).
 
@@ -185,7 +187,7 @@ def prepare(
     if preprocessing is None:
         raise UnreadableImageError("an image in a dataset whose other samples are preprocessed tensors")
     pixels, crop_box = preprocessing.apply(image)
-    return pixels, crop_box, (image.height, image.width)
+    return pixels, crop_box, (planes(image)[0].height, planes(image)[0].width)
 
 
 class RangeBatches(Sampler[list[int]]):

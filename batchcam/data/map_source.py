@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from batchcam.data.samples import (
     packed_ids,
 )
 from batchcam.errors import DatasetError, one_line
-from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError, describe, load_rgb
+from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError, describe, image_of, load_image
+from batchcam.images.planes import Decoded, Decoding, planes, stored_bytes
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
 _FILE_ATTRIBUTES = ("samples", "_samples", "_image_files", "_images")
@@ -94,7 +96,7 @@ class MapSource(Source):
             raise UnreadableImageError(f"{type(error).__name__}: {describe(error)}") from error
         if not _is_item(item):
             raise UnsupportedImageError(f"the dataset gave {type(item).__name__}, not (image, label)")
-        return _stored(item[0], self.bits)
+        return _stored(item[0], self.decoding)
 
 
 class _Pass:
@@ -219,23 +221,28 @@ def _file_size(path: object) -> int:
         return UNKNOWN_SIZE
 
 
-def _stored(image: object, bits: int | None) -> StoredSample:
-    """Return an item's image as it is stored: RGB, or float32 and preprocessed."""
+def _stored(image: object, decoding: Decoding) -> StoredSample:
+    """Return an item's image as it is stored, or float32 and preprocessed."""
+    if isinstance(image, Tensor) and _is_image_tensor(image):
+        tensor = image.detach().cpu().contiguous()
+        if tensor.dtype.is_floating_point:
+            values = tensor.to(torch.float32)
+            return StoredSample(hashlib.sha256(values.numpy().astype("<f4", copy=False).tobytes()).digest(), values)
+        array = tensor.permute(1, 2, 0).numpy()
+        return _digested(lambda wanted: image_of(array, wanted), decoding)
     if isinstance(image, Image.Image):
-        return _stored_rgb(load_rgb(image, bits))
-    if not isinstance(image, Tensor) or not _is_image_tensor(image):
-        raise UnsupportedImageError(f"the dataset gave {_kind(image)}: expected {_EXPECTED}")
-    tensor = image.detach().cpu().contiguous()
-    if tensor.dtype.is_floating_point:
-        values = tensor.to(torch.float32)
-        return StoredSample(hashlib.sha256(values.numpy().astype("<f4", copy=False).tobytes()).digest(), values)
-    if len(tensor) not in (1, 3):
-        raise UnsupportedImageError(f"the dataset gave {_kind(image)}: expected 1 or 3 channels")
-    return _stored_rgb(Image.fromarray(tensor.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()))
+        opened = image
+        return _digested(lambda wanted: load_image(opened, wanted), decoding)
+    raise UnsupportedImageError(f"the dataset gave {_kind(image)}: expected {_EXPECTED}")
 
 
-def _stored_rgb(image: Image.Image) -> StoredSample:
-    return StoredSample(hashlib.sha256(image.tobytes()).digest(), image)
+def _digested(load: Callable[[Decoding], Decoded], decoding: Decoding) -> StoredSample:
+    if decoding.range is None and decoding.channels == 1:
+        # the digest is the same whatever network is explained
+        image = load(dataclasses.replace(decoding, channels=3))
+        return StoredSample(hashlib.sha256(stored_bytes(image)).digest(), load_image(planes(image)[0], decoding))
+    image = load(decoding)
+    return StoredSample(hashlib.sha256(stored_bytes(image)).digest(), image)
 
 
 def _is_image_tensor(image: object) -> bool:

@@ -1,4 +1,4 @@
-"""From an upright RGB image to the network's input: resize, centre crop or pad, scale, normalise."""
+"""From an upright image to the network's input: resize, centre crop or pad, scale, normalise."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from torchvision.transforms import functional as F
 from batchcam.config import INTERPOLATIONS, View
 from batchcam.errors import ConfigError, one_line
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.planes import Decoded, planes
 from batchcam.images.recipes import UnknownRecipeError, timm_recipe
 
-_CHANNELS: Final = 3
+_MOST_CHANNELS: Final = 1000
 
 _SHOWN: Final = 100
 """Characters of a wrong value that a message shows."""
@@ -37,21 +38,21 @@ class Preprocessing:
         resize: None for no resizing, (n,) to bring the shorter side to n and keep the aspect as torchvision's
             `Resize(n)` does, or exactly (height, width).
         image_size: the network's input, cut from the centre as torchvision's `CenterCrop` does.
-        mean: subtracted per channel after scaling to [0, 1].
+        mean: subtracted per channel after scaling to [0, 1]; as many as the network takes channels.
         std: divided by per channel afterwards.
         interpolation: one of `INTERPOLATIONS`, as Pillow computes it.
-        pad: RGB, 0 to 255, of what surrounds an image that lies whole in the middle of the input, its aspect kept, as
-            timm's crop mode `border` does; None: the input is cut from it.
+        pad: of each channel, 0 to 255, of what surrounds an image that lies whole in the middle of the input, its
+            aspect kept, as timm's crop mode `border` does; None: the input is cut from it.
         cut_floor: whether the input is cut at the whole pixel before its place, as transformers does, and not at the
             nearest.
     """
 
     resize: tuple[int, ...] | None
     image_size: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     interpolation: str = "bilinear"
-    pad: tuple[int, int, int] | None = None
+    pad: tuple[int, ...] | None = None
     cut_floor: bool = False
 
     def __post_init__(self) -> None:
@@ -73,6 +74,8 @@ class Preprocessing:
                 )
         _check_numbers("mean", self.mean)
         _check_numbers("std", self.std)
+        if len(self.std) != self.channels:
+            raise ConfigError(f"std: {list(self.std)}: expected {self.channels} numbers, as mean {list(self.mean)} has")
         if any(value <= 0 for value in self.std):
             raise ConfigError(f"std: {list(self.std)}: every value must be above 0")
         if self.interpolation not in INTERPOLATIONS:
@@ -80,9 +83,29 @@ class Preprocessing:
         if type(self.cut_floor) is not bool:
             raise ConfigError(f"cut_floor: {_shown(self.cut_floor)}: expected true or false")
         if self.pad is not None:
-            _check_colour("pad", self.pad)
+            _check_colour("pad", self.pad, self.channels)
             if self.resize != self.image_size:
                 raise ConfigError(f"resize: a padded image lies whole in the input: say {_by(self.image_size)}")
+
+    @property
+    def channels(self) -> int:
+        """C of the network's input."""
+        return len(self.mean)
+
+    def of_channels(self, count: int) -> Preprocessing:
+        """Return the same for so many channels: a number that is each channel's is one's of any count.
+
+        Raises:
+            ConfigError: channels have different numbers, and they are others than so many.
+        """
+        if count == self.channels:
+            return self
+        if any(len(set(values)) > 1 for values in (self.mean, self.std)):
+            raise ConfigError(
+                f"--mean and --std are of {self.channels} channels, the network takes {count}: give {count} each"
+            )
+        pad = None if self.pad is None else self.pad[:1] * count
+        return dataclasses.replace(self, mean=self.mean[:1] * count, std=self.std[:1] * count, pad=pad)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types, without those that say nothing; `from_dict` reads them back."""
@@ -116,25 +139,25 @@ class Preprocessing:
         fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         return cls(**fields)
 
-    def apply(self, image: Image.Image) -> tuple[Tensor, tuple[float, float, float, float]]:
+    def apply(self, image: Decoded) -> tuple[Tensor, tuple[float, float, float, float]]:
         """Resize and crop one image exactly as torchvision's `Resize` and `CenterCrop` do on a PIL image, or pad it.
 
         Args:
-            image: upright original, mode RGB.
+            image: upright original.
 
         Returns:
-            The network's view, uint8 (3, H, W), and its box x0, y0, x1, y1 in pixels of the original; padding lies
-            outside of the original.
+            The network's view, (C, H, W), uint8, or float32 of an image with such values, and its box x0, y0, x1, y1 in
+            pixels of the original; padding lies outside of the original.
 
         Raises:
             UnreadableImageError: the image is too small to crop, or too elongated to resize.
         """
-        resized = self._resize(image)
-        (height, width), (view_height, view_width) = (resized.height, resized.width), self.image_size
+        whole = planes(image)
+        resized = [self._resize(plane) for plane in whole]
+        (height, width), (view_height, view_width) = (resized[0].height, resized[0].width), self.image_size
         if self.pad is not None:
             top, left = -((view_height - height) // 2), -((view_width - width) // 2)
-            view = Image.new("RGB", (view_width, view_height), self.pad)
-            view.paste(resized, (-left, -top))
+            views = [self._padded(plane, (-left, -top), each) for each, plane in enumerate(resized)]
         elif view_height > height or view_width > width:
             raise UnreadableImageError(
                 f"image of {height}x{width} pixels is smaller than the network's input of {view_height}x{view_width}"
@@ -143,9 +166,11 @@ class Preprocessing:
             # torchvision's CenterCrop rounds halves to even, as Python does
             place = math.floor if self.cut_floor else round
             top, left = place((height - view_height) / 2.0), place((width - view_width) / 2.0)
-            view = F.crop(resized, top, left, view_height, view_width)
-        pixels = F.pil_to_tensor(view).contiguous()
-        scale_x, scale_y = image.width / width, image.height / height
+            views = [F.crop(plane, top, left, view_height, view_width) for plane in resized]
+        pixels = torch.cat([F.pil_to_tensor(view) for view in views])
+        if pixels.is_floating_point():
+            pixels.clamp_(0, 1)  # as bytes are: bicubic and lanczos overshoot
+        scale_x, scale_y = whole[0].width / width, whole[0].height / height
         box = (left * scale_x, top * scale_y, (left + view_width) * scale_x, (top + view_height) * scale_y)
         return pixels, box
 
@@ -153,18 +178,30 @@ class Preprocessing:
         """Return `pixels` as the network takes them: torchvision's `ToTensor` and `Normalize`, on any device.
 
         Args:
-            pixels: uint8 (N, 3, H, W).
+            pixels: (N, C, H, W), uint8, or float32 from 0 to 1.
 
         Returns:
-            float32 (N, 3, H, W) on the same device.
+            float32 (N, C, H, W) on the same device.
 
         Raises:
             ValueError: another type or shape.
         """
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != _CHANNELS:
-            raise ValueError(f"expected uint8 (N, 3, H, W), got {pixels.dtype} {tuple(pixels.shape)}")
+        if pixels.dtype not in (torch.uint8, torch.float32) or pixels.ndim != 4 or pixels.shape[1] != self.channels:
+            kinds = f"uint8 or float32 (N, {self.channels}, H, W)"
+            raise ValueError(f"expected {kinds}, got {pixels.dtype} {tuple(pixels.shape)}")
         largest, mean, std = _constants(self.mean, self.std, pixels.device)
-        return pixels.to(torch.float32).div_(largest).sub_(mean).div_(std)
+        values = pixels.to(torch.float32).div_(largest) if pixels.dtype == torch.uint8 else pixels.clone()
+        return values.sub_(mean).div_(std)
+
+    def _padded(self, plane: Image.Image, place: tuple[int, int], channel: int) -> Image.Image:
+        """Return a view in which a plane of the image lies at `place`, x and y."""
+        height, width = self.image_size
+        colour: Any = self.pad or ()
+        if plane.mode != "RGB":
+            colour = colour[channel] / 255 if plane.mode == "F" else colour[channel]
+        view = Image.new(plane.mode, (width, height), colour)
+        view.paste(plane, place)
+        return view
 
     def _resize(self, image: Image.Image) -> Image.Image:
         if self.resize is None:
@@ -220,18 +257,18 @@ def _check_pixels(field: str, sides: tuple[int, ...]) -> None:
 
 
 def _check_numbers(field: str, values: object) -> None:
-    if not isinstance(values, tuple) or len(values) != _CHANNELS:
-        raise ConfigError(f"{field}: {_shown(values)}: expected {_CHANNELS} numbers, one for each channel")
+    if not isinstance(values, tuple) or not 1 <= len(values) <= _MOST_CHANNELS:
+        raise ConfigError(f"{field}: {_shown(values)}: expected numbers, one for each channel")
     if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         raise ConfigError(f"{field}: {list(values)}: expected numbers")
     if not all(math.isfinite(value) for value in values):
         raise ConfigError(f"{field}: {list(values)}: expected finite numbers")
 
 
-def _check_colour(field: str, values: object) -> None:
+def _check_colour(field: str, values: tuple[object, ...], count: int) -> None:
     _check_numbers(field, values)
-    if not all(isinstance(value, int) and 0 <= value <= 255 for value in cast("tuple[object, ...]", values)):
-        raise ConfigError(f"{field}: {_shown(values)}: expected whole numbers from 0 to 255")
+    if len(values) != count or not all(isinstance(value, int) and 0 <= value <= 255 for value in values):
+        raise ConfigError(f"{field}: {_shown(values)}: expected {count} whole numbers from 0 to 255")
 
 
 PRESETS: Final = {
@@ -248,6 +285,8 @@ UNSAID: Final = (
 def chosen_preprocessing(asked: View) -> Preprocessing | None:
     """Return the preprocessing that the options ask for, None when they say nothing.
 
+    Where one number is said for all channels, it is one channel's.
+
     Raises:
         ConfigError: more has to be said, or it does not fit together.
     """
@@ -256,21 +295,23 @@ def chosen_preprocessing(asked: View) -> Preprocessing | None:
     base = _preset(asked.preprocess) if asked.preprocess else None
     if base is None and not (asked.image_size and asked.mean and asked.std):
         raise ConfigError(UNSAID)
-    size, mean = asked.image_size, asked.mean or (base.mean if base else (0, 0, 0))
+    size, mean = asked.image_size, asked.mean or (base.mean if base else (0,))
+    std = asked.std or (base.std if base else (1,))
+    count = max(len(mean), len(std))
+    mean, std = (values * count if len(values) == 1 else values for values in (mean, std))
     return Preprocessing(
         resize=_resize(asked) or (base.resize if base and size is None else size),
         image_size=(size[0], size[-1]) if size else base.image_size if base else (0, 0),
         mean=mean,
-        std=asked.std or (base.std if base else (1, 1, 1)),
+        std=std,
         interpolation=asked.interpolation or (base.interpolation if base else "bilinear"),
         pad=_nearest_colour(mean) if asked.fit == "pad" else None,
     )
 
 
-def _nearest_colour(mean: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Return the RGB that normalises to almost zero, as timm pads."""
-    red, green, blue = (min(255, max(0, round(255 * value))) for value in mean)
-    return red, green, blue
+def _nearest_colour(mean: tuple[float, ...]) -> tuple[int, ...]:
+    """Return the colour that normalises to almost zero, as timm pads."""
+    return tuple(min(255, max(0, round(255 * value))) for value in mean)
 
 
 def _resize(asked: View) -> tuple[int, ...] | None:

@@ -12,12 +12,12 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from batchcam.data.passing_faults import passing_fault
 from batchcam.errors import DatasetError
-from batchcam.images.decoding import UnreadableImageError, decode_image
+from batchcam.images.decoding import RGB, UnreadableImageError, decode_image
+from batchcam.images.planes import Decoded, Decoding
 from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError, read_regular_file
 from batchcam.images.tables import numbers
 from batchcam.job.stop import stop_if_asked
@@ -101,13 +101,13 @@ class StoredSample:
     """One sample as read.
 
     Attributes:
-        sha256: digest (32 bytes) of the stored file, or where there is no file of the decoded array: uint8 in order
-            height, width, channel, or float32 in order channel, height, width.
-        image: an RGB image still to be preprocessed, or a float32 tensor (C, H, W) that counts as preprocessed.
+        sha256: digest (32 bytes) of the stored file, or where there is no file of the decoded array: in order height,
+            width, channel, uint8 or with --range float32; or float32 of a tensor, in order channel, height, width.
+        image: an image still to be preprocessed, or a float32 tensor (C, H, W) that counts as preprocessed.
     """
 
     sha256: bytes
-    image: Image.Image | Tensor
+    image: Decoded | Tensor
 
 
 T = TypeVar("T")
@@ -131,7 +131,7 @@ class Source(abc.ABC):
         digests_of: what the samples' digests are of: "files", or "pixels" where there are none.
         numeric: labels are written as whole numbers, which may be class indices or names. They count as indices where
             they can be some, and `class_names` is None, else as names.
-        bits: as for `decode_image`; set before the first read.
+        decoding: as for `decode_image`; set before the first read.
         paths: where the samples' files lie below the dataset's folder; None where they are no files.
         numbered: whether the ids only count the samples, which have none of their own.
         meta: what a manifest says besides: a text of each sample, by column, sorted, as `Plan.meta` names them.
@@ -168,7 +168,7 @@ class Source(abc.ABC):
             raise DatasetError(f"{spec}: no samples: give a dataset with at least one image")
         self.spec = spec
         self.code: dict[str, str] = {}
-        self.bits: int | None = None
+        self.decoding = RGB
         self.sample_ids = sample_ids
         self.labels = labels
         self.sizes = sizes
@@ -237,7 +237,7 @@ class FileSource(Source):
     def read(self, index: int) -> StoredSample:
         """Read and decode one file, if it is the one that was listed."""
         size = int(self.sizes[index])
-        return decoded(_read(self.path(index), size), size, self.bits)
+        return decoded(_read(self.path(index), size), size, self.decoding)
 
     def path(self, index: int) -> bytes:
         """Return the path of the file, or of its copy."""
@@ -284,7 +284,7 @@ def require_planned_size(size: int, planned: int) -> None:
         raise UnreadableImageError(f"was changed: {size} bytes, planned {planned}")
 
 
-def decoded(data: bytes, planned: int, bits: int | None) -> StoredSample:
+def decoded(data: bytes, planned: int, decoding: Decoding) -> StoredSample:
     """Return the sample that stored bytes are, if they are as many as planned.
 
     Raises:
@@ -293,7 +293,7 @@ def decoded(data: bytes, planned: int, bits: int | None) -> StoredSample:
     digest = hashlib.sha256(data).digest()
     try:
         require_planned_size(len(data), planned)
-        return StoredSample(digest, decode_image(data, bits))
+        return StoredSample(digest, decode_image(data, decoding))
     except UnreadableImageError as error:
         error.sha256 = digest
         raise

@@ -8,11 +8,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from batchcam.data.samples import UNKNOWN_LABEL, Source, StoredSample, default_split, numbered_ids, unreadable
 from batchcam.errors import DatasetError, one_line
-from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.decoding import UnreadableImageError, image_of
 from batchcam.images.stl10_files import IMAGE_BYTES, SPLITS, binary_folder, images_file, read_pixels, root_and_split
 
 _CLASSES: Final = 10
@@ -48,7 +47,7 @@ class STL10Source(Source):
             raise unreadable(error) from error
         except EOFError as error:
             raise UnreadableImageError(str(error)) from error
-        return StoredSample(hashlib.sha256(pixels.tobytes()).digest(), Image.fromarray(pixels))
+        return StoredSample(hashlib.sha256(pixels.tobytes()).digest(), image_of(pixels, self.decoding))
 
 
 def open_stl10(spec: str, rest: str) -> STL10Source:

@@ -50,4 +50,4 @@ class StoredSource(Source):
             raise unreadable(error) from error
         except MemoryError as error:
             raise UnreadableImageError("not enough memory to read it") from error
-        return decoded(data, int(self.sizes[index]), self.bits)
+        return decoded(data, int(self.sizes[index]), self.decoding)

@@ -65,7 +65,7 @@ class TimedSource(Source):
             source.spec, source.sample_ids, source.labels, source.sizes, source.class_names, source.notes,
             source.empty_classes, source.numeric,
         )  # fmt: skip
-        self.code, self.bits, self.digests_of = source.code, source.bits, source.digests_of
+        self.code, self.decoding, self.digests_of = source.code, source.decoding, source.digests_of
         self.paths, self.numbered = source.paths, source.numbered
         self.meta, self.manifest_sha256 = source.meta, source.manifest_sha256
         self.several, self.multi_hot = source.several, source.multi_hot

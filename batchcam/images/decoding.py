@@ -1,4 +1,4 @@
-"""Decode one stored image to upright 8-bit RGB, by one rule for each kind of file.
+"""Decode one stored image, upright, by one rule for each kind of file: to 8-bit RGB, or what else a network takes.
 
 | stored image | decoded as |
 |---|---|
@@ -12,10 +12,14 @@
 | CMYK, also Adobe's inverted JPEG | Pillow's conversion, without colour profile |
 | animated or several pages | the first frame |
 | EXIF orientation | applied; a corrupt one ignored |
-| float, 32-bit integer, signed 16-bit | unreadable: no range is defined |
+| float, 32-bit integer, signed 16-bit | unreadable unless `--range` says which values are black and white |
+| grey of more than 8 bits, with `--range` | all bits, by this range |
+| DICOM | one frame, by its first window or `--range` |
+| .npy, and TIFF of other channels than 1 and 3 | for a network that takes so many channels |
 | truncated, empty, unknown format, more pixels than `PIL.Image.MAX_IMAGE_PIXELS` | unreadable |
 
-Formats with an interpreter behind them (EPS runs Ghostscript) are unknown formats here, whatever the file's name.
+Of what becomes of other channels than three, see `planes`. Formats with an interpreter behind them (EPS runs
+Ghostscript) are unknown formats here, whatever the file's name.
 """
 
 from __future__ import annotations
@@ -34,7 +38,10 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from batchcam.errors import one_line
+from batchcam.images.arrays import NPY_START, npy_values, tiff_values
 from batchcam.images.depth import SIXTEEN_BIT_MODES, USUAL_BITS, WIDTH, Depth, depth_of, tiff_tags
+from batchcam.images.dicom import DICOM_ENDINGS, dicom_values, is_dicom
+from batchcam.images.planes import OF_PILLOW, Decoded, Decoding, Values, ValuesError, made
 
 _FORMATS: Final = {
     "AVIF": (".avif", ".avifs"),
@@ -50,7 +57,7 @@ _FORMATS: Final = {
 }
 """Endings of each format's files, in lower case; not .pfm, whose floats have no defined range."""
 
-IMAGE_ENDINGS: Final = tuple(sorted(ending for endings in _FORMATS.values() for ending in endings))
+IMAGE_ENDINGS: Final = tuple(sorted((*DICOM_ENDINGS, *(ending for endings in _FORMATS.values() for ending in endings))))
 """Of the files that count as images in a folder, whether or not this Pillow was built with their format."""
 
 _SIXTEEN_BIT_FORMATS: Final = ("PNG", "PPM")
@@ -82,6 +89,8 @@ LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _MESSAGE_LIMIT: Final = 200
 
 
+RGB: Final = Decoding()
+
 _before_pixels: ContextVar[Callable[[int], None]] = ContextVar("before_pixels", default=lambda pixels: None)
 
 
@@ -102,53 +111,56 @@ class UnsupportedImageError(UnreadableImageError):
     """A whole image of a kind that is refused: whoever reads it again finds the same."""
 
 
-def decode_image(data: bytes, bits: int | None = None) -> Image.Image:
-    """Return the image stored in `data`, upright, mode RGB, by the table above.
-
-    Args:
-        data: the stored bytes.
-        bits: how many are used of 16-bit values of which the file does not say it; None: that is not known either.
+def decode_image(data: bytes, decoding: Decoding = RGB) -> Decoded:
+    """Return the image stored in `data`, upright, by the table above.
 
     Raises:
-        UnreadableImageError: the bytes are no image, a damaged one, or one whose values have no defined range.
+        UnreadableImageError: the bytes are no image, a damaged one, one whose values have no defined range, or one of
+            other channels than are wanted.
     """
     if not data:
         raise UnreadableImageError("empty file")
     if data.startswith(LFS_POINTER):
         raise UnreadableImageError("a Git LFS pointer in the image's place: git lfs pull brings the image")
-    with _pillow_at_work():
+    with _libraries_at_work():
+        if is_dicom(data):
+            return made(dicom_values(data, _require_room), decoding)
+        if data.startswith(NPY_START):
+            return made(npy_values(data, decoding.channels, _require_room), decoding)
+        if _is_tiff_of_arrays(data, decoding):
+            values, turn = tiff_values(data, decoding.channels, _require_room)
+            return _upright(made(values, decoding), turn)
         image = _opened(data)
-        # Pillow only warns of the first few too many
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and image.width * image.height > limit:
-            raise UnsupportedImageError(_too_many_pixels())
+        _require_few_pixels(image.width * image.height)  # Pillow only warns of the first few too many
         _rescale_transparent_colour(image)
         depth = depth_of(image, data)
-        _before_pixels.get()(image.width * image.height)
-        image.load()
-        _require_stated_alpha(image, data)
+        decoded = _loaded(image, depth, decoding, data)
         # TIFF turns upright while loading, so the orientation counts only from here on
-        turn = _UPRIGHT.get(_orientation(image))
-        rgb = _to_rgb(image, depth, bits)
-        return rgb if turn is None else rgb.transpose(turn)
+        return _upright(decoded, _orientation(image))
 
 
-def load_rgb(image: Image.Image, bits: int | None = None) -> Image.Image:
-    """Return an image opened elsewhere in mode RGB, by the table above except for EXIF: it stays turned as it is.
+def load_image(image: Image.Image, decoding: Decoding = RGB) -> Decoded:
+    """Return an image opened elsewhere, by the table above except for EXIF: it stays turned as it is.
 
     Args:
         image: as Pillow opened it; what only its file says is not known.
-        bits: as for `decode_image`.
+        decoding: as for `decode_image`.
 
     Raises:
-        UnreadableImageError: its pixels can't be loaded, or have no defined range of values.
+        UnreadableImageError: its pixels can't be loaded, or are none for this network.
     """
-    with _pillow_at_work():
-        depth = depth_of(image)
-        _before_pixels.get()(image.width * image.height)
-        image.load()
-        _require_stated_alpha(image)
-        return _to_rgb(image, depth, bits)
+    with _libraries_at_work():
+        return _loaded(image, depth_of(image), decoding)
+
+
+def image_of(array: np.ndarray, decoding: Decoding) -> Decoded:
+    """Return the image of values (H, W, C) that no file holds.
+
+    Raises:
+        UnreadableImageError: they are none for this network.
+    """
+    with _libraries_at_work():
+        return made(Values(array), decoding)
 
 
 @contextlib.contextmanager
@@ -171,8 +183,8 @@ def describe(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _pillow_at_work() -> Iterator[None]:
-    """Keep Pillow's warnings to ourselves and turn its errors into `UnreadableImageError`."""
+def _libraries_at_work() -> Iterator[None]:
+    """Keep the warnings of Pillow and its like to ourselves and turn their errors into `UnreadableImageError`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -180,13 +192,15 @@ def _pillow_at_work() -> Iterator[None]:
             yield
         except UnreadableImageError:
             raise
+        except ValuesError as error:
+            raise UnsupportedImageError(str(error)) from error
         except UnidentifiedImageError as error:
             raise UnreadableImageError("not an image of a known format") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise UnsupportedImageError(_too_many_pixels()) from error
         except MemoryError as error:
             raise UnreadableImageError("not enough memory to decode it") from error
-        except Exception as error:  # Pillow's plugins meet damaged data with whatever error comes up
+        except Exception as error:  # they meet damaged data with whatever error comes up
             raise UnreadableImageError(f"cannot decode: {describe(error)}") from error
 
 
@@ -204,6 +218,17 @@ def _known_formats() -> tuple[str, ...]:
     """Return the formats that this Pillow was built with, in a fixed order."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _require_few_pixels(pixels: int) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and pixels > limit:
+        raise UnsupportedImageError(_too_many_pixels())
+
+
+def _require_room(values: int) -> None:
+    _require_few_pixels(values)
+    _before_pixels.get()(values)
 
 
 def _too_many_pixels() -> str:
@@ -246,18 +271,63 @@ def _require_stated_alpha(image: Image.Image, data: bytes | None = None) -> None
     )
 
 
-def _to_rgb(image: Image.Image, depth: Depth | None, bits: int | None) -> Image.Image:
+def _is_tiff_of_arrays(data: bytes, decoding: Decoding) -> bool:
+    """Return whether a file is a TIFF whose values Pillow does not give: of other channels, or deep colours."""
+    if not data.startswith(_TIFF_STARTS) or (decoding.channels in OF_PILLOW and decoding.range is None):
+        return False
+    try:
+        return decoding.channels not in OF_PILLOW or len(_opened(data).getbands()) > 1
+    except UnsupportedImageError:
+        return True
+
+
+def _loaded(image: Image.Image, depth: Depth | None, decoding: Decoding, data: bytes | None = None) -> Decoded:
+    """Return what the network takes of an image that Pillow opened."""
+    _before_pixels.get()(image.width * image.height)
+    image.load()
+    if decoding.channels not in OF_PILLOW and image.mode in ("LA", "RGBA") and depth is None:
+        return made(Values(np.asarray(image)), decoding)
+    _require_stated_alpha(image, data)
+    if decoding.range is not None and (depth is not None or image.mode in ("I", "F")):
+        return made(_deep_values(image, depth), decoding)
+    eight = _to_8_bits(image, depth, decoding.bits)
+    if decoding.range is not None or decoding.channels not in OF_PILLOW:
+        return made(Values(np.asarray(eight)), decoding)
+    mode = OF_PILLOW[decoding.channels]
+    return eight if eight.mode == mode else eight.convert(mode)
+
+
+def _deep_values(image: Image.Image, depth: Depth | None) -> Values:
+    """Return the values of an image of more than 8 bits as they are stored."""
+    if len(image.getbands()) > 1 or image.has_transparency_data:
+        raise ValuesError("16-bit colours or transparency, of which Pillow gives the high bits: no range of them")
+    if image.format in ("PPM", "JPEG2000") and depth != Depth():
+        raise ValuesError(f"a {image.format} of fewer than 16 bits, which Pillow scales: no range of the stored ones")
+    return Values(np.asarray(image), tiff_tags(image).get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO)
+
+
+def _upright(image: Decoded, orientation: int) -> Decoded:
+    turn = _UPRIGHT.get(orientation)
+    if turn is None:
+        return image
+    return image.transpose(turn) if isinstance(image, Image.Image) else tuple(plane.transpose(turn) for plane in image)
+
+
+def _to_8_bits(image: Image.Image, depth: Depth | None, bits: int | None) -> Image.Image:
+    """Return an image of mode L or RGB."""
     mode = image.mode
     if mode in SIXTEEN_BIT_MODES or (mode == "I" and image.format in _SIXTEEN_BIT_FORMATS):
         return _high_bits(image, depth or Depth(), bits)
     if mode in ("I", "F"):
         kind = "float" if mode == "F" else "integer"
-        raise UnsupportedImageError(f"pixels are {kind} numbers without a defined range: store 8 or 16 bits")
+        raise UnsupportedImageError(
+            f"pixels are {kind} numbers without a defined range: say --range LOW,HIGH, or store 8 or 16 bits"
+        )
     if depth is not None:
         _require_sixteen_bits(image, depth, bits)
     if image.has_transparency_data:
         return _on_white(image)
-    return image if mode == "RGB" else image.convert("RGB")
+    return image if mode in ("L", "RGB") else image.convert("L" if mode == "1" else "RGB")
 
 
 def _require_sixteen_bits(image: Image.Image, depth: Depth, asked: int | None) -> None:
@@ -275,7 +345,7 @@ def _require_sixteen_bits(image: Image.Image, depth: Depth, asked: int | None) -
 
 
 def _high_bits(image: Image.Image, depth: Depth, asked: int | None) -> Image.Image:
-    """Return a deep grey image as RGB of the 8 high ones of the bits that are used."""
+    """Return a deep grey image as the 8 high ones of the bits that are used."""
     values = np.asarray(image).astype(np.int32)
     largest = int(values.max())
     depth = depth.settled(largest, asked)
@@ -295,7 +365,7 @@ def _high_bits(image: Image.Image, depth: Depth, asked: int | None) -> Image.Ima
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey[values == transparent] = 255
-    return Image.fromarray(grey).convert("RGB")
+    return Image.fromarray(grey)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -161,10 +161,10 @@ class Explainer:
     def _forward(self, pixels: Tensor) -> Tensor:
         """Return logits (n, K), float32."""
         pixels = self._transfer.to_device(pixels)
-        if pixels.dtype == torch.uint8:
-            if self._preprocessing is None:
-                raise ModelError("uint8 pixels, but no preprocessing to normalise them with")
+        if self._preprocessing is not None:
             pixels = self._preprocessing.normalise(pixels)
+        elif pixels.dtype == torch.uint8:
+            raise ModelError("uint8 pixels, but no preprocessing to normalise them with")
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with in_precision(self._request.precision, self._device):
             return self._maps.forward(pixels)

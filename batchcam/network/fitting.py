@@ -12,7 +12,6 @@ from torch import Tensor
 
 from batchcam.errors import CheckpointError
 from batchcam.network.file_kinds import ROUNDED
-from batchcam.network.forward import channels_advice
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -124,7 +123,12 @@ def _cause(
         return f"it is quantised, {ROUNDED}"
     first = next((n for n, shape in own.items() if len(shape) == 4), "")
     if list(differing) == [first] and first in found and not others and len(found[first]) == own[first][0]:
-        return channels_advice(found[first].shape[1])
+        count = found[first].shape[1]
+        kind = "1 channel (grey images)" if count == 1 else f"{count} channels"
+        return (
+            f"its first layer takes {kind}: build it by --model module:callable, or one of timm's by --arch-option "
+            f"in_chans={count}"
+        )
     if head and any(not n.startswith(f"{head}.") for n in differing):
         return "name its own architecture with --arch; a changed network is built by --model module:callable"
     return "it is a changed network: build the one that was saved with --model module:callable"

@@ -11,6 +11,8 @@ from batchcam.errors import BatchcamError, ModelError, one_line
 
 REASON_LENGTH = 300
 
+USUAL_CHANNELS = 3
+
 
 def forward(network: nn.Module, images: Tensor) -> Tensor:
     """Return the logits (N, K) of normalised images (N, C, H, W); one output an image may come in any shape.
@@ -40,21 +42,28 @@ def forward(network: nn.Module, images: Tensor) -> Tensor:
     )
 
 
-def _other_channels(network: nn.Module, channels: int) -> str:
-    """Return what to do where the first convolution takes other images than these, "" where it does not."""
+def image_channels(network: nn.Module, size: tuple[int, int]) -> int:
+    """Return with how many channels a network takes images of (H, W): three if it can, else as its first layer does."""
+    first = _first_channels(network)
+    if first == USUAL_CHANNELS:
+        return first
+    try:
+        with torch.inference_mode():
+            forward(network, torch.zeros(2, USUAL_CHANNELS, *size))
+    except ModelError:
+        return first
+    return USUAL_CHANNELS
+
+
+def _first_channels(network: nn.Module) -> int:
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is None or first.in_channels == channels:
-        return ""
-    return f": {channels_advice(first.in_channels)}"
+    return USUAL_CHANNELS if first is None else first.in_channels
 
 
-def channels_advice(channels: int) -> str:
-    """Return how to explain a network whose images do not have three channels."""
-    kind = " (grey images)" if channels == 1 else ""
-    return (
-        f"its first layer takes {channels} channel{'' if channels == 1 else 's'}{kind}; give it normalised tensors of "
-        f"shape ({channels}, H, W) by a python:module:callable dataset, and the network by --model"
-    )
+def _other_channels(network: nn.Module, channels: int) -> str:
+    """Return what is wrong where the first convolution takes other images than these, "" where it does not."""
+    first = _first_channels(network)
+    return "" if first == channels else f": its first layer takes {first} channel{'' if first == 1 else 's'}"
 
 
 def _described(output: object) -> str:

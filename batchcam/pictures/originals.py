@@ -16,10 +16,11 @@ import numpy as np
 from batchcam.errors import BatchcamError, ConfigError, one_line
 from batchcam.images import stl10_files
 from batchcam.images.archives import ArchiveError, open_archive, root_in, split_archive
-from batchcam.images.decoding import UnreadableImageError, decode_image
+from batchcam.images.decoding import UnreadableImageError, decode_image, image_of
 from batchcam.images.kinds import any_table
 from batchcam.images.manifest_files import columns_for, stored_path
 from batchcam.images.members import HolderError, Stored
+from batchcam.images.planes import Decoding, shown
 from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError, read_regular_file
 from batchcam.images.tables import Reading, TableError, folder_of
 from batchcam.rules import IN_MEMORY
@@ -51,7 +52,7 @@ class Original:
 
     Attributes:
         state: whether it can.
-        image: RGB uint8 (H0, W0, 3), upright, as the worker saw it; only when found.
+        image: RGB uint8 (H0, W0, 3), upright, as the worker saw it, see `shown`; only when found.
         reason: one line; "" when found.
     """
 
@@ -135,9 +136,10 @@ def open_originals(run: Run, data: str | None) -> Originals:
     Raises:
         ConfigError: `data` was given and can't be searched, or the run's dataset has no files.
     """
+    decoding = Decoding(run.plan.bits, run.plan.image_channels, run.plan.value_range)
     named = {named_dataset(each.path): Reading(*named_reading(each.path)) for each in reversed(run.runs)}
     if data is None:
-        searched = [_search(*place, run.plan.bits, reading) for place, reading in named.items()]
+        searched = [_search(*place, decoding, reading) for place, reading in named.items()]
         places = list(dict.fromkeys(where for _, where in searched if where is not None))
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         return Originals([reader for reader, _ in searched], f"{places[0]}{more}" if places else None)
@@ -147,7 +149,7 @@ def open_originals(run: Run, data: str | None) -> Originals:
                 f"--data {data}: the run's dataset, {origin}, has no files to be compared with its "
                 "digests; leave --data out"
             )
-    if (reader := _reader(data, run.plan.bits, next(iter(named.values())))) is None:
+    if (reader := _reader(data, decoding, next(iter(named.values())))) is None:
         raise ConfigError(f"--data {data}: no such folder, tar, zip, manifest, wds:, hf: or stl10:ROOT[:split]")
     return Originals([reader], data)
 
@@ -158,7 +160,7 @@ def _kind_without_files(origin: str | None) -> str:
     return kind if colon and kind in WITHOUT_FILES else ""
 
 
-def _search(origin: str | None, folder: str, bits: int | None, reading: Reading) -> tuple[_Reader, str | None]:
+def _search(origin: str | None, folder: str, decoding: Decoding, reading: Reading) -> tuple[_Reader, str | None]:
     """Return what reads the images of the dataset that was named `origin` in `folder`, and where they are."""
     if origin is None:
         return _nothing("--data does not say where the images are"), None
@@ -166,7 +168,7 @@ def _search(origin: str | None, folder: str, bits: int | None, reading: Reading)
         return _nothing(f"a dataset of kind {kind}: has no image files"), None
     for there in (_from(folder, origin), origin):
         with contextlib.suppress(ConfigError):  # a file of that name which is not the run's
-            if (reader := _reader(there, bits, reading)) is not None:
+            if (reader := _reader(there, decoding, reading)) is not None:
                 return reader, there
     return _nothing(f"{one_line(origin)}: not there; give --data"), None
 
@@ -177,17 +179,17 @@ def _from(folder: str, data: str) -> str:
     return kind + os.path.join(folder, data.removeprefix(kind))
 
 
-def _reader(data: str, bits: int | None, reading: Reading) -> _Reader | None:
+def _reader(data: str, decoding: Decoding, reading: Reading) -> _Reader | None:
     kind, _, rest = data.partition(":")
     if kind == "stl10":
-        return _stl10(_expanded(stl10_files.root_and_split(rest)[0]))
+        return _stl10(_expanded(stl10_files.root_and_split(rest)[0]), decoding)
     path = _expanded(data)
     if os.path.isdir(path):
-        return lambda sample_id: _read_file(_inside(os.fsencode(path), sample_id), bits)
+        return lambda sample_id: _read_file(_inside(os.fsencode(path), sample_id), decoding)
     try:
         if (archive := split_archive(path)) is not None:
-            return _of_archive(*archive, bits)
-        return _of_table(path, bits, reading)
+            return _of_archive(*archive, decoding)
+        return _of_table(path, decoding, reading)
     except (OSError, BatchcamError, ArchiveError, HolderError, TableError) as error:
         raise ConfigError(f"--data {one_line(data)}: {getattr(error, 'strerror', None) or one_line(error)}") from error
 
@@ -219,15 +221,15 @@ def _inside(folder: bytes, sample_id: str) -> bytes:
     return os.path.join(folder, _ESCAPED_BYTE.sub(lambda m: bytes.fromhex(m[1].decode()), encoded))
 
 
-def _of_archive(file: str, inside: str, bits: int | None) -> _Reader:
+def _of_archive(file: str, inside: str, decoding: Decoding) -> _Reader:
     archive = open_archive(file)
     root = root_in(archive, inside)
     ids = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in archive.names)
     rows = {sample_id.removeprefix(root): row for row, sample_id in enumerate(ids) if sample_id.startswith(root)}
-    return _of_stored(rows, archive.stored, bits)
+    return _of_stored(rows, archive.stored, decoding)
 
 
-def _of_table(data: str, bits: int | None, reading: Reading) -> _Reader | None:
+def _of_table(data: str, decoding: Decoding, reading: Reading) -> _Reader | None:
     """Return what reads the images of a table, by the ids that it gives them."""
     with any_table(data, reading) as table:
         if table is None:
@@ -241,10 +243,10 @@ def _of_table(data: str, bits: int | None, reading: Reading) -> _Reader | None:
         raise TableError("not a manifest: its rows do not have the fields of its header")
     rows = [(fields[(ids or paths)[0]], fields[paths[0]]) for fields in lines]
     if table.stored is not None:
-        return _of_stored({sample_id: row for row, (sample_id, _) in enumerate(rows)}, table.stored, bits)
+        return _of_stored({sample_id: row for row, (sample_id, _) in enumerate(rows)}, table.stored, decoding)
     folder = folder_of(data)
     files = {sample_id: os.path.join(folder, stored_path(folder, reading.path(path))) for sample_id, path in rows}
-    return lambda sample_id: _read_file(_named(files, sample_id), bits)
+    return lambda sample_id: _read_file(_named(files, sample_id), decoding)
 
 
 def _named(files: dict[str, str], sample_id: str) -> bytes:
@@ -253,33 +255,33 @@ def _named(files: dict[str, str], sample_id: str) -> bytes:
     return files[sample_id].encode()
 
 
-def _of_stored(rows: dict[str, int], stored: Stored, bits: int | None) -> _Reader:
+def _of_stored(rows: dict[str, int], stored: Stored, decoding: Decoding) -> _Reader:
     def read(sample_id: str) -> _Stored:
         if sample_id not in rows:
             raise _MissingError("the dataset does not hold it")
         try:
-            return _image(stored.read(rows[sample_id]), bits)
+            return _image(stored.read(rows[sample_id]), decoding)
         except (UnreadableImageError, HolderError, OSError) as error:
             raise _MissingError(str(error)) from error
 
     return read
 
 
-def _read_file(path: bytes, bits: int | None) -> _Stored:
+def _read_file(path: bytes, decoding: Decoding) -> _Stored:
     try:
         data = read_regular_file(path, MOST_BYTES)
     except (NotRegularError, TooLargeError) as error:
         raise _MissingError(f"not a file of at most {MOST_BYTES} bytes") from error
     except OSError as error:
         raise _MissingError(error.strerror or str(error)) from error
-    return _image(data, bits)
+    return _image(data, decoding)
 
 
-def _image(data: bytes, bits: int | None) -> _Stored:
-    return _Stored(hashlib.sha256(data).hexdigest(), lambda: np.asarray(decode_image(data, bits)))
+def _image(data: bytes, decoding: Decoding) -> _Stored:
+    return _Stored(hashlib.sha256(data).hexdigest(), lambda: shown(decode_image(data, decoding)))
 
 
-def _stl10(root: str) -> _Reader | None:
+def _stl10(root: str, decoding: Decoding) -> _Reader | None:
     """Return a reader of STL10's binary files; the worker's digests of it are of arrays (height, width, channel)."""
     folder = stl10_files.binary_folder(root)
     if not any(os.path.isfile(stl10_files.images_file(folder, split)) for split in stl10_files.SPLITS):
@@ -295,6 +297,6 @@ def _stl10(root: str) -> _Reader | None:
             raise _MissingError(error.strerror or str(error)) from error
         except EOFError as error:
             raise _MissingError(f"{split}_X.bin ends before it") from error
-        return _Stored(hashlib.sha256(pixels.tobytes()).hexdigest(), lambda: pixels)
+        return _Stored(hashlib.sha256(pixels.tobytes()).hexdigest(), lambda: shown(image_of(pixels, decoding)))
 
     return read

@@ -244,12 +244,29 @@ class Plan:
 
     @property
     def padding(self) -> tuple[int, int, int] | None:
-        """RGB around images that lie whole in the network's input; None: they are cropped, or nothing is said."""
+        """RGB around images that lie whole in the network's input; None: they are cropped, or nothing is said.
+
+        Of other channels than three, what pictures show of them.
+        """
         colour = self.preprocessing.get("pad")
-        if not isinstance(colour, list) or len(colour) != 3:
+        if not isinstance(colour, list) or not colour or not all(type(v) is int and 0 <= v <= 255 for v in colour):
             return None
-        red, green, blue = colour
-        return (red, green, blue) if all(type(v) is int and 0 <= v <= 255 for v in colour) else None
+        red, green, blue = colour[:3] if len(colour) >= 3 else colour[:1] * 3
+        return (red, green, blue)
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the network's input; 3 where nothing is said."""
+        mean = self.preprocessing.get("mean")
+        return len(mean) if isinstance(mean, list) and mean else 3
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Which stored values are black and white, as the user said; None: nothing was said."""
+        limits = self.preprocessing.get("range")
+        if not isinstance(limits, list) or [type(v) for v in limits] != [float, float] or not limits[0] < limits[1]:
+            return None
+        return (limits[0], limits[1])
 
     @property
     def bits(self) -> int | None:

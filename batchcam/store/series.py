@@ -25,7 +25,7 @@ KIND: Final = (
 )
 """Fields of the plan in which the runs of a series agree: what a row's arrays are, and what their numbers mean."""
 
-FRAME: Final = ("pad", "bits")
+FRAME: Final = ("pad", "bits", "range")
 """Of the preprocessing, likewise: how an image is to be read and shown."""
 
 TOLD: Final = (
@@ -151,7 +151,8 @@ def require_one_kind(plans: Mapping[Path, Plan]) -> None:
 
 def _kind(plan: Plan) -> dict[str, Any]:
     content = plan.to_dict()
-    return {field: content.get(field) for field in KIND} | {key: plan.preprocessing.get(key) for key in FRAME}
+    frame = {key: plan.preprocessing.get(key) for key in FRAME} | {"image_channels": plan.image_channels}
+    return {field: content.get(field) for field in KIND} | frame
 
 
 def _is_there(folder: Path, name: str) -> bool:

@@ -18,7 +18,7 @@ from batchcam.data.folder import open_folder
 from batchcam.data.loader import BatchStream, RangeBatches, Room, SampleDataset, collate
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.data.timed_source import start_clock_anew, timed
-from batchcam.images.decoding import UnreadableImageError, decode_image, load_rgb
+from batchcam.images.decoding import UnreadableImageError, decode_image, load_image
 from tests.helpers.memory_source import MemorySource
 
 SIDE = 8
@@ -37,7 +37,7 @@ class Opened:
 
     @staticmethod
     def decode(data: bytes) -> None:
-        load_rgb(Image.open(io.BytesIO(data)))
+        load_image(Image.open(io.BytesIO(data)))
 
 
 @pytest.mark.parametrize("decode", [decode_image, Opened.decode], ids=["stored", "opened"])

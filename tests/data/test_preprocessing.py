@@ -190,8 +190,8 @@ def test_normalise_on_a_gpu_equals_the_cpu() -> None:
     assert torch.equal(PRESETS["imagenet"].normalise(batch.cuda()).cpu(), PRESETS["imagenet"].normalise(batch))
 
 
-@pytest.mark.parametrize("batch", [torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(1, 3, 4, 4)])
-def test_normalise_refuses_what_is_no_uint8_batch(batch: torch.Tensor) -> None:
+@pytest.mark.parametrize("batch", [torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(1, 1, 4, 4)])
+def test_normalise_refuses_what_is_no_batch_of_its_channels(batch: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
         PRESETS["stl10"].normalise(batch)
 
@@ -228,7 +228,7 @@ def test_dict_survives_json(preprocessing: Preprocessing) -> None:
         ({"pad": [0, 0, 0]}, "^resize: a padded image lies whole in the input: say 224x224"),
         ({"resize": [224, 224], "pad": [0, 0, 256]}, "^pad: .* from 0 to 255"),
         ({"resize": [224, 224], "pad": [0, 0.5, 1]}, "^pad: .* whole numbers"),
-        ({"resize": [224, 224], "pad": "black"}, "^pad: black: expected 3 numbers"),
+        ({"resize": [224, 224], "pad": "black"}, "^pad: black: expected numbers"),
     ],
 )
 def test_from_dict_refuses_what_cannot_be_meant(change: dict[str, object], message: str) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchcam.images.decoding import _FORMATS, IMAGE_ENDINGS, UnreadableImageError, decode_image, describe, load_rgb
+from batchcam.images.decoding import _FORMATS, IMAGE_ENDINGS, UnreadableImageError, decode_image, describe, load_image
+from batchcam.images.planes import Decoding
 
 DEEP = np.array([[0, 255, 256, 1000], [32768, 65279, 65280, 65535]], np.uint16)
 
@@ -80,14 +81,15 @@ def colour_tiff(values: np.ndarray, extra: int | None) -> bytes:
 
 
 def pixels(data: bytes, bits: int | None = None) -> np.ndarray:
-    image = decode_image(data, bits)
+    image = decode_image(data, Decoding(bits))
+    assert isinstance(image, Image.Image)
     assert image.mode == "RGB"
     return np.asarray(image)
 
 
 def reason(data: bytes, bits: int | None = None) -> str:
     with pytest.raises(UnreadableImageError) as caught:
-        decode_image(data, bits)
+        decode_image(data, Decoding(bits))
     message = str(caught.value)
     assert message == "".join(c for c in message if c.isprintable())
     assert "0x" not in message
@@ -480,15 +482,15 @@ def test_an_image_opened_elsewhere_stays_turned_as_it_is() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     opened = Image.open(io.BytesIO(encoded(Image.fromarray(stored), "PNG", exif=exif)))
-    np.testing.assert_array_equal(np.asarray(load_rgb(opened)), stored)
+    np.testing.assert_array_equal(np.asarray(load_image(opened)), stored)
 
 
 def test_deep_values_of_an_image_opened_elsewhere_are_doubted_too() -> None:
     values = np.array([[0, 4095]], np.uint16)
     for image in (Image.fromarray(values), Image.open(io.BytesIO(encoded(Image.fromarray(values), "TIFF")))):
         with pytest.raises(UnreadableImageError, match="at most 4095: a dark image, or one of fewer bits"):
-            load_rgb(image)
-        assert np.asarray(load_rgb(image, 12))[0, :, 0].tolist() == [0, 255]
+            load_image(image)
+        assert np.asarray(load_image(image, Decoding(12)))[0, :, 0].tolist() == [0, 255]
 
 
 def test_the_error_keeps_its_digest_on_the_way_between_processes() -> None:
@@ -502,7 +504,7 @@ def test_describe_leaves_out_addresses_and_paths() -> None:
     assert describe(KeyError()) == "KeyError"
 
 
-def test_the_endings_of_images_are_those_that_pillow_gives_the_formats() -> None:
+def test_the_endings_of_images_are_those_that_pillow_gives_the_formats_and_those_of_dicom() -> None:
     Image.init()
     pillows = {ending for ending, format in Image.registered_extensions().items() if format in _FORMATS}
-    assert set(IMAGE_ENDINGS) == pillows - {".pfm"}
+    assert set(IMAGE_ENDINGS) == pillows - {".pfm"} | {".dcm", ".dicom"}

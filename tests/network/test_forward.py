@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from batchcam.errors import ModelError
-from batchcam.network.forward import forward
+from batchcam.network.forward import forward, image_channels
 from batchcam.network.in_memory import unwrapped
 from tests.helpers.networks import GapNetwork, random_images, seeded
 
@@ -46,8 +46,8 @@ def test_one_output_of_one_image_may_have_no_axes():
         (Returning(ValueError("two\nlines")), "the network raised ValueError: two lines; .*shape \\(2, 3, 16, 16\\)$"),
         (Returning(KeyError("x")), "the network raised KeyError: 'x'"),
         (Returning(AssertionError()), "the network raised AssertionError: no reason"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3)), "to have 1 channels.*takes 1 channel \\(grey images\\).*python:"),
-        (nn.Sequential(nn.Conv2d(4, 2, 3)), "to have 4 channels.*takes 4 channels; .*\\(4, H, W\\)"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3)), "to have 1 channels.*its first layer takes 1 channel$"),
+        (nn.Sequential(nn.Conv2d(4, 2, 3)), "to have 4 channels.*its first layer takes 4 channels$"),
         (nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), "shapes cannot be multiplied.*shape \\(2, 3, 16, 16\\)$"),
         (nn.Sequential(nn.Conv2d(3, 2, 99)), "Kernel size"),
         (seeded(GapNetwork).half(), "the network raised RuntimeError"),
@@ -82,3 +82,29 @@ def test_network_is_taken_out_of_what_spreads_or_compiles_it(wrap):
 def test_program_of_torchscript_is_refused(make):
     with pytest.raises(ModelError, match=r"TorchScript program.*give the network itself"):
         unwrapped(nn.Sequential(make(seeded(GapNetwork))))
+
+
+class GreyInside(nn.Module):
+    """Takes three channels and makes one of them, which its first convolution takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.conv(images.mean(1, keepdim=True)).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("network", "channels"),
+    [
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 1),
+        (nn.Sequential(nn.Conv2d(5, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 5),
+        (seeded(GapNetwork), 3),
+        (GreyInside(), 3),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)), 3),
+    ],
+    ids=["grey", "five", "usual", "grey-inside", "without-convolutions"],
+)
+def test_channels_of_images_are_three_where_the_network_takes_three_else_its_first_layers(network, channels):
+    assert image_channels(network, (8, 8)) == channels

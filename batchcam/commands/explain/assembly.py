@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from batchcam.data.sources import Source, open_planned, open_source, reading_of
 from batchcam.data.timed_source import TimedSource, rest, timed
 from batchcam.errors import CheckpointError, ClassesError, ConfigError, DatasetError, ModelError, StoppedEarlyError
 from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
+from batchcam.images.planes import TOLD, Decoding, planes
 from batchcam.images.tables import Reading
 from batchcam.job.console import counted
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint
 from batchcam.network.directory import described
-from batchcam.network.forward import forward
+from batchcam.network.forward import USUAL_CHANNELS, forward, image_channels
 from batchcam.network.in_memory import as_checkpoint, copied, unwrapped
 from batchcam.network.libraries import (
     TIMM,
@@ -72,7 +73,7 @@ class Assembly:
         source: the dataset.
         labels: the dataset's labels as indices into `class_names`, -1 unknown, int64 (n,).
         preprocessing: None when the dataset gives preprocessed tensors.
-        probe: the first readable samples as the loader gives them: uint8 (m, 3, H, W) or float (m, C, H, W).
+        probe: the first readable samples as the loader gives them, (m, C, H, W), uint8 or float.
         names_from: who names the classes: the checkpoint, --class-names, the dataset, or nobody.
         label_kind: what labels that are whole numbers were read as, names or indices; None: they are none.
         remarks: what the user should know of how classes, labels and samples were read, a line each.
@@ -128,7 +129,7 @@ class Assembly:
         if isinstance(whole, TimedSource):
             seconds, whole = whole.seconds, whole.inner
         some = part(whole, self.labels, kept)
-        some.bits = whole.bits
+        some.decoding = whole.decoding
         findings = self.findings and dataclasses.replace(self.findings, values=self.findings.values[kept])
         return dataclasses.replace(
             self, source=timed(some, seconds), labels=self.labels[kept], left_out=int(rows.sum()), findings=findings
@@ -141,7 +142,7 @@ class Assembly:
 
 def normalised(probe: Tensor, preprocessing: Preprocessing | None) -> Tensor:
     """Return pixels as a network takes them, float32; tensors of the dataset's own making stay as they are."""
-    return preprocessing.normalise(probe) if preprocessing and probe.dtype == torch.uint8 else probe.float()
+    return preprocessing.normalise(probe) if preprocessing else probe.float()
 
 
 def assemble(
@@ -178,14 +179,14 @@ def assemble(
     checkpoint = _checkpoint(classifier)
     built = _network(classifier, checkpoint)
     checkpoint = dataclasses.replace(checkpoint, state={})  # the network has it: not a second time in memory
+    preprocessing = _preprocessing(classifier, checkpoint, built.network) or fallback
+    decoding = Decoding(classifier.bits, preprocessing.channels if preprocessing else USUAL_CHANNELS, classifier.range)
     opened = _opened(data, listing, look, reading_of(classifier))
     for source in filter(None, (opened.source, opened.now)):
-        source.bits = classifier.bits
+        source.decoding = decoding
     source = timed(opened.source, sample_timeout)
-    preprocessing = _preprocessing(classifier, checkpoint) or fallback
-    probe = _probe(source, preprocessing, may_be_unreadable, checkpoint.unsaid)
+    probe, preprocessing, told = _probe(source, preprocessing, may_be_unreadable, checkpoint.unsaid)
     rest(source)
-    preprocessing = preprocessing if probe.dtype == torch.uint8 else None
     if listing is not None:
         fallback_names = fallback_names or listing.class_names
     built = _with_classes(built, normalised(probe[:2], preprocessing), fallback_names)
@@ -225,7 +226,7 @@ def assemble(
         names_from=names_from,
         label_kind=kind,
         remarks=(
-            *(*checkpoint.remarks, *built.remarks, *doubts, *read_as, *_notes(source, labels, findings)),
+            *(*checkpoint.remarks, *built.remarks, *doubts, *told, *read_as, *_notes(source, labels, findings)),
             *(changes.remarks if changes else ()),
         ),
         architecture_options=built.options,
@@ -535,21 +536,28 @@ def _given_class_names(given: Path | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _preprocessing(classifier: Classifier, checkpoint: Checkpoint) -> Preprocessing | None:
+def _preprocessing(classifier: Classifier, checkpoint: Checkpoint, network: nn.Module) -> Preprocessing | None:
     asked = chosen_preprocessing(classifier)
-    if checkpoint.preprocessing is None:
-        return asked
-    said = Preprocessing.from_dict(checkpoint.preprocessing)
-    if asked and asked != said:
-        raise ConfigError(
-            f"the checkpoint was trained with other preprocessing: {said.to_dict()}; leave the options out"
-        )
-    return said
+    chosen = asked
+    if checkpoint.preprocessing is not None:
+        chosen = Preprocessing.from_dict(checkpoint.preprocessing)
+        if asked and asked.of_channels(chosen.channels) != chosen:
+            raise ConfigError(
+                f"the checkpoint was trained with other preprocessing: {chosen.to_dict()}; leave the options out"
+            )
+    return chosen and chosen.of_channels(image_channels(network, chosen.image_size))
 
 
-def _probe(source: Source, preprocessing: Preprocessing | None, may_be_unreadable: bool, unsaid: str) -> Tensor:
-    """Return up to PROBE_SAMPLES readable samples; noise if there are none among the first ones, and need not be."""
+def _probe(
+    source: Source, preprocessing: Preprocessing | None, may_be_unreadable: bool, unsaid: str
+) -> tuple[Tensor, Preprocessing | None, tuple[str, ...]]:
+    """Return up to PROBE_SAMPLES readable samples, their preprocessing, and what to tell of how images are read.
+
+    They are noise if there are none among the first ones, and need not be. Tensors have no preprocessing.
+    """
     probe: list[Tensor] = []
+    kinds: list[tuple[object, ...]] = []
+    told: dict[str, None] = {}
     reason, refused = "no sample", 0
     attempts = min(len(source), PROBE_ATTEMPTS)
     for index in range(attempts):
@@ -565,19 +573,35 @@ def _probe(source: Source, preprocessing: Preprocessing | None, may_be_unreadabl
             reason = str(error)
             refused += isinstance(error, UnsupportedImageError)
             continue
-        if not probe or (pixels.shape, pixels.dtype) == (probe[0].shape, probe[0].dtype):
+        kinds.append((isinstance(image, Tensor), pixels.shape, pixels.dtype))
+        if kinds[-1] == kinds[0]:
             probe.append(pixels)
+            told |= {} if isinstance(image, Tensor) else dict.fromkeys(filter(None, [planes(image)[0].info.get(TOLD)]))
         if len(probe) == PROBE_SAMPLES:
             break
     if probe:
-        return torch.stack(probe)
+        if kinds[0][0]:
+            return torch.stack(probe), None, ()
+        return torch.stack(probe), preprocessing, (*_as_told(source.decoding), *told)
     if preprocessing is None or not may_be_unreadable:
-        told = "".join(f" ({remark})" for remark in source.notes)
-        none = f"{source.spec}: none of the first {attempts} images can be read: {reason}{told}"
+        passed_over = "".join(f" ({remark})" for remark in source.notes)
+        none = f"{source.spec}: none of the first {attempts} images can be read: {reason}{passed_over}"
         if refused == attempts:
             raise DatasetError(none)
         raise StoppedEarlyError(f"{none}: is the storage there? Run the same command again when it is")
-    height, width = preprocessing.image_size
-    return torch.randint(
-        0, 256, (PROBE_SAMPLES, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    shape = (PROBE_SAMPLES, preprocessing.channels, *preprocessing.image_size)
+    noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return noise if source.decoding.range is None else noise / 255, preprocessing, ()
+
+
+def _as_told(decoding: Decoding) -> Iterator[str]:
+    """Yield what to tell of how stored values become an image."""
+    count = decoding.channels
+    if count == 1:
+        yield "channels: the network takes 1: images in grey, colours as 0.299 R + 0.587 G + 0.114 B"
+    elif count != USUAL_CHANNELS:
+        first = "first" if count < USUAL_CHANNELS else "first three"
+        yield f"channels: the network takes {count}, as stored; pictures show the {first}"
+    if decoding.range is not None:
+        low, high = decoding.range
+        yield f"range: stored values from {low:g} to {high:g} become 0 to 1, and others the nearer of these"

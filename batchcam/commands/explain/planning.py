@@ -278,8 +278,9 @@ def _preprocessing(assembly: Assembly) -> dict[str, Any]:
     """Return how an image becomes the network's input, from its stored bits on."""
     if assembly.preprocessing is None:
         return {"preprocessed": "by the dataset"}
-    bits = assembly.source.bits
-    return {**assembly.preprocessing.to_dict(), **({} if bits is None else {"bits": bits})}
+    decoding = assembly.source.decoding
+    said = {"bits": decoding.bits, "range": decoding.range and list(decoding.range)}
+    return {**assembly.preprocessing.to_dict(), **{key: value for key, value in said.items() if value is not None}}
 
 
 def fingerprint(assembly: Assembly, meta: Iterable[str]) -> str:

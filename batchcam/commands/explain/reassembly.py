@@ -57,9 +57,10 @@ def reassemble(
         )
     classifier = dataclasses.replace(classifier, label_kind=classifier.label_kind or plan.label_kind or None)
     # a run over preprocessed tensors has none
-    said = {key: value for key, value in plan.preprocessing.items() if key != "bits"}
+    said = {key: value for key, value in plan.preprocessing.items() if key not in ("bits", "range")}
     preprocessing = Preprocessing.from_dict(said) if "image_size" in said else None
-    asked, classifier = classifier.bits, dataclasses.replace(classifier, bits=plan.bits)
+    asked = ((classifier.bits, plan.bits), (classifier.range, plan.value_range))
+    classifier = dataclasses.replace(classifier, bits=plan.bits, range=plan.value_range)
     assembly = assemble(
         classifier,
         data,
@@ -78,7 +79,7 @@ def reassemble(
         raise ConfigError("this run was made with other --weights-key or --arch-option: leave the options out")
     assembly = _labelled_as_planned(assembly, plan)
     other = assembly.preprocessing is not None and assembly.preprocessing != preprocessing
-    if other or assembly.input_size != plan.input_size or asked not in (None, plan.bits):
+    if other or assembly.input_size != plan.input_size or any(each not in (None, planned) for each, planned in asked):
         raise ConfigError(f"the run's preprocessing is another one: {dict(plan.preprocessing)}; leave the options out")
     images = assembly.normalised_probe(device)
     return assembly, prepare(assembly.network, images, plan.method, plan.control, plan.target_layer)

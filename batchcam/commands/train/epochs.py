@@ -228,7 +228,7 @@ class _Tally:
 
 def _images(pixels: Tensor, preprocessing: Preprocessing | None, device: torch.device) -> Tensor:
     pixels = pixels.to(device, non_blocking=True)
-    images = preprocessing.normalise(pixels) if preprocessing and pixels.dtype == torch.uint8 else pixels.float()
+    images = preprocessing.normalise(pixels) if preprocessing else pixels.float()
     return images.contiguous(memory_format=torch.channels_last)
 
 

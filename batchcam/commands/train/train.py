@@ -42,6 +42,7 @@ from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.network.checkpoint import pack_checkpoint, trained_on
 from batchcam.network.device import pick_device
+from batchcam.network.forward import USUAL_CHANNELS
 from batchcam.network.precision import set_precision
 from batchcam.network.training_images import TrainingImages
 from batchcam.network.weights_file import FORMAT_KEY, load_raw
@@ -363,12 +364,12 @@ def _require_outside_classes(config: TrainConfig) -> None:
 
 
 def _preprocessing(config: TrainConfig) -> Preprocessing:
-    return chosen_preprocessing(config) or PRESETS["stl10"]
+    return (chosen_preprocessing(config) or PRESETS["stl10"]).of_channels(USUAL_CHANNELS)
 
 
 def _source(config: TrainConfig, data: str) -> Source:
     source = open_source(data, reading=reading_of(config))
-    source.bits = config.bits
+    source.decoding = dataclasses.replace(source.decoding, bits=config.bits)
     return timed(source, config.sample_timeout)
 
 

@@ -40,6 +40,7 @@ from batchcam.errors import (
     StorageFullError,
 )
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.planes import Decoding
 from batchcam.job.stop import Stop
 from batchcam.maps.explainer import Explainer
 from batchcam.network.checkpoint import pack_checkpoint
@@ -575,10 +576,10 @@ def test_recompute_tells_a_sample_that_was_recorded_as_unreadable_and_is_not(che
     run, real = tmp_path / "run", samples.decode_image
     hidden = sorted(images.rglob("*.png"))[5].read_bytes()
 
-    def decode_image(data: bytes, bits: int | None):
+    def decode_image(data: bytes, decoding: Decoding):
         if data == hidden:
             raise UnreadableImageError("hidden")
-        return real(data, bits)
+        return real(data, decoding)
 
     with monkeypatch.context() as patch:
         patch.setattr(samples, "decode_image", decode_image)
