@@ -84,6 +84,19 @@ def test_other_files_are_counted_and_named(tmp_path: Path) -> None:
     assert listing(tmp_path).notes == ("4 files ignored that are not images: .db, .txt, no extension",)
 
 
+def test_arrays_are_images_where_there_are_no_others(tmp_path: Path) -> None:
+    for name in ("a/1.npy", "b/2.npy"):
+        (tmp_path / name).parent.mkdir()
+        np.save(tmp_path / name, np.zeros((4, 4), np.uint8))
+    listed = listing(tmp_path)
+    assert (list(listed.sample_ids), listed.class_names, listed.notes) == (["a/1.npy", "b/2.npy"], ("a", "b"), ())
+    assert list(listing(tmp_path / "a").sample_ids) == ["1.npy"]
+    image(tmp_path, "a/1.png")
+    listed = listing(tmp_path)
+    assert list(listed.sample_ids) == ["a/1.png"]
+    assert "2 files ignored that are not images: .npy" in listed.notes
+
+
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
     image(tmp_path, "a/1.png", "a/._1.png", ".ipynb_checkpoints/a.png", "a/.cache/2.png")
     (tmp_path / "a/.DS_Store").touch()

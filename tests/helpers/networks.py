@@ -179,3 +179,21 @@ def random_images(count: int, height: int, width: int, seed: int = 0) -> Tensor:
 def hook_count(network: nn.Module) -> int:
     """Return how many hooks of any kind hang on any module."""
     return sum(len(v) for m in network.modules() for k, v in vars(m).items() if k.endswith("_hooks"))
+
+
+class OtherChannelsNetwork(GapNetwork):
+    """Takes images of another number of channels than three."""
+
+    def __init__(self, channels: int, classes: int = CLASSES) -> None:
+        super().__init__()
+        self.stem[0] = nn.Conv2d(channels, CHANNELS, 3, stride=2, padding=1)
+        self.head = nn.Linear(CHANNELS, classes)
+
+
+def grey_findings() -> nn.Module:
+    """Return a network as torchxrayvision's are: one channel, 18 findings."""
+    return seeded(lambda: OtherChannelsNetwork(1, 18))
+
+
+def five_channels() -> nn.Module:
+    return seeded(lambda: OtherChannelsNetwork(5))
