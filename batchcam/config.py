@@ -489,11 +489,20 @@ class Classifier(View, ManifestReading):
         metavar="LOW,HIGH",
         parse=parse_range,
     )
+    transform: str | None = field(
+        "Your own transform of an image into the network's input, of whatever library: applied as it is, to images in "
+        "RGB.",
+        metavar="MODULE:CALLABLE",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bits is not None and self.range is not None:
             raise ConfigError("--bits and --range exclude each other: each says which values are black and white")
+        said = [flag_of(each) for each, _ in members(View) if getattr(self, each.name) is not None]
+        said += ["--range"] * (self.range is not None)
+        if self.transform and said:
+            raise ConfigError(f"--transform and {said[0]} exclude each other: the transform is all that is done")
         if self.arch and self.model:
             raise ConfigError("--arch and --model exclude each other: the callable of --model builds the whole network")
         if self.is_in_memory and (self.arch or self.model or self.weights_key):

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from batchcam.config import DEFAULT_BATCH_SIZE
 from batchcam.data.decoding_memory import DecodingMemory
+from batchcam.data.own_transform import OwnTransform
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.data.samples import Numbers, Source, StoredSample
 from batchcam.errors import BatchcamError, StoppedEarlyError, one_line
@@ -124,7 +125,11 @@ class SampleDataset(Dataset[Any]):
     """
 
     def __init__(
-        self, source: Source, preprocessing: Preprocessing | None, input_size: tuple[int, int], channels: int = 3
+        self,
+        source: Source,
+        preprocessing: Preprocessing | OwnTransform | None,
+        input_size: tuple[int, int],
+        channels: int = 3,
     ) -> None:
         self.source, self.preprocessing, self.input_size = source, preprocessing, input_size
         self.memory: DecodingMemory | None = None
@@ -146,7 +151,7 @@ class SampleDataset(Dataset[Any]):
     @property
     def sample_bytes(self) -> int:
         """Bytes of a sample that is ready."""
-        is_bytes = self.preprocessing is not None and self.source.decoding.range is None
+        is_bytes = isinstance(self.preprocessing, Preprocessing) and self.source.decoding.range is None
         return math.prod(self._shape) * (1 if is_bytes else 4)
 
     def _load(self, index: int, read: Callable[[int], StoredSample]) -> LoadedSample:
@@ -175,7 +180,7 @@ class SampleDataset(Dataset[Any]):
 
 
 def prepare(
-    image: Decoded | Tensor, preprocessing: Preprocessing | None
+    image: Decoded | Tensor, preprocessing: Preprocessing | OwnTransform | None
 ) -> tuple[Tensor, tuple[float, float, float, float], tuple[int, int]]:
     """Return an image's pixels for the network, its crop box, and its own (height, width).
 
@@ -187,6 +192,8 @@ def prepare(
     if preprocessing is None:
         raise UnreadableImageError("an image in a dataset whose other samples are preprocessed tensors")
     pixels, crop_box = preprocessing.apply(image)
+    if isinstance(preprocessing, OwnTransform) and not preprocessing.traced:
+        return pixels, crop_box, (pixels.shape[1], pixels.shape[2])
     return pixels, crop_box, (planes(image)[0].height, planes(image)[0].width)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batchcam.data.own_transform import OwnTransform
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import ModelError
 from batchcam.maps import cam
@@ -91,7 +92,7 @@ class Explainer:
     def __init__(
         self,
         explainable: ExplainableNetwork,
-        preprocessing: Preprocessing | None,
+        preprocessing: Preprocessing | OwnTransform | None,
         request: Request,
         device: torch.device,
     ) -> None:

@@ -255,6 +255,11 @@ class Plan:
         return (red, green, blue)
 
     @property
+    def is_traced(self) -> bool:
+        """Whether it is known which part of an image its maps cover, so that these can be laid over it."""
+        return self.preprocessing.get("traced") is not False
+
+    @property
     def image_channels(self) -> int:
         """Channels of the network's input; 3 where nothing is said."""
         mean = self.preprocessing.get("mean")

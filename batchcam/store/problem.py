@@ -51,6 +51,18 @@ def require_one_problem(old: Run, new: Run) -> None:
         )
 
 
+def require_traced(asked: str, run: Path, plan: Plan) -> None:
+    """Refuse a run of which it is not known what part of its images the maps cover.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if not plan.is_traced:
+        raise ConfigError(
+            f"{run}: which part of its images --transform showed can't be traced: {asked} can't lay maps over them"
+        )
+
+
 def _plan(path: Path) -> Plan:
     if path.is_file():
         with open_run(path) as shard:

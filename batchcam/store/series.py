@@ -25,7 +25,7 @@ KIND: Final = (
 )
 """Fields of the plan in which the runs of a series agree: what a row's arrays are, and what their numbers mean."""
 
-FRAME: Final = ("pad", "bits", "range")
+FRAME: Final = ("pad", "bits", "range", "traced")
 """Of the preprocessing, likewise: how an image is to be read and shown."""
 
 TOLD: Final = (

@@ -134,7 +134,7 @@ KEYS = {
         schema_version, training_known), run_id, origin(class_names_from, command, created, folder, host, job,
         options(by_digest, cams, classifier(arch, arch_option, bits, checkpoint, class_names, columns, crop_pct,
         fit, image_size, interpolation, label_kind, mean, model, preprocess, range, resize, root, std, suffix,
-        weights_key), compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control,
+        transform, weights_key), compute(batch_size, device, precision, sample_timeout, start_method, threads, workers), control,
         data, dry_run, findings, identity, label_separator, maps, max_unreadable, memory, method, new_since, out,
         problem_type, quiet, retry_unreadable, shard_size, share_only, stage_to, target_layer, task, tasks, threshold,
         thresholds_from, time_limit_s), pid, remarks, resources(device, start_method,

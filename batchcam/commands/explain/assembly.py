@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from batchcam.config import Classifier, Compute, MapDataset, read_option_file
@@ -19,6 +20,7 @@ from batchcam.data.findings import AS_THE_DATA_SAYS, Findings, LabelReading, rea
 from batchcam.data.labels import match_classes, own_classes
 from batchcam.data.loader import SampleDataset, prepare
 from batchcam.data.map_source import MapSource
+from batchcam.data.own_transform import OwnTransform
 from batchcam.data.planned import Listing, Planned, Since, part, planned, since
 from batchcam.data.preprocessing import UNSAID, Preprocessing, chosen_preprocessing
 from batchcam.data.samples import UNKNOWN_LABEL, Numbers
@@ -89,7 +91,7 @@ class Assembly:
     class_names: tuple[str, ...]
     source: Source
     labels: Numbers
-    preprocessing: Preprocessing | None
+    preprocessing: Preprocessing | OwnTransform | None
     probe: Tensor
     names_from: str
     label_kind: str | None
@@ -140,7 +142,7 @@ class Assembly:
         return normalised(self.probe.to(device), self.preprocessing)
 
 
-def normalised(probe: Tensor, preprocessing: Preprocessing | None) -> Tensor:
+def normalised(probe: Tensor, preprocessing: Preprocessing | OwnTransform | None) -> Tensor:
     """Return pixels as a network takes them, float32; tensors of the dataset's own making stay as they are."""
     return preprocessing.normalise(probe) if preprocessing else probe.float()
 
@@ -180,7 +182,8 @@ def assemble(
     built = _network(classifier, checkpoint)
     checkpoint = dataclasses.replace(checkpoint, state={})  # the network has it: not a second time in memory
     preprocessing = _preprocessing(classifier, checkpoint, built.network) or fallback
-    decoding = Decoding(classifier.bits, preprocessing.channels if preprocessing else USUAL_CHANNELS, classifier.range)
+    channels = preprocessing.channels if isinstance(preprocessing, Preprocessing) else USUAL_CHANNELS
+    decoding = Decoding(classifier.bits, channels, classifier.range)
     opened = _opened(data, listing, look, reading_of(classifier))
     for source in filter(None, (opened.source, opened.now)):
         source.decoding = decoding
@@ -536,7 +539,13 @@ def _given_class_names(given: Path | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _preprocessing(classifier: Classifier, checkpoint: Checkpoint, network: nn.Module) -> Preprocessing | None:
+def _preprocessing(
+    classifier: Classifier, checkpoint: Checkpoint, network: nn.Module
+) -> Preprocessing | OwnTransform | None:
+    if classifier.transform:
+        if checkpoint.preprocessing is not None:
+            raise ConfigError(f"--transform: the checkpoint says its preprocessing: {dict(checkpoint.preprocessing)}")
+        return OwnTransform(classifier.transform)
     asked = chosen_preprocessing(classifier)
     chosen = asked
     if checkpoint.preprocessing is not None:
@@ -549,15 +558,15 @@ def _preprocessing(classifier: Classifier, checkpoint: Checkpoint, network: nn.M
 
 
 def _probe(
-    source: Source, preprocessing: Preprocessing | None, may_be_unreadable: bool, unsaid: str
-) -> tuple[Tensor, Preprocessing | None, tuple[str, ...]]:
+    source: Source, preprocessing: Preprocessing | OwnTransform | None, may_be_unreadable: bool, unsaid: str
+) -> tuple[Tensor, Preprocessing | OwnTransform | None, tuple[str, ...]]:
     """Return up to PROBE_SAMPLES readable samples, their preprocessing, and what to tell of how images are read.
 
     They are noise if there are none among the first ones, and need not be. Tensors have no preprocessing.
     """
     probe: list[Tensor] = []
     kinds: list[tuple[object, ...]] = []
-    told: dict[str, None] = {}
+    images: list[Image.Image] = []
     reason, refused = "no sample", 0
     attempts = min(len(source), PROBE_ATTEMPTS)
     for index in range(attempts):
@@ -576,14 +585,20 @@ def _probe(
         kinds.append((isinstance(image, Tensor), pixels.shape, pixels.dtype))
         if kinds[-1] == kinds[0]:
             probe.append(pixels)
-            told |= {} if isinstance(image, Tensor) else dict.fromkeys(filter(None, [planes(image)[0].info.get(TOLD)]))
+            images += [] if isinstance(image, Tensor) else planes(image)[:1]
         if len(probe) == PROBE_SAMPLES:
             break
     if probe:
-        if kinds[0][0]:
+        if not images:
+            if isinstance(preprocessing, OwnTransform):
+                raise ConfigError(
+                    f"--transform {preprocessing.spec}: the dataset gives tensors, which are taken as they are"
+                )
             return torch.stack(probe), None, ()
-        return torch.stack(probe), preprocessing, (*_as_told(source.decoding), *told)
-    if preprocessing is None or not may_be_unreadable:
+        if isinstance(preprocessing, OwnTransform):
+            preprocessing.try_on(images)
+        return torch.stack(probe), preprocessing, tuple(_as_told(source.decoding, preprocessing, images))
+    if not isinstance(preprocessing, Preprocessing) or not may_be_unreadable:
         passed_over = "".join(f" ({remark})" for remark in source.notes)
         none = f"{source.spec}: none of the first {attempts} images can be read: {reason}{passed_over}"
         if refused == attempts:
@@ -594,8 +609,18 @@ def _probe(
     return noise if source.decoding.range is None else noise / 255, preprocessing, ()
 
 
-def _as_told(decoding: Decoding) -> Iterator[str]:
-    """Yield what to tell of how stored values become an image."""
+def _as_told(
+    decoding: Decoding, preprocessing: Preprocessing | OwnTransform | None, images: Sequence[Image.Image]
+) -> Iterator[str]:
+    """Yield what to tell of how stored values become the network's input."""
+    yield from dict.fromkeys(filter(None, (image.info.get(TOLD) for image in images)))
+    if isinstance(preprocessing, OwnTransform):
+        shown = (
+            "the part of an image that it shows is traced by coordinates"
+            if preprocessing.traced
+            else "which part of an image it shows can't be traced: maps are of its own view, pictures show them alone"
+        )
+        yield f"transform: {preprocessing.spec}, as it is; {shown}"
     count = decoding.channels
     if count == 1:
         yield "channels: the network takes 1: images in grey, colours as 0.299 R + 0.587 G + 0.114 B"

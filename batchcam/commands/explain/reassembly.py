@@ -59,6 +59,10 @@ def reassemble(
     # a run over preprocessed tensors has none
     said = {key: value for key, value in plan.preprocessing.items() if key not in ("bits", "range")}
     preprocessing = Preprocessing.from_dict(said) if "image_size" in said else None
+    if said.get("transform") != classifier.transform:
+        own = said.get("transform")
+        advice = f"with --transform {own}: give it again" if own else "without --transform: leave it out"
+        raise ConfigError(f"this run was made {advice}")  # never code that a run names
     asked = ((classifier.bits, plan.bits), (classifier.range, plan.value_range))
     classifier = dataclasses.replace(classifier, bits=plan.bits, range=plan.value_range)
     assembly = assemble(
@@ -78,7 +82,7 @@ def reassemble(
     ):
         raise ConfigError("this run was made with other --weights-key or --arch-option: leave the options out")
     assembly = _labelled_as_planned(assembly, plan)
-    other = assembly.preprocessing is not None and assembly.preprocessing != preprocessing
+    other = assembly.preprocessing is not None and assembly.preprocessing.to_dict() != said
     if other or assembly.input_size != plan.input_size or any(each not in (None, planned) for each, planned in asked):
         raise ConfigError(f"the run's preprocessing is another one: {dict(plan.preprocessing)}; leave the options out")
     images = assembly.normalised_probe(device)

@@ -11,6 +11,7 @@ from batchcam.commands.export.folder import ExportFolder
 from batchcam.pictures.protocol import relative_boxes, score_map
 from batchcam.record.rows import Advance, Choice, Outcome, Target, cam_blocks, choose, file_names
 from batchcam.record.similarity import says_nothing
+from batchcam.store.problem import require_traced
 from batchcam.store.run import Run
 
 MAP_FOLDER: Final = "scoremaps"
@@ -32,6 +33,7 @@ def write(run: Run, folder: ExportFolder, target: Target, size: tuple[int, int],
         size: (H, W) of the score maps.
         advance: told of each batch.
     """
+    require_traced("export --to wsol", run.path, run.plan)
     choice = choose(run, target, finite=False)
     names = file_names(run, choice.rows, ENDING, folder.folds_case)
     zeros = outside = 0

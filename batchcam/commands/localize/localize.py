@@ -21,7 +21,7 @@ from batchcam.pictures.protocol import PROTOCOL_SIZE
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
 from batchcam.store.opening import open_run
 from batchcam.store.plan import named_dataset
-from batchcam.store.problem import require_single_label
+from batchcam.store.problem import require_single_label, require_traced
 from batchcam.store.run import Run
 
 MOST_THREADS: Final = 8
@@ -90,6 +90,7 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
     require_single_label("localize", config.run)
     require_place(config.out, "localize", (SAMPLES_FILE, CURVES_FILE), config.overwrite)
     with open_run(config.run) as run:
+        require_traced("localize", config.run, run.plan)
         size = run.plan.input_size if config.frame == "view" else PROTOCOL_SIZE
         tolerance = TOLERANCE * min(size) if config.tolerance is None else config.tolerance
         method = Method(config.target, config.frame, size, tolerance)

@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from batchcam.data.loader import LoadedBatch
+from batchcam.data.own_transform import OwnTransform
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import BatchcamError, CheckpointError, ModelError
 from batchcam.job.stop import stop_if_asked
@@ -121,7 +122,7 @@ def initial_network(
 def train_epoch(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    preprocessing: Preprocessing | None,
+    preprocessing: Preprocessing | OwnTransform | None,
     labels: np.ndarray,
     batches: Iterable[LoadedBatch],
     device: torch.device,
@@ -161,7 +162,7 @@ def train_epoch(
 @torch.inference_mode()
 def validate(
     network: nn.Module,
-    preprocessing: Preprocessing | None,
+    preprocessing: Preprocessing | OwnTransform | None,
     labels: np.ndarray,
     batches: Iterable[LoadedBatch],
     device: torch.device,
@@ -182,7 +183,7 @@ def validate(
 @torch.inference_mode()
 def predict(
     network: nn.Module,
-    preprocessing: Preprocessing | None,
+    preprocessing: Preprocessing | OwnTransform | None,
     batch: LoadedBatch,
     class_count: int,
     device: torch.device,
@@ -226,7 +227,7 @@ class _Tally:
         return Score(loss, accuracy, self.unreadable, digests)
 
 
-def _images(pixels: Tensor, preprocessing: Preprocessing | None, device: torch.device) -> Tensor:
+def _images(pixels: Tensor, preprocessing: Preprocessing | OwnTransform | None, device: torch.device) -> Tensor:
     pixels = pixels.to(device, non_blocking=True)
     images = preprocessing.normalise(pixels) if preprocessing else pixels.float()
     return images.contiguous(memory_format=torch.channels_last)
@@ -238,7 +239,7 @@ def _mirrored(images: Tensor, chosen: np.ndarray) -> Tensor:
 
 
 def _readable(
-    batch: LoadedBatch, preprocessing: Preprocessing | None, labels: np.ndarray, device: torch.device
+    batch: LoadedBatch, preprocessing: Preprocessing | OwnTransform | None, labels: np.ndarray, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Return normalised images and labels of the batch's readable samples."""
     good = torch.from_numpy(~batch.unreadable)
