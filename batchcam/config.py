@@ -497,6 +497,8 @@ class Classifier(View, ManifestReading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ConfigError(f"--range {self.range}: expected LOW,HIGH, such as 0,4095")
         if self.bits is not None and self.range is not None:
             raise ConfigError("--bits and --range exclude each other: each says which values are black and white")
         said = [flag_of(each) for each, _ in members(View) if getattr(self, each.name) is not None]

@@ -228,7 +228,7 @@ def _require_few_pixels(pixels: int) -> None:
 
 def _require_room(values: int) -> None:
     _require_few_pixels(values)
-    _before_pixels.get()(values)
+    _before_pixels.get()(2 * values)  # of eight bytes while they are scaled
 
 
 def _too_many_pixels() -> str:
@@ -283,7 +283,7 @@ def _is_tiff_of_arrays(data: bytes, decoding: Decoding) -> bool:
 
 def _loaded(image: Image.Image, depth: Depth | None, decoding: Decoding, data: bytes | None = None) -> Decoded:
     """Return what the network takes of an image that Pillow opened."""
-    _before_pixels.get()(image.width * image.height)
+    _before_pixels.get()(image.width * image.height * (1 if decoding.range is None else decoding.channels))
     image.load()
     if decoding.channels not in OF_PILLOW and image.mode in ("LA", "RGBA") and depth is None:
         return made(Values(np.asarray(image)), decoding)

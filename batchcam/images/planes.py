@@ -23,8 +23,8 @@ Decoded: TypeAlias = "Image.Image | tuple[Image.Image, ...]"
 OF_PILLOW: Final = {1: "L", 3: "RGB"}
 """Mode of 8-bit images with so many channels."""
 
-TOLD: Final = "told"
-"""Where `info` of a Pillow image says what was chosen to read it."""
+TOLD: Final = (-1, -1)
+"""Where `info` of a Pillow image says what was chosen to read it: not a text, which a file may have as well."""
 
 _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -111,8 +111,9 @@ def _scaled(array: NDArray[np.generic], limits: tuple[float, float]) -> NDArray[
     numbers = array.astype(np.float64)
     if not np.isfinite(numbers).all():
         raise ValuesError("NaN or infinity among its values")
-    scaled: NDArray[np.float64] = np.clip((numbers - low) / (high - low), 0, 1)
-    return scaled.astype(np.float32)
+    numbers -= low
+    numbers /= high - low
+    return np.clip(numbers, 0, 1, out=numbers).astype(np.float32)
 
 
 def _with_channels(array: NDArray[np.generic], wanted: int) -> NDArray[np.generic]:

@@ -590,9 +590,9 @@ def _probe(
             break
     if probe:
         if not images:
-            if isinstance(preprocessing, OwnTransform):
+            if isinstance(preprocessing, OwnTransform) or source.decoding.range is not None:
                 raise ConfigError(
-                    f"--transform {preprocessing.spec}: the dataset gives tensors, which are taken as they are"
+                    f"{source.spec}: gives tensors, which are taken as they are: no --transform or --range"
                 )
             return torch.stack(probe), None, ()
         if isinstance(preprocessing, OwnTransform):

@@ -279,7 +279,7 @@ def _preprocessing(assembly: Assembly) -> dict[str, Any]:
     if assembly.preprocessing is None:
         return {"preprocessed": "by the dataset"}
     decoding = assembly.source.decoding
-    said = {"bits": decoding.bits, "range": decoding.range and list(decoding.range)}
+    said = {"bits": decoding.bits, "range": decoding.range and [*map(float, decoding.range)]}
     return {**assembly.preprocessing.to_dict(), **{key: value for key, value in said.items() if value is not None}}
 
 

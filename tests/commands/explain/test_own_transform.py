@@ -120,5 +120,5 @@ def test_a_dataset_of_tensors_has_no_use_for_it(place, tmp_path):
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
             return torch.zeros(3, 40, 32) + index, index
 
-    with pytest.raises(ConfigError, match="the dataset gives tensors, which are taken as they are"):
+    with pytest.raises(ConfigError, match="gives tensors, which are taken as they are"):
         batchcam.explain(seeded(GapNetwork), Tensors(), out=tmp_path / "run", transform=f"{HERE}cut", device="cpu")
