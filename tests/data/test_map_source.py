@@ -19,6 +19,7 @@ from batchcam.data.map_source import MapSource
 from batchcam.data.passing_faults import PassingFaultError
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.planes import Decoding
 
 torch.set_num_threads(1)
 
@@ -246,3 +247,29 @@ def test_loader_processes_read_the_same_samples() -> None:
     expected = [listed.read(index).sha256 for index in range(4)]
     loader = DataLoader(Digests(), batch_size=None, num_workers=2, multiprocessing_context="fork")
     assert list(loader) == expected
+
+
+@pytest.mark.parametrize("kind", [Image.fromarray, lambda array: torch.from_numpy(array).permute(2, 0, 1)])
+def test_an_image_has_one_digest_for_networks_of_one_and_three_channels(kind: Any) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (5, 4, 3)).astype(np.uint8)
+    source = MapSource("given", Items((kind(array), 0), targets=[0]))
+    colour = source.read(0)
+    source.decoding = Decoding(channels=1)
+    grey = source.read(0)
+    assert colour.sha256 == grey.sha256 == hashlib.sha256(array.tobytes()).digest()
+    assert isinstance(grey.image, Image.Image)
+    np.testing.assert_array_equal(grey.image, Image.fromarray(array).convert("L"))
+
+
+def test_bytes_of_many_channels_and_deep_images_are_read_as_the_network_takes_them() -> None:
+    array = np.random.default_rng(0).integers(0, 256, (6, 5, 4)).astype(np.uint8)
+    source = MapSource("given", Items((torch.from_numpy(array), 0), targets=[0]))
+    source.decoding = Decoding(channels=6)
+    stored = source.read(0)
+    assert isinstance(stored.image, tuple)
+    np.testing.assert_array_equal(np.stack([np.asarray(plane) for plane in stored.image]), array)
+    assert stored.sha256 == hashlib.sha256(array.transpose(1, 2, 0).tobytes()).digest()
+    deep = MapSource("given", Items((Image.fromarray(array[0].astype(np.uint16) * 16), 0), targets=[0]))
+    deep.decoding = Decoding(channels=1, range=(0, 4080))
+    (plane,) = deep.read(0).image  # type: ignore[misc]
+    np.testing.assert_allclose(plane, array[0] / 255, rtol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from typing import Any
@@ -332,3 +333,29 @@ def test_padding_has_the_colour_that_normalises_to_nothing() -> None:
 def test_preprocessing_with_two_readings_or_none_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         asked(**{"preprocess": "imagenet", **options})
+
+
+@pytest.mark.parametrize("pad", [None, (9, 99, 199)], ids=["cropped", "padded"])
+def test_planes_become_what_the_channels_of_one_image_do(pad: tuple[int, int, int] | None) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8))
+    size = (40, 32)
+    asked = Preprocessing(size if pad else (44,), size, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), pad=pad)
+    pixels, box = asked.apply(image)
+    planes, plane_box = asked.apply(image.split())
+    assert torch.equal(planes, pixels)
+    assert plane_box == box
+    floats = tuple(Image.fromarray(np.asarray(plane, np.float32) / 255) for plane in image.split())
+    values, _ = asked.apply(floats)
+    assert values.dtype == torch.float32
+    sharp, _ = dataclasses.replace(asked, interpolation="bicubic").apply(floats)  # overshoots
+    assert (sharp.min() >= 0) & (sharp.max() <= 1)
+    assert (values * 255 - pixels).abs().max() <= 1.51  # bytes are rounded after each of two directions
+    torch.testing.assert_close(asked.normalise(pixels[None]), asked.normalise(pixels[None] / 255))
+
+
+def test_one_number_is_any_channels_and_several_are_only_theirs() -> None:
+    asked = Preprocessing((8,), (8, 8), (0.5,), (0.25,))
+    assert asked.of_channels(4) == dataclasses.replace(asked, mean=(0.5,) * 4, std=(0.25,) * 4)
+    assert PRESETS["stl10"].of_channels(1).mean == (0.5,)
+    with pytest.raises(ConfigError, match="of 3 channels, the network takes 1: give 1 each"):
+        PRESETS["imagenet"].of_channels(1)
