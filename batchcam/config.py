@@ -273,7 +273,7 @@ def parse_range(text: str) -> tuple[float, float]:
         ValueError: it has others.
     """
     try:
-        low, high = (float(p) for p in text.strip("()").split(","))
+        low, high = (float(p) for p in text.split(","))
     except ValueError:
         low = high = math.nan
     if not (low < high and math.isfinite(high - low)):
@@ -497,7 +497,7 @@ class Classifier(View, ManifestReading):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.range is not None and not self.range[0] < self.range[1]:
+        if self.range is not None and (len(self.range) != 2 or not self.range[0] < self.range[1]):
             raise ConfigError(f"--range {self.range}: expected LOW,HIGH, such as 0,4095")
         if self.bits is not None and self.range is not None:
             raise ConfigError("--bits and --range exclude each other: each says which values are black and white")
