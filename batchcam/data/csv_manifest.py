@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchcam.data.labels import LARGEST_LABEL, whole_number
-from batchcam.data.passing_faults import passing_fault
 from batchcam.data.samples import UNKNOWN_LABEL, UNKNOWN_SIZE, FileSource, PackedText, Source
 from batchcam.data.stored_source import StoredSource
 from batchcam.errors import DatasetError, one_line
@@ -25,6 +24,7 @@ from batchcam.images.decoding import IMAGE_ENDINGS
 from batchcam.images.kinds import table_in
 from batchcam.images.manifest_files import SYNONYMS, columns_for, stored_path
 from batchcam.images.members import HolderError
+from batchcam.images.passing_faults import passing_fault
 from batchcam.images.tables import NOTHING_SAID, Reading, Table, TableError, folder_of
 from batchcam.rules import array_name
 

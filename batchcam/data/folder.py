@@ -11,12 +11,12 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from batchcam.data.passing_faults import passing_fault
 from batchcam.data.samples import UNKNOWN_LABEL, UNKNOWN_SIZE, FileSource, PackedText
 from batchcam.errors import BatchcamError, DatasetError, one_line
 from batchcam.images.arrays import ARRAY_ENDINGS
 from batchcam.images.decoding import IMAGE_ENDINGS
 from batchcam.images.names import is_hidden
+from batchcam.images.passing_faults import passing_fault
 
 _NAMED: Final = 5
 """Ignored folders, or endings of ignored files, that a note names."""

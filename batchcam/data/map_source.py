@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from batchcam.data.findings import hot_vectors
-from batchcam.data.passing_faults import passing_fault
 from batchcam.data.samples import (
     UNKNOWN_LABEL,
     UNKNOWN_SIZE,
@@ -28,6 +27,7 @@ from batchcam.data.samples import (
 )
 from batchcam.errors import DatasetError, one_line
 from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError, describe, image_of, load_image
+from batchcam.images.passing_faults import passing_fault
 from batchcam.images.planes import Decoded, Decoding, planes, stored_bytes
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels")

@@ -12,10 +12,10 @@ from torchvision.datasets import VisionDataset
 
 from batchcam.data.callables import did_you_mean, load_callable, module_digest
 from batchcam.data.map_source import MapSource
-from batchcam.data.passing_faults import passing_fault
 from batchcam.data.samples import default_split
 from batchcam.errors import DatasetError, one_line
 from batchcam.images.decoding import describe
+from batchcam.images.passing_faults import passing_fault
 
 
 def open_torchvision(spec: str, rest: str) -> MapSource:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchcam.data.passing_faults import passing_fault
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import RGB, UnreadableImageError, decode_image
+from batchcam.images.passing_faults import passing_fault
 from batchcam.images.planes import Decoded, Decoding
 from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError, read_regular_file
 from batchcam.images.tables import numbers

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from batchcam.data.passing_faults import PassingFaultError
 from batchcam.data.samples import Numbers, Source, StoredSample, Texts, decoded, unreadable
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.images.members import HolderError, Stored
+from batchcam.images.passing_faults import PassingFaultError
 
 
 class StoredSource(Source):

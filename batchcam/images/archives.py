@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import re
 import stat
@@ -14,8 +15,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from batchcam.images import remote
 from batchcam.images.decoding import IMAGE_ENDINGS
-from batchcam.images.members import ENCRYPTED, LINK, Holder, Pieces, Stored, Zipped, read_exactly
+from batchcam.images.members import ENCRYPTED, LINK, Holder, HolderFile, Pieces, Read, Stored, Zipped
 from batchcam.images.names import is_hidden, is_image
 
 _BLOCK: Final = 512
@@ -24,6 +26,9 @@ _ZEROS: Final = bytes(_BLOCK)
 _NEAR, _AHEAD = 2**14, 2**17
 """Bytes between two headers up to which a tar is read whole, and how many at one go; where images are larger, the
 headers alone are read."""
+
+_FAR_NEAR, _FAR_AHEAD = 2**20, 2**23
+"""The same of a tar behind a URL, where a read takes as long as a megabyte."""
 
 _MOST_WORDS: Final = 2**20
 """Bytes of what a tar says of a name or a member besides its header."""
@@ -90,11 +95,11 @@ def open_archive(path: str) -> Archive:
         ArchiveError: it is damaged, compressed as a whole, or holds names that are not to be trusted.
         OSError: it can't be read.
     """
-    if path.lower().endswith(".zip"):
+    if remote.address(path).lower().endswith(".zip"):
         return _open_zip(path)
     holder, names, found = Holder.at(path), list[str](), PieceList()
-    with holder.opened() as descriptor:
-        for member in tar_members(TarFile(descriptor, holder)):
+    with holder.opened() as read:
+        for member in tar_members(TarFile(read, holder)):
             names.append(_checked(os.fsdecode(member.name)))
             found.add(0, member)
     _require_unique(names)
@@ -103,6 +108,12 @@ def open_archive(path: str) -> Archive:
 
 def split_archive(path: str) -> tuple[str, str] | None:
     """Return the archive that a path leads to, and the folder in it, "" where none is named; None for another path."""
+    if remote.is_url(path):
+        names = (plain := remote.address(path)).split("/")
+        for count, name in enumerate(names[3:], start=4):
+            if is_archive(name):
+                return "/".join(names[:count]) + path[len(plain) :], "/".join(filter(None, names[count:]))
+        return None
     inside: list[str] = []
     while path and not os.path.isfile(path):
         (path, name), whole = os.path.split(path), path
@@ -169,17 +180,17 @@ class PieceList:
 class TarFile:
     """A tar that is read from its beginning to its end, as far as its headers lie close together at one go."""
 
-    def __init__(self, descriptor: int, holder: Holder) -> None:
-        self.path, self.size = holder.path, holder.size
-        self._descriptor = descriptor
+    def __init__(self, read: Read, holder: Holder) -> None:
+        self.path, self.size, self._read = remote.address(holder.path), holder.size, read
+        self._near, self._ahead = (_FAR_NEAR, _FAR_AHEAD) if remote.is_url(holder.path) else (_NEAR, _AHEAD)
         self._start, self._data = 0, b""
 
     def read(self, offset: int, count: int = _BLOCK) -> bytes:
         """Return `count` bytes from `offset`, fewer where the file ends."""
         begin = offset - self._start
         if begin < 0 or begin + count > len(self._data):
-            near = 0 <= begin < len(self._data) + _NEAR
-            self._data = read_exactly(self._descriptor, max(count, _AHEAD if near else _BLOCK), offset)
+            near = 0 <= begin < len(self._data) + self._near
+            self._data = self._read(max(count, self._ahead if near else _BLOCK), offset)
             self._start, begin = offset, 0
         return self._data[begin : begin + count]
 
@@ -273,7 +284,11 @@ def _require_end(tar: TarFile, offset: int) -> None:
 def _open_zip(path: str) -> Archive:
     holder = Holder.at(path)
     try:
-        with zipfile.ZipFile(path) as file:
+        with (
+            holder.opened() as read,
+            io.BufferedReader(HolderFile(read, holder.size), _AHEAD) as whole,
+            zipfile.ZipFile(whole) as file,
+        ):
             infos = [info for info in file.infolist() if not info.is_dir()]
         numbers = [(i.file_size, i.header_offset, i.compress_size, i.CRC, _method(i)) for i in infos]
         columns = np.array(numbers, np.int64).reshape(-1, 5).T

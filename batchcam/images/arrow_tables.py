@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from batchcam.errors import BatchcamError
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.images.manifest_files import columns_for
-from batchcam.images.members import Holder, Pieces, Stored
+from batchcam.images.members import Holder, HolderFile, Pieces, Stored
+from batchcam.images.remote import address, is_url
 from batchcam.images.tables import Reading, Table, TableError, as_text, numbers
 
 MOST_GROUP_BYTES: Final = 2**31
@@ -53,7 +54,7 @@ def parquet_table(files: Sequence[str], reading: Reading, prefix: str = "") -> T
     holds_some = False
     try:
         for holder in holders:
-            with parquet.ParquetFile(holder.path, memory_map=False) as opened:
+            with holder.opened() as read, parquet.ParquetFile(HolderFile(read, holder.size)) as opened:
                 schema = schema or opened.schema_arrow
                 _require_same(schema, opened.schema_arrow, holder.path)
                 image = _image_column(arrow, schema, reading)
@@ -80,6 +81,11 @@ def arrow_table(files: Sequence[str], reading: Reading, prefix: str = "") -> Tab
         OSError: a file can't be read.
     """
     arrow, _ = import_pyarrow()
+    if any(map(is_url, files)):
+        raise TableError(
+            "what save_to_disk writes has no index, and all of it would be read to find the images: copy it here, or "
+            "write Parquet there, by to_parquet"
+        )
     parts: list[Any] = []
     places: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     holders = [Holder.at(file) for file in files]
@@ -148,17 +154,16 @@ class ParquetImages(Stored):
     def _group(self, file: int, group: int) -> Any:
         arrow, parquet = import_pyarrow()
         holder, leaf = self._holders[file], f"{self._column}.bytes" if self._nested else self._column
-        with holder.opened() as descriptor:
+        with holder.opened() as read:
             try:
-                with parquet.ParquetFile(f"/proc/self/fd/{descriptor}", memory_map=False) as opened:
-                    read = opened.read_row_group(group, columns=[leaf], use_threads=False).column(0).combine_chunks()
+                with parquet.ParquetFile(HolderFile(read, holder.size)) as opened:
+                    found = opened.read_row_group(group, columns=[leaf], use_threads=False).column(0).combine_chunks()
             except (arrow.ArrowException, OSError) as error:
                 if getattr(error, "errno", None):
                     raise
-                raise UnreadableImageError(
-                    f"row group {group} of {os.path.basename(holder.path)} is damaged"
-                ) from error
-        return read.field("bytes") if self._nested else read
+                name = os.path.basename(address(holder.path))
+                raise UnreadableImageError(f"row group {group} of {name} is damaged") from error
+        return found.field("bytes") if self._nested else found
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": None}
@@ -189,7 +194,9 @@ def _holds_some(metadata: Any, image: str, nested: bool) -> bool:
 
 def _require_same(first: Any, other: Any, file: str) -> None:
     if not first.equals(other):
-        raise TableError(f"{os.path.basename(file)} has other columns than the file before it: name one of them")
+        raise TableError(
+            f"{os.path.basename(address(file))} has other columns than the file before it: name one of them"
+        )
 
 
 def _image_column(arrow: Any, schema: Any, reading: Reading) -> str | None:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from batchcam.images.arrow_tables import arrow_table, parquet_table
-from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError, read_regular_file
+from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError
+from batchcam.images.remote import entries, expanded, is_url, read_file
 from batchcam.images.tables import Reading, Table, TableError
 
 _DICT_FILE: Final = "dataset_dict.json"
@@ -25,19 +26,30 @@ def open_huggingface(words: str, reading: Reading) -> Table:
         TableError: there is no such dataset or split, or it can't be read.
         OSError: a file can't be read.
     """
-    path, split = os.path.expanduser(words), ""
-    if not os.path.isdir(path):
+    path, split = expanded(words), ""
+    if (names := _names(path)) is None:
         path, _, split = path.rpartition(":")
-    if not os.path.isdir(path):
+        names = _names(path)
+    if names is None:
         raise TableError("no such folder")
-    if os.path.isfile(os.path.join(path, _DICT_FILE)):
+    if _DICT_FILE in names:
         split = _chosen(split, _json(os.path.join(path, _DICT_FILE)).get("splits", []))
         return _saved(os.path.join(path, split), split, split, reading)
-    if os.path.isfile(os.path.join(path, _STATE_FILE)):
+    if _STATE_FILE in names:
         return _saved(path, "", split, reading)
-    splits = _parquet_splits(path)
+    splits = _parquet_splits(path, names)
     split = _chosen(split, list(splits))
     return parquet_table(splits[split], reading, f"{split}/")
+
+
+def _names(folder: str) -> list[str] | None:
+    """Return the names of what lies in a folder, sorted; None: there is no such folder."""
+    try:
+        if is_url(folder):
+            return sorted(name for name, _, _ in entries(folder)) or None
+        return sorted(os.listdir(folder)) if os.path.isdir(folder) else None
+    except FileNotFoundError:
+        return None
 
 
 def _chosen(split: str, known: Any) -> str:
@@ -75,7 +87,7 @@ def _plain(name: object) -> str:
 
 def _json(file: str) -> Mapping[str, Any]:
     try:
-        document = json.loads(read_regular_file(file, MOST_BYTES // 2**6))
+        document = json.loads(read_file(file, MOST_BYTES // 2**6))
     except (ValueError, RecursionError, NotRegularError, TooLargeError) as error:
         raise TableError(f"{os.path.basename(file)}: not JSON: {error}") from error
     if not isinstance(document, dict):
@@ -83,15 +95,16 @@ def _json(file: str) -> Mapping[str, Any]:
     return document
 
 
-def _parquet_splits(path: str) -> dict[str, Sequence[str]]:
+def _parquet_splits(path: str, names: Sequence[str]) -> dict[str, Sequence[str]]:
     """Return the Parquet files of each split: in the folder itself or in `data`, as on the hub.
 
     Raises:
         TableError: parts are missing.
     """
     splits: dict[str, list[str]] = {}
-    for folder in (path, os.path.join(path, "data")):
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) and not splits else ():
+    data = os.path.join(path, "data")
+    for folder, listed in ((path, names), (data, _names(data) or () if "data" in names else ())):
+        for name in listed if not splits else ():
             if found := _PART.fullmatch(name):
                 split = os.path.basename(path) if found["split"].isdigit() else found["split"]
                 splits.setdefault(split, []).append(os.path.join(folder, name))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from batchcam.images import remote
 from batchcam.images.arrow_tables import parquet_table
 from batchcam.images.huggingface import open_huggingface
 from batchcam.images.tables import Reading, Table, text_table
@@ -19,8 +20,8 @@ _TEXTS: Final = (".csv", ".tsv", ".jsonl")
 
 
 def is_table(file: str) -> bool:
-    """Return whether a file is called like a table."""
-    return file.lower().endswith((*_TEXTS, ".parquet"))
+    """Return whether a file, or what a URL leads to, is called like a table."""
+    return remote.address(file).lower().endswith((*_TEXTS, ".parquet"))
 
 
 @contextlib.contextmanager
@@ -33,7 +34,7 @@ def any_table(data: str, reading: Reading) -> Iterator[Table | None]:
     prefix, _, words = data.partition(":")
     if prefix in BY_PREFIX:
         yield BY_PREFIX[prefix](words, reading)
-    elif os.path.isfile(data) and is_table(data):
+    elif (remote.is_url(data) or os.path.isfile(data)) and is_table(data):
         with table_in(data, reading) as table:
             yield table
     else:
@@ -48,7 +49,7 @@ def table_in(file: str, reading: Reading) -> Iterator[Table]:
         TableError: it is none, also while its rows are read.
         OSError: it can't be read.
     """
-    if file.lower().endswith(".parquet"):
+    if remote.address(file).lower().endswith(".parquet"):
         yield parquet_table([file], reading)
     else:
         with text_table(file, reading) as table:

@@ -1,22 +1,29 @@
-"""Images inside of other files, each read by its place: with a descriptor of its own, which makes a fork safe."""
+"""Images inside of other files, each read by its place: nothing stays open, which makes a fork safe."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import io
 import os
 import stat
+import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from batchcam.images import remote
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.images.regular_files import MOST_BYTES
 
 _LOCAL_HEADER: Final = 30
+_USUAL_NAME: Final = 300
+"""Bytes of a name and what else stands before an entry of a zip: mostly one read gets all."""
+
 _STORED, _DEFLATED = 0, 8
 """Methods of compression in a zip."""
 
@@ -25,6 +32,16 @@ LINK: Final = -2
 """What stands for the method of an entry that is not read."""
 
 _UNREAD: Final = {ENCRYPTED: "is encrypted in the zip", LINK: "a link in the zip, which is not followed"}
+
+
+LOOK_EVERY_S: Final = 60
+"""Seconds between two looks whether a file behind a URL was replaced."""
+
+_looked: Final[dict[tuple[int, str], float]] = {}
+"""When this process, and those that it was forked from, have looked, by process and URL."""
+
+Read: TypeAlias = Callable[[int, int], bytes]
+"""Returns so many bytes from an offset, fewer where the file ends; raises OSError."""
 
 
 class HolderError(Exception):
@@ -55,35 +72,41 @@ class Holder:
     """A file of many images, as it was when they were listed.
 
     Attributes:
-        path: absolute.
+        path: absolute, or a URL.
         size: bytes.
-        changed: when, in nanoseconds.
+        changed: when, in nanoseconds, or what its server says of its content.
     """
 
     path: str
     size: int
-    changed: int
+    changed: int | str
 
     @classmethod
     def at(cls, path: str) -> Holder:
-        """Return the regular file at `path`.
+        """Return the regular file at `path`, or the one behind a URL.
 
         Raises:
             HolderError: it is none.
             OSError: it can't be looked at.
         """
+        if remote.is_url(path):
+            return cls(path, *remote.status(path))
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise HolderError(f"{path}: not a regular file")
         return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[int]:
-        """Open it; yield its descriptor.
+    def opened(self) -> Iterator[Read]:
+        """Open it; yield what reads it.
 
         Raises:
             HolderError: it can't be opened, or was changed.
         """
+        if remote.is_url(self.path):
+            self._look_again()
+            yield lambda count, offset: remote.read(self.path, offset, min(offset + count, self.size))
+            return
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -91,18 +114,58 @@ class Holder:
         try:
             status = os.fstat(descriptor)
             if (status.st_size, status.st_mtime_ns) != (self.size, self.changed):
-                raise HolderError(f"{self.path}: was changed since it was listed")
-            yield descriptor
+                raise self._replaced()
+            yield functools.partial(_read_exactly, descriptor)
         finally:
             os.close(descriptor)
 
+    def _look_again(self) -> None:
+        """Ask a server from time to time, and first in each process, whether the file is still what it was."""
+        key, now = (os.getpid(), self.path), time.monotonic()
+        if now - _looked.get(key, -LOOK_EVERY_S) < LOOK_EVERY_S:
+            return
+        try:
+            status = remote.status(self.path)
+        except OSError as error:
+            raise HolderError(f"{remote.without_secrets(self.path)}: {error.strerror}") from error
+        if status != (self.size, self.changed):
+            raise self._replaced()
+        _looked[key] = now
 
-def read_exactly(descriptor: int, count: int, offset: int) -> bytes:
-    """Return `count` bytes from `offset`, fewer where the file ends.
+    def _replaced(self) -> HolderError:
+        return HolderError(f"{remote.without_secrets(self.path)}: was changed since it was listed")
 
-    Raises:
-        OSError: they can't be read.
-    """
+
+class HolderFile(io.RawIOBase):
+    """What reads a holder, as a file object for packages that want one."""
+
+    def __init__(self, read: Read, size: int) -> None:
+        """Begin at its first byte."""
+        self._read, self._size, self._at = read, size, 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, as far as the file goes."""
+        room = memoryview(buffer)
+        data = self._read(min(len(room), max(0, self._size - self._at)), self._at)
+        room[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _read_exactly(descriptor: int, count: int, offset: int) -> bytes:
     parts: list[bytes] = []
     while count and (part := os.pread(descriptor, count, offset)):
         parts.append(part)
@@ -134,10 +197,10 @@ class Pieces(Stored):
         size = int(self.sizes[index])
         _require_size(size)
         holder = self.holders[self.holder[index]]
-        with holder.opened() as descriptor:
-            data = read_exactly(descriptor, size, int(self.offsets[index]))
+        with holder.opened() as read:
+            data: bytes = read(size, int(self.offsets[index]))
         if len(data) != size:
-            raise UnreadableImageError(f"{os.path.basename(holder.path)} ends before this image does")
+            raise UnreadableImageError(f"{os.path.basename(remote.address(holder.path))} ends before this image does")
         return data
 
 
@@ -168,13 +231,13 @@ class Zipped(Stored):
             raise UnreadableImageError(_UNREAD.get(method, reason))
         _require_size(size)
         _require_size(packed)
-        with self.holder.opened() as descriptor:
+        with self.holder.opened() as read:
             offset = int(self.offsets[index])
-            header = read_exactly(descriptor, _LOCAL_HEADER, offset)
-            if len(header) != _LOCAL_HEADER or header[:4] != b"PK\3\4" or offset + packed > self.holder.size:
+            entry = read(_LOCAL_HEADER + _USUAL_NAME + packed, offset)
+            if len(entry) < _LOCAL_HEADER or entry[:4] != b"PK\3\4" or offset + packed > self.holder.size:
                 raise UnreadableImageError("the zip is damaged: its directory leads to no entry")
-            lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-            data = read_exactly(descriptor, packed, offset + _LOCAL_HEADER + lengths)
+            begin = _LOCAL_HEADER + int.from_bytes(entry[26:28], "little") + int.from_bytes(entry[28:30], "little")
+            data = entry[begin : begin + packed] if begin + packed <= len(entry) else read(packed, offset + begin)
         if method == _DEFLATED:
             try:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)

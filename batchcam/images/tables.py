@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, BinaryIO, Final, NamedTuple, TextIO
 
+from batchcam.images import remote
 from batchcam.images.manifest_files import columns_for
 from batchcam.images.members import Stored
 
@@ -28,7 +30,7 @@ class Reading(NamedTuple):
 
     Attributes:
         columns: what a column of the table is here called, path, label or id, by what it is there.
-        root: folder that paths start from, absolute; "" for that of the table's file.
+        root: folder that paths start from, absolute or a URL; "" for that of the table's file.
         suffix: what each path lacks, such as ".jpg".
     """
 
@@ -38,7 +40,7 @@ class Reading(NamedTuple):
 
     def path(self, written: str) -> str:
         """Return where a file lies that a table names so."""
-        return os.path.join(self.root, written) + self.suffix
+        return remote.joined(self.root, written + self.suffix)
 
 
 NOTHING_SAID: Final = Reading()
@@ -75,12 +77,16 @@ def text_table(file: str, reading: Reading) -> Iterator[Table]:
         OSError: it can't be read.
     """
     try:
-        with open(file, encoding=(encoding := _encoding(file)), newline="") as stream:
+        with (
+            io.BytesIO(remote.read(file)) if remote.is_url(file) else open(file, "rb") as content,
+            io.TextIOWrapper(content, encoding=(encoding := _encoding(content)), newline="") as stream,
+        ):
             notes = ["encoding: UTF-16"] if encoding == "utf-16" else []
-            if file.lower().endswith(".jsonl"):
+            name = remote.address(file).lower()
+            if name.endswith(".jsonl"):
                 yield _json_lines(stream, notes)
             else:
-                yield from _separated(stream, file.lower().endswith(".tsv"), reading, notes)
+                yield from _separated(stream, name.endswith(".tsv"), reading, notes)
     except UnicodeDecodeError as error:
         raise TableError(
             "neither UTF-8 nor marked as UTF-16, but another encoding, such as Windows-1252: save it as UTF-8, such as "
@@ -105,9 +111,9 @@ def numbers(count: int, prefix: str = "") -> Iterator[str]:
     return (f"{prefix}{index:0{width}d}" for index in range(count))
 
 
-def _encoding(file: str) -> str:
-    with open(file, "rb") as stream:
-        head = stream.read(4)
+def _encoding(content: BinaryIO) -> str:
+    head = content.read(4)
+    content.seek(0)
     # UTF-32 begins with the same two bytes
     return "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") and head[2:] != b"\0\0" else "utf-8-sig"
 
@@ -166,4 +172,4 @@ def _json_lines(stream: TextIO, notes: list[str]) -> Table:
 
 def folder_of(file: str) -> str:
     """Return the folder that the paths of a table start from, where nobody names another."""
-    return os.path.dirname(os.path.abspath(file))
+    return os.path.dirname(remote.address(remote.absolute(file)))

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
+from batchcam.images import remote
 from batchcam.images.archives import ArchiveError, Member, PieceList, TarFile, tar_members
 from batchcam.images.decoding import IMAGE_ENDINGS
 from batchcam.images.members import Holder, HolderError
@@ -37,7 +38,7 @@ def open_webdataset(pattern: str, reading: Reading) -> Table:
         TableError: they can't be read so, or a key comes twice.
         OSError: one can't be read.
     """
-    shards = _Shards([Holder.at(file) for file in _files(os.path.expanduser(pattern))])
+    shards = _Shards([Holder.at(file) for file in _files(remote.expanded(pattern))])
     for number in range(len(shards.holders)):
         shards.list(number)
     return shards.table(reading)
@@ -58,12 +59,12 @@ class _Shards:
         """Add the samples of one tar."""
         holder = self.holders[number]
         try:
-            with holder.opened() as descriptor:
-                tar = TarFile(descriptor, holder)
+            with holder.opened() as read:
+                tar = TarFile(read, holder)
                 for member in tar_members(tar):
                     self._add(number, member, tar)
         except (ArchiveError, HolderError) as error:
-            raise TableError(f"{os.path.basename(holder.path)}: {error}") from error
+            raise TableError(f"{os.path.basename(remote.address(holder.path))}: {error}") from error
 
     def table(self, reading: Reading) -> Table:
         """Return what was found."""
@@ -138,7 +139,10 @@ def _files(pattern: str) -> list[str]:
     """
     files: list[str] = []
     for name in itertools.islice(_expanded(pattern), _MOST_SHARDS + 1):
-        found = sorted(glob.glob(name)) if glob.has_magic(name) and not os.path.exists(name) else [name]
+        if not glob.has_magic(remote.address(name)) or os.path.exists(name):
+            found = [name]
+        else:
+            found = remote.matching(name) if remote.is_url(name) else sorted(glob.glob(name))
         if not found:
             raise TableError(f"{name}: no such files")
         files += found
@@ -146,7 +150,7 @@ def _files(pattern: str) -> list[str]:
         raise TableError("names no files: its range runs backwards")
     if len(files) > _MOST_SHARDS or len(set(files)) != len(files):
         raise TableError(f"names more than {_MOST_SHARDS} files, or one of them twice")
-    if gone := [file for file in files if not os.path.isfile(file)]:
+    if gone := [file for file in files if not remote.is_url(file) and not os.path.isfile(file)]:
         raise TableError(f"{len(gone)} of {len(files)} files are not there: {gone[0]}")
     return files
 

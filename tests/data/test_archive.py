@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from batchcam.data.folder import open_folder
-from batchcam.data.passing_faults import PassingFaultError
 from batchcam.data.sources import open_source
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.passing_faults import PassingFaultError
 from tests.helpers import places
 from tests.helpers.places import IMAGES, image_bytes, write_tar
 

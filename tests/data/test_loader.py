@@ -31,11 +31,11 @@ from batchcam.data.loader import (
     is_loader_death,
     prepare,
 )
-from batchcam.data.passing_faults import PassingFaultError, passing_fault
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.data.timed_source import timed
 from batchcam.errors import BatchcamError, StoppedEarlyError
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.passing_faults import PassingFaultError, passing_fault
 from batchcam.job.stop import Stop
 from tests.helpers import ROOT
 from tests.helpers.memory_source import UNREADABLE, MemorySource, digest

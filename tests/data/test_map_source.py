@@ -16,9 +16,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from batchcam.data.map_source import MapSource
-from batchcam.data.passing_faults import PassingFaultError
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.passing_faults import PassingFaultError
 from batchcam.images.planes import Decoding
 
 torch.set_num_threads(1)

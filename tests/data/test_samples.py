@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchcam.data.passing_faults import PassingFaultError
 from batchcam.data.samples import UNKNOWN_SIZE, FileSource, PackedText, numbered_ids, packed_ids
 from batchcam.errors import DatasetError
 from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.passing_faults import PassingFaultError
 
 TEXTS = ["a/1.png", "", "ü/雪.png", "x" * 300, "a\\xff"]
 

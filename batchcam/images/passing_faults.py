@@ -65,7 +65,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_passing(error: BaseException) -> bool:
-    if (status := _http_status(error)) is not None:
+    if (status := http_status(error)) is not None:
         return status in _PASSING_STATUS
     if isinstance(error, (ConnectionError, TimeoutError, HTTPException, socket.gaierror, ssl.SSLError)):
         return True
@@ -74,8 +74,8 @@ def _is_passing(error: BaseException) -> bool:
     return any(_NAMES.search(kind.__name__) for kind in type(error).__mro__)
 
 
-def _http_status(error: BaseException) -> int | None:
-    """Return the status of an answer that an error of any package tells of."""
+def http_status(error: BaseException) -> int | None:
+    """Return the status of an answer that an error of any package tells of, None where it tells of none."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
         response = response.get("ResponseMetadata", {})

@@ -12,7 +12,7 @@ from email.message import Message
 
 import pytest
 
-from batchcam.data.passing_faults import passing_fault
+from batchcam.images.passing_faults import passing_fault
 
 
 class ReadTimeoutError(Exception):

@@ -1,0 +1,176 @@
+"""Files and folders behind URLs, by fsspec: whole or ranges of bytes; what may pass is tried again."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, unquote
+
+from batchcam.errors import BatchcamError
+from batchcam.images.decoding import describe
+from batchcam.images.passing_faults import http_status, passing_fault
+from batchcam.images.regular_files import TooLargeError, read_regular_file
+
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_HTTP: Final = re.compile("https?://", re.IGNORECASE)
+_FILE: Final = re.compile("file://(?:localhost)?(?=/)", re.IGNORECASE)
+_PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]+@")
+_QUERY: Final = re.compile(r"""(?<![\w.+-])(https?://[^?\s'"]*)\?[^\s'"]*""", re.IGNORECASE)
+
+_WAITS_S: Final = (0.5, 1, 2, 4)
+"""Seconds before each further try."""
+
+_VERSIONS: Final = ("ETag", "etag", "Last-Modified", "LastModified", "mtime", "updated", "created")
+"""What file systems call what changes with a file's content, the surest first."""
+
+T = TypeVar("T")
+
+
+def is_url(path: str) -> bool:
+    """Return whether a path leads through fsspec."""
+    return _URL.match(path) is not None
+
+
+def expanded(path: str) -> str:
+    """Return a path as the system has it: without `file://`, and with `~` replaced; another URL as it is."""
+    if local := _FILE.match(path):
+        return unquote(path[local.end() :])
+    try:
+        return os.path.expanduser(path)
+    except ValueError:  # no user has such a name
+        return path
+
+
+def absolute(path: str) -> str:
+    """Return a path, or URL, that leads there from any folder."""
+    return path if is_url(path := expanded(path)) else os.path.abspath(path)
+
+
+def joined(folder: str, path: str) -> str:
+    """Return where a path leads from a folder; either may be a URL, and a path below one is written as files are."""
+    if is_url(path):
+        return expanded(path) if _FILE.match(path) else path
+    if not is_url(folder):
+        return os.path.join(folder, path)
+    return f"{folder.rstrip('/')}/{quote(path) if _HTTP.match(folder) else path}"
+
+
+def address(path: str) -> str:
+    """Return a path, or a URL without what is asked of its server, such as `?signature`."""
+    return path.partition("?")[0] if _HTTP.match(path) else path
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose URLs have no passwords, and nothing that is asked of a web server, such as signatures."""
+    return _QUERY.sub(r"\1", _PASSWORD.sub("", text)) if "://" in text else text
+
+
+def read_file(path: str | bytes, most: int | None = None) -> bytes:
+    """Return the content of a file of this machine, or behind a URL.
+
+    Raises:
+        NotRegularError, TooLargeError, OSError, MemoryError: as `read_regular_file`.
+        PassingFaultError: the network or the server is away.
+    """
+    if not _URL.match(text := os.fsdecode(path)):
+        return read_regular_file(path, most)
+    data = read(text)
+    if most is not None and len(data) > most:
+        raise TooLargeError(f"more than {most} bytes")
+    return data
+
+
+def read(url: str, start: int | None = None, end: int | None = None) -> bytes:
+    """Return bytes of a file, fewer where it ends; else raise as `read_file`."""
+    data: bytes = _tried(url, lambda files, path: files.cat_file(path, start=start, end=end))
+    return data
+
+
+def status(url: str) -> tuple[int, str]:
+    """Return the size of a file of which ranges can be read, and what changes with its content.
+
+    Raises:
+        PassingFaultError, OSError: as `read_file`; or its server gives no sizes, or no ranges.
+    """
+
+    def look(files: Any, path: str) -> tuple[int, str]:
+        info = files.info(path)
+        if info.get("type") == "directory" or not isinstance(info.get("size"), int):
+            raise OSError(errno.EIO, "a folder, or its server does not tell its size")
+        if _HTTP.match(url) and info["size"] > 1:
+            with files.open(path, block_size=1, cache_type="none", size=info["size"]) as file:
+                file.seek(1)
+                file.read(1)  # refused where ranges are not known, without a look at the rest
+        return info["size"], next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
+
+    return _tried(url, look)
+
+
+def entries(url: str) -> list[tuple[str, int | None, bool]]:
+    """Return what lies in a folder: name, size where it is known, and whether it is a folder.
+
+    Raises:
+        PassingFaultError, OSError: as `read_file`.
+    """
+
+    def look(files: Any, path: str) -> list[tuple[str, int | None, bool]]:
+        found, below = [], f"{path.rstrip('/')}/"
+        for entry in files.ls(path, detail=True):
+            name = entry["name"].removeprefix(below).rstrip("/")
+            if name and "/" not in name and not (_HTTP.match(url) and "?" in name):  # such as links that sort a page
+                name = unquote(name) if _HTTP.match(url) else name
+                found.append((name, entry.get("size"), entry.get("type") == "directory"))
+        return found
+
+    return _tried(url, look)
+
+
+def matching(pattern: str) -> list[str]:
+    """Return the URLs that a pattern with wildcards names, sorted; else raise as `read_file`."""
+    return _tried(pattern, lambda files, path: sorted(map(files.unstrip_protocol, files.glob(path))))
+
+
+def _tried(url: str, call: Callable[[Any, str], T]) -> T:
+    waits = iter(_WAITS_S)
+    while True:
+        try:
+            # each process and thread has file systems of its own, which fsspec sees to
+            return call(*_file_system(url))
+        except (BatchcamError, MemoryError):
+            raise
+        except Exception as error:  # fsspec's packages raise their own
+            if fault := passing_fault(error):
+                if (wait := next(waits, None)) is None:
+                    raise fault from error
+            else:
+                raise _lasting(error) from error
+        time.sleep(wait)
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    scheme = url.partition(":")[0]
+    try:
+        fsspec = importlib.import_module("fsspec")
+        files, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        told = describe(error) if "fsspec" in str(error) else f"{describe(error)}, after pip install 'batchcam[remote]'"
+        raise BatchcamError(f"{scheme}:// needs a package that is not installed: {told}") from error
+    except ValueError as error:
+        raise BatchcamError(f"{without_secrets(url)}: {describe(error)}") from error
+    return files, path
+
+
+def _lasting(error: Exception) -> OSError:
+    """Return an error that another try does not change as one of the system's."""
+    answer = http_status(error)
+    if isinstance(error, FileNotFoundError) or answer in (404, 410):
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if isinstance(error, PermissionError) or answer in (401, 403):
+        return PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    told = error.strerror if isinstance(error, OSError) else None
+    return OSError(errno.EIO, without_secrets(told or describe(error)))
