@@ -442,8 +442,8 @@ class ManifestReading(Part):
         metavar="KIND=NAME,…",
         parse=parse_columns,
     )
-    root: Given[Path | None, AnyPath | None] = field(
-        "Folder that the paths of a manifest start from.  [default: the manifest's]"
+    root: Given[str | None, AnyPath | None] = field(
+        "Folder, or URL of one, that the paths of a manifest start from.  [default: the manifest's]"
     )
     suffix: str | None = field("What these paths lack, such as .jpg.", metavar="ENDING")
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 from batchcam.data.csv_manifest import refusing
-from batchcam.data.folder import Listing
-from batchcam.data.samples import UNKNOWN_SIZE, PackedText
+from batchcam.data.folder import ListingByName, NamedEntry
+from batchcam.data.samples import PackedText
 from batchcam.data.stored_source import StoredSource
 from batchcam.errors import one_line
 from batchcam.images.archives import Archive, open_archive, root_in
@@ -48,26 +46,7 @@ def open_packed(spec: str, file: str, inside: str) -> StoredSource:
     )
 
 
-class _Entry(NamedTuple):
-    """A file or folder of an archive, as `os.DirEntry` tells of one; a folder has no size."""
-
-    name: str
-    path: str
-    size: int | None
-
-    def is_dir(self) -> bool:
-        return self.size is None
-
-    def is_symlink(self) -> bool:
-        return False
-
-    def stat(self) -> os.stat_result:
-        if self.size is None or self.size == UNKNOWN_SIZE:
-            raise OSError
-        return os.stat_result((stat.S_IFREG, 0, 0, 0, 0, 0, self.size, 0, 0, 0))
-
-
-class _Packed(Listing):
+class _Packed(ListingByName):
     """The folder of an archive, as it would lie on a disk."""
 
     def __init__(self, where: str, archive: Archive, root: str) -> None:
@@ -82,15 +61,12 @@ class _Packed(Listing):
         for folder in list(self._rows):
             self._put(folder)
 
-    def scan(self, folder: str) -> Iterator[_Entry]:
+    def scan(self, folder: str) -> Iterator[NamedEntry]:
         for name in self._below.get(folder, ()):
-            yield _Entry(name.rpartition("/")[2], name, None)
+            yield NamedEntry(name.rpartition("/")[2], name, None)
         for row in self._rows.get(folder, ()):
             name = self._names[row]
-            yield _Entry(name.rpartition("/")[2], name, int(self._sizes[row]))
-
-    def identity(self, folder: str) -> tuple[int, int]:
-        return 0, len(folder)  # each is longer than the one above it
+            yield NamedEntry(name.rpartition("/")[2], name, int(self._sizes[row]))
 
     def _put(self, folder: str) -> None:
         """Put a folder into the one above it, and so on."""

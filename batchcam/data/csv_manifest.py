@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from batchcam.data.labels import LARGEST_LABEL, whole_number
 from batchcam.data.samples import UNKNOWN_LABEL, UNKNOWN_SIZE, FileSource, PackedText, Source
 from batchcam.data.stored_source import StoredSource
-from batchcam.errors import DatasetError, one_line
+from batchcam.errors import ConfigError, DatasetError, one_line
 from batchcam.images.archives import ArchiveError
 from batchcam.images.decoding import IMAGE_ENDINGS
 from batchcam.images.kinds import table_in
-from batchcam.images.manifest_files import SYNONYMS, columns_for, stored_path
+from batchcam.images.manifest_files import SYNONYMS, columns_for, is_of_windows, stored_path
 from batchcam.images.members import HolderError
 from batchcam.images.passing_faults import passing_fault
+from batchcam.images.remote import is_url, joined, read, without_secrets
 from batchcam.images.tables import NOTHING_SAID, Reading, Table, TableError, folder_of
 from batchcam.rules import array_name
 
@@ -43,8 +44,6 @@ MOST_META_BYTES: Final = 4096
 
 _LIKE_PATH: Final = re.compile("path|file|image|img|photo|name|id", re.IGNORECASE)
 """What stands in the name of a column that may say where images are."""
-
-_URL: Final = re.compile("[a-z][a-z0-9+.-]+://")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,19 +75,19 @@ def open_csv(spec: str, file: str, sizes: bool = True, reading: Reading = NOTHIN
     Raises:
         DatasetError: the file is no such manifest; the message names the line.
     """
-    where = one_line(file)
+    where = one_line(without_secrets(file))
     with refusing(where), table_in(file, reading) as table:
         rows = _read_rows(where, table, reading)
     labels, class_names, numeric = classes = _classes(where, rows, table.class_names)
     if table.stored is not None:
         return _stored_source(spec, table, reading, rows, classes)
-    if reading.root and not os.path.isdir(reading.root):
+    if reading.root and not is_url(reading.root) and not os.path.isdir(reading.root):
         raise DatasetError(f"--root {reading.root}: no such folder")
     folder = folder_of(file)
     paths = _found(where, folder, rows, reading)
     own_ids = None if rows.sample_ids is paths else rows.sample_ids
     found = _sizes(folder, paths) if sizes else np.full(len(paths), UNKNOWN_SIZE, np.int64)
-    if sizes and not reading.suffix and (found == UNKNOWN_SIZE).all():
+    if sizes and not reading.suffix and not is_url(joined(folder, paths[0])) and (found == UNKNOWN_SIZE).all():
         _check_suffix(where, folder, paths[0])
     source = FileSource(
         spec,
@@ -102,7 +101,8 @@ def open_csv(spec: str, file: str, sizes: bool = True, reading: Reading = NOTHIN
         sample_ids=None if own_ids is None else _packed(own_ids),
     )
     source.meta = _meta(rows)
-    source.manifest_sha256 = manifest_digest(file)
+    # a listing has no signatures: the manifest has to be read again
+    source.manifest_sha256 = "" if any(map(_is_secret, paths)) else manifest_digest(file)
     source.several = "" if numeric else _several(where, rows, {*(class_names or ())})
     return source
 
@@ -165,11 +165,13 @@ def manifest_digest(file: str) -> str:
     """
     digest = hashlib.sha256()
     try:
+        if is_url(file):
+            return hashlib.sha256(read(file)).hexdigest()
         with open(file, "rb", buffering=0) as stream:
             while block := stream.read(2**20):
                 digest.update(block)
     except OSError as error:
-        raise DatasetError(f"{one_line(file)}: cannot read: {error.strerror}") from error
+        raise DatasetError(f"{one_line(without_secrets(file))}: cannot read: {error.strerror}") from error
     return digest.hexdigest()
 
 
@@ -177,11 +179,24 @@ def _read_rows(where: str, table: Table, reading: Reading) -> _Rows:
     notes = [*table.notes]
     columns = _columns(where, table, reading, notes)
     meta = _meta_columns(table.header, columns, notes)
-    rows = _collect(where, columns, meta, table.rows, notes)
+    rows = _without_secrets(_collect(where, columns, meta, table.rows, notes))
     if not rows.paths:
         raise DatasetError(f"{where}: no samples below the header line: add a line for each image")
     _check_ids(where, rows)
     _keep_storable(rows)
+    return rows
+
+
+def _is_secret(path: str) -> bool:
+    return "://" in path and without_secrets(path) != path
+
+
+def _without_secrets(rows: _Rows) -> _Rows:
+    """Return rows whose ids are no URLs with passwords or signatures, and tell of those."""
+    if secret := sum(map(_is_secret, rows.paths)):
+        rows.notes.append(f"{secret} URLs are recorded without their passwords or signatures")
+        if rows.sample_ids is rows.paths:
+            return dataclasses.replace(rows, sample_ids=[*map(without_secrets, rows.paths)])
     return rows
 
 
@@ -351,14 +366,18 @@ def _found(where: str, folder: str, rows: _Rows, reading: Reading) -> list[str]:
     written = rows.paths
     if reading.root or reading.suffix:
         written = [reading.path(path) for path in rows.paths]
-    if url := next((path for path in written if _URL.match(path)), None):
-        raise DatasetError(
-            f"{where}: {one_line(url)} is a URL: copy the images here, or read them by a python: dataset"
-        )
+    for path, line in zip(rows.paths, rows.lines, strict=True):
+        if is_of_windows(path) and not os.path.lexists(os.path.join(folder, path)):
+            raise ConfigError(
+                f"{where}: line {line}: {one_line(path):.80} has a drive of Windows, which is not here: write paths as "
+                "this machine has them"
+            )
     paths = [stored_path(folder, path) for path in written]
     changed = [(path, found) for path, found in zip(written, paths, strict=True) if path != found]
     slashed = sum("\\" in path and "\\" not in found for path, found in changed)
-    missing = sum("\\" in path and not os.path.lexists(os.path.join(folder, path)) for path in paths)
+    missing = sum(
+        "\\" in path and not is_url(path) and not os.path.lexists(os.path.join(folder, path)) for path in paths
+    )
     for count, what in (
         (slashed, "are written with backslashes, as on Windows, and found with slashes"),
         (len(changed) - slashed, "are found in another Unicode form than they are written in"),
@@ -383,10 +402,12 @@ def _packed(texts: list[str]) -> PackedText:
 
 
 def _sizes(folder: str, paths: list[str]) -> NDArray[np.int64]:
-    return np.fromiter((_size(os.path.join(folder, path)) for path in paths), np.int64, len(paths))
+    return np.fromiter((_size(joined(folder, path)) for path in paths), np.int64, len(paths))
 
 
 def _size(path: str) -> int:
+    if is_url(path):
+        return UNKNOWN_SIZE
     try:
         status = os.stat(path)
     except OSError:

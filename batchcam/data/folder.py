@@ -17,6 +17,7 @@ from batchcam.images.arrays import ARRAY_ENDINGS
 from batchcam.images.decoding import IMAGE_ENDINGS
 from batchcam.images.names import is_hidden
 from batchcam.images.passing_faults import passing_fault
+from batchcam.images.remote import entries, is_url, joined
 
 _NAMED: Final = 5
 """Ignored folders, or endings of ignored files, that a note names."""
@@ -66,11 +67,12 @@ def open_folder(spec: str, root: str) -> FileSource:
         DatasetError: there are no images, or only beside class folders, or a folder can't be listed; or its folders are
             the parts of a dataset.
     """
+    kind = _Remote if is_url(root) else Listing
     try:
-        found = Listing(root).all()
+        found = kind(root).all()
     except NoImagesError as error:
         try:
-            found = Listing(root, ARRAY_ENDINGS).all()
+            found = kind(root, ARRAY_ENDINGS).all()
         except NoImagesError:
             raise error from None
     return FileSource(
@@ -239,8 +241,54 @@ class Listing:
     def _cannot_list(self, folder: str, error: OSError) -> BatchcamError:
         if fault := passing_fault(error):
             return fault
-        path = _shown(os.path.join(self.root, folder))
+        path = _shown(os.path.join(self.root, folder) if folder else self.root)
         return DatasetError(f"{path}: cannot list this folder: {error.strerror}; make it readable or move it away")
+
+
+class NamedEntry(NamedTuple):
+    """A file or folder that is only told of; a folder has no size."""
+
+    name: str
+    path: str
+    size: int | None
+
+    def is_dir(self) -> bool:
+        """Return whether it is a folder."""
+        return self.size is None
+
+    def is_symlink(self) -> bool:
+        """Return False."""
+        return False
+
+    def stat(self) -> os.stat_result:
+        """Return what is known of a file.
+
+        Raises:
+            OSError: its size is not.
+        """
+        if self.size is None or self.size == UNKNOWN_SIZE:
+            raise OSError
+        return os.stat_result((stat.S_IFREG, 0, 0, 0, 0, 0, self.size, 0, 0, 0))
+
+
+class ListingByName(Listing):
+    """A folder whose folders are no others by whatever link."""
+
+    def identity(self, folder: str) -> _Identity:
+        """Return what tells a folder from those above it."""
+        return 0, len(folder)
+
+
+class _Remote(ListingByName):
+    """A folder behind a URL."""
+
+    def scan(self, folder: str) -> Iterator[NamedEntry]:
+        try:
+            found = entries(joined(self.root, folder))
+        except OSError as error:
+            raise self._cannot_list(folder, error) from error
+        for name, size, is_folder in found:
+            yield NamedEntry(name, name, None if is_folder else UNKNOWN_SIZE if size is None else size)
 
 
 def _is_folder(entry: Entry) -> bool:

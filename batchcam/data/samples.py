@@ -18,7 +18,8 @@ from batchcam.errors import DatasetError
 from batchcam.images.decoding import RGB, UnreadableImageError, decode_image
 from batchcam.images.passing_faults import passing_fault
 from batchcam.images.planes import Decoded, Decoding
-from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError, read_regular_file
+from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError
+from batchcam.images.remote import absolute, is_url, joined, read_file
 from batchcam.images.tables import numbers
 from batchcam.job.stop import stop_if_asked
 
@@ -227,11 +228,11 @@ class FileSource(Source):
         numeric: bool = False,
         sample_ids: Texts | None = None,
     ) -> None:
-        """Keep a listing of `paths`, relative to `folder`, which are the sample ids where none are given."""
+        """Keep a listing of `paths`, relative to `folder`, or URLs, which are the sample ids where none are given."""
         ids = paths if sample_ids is None else sample_ids
         super().__init__(spec, ids, labels, sizes, class_names, notes, empty_classes, numeric)
         # a loader process may work in another folder
-        self.folder = os.path.abspath(folder)
+        self.folder = absolute(folder)
         self.paths: Texts = paths
 
     def read(self, index: int) -> StoredSample:
@@ -240,10 +241,13 @@ class FileSource(Source):
         return decoded(_read(self.path(index), size), size, self.decoding)
 
     def path(self, index: int) -> bytes:
-        """Return the path of the file, or of its copy."""
+        """Return the path or URL of the file, or of its copy."""
         if self.copies and os.path.exists(copy := os.path.join(self.copies, str(index))):
             return os.fsencode(copy)
-        return os.path.join(os.fsencode(self.folder), self.paths.raw(index))
+        path = self.paths.raw(index)
+        if b"://" in path or is_url(self.folder):
+            return os.fsencode(joined(self.folder, os.fsdecode(path)))
+        return os.path.join(os.fsencode(self.folder), path)
 
 
 def default_split(split: str) -> str:
@@ -310,7 +314,7 @@ def unreadable(error: OSError) -> UnreadableImageError:
         raise fault from error
     if error.errno is None:
         raise error
-    return UnreadableImageError(os.strerror(error.errno))
+    return UnreadableImageError(error.strerror or os.strerror(error.errno))
 
 
 def _readable(text: bytes) -> str:
@@ -319,7 +323,7 @@ def _readable(text: bytes) -> str:
 
 def _read(path: bytes, planned: int) -> bytes:
     try:
-        return read_regular_file(path, MOST_BYTES)
+        return read_file(path, MOST_BYTES)
     except OSError as error:
         if error.errno == errno.ENOENT and planned != UNKNOWN_SIZE:
             raise UnreadableImageError(GONE) from error

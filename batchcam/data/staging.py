@@ -11,7 +11,8 @@ from pathlib import Path
 from batchcam.data.samples import FileSource, Source
 from batchcam.data.timed_source import TimedSource
 from batchcam.errors import ConfigError
-from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError, read_regular_file
+from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError
+from batchcam.images.remote import read_file
 from batchcam.job.console import Progress, note, readable_size
 
 
@@ -48,7 +49,7 @@ def _copy(files: FileSource, indices: list[int], place: Path, quiet: bool) -> No
     with Progress("stage", len(indices), "images", quiet) as progress:
         for index in indices:
             try:
-                content = read_regular_file(files.path(index), MOST_BYTES)
+                content = read_file(files.path(index), MOST_BYTES)
             except (OSError, NotRegularError, TooLargeError, MemoryError):
                 progress.advance(1)
                 continue

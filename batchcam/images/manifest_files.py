@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final
+
+from batchcam.images.remote import is_url, joined
 
 SYNONYMS: Final = {
     "path": (
@@ -40,11 +43,20 @@ def stored_path(folder: str, path: str) -> str:
 
     Manifests made on Windows have backslashes; a name's Unicode form may change on the way from or to a Mac.
     """
-    if (path.isascii() and "\\" not in path) or _lies(folder, path):
+    if path.isascii() and "\\" not in path:
+        return path
+    if is_url(joined(folder, path)):
+        return path.replace("\\", "/")
+    if _lies(folder, path):
         return path
     forms = [unicodedata.normalize(form, path) for form in ("NFC", "NFD")]
     others = (*forms, *(form.replace("\\", "/") for form in forms))
     return next((other for other in others if _lies(folder, other)), path)
+
+
+def is_of_windows(path: str) -> bool:
+    """Return whether a path begins with a drive."""
+    return re.match(r"[A-Za-z]:[\\/](?!/)", path) is not None
 
 
 def _lies(folder: str, path: str) -> bool:

@@ -105,7 +105,7 @@ class Holder:
         """
         if remote.is_url(self.path):
             self._look_again()
-            yield lambda count, offset: remote.read(self.path, offset, min(offset + count, self.size))
+            yield self._read_range
             return
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -118,6 +118,10 @@ class Holder:
             yield functools.partial(_read_exactly, descriptor)
         finally:
             os.close(descriptor)
+
+    def _read_range(self, count: int, offset: int) -> bytes:
+        end = min(offset + count, self.size)
+        return remote.read(self.path, offset, end) if offset < end else b""
 
     def _look_again(self) -> None:
         """Ask a server from time to time, and first in each process, whether the file is still what it was."""

@@ -85,7 +85,7 @@ def read_file(path: str | bytes, most: int | None = None) -> bytes:
     return data
 
 
-def read(url: str, start: int | None = None, end: int | None = None) -> bytes:
+def read(url: str, start: int = 0, end: int | None = None) -> bytes:
     """Return bytes of a file, fewer where it ends; else raise as `read_file`."""
     data: bytes = _tried(url, lambda files, path: files.cat_file(path, start=start, end=end))
     return data
@@ -158,7 +158,7 @@ def _file_system(url: str) -> tuple[Any, str]:
         fsspec = importlib.import_module("fsspec")
         files, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
-        told = describe(error) if "fsspec" in str(error) else f"{describe(error)}, after pip install 'batchcam[remote]'"
+        told = "pip install 'batchcam[remote]'" if error.name == "fsspec" else describe(error)
         raise BatchcamError(f"{scheme}:// needs a package that is not installed: {told}") from error
     except ValueError as error:
         raise BatchcamError(f"{without_secrets(url)}: {describe(error)}") from error

@@ -17,11 +17,12 @@ from batchcam.errors import BatchcamError, ConfigError, one_line
 from batchcam.images import stl10_files
 from batchcam.images.archives import ArchiveError, open_archive, root_in, split_archive
 from batchcam.images.decoding import UnreadableImageError, decode_image, image_of
-from batchcam.images.kinds import any_table
+from batchcam.images.kinds import any_table, is_table
 from batchcam.images.manifest_files import columns_for, stored_path
 from batchcam.images.members import HolderError, Stored
 from batchcam.images.planes import Decoding, shown
-from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError, read_regular_file
+from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError
+from batchcam.images.remote import expanded, is_url, joined, read_file, without_secrets
 from batchcam.images.tables import Reading, TableError, folder_of
 from batchcam.rules import IN_MEMORY
 from batchcam.store.plan import named_dataset, named_reading
@@ -176,30 +177,24 @@ def _search(origin: str | None, folder: str, decoding: Decoding, reading: Readin
 def _from(folder: str, data: str) -> str:
     """Return a dataset as it is named from elsewhere than `folder`, in which it was named."""
     kind = next((kind for kind in ("stl10:", "wds:", "hf:") if data.startswith(kind)), "")
-    return kind + os.path.join(folder, data.removeprefix(kind))
+    return kind + joined(folder, data.removeprefix(kind))
 
 
 def _reader(data: str, decoding: Decoding, reading: Reading) -> _Reader | None:
     kind, _, rest = data.partition(":")
     if kind == "stl10":
-        return _stl10(_expanded(stl10_files.root_and_split(rest)[0]), decoding)
-    path = _expanded(data)
+        return _stl10(expanded(stl10_files.root_and_split(rest)[0]), decoding)
+    path = expanded(data)
     if os.path.isdir(path):
         return lambda sample_id: _read_file(_inside(os.fsencode(path), sample_id), decoding)
     try:
         if (archive := split_archive(path)) is not None:
             return _of_archive(*archive, decoding)
+        if is_url(path) and not is_table(path):
+            return lambda sample_id: _read_file(joined(path, _below(sample_id).decode()), decoding)
         return _of_table(path, decoding, reading)
     except (OSError, BatchcamError, ArchiveError, HolderError, TableError) as error:
         raise ConfigError(f"--data {one_line(data)}: {getattr(error, 'strerror', None) or one_line(error)}") from error
-
-
-def _expanded(path: str) -> str:
-    """Return a path with ~ replaced; any text is one, which pathlib's methods do not grant."""
-    try:
-        return os.path.expanduser(path)
-    except ValueError:  # no user has such a name
-        return path
 
 
 def _nothing(reason: str) -> _Reader:
@@ -209,11 +204,17 @@ def _nothing(reason: str) -> _Reader:
     return read
 
 
-def _inside(folder: bytes, sample_id: str) -> bytes:
-    """Return the path of a sample in a folder; an id is what a file says, and must not lead out of it."""
+def _below(sample_id: str) -> bytes:
+    """Return the path of a sample below a folder; an id is what a file says, and must not lead out of it."""
     encoded = sample_id.encode("utf-8", "backslashreplace")
-    if b"\0" in encoded or encoded.startswith(b"/") or b".." in encoded.split(b"/"):
+    if b"\0" in encoded or encoded.startswith(b"/") or b".." in encoded.split(b"/") or b"://" in encoded:
         raise _MissingError("its id is no path in the folder")
+    return encoded
+
+
+def _inside(folder: bytes, sample_id: str) -> bytes:
+    """Return the path of a sample in a folder."""
+    encoded = _below(sample_id)
     path = os.path.join(folder, encoded)
     if os.path.lexists(path):
         return path
@@ -245,7 +246,7 @@ def _of_table(data: str, decoding: Decoding, reading: Reading) -> _Reader | None
     if table.stored is not None:
         return _of_stored({sample_id: row for row, (sample_id, _) in enumerate(rows)}, table.stored, decoding)
     folder = folder_of(data)
-    files = {sample_id: os.path.join(folder, stored_path(folder, reading.path(path))) for sample_id, path in rows}
+    files = {without_secrets(sample_id): joined(folder, stored_path(folder, reading.path(p))) for sample_id, p in rows}
     return lambda sample_id: _read_file(_named(files, sample_id), decoding)
 
 
@@ -267,9 +268,9 @@ def _of_stored(rows: dict[str, int], stored: Stored, decoding: Decoding) -> _Rea
     return read
 
 
-def _read_file(path: bytes, decoding: Decoding) -> _Stored:
+def _read_file(path: bytes | str, decoding: Decoding) -> _Stored:
     try:
-        data = read_regular_file(path, MOST_BYTES)
+        data = read_file(path, MOST_BYTES)
     except (NotRegularError, TooLargeError) as error:
         raise _MissingError(f"not a file of at most {MOST_BYTES} bytes") from error
     except OSError as error:

@@ -233,7 +233,6 @@ def test_columns_root_and_suffix_say_how_a_manifest_is_meant(tmp_path: Path) -> 
         ("path,dx\n7,a\n", Reading({"label": "dy"}), "no column dy, which --columns names: there are path, dx"),
         ("path\nscans/7\n", Reading(), r"none of its files is there, but scans/7\.png: say --suffix \.png"),
         ("path\n7.png\n", Reading(root="/no/such"), "--root /no/such: no such folder"),
-        ("path\ns3://b/7.png\n", Reading(), "s3://b/7.png is a URL: copy the images here"),
     ],
 )
 def test_a_manifest_that_needs_more_words_is_refused_with_them(

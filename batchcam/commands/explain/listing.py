@@ -13,6 +13,7 @@ import numpy as np
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.data.planned import Listing, SlicedNumbers, SlicedText
 from batchcam.errors import RunError
+from batchcam.images.remote import without_secrets
 from batchcam.images.tables import Reading
 from batchcam.job.console import note
 from batchcam.store import landing
@@ -35,7 +36,7 @@ def planned_image(plan: Plan, assembly: Assembly) -> bytes:
         columns[LABELS] = np.asarray(assembly.findings.values)
     paths = source.paths
     if paths is not None and any(a != b.encode() for a, b in zip(paths.raws(), source.sample_ids, strict=True)):
-        columns[LIST_PATH.name] = [*map(written, paths.raws())]
+        columns[LIST_PATH.name] = [without_secrets(written(path)) for path in paths.raws()]
     columns |= {meta_array(name).name: source.meta[name] for name in plan.meta}
     return list_image(plan, columns)
 

@@ -24,6 +24,7 @@ from batchcam.config import DEFAULT_BATCH_SIZE, Classifier, LabelledConfig, MapD
 from batchcam.data.findings import LabelReading
 from batchcam.data.sources import Source, dataset_folder
 from batchcam.errors import ConfigError, RunError, one_line
+from batchcam.images.remote import without_secrets
 from batchcam.job.console import counted, note, readable_size
 from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.job.scheduler import Share, utc_now, whereabouts
@@ -399,13 +400,13 @@ def _processes(used: Mapping[str, Any]) -> str:
 def origin(config: ExplainConfig, assembly: Assembly, mine: Share, device: torch.device) -> dict[str, Any]:
     """Return where the run comes from, for run.json: recorded once, and no part of any shard."""
     return {
-        "options": _plain(config),
+        "options": _without_secrets(_plain(config)),
         "class_names_from": assembly.names_from,
         "resources": resources(config, mine, device),
         "remarks": [*assembly.remarks, *filter(None, [mine.remark])],
         **({LEFT_OUT_KEY: assembly.left_out} if assembly.left_out else {}),
         **({MANIFEST_KEY: sha256} if (sha256 := assembly.source.manifest_sha256) else {}),
-        "command": sys.argv,
+        "command": _without_secrets(sys.argv),
         "folder": _folder(),  # which relative paths in the options start from
         "created": utc_now(),
         **whereabouts(),
@@ -417,6 +418,15 @@ def _folder() -> str:
         return os.getcwd()
     except OSError:  # a job may outlive the folder that it was started in
         return ""
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return JSON types without the passwords and signatures of URLs in their texts."""
+    if isinstance(value, dict):
+        return {name: _without_secrets(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [*map(_without_secrets, value)]
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

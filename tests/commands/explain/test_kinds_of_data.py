@@ -25,6 +25,7 @@ from batchcam.store.opening import open_run
 from tests.helpers import places
 from tests.helpers.networks import GapNetwork, seeded
 from tests.helpers.places import CLASSES, IMAGES, WRITERS
+from tests.helpers.servers import SHELVES, in_memory, web_server
 
 pytest.importorskip("pyarrow")
 
@@ -69,6 +70,49 @@ def test_the_same_images_give_the_same_record_and_are_drawn(write, classifier, r
     for given in (None, data):
         originals = open_originals(run, given)
         assert [originals.read(sample).state for sample in run] == [State.FOUND] * len(IMAGES)
+
+
+@pytest.mark.parametrize("shelf", SHELVES, ids=[shelf.__name__ for shelf in SHELVES])
+@pytest.mark.parametrize("write", [w for w in WRITERS if w is not places.saved], ids=lambda writer: writer.__name__)
+def test_behind_a_url_the_same_images_give_the_same_record(write, shelf, classifier, reference, tmp_path):
+    (tmp_path / "shelf").mkdir()
+    with shelf(tmp_path / "shelf") as put:
+        written = write(tmp_path / "shelf")
+        data = written.replace(str(tmp_path / "shelf"), put())
+        assert explain(config(classifier, data, tmp_path / "run")).unreadable == 0
+        names = ("input_sha256", "label", "logits", "cams")
+        for ours, theirs in zip(columns(tmp_path / "run", *names), columns(reference, *names), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        originals = open_originals(run := open_run(tmp_path / "run"), None)
+        assert [originals.read(sample).state for sample in run] == [State.FOUND] * len(IMAGES)
+
+
+@pytest.mark.parametrize("shelf", [s for s in SHELVES if s is not in_memory], ids=lambda shelf: shelf.__name__)
+@pytest.mark.parametrize("write", [places.folder, places.zip_of, places.hub], ids=lambda writer: writer.__name__)
+def test_loader_processes_finish_what_was_begun_behind_a_url(write, shelf, classifier, tmp_path):
+    (tmp_path / "shelf").mkdir()
+    with shelf(tmp_path / "shelf") as put:
+        data = write(tmp_path / "shelf").replace(str(tmp_path / "shelf"), put())
+        explain(config(classifier, data, tmp_path / "whole"))
+        explain(config(classifier, data, tmp_path / "run", task="0/3", share_only=True))
+        assert explain(config(classifier, data, tmp_path / "run", workers=2)).complete
+    for shard in sorted((tmp_path / "whole" / "shards").iterdir()):
+        assert (tmp_path / "run" / "shards" / shard.name).read_bytes() == shard.read_bytes()
+
+
+def test_passwords_and_signatures_of_urls_never_reach_the_record(classifier, tmp_path, capsys):
+    places.folder(tmp_path)
+    with web_server(tmp_path) as server:
+        urls = [f"{server.url}/photos/{name}?X-Amz-Signature=s3cr3t" for name in IMAGES]
+        rows = [f"{url},{places.label_of(name)}\n" for url, name in zip(urls, IMAGES, strict=True)]
+        (tmp_path / "list.csv").write_text("path,label\n" + "".join(rows))
+        data = f"{server.url.replace('://', '://me:s3cr3t@')}/list.csv?sig=s3cr3t"
+        explain(config(classifier, data, tmp_path / "run", task="0/3", share_only=True, quiet=False))
+        assert "6 URLs are recorded without their passwords or signatures" in capsys.readouterr().err
+        assert explain(config(classifier, data, tmp_path / "run")).unreadable == 0
+        assert next(iter(open_run(tmp_path / "run"))).id == f"{server.url}/photos/ant/00.png"
+    for file in (tmp_path / "run").rglob("*.*"):
+        assert b"s3cr3t" not in file.read_bytes(), file
 
 
 @pytest.mark.parametrize("write", [places.tar, places.zip_of])
