@@ -6,9 +6,9 @@ import errno
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.client import HTTPException
-from typing import Final
+from typing import Any, Final
 
 from batchcam.errors import StoppedEarlyError
 from batchcam.images.decoding import describe
@@ -76,10 +76,12 @@ def _is_passing(error: BaseException) -> bool:
 
 def http_status(error: BaseException) -> int | None:
     """Return the status of an answer that an error of any package tells of, None where it tells of none."""
+    values: Iterable[Any]
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
         response = response.get("ResponseMetadata", {})
         values = [response.get("HTTPStatusCode")] if isinstance(response, dict) else []
     else:
-        values = [getattr(of, name, None) for of in (error, response) for name in ("status", "status_code", "code")]
+        names = ("status", "status_code", "code")  # aiohttp warns of whoever looks at its second name
+        values = (getattr(of, name, None) for of in (error, response) for name in names)
     return next((value for value in values if isinstance(value, int) and 400 <= value < 600), None)
