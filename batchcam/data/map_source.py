@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import operator
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,9 +24,10 @@ from batchcam.data.samples import (
     packed_ids,
 )
 from batchcam.errors import DatasetError, one_line
-from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError, describe, image_of, load_image
+from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError, describe
+from batchcam.images.map_datasets import stored_item
 from batchcam.images.passing_faults import passing_fault
-from batchcam.images.planes import Decoded, Decoding, planes, stored_bytes
+from batchcam.images.planes import Decoding
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels")
 _FILE_ATTRIBUTES = ("samples", "_samples", "_image_files", "_images")
@@ -223,26 +222,10 @@ def _file_size(path: object) -> int:
 
 def _stored(image: object, decoding: Decoding) -> StoredSample:
     """Return an item's image as it is stored, or float32 and preprocessed."""
-    if isinstance(image, Tensor) and _is_image_tensor(image):
-        tensor = image.detach().cpu().contiguous()
-        if tensor.dtype.is_floating_point:
-            values = tensor.to(torch.float32)
-            return StoredSample(hashlib.sha256(values.numpy().astype("<f4", copy=False).tobytes()).digest(), values)
-        array = tensor.permute(1, 2, 0).numpy()
-        return _digested(lambda wanted: image_of(array, wanted), decoding)
-    if isinstance(image, Image.Image):
-        opened = image
-        return _digested(lambda wanted: load_image(opened, wanted), decoding)
-    raise UnsupportedImageError(f"the dataset gave {_kind(image)}: expected {_EXPECTED}")
-
-
-def _digested(load: Callable[[Decoding], Decoded], decoding: Decoding) -> StoredSample:
-    if decoding.range is None and decoding.channels == 1:
-        # the digest is the same whatever network is explained
-        image = load(dataclasses.replace(decoding, channels=3))
-        return StoredSample(hashlib.sha256(stored_bytes(image)).digest(), load_image(planes(image)[0], decoding))
-    image = load(decoding)
-    return StoredSample(hashlib.sha256(stored_bytes(image)).digest(), image)
+    if not isinstance(image, Image.Image) and not _is_image_tensor(image):
+        raise UnsupportedImageError(f"the dataset gave {_kind(image)}: expected {_EXPECTED}")
+    digest, stored = stored_item(image, decoding)
+    return StoredSample(digest, torch.from_numpy(stored) if isinstance(stored, np.ndarray) else stored)
 
 
 def _is_image_tensor(image: object) -> bool:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import functools
 import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from batchcam.errors import BatchcamError, ConfigError, one_line
 from batchcam.images import stl10_files
 from batchcam.images.archives import ArchiveError, open_archive, root_in, split_archive
-from batchcam.images.decoding import UnreadableImageError, decode_image, image_of
+from batchcam.images.decoding import UnreadableImageError, decode_image, describe
 from batchcam.images.kinds import any_table, is_table
 from batchcam.images.manifest_files import columns_for, stored_path
+from batchcam.images.map_datasets import python_dataset, stored_item, torchvision_dataset
 from batchcam.images.members import HolderError, Stored
-from batchcam.images.planes import Decoding, shown
+from batchcam.images.passing_faults import passing_fault
+from batchcam.images.planes import Decoded, Decoding, shown
 from batchcam.images.regular_files import MOST_BYTES, NotRegularError, TooLargeError
 from batchcam.images.remote import expanded, is_url, joined, read_file, without_secrets
 from batchcam.images.tables import Reading, TableError, folder_of
@@ -32,7 +35,7 @@ ORIGIN: Final = ("sample_id", "input_sha256", "image_size")
 """Arrays that tell which image a sample was made from."""
 
 WITHOUT_FILES: Final = ("torchvision", "python", IN_MEMORY)
-"""Kinds of dataset whose digests are of arrays in memory: no file could be told to be the one explained."""
+"""Kinds of dataset whose digests are of what their code gives, which runs only where the user names it."""
 
 _ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
 """Only bytes that are not UTF-8 are escaped: never a slash, a dot or a NUL."""
@@ -131,11 +134,12 @@ def open_originals(run: Run, data: str | None) -> Originals:
 
     Args:
         run: opened run.
-        data: folder, tar or zip that sample ids are paths in, manifest, wds:, hf: or stl10:ROOT[:split]; None: the
-            dataset that the run was made from, as far as it is still there.
+        data: folder, tar or zip that sample ids are paths in, manifest, URL of one, wds:, hf: or stl10:ROOT[:split], or
+            for a run over python:, torchvision: or a dataset in memory one of the first two; None: the dataset that the
+            run was made from, as far as it is still there and no code.
 
     Raises:
-        ConfigError: `data` was given and can't be searched, or the run's dataset has no files.
+        ConfigError: `data` was given and can't be searched, or is no files where the run is, or files where it is none.
     """
     decoding = Decoding(run.plan.bits, run.plan.image_channels, run.plan.value_range)
     named = {named_dataset(each.path): Reading(*named_reading(each.path)) for each in reversed(run.runs)}
@@ -145,13 +149,12 @@ def open_originals(run: Run, data: str | None) -> Originals:
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         return Originals([reader for reader, _ in searched], f"{places[0]}{more}" if places else None)
     for origin, _ in named:
-        if _kind_without_files(origin):
-            raise ConfigError(
-                f"--data {data}: the run's dataset, {origin}, has no files to be compared with its "
-                "digests; leave --data out"
-            )
+        if origin and bool(_kind_without_files(origin)) != bool(_kind_without_files(data)):
+            raise ConfigError(f"--data {data}: its images have other digests than those of the run's dataset, {origin}")
     if (reader := _reader(data, decoding, next(iter(named.values())))) is None:
-        raise ConfigError(f"--data {data}: no such folder, tar, zip, manifest, wds:, hf: or stl10:ROOT[:split]")
+        raise ConfigError(
+            f"--data {data}: no such folder, tar, zip, manifest, wds:, hf:, stl10:ROOT[:split], torchvision: or python:"
+        )
     return Originals([reader], data)
 
 
@@ -166,7 +169,8 @@ def _search(origin: str | None, folder: str, decoding: Decoding, reading: Readin
     if origin is None:
         return _nothing("--data does not say where the images are"), None
     if kind := _kind_without_files(origin):
-        return _nothing(f"a dataset of kind {kind}: has no image files"), None
+        meant = "python:module:callable that returns it" if kind == IN_MEMORY else one_line(origin)
+        return _nothing(f"a dataset of kind {kind} is code, which no run may start: say --data {meant}"), None
     for there in (_from(folder, origin), origin):
         with contextlib.suppress(ConfigError):  # a file of that name which is not the run's
             if (reader := _reader(there, decoding, reading)) is not None:
@@ -184,6 +188,10 @@ def _reader(data: str, decoding: Decoding, reading: Reading) -> _Reader | None:
     kind, _, rest = data.partition(":")
     if kind == "stl10":
         return _stl10(expanded(stl10_files.root_and_split(rest)[0]), decoding)
+    if kind == "torchvision":
+        return _of_items(torchvision_dataset(data, rest)[0], decoding)
+    if kind == "python":
+        return _of_items(python_dataset(data, rest), decoding)
     path = expanded(data)
     if os.path.isdir(path):
         return lambda sample_id: _read_file(_inside(os.fsencode(path), sample_id), decoding)
@@ -220,6 +228,41 @@ def _inside(folder: bytes, sample_id: str) -> bytes:
         return path
     # bytes of a file name that are not UTF-8 stand as escapes in the id
     return os.path.join(folder, _ESCAPED_BYTE.sub(lambda m: bytes.fromhex(m[1].decode()), encoded))
+
+
+def _of_items(dataset: Any, decoding: Decoding) -> _Reader:
+    """Return what reads the items of a map-style dataset: by its own ids, or else the number in which an id ends."""
+
+    @functools.cache
+    def rows() -> dict[str, int]:
+        ids = getattr(dataset, "sample_ids", None)
+        with contextlib.suppress(Exception):  # items that can't be read, of which no id is known
+            if ids is None and len(dataset[0]) > 2:
+                ids = [dataset[row][2] for row in range(len(dataset))]
+        return {str(each).encode("utf-8", "backslashreplace").decode(): row for row, each in enumerate(ids or ())}
+
+    def read(sample_id: str) -> _Stored:
+        number = sample_id.rpartition("/")[2]
+        try:
+            row = rows().get(sample_id, int(number) if not rows() and number.isdecimal() else -1)
+            if not 0 <= row < len(dataset):
+                raise _MissingError("the dataset does not hold it")
+            digest, image = stored_item(dataset[row][0], decoding)
+        except (_MissingError, BatchcamError):
+            raise
+        except Exception as error:  # whatever the user's code raises
+            if fault := passing_fault(error):
+                raise fault from error
+            raise _MissingError(f"the dataset does not give it: {type(error).__name__}: {describe(error)}") from error
+        return _Stored(digest.hex(), lambda: _picture(image))
+
+    return read
+
+
+def _picture(image: Decoded | np.ndarray) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        raise UnreadableImageError("a preprocessed tensor, of which no picture is known")
+    return shown(image)
 
 
 def _of_archive(file: str, inside: str, decoding: Decoding) -> _Reader:

@@ -228,7 +228,7 @@ def test_stl10_images_are_read_from_its_binary_file_and_match_the_workers_digest
 
 def test_a_place_that_is_not_there_is_refused_when_it_was_named(run: Run, tmp_path: Path) -> None:
     for place in (tmp_path / "gone", f"stl10:{tmp_path}", __file__):
-        with pytest.raises(ConfigError, match=r"no such folder, tar, zip, manifest, wds:, hf: or stl10:ROOT"):
+        with pytest.raises(ConfigError, match=r"no such folder, tar, zip, manifest, wds:, hf:, stl10:ROOT"):
             open_originals(run, str(place))
 
 
@@ -299,19 +299,19 @@ def test_a_place_that_no_file_can_have_is_one_without_images(
     original = open_originals(run, None).read(run[0])
     assert original.state is State.MISSING
     assert "not there; give --data" in original.reason
-    with pytest.raises(ConfigError, match=r"no such folder, tar, zip, manifest, wds:, hf: or stl10:ROOT"):
+    with pytest.raises(ConfigError, match=r"no such folder, tar, zip, manifest, wds:, hf:, stl10:ROOT"):
         open_originals(run, data)
 
 
 @pytest.mark.parametrize("origin", ["torchvision:CIFAR10:data:test", "python:mine:dataset"])
-def test_datasets_without_files_have_no_originals(
+def test_a_dataset_that_is_code_is_not_run_unless_the_user_names_it(
     run: Run, tmp_path: Path, origin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("batchcam.pictures.originals.named_dataset", lambda run: (origin, ""))
     original = open_originals(run, None).read(run[0])
     assert original.state is State.MISSING
-    assert "has no image files" in original.reason
-    with pytest.raises(ConfigError, match="has no files to be compared"):
+    assert original.reason.endswith(f"is code, which no run may start: say --data {origin}")
+    with pytest.raises(ConfigError, match="its images have other digests than those of the run's dataset"):
         open_originals(run, str(tmp_path))
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from batchcam.config import Classifier, Compute, MapDataset, read_option_file
-from batchcam.data.callables import load_callable
 from batchcam.data.csv_manifest import NO_LABEL_COLUMN
 from batchcam.data.findings import AS_THE_DATA_SAYS, Findings, LabelReading, read_findings
 from batchcam.data.labels import match_classes, own_classes
@@ -27,6 +26,7 @@ from batchcam.data.samples import UNKNOWN_LABEL, Numbers
 from batchcam.data.sources import Source, open_planned, open_source, reading_of
 from batchcam.data.timed_source import TimedSource, rest, timed
 from batchcam.errors import CheckpointError, ClassesError, ConfigError, DatasetError, ModelError, StoppedEarlyError
+from batchcam.images.callables import load_callable
 from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
 from batchcam.images.planes import TOLD, Decoding, planes
 from batchcam.images.tables import Reading

@@ -10,9 +10,6 @@ from batchcam.errors import EXIT_DONE, EXIT_FINDINGS
 from batchcam.job.steps import Steps
 from batchcam.store.schema import MANIFEST_FILE
 
-WITHOUT_ORIGINALS = ("torchvision:", "python:")
-"""How datasets begin whose images are no files that a report could show."""
-
 
 @dataclasses.dataclass(frozen=True)
 class FinishSummary:
@@ -48,8 +45,7 @@ def _steps(config: FinishConfig) -> Iterator[list[str]]:
         yield ["merge", run]
     yield ["verify", run]
     # where the images are now: the run knows where its first worker saw them
-    originals = [] if config.data.startswith(WITHOUT_ORIGINALS) else ["--data", config.data]
-    yield ["report", run, *originals, "--out", f"{run}.html"]
+    yield ["report", run, "--data", config.data, "--out", f"{run}.html"]
     if config.against:
         yield [
             "compare",

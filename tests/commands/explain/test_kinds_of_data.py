@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from batchcam.commands.evaluate.config import EvaluateConfig
 from batchcam.commands.evaluate.evaluate import evaluate
@@ -26,6 +29,7 @@ from tests.helpers import places
 from tests.helpers.networks import GapNetwork, seeded
 from tests.helpers.places import CLASSES, IMAGES, WRITERS
 from tests.helpers.servers import SHELVES, in_memory, web_server
+from tests.helpers.synthetic import run_command
 
 pytest.importorskip("pyarrow")
 
@@ -113,6 +117,62 @@ def test_passwords_and_signatures_of_urls_never_reach_the_record(classifier, tmp
         assert next(iter(open_run(tmp_path / "run"))).id == f"{server.url}/photos/ant/00.png"
     for file in (tmp_path / "run").rglob("*.*"):
         assert b"s3cr3t" not in file.read_bytes(), file
+
+
+class Numbered:
+    """A dataset of the user's own code, without ids."""
+
+    targets = tuple(CLASSES.index(places.label_of(name)) for name in IMAGES)
+
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return Image.open(io.BytesIO([*IMAGES.values()][index])), self.targets[index]
+
+
+class Told(Numbered):
+    """One whose items tell their ids."""
+
+    targets = None
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        name = [*IMAGES][index]
+        image = torch.from_numpy(np.asarray(Image.open(io.BytesIO(IMAGES[name]))).copy()).permute(2, 0, 1)
+        return image, CLASSES.index(places.label_of(name)), name
+
+
+class Named(Numbered):
+    """One that lists its ids."""
+
+    sample_ids = (*IMAGES,)
+
+
+@pytest.mark.parametrize(
+    "data", [f"python:{__name__}:{kind.__name__}" for kind in (Numbered, Told, Named)] + ["torchvision"]
+)
+def test_every_picture_shows_what_code_gives_where_the_user_names_it(data, classifier, tmp_path):
+    data = f"torchvision:ImageFolder:{places.folder(tmp_path)}" if data == "torchvision" else data
+    run = tmp_path / "run"
+    assert explain(config(classifier, data, run)).complete
+    lacking = re.compile("missing|not found|not at hand")
+    for words, name in ((["render"], "{}.png"), (["report"], "{}.html"), (["export", "--to", "png"], "{}")):
+        code, out, err = run_command(*words, run, "--data", data, "--out", tmp_path / name.format("of-data"))
+        assert (code, lacking.search(out + err)) == (0, None), out + err
+        code, out, err = run_command(*words, run, "--out", tmp_path / name.format("of-run"))
+        assert code == 0, out + err
+        assert lacking.search(out + err), words
+
+
+def test_an_item_that_is_another_now_is_not_shown(classifier, tmp_path, monkeypatch):
+    data = f"python:{__name__}:Numbered"
+    explain(config(classifier, data, tmp_path / "run"))
+    run = open_run(tmp_path / "run")
+    monkeypatch.setattr(Numbered, "__getitem__", lambda self, index: (Image.new("RGB", (16, 16)), 0))
+    assert open_originals(run, data).read(run[0]).state is State.CHANGED
+    monkeypatch.setattr(Numbered, "__getitem__", lambda self, index: [][index])
+    original = open_originals(run, data).read(run[0])
+    assert original.reason == "the dataset does not give it: IndexError: list index out of range"
 
 
 @pytest.mark.parametrize("write", [places.tar, places.zip_of])

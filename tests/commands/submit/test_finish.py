@@ -66,6 +66,6 @@ def test_last_job_leaves_the_manifest_of_a_complete_run_alone(steps):
 
 
 @pytest.mark.parametrize("data", ["python:my.module:photos", "torchvision:CIFAR10:data:test"])
-def test_last_job_names_no_images_where_there_are_no_files(steps, data):
+def test_last_job_names_the_code_that_gives_the_images(steps, data):
     finish(FinishConfig(data, Path("run")))
-    assert list(steps)[-1] == "report run --out run.html"
+    assert list(steps)[-1] == f"report run --data {data} --out run.html"

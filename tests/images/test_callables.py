@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from batchcam.data.callables import did_you_mean, load_callable
 from batchcam.errors import BatchcamError, DatasetError, ModelError
+from batchcam.images.callables import did_you_mean, load_callable
 
 USERS_MODULE = """
 class Registry:
