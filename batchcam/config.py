@@ -568,8 +568,8 @@ class LabelledConfig(Config):
         "multi-label: what stands between the classes of a label.  [default: |]", metavar="TEXT"
     )
     findings: Given[tuple[str, ...] | None, Sequence[str] | str | None] = field(
-        "multi-label: the classes that a manifest has a column for, of 1 and 0, and nothing or -1 where not known; "
-        "CLASS=COLUMN where it has another name.  [default: columns named as classes]",
+        "multi-label: the classes that a manifest has a column for, of 1 and 0, and nothing or -1 where not known, or "
+        "that count in its lists; CLASS=NAME where it is called otherwise there.  [default: columns named as classes]",
         metavar="CLASS,…",
         parse=parse_names,
     )

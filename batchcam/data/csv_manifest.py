@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import shlex
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -231,7 +232,8 @@ def _advice(header: Sequence[str]) -> str:
     if not paths:
         return ""
     label = f",label={one_line(header[labels[0]].strip())}" if len(labels) == 1 else ""
-    return f": say --columns path={one_line(header[paths[0]].strip())}{label}, with --root and --suffix where need be"
+    said = shlex.quote(f"path={one_line(header[paths[0]].strip())}{label}")
+    return f": say --columns {said}, with --root and --suffix where need be"
 
 
 def _meta_columns(header: Sequence[str], columns: dict[str, int], notes: list[str]) -> dict[str, int]:
@@ -284,7 +286,11 @@ def _collect(
     sample_ids: list[str] = []
     meta: dict[str, list[str]] = {name: [] for name in meta_columns}
     rows = _Rows(paths, labels, sample_ids if "id" in columns else paths, meta, [], notes)
+    blank = 0
     for line, fields in numbered:
+        if not any(map(str.strip, fields)):
+            blank += 1
+            continue
         if len(fields) != columns[""]:
             raise DatasetError(f"{where}: line {line}: {len(fields)} fields, the header has {columns['']}")
         rows.lines.append(line)
@@ -295,6 +301,8 @@ def _collect(
             sample_ids.append(fields[columns["id"]])
         for name, index in meta_columns.items():
             meta[name].append(fields[index])
+    if blank:
+        notes.append(f"{blank} lines passed over that hold nothing but separators")
     return rows
 
 
@@ -302,7 +310,10 @@ def _check_ids(where: str, rows: _Rows) -> None:
     first_line: dict[str, int] = {}
     for path, sample_id, line in zip(rows.paths, rows.sample_ids, rows.lines, strict=True):
         if not path or not sample_id or "\0" in path or "\0" in sample_id:
-            raise DatasetError(f"{where}: line {line}: path and id must not be empty or hold NUL characters")
+            raise DatasetError(
+                f"{where}: line {line}: path and id must not be empty or hold NUL characters: fill in, or "
+                "take the line out"
+            )
         earlier = first_line.setdefault(sample_id, line)
         if earlier != line:
             raise DatasetError(

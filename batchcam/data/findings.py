@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+import json
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +18,7 @@ from batchcam.data.csv_manifest import NOT_KNOWN_NUMBER
 from batchcam.data.labels import KnownClasses, whole_number
 from batchcam.data.samples import UNKNOWN_LABEL, Numbers, Source
 from batchcam.errors import ClassesError, ConfigError, DatasetError, one_line
+from batchcam.images.tables import as_text
 from batchcam.rules import MULTI_LABEL, SINGLE_LABEL, array_name, composed
 
 SEPARATOR: Final = "|"
@@ -33,7 +39,8 @@ class LabelReading:
     Attributes:
         problem_type: single-label or multi-label; None: what the data says.
         separator: between the classes of a label.
-        columns: by class, the manifest's column that says whether it is true.
+        columns: by class, the manifest's column that says whether it is true; where labels are lists, what it is called
+            there.
     """
 
     problem_type: str | None = None
@@ -41,13 +48,7 @@ class LabelReading:
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what excludes each other.
-
-        Raises:
-            ConfigError: the message names the options.
-        """
-        if self.separator and self.columns:
-            raise ConfigError("--label-separator and --findings exclude each other: a label is a list, or columns are")
+        """Raise ConfigError for what excludes each other."""
         if self.separator and self.problem_type == SINGLE_LABEL:
             raise ConfigError("--label-separator: goes with --problem-type multi-label")
 
@@ -121,19 +122,21 @@ def read_findings(source: Source, classes: Sequence[str], reading: LabelReading)
     """
     is_said = reading.is_said
     if source.multi_hot is not None:
-        found = _of_vectors(source, source.multi_hot, classes)
+        found = _of_vectors(source, source.multi_hot, classes, source.class_names)
     elif columns := _columns(source, classes, reading, is_said):
         if (values := _of_columns(source, classes, columns, reading)) is None:
             return None
         named = f"{', '.join([*columns.values()][:_NAMED])}{', …' if len(columns) > _NAMED else ''}"
         told = f"labels are the manifest's columns {one_line(named)}"
         found = Findings(values, (told, *_remarks(values, classes)), columns=columns)
-    elif is_said or (source.several and reading.problem_type is None):
-        return _of_lists(source, classes, reading.separator or SEPARATOR, is_said)
+    elif is_said or source.several:
+        found = _of_lists(source, classes, reading)
+        if reading.problem_type == SINGLE_LABEL and (np.asarray(found.values) == 1).sum(1).max() > 1:
+            return None
     else:
         return None
     count, one = found.labelled
-    if not is_said and reading.problem_type is None and one >= MOSTLY * count:
+    if not is_said and reading.problem_type is None and one >= (count if found.separator else MOSTLY * count):
         whose = "each sample is" if one == count else f"{one} of {count} labelled samples are"
         raise _undecided(source, f"{whose} of exactly one class")
     return found
@@ -156,18 +159,18 @@ def _columns(source: Source, classes: Sequence[str], reading: LabelReading, is_s
     if reading.separator:
         return {}
     there = {composed(name): name for name in source.meta}
-    if reading.columns:
-        known, found = KnownClasses(classes), {}
-        for name, column in reading.columns.items():
-            key = next((key for key in (composed(column), composed(array_name(column))) if key in there), None)
-            if (index := known.find(name)) is None or index < 0:
-                raise ConfigError(f"--findings {name}: no class of the model: {', '.join(classes[:_NAMED])}, …")
-            if key is None:
-                raise ConfigError(f"--findings {column}: {source.spec} has no such column")
-            found[classes[index]] = there[key]
-        return found
-    found = {name: there[key] for name in classes if (key := composed(array_name(name))) in there}
     is_labelled = bool((np.asarray(source.labels) >= 0).any())
+    if reading.columns:
+        called = _called(classes, reading)
+        keys = {
+            n: next((k for k in (composed(c), composed(array_name(c))) if k in there), "") for n, c in called.items()
+        }
+        if is_labelled and not any(keys.values()):
+            return {}
+        if lacking := next((called[name] for name, key in keys.items() if not key), None):
+            raise ConfigError(f"--findings {lacking}: {source.spec} has no such column")
+        return {name: there[key] for name, key in keys.items()}
+    found = {name: there[key] for name in classes if (key := composed(array_name(name))) in there}
     if len(found) < len(classes) and not is_said:
         if 2 * len(found) >= len(classes) > 1 and not is_labelled and reading.problem_type is None:
             lacking = next(name for name in classes if name not in found)
@@ -181,6 +184,20 @@ def _columns(source: Source, classes: Sequence[str], reading: LabelReading, is_s
             )
         return {}
     return found
+
+
+def _called(classes: Sequence[str], reading: LabelReading) -> dict[str, str]:
+    """Return what --findings says that each class is called, by the model's name of it.
+
+    Raises:
+        ConfigError: one is no class of the model.
+    """
+    known = KnownClasses(classes)
+    places = {name: known.find(name) for name in reading.columns}
+    for name, index in places.items():
+        if index is None or index < 0:
+            raise ConfigError(f"--findings {name}: no class of the model: {', '.join(classes[:_NAMED])}, …")
+    return {classes[places[name] or 0]: called for name, called in reading.columns.items()}
 
 
 def _of_columns(
@@ -221,51 +238,124 @@ def _truth(raw: bytes) -> int | None:
     return number if number in (1, 0, UNKNOWN_LABEL) else None
 
 
-def _of_lists(source: Source, classes: Sequence[str], separator: str, is_said: bool) -> Findings:
+def _of_lists(source: Source, classes: Sequence[str], reading: LabelReading) -> Findings:
     """Return what lists say, nothing where the dataset has no labels.
 
     Raises:
-        DatasetError: a class is none of the model's, where nobody said that labels are lists.
+        DatasetError: a class is none of the model's, where nobody said that labels are lists; or it says none and some.
         ClassesError: a class is none of the model's, where the user said so.
+        ConfigError: --findings names no class of the model.
     """
-    known = KnownClasses(classes)
+    separator, is_said = reading.separator or SEPARATOR, reading.is_said
     written, of = np.unique(np.asarray(source.labels), return_inverse=True)
-    table = np.zeros((len(written), len(classes)), np.int8)
-    for row, label in enumerate(written.tolist()):
-        if label < 0:
-            table[row] = UNKNOWN_LABEL
-            continue
-        text = source.class_names[label] if source.class_names else str(label)
-        parts = [part.strip() for part in text.split(separator)]
-        found = {part: known.find(part) for part in parts if part and (part in classes or not _is_none(part))}
-        if found and any(_is_none(part) and part not in classes for part in parts):
+    texts = [
+        source.class_names[label] if source.class_names else str(label) for label in written.tolist() if label >= 0
+    ]
+    lists = [_parts(text, separator) for text in texts]
+    vectors = _written_vectors(source, texts, lists, len(classes))
+    if vectors is not None:
+        table = np.concatenate([np.full((len(written) - len(texts), len(classes)), UNKNOWN_LABEL, np.int8), vectors])
+        return dataclasses.replace(_of_vectors(source, table[of], classes, None), separator=separator)
+    called = _called(classes, reading)
+    find, told = _finder(classes, called, lists)
+    table = np.full((len(written), len(classes)), UNKNOWN_LABEL, np.int8)
+    known = [k for k, name in enumerate(classes) if not called or name in called]
+    others: Counter[str] = Counter()
+    for row, (text, parts) in enumerate(zip(texts, lists, strict=True), start=len(written) - len(texts)):
+        places = {part: find(part) for part in parts if part and (part in classes or not _is_none(part))}
+        if places and any(_is_none(part) and part not in classes for part in parts):
             raise DatasetError(
                 f"{source.spec}: label {one_line(text)[:80]}: says of one sample that it has none and some"
             )
-        if unknown := [part for part, index in found.items() if index is None or index < 0]:
+        unknown = [part for part, place in places.items() if place is None or place < 0]
+        if unknown and not called:
             if not is_said:
                 raise DatasetError(source.several)
             raise ClassesError(
                 f"{source.spec}: label {one_line(text)[:80]}: the model has no one class {one_line(unknown[0])[:40]}; "
-                "name classes as the model does, or say --label-separator"
+                "say --label-separator, or which labels are which classes, and pass over the others, by --findings "
+                f"{shlex.quote(f'{classes[0]},…')} or CLASS=LABEL,…"
             )
-        table[row, [index for index in found.values() if index is not None]] = 1
+        others.update(dict.fromkeys(unknown, int((of == row).sum())))
+        table[row, known] = 0
+        table[row, [place for place in places.values() if place is not None and place >= 0]] = 1
     values = table[of]
-    told = f"labels are lists of classes, separated by {separator!r}: a class that a list does not name is a no"
-    return Findings(values, (told, *_remarks(values, classes)), separator=separator)
+    remarks = (
+        f"labels are lists of classes, separated by {separator!r}: a class that a list does not name is a no",
+        *told,
+        *(f"labels passed over: {one_line(name)} of {count} samples" for name, count in others.most_common(_NAMED)),
+        *_remarks(values, classes),
+    )
+    return Findings(values, remarks, separator=separator, columns=called)
+
+
+_NUMBERS: Final = {"1": 1, "0": 0, "-1": -1, "": -1}
+"""What a place of a vector says that is written as a list."""
+
+
+def _is_written_list(text: str) -> bool:
+    return text.startswith("[") and text.endswith("]")
+
+
+def _written_vectors(
+    source: Source, texts: Sequence[str], lists: Sequence[Sequence[str]], count: int
+) -> NDArray[np.int8] | None:
+    """Return lists that JSON writes as vectors, int8 (n, count), None where they are others.
+
+    Raises:
+        DatasetError: they may be class indices as well.
+    """
+    if not texts or not all(map(_is_written_list, texts)) or {*map(len, lists)} != {count}:
+        return None
+    if not {*itertools.chain(*lists)} <= {*_NUMBERS}:
+        return None
+    if count == 2:
+        raise DatasetError(
+            f"{source.spec}: label {texts[0]}: yes and no of two classes, or their indices: write their names"
+        )
+    return np.array([[_NUMBERS[part] for part in parts] for parts in lists], np.int8)
+
+
+def _parts(text: str, separator: str) -> list[str]:
+    """Return the items of a list, which JSON writes, or which separators part; whole numbers as their digits."""
+    if _is_written_list(text):
+        with contextlib.suppress(ValueError, RecursionError):
+            return [item if isinstance(item, str) else _word(as_text(item)) for item in json.loads(text)]
+    return [part.strip() for part in text.split(separator)]
+
+
+def _word(text: str) -> str:
+    number = _WORDS.get(text, whole_number(text))
+    return text if number is None else str(number)
+
+
+def _finder(
+    classes: Sequence[str], called: Mapping[str, str], lists: Sequence[Sequence[str]]
+) -> tuple[Callable[[str], int | None], tuple[str, ...]]:
+    """Return what gives the index of the class that a label names, None for none, and what to tell of it."""
+    if called:
+        places = {composed(name): classes.index(kept) for kept, name in called.items()}
+        return lambda part: places.get(composed(part)), ()
+    known = KnownClasses(classes)
+    numbers = {part: whole_number(part) for part in itertools.chain(*lists) if part and not _is_none(part)}
+    if known.unknown([*numbers]) and all(n is not None and 0 <= n < len(classes) for n in numbers.values()):
+        return numbers.get, ("labels in lists are class indices",)
+    return known.find, ()
 
 
 def _is_none(part: str) -> bool:
     return part.lower().replace("_", " ") == NO_FINDING
 
 
-def _of_vectors(source: Source, vectors: NDArray[np.int8], classes: Sequence[str]) -> Findings:
-    """Return what vectors say, by the dataset's own class names, or else in the model's order.
+def _of_vectors(
+    source: Source, vectors: NDArray[np.int8], classes: Sequence[str], names: Sequence[str] | None
+) -> Findings:
+    """Return what vectors say, by the names of their places, or else in the model's order.
 
     Raises:
         ClassesError: they are not the model's.
     """
-    names, count = source.class_names, vectors.shape[1]
+    count = vectors.shape[1]
     if names is None:
         if count != len(classes):
             raise ClassesError(f"{source.spec}: labels are vectors of {count}, the model has {len(classes)} classes")

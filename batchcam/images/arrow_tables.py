@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import Any, Final
 
 import numpy as np
@@ -213,7 +214,7 @@ def _image_column(arrow: Any, schema: Any, reading: Reading) -> str | None:
     elif len(held) > 1 and (likely := columns_for("path", held, {})):
         held = [held[index] for index in likely]
     if len(held) > 1:
-        raise TableError(f"several columns hold images: {', '.join(held)}: say --columns path={held[0]}")
+        raise TableError(f"several columns hold images: {', '.join(held)}: say --columns {quote(f'path={held[0]}')}")
     return held[0] if held else None
 
 
@@ -249,10 +250,10 @@ def _places(batch: Any, column: str, whole: Any) -> tuple[NDArray[np.int64], NDA
 def _table(
     arrow: Any, schema: Any, table: Any, image: str | None, stored: Stored | None, reading: Reading, prefix: str
 ) -> Table:
-    names = _others(arrow, schema, image)
+    names, features = _others(arrow, schema, image), _features(schema.metadata or {})
     notes = [f"column passed over: {name}: bytes" for name in schema.names if name not in names and name != image]
     try:
-        columns = [[*map(as_text, table.column(name).to_pylist())] for name in names]
+        columns = [[*map(as_text, _named(table.column(name).to_pylist(), features.get(name)))] for name in names]
     except (ValueError, OverflowError) as error:  # such as a date that Python can't say
         raise TableError(f"a value that is no text: {error}") from error
     said, class_names = _labelled(schema, names, reading)
@@ -294,10 +295,12 @@ def _labelled(schema: Any, names: Sequence[str], reading: Reading) -> tuple[dict
     """
     said = dict(reading.columns)
     features = _features(schema.metadata or {})
-    known = [name for name in names if isinstance(features.get(name), dict) and _class_names(features[name])]
+    known = [name for name in names if _class_names(features.get(name)) or _list_names(features.get(name))]
     if not columns_for("label", names, said) and known:
         if len(known) > 1:
-            raise TableError(f"several columns of labels: {', '.join(known)}: say --columns label={known[0]}")
+            raise TableError(
+                f"several columns of labels: {', '.join(known)}: say --columns {quote(f'label={known[0]}')}"
+            )
         said["label"] = known[0]
     label = next((names[index] for index in columns_for("label", names, said)), "")
     return said, _class_names(features[label]) if label in known else None
@@ -311,6 +314,26 @@ def _features(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
     return features if isinstance(features, dict) else {}
 
 
-def _class_names(feature: Mapping[str, Any]) -> tuple[str, ...] | None:
-    names = feature.get("names") if feature.get("_type") == "ClassLabel" else None
+def _class_names(feature: Any) -> tuple[str, ...] | None:
+    names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
     return tuple(map(as_text, names)) if isinstance(names, list) and names else None
+
+
+def _list_names(feature: Any) -> tuple[str, ...] | None:
+    """Return the class names of a column of lists of class indices."""
+    items = feature.get("feature") if isinstance(feature, dict) else feature
+    return _class_names(items[0] if isinstance(items, list) and items else items)
+
+
+def _named(values: list[Any], feature: Any) -> list[Any]:
+    """Return the values of a column, lists of class indices as lists of names.
+
+    Raises:
+        TableError: an index has no name.
+    """
+    if (names := _list_names(feature)) is None:
+        return values
+    indices = {index for value in values for index in value or ()}
+    if wrong := [index for index in indices if not isinstance(index, int) or not 0 <= index < len(names)]:
+        raise TableError(f"label {wrong[0]} is none of its {len(names)} classes")
+    return [value if value is None else [names[index] for index in value] for value in values]

@@ -289,11 +289,22 @@ def remarks(run: Path) -> list[str]:
     return told
 
 
+def test_a_file_of_thresholds_is_refused_with_its_line(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    for text, message in (
+        ("class,p\nEdema,0.2\nMass,high\n", "line 3: Mass: high: want a probability between 0 and 1"),
+        ("Edema,0.2\nOedema,0.2\n", "line 2: Oedema: no class of the model, or named twice"),
+        ("Edema,0.2\nMass\n", "line 2: want a class and a probability in each line, or a JSON object"),
+    ):
+        file.write_text(text)
+        assert f"--threshold {file}: {message}" in explain(folder, "never", "--threshold", file).err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--threshold", 1), "want a probability between 0 and 1"),
-        (("--threshold", "Edema=high"), "--threshold high: want a probability"),
+        (("--threshold", "Edema=high"), "--threshold Edema: high: want a probability"),
         (("--threshold", "Oedema=0.5"), "--threshold Oedema: no class of the model"),
         (("--threshold", "0.5", "--thresholds-from", "x"), "exclude each other"),
         (("--cams", "predicted+label"), "several labels of a sample may be true"),

@@ -12,7 +12,8 @@ from PIL import Image
 
 from batchcam.data.csv_manifest import open_csv
 from batchcam.data.samples import FileSource
-from batchcam.errors import DatasetError
+from batchcam.data.sources import open_source
+from batchcam.errors import ConfigError, DatasetError
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.images.tables import Reading
 from tests.helpers import places
@@ -228,6 +229,8 @@ def test_columns_root_and_suffix_say_how_a_manifest_is_meant(tmp_path: Path) -> 
     ("text", "reading", "message"),
     [
         ("image_id,dx\n7,a\n", Reading(), r"found image_id, dx: say --columns path=image_id, with --root and --suffix"),
+        ("Image Index,y\n7,a\n", Reading(), r"say --columns 'path=Image Index', with"),
+        ("path,label\n,a\n", Reading(), r"line 2: path and id must not be empty .*: fill in, or take the line out"),
         ("scan_name,diagnosis\n7,a\n", Reading(), r"say --columns path=scan_name,label=diagnosis"),
         ("x,y\n7,a\n", Reading(), r"found x, y$"),
         ("path,dx\n7,a\n", Reading({"label": "dy"}), "no column dy, which --columns names: there are path, dx"),
@@ -242,6 +245,22 @@ def test_a_manifest_that_needs_more_words_is_refused_with_them(
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(DatasetError, match=message):
         open_csv("spec", str(tmp_path / "list.csv"), reading=reading)
+
+
+def test_a_line_of_separators_alone_is_passed_over_and_told(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,label,site\n1.png,a,x\n,,\n, ,\n2.png,b,y\n")
+    source = open_csv("spec", str(tmp_path / "list.csv"))
+    assert list(source.sample_ids) == ["1.png", "2.png"]
+    assert "2 lines passed over that hold nothing but separators" in source.notes
+
+
+def test_a_drive_of_windows_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path\nC:\\scans\\7.png\n")
+    with pytest.raises(ConfigError, match=r"line 2: C:\\scans\\7\.png has a drive of Windows"):
+        open_csv("spec", str(tmp_path / "list.csv"))
+    for data in ("C:\\scans", "d:/scans"):
+        with pytest.raises(ConfigError, match="a drive of Windows, which is not here"):
+            open_source(data)
 
 
 def test_a_list_of_labels_is_several(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,57 @@ def test_an_unknown_class_in_a_list_is_named(tmp_path: Path) -> None:
         read(source)
 
 
+def json_lines(folder: Path, *labels: Any) -> Source:
+    rows = [json.dumps({"path": f"{row}.png", "label": label}) for row, label in enumerate(labels)]
+    (folder / "list.jsonl").write_text("\n".join(rows))
+    return open_csv("spec", str(folder / "list.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "rows"),
+    [
+        ([["Mass", "Edema"], ["Effusion"], [], None], [[1, 0, 1], [0, 1, 0], [0, 0, 0], [-1, -1, -1]]),
+        ([["No Finding"], ["Edema", "Mass"]], [[0, 0, 0], [1, 0, 1]]),
+        ([[0, 2], [1], None], [[1, 0, 1], [0, 1, 0], [-1, -1, -1]]),
+        ([[1, 0, 1], [0, 1, -1], None], [[1, 0, 1], [0, 1, -1], [-1, -1, -1]]),
+        ([[1.0, 0.0, None], [True, True, False]], [[1, 0, -1], [1, 1, 0]]),
+    ],
+)
+def test_lists_of_json_are_names_indices_or_vectors(tmp_path: Path, labels: list[Any], rows: list[list[int]]) -> None:
+    assert values(json_lines(tmp_path, *labels)) == rows
+
+
+def test_lists_of_json_that_may_be_meant_otherwise_are_asked_about(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"label \[0, 1\]: yes and no of two classes, or their indices"):
+        read_findings(json_lines(tmp_path, [0, 1], [1, 0]), ("a", "b"), SAID)
+    each_one = json_lines(tmp_path, ["Mass"], ["Edema"])
+    with pytest.raises(DatasetError, match="each sample is of exactly one class: say --problem-type"):
+        read(each_one)
+    assert read(each_one, LabelReading("single-label")).one_each("here").tolist() == [2, 0]
+
+
+def test_lists_of_class_indices_go_by_the_names_that_the_table_has(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    names = {"names": ["Mass", "Edema", "Effusion"], "_type": "ClassLabel"}
+    for feature in ({"feature": names, "_type": "List"}, [names]):
+        info = json.dumps({"info": {"features": {"findings": feature}}})
+        table = arrow.table({"path": ["1.png", "2.png", "3.png"], "findings": [[0, 1], [2], None]})
+        parquet.write_table(table.replace_schema_metadata({"huggingface": info}), tmp_path / "x.parquet")
+        source = open_csv("spec", str(tmp_path / "x.parquet"))
+        assert values(source) == [[1, 0, 1], [0, 1, 0], [-1, -1, -1]]
+
+
+def test_labels_that_are_no_classes_are_passed_over_where_the_user_names_those_that_count(tmp_path: Path) -> None:
+    source = manifest(tmp_path, "path,label", "1.png,Mass|Hernia", "2.png,Hernia", "3.png,Oedema", "4.png,")
+    with pytest.raises(ClassesError, match=r"no one class Hernia; .* by --findings 'Edema,…' or CLASS=LABEL,…"):
+        read(source, SAID)
+    reading = LabelReading.of(None, None, ["Mass", "Edema=Oedema"])
+    assert values(source, reading) == [[0, -1, 1], [0, -1, 0], [1, -1, 0], [-1, -1, -1]]
+    found = read(source, reading)
+    assert "labels passed over: Hernia of 2 samples" in found.remarks
+    assert read(source, LabelReading(SAID.problem_type, found.separator, found.columns)).remarks == found.remarks
+
+
 def test_whoever_wants_one_label_a_sample_refuses_lists(tmp_path: Path) -> None:
     source = manifest(tmp_path, "path,label", "1.png,Mass|Edema")
     for ask in (own_classes, lambda source: match_classes(source, CLASSES)):
@@ -244,7 +296,5 @@ def test_attributes_of_torchvisions_celeba_are_read_without_its_images() -> None
 
 
 def test_options_that_exclude_each_other_are_refused() -> None:
-    with pytest.raises(ConfigError, match="exclude each other"):
-        LabelReading.of(None, "|", ["Edema"])
     with pytest.raises(ConfigError, match="goes with --problem-type multi-label"):
         LabelReading.of("single-label", "|", None)

@@ -208,7 +208,7 @@ def assemble(
         else:
             read_as, kind = findings.remarks, None
             labels = np.full(len(source), UNKNOWN_LABEL)
-            columns = findings.columns.values()
+            columns = () if findings.separator else findings.columns.values()
             opened.source.meta = source.meta = {n: texts for n, texts in source.meta.items() if n not in columns}
         if findings is not None and reading.problem_type == SINGLE_LABEL:
             labels, findings = findings.one_each(source.spec), None

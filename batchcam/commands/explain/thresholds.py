@@ -57,41 +57,44 @@ def _parsed(text: str, names: Sequence[str]) -> tuple[float, ...]:
     if Path(text).suffix.lower() in (".json", ".csv"):
         pairs = list(_of_file(Path(text)))
     elif "=" in text:
-        pairs = [(name.strip(), value) for name, _, value in (each.rpartition("=") for each in text.split(","))]
+        pairs = [("", name.strip(), value) for name, _, value in (each.rpartition("=") for each in text.split(","))]
     else:
-        return (_probability(text),) * len(names)
+        return (_probability(text, "--threshold"),) * len(names)
     known = KnownClasses(names)
     values = [DEFAULT_THRESHOLD] * len(names)
     seen: set[int] = set()
-    for name, value in pairs:
+    for place, name, value in pairs:
         index = known.find(name)
+        where = f"--threshold {place}{one_line(name)[:40]}"
         if index is None or index < 0 or index in seen:
-            raise ConfigError(f"--threshold {one_line(name)[:40]}: no class of the model, or named twice")
+            raise ConfigError(f"{where}: no class of the model, or named twice")
         seen.add(index)
-        values[index] = _probability(value)
+        values[index] = _probability(value, where)
     return tuple(values)
 
 
-def _of_file(path: Path) -> Iterator[tuple[str, object]]:
-    text = read_option_file(path, "--threshold")
+def _of_file(path: Path) -> Iterator[tuple[str, str, object]]:
+    """Yield where it stands, class and probability of each."""
+    text, line = read_option_file(path, "--threshold"), 0
     try:
         if path.suffix.lower() == ".json":
-            yield from json.loads(text).items()
+            yield from ((f"{path}: ", name, value) for name, value in json.loads(text).items())
             return
-        for number, (name, value) in enumerate(csv.reader(text.splitlines())):
-            if number or value.strip().lower() not in ("threshold", "probability", "p"):  # a header
-                yield name.strip(), value
+        for line, (name, value) in enumerate(csv.reader(text.splitlines()), start=1):
+            if line > 1 or value.strip().lower() not in ("threshold", "probability", "p"):  # a header
+                yield f"{path}: line {line}: ", name.strip(), value
     except (AttributeError, ValueError, RecursionError, csv.Error) as error:
+        place = f"{path}: line {line}" if line else path
         raise ConfigError(
-            f"--threshold {path}: want a class and a probability in each line, or a JSON object"
+            f"--threshold {place}: want a class and a probability in each line, or a JSON object"
         ) from error
 
 
-def _probability(value: object) -> float:
+def _probability(value: object, where: str) -> float:
     try:
         number = float(value) if isinstance(value, (str, int, float)) else 0.0
     except ValueError:
         number = 0.0
     if not 0 < np.float32(number) < 1:
-        raise ConfigError(f"--threshold {one_line(value)[:40]}: want a probability between 0 and 1")
+        raise ConfigError(f"{where}: {one_line(value)[:40]}: want a probability between 0 and 1")
     return number
