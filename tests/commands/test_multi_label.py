@@ -292,7 +292,7 @@ def remarks(run: Path) -> list[str]:
 def test_a_file_of_thresholds_is_refused_with_its_line(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "p.csv"
     for text, message in (
-        ("class,p\nEdema,0.2\nMass,high\n", "line 3: Mass: high: want a probability between 0 and 1"),
+        ("class,p\nEdema,high\n", "line 2: Edema: high: want a probability between 0 and 1"),
         ("Edema,0.2\nOedema,0.2\n", "line 2: Oedema: no class of the model, or named twice"),
         ("Edema,0.2\nMass\n", "line 2: want a class and a probability in each line, or a JSON object"),
     ):
