@@ -15,6 +15,7 @@
 | float, 32-bit integer, signed 16-bit | unreadable unless `--range` says which values are black and white |
 | grey of more than 8 bits, with `--range` | all bits, by this range |
 | DICOM | one frame, by its first window or `--range` |
+| HEIF, JPEG XL | what the plugin gives, if it is installed |
 | .npy, and TIFF of other channels than 1 and 3 | for a network that takes so many channels |
 | truncated, empty, unknown format, more pixels than `PIL.Image.MAX_IMAGE_PIXELS` | unreadable |
 
@@ -27,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import os
 import re
 import warnings
@@ -42,6 +44,7 @@ from batchcam.images.arrays import NPY_START, npy_values, tiff_values
 from batchcam.images.depth import SIXTEEN_BIT_MODES, USUAL_BITS, WIDTH, Depth, depth_of, tiff_tags
 from batchcam.images.dicom import DICOM_ENDINGS, dicom_values, is_dicom
 from batchcam.images.planes import OF_PILLOW, Decoded, Decoding, Values, ValuesError, made
+from batchcam.images.plugins import PLUGINS, is_registered, plugin_for
 
 _FORMATS: Final = {
     "AVIF": (".avif", ".avifs"),
@@ -57,8 +60,10 @@ _FORMATS: Final = {
 }
 """Endings of each format's files, in lower case; not .pfm, whose floats have no defined range."""
 
-IMAGE_ENDINGS: Final = tuple(sorted((*DICOM_ENDINGS, *(ending for endings in _FORMATS.values() for ending in endings))))
-"""Of the files that count as images in a folder, whether or not this Pillow was built with their format."""
+IMAGE_ENDINGS: Final = tuple(
+    sorted(itertools.chain(DICOM_ENDINGS, *_FORMATS.values(), *(plugin.endings for plugin in PLUGINS)))
+)
+"""Of the files that count as images in a folder, whether or not this Pillow reads their format."""
 
 _SIXTEEN_BIT_FORMATS: Final = ("PNG", "PPM")
 """Formats for which mode I means 0…65535: Pillow scales PPM to it, and PNG before Pillow 11 opens as I."""
@@ -210,7 +215,12 @@ def _opened(data: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         if data.startswith(_TIFF_STARTS):
             raise UnsupportedImageError("a TIFF whose kind of channels or compression Pillow does not read") from error
-        raise
+        if (plugin := plugin_for(data)) is None:
+            raise
+        if not is_registered(plugin):
+            told = f"{plugin.format}, which Pillow reads by a plugin: pip install {plugin.package}"
+            raise UnsupportedImageError(told) from error
+        return Image.open(io.BytesIO(data), formats=(plugin.format,))
 
 
 @functools.cache

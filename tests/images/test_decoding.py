@@ -504,7 +504,8 @@ def test_describe_leaves_out_addresses_and_paths() -> None:
     assert describe(KeyError()) == "KeyError"
 
 
-def test_the_endings_of_images_are_those_that_pillow_gives_the_formats_and_those_of_dicom() -> None:
+def test_the_endings_of_images_are_those_that_pillow_gives_the_formats_and_those_of_plugins_and_dicom() -> None:
     Image.init()
     pillows = {ending for ending, format in Image.registered_extensions().items() if format in _FORMATS}
-    assert set(IMAGE_ENDINGS) == pillows - {".pfm"} | {".dcm", ".dicom"}
+    others = {".dcm", ".dicom", ".heic", ".heif", ".hif", ".jxl"}
+    assert set(IMAGE_ENDINGS) == pillows - {".pfm"} | others
