@@ -11,7 +11,7 @@
 | a channel that may be alpha, for all that TIFF or JPEG 2000 say | left out if opaque throughout, else unreadable |
 | CMYK, also Adobe's inverted JPEG | Pillow's conversion, without colour profile |
 | animated or several pages | the first frame |
-| EXIF orientation | applied; a corrupt one ignored |
+| EXIF orientation | applied; a corrupt one ignored, and JPEG XL's, which has another |
 | float, 32-bit integer, signed 16-bit | unreadable unless `--range` says which values are black and white |
 | grey of more than 8 bits, with `--range` | all bits, by this range |
 | DICOM | one frame, by its first window or `--range` |
@@ -246,6 +246,8 @@ def _too_many_pixels() -> str:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "JXL":  # its own, which the decoder has followed, goes before EXIF's (ISO/IEC 18181-2)
+        return 1
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # corrupt EXIF says nothing about the pixels

@@ -49,6 +49,11 @@ def test_an_installed_plugin_reads_in_every_process(plugin, nothing_known, tmp_p
     (tmp_path / "cat").mkdir()
     for name in "abcd":
         (tmp_path / "cat" / f"{name}{plugin.endings[0]}").write_bytes(buffer.getvalue())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = io.BytesIO()
+    Image.fromarray(pixels).save(turned, plugin.format, exif=exif.tobytes())
+    assert decode_image(turned.getvalue()).size == ((64, 96) if plugin.format == "HEIF" else (96, 64))
     source = open_source(str(tmp_path))
     assert np.abs(np.asarray(source.read(0).image).astype(int) - pixels).mean() < 3
     is_registered.cache_clear()
