@@ -144,7 +144,7 @@ COMMANDS = (
     Command("explain", ExplainConfig, 'model.pth photos/test --out runs/monday --task "$SLURM_ARRAY_TASK_ID/8"',
             "Explain every sample of DATA with CKPT: predictions, raw CAMs and maps into RUN's shards.\n\n"
             "DATA is a folder of class folders or of images, a .tar or .zip of one, a manifest (path[,label][,id] in a "
-            ".csv, .tsv, .jsonl or .parquet), wds:PATTERN, hf:PATH[:split], stl10:ROOT[:split], "
+            ".csv, .tsv, .jsonl or .parquet), a URL of these, wds:PATTERN, hf:PATH[:split], stl10:ROOT[:split], "
             "torchvision:NAME:ROOT[:split] or python:module:callable. Run again to go on; several workers may share a "
             "run."),
     Command("merge", MergeConfig, "runs/monday",

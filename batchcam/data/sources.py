@@ -35,6 +35,12 @@ KINDS: Final = (
 )
 """What `open_source` opens, for messages."""
 
+_WAYS_OUT: Final = {
+    ".txt": "commas and a header, path,label, make it a .csv",
+    ".json": "an object a line, with path and label, makes it a .jsonl",
+}
+"""By the ending of a file that is not read, what makes it one that is."""
+
 
 def open_source(spec: str, sizes: bool = True, reading: Reading = NOTHING_SAID) -> Source:
     """List the dataset that `spec` names, without decoding it; `KINDS` says what there is.
@@ -74,7 +80,8 @@ def _open(given: str, spec: str, sizes: bool, reading: Reading) -> Source:
     if os.path.exists(path):
         if not os.path.isfile(path):
             raise DatasetError(f"{spec}: a pipe or device, which may never end: expected {KINDS}")
-        raise DatasetError(f"{spec}: a file of another kind: expected {KINDS}")
+        way_out = _WAYS_OUT.get(os.path.splitext(path)[1].lower(), "a python: dataset of yours may read it")
+        raise DatasetError(f"{spec}: a file of another kind: {way_out}: expected {KINDS}")
     if is_of_windows(given):
         raise ConfigError(f"{spec}: a drive of Windows, which is not here: name the folder as this machine has it")
     if colon and "/" not in prefix:

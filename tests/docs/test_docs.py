@@ -25,7 +25,7 @@ from batchcam.store.manifest import read_manifest
 from batchcam.store.plan import Plan, read_plan
 from batchcam.store.schema import CLASS_NAME, CLASSIFIER_ARRAYS, CONFIG, SAMPLE_ARRAYS
 from docs.make import cli as cli_page
-from docs.make import folders, refusals
+from docs.make import data_kinds, folders, refusals
 from tests.helpers import ROOT
 from tests.helpers.fake_batchcam import JOBS, Fake
 from tests.helpers.outputs import exact
@@ -344,6 +344,11 @@ def test_every_attribute_of_a_file_is_specified(sound_run):
 
 
 # --- ARCHITECTURE.md
+
+
+def test_the_table_of_kinds_of_data_is_the_one_that_tests_try():
+    (shown,) = data_kinds.MARKED.findall(data_kinds.PAGE.read_text(encoding="utf-8"))
+    assert shown == data_kinds.table(), "run `python -m docs.make.data_kinds`"
 
 
 def test_the_table_of_refusals_is_the_one_that_tests_try():

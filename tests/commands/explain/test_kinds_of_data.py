@@ -87,6 +87,8 @@ def test_behind_a_url_the_same_images_give_the_same_record(write, shelf, classif
         names = ("input_sha256", "label", "logits", "cams")
         for ours, theirs in zip(columns(tmp_path / "run", *names), columns(reference, *names), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+        if (write, shelf) == (places.folder, in_memory):  # which tells sizes
+            assert open_run(tmp_path / "run").plan.run_id == open_run(reference).plan.run_id
         originals = open_originals(run := open_run(tmp_path / "run"), None)
         assert [originals.read(sample).state for sample in run] == [State.FOUND] * len(IMAGES)
 
