@@ -186,8 +186,8 @@ class Plan:
         problem_type: multi-label, or "" for single-label.
         thresholds: of a multi-label run: of each class the probability from which it counts, as float32 has it.
         label_separator: what stands between the classes of a label, where labels of a multi-label run are lists.
-        label_columns: by class, the manifest's column that says whether it is true, where labels are columns, or the label
-            that does, where these are lists of which only some count.
+        label_columns: by class, the manifest's column that says whether it is true, where labels are columns, or the
+            label that does, where these are lists of which only some count.
     """
 
     checkpoint_sha256: str
