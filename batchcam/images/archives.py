@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import io
 import os
 import re
@@ -283,6 +284,8 @@ def _require_end(tar: TarFile, offset: int) -> None:
 
 def _open_zip(path: str) -> Archive:
     holder = Holder.at(path)
+    collects = gc.isenabled()
+    gc.disable()  # else a million entries are looked at again and again
     try:
         with (
             holder.opened() as read,
@@ -294,6 +297,9 @@ def _open_zip(path: str) -> Archive:
         columns = np.array(numbers, np.int64).reshape(-1, 5).T
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError) as error:
         raise ArchiveError(f"no zip, or damaged: {error}: copy it again") from error
+    finally:
+        if collects:
+            gc.enable()
     windows = not any("/" in info.filename for info in infos)
     names = [_checked(info.filename.replace("\\", "/") if windows else info.filename) for info in infos]
     _require_unique(names)
