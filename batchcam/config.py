@@ -559,8 +559,8 @@ def parse_names(text: str) -> tuple[str, ...]:
     return names
 
 
-class LabelledConfig(Config):
-    """What commands are asked that take a dataset's labels: one class a sample, or several."""
+class LabelOptions(Part):
+    """How a dataset's labels are to be read: one class a sample, or several."""
 
     _: dataclasses.KW_ONLY
     problem_type: str | None = field(
@@ -576,6 +576,12 @@ class LabelledConfig(Config):
         metavar="CLASS,…",
         parse=parse_names,
     )
+
+
+class LabelledConfig(LabelOptions, Config):
+    """What commands are asked that take a dataset's labels, and tell which classes count."""
+
+    _: dataclasses.KW_ONLY
     threshold: str | None = field(
         "multi-label: probability from which a class counts: P, CLASS=P,…, or a .json or .csv file of class and P.  "
         f"[default: {DEFAULT_THRESHOLD}]",

@@ -126,6 +126,11 @@ def array_name(column: str) -> str:
     return NO_NAME.sub(lambda found: "\\\\" if found[0] == "\\" else f"\\x{ord(found[0]):02x}", column.strip())
 
 
+def column_name(array: str) -> str:
+    """Return the name of a column by that of its array."""
+    return re.sub(r"\\(?:\\|x(..))", lambda found: chr(int(found[1], 16)) if found[1] else "\\", array)
+
+
 def threshold_logit(threshold: float) -> float:
     """Return the logit from which a class of a multi-label run counts, whose sigmoid is `threshold`."""
     return math.log(threshold / (1 - threshold))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from batchcam.commands.promote.decision import DecisionSummary
     from batchcam.commands.render.render import RenderSummary
     from batchcam.commands.report.report import ReportSummary, SigmoidReport
-    from batchcam.commands.train.train import TrainSummary
+    from batchcam.commands.train.train import SigmoidTraining, TrainSummary
     from batchcam.commands.verify.verify import VerifySummary
     from batchcam.record.metrics import ClassScore
     from batchcam.record.sigmoid_groups import SigmoidGroup
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 FINDINGS_SHOWN = 50
 UNKNOWN_LEAK = "not known: the checkpoint does not say it of such images"
 UNWELL_SHOWN = 15
+CLASSES_SHOWN = 40
 SILENCE_TOLD_S = 60
 
 
@@ -323,28 +324,38 @@ def evaluate_text(summary: EvaluateSummary | SigmoidEvaluation) -> str:
     return "\n".join([*lines, "", *class_table(summary.classes), *group_table(summary.group_by, summary.groups)])
 
 
-def train_text(summary: TrainSummary) -> str:
+def train_text(summary: TrainSummary | SigmoidTraining) -> str:
     """Return the result of `train`."""
     s = summary
-    trained = _accuracy_of(s.train_accuracy, s.train_samples, s.train_left_out, "while learning")
+    if s.problem_type == MULTI_LABEL:
+        score, learned, judged = "mean AUROC", s.train_auroc, s.val_auroc
+    else:
+        score, learned, judged = "accuracy", s.train_accuracy, s.val_accuracy
+    trained = _score_of(learned, s.train_samples, s.train_left_out, "while learning")
     leaked = f"{s.val_trained_on} trained on: this says nothing of other images" if s.val_trained_on else ""
-    validated = _accuracy_of(s.val_accuracy, s.val_samples, s.val_left_out, leaked)
+    validated = _score_of(judged, s.val_samples, s.val_left_out, leaked)
     bad = f"; {counted(s.unreadable, 'image')} could not be read in the last epoch" if s.unreadable else ""
     text = (
-        f"{one_line(s.checkpoint)}: epoch {s.best_epoch} of {s.epochs}, training accuracy {trained}, "
-        f"validation accuracy {validated}{bad}"
+        f"{one_line(s.checkpoint)}: epoch {s.best_epoch} of {s.epochs}, training {score} {trained}, "
+        f"validation {score} {validated}{bad}"
     )
+    if s.problem_type == MULTI_LABEL:
+        ranked = sorted(s.classes.items(), key=lambda each: (each[1] is None, each[1]))[:CLASSES_SHOWN]
+        rows = [("class", "AUROC"), *((one_line(name), _share(value)) for name, value in ranked)]
+        width = max(len(name) for name, _ in rows)
+        more = [f"… and {len(s.classes) - len(ranked)} more"] * (len(ranked) < len(s.classes))
+        return "\n".join([text, "", *(f"{name:<{width}}  {value:>5}" for name, value in rows), *more])
     if not s.learned_by_heart:
         return text
     reached = _share(max(epoch["train_accuracy"] for epoch in s.history))
     return f"{text}\ntraining {reached}, validation {_share(s.val_accuracy)}: learned by heart"
 
 
-def _accuracy_of(accuracy: float | None, samples: int | None, left_out: int | None, remark: str) -> str:
-    """Return an accuracy, of how many images, and what was left out of it; these are None where nobody counted."""
+def _score_of(score: float | None, samples: int | None, left_out: int | None, remark: str) -> str:
+    """Return a score, of how many images, and what was left out of it; these are None where nobody counted."""
     of = "" if samples is None else f" of {counted(samples, 'image')}"
     remarks = "; ".join(filter(None, [f"{left_out} left out" if left_out else "", remark]))
-    return f"{_share(accuracy)}{of}" + (f" ({remarks})" if remarks else "")
+    return f"{_share(score)}{of}" + (f" ({remarks})" if remarks else "")
 
 
 def demo_text(summary: DemoSummary) -> str:

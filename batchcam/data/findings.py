@@ -14,12 +14,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from batchcam.data.csv_manifest import NOT_KNOWN_NUMBER
+from batchcam.data.csv_manifest import NO_LABEL_COLUMN, NOT_KNOWN_NUMBER
 from batchcam.data.labels import KnownClasses, whole_number
 from batchcam.data.samples import UNKNOWN_LABEL, Numbers, Source
 from batchcam.errors import ClassesError, ConfigError, DatasetError, one_line
 from batchcam.images.tables import as_text
-from batchcam.rules import MULTI_LABEL, SINGLE_LABEL, array_name, composed
+from batchcam.rules import MULTI_LABEL, SINGLE_LABEL, array_name, column_name, composed
 
 SEPARATOR: Final = "|"
 NO_FINDING: Final = "no finding"
@@ -140,6 +140,63 @@ def read_findings(source: Source, classes: Sequence[str], reading: LabelReading)
         whose = "each sample is" if one == count else f"{one} of {count} labelled samples are"
         raise _undecided(source, f"{whose} of exactly one class")
     return found
+
+
+def own_findings(source: Source, reading: LabelReading) -> tuple[tuple[str, ...], Findings] | None:
+    """Return the classes that a dataset itself names, and `read_findings` of them; None: a sample has one label.
+
+    Where nobody said which columns are labels, those are that hold nothing but 1, 0, and what is not known.
+
+    Raises:
+        DatasetError, ConfigError: as `read_findings`; or columns may be classes, and nobody said so.
+    """
+    if source.multi_hot is not None:
+        names = source.class_names or tuple(map(str, range(source.multi_hot.shape[1])))
+    elif reading.columns:
+        names = tuple(reading.columns)
+    elif not (np.asarray(source.labels) >= 0).any():
+        columns = {} if reading.separator else _truth_columns(source, reading)
+        names, reading = tuple(columns), dataclasses.replace(reading, columns=columns)
+    elif reading.problem_type != SINGLE_LABEL and (reading.is_said or source.several):
+        names = _listed_classes(source, reading.separator or SEPARATOR)
+    else:
+        names = ()
+    found = read_findings(source, names, reading) if names else None
+    return None if found is None else (names, found)
+
+
+def _truth_columns(source: Source, reading: LabelReading) -> dict[str, str]:
+    """Return by class the further columns that say of each sample whether it is true.
+
+    Raises:
+        DatasetError: there are some, and nobody said whether one of them is true of a sample, or several.
+    """
+    truths = {name: {_truth(text) for text in {*texts.raws()}} for name, texts in source.meta.items()}
+    found = {column_name(name): name for name, values in truths.items() if None not in values and values != {-1}}
+    if found and reading.problem_type is None:
+        listed = ", ".join([*found][:_NAMED]) + ", …" * (len(found) > _NAMED)
+        raise _undecided(source, f"{NO_LABEL_COLUMN}, and columns {one_line(listed)} hold 1 and 0 (--findings: which)")
+    return found
+
+
+def _listed_classes(source: Source, separator: str) -> tuple[str, ...]:
+    """Return the classes that lists name, numbers in their order.
+
+    Raises:
+        DatasetError: lists are written otherwise.
+    """
+    labels = np.unique(np.asarray(source.labels))
+    texts = [source.class_names[k] if source.class_names else str(k) for k in labels[labels >= 0].tolist()]
+    if source.several and not any(separator in text and text[0] != "[" for text in texts):
+        raise DatasetError(f"{source.spec}: labels are lists, not separated by {separator!r}: say --label-separator")
+    parts = {composed(part.strip()): part.strip() for text in texts for part in text.split(separator)}
+    names = [part for part in parts.values() if part and not _is_none(part)]
+    return tuple(sorted(names, key=lambda name: (whole_number(name) is None, whole_number(name) or 0, name)))
+
+
+def notes_of(source: Source, is_labelled: bool) -> list[str]:
+    """Return what was passed over while listing, but for what is no loss where other columns are labels."""
+    return [note for note in source.notes if not (is_labelled and note.startswith(NO_LABEL_COLUMN))]
 
 
 def _undecided(source: Source, why: str) -> DatasetError:

@@ -20,6 +20,7 @@ from batchcam.network.directory import is_directory, read_directory
 from batchcam.network.training_images import TrainingImages
 from batchcam.network.weights import find_weights
 from batchcam.network.weights_file import FORMAT_KEY, REASON_LENGTH, content_of, read_weights_file
+from batchcam.rules import MULTI_LABEL, PROBLEM_TYPES, SINGLE_LABEL
 
 FORMAT_VERSION = 1
 
@@ -35,7 +36,8 @@ class Checkpoint:
         architecture: the network's name, see `build_network`, None if the file does not say.
         class_names: by class index, None if the file does not say.
         preprocessing: as `Preprocessing.to_dict` gives it, None if the file does not say.
-        training: epoch, accuracies and settings of `batchcam train`, empty for foreign checkpoints.
+        training: epoch, scores and settings of `batchcam train`, empty for foreign checkpoints.
+        is_multi_label: whether the file says that each class was learned by itself.
         weights_key: which of several weights `state` is, "" where the file holds one network's.
         remarks: what was chosen, a line each.
         carried_names: class names of another program's, by where they stand, see `carried_names`.
@@ -53,6 +55,7 @@ class Checkpoint:
     class_names: tuple[str, ...] | None = None
     preprocessing: Mapping[str, Any] | None = None
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    is_multi_label: bool = False
     weights_key: str = ""
     remarks: tuple[str, ...] = ()
     carried_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -88,6 +91,7 @@ def load_checkpoint(path: Path, weights_key: str | None = None) -> Checkpoint:
         class_names=tuple(map(str, names)) if names else None,
         preprocessing=about.get("preprocessing"),
         training=about.get("training") or {},
+        is_multi_label=about.get("problem_type") == MULTI_LABEL,
         weights_key=weights.key,
         remarks=weights.remarks,
         carried_names={} if names else carried_names(content),
@@ -134,6 +138,7 @@ def pack_checkpoint(
     preprocessing: Mapping[str, Any],
     training: Mapping[str, Any],
     trained_on: TrainingImages | None = None,
+    problem_type: str = SINGLE_LABEL,
     **more: Any,
 ) -> bytes:
     """Return the bytes of a checkpoint that says everything; it loads with `weights_only=True`.
@@ -145,8 +150,9 @@ def pack_checkpoint(
         architecture: torchvision's name of the network.
         class_names: by class index.
         preprocessing: as `Preprocessing.to_dict` gives it.
-        training: epoch, accuracies and settings, plain values only.
+        training: epoch, scores and settings, plain values only.
         trained_on: the images that it was trained on, None if that is not known.
+        problem_type: one of `PROBLEM_TYPES`.
         more: further top-level entries, such as the optimizer's state.
     """
     about = {
@@ -156,6 +162,8 @@ def pack_checkpoint(
         "preprocessing": dict(preprocessing),
         "training": dict(training),
     }
+    if problem_type != SINGLE_LABEL:
+        about["problem_type"] = problem_type
     if trained_on is not None:
         about["trained_on"] = trained_on.packed()
     buffer = io.BytesIO()
@@ -185,11 +193,14 @@ def _check_description(path: Path, about: Mapping[str, Any]) -> None:
         "class_names": (list, tuple),
         "preprocessing": Mapping,
         "training": Mapping,
+        "problem_type": str,
     }
     for name, kind in kinds.items():
         value = about.get(name)
         if value is not None and not isinstance(value, kind):
             raise CheckpointError(f"{path}: its {name} is a {type(value).__name__}: not a checkpoint of batchcam")
+    if about.get("problem_type", SINGLE_LABEL) not in PROBLEM_TYPES:
+        raise CheckpointError(f"{path}: its problem_type is not known: made by a later batchcam?")
     if len(about.get("architecture") or "") > REASON_LENGTH:
         raise CheckpointError(f"{path}: its architecture's name is too long: not a checkpoint of batchcam")
     if wrong := [n for n in about.get("class_names") or () if not isinstance(n, (str, int))]:

@@ -438,13 +438,6 @@ def test_evaluate_and_info_tell_the_same_of_each_finding(folder: Path) -> None:
     assert info.said["pairs"] == ended.said["pairs"]
 
 
-def test_a_dataset_of_several_labels_is_no_data_to_train_on(copy: Path) -> None:
-    (copy / "nih.csv").write_text("path,label\nimages/0.png,Edema|Fracture\nimages/1.png,Edema\n")
-    ended = run_json("train", copy / "nih.csv", "--out", copy / "trained.pth", *COMPUTE)
-    assert ended.code == 1
-    assert "label Edema|Fracture is several labels" in ended.err
-
-
 # report
 
 

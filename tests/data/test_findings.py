@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from batchcam.data.csv_manifest import open_csv
-from batchcam.data.findings import AS_THE_DATA_SAYS, Findings, LabelReading, read_findings
+from batchcam.data.findings import AS_THE_DATA_SAYS, Findings, LabelReading, own_findings, read_findings
 from batchcam.data.labels import match_classes, own_classes
 from batchcam.data.map_source import MapSource
 from batchcam.data.samples import Source
@@ -298,3 +298,46 @@ def test_attributes_of_torchvisions_celeba_are_read_without_its_images() -> None
 def test_options_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(ConfigError, match="goes with --problem-type multi-label"):
         LabelReading.of("single-label", "|", None)
+
+
+# a dataset's own classes
+
+
+def own(source: Source, reading: LabelReading = AS_THE_DATA_SAYS) -> tuple[tuple[str, ...], list[list[int]]] | None:
+    found = own_findings(source, reading)
+    return None if found is None else (found[0], np.asarray(found[1].values).tolist())
+
+
+def test_a_dataset_of_one_label_a_sample_has_no_classes_of_several(tmp_path: Path) -> None:
+    assert own(manifest(tmp_path, "path,label,Edema", "1.png,cat,1", "2.png,dog,0")) is None
+    assert own(manifest(tmp_path, "path", "1.png")) is None
+
+
+def test_own_classes_are_the_columns_of_nothing_but_truths(tmp_path: Path) -> None:
+    source = manifest(tmp_path, "path,Mass,Age,Edema,Blank,a/b", "1.png,1.0,64,0,,1", "2.png,-1,1,yes,,0")
+    assert own(source, SAID) == (("Edema", "Mass", "a/b"), [[0, 1, 1], [1, -1, 0]])
+    assert own(source, LabelReading("single-label", columns={"x": "Edema", "y": "a/b"})) == (
+        ("x", "y"),
+        [[0, 1], [1, 0]],
+    )
+    with pytest.raises(
+        DatasetError, match=r"columns Edema, Mass, a/b hold 1 and 0 .*: say --problem-type single-label"
+    ):
+        own_findings(source, AS_THE_DATA_SAYS)
+
+
+def test_own_classes_are_those_that_lists_name_numbers_in_their_order(tmp_path: Path) -> None:
+    source = manifest(tmp_path, "path,label", "1.png,Mass|Edema", "2.png,No Finding", "3.png,Edema", "4.png,")
+    assert own(source) == (("Edema", "Mass"), [[1, 1], [0, 0], [1, 0], [-1, -1]])
+    assert own(manifest(tmp_path, "path,label", "1.png,10|2", "2.png,2")) == (("2", "10"), [[1, 1], [1, 0]])
+    assert own(manifest(tmp_path, "path,label", "1.png,a;b", "2.png,b"), LabelReading(separator=";")) == (
+        ("a", "b"),
+        [[1, 1], [0, 1]],
+    )
+
+
+@pytest.mark.parametrize("label", ['"[a, b]"', "[a|b]", '"a,b"'])
+def test_lists_that_the_separator_does_not_part_are_refused(tmp_path: Path, label: str) -> None:
+    source = manifest(tmp_path, "path,label", f"1.png,{label}", "2.png,a", "3.png,b")
+    with pytest.raises(DatasetError, match="label"):
+        own_findings(source, SAID if source.several else AS_THE_DATA_SAYS)

@@ -14,8 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from batchcam.config import Classifier, Compute, MapDataset, read_option_file
-from batchcam.data.csv_manifest import NO_LABEL_COLUMN
-from batchcam.data.findings import AS_THE_DATA_SAYS, Findings, LabelReading, read_findings
+from batchcam.data.findings import AS_THE_DATA_SAYS, Findings, LabelReading, notes_of, read_findings
 from batchcam.data.labels import match_classes, own_classes
 from batchcam.data.loader import SampleDataset, prepare
 from batchcam.data.map_source import MapSource
@@ -53,7 +52,7 @@ from batchcam.network.model import (
 )
 from batchcam.network.one_output import as_two_classes
 from batchcam.network.training_images import TrainingImages
-from batchcam.rules import SINGLE_LABEL, composed, in_memory
+from batchcam.rules import MULTI_LABEL, SINGLE_LABEL, composed, in_memory
 from batchcam.store.plan import label_words
 
 CONFIG_OPTION = "config"
@@ -181,6 +180,10 @@ def assemble(
     checkpoint = _checkpoint(classifier)
     built = _network(classifier, checkpoint)
     checkpoint = dataclasses.replace(checkpoint, state={})  # the network has it: not a second time in memory
+    if checkpoint.is_multi_label:
+        if reading.problem_type == SINGLE_LABEL:
+            raise ConfigError(f"--problem-type {SINGLE_LABEL}: {checkpoint.path} learned each class by itself")
+        reading = dataclasses.replace(reading, problem_type=MULTI_LABEL)
     preprocessing = _preprocessing(classifier, checkpoint, built.network) or fallback
     channels = preprocessing.channels if isinstance(preprocessing, Preprocessing) else USUAL_CHANNELS
     decoding = Decoding(classifier.bits, channels, classifier.range)
@@ -196,6 +199,8 @@ def assemble(
     names, names_from, doubts = _class_names(classifier, checkpoint, source, built, fallback_names)
     if built.one_output:
         doubts += (f"one output z: explained as two classes, {names[0]} with logit -z/2 and {names[1]} with logit z/2",)
+    if checkpoint.is_multi_label:
+        doubts += ("problem type: multi-label: the checkpoint learned each class by itself, by sigmoid",)
     kind = classifier.label_kind
     labels: Numbers = source.labels
     changes: Since | None = None
@@ -217,6 +222,7 @@ def assemble(
         if listing.findings is not None:
             findings = Findings(listing.findings, (), reading.separator, reading.columns)
         changes = _changes(opened, names, classifier.label_kind, reading)
+    is_labelled = bool(findings and findings.columns) or bool((np.asarray(labels) >= 0).any())
     return Assembly(
         checkpoint=checkpoint,
         network=built.network,
@@ -229,7 +235,7 @@ def assemble(
         names_from=names_from,
         label_kind=kind,
         remarks=(
-            *(*checkpoint.remarks, *built.remarks, *doubts, *told, *read_as, *_notes(source, labels, findings)),
+            *(*checkpoint.remarks, *built.remarks, *doubts, *told, *read_as, *notes_of(source, is_labelled)),
             *(changes.remarks if changes else ()),
         ),
         architecture_options=built.options,
@@ -261,12 +267,6 @@ def _findings(
         raise DatasetError(f"{several}; {checkpoint.path} learned one class a sample")
     told = "problem type: multi-label, as the labels say: sigmoid of each class"
     return dataclasses.replace(found, remarks=(told, *found.remarks))
-
-
-def _notes(source: Source, labels: Numbers, findings: Findings | None) -> list[str]:
-    """Return what was passed over while listing, but for what is no loss where other columns are labels."""
-    is_read = bool(findings and findings.columns) or bool((np.asarray(labels) >= 0).any())
-    return [note for note in source.notes if not (is_read and note.startswith(NO_LABEL_COLUMN))]
 
 
 def _opened(data: str | MapDataset, listing: Listing | None, look: bool, reading: Reading) -> Planned:

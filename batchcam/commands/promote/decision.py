@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from batchcam.config import PROMOTED, Classifier, Gates, Option, flag_of, members
+from batchcam.config import PROMOTED, Classifier, Gates, Option, Part, flag_of, members
 from batchcam.errors import CLASSES_DIFFER, EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, RunError
 from batchcam.job.lock import locked
 from batchcam.job.steps import Steps
@@ -107,7 +107,7 @@ class Candidate:
         run = self.version / "run"
         if self.step("explain", str(checkpoint), self.test, "--out", str(run), *options):
             self.findings = True
-        again = ("--checkpoint", str(checkpoint), "--data", self.test, *_of_the_network(options))
+        again = ("--checkpoint", str(checkpoint), "--data", self.test, *options_of(Classifier, options, ["--device"]))
         if self.step("verify", str(run), "--recompute", str(RECOMPUTED), *again):
             raise NotPromotedError("refused: the record of its explanation is not true, see above", EXIT_FINDINGS)
         if not holds_images(run):
@@ -152,9 +152,9 @@ def decide(version: Path, quiet: bool, work: Callable[[Steps], bool]) -> Decisio
     return summary("promoted", EXIT_DONE)
 
 
-def _of_the_network(words: Sequence[str]) -> list[str]:
-    """Return those options of `batchcam explain` that say how to build and run the network, which verify takes too."""
-    flags = {flag_of(field) for field, _ in members(Classifier) if Option in field.metadata} | {"--device"}
+def options_of(part: type[Part], words: Sequence[str], more: Sequence[str] = ()) -> list[str]:
+    """Return those of a command's options that a part of its config asks for, and `more` of them."""
+    flags = {flag_of(field) for field, _ in members(part) if Option in field.metadata} | {*more}
     found: list[str] = []
     for word, following in itertools.pairwise((*words, "")):
         if word.partition("=")[0] in flags:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from batchcam.commands.promote.decision import Candidate, DecisionSummary, decide
+from batchcam.commands.promote.decision import Candidate, DecisionSummary, decide, options_of
 from batchcam.commands.retrain.config import RetrainConfig
+from batchcam.config import LabelOptions, ManifestReading
 from batchcam.job.steps import Steps
 
 
@@ -19,8 +20,10 @@ def retrain(config: RetrainConfig) -> DecisionSummary:
     def work(steps: Steps) -> bool:
         candidate = Candidate(config.version_folder, config.test, config, steps)
         unread = candidate.step("train", config.train, "--out", str(checkpoint), *config.options)
-        candidate.step("evaluate", str(checkpoint), config.test)
-        candidate.judge(checkpoint)
+        # TEST's labels are written as those of TRAIN
+        alike = [*options_of(ManifestReading, config.options), *options_of(LabelOptions, config.options)]
+        candidate.step("evaluate", str(checkpoint), config.test, *alike)
+        candidate.judge(checkpoint, *alike)
         return bool(unread) or candidate.findings
 
     return decide(config.version_folder, config.quiet, work)

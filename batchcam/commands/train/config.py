@@ -9,6 +9,7 @@ from batchcam.config import (
     Classifier,
     Compute,
     Config,
+    LabelOptions,
     ManifestReading,
     View,
     argument,
@@ -20,7 +21,7 @@ from batchcam.config import (
 )
 
 
-class TrainConfig(View, ManifestReading, Config):
+class TrainConfig(View, ManifestReading, LabelOptions, Config):
     """Everything that `train` is asked; the defaults are the STL10 recipe."""
 
     data: str = argument()

@@ -25,6 +25,7 @@ from batchcam.network.heads import halves
 from batchcam.network.model import build_network, load_network
 from batchcam.network.precision import in_precision
 from batchcam.network.training_images import TrainingImages
+from batchcam.record.sigmoid_scores import auroc
 
 NO_DIGESTS: Final = np.empty((0, 32), np.uint8)
 
@@ -34,16 +35,18 @@ class Score:
     """How one pass went.
 
     Attributes:
-        loss: mean over the samples that counted, None without any.
-        accuracy: of them, None without any.
+        loss: mean over the samples that counted, of several labels a sample over those known; None without any.
+        score: accuracy, or the mean of `aurocs` that are known; None without any.
         unreadable: samples that could not be read.
         digests: SHA-256 of each sample that counted, uint8 (n, 32).
+        aurocs: of several labels a sample: that of each class, None where it has not both a yes and a no.
     """
 
     loss: float | None
-    accuracy: float | None
+    score: float | None
     unreadable: int
     digests: np.ndarray
+    aurocs: tuple[float | None, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -69,6 +72,19 @@ def split_by_class(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.n
         held_out.append(members[: min(round(fraction * len(members)), len(members) - 1)])
     validation = np.sort(np.concatenate(held_out))
     return np.setdiff1d(np.arange(len(labels)), validation), validation
+
+
+def rarest_classes(labels: np.ndarray) -> np.ndarray:
+    """Return of each sample the class with the fewest yes among those that are true of it, K where none is, int64 (n,).
+
+    Args:
+        labels: 1, 0, and -1 where not known, int8 (n, K).
+    """
+    counts = (labels == 1).sum(0)
+    order = np.argsort(counts, kind="stable")
+    true = np.pad(labels[:, order] == 1, ((0, 0), (0, 1)), constant_values=True)
+    rarest: np.ndarray = np.append(order, len(order))[true.argmax(1)]
+    return rarest
 
 
 def shuffled_batches(positions: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -129,13 +145,13 @@ def train_epoch(
     advance: Callable[[int], None],
     flipped: np.ndarray | None = None,
 ) -> Score:
-    """Take one step per batch, each told to `advance`; return loss and accuracy as they were while learning.
+    """Take one step per batch, each told to `advance`; return loss and score as they were while learning.
 
     Args:
         network: in any mode, on `device`.
         optimizer: of its parameters.
         preprocessing: of uint8 images; others are normalised.
-        labels: of the dataset, as class indices.
+        labels: of the dataset: class indices (n,), or 1, 0, and -1 where not known, int8 (n, K).
         batches: what to learn from.
         device: where to compute.
         advance: is told how many images a batch had.
@@ -150,10 +166,10 @@ def train_epoch(
                 images = _mirrored(images, flipped[batch.indices.numpy()[~batch.unreadable]])
             optimizer.zero_grad()
             logits = _logits(network, images)
-            loss = F.cross_entropy(logits, truth)
+            loss = loss_of(logits, truth)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            tally.add(batch, logits.detach(), truth, float(loss.detach()))
+            tally.add(batch, logits.detach(), truth, loss.detach())
         tally.unreadable += int(batch.unreadable.sum())
         advance(len(batch.indices))
     return tally.score()
@@ -167,7 +183,7 @@ def validate(
     batches: Iterable[LoadedBatch],
     device: torch.device,
 ) -> Score:
-    """Return loss and accuracy in evaluation mode."""
+    """Return loss and score in evaluation mode."""
     network.eval()
     tally = _Tally()
     for batch in batches:
@@ -175,7 +191,7 @@ def validate(
         images, truth = _readable(batch, preprocessing, labels, device)
         if len(truth):
             logits = _logits(network, images)
-            tally.add(batch, logits, truth, float(F.cross_entropy(logits, truth)))
+            tally.add(batch, logits, truth, loss_of(logits, truth))
         tally.unreadable += int(batch.unreadable.sum())
     return tally.score()
 
@@ -205,26 +221,47 @@ def _logits(network: nn.Module, images: Tensor) -> Tensor:
     return halves(network, (images,), logits) if logits.shape[1] == 1 else logits
 
 
+def loss_of(logits: Tensor, truth: Tensor) -> Tensor:
+    """Return the cross-entropy of classes (n,), or the mean binary one of what is known, 1 or 0, of (n, K)."""
+    if truth.ndim == 1:
+        return F.cross_entropy(logits, truth)
+    known = truth >= 0
+    return F.binary_cross_entropy_with_logits(logits[known], truth[known].to(logits.dtype))
+
+
 class _Tally:
     """Sums over the batches of a pass."""
 
     def __init__(self) -> None:
-        self.correct = self.unreadable = 0
+        self.correct = self.known = self.unreadable = 0
         self.loss = 0.0
         self.digests = [NO_DIGESTS]
+        self.several: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def add(self, batch: LoadedBatch, logits: Tensor, truth: Tensor, loss: float) -> None:
-        if not np.isfinite(loss):
+    def add(self, batch: LoadedBatch, logits: Tensor, truth: Tensor, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
             raise BatchcamError("training diverged: the loss is not finite; lower --learning-rate")
         self.digests.append(batch.sha256.numpy()[~batch.unreadable])
-        self.correct += int((logits.argmax(1) == truth).sum())
-        self.loss += loss * len(truth)
+        known = int((truth >= 0).sum())
+        self.known += known
+        self.loss += float(loss) * known
+        if truth.ndim == 1:
+            self.correct += int((logits.argmax(1) == truth).sum())
+        else:
+            self.several.append((truth.cpu().numpy(), logits.float().cpu().numpy()))
 
     def score(self) -> Score:
         digests = np.concatenate(self.digests)
-        count = len(digests)
-        loss, accuracy = (self.loss / count, self.correct / count) if count else (None, None)
-        return Score(loss, accuracy, self.unreadable, digests)
+        if not self.known:
+            return Score(None, None, self.unreadable, digests)
+        loss = self.loss / self.known
+        if not self.several:
+            return Score(loss, self.correct / self.known, self.unreadable, digests)
+        truth, logits = (np.concatenate(parts) for parts in zip(*self.several, strict=True))
+        known = truth >= 0
+        aurocs = tuple(auroc(logits[known[:, k], k], truth[known[:, k], k] == 1) for k in range(truth.shape[1]))
+        told = [each for each in aurocs if each is not None]
+        return Score(loss, float(np.mean(told)) if told else None, self.unreadable, digests, aurocs)
 
 
 def _images(pixels: Tensor, preprocessing: Preprocessing | OwnTransform | None, device: torch.device) -> Tensor:

@@ -13,11 +13,14 @@ from batchcam.record.names import csv_table
 from batchcam.store import landing
 
 Epoch = Mapping[str, Any]
-"""What the checkpoint says of an epoch: loss and accuracy on both sets of images, and of how many."""
+"""What the checkpoint says of an epoch: loss and score on both sets of images, and of how many."""
+
+ACCURACY, AUROC = "accuracy", "auroc"
+"""What the score is: of one label a sample, and of several the mean over classes with both a yes and a no."""
 
 COLUMNS: Final = (
-    *("epoch", "train_loss", "train_accuracy", "train_samples", "train_left_out"),
-    *("val_loss", "val_accuracy", "val_samples", "val_left_out", "val_trained_on", "unreadable", "seconds"),
+    *("epoch", "train_loss", "train_{score}", "train_samples", "train_left_out"),
+    *("val_loss", "val_{score}", "val_samples", "val_left_out", "val_trained_on", "unreadable", "seconds"),
 )
 """Of the table. Seconds stand there alone: the same training gives the same checkpoint, byte for byte."""
 
@@ -28,11 +31,17 @@ LEARNED: Final = 0.95
 def is_better(epoch: Epoch, best: Epoch | None) -> bool:
     """Return whether an epoch takes the place of the best one before it.
 
-    By validation accuracy, and where that is equal by the lower loss; without validation, the last one does.
+    By the validation score, and where that is equal by the lower loss; without one, the last epoch does.
     """
-    if best is None or best["val_accuracy"] is None:
+    if best is None or score_of(best) is None:
         return True
-    return epoch["val_accuracy"] is not None and _rank(epoch) > _rank(best)
+    return score_of(epoch) is not None and _rank(epoch) > _rank(best)
+
+
+def score_of(epoch: Epoch) -> float | None:
+    """Return the validation score, None without any."""
+    score: float | None = epoch.get(f"val_{AUROC}", epoch.get(f"val_{ACCURACY}"))
+    return score
 
 
 def best_of(history: Sequence[Epoch]) -> Epoch | None:
@@ -44,7 +53,7 @@ def best_of(history: Sequence[Epoch]) -> Epoch | None:
 
 
 def _rank(epoch: Epoch) -> tuple[float, float]:
-    return epoch["val_accuracy"], -epoch["val_loss"]
+    return score_of(epoch) or 0.0, -epoch["val_loss"]
 
 
 def is_learned_by_heart(history: Sequence[Epoch], best: Epoch, chance: float | None) -> bool | None:
@@ -90,7 +99,8 @@ def read_seconds(path: Path) -> dict[int, str]:
     raise CheckpointError(f"{path}: is there, and no history of a training")
 
 
-def land_table(path: Path, history: Sequence[Epoch], seconds: Mapping[int, str]) -> None:
-    """Write the table of the epochs."""
+def land_table(path: Path, history: Sequence[Epoch], seconds: Mapping[int, str], score: str) -> None:
+    """Write the table of the epochs, whose score is `ACCURACY` or `AUROC`."""
+    columns = [name.format(score=score) for name in COLUMNS]
     rows = [{**epoch, "seconds": seconds.get(epoch["epoch"])} for epoch in history]
-    landing.land(path, csv_table(COLUMNS, ([row.get(name) for name in COLUMNS] for row in rows)))
+    landing.land(path, csv_table(columns, ([row.get(name) for name in columns] for row in rows)))

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,12 +18,15 @@ from batchcam.commands.train.epochs import (
     Score,
     flipped_samples,
     initial_network,
+    rarest_classes,
     shuffled_batches,
     split_by_class,
     train_epoch,
     validate,
 )
 from batchcam.commands.train.history import (
+    ACCURACY,
+    AUROC,
     Epoch,
     best_of,
     is_better,
@@ -32,6 +35,7 @@ from batchcam.commands.train.history import (
     read_seconds,
     table_path,
 )
+from batchcam.data.findings import LabelReading, notes_of, own_findings, read_findings
 from batchcam.data.labels import NAMED_CLASSES, match_classes, own_classes
 from batchcam.data.loader import BatchStream, SampleDataset
 from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
@@ -47,23 +51,24 @@ from batchcam.network.precision import set_precision
 from batchcam.network.training_images import TrainingImages
 from batchcam.network.weights_file import FORMAT_KEY, load_raw
 from batchcam.record.metrics import rate_text
+from batchcam.rules import DEFAULT_THRESHOLD, MULTI_LABEL, SINGLE_LABEL
 from batchcam.store import landing
 from batchcam.store.ours import ADVICE
-from batchcam.store.plan import dataset_fingerprint
+from batchcam.store.plan import dataset_fingerprint, label_words
 
 SHAPING = ("val_fraction", "arch", "weights", "batch_size", "learning_rate", "weight_decay", "flip", "seed")
 """Settings that decide what an epoch gives; a resumed training must have the same."""
 
-IMPLIED = {"flip": False, "one_output": False}
+IMPLIED = {"flip": False, "one_output": False, "problem_type": SINGLE_LABEL}
 """What such settings are where a checkpoint does not say them."""
 
 COUNTS = ("train_samples", "train_left_out", "val_samples", "val_left_out", "val_trained_on")
-"""What the history of an epoch says of its accuracies, but for those of versions before this one."""
+"""What the history of an epoch says of its scores, but for those of versions before this one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainSummary:
-    """What a training gave.
+    """What a training of one label a sample gave.
 
     Attributes:
         checkpoint: the best one.
@@ -96,6 +101,41 @@ class TrainSummary:
     learned_by_heart: bool | None
     unreadable: int
     history: list[dict[str, Any]]
+    problem_type: Literal["single-label"] = SINGLE_LABEL
+
+    @property
+    def findings(self) -> int:
+        """Images that need a look."""
+        return self.unreadable
+
+
+@dataclasses.dataclass(frozen=True)
+class SigmoidTraining:
+    """What a training of several labels a sample gave.
+
+    Attributes:
+        checkpoint, epochs, best_epoch, train_samples, val_samples, val_trained_on, unreadable: as in `TrainSummary`.
+        train_left_out, val_left_out: likewise; without a label is where nothing is known of any class.
+        train_auroc: on the training samples, while learning, the mean over classes with both a yes and a no.
+        val_auroc: the same of the validation samples, by which the best epoch is chosen; None without any.
+        classes: of each class its AUROC on the validation samples; None without a yes or a no.
+        history: loss, score and counts of every epoch.
+    """
+
+    checkpoint: str
+    epochs: int
+    best_epoch: int
+    train_auroc: float | None
+    train_samples: int
+    train_left_out: int
+    val_auroc: float | None
+    val_samples: int | None
+    val_left_out: int | None
+    val_trained_on: int | None
+    classes: dict[str, float | None]
+    unreadable: int
+    history: list[dict[str, Any]]
+    problem_type: Literal["multi-label"] = MULTI_LABEL
 
     @property
     def findings(self) -> int:
@@ -105,16 +145,23 @@ class TrainSummary:
 
 @dataclasses.dataclass(frozen=True)
 class _Samples:
-    """Some positions of a dataset, with labels as class indices."""
+    """Some positions of a dataset, with labels as `train_epoch` takes them."""
 
     dataset: SampleDataset
     labels: np.ndarray
     positions: np.ndarray
 
     @property
-    def known(self) -> list[int]:
+    def is_multi_label(self) -> bool:
+        """Whether each class of a sample is true or not by itself."""
+        return self.labels.ndim == 2
+
+    @property
+    def known(self) -> np.ndarray:
         """The positions with a label."""
-        return [p for p in self.positions.tolist() if self.labels[p] >= 0]
+        known = self.labels[self.positions] >= 0
+        positions: np.ndarray = self.positions[known.any(1) if self.is_multi_label else known]
+        return positions
 
     @property
     def chance(self) -> float:
@@ -122,7 +169,7 @@ class _Samples:
         return float(np.bincount(self.labels[self.known]).max() / len(self.known))
 
 
-def train(config: TrainConfig) -> TrainSummary:
+def train(config: TrainConfig) -> TrainSummary | SigmoidTraining:
     """Train until the last epoch, starting after the last one that is on disk.
 
     Raises:
@@ -139,7 +186,7 @@ def train(config: TrainConfig) -> TrainSummary:
     set_precision("fp32", device, config.threads)
     preprocessing = _preprocessing(config)
     names, training, validation = _data(config, preprocessing)
-    if len(training.positions) < 2:
+    if len(training.known) < 2:
         raise DatasetError(f"{config.data}: has one image to learn from; training needs two")
     state = _State.start(config, names, preprocessing, training, validation, device)
     note(
@@ -148,20 +195,27 @@ def train(config: TrainConfig) -> TrainSummary:
         f"starting at epoch {len(state.history) + 1}",
         config.quiet,
     )
+    if training.is_multi_label:
+        note(
+            "multi-label: binary cross-entropy of each class, over the labels that are known; the best epoch has the "
+            "largest mean AUROC over classes; no thresholds are learned: explain and evaluate count from "
+            f"{DEFAULT_THRESHOLD}, or as --threshold or --thresholds-from say",
+            config.quiet,
+        )
     if config.one_output:
         note(f"one output z: {names[0]} has logit -z/2 and {names[1]} has logit z/2", config.quiet)
     if state.validates_on_itself:
-        what = "validation accuracy does not tell how well other images are predicted"
+        what = f"validation {state.score} does not tell how well other images are predicted"
         note(f"warning: --val {config.val} is the dataset to learn from: {what}", quiet=False)
     landing.make_folder(config.out.parent)
     for epoch in range(len(state.history) + 1, config.epochs + 1):
         started = time.monotonic()
-        batches = shuffled_batches(training.positions, config.batch_size, config.seed, epoch)
+        batches = shuffled_batches(training.known, config.batch_size, config.seed, epoch)
         torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout: the same after a resume
         flipped = flipped_samples(len(training.labels), config.seed, epoch) if config.flip else None
         with (
             _stream(config, training, batches, device) as stream,
-            Progress(f"epoch {epoch}/{config.epochs}", len(training.positions), "images", config.quiet) as progress,
+            Progress(f"epoch {epoch}/{config.epochs}", len(training.known), "images", config.quiet) as progress,
         ):
             learned = train_epoch(
                 state.network, state.optimizer, preprocessing, training.labels,
@@ -185,6 +239,7 @@ class _State:
         self.history: list[dict[str, Any]] = []
         self._best: Epoch | None = None
         self._chance: float | None = None
+        self.score = ACCURACY
         self._seconds: dict[int, str] = {}
         self.trained_on: TrainingImages | None
         self._kinds: list[str]  # what digests of training and of validation images are of
@@ -206,6 +261,8 @@ class _State:
         settings = {name: getattr(config, name) for name in SHAPING}
         if config.one_output:
             settings["one_output"] = True
+        if training.is_multi_label:
+            settings["problem_type"] = MULTI_LABEL
         settings["dataset_fingerprint"] = _fingerprint(training)
         settings["validation_fingerprint"] = _fingerprint(validation) if validation else None
         settings["training_samples"] = len(training.positions)
@@ -213,7 +270,10 @@ class _State:
         settings["preprocessing"] = preprocessing.to_dict()
         state = cls(config, names, preprocessing, settings)
         state._kinds = [s.dataset.source.digests_of for s in (training, validation or training)]
-        state._chance = validation.chance if validation else None
+        if training.is_multi_label:
+            state.score = AUROC
+        elif validation:
+            state._chance = validation.chance
         saved, best_epoch = state._saved()
         network, state.trained_on = initial_network(
             config.arch, 1 if config.one_output else len(names), None if saved else config.weights, config.seed
@@ -286,14 +346,14 @@ class _State:
             self.trained_on |= TrainingImages.of(learned.digests, self._kinds[0])
         entry = self._entry(epoch, learned, validated)
         self.history.append(entry)
-        val = f", validation {_told(validated)}" if validated else ""
+        val = f", validation {_told(validated, self.score)}" if validated else ""
         leaked = f", {entry['val_trained_on']} of which are trained on" if entry["val_trained_on"] else ""
-        note(f"epoch {epoch}: training {_told(learned)}{val}{leaked}", self._config.quiet)
+        note(f"epoch {epoch}: training {_told(learned, self.score)}{val}{leaked}", self._config.quiet)
         if is_better(entry, self._best):
             self._best = entry
             landing.land(self._config.out, self._pack(entry))
         self._seconds[epoch] = f"{seconds:.1f}"
-        land_table(table_path(self._config.out), self.history, self._seconds)
+        land_table(table_path(self._config.out), self.history, self._seconds, self.score)
         landing.land(_last_path(self._config.out), self._pack(entry, optimizer=self.optimizer.state_dict()))
 
     def _entry(self, epoch: int, learned: Score, validated: Score | None) -> dict[str, Any]:
@@ -304,38 +364,40 @@ class _State:
         return {
             "epoch": epoch,
             "train_loss": learned.loss,
-            "train_accuracy": learned.accuracy,
+            f"train_{self.score}": learned.score,
             "train_samples": learned.samples,
             "train_left_out": self._settings["training_samples"] - learned.samples,
             "val_loss": validated.loss if validated else None,
-            "val_accuracy": validated.accuracy if validated else None,
+            f"val_{self.score}": validated.score if validated else None,
+            **({"val_aurocs": list(validated.aurocs)} if validated and self.score == AUROC else {}),
             "val_samples": validated.samples if validated else None,
             "val_left_out": self._settings["validation_samples"] - validated.samples if validated else None,
             "val_trained_on": leaked,
             "unreadable": learned.unreadable + (validated.unreadable if validated else 0),
         }
 
-    def summary(self) -> TrainSummary:
+    def summary(self) -> TrainSummary | SigmoidTraining:
         """Return the result."""
         assert self._best is not None  # after an epoch
         best = self._best
-        return TrainSummary(
-            checkpoint=str(self._config.out),
-            epochs=len(self.history),
-            best_epoch=best["epoch"],
-            train_accuracy=best["train_accuracy"],
-            val_accuracy=best["val_accuracy"],
-            **{name: best.get(name) for name in COUNTS},
-            learned_by_heart=is_learned_by_heart(self.history, best, self._chance),
-            unreadable=self.history[-1]["unreadable"],
-            history=self.history,
-        )
+        common: dict[str, Any] = {
+            "checkpoint": str(self._config.out),
+            "epochs": len(self.history),
+            "best_epoch": best["epoch"],
+            **{name: best.get(name) for name in (f"train_{self.score}", f"val_{self.score}", *COUNTS)},
+            "unreadable": self.history[-1]["unreadable"],
+            "history": self.history,
+        }
+        if self.score == AUROC:
+            aurocs = best.get("val_aurocs") or [None] * len(self._names)
+            return SigmoidTraining(**common, classes=dict(zip(self._names, aurocs, strict=True)))
+        return TrainSummary(**common, learned_by_heart=is_learned_by_heart(self.history, best, self._chance))
 
     def _pack(self, epoch: dict[str, Any], **more: Any) -> bytes:
         training = {
             "epoch": epoch["epoch"],
-            "train_accuracy": epoch["train_accuracy"],
-            "val_accuracy": epoch["val_accuracy"],
+            f"train_{self.score}": epoch[f"train_{self.score}"],
+            f"val_{self.score}": epoch[f"val_{self.score}"],
         }
         history = {"settings": self._settings, "history": self.history}
         return pack_checkpoint(
@@ -345,15 +407,18 @@ class _State:
             self._preprocessing.to_dict(),
             {**training, **history},
             self.trained_on,
+            MULTI_LABEL if self.score == AUROC else SINGLE_LABEL,
             **more,
         )
 
 
-def _told(score: Score) -> str:
-    """Return loss and accuracy of a pass, and over how many samples."""
-    if score.loss is None or score.accuracy is None:
+def _told(score: Score, kind: str) -> str:
+    """Return loss and score of a pass, and over how many samples."""
+    if score.loss is None:
         return "of nothing: no image could be read"
-    return f"loss {score.loss:.4f} accuracy {rate_text(score.accuracy)} of {score.samples}"
+    name = "mean AUROC" if kind == AUROC else kind
+    told = "-" if score.score is None else rate_text(score.score)
+    return f"loss {score.loss:.4f} {name} {told} of {score.samples}"
 
 
 def _require_outside_classes(config: TrainConfig) -> None:
@@ -375,36 +440,71 @@ def _source(config: TrainConfig, data: str) -> Source:
 
 def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str, ...], _Samples, _Samples | None]:
     source = _source(config, config.data)
-    names, doubts = own_classes(source, config.label_kind)
-    _tell(config, (*doubts, *source.notes))
-    if names is None:
-        names = tuple(str(k) for k in range(int(np.asarray(source.labels).max()) + 1))
-    labels = match_classes(source, names, config.label_kind).indices
-    if (labels < 0).any():
+    names, labels = _own_labels(config, source)
+    is_multi_label = labels.ndim == 2
+    if not is_multi_label and (labels < 0).any():
         raise DatasetError(
             f"{config.data}: {int((labels < 0).sum())} samples have no label; training needs one for each"
         )
     if len(names) < 2:
-        raise DatasetError(f"{config.data}: has one class; a classifier needs two")
-    if config.one_output and len(names) > 2:
-        raise DatasetError(
-            f"{config.data}: has {len(names)} classes; --one-output is for two: leave it out for one output a class"
-        )
+        advice = ": --columns label=COLUMN takes one of 1 and 0 as two classes" if is_multi_label else ""
+        raise DatasetError(f"{config.data}: has one class; a classifier needs two{advice}")
+    if config.one_output and (len(names) > 2 or is_multi_label):
+        which = "several labels a sample" if is_multi_label else f"{len(names)} classes"
+        raise DatasetError(f"{config.data}: has {which}; --one-output is for two: leave it out for one output a class")
     _require_images(source, labels, names)
     dataset = SampleDataset(source, preprocessing, preprocessing.image_size)
-    everything = np.arange(len(source))
     if config.val:
         other = _source(config, config.val)
         samples = SampleDataset(other, preprocessing, preprocessing.image_size)
-        known = match_classes(other, names, config.label_kind)
-        _tell(config, (*known.remarks, *other.notes))
-        if (known.indices < 0).all():
+        known = _labels_of(config, other, names, is_multi_label)
+        validation = _Samples(samples, known, np.arange(len(other)))
+        if not len(validation.known):
             raise DatasetError(f"{config.val}: no sample has a label; validation needs labels")
-        validation = _Samples(samples, known.indices, np.arange(len(other)))
-        return names, _Samples(dataset, labels, everything), validation
-    learn, hold = split_by_class(labels, config.val_fraction, config.seed)
-    validation_part = _Samples(dataset, labels, hold) if len(hold) else None
+        return names, _Samples(dataset, labels, np.arange(len(source))), _judging(validation, config.val)
+    strata = rarest_classes(labels) if is_multi_label else labels
+    learn, hold = split_by_class(strata, config.val_fraction, config.seed)
+    validation_part = _judging(_Samples(dataset, labels, hold), config.data) if len(hold) else None
     return names, _Samples(dataset, labels, learn), validation_part
+
+
+def _own_labels(config: TrainConfig, source: Source) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the classes that a dataset itself has, and its labels as `train_epoch` takes them."""
+    reading = LabelReading.of(config.problem_type, config.label_separator, config.findings)
+    several = own_findings(source, reading)
+    if several is not None:
+        names, found = several
+        _tell(config, (f"classes: {', '.join(names)}", *found.remarks, *notes_of(source, is_labelled=True)))
+        if reading.problem_type == SINGLE_LABEL:
+            return names, found.one_each(source.spec)
+        return names, np.asarray(found.values)
+    own, doubts = own_classes(source, config.label_kind)
+    _tell(config, (*doubts, *source.notes))
+    own = own or tuple(str(k) for k in range(int(np.asarray(source.labels).max()) + 1))
+    return own, match_classes(source, own, config.label_kind).indices
+
+
+def _labels_of(config: TrainConfig, source: Source, names: tuple[str, ...], is_multi_label: bool) -> np.ndarray:
+    """Return another dataset's labels of these classes."""
+    reading = LabelReading.of(config.problem_type, config.label_separator, config.findings)
+    if is_multi_label or reading.problem_type == SINGLE_LABEL:
+        reading = dataclasses.replace(reading, problem_type=MULTI_LABEL if is_multi_label else SINGLE_LABEL)
+        found = read_findings(source, names, reading)
+        if found is not None:
+            _tell(config, (*found.remarks, *notes_of(source, is_labelled=True)))
+            return np.asarray(found.values) if is_multi_label else found.one_each(source.spec)
+    known = match_classes(source, names, config.label_kind)
+    _tell(config, (*known.remarks, *source.notes))
+    return known.indices
+
+
+def _judging(validation: _Samples, data: str) -> _Samples:
+    """Return the samples to validate on, after the check that an epoch can be chosen by them."""
+    if validation.is_multi_label:
+        labels = validation.labels[validation.positions]
+        if not ((labels == 1).any(0) & (labels == 0).any(0)).any():
+            raise DatasetError(f"{data}: validation needs a class with both a yes and a no: see --val, --val-fraction")
+    return validation
 
 
 def _tell(config: TrainConfig, remarks: Sequence[str]) -> None:
@@ -413,7 +513,15 @@ def _tell(config: TrainConfig, remarks: Sequence[str]) -> None:
 
 
 def _require_images(source: Source, labels: np.ndarray, names: Sequence[str]) -> None:
-    """Refuse to learn classes of which there is no image."""
+    """Refuse to learn classes of which there is no image; of several labels a sample, or nothing but such."""
+    if labels.ndim == 2:
+        one_kind = ~((labels == 1).any(0) & (labels == 0).any(0))
+        if one_kind.any():
+            listed = ", ".join(names[k] for k in np.flatnonzero(one_kind)[:NAMED_CLASSES].tolist())
+            raise DatasetError(
+                f"{source.spec}: no yes, or no no, of {one_kind.sum()} classes: {listed}; see --findings"
+            )
+        return
     counts = np.bincount(labels, minlength=len(names))
     missing = [*source.empty_classes, *(names[k] for k in np.flatnonzero(counts == 0).tolist())]
     if missing:
@@ -437,7 +545,8 @@ def _too_few_readable(config: TrainConfig, training: _Samples) -> str:
 
 def _fingerprint(samples: _Samples) -> str:
     source = samples.dataset.source
-    return dataset_fingerprint(source.sample_ids, samples.labels.tolist(), np.asarray(source.sizes).tolist())
+    labels = label_words(samples.labels) if samples.is_multi_label else samples.labels.tolist()
+    return dataset_fingerprint(source.sample_ids, labels, np.asarray(source.sizes).tolist())
 
 
 def _stream(config: TrainConfig, samples: _Samples, batches: Sequence[list[int]], device: torch.device) -> BatchStream:
@@ -453,7 +562,7 @@ def _validate(
 ) -> Score | None:
     if samples is None:
         return None
-    known = samples.known
+    known = samples.known.tolist()
     batches = [known[i : i + config.batch_size] for i in range(0, len(known), config.batch_size)]
     with _stream(config, samples, batches, device) as stream:
         return validate(network, preprocessing, samples.labels, stream, device)

@@ -66,6 +66,14 @@ def test_the_first_version_is_promoted_without_a_comparison(fake, models):
     assert promoted(models) == "first"
 
 
+def test_how_labels_are_read_is_told_to_every_step(fake, models):
+    reading = ["--findings", "Edema,Mass", "--problem-type=multi-label"]
+    fake.run("retrain", "train", "test", models / "first", "--epochs", "2", "--root", "images", *reading)
+    for step, *words in fake.calls():
+        own = ["--root", "images", *([] if step == "verify" else reading)]
+        assert [word for word in words if word in {*own, *reading}] == (own if step != "train" else [*own])
+
+
 def test_the_second_version_is_compared_with_the_promoted_one(fake, models, first):
     code, _, _ = retrain(fake, models / "second", "--max-flips", "2", "--shared-classes")
     assert code == 0

@@ -107,7 +107,7 @@ def test_validation_is_the_mean_over_readable_samples_whatever_the_batches():
     for size in (1, 4, 10):
         with stream(kinds, size) as batches:
             score = validate(network, PREPROCESSING, LABELS, batches, CPU)
-        assert (score.loss, score.accuracy) == pytest.approx(expected, rel=1e-5)
+        assert (score.loss, score.score) == pytest.approx(expected, rel=1e-5)
         assert score.unreadable == 2
 
 
@@ -169,7 +169,7 @@ def test_one_output_learns_and_is_judged_by_binary_cross_entropy_and_its_sign():
             optimizers[1].step()
             losses.append(float(loss.detach()) * len(z))
             right += int(((z > 0) == truth.bool()).sum())
-    assert (learned.loss, learned.accuracy) == pytest.approx((sum(losses) / 10, right / 10), rel=1e-5)
+    assert (learned.loss, learned.score) == pytest.approx((sum(losses) / 10, right / 10), rel=1e-5)
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
     with stream([(16, 20)] * 10, 10) as batches:
@@ -180,7 +180,7 @@ def test_one_output_learns_and_is_judged_by_binary_cross_entropy_and_its_sign():
         z = ours((pixels / 255 - 0.5) / 0.5)[:, 0]
     truth = torch.from_numpy(labels)
     expected = (float(F.binary_cross_entropy_with_logits(z, truth.float())), float(((z > 0) == truth).float().mean()))
-    assert (judged.loss, judged.accuracy) == pytest.approx(expected, rel=1e-5)
+    assert (judged.loss, judged.score) == pytest.approx(expected, rel=1e-5)
 
 
 def test_unreadable_samples_are_left_out_of_the_step_and_counted():
