@@ -14,10 +14,15 @@ from typing import Final, NamedTuple
 from batchcam.errors import DatasetError
 from batchcam.rules import composed
 
-ID_COLUMNS: Final = ("id", "sample_id", "path", "image")
-"""Columns of a CSV file that can name the sample, the first that it has."""
+ID_COLUMNS: Final = ("id", "sample_id", "path", "image", "image index")
+"""Columns of a CSV file that can name the sample, the first that it has; the last is ChestX-ray14's."""
 
-BOX_COLUMNS: Final = (("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax"))
+CLASS_COLUMNS: Final = ("class", "label", "finding", "finding label")
+
+SIZED_BOX: Final = ("bbox [x", "y", "w", "h]")
+"""As ChestX-ray14 heads x, y, width, height."""
+
+BOX_COLUMNS: Final = (("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax"), SIZED_BOX)
 SIZE_COLUMNS: Final = ("height", "width")
 MASK_COLUMN: Final = "mask"
 IGNORE_COLUMN: Final = "ignore"
@@ -40,7 +45,7 @@ MASK_ENDINGS: Final = frozenset((".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg
 
 
 class Entry(NamedTuple):
-    """One object as a file states it; `where` tells people which line."""
+    """One object as a file states it; `where` tells people which line, `class_name` is "" where it names none."""
 
     where: str
     name: str
@@ -48,6 +53,7 @@ class Entry(NamedTuple):
     mask: str = ""
     ignored: str = ""
     size: tuple[int, int] | None = None
+    class_name: str = ""
 
 
 def csv_entries(file: Path) -> Iterator[Entry]:
@@ -60,24 +66,28 @@ def csv_entries(file: Path) -> Iterator[Entry]:
     _, header = next(lines, (0, []))
     columns = {name.strip().lower(): i for i, name in reversed(list(enumerate(header)))}
     key = next((columns[c] for c in ID_COLUMNS if c in columns), None)
-    box = next(([columns[c] for c in names] for names in BOX_COLUMNS if set(names) <= set(columns)), None)
+    box_names = next((names for names in BOX_COLUMNS if set(names) <= set(columns)), ())
+    box = [columns[name] for name in box_names]
+    class_ = next((columns[c] for c in CLASS_COLUMNS if c in columns), None)
     mask, ignored = columns.get(MASK_COLUMN), columns.get(IGNORE_COLUMN)
     size = [columns[c] for c in SIZE_COLUMNS] if set(SIZE_COLUMNS) <= set(columns) else None
-    if key is None or (box is None and mask is None):
+    if key is None or (not box and mask is None):
         wanted = f"a column {', '.join(ID_COLUMNS)}, and x0, y0, x1, y1 or mask"
         raise DatasetError(f"{file}: its first line has to name {wanted}; it names {', '.join(header)}")
     for number, cells in lines:
         where = f"{file}:{number}"
         if len(cells) != len(header):
             raise DatasetError(f"{where}: {len(cells)} cells under {len(header)} columns")
-        numbers = [cells[i].strip() for i in box] if box else []
+        numbers = [cells[i].strip() for i in box]
+        read = _sized_box if box_names == SIZED_BOX else _box
         entry = Entry(
             where,
             cells[key],
-            _box(numbers, where) if any(numbers) else None,
+            read(numbers, where) if any(numbers) else None,
             cells[mask].strip() if mask is not None else "",
             cells[ignored].strip() if ignored is not None else "",
             _size([cells[i] for i in size], where) if size and all(cells[i].strip() for i in size) else None,
+            cells[class_].strip() if class_ is not None else "",
         )
         if entry.box is None and not entry.mask:
             raise DatasetError(f"{where}: neither a box nor a mask for {entry.name}")
@@ -147,22 +157,25 @@ def coco_entries(file: Path) -> Iterator[Entry]:
         images = {
             image["id"]: (image["file_name"], image.get("width"), image.get("height")) for image in content["images"]
         }
-        objects = [(each["image_id"], each["bbox"], bool(each.get("iscrowd"))) for each in content["annotations"]]
+        names = {each["id"]: str(each["name"]) for each in content.get("categories", ())}
+        objects = [
+            (each["image_id"], each["bbox"], bool(each.get("iscrowd")), names.get(each.get("category_id"), ""))
+            for each in content["annotations"]
+        ]
     except OSError as error:
         raise DatasetError(f"{file}: cannot read: {error.strerror}") from error
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         told = f"{type(error).__name__}: {error}"
         raise DatasetError(f"{file}: not COCO's JSON, whose images and annotations have boxes: {told}") from error
-    for number, (image, corner_and_size, is_crowd) in enumerate(objects):
+    for number, (image, corner_and_size, is_crowd, class_name) in enumerate(objects):
         where = f"{file}: annotations[{number}]"
         if image not in images or not _is_four_numbers(corner_and_size):
             raise DatasetError(f"{where}: no image of the file, or no bbox of x, y, width, height")
         name, width, height = images[image]
-        x, y, *ends = corner_and_size
-        box = _box([x, y, *(start + length for start, length in zip((x, y), ends, strict=True))], where)
+        box = _sized_box(corner_and_size, where)
         size = _size([str(height), str(width)], where) if width and height else None
         if not is_crowd:  # a region of many objects
-            yield Entry(where, str(name), box, size=size)
+            yield Entry(where, str(name), box, size=size, class_name=class_name)
 
 
 def _is_four_numbers(value: object) -> bool:
@@ -172,10 +185,14 @@ def _is_four_numbers(value: object) -> bool:
 def yolo_entries(folder: Path, sample_ids: Sequence[str]) -> Iterator[Entry]:
     """Yield the boxes of YOLO's text files: class, centre and size as shares of the image; or class and a polygon.
 
+    A class is named by its line in classes.txt, where there is one, else by its number.
+
     Raises:
         DatasetError: a file can't be read, or a line can't be understood.
     """
     stems = _stems(sample_ids)
+    listed = folder / YOLO_OTHERS[0]
+    names = listed.read_text("utf-8", "replace").splitlines() if listed.is_file() else []
     for path in _files(folder, (".txt",)):
         name = _named(path.relative_to(folder).as_posix(), stems)
         try:
@@ -184,7 +201,9 @@ def yolo_entries(folder: Path, sample_ids: Sequence[str]) -> Iterator[Entry]:
             raise DatasetError(f"{path}: cannot read: {error}") from error
         for number, line in enumerate(lines, 1):
             if line.strip() and path.name not in YOLO_OTHERS:
-                yield Entry(f"{path}:{number}", name, _box_of_shares(line.split()[1:], f"{path}:{number}"), size=(1, 1))
+                where, (class_, *shares) = f"{path}:{number}", line.split()
+                named = names[int(class_)] if WHOLE.fullmatch(class_) and int(class_) < len(names) else class_
+                yield Entry(where, name, _box_of_shares(shares, where), size=(1, 1), class_name=named)
 
 
 def _box_of_shares(cells: Sequence[str], where: str) -> tuple[float, float, float, float]:
@@ -209,13 +228,22 @@ def is_yolo(folder: Path) -> bool:
     return next(_files(folder, (".txt",)), None) is not None and next(_files(folder, MASK_ENDINGS), None) is None
 
 
-def mask_entries(folder: Path, sample_ids: Sequence[str]) -> Iterator[Entry]:
-    """Yield each mask of a folder under the id of the sample whose name it has, up to the ending."""
+def mask_entries(folder: Path, sample_ids: Sequence[str], by_class: bool) -> Iterator[Entry]:
+    """Yield each mask of a folder under the id of the sample whose name it has, up to the ending.
+
+    Args:
+        folder: of the masks.
+        sample_ids: the run's.
+        by_class: the folder has one for each class.
+    """
     stems = _stems(sample_ids)
     ids = frozenset(sample_ids)
     for path in _files(folder):
-        name = path.relative_to(folder).as_posix()
-        yield Entry(str(path), name if name in ids else _named(name, stems), mask=name)
+        name = place = path.relative_to(folder).as_posix()
+        class_name = ""
+        if by_class and "/" in place:
+            class_name, _, name = place.partition("/")
+        yield Entry(str(path), name if name in ids else _named(name, stems), mask=place, class_name=class_name)
 
 
 def _stems(sample_ids: Sequence[str]) -> dict[str, str]:
@@ -249,6 +277,14 @@ def _box(cells: Sequence[str | float], where: str) -> tuple[float, float, float,
     if not all(map(math.isfinite, (x0, y0, x1, y1))) or not (0 <= x0 <= x1 and 0 <= y0 <= y1):
         raise DatasetError(f"{where}: {', '.join(map(str, cells))} is no box: want 0 <= x0 <= x1 and 0 <= y0 <= y1")
     return x0, y0, x1, y1
+
+
+def _sized_box(cells: Sequence[str | float], where: str) -> tuple[float, float, float, float]:
+    try:
+        x, y, width, height = map(float, cells)
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{where}: {', '.join(map(str, cells))} is no box: want x, y, width, height") from error
+    return _box((x, y, x + width, y + height), where)
 
 
 def _size(cells: Sequence[str], where: str) -> tuple[int, int]:

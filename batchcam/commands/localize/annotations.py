@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import collections
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,14 +51,15 @@ class Objects:
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """Objects of n samples.
+    """Objects of n cases: samples, or of a multi-label run a sample and a class that is annotated of it.
 
     Attributes:
-        boxes: of all samples, float64 (R, 4), those of a sample together.
-        box_starts: first box of each sample, and the end, int64 (n + 1).
-        masks: files of all samples, those of a sample together.
-        mask_starts: first mask of each sample, and the end, int64 (n + 1).
-        ignored: file of the ignored pixels by sample.
+        samples: row of each case in the run, ascending, int64 (n).
+        boxes: of all cases, float64 (R, 4), those of a case together.
+        box_starts: first box of each case, and the end, int64 (n + 1).
+        masks: files of all cases, those of a case together.
+        mask_starts: first mask of each case, and the end, int64 (n + 1).
+        ignored: file of the ignored pixels by case.
         sizes: height, width of the picture that the boxes were drawn in, int64 (n, 2); -1: the image's.
         labels: class that the annotations state, int64 (n); -1: none.
         root: folder that the paths of masks are relative to.
@@ -66,8 +67,10 @@ class Annotations:
         strangers: how many annotated images are not among the samples.
         strangers_listed: some of their names.
         other_form: how many samples are annotated under a name in another Unicode form than their ids.
+        other_classes: how many objects are of each class that a multi-label run does not have.
     """
 
+    samples: np.ndarray
     boxes: np.ndarray
     box_starts: np.ndarray
     masks: list[str]
@@ -80,19 +83,20 @@ class Annotations:
     strangers: int
     strangers_listed: tuple[str, ...]
     other_form: int
+    other_classes: Mapping[str, int]
 
     @property
     def annotated(self) -> np.ndarray:
-        """Which samples have a box or a mask, bool (n)."""
+        """Which cases have a box or a mask, bool (n)."""
         has: np.ndarray = (np.diff(self.box_starts) > 0) | (np.diff(self.mask_starts) > 0)
         return has
 
-    def of(self, sample: int) -> Objects:
-        """Return what is annotated of a sample."""
-        boxes = self.boxes[self.box_starts[sample] : self.box_starts[sample + 1]]
-        masks = self.masks[self.mask_starts[sample] : self.mask_starts[sample + 1]]
-        height, width = self.sizes[sample].tolist()
-        ignored = self.ignored.get(sample)
+    def of(self, case: int) -> Objects:
+        """Return what is annotated of a case."""
+        boxes = self.boxes[self.box_starts[case] : self.box_starts[case + 1]]
+        masks = self.masks[self.mask_starts[case] : self.mask_starts[case + 1]]
+        height, width = self.sizes[case].tolist()
+        ignored = self.ignored.get(case)
         return Objects(
             boxes,
             tuple(self.root / each for each in masks),
@@ -107,8 +111,9 @@ def read_annotations(
     mask_root: Path | None = None,
     prefix: str | None = None,
     data: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Annotations:
-    """Read the annotations of a run's samples.
+    """Read the annotations of a run's samples, and of a multi-label run those of each class by itself.
 
     Args:
         source: a CSV file with a header; COCO's JSON; a folder of masks, or of YOLO's text files; or the metadata of
@@ -117,10 +122,11 @@ def read_annotations(
         mask_root: folder that paths of masks are relative to; None: the one in which the file lies.
         prefix: what stands before the sample ids in the annotations, such as `images/test/`; None: found by itself.
         data: the run's dataset, as it was named: it settles which of several prefixes is meant.
+        classes: of a multi-label run; None: what the annotations say of classes is passed over.
 
     Raises:
         ConfigError: there is nothing of these kinds, or several prefixes are possible.
-        DatasetError: a line can't be understood, or none names a sample.
+        DatasetError: a line can't be understood, or none names a sample; or one of several classes names none.
     """
     names = _Names(sample_ids, prefix)
     folder = source.parent if source.is_file() else source
@@ -134,15 +140,19 @@ def read_annotations(
             return wsol_entries(folder)
         if source.is_dir():
             boxes = source / "labels" if (source / "images").is_dir() and (source / "labels").is_dir() else source
-            return yolo_entries(boxes, sample_ids) if is_yolo(boxes) else mask_entries(source, sample_ids)
+            return (
+                yolo_entries(boxes, sample_ids)
+                if is_yolo(boxes)
+                else mask_entries(source, sample_ids, classes is not None)
+            )
         return coco_entries(source) if source.suffix.lower() == ".json" else csv_entries(source)
 
     if names.prefix is None:
         names.prefix = _one_prefix(collections.Counter(names.prefix_of(e.name) for e in entries()), data, source)
-    labels = np.full(len(sample_ids), -1, np.int64)
+    cases = _Cases(classes) if classes is not None else None
+    found = _gathered(entries(), names, cases, source, mask_root or folder)
     if is_wsol:
-        _read_labels(folder / LABELS_FILE, names, labels)
-    found = _gathered(entries(), names, labels, source, mask_root or folder)
+        _read_labels(folder / LABELS_FILE, names, found.labels)
     in_pixels = np.repeat(found.sizes.max(1) != 1, np.diff(found.box_starts))
     if in_pixels.any() and found.boxes[in_pixels].max() <= 1:
         raise DatasetError(f"{source}: all its boxes lie within 0…1: shares of the image, not pixels: scale them")
@@ -228,8 +238,42 @@ def _one_prefix(prefixes: collections.Counter[str | None], data: str | None, sou
     return ends[0] if len(found) > 1 else next(iter(found))
 
 
-def _gathered(entries: Iterable[Entry], names: _Names, labels: np.ndarray, source: Path, root: Path) -> Annotations:
-    sizes = np.full((len(labels), 2), -1, np.int64)
+class _Cases:
+    """The samples and classes that are annotated of a multi-label run, by a number each.
+
+    Attributes:
+        numbers: of each row and class.
+        others: how many objects are of classes that the run does not have, by their names.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = {composed(name): index for index, name in enumerate(classes)}
+        self.numbers: dict[tuple[int, int], int] = {}
+        self.others: collections.Counter[str] = collections.Counter()
+
+    def number(self, row: int, entry: Entry) -> int | None:
+        """Return the number of an object's case, None where the run does not have its class.
+
+        Raises:
+            DatasetError: it names no class.
+        """
+        name = entry.class_name
+        if not name:
+            raise DatasetError(
+                f"{entry.where}: no class: the run is multi-label, and each class has a map of its own: a column class "
+                "names it, or COCO's category, or a folder of masks for each class"
+            )
+        class_ = self._classes.get(composed(name))
+        if class_ is None and name.isdecimal() and int(name) < len(self._classes):
+            class_ = int(name)
+        if class_ is None:
+            self.others[name] += 1
+            return None
+        return self.numbers.setdefault((row, class_), len(self.numbers))
+
+
+def _gathered(entries: Iterable[Entry], names: _Names, cases: _Cases | None, source: Path, root: Path) -> Annotations:
+    sizes: dict[int, tuple[int, int]] = {}
     box_rows, mask_rows, edges = array.array("q"), array.array("q"), array.array("d")
     masks: list[str] = []
     ignored: dict[int, str] = {}
@@ -244,45 +288,63 @@ def _gathered(entries: Iterable[Entry], names: _Names, labels: np.ndarray, sourc
             if len(strangers) < LISTED:
                 strangers[last] = None
             continue
+        case = row if cases is None else cases.number(row, entry)
+        if case is None:
+            continue
         if not names.is_written_as(entry.name, row):
             other_form.add(row)
         if entry.box is not None:
-            box_rows.append(row)
+            box_rows.append(case)
             edges.extend(entry.box)
         if entry.mask:
-            mask_rows.append(row)
+            mask_rows.append(case)
             masks.append(entry.mask)
-        if entry.ignored and ignored.setdefault(row, entry.ignored) != entry.ignored:
+        if entry.ignored and ignored.setdefault(case, entry.ignored) != entry.ignored:
             raise DatasetError(f"{entry.where}: a second mask of ignored pixels for {entry.name}")
         if entry.size is not None:
-            sizes[row] = entry.size
+            sizes[case] = entry.size
     if not box_rows and not mask_rows:
+        if cases and cases.others:
+            raise DatasetError(
+                f"{source}: annotates no class of the run, only {one_line(', '.join(cases.others))[:80]}"
+            )
         stated = f"its first name is {one_line(next(iter(strangers)))}" if strangers else "it names no image"
         sample = one_line(names.ids[0]) if names.ids else "-"
         raise DatasetError(f"{source}: annotates no sample of the run: {stated}, the run's first is {sample}")
-    box_order, box_starts = _grouped(box_rows, len(labels))
-    mask_order, mask_starts = _grouped(mask_rows, len(labels))
+    keys = [(row, -1) for row in range(len(names.ids))] if cases is None else sorted(cases.numbers)
+    order = range(len(keys)) if cases is None else [cases.numbers[key] for key in keys]
+    box_order, box_starts = _grouped(box_rows, order)
+    mask_order, mask_starts = _grouped(mask_rows, order)
+    samples, labels = np.array(keys, np.int64).reshape(-1, 2).T.copy()
     return Annotations(
+        samples=samples,
         boxes=np.array(edges, np.float64).reshape(-1, 4)[box_order],
         box_starts=box_starts,
         masks=[masks[i] for i in mask_order],
         mask_starts=mask_starts,
-        ignored=ignored,
-        sizes=sizes,
+        ignored={place: ignored[case] for place, case in enumerate(order) if case in ignored},
+        sizes=np.array([sizes.get(case, (-1, -1)) for case in order], np.int64).reshape(-1, 2),
         labels=labels,
         root=root,
         prefix=names.prefix or "",
         strangers=count,
         strangers_listed=tuple(strangers),
         other_form=len(other_form),
+        other_classes=cases.others if cases else {},
     )
 
 
-def _grouped(rows: array.array[int], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the order that brings the objects of a sample together, and where those of each sample start."""
-    each = np.array(rows, np.int64)
-    order = np.argsort(each, kind="stable")
-    return order, np.searchsorted(each[order], np.arange(count + 1))
+def _grouped(cases: array.array[int], order: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the order that brings the objects of a case together, and where those of each one start.
+
+    Args:
+        cases: of each object the number of its case.
+        order: the cases' numbers in their order.
+    """
+    places = np.argsort(np.array(order, np.int64))
+    each = places[np.array(cases, np.int64)]
+    together = np.argsort(each, kind="stable")
+    return together, np.searchsorted(each[together], np.arange(len(order) + 1))
 
 
 def _read_labels(file: Path, names: _Names, labels: np.ndarray) -> None:

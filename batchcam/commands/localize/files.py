@@ -1,4 +1,4 @@
-"""The files of a localisation: localize.csv with a row for each sample, curves.csv, localize.json."""
+"""The files of a localisation: localize.csv with a row for each sample, or finding, curves.csv, localize.json."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ RULES: Final = {
     "object_share": "the object's part of the map: the energy inside of a map that is the same everywhere",
     "centre": "a Gaussian around the middle, whose standard deviation is a quarter of each side",
     "classes": "boxes at the thresholds of the whole set",
+    "findings": "multi-label: each annotated class of a sample, by its own map; right: it reaches its threshold",
 }
 """What the numbers mean, for readers of localize.json."""
 
@@ -57,14 +58,16 @@ def write_files(
         judged: what was found.
         annotations: the annotations.
         summary: what localize.json says beside rules, lists, versions and the digests of the other two files.
-        ious: best overlap of each sample, float64 (n); NaN where there is none.
+        ious: best overlap of each case, float64 (n); NaN where there is none.
     """
     left_out = rows_left_out(LeftOut, judged.reason)
     content = {
         **summary,
         "prefix": annotations.prefix,
         "rules": RULES,
-        "left_out_listed": {reason: run.sample_id[rows[:LISTED]].tolist() for reason, rows in left_out.items()},
+        "left_out_listed": {
+            reason: run.sample_id[judged.samples[rows[:LISTED]]].tolist() for reason, rows in left_out.items()
+        },
         "strangers_listed": list(annotations.strangers_listed[:LISTED]),
     }
     files = {
@@ -77,15 +80,26 @@ def write_files(
 def _sample_rows(run: Run, judged: Judged, ious: np.ndarray) -> Iterator[Sequence[object]]:
     numbers = ("seen", "object_share", "iou", "peak_inside", "points", "energy", "centre_inside", "centre_points")
     columns = {**judged.columns, "iou": ious}
-    for part, block in run.blocks(("sample_index", "sample_id", "label", "prediction")):
+    several, first = run.plan.is_multi_label, 0
+    for rows, block in run.blocks(
+        ("sample_index", "sample_id", "labels" if several else "label", "prediction"), judged.samples
+    ):
+        part = slice(first, first := first + len(rows))
+        if several:
+            known = block["labels"][np.arange(len(rows)), judged.classes[part]]
+            told = (
+                [["no", "yes", None][each] for each in known.tolist()],
+                [["no", "yes"][r] for r in judged.right[part].tolist()],
+            )
+        else:
+            told = class_names(run, block["label"]), class_names(run, block["prediction"])
         yield from zip(
             block["sample_index"].tolist(),
             block["sample_id"],
-            class_names(run, block["label"]),
-            class_names(run, block["prediction"]),
+            *told,
             class_names(run, judged.classes[part]),
             (LeftOut(reason).text for reason in judged.reason[part].tolist()),
-            (judged.error.get(row, "") for row in part.tolist()),
+            (judged.error.get(case, "") for case in range(part.start, part.stop)),
             judged.without_map[part].astype(int).tolist(),
             judged.box_counts[part].tolist(),
             *(map(csv_number, columns[name][part].tolist()) for name in numbers),

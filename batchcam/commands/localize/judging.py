@@ -63,7 +63,7 @@ class Method:
     """How maps are judged.
 
     Attributes:
-        target: whose CAM: of the `label`, or of the `predicted` class.
+        target: whose CAM: of the `label`, or of the `predicted` class; in a multi-label run each annotated `finding`.
         frame: `view`: bilinear, over the network's view at its input size; `image`: as the protocol, over the whole
             image at 224 x 224, bicubic.
         size: (H, W) of the maps.
@@ -78,23 +78,25 @@ class Method:
 
 @dataclasses.dataclass
 class Judged:
-    """What was found, a row for each sample of the run, and counts over the judged ones.
+    """What was found, a row for each case of the annotations, and counts over the judged ones.
 
     Attributes:
-        reason: why a sample is not judged, `LeftOut`, uint8 (n).
+        samples: row of each case in the run, int64 (n).
+        reason: why a case is not judged, `LeftOut`, uint8 (n).
         error: why its masks can't be read, by row.
         classes: class whose CAM is judged, int64 (n); -1: none.
-        right: whether the predicted class is the label, bool (n).
+        right: whether the predicted class is the label, or this class stands at or above its threshold, bool (n).
         stretched: whether a mask has another shape than the image that it is laid over, bool (n).
         without_map: whether the CAM is constant or not finite, so that it finds nothing, bool (n).
         columns: numbers by name, float64 (n), NaN where there is none: `seen`, `object_share`, `peak_inside`, `points`,
             `energy`, `centre_inside`, `centre_points`, `centre_energy`.
         on_padding: share of the map's positive evidence that lies on padding, float64 (n); NaN where there is none.
         tallies: by class, of the maps and of the centre.
-        box_counts: boxes of the object in pixels of the map, of each sample, int64 (n).
-        boxes: all of them, in the order of the samples, int64 (R, 4).
+        box_counts: boxes of the object in pixels of the map, of each case, int64 (n).
+        boxes: all of them, in the order of the cases, int64 (R, 4).
     """
 
+    samples: np.ndarray
     reason: np.ndarray
     error: dict[int, str]
     classes: np.ndarray
@@ -109,7 +111,7 @@ class Judged:
 
     @property
     def rows(self) -> np.ndarray:
-        """Rows of the judged samples."""
+        """Which cases are judged."""
         return np.flatnonzero(self.reason == LeftOut.JUDGED)
 
     def total(self) -> tuple[Tally, Tally]:
@@ -127,7 +129,7 @@ COLUMNS: Final = (
 class _Map:
     """One CAM and what it covers."""
 
-    row: int
+    case: int
     cam: np.ndarray
     upsampled: np.ndarray
     view: tuple[float, float, float, float]
@@ -148,22 +150,27 @@ class _Result:
 
 
 def start(run: Run, annotations: Annotations, method: Method) -> Judged:
-    """Return which samples can be judged, before any map is read."""
-    status, prediction, label = run.status[:], run.prediction[:], run.label[:]
+    """Return which cases can be judged, before any map is read."""
+    samples = annotations.samples
+    status, prediction, label = (each[:][samples] for each in (run.status, run.prediction, run.label))
     classes = label if method.target == "label" else prediction
+    right = (prediction == label) & (label >= 0)
+    if (limits := run.plan.threshold_logits) is not None:
+        classes, right = annotations.labels, _reach(run, annotations, limits)
     conditions: dict[Reason, np.ndarray] = {
         LeftOut.UNREADABLE: (status & Status.UNREADABLE) > 0,
         LeftOut.NOT_ANNOTATED: ~annotations.annotated,
         LeftOut.NO_CLASS: classes < 0,
     }
     if not run.plan.cams.is_all:
-        conditions[LeftOut.NOT_STORED] = stored_ranks(run.cam_class[:], classes) < 0
-    count = len(run)
+        conditions[LeftOut.NOT_STORED] = stored_ranks(run.cam_class[:][samples], classes) < 0
+    count = len(samples)
     return Judged(
+        samples=samples,
         reason=first_reasons(conditions),
         error={},
         classes=classes,
-        right=(prediction == label) & (label >= 0),
+        right=right,
         stretched=np.zeros(count, bool),
         without_map=np.zeros(count, bool),
         columns={name: np.full(count, np.nan) for name in COLUMNS},
@@ -174,16 +181,26 @@ def start(run: Run, annotations: Annotations, method: Method) -> Judged:
     )
 
 
+def _reach(run: Run, annotations: Annotations, limits: np.ndarray) -> np.ndarray:
+    """Return whether each case's class stands at or above its limit, bool (n)."""
+    reached, first = np.zeros(len(annotations.samples), bool), 0
+    for rows, block in run.blocks(("logits",), annotations.samples):
+        part = slice(first, first := first + len(rows))
+        classes = annotations.labels[part]
+        reached[part] = block["logits"][np.arange(len(rows)), classes] >= limits[classes]
+    return reached
+
+
 def measure(run: Run, annotations: Annotations, judged: Judged, method: Method, workers: int, advance: Advance) -> None:
-    """Judge the map of each sample that can be, and fill in `judged`."""
+    """Judge the map of each case that can be, and fill in `judged`."""
     centre = centre_evidence(method.size)
     boxes = [judged.boxes]
 
     def work(sample: _Map) -> _Result:
-        return _judge(sample, annotations.of(sample.row), method, centre)
+        return _judge(sample, annotations.of(sample.case), method, centre)
 
     with _mapper(workers) as mapped:
-        for maps in _maps(run, judged.rows, judged.classes, method):
+        for maps in _maps(run, judged, judged.rows, method):
             results = list(mapped(work, maps))
             for sample, result in zip(maps, results, strict=True):
                 _note(judged, sample, result)
@@ -193,17 +210,17 @@ def measure(run: Run, annotations: Annotations, judged: Judged, method: Method, 
 
 
 def overlaps(run: Run, judged: Judged, method: Method, threshold: float, workers: int, advance: Advance) -> np.ndarray:
-    """Return each sample's best overlap of a box at one threshold with one of its object, float64 (n); NaN for none."""
-    ious = np.full(len(run), np.nan)
+    """Return each case's best overlap of a box at one threshold with one of its object, float64 (n); NaN for none."""
+    ious = np.full(len(judged.reason), np.nan)
     ends = np.cumsum(judged.box_counts)
 
     def work(sample: _Map) -> float:
-        truth = judged.boxes[ends[sample.row] - judged.box_counts[sample.row] : ends[sample.row]]
+        truth = judged.boxes[ends[sample.case] - judged.box_counts[sample.case] : ends[sample.case]]
         return float(box_ious(boxes_at(_scored(sample, method)[1], threshold), truth).max())
 
     with _mapper(workers) as mapped:
-        for maps in _maps(run, np.flatnonzero(judged.box_counts), judged.classes, method):
-            ious[[sample.row for sample in maps]] = list(mapped(work, maps))
+        for maps in _maps(run, judged, np.flatnonzero(judged.box_counts), method):
+            ious[[sample.case for sample in maps]] = list(mapped(work, maps))
             advance(len(maps))
     return ious
 
@@ -218,16 +235,16 @@ def _mapper(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
         yield pool.map
 
 
-def _maps(run: Run, rows: np.ndarray, classes: np.ndarray, method: Method) -> Iterator[list[_Map]]:
-    """Yield the maps of rows in lists, each small enough to be held in memory while it is judged."""
+def _maps(run: Run, judged: Judged, cases: np.ndarray, method: Method) -> Iterator[list[_Map]]:
+    """Yield the maps of cases in lists, each small enough to be held in memory while it is judged."""
     names, held = ("crop_box", "image_size"), PIXEL_BYTES * method.size[0] * method.size[1]
-    for part, cams, block in cam_blocks(run, rows, classes[rows], names, held):
+    for part, cams, block in cam_blocks(run, judged.samples[cases], judged.classes[cases], names, held):
         views, sizes = block["crop_box"], block["image_size"]
         without, shares = says_nothing(cams), relative_boxes(views, sizes)
         upsampled = heatmap.upsample(cams, method.size) if method.frame == "view" else cams
         yield [
             _Map(
-                row=row,
+                case=case,
                 cam=cams[i],
                 upsampled=upsampled[i],
                 view=tuple(views[i].tolist()),
@@ -236,7 +253,7 @@ def _maps(run: Run, rows: np.ndarray, classes: np.ndarray, method: Method) -> It
                 says_nothing=bool(without[i]),
                 padding=_padding(views[i], sizes[i], method),
             )
-            for i, row in enumerate(rows[part].tolist())
+            for i, case in enumerate(cases[part].tolist())
         ]
 
 
@@ -331,7 +348,7 @@ def _extent(mask: np.ndarray) -> np.ndarray:
 
 
 def _note(judged: Judged, sample: _Map, result: _Result) -> None:
-    row, columns = sample.row, judged.columns
+    row, columns = sample.case, judged.columns
     judged.reason[row] = result.reason
     columns["seen"][row] = result.seen
     judged.stretched[row] = result.stretched

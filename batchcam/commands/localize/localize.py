@@ -13,15 +13,15 @@ from batchcam.commands.localize.config import LocalizeConfig
 from batchcam.commands.localize.files import CURVES_FILE, SAMPLES_FILE, write_files
 from batchcam.commands.localize.judging import Judged, LeftOut, Method, measure, overlaps, start
 from batchcam.commands.localize.protocol import IOU_LEVELS, STRICT, TOLERANCE, mean
-from batchcam.commands.localize.scores import ClassScores, Score, percent, score
-from batchcam.errors import DatasetError, RunError
+from batchcam.commands.localize.scores import ClassScores, Score, macro, percent, score
+from batchcam.errors import ConfigError, DatasetError, RunError
 from batchcam.job.console import Progress
 from batchcam.job.cpus import available_cpus
 from batchcam.pictures.protocol import PROTOCOL_SIZE
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
 from batchcam.store.opening import open_run
 from batchcam.store.plan import named_dataset
-from batchcam.store.problem import require_single_label, require_traced
+from batchcam.store.problem import require_traced
 from batchcam.store.run import Run
 
 MOST_THREADS: Final = 8
@@ -37,7 +37,8 @@ class LocalizeSummary:
         annotations: as given.
         method: how the run's maps were made.
         control: what was replaced by random weights before.
-        target, frame: see LocalizeConfig.
+        target, frame: see LocalizeConfig; `finding`: of a multi-label run, of which each annotated class of a sample is
+            judged by its own map, and counts as a sample below.
         size: (H, W) of the maps.
         tolerance: of the pointing game, in pixels of the map.
         samples: rows of the run.
@@ -50,6 +51,7 @@ class LocalizeSummary:
         right_elsewhere: samples that are predicted right although the peak lies outside of the object.
         scores: by name, see SCORES.
         classes: one a class that has samples.
+        macro: of a multi-label run: mean of each score over classes.
         findings: samples whose masks can't be read, or were drawn on the image before its EXIF turn.
         notes: what a reader should know, a line each.
         out: folder of the files, None where none were asked for.
@@ -74,6 +76,7 @@ class LocalizeSummary:
     right_elsewhere: int
     scores: dict[str, Score]
     classes: list[ClassScores]
+    macro: dict[str, Score]
     findings: int
     notes: tuple[str, ...]
     out: str | None
@@ -87,16 +90,17 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
         DatasetError: they can't be understood, or name no sample of the run.
         RunError: not a run, or no sample can be judged.
     """
-    require_single_label("localize", config.run)
     require_place(config.out, "localize", (SAMPLES_FILE, CURVES_FILE), config.overwrite)
     with open_run(config.run) as run:
         require_traced("localize", config.run, run.plan)
         size = run.plan.input_size if config.frame == "view" else PROTOCOL_SIZE
         tolerance = TOLERANCE * min(size) if config.tolerance is None else config.tolerance
-        method = Method(config.target, config.frame, size, tolerance)
-        annotations = read_annotations(
-            config.annotations, run.sample_id[:].tolist(), config.mask_root, config.prefix, _dataset(run)
-        )
+        several = run.plan.is_multi_label
+        if several and config.target == "predicted":
+            raise ConfigError(f"--target predicted: {config.run} is multi-label: each annotated class has its own map")
+        method = Method("finding" if several else config.target, config.frame, size, tolerance)
+        ids, classes = run.sample_id[:].tolist(), run.class_names if several else None
+        annotations = read_annotations(config.annotations, ids, config.mask_root, config.prefix, _dataset(run), classes)
         beyond = _beyond(run, annotations)
         if beyond.sum() * 2 > len(beyond):
             raise DatasetError(
@@ -110,11 +114,12 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
             measure(run, annotations, judged, method, workers, progress.advance)
             if not len(judged.rows):
                 reasons = left_out_text(count_left_out(LeftOut, judged.reason), method.target)
-                raise RunError(f"{config.run}: no sample of {len(run)} can be judged: {reasons}")
+                what = "annotated finding" if several else "sample"
+                raise RunError(f"{config.run}: no {what} of {len(judged.reason)} can be judged: {reasons}")
             summary = _summary(config, run, annotations, judged, method)
             if config.out is not None:
                 threshold = summary.scores[f"max_box_acc_v2_iou_{IOU_LEVELS[STRICT]}"].threshold
-                ious = np.full(len(run), np.nan)
+                ious = np.full(len(judged.reason), np.nan)
                 if threshold is not None:
                     ious = overlaps(run, judged, method, threshold, workers, progress.advance)
                 write_files(config.out, run, judged, annotations, dataclasses.asdict(summary), ious)
@@ -147,6 +152,7 @@ def _summary(
         right_elsewhere=int((judged.right[rows] & (columns["peak_inside"][rows] == 0)).sum()),
         scores=scores,
         classes=classes,
+        macro=macro(classes) if run.plan.is_multi_label else {},
         findings=int(np.isin(judged.reason, (LeftOut.BROKEN_MASK, LeftOut.TURNED_MASK)).sum()),
         notes=tuple(_notes(run, annotations, judged)),
         out=None if config.out is None else str(config.out),
@@ -154,10 +160,12 @@ def _summary(
 
 
 def left_out_text(left_out: dict[str, int], target: str) -> str:
-    """Return what is left out and why, and what helps where the labels' CAMs are not stored."""
+    """Return what is left out and why, and what helps where CAMs are not stored."""
     text = counts_text(left_out)
     if target == "label" and LeftOut.NOT_STORED.text in left_out:
         text += "; explain with --cams predicted+label, or use --target predicted"
+    if target == "finding" and LeftOut.NOT_STORED.text in left_out:
+        text += "; explain with --cams all"
     return text
 
 
@@ -169,7 +177,8 @@ def _dataset(run: Run) -> str | None:
 
 def _beyond(run: Run, annotations: Annotations) -> np.ndarray:
     """Return which boxes reach beyond their images, bool (R)."""
-    sizes = np.where(annotations.sizes.min(1, keepdims=True) > 0, annotations.sizes, run.image_size[:])
+    own = run.image_size[:][annotations.samples]
+    sizes = np.where(annotations.sizes.min(1, keepdims=True) > 0, annotations.sizes, own)
     ends = np.repeat(sizes, np.diff(annotations.box_starts), axis=0)[:, ::-1]
     return np.asarray((annotations.boxes[:, 2:] > ends + 1).any(1) & (ends > 0).all(1))
 
@@ -187,13 +196,19 @@ def _notes(run: Run, annotations: Annotations, judged: Judged) -> Iterator[str]:
     if len(padded):
         share = f"{100 * padded.mean():.1f} % of the positive evidence of {len(padded)} maps"
         yield f"padding: {share} lies there, on average, and is left out"
-    sizes = run.image_size[:]
+    sizes = run.image_size[:][annotations.samples]
     other = (annotations.sizes.min(1) > 1) & (sizes > 0).all(1) & (sizes != annotations.sizes).any(1)
     if other.any():
         yield f"{other.sum()} samples have another image size in the annotations: their boxes are scaled"
     if beyond := int(_beyond(run, annotations).sum()):
         yield f"{beyond} boxes reach beyond their images: do the annotations belong to them?"
-    labels = annotations.labels
-    differing = int(((labels >= 0) & (labels != run.label[:])).sum())
-    if differing:
+    labels, samples = annotations.labels, annotations.samples
+    if run.plan.is_multi_label:
+        if without := len(run) - len({*samples.tolist()}):
+            yield f"{without} samples have no annotated class of the run"
+        if denied := int((run.labels[:][samples, labels] == 0).sum()):
+            yield f"{denied} annotated findings are labelled no in the run"
+        if others := annotations.other_classes:
+            yield f"{sum(others.values())} objects are of classes that the run does not have: {', '.join(others)}"
+    elif differing := int(((labels >= 0) & (labels != run.label[:])).sum()):
         yield f"{differing} samples have another class index in the annotations than in the run"

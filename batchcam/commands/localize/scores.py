@@ -77,7 +77,7 @@ class _Thresholds:
 
 
 def score(judged: Judged, method: Method, class_names: tuple[str, ...]) -> tuple[dict[str, Score], list[ClassScores]]:
-    """Return the scores by name, of all judged samples and of those of each class that has any."""
+    """Return the scores by name, of all judged cases and of those of each class that has any."""
     rows, totals = judged.rows, judged.total()
     best = (np.stack([tally.best(rule) for rule in (LARGEST, ANY, ANY_RIGHT)]) for tally in totals)
     thresholds = _Thresholds(*best)
@@ -89,6 +89,11 @@ def score(judged: Judged, method: Method, class_names: tuple[str, ...]) -> tuple
     scores = _scores(judged, rows, totals, thresholds, method)
     scores["pointing_game"] = _over_classes([c.scores["pointing_game"] for c in classes])
     return scores, classes
+
+
+def macro(classes: list[ClassScores]) -> dict[str, Score]:
+    """Return the mean of each score over the classes that have it."""
+    return {name: _over_classes([c.scores[name] for c in classes if name in c.scores]) for name in SCORES}
 
 
 def percent(share: float) -> float | None:
@@ -134,7 +139,8 @@ def _box_scores(maps: Tally, centre: Tally, thresholds: _Thresholds, labelled: b
 
 def _over_classes(scores: list[Score]) -> Score:
     """Return the mean over classes that have samples: the pointing game counts each class alike."""
-    percents = np.array([(s.percent, s.centre_percent) for s in scores if s.samples], np.float64).reshape(-1, 2)
+    scores = [s for s in scores if s.percent is not None]
+    percents = np.array([(s.percent, s.centre_percent) for s in scores], np.float64).reshape(-1, 2)
     if not len(percents):
         return Score(None, None, 0)
     shown, centre = percents.mean(0).tolist()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from batchcam.commands.localize.localize import LocalizeSummary, left_out_text
-from batchcam.commands.localize.scores import SCORES, ClassScores
+from batchcam.commands.localize.scores import SCORES, ClassScores, Score
 from batchcam.record.study import class_lines, head_lines, maps_text
 
 CLASS_COLUMNS: Final = {"max_box_acc_v2": "V2", "pxap": "PxAP", "peak_inside": "peak inside", "energy_inside": "energy"}
@@ -19,23 +19,25 @@ def localize_text(summary: LocalizeSummary) -> str:
         "view": f"over the network's view, bilinear to {size}",
         "image": f"over the whole image, bicubic to {size}",
     }[s.frame]
-    class_ = "label" if s.target == "label" else "predicted class"
+    class_ = {"label": "label", "predicted": "predicted class", "finding": "annotated class"}[s.target]
+    what = "findings" if s.target == "finding" else "samples"
     head = [
         ("run", f"{s.run} ({s.samples} samples)"),
         ("annotations", s.annotations + (f"; {s.strangers} images are not in the run" if s.strangers else "")),
         ("maps", f"{maps_text(s.method)} of the {class_}, {frame}"),
         ("pointing", f"game won within {s.tolerance:.3g} pixels of the object"),
-        ("judged", "; ".join([f"{s.judged} samples", *filter(None, [left_out_text(s.left_out, s.target)])])),
+        ("judged", "; ".join([f"{s.judged} {what}", *filter(None, [left_out_text(s.left_out, s.target)])])),
     ]
     if s.cropped:
         outside = f"{s.cropped} objects lie partly outside of the network's view"
         head.append(("cropped", f"{outside}; of a judged object {_shown(s.cropped_percent)} % on average"))
     if s.without_map:
         head.append(("no map", f"{s.without_map} maps are constant or not finite: they find nothing"))
-    elsewhere = f"{s.right_elsewhere} of {s.judged} samples are predicted right with the peak outside of the object"
+    right = "findings reach their thresholds" if s.target == "finding" else "samples are predicted right"
+    elsewhere = f"{s.right_elsewhere} of {s.judged} {right} with the peak outside of the object"
     head.append(("elsewhere", elsewhere))
     lines = head_lines(head, s.notes, s.out, "localize")
-    return "\n".join([*lines, "", *_score_table(s), "", "percent: CAM / centre", *_class_table(s.classes)])
+    return "\n".join([*lines, "", *_score_table(s), "", "percent: CAM / centre", *_class_table(s.classes, s.macro)])
 
 
 def _score_table(summary: LocalizeSummary) -> list[str]:
@@ -50,17 +52,22 @@ def _score_table(summary: LocalizeSummary) -> list[str]:
     return rows
 
 
-def _class_table(classes: list[ClassScores]) -> list[str]:
+def _class_table(classes: list[ClassScores], macro: dict[str, Score]) -> list[str]:
     """Return a table of classes, each score with the centre's after a slash, the smallest peak inside first."""
     ranked = sorted(classes, key=lambda c: (c.scores["peak_inside"].percent or 0, c.name))
     header = "samples" + "".join(f"  {title:>13}" for title in CLASS_COLUMNS.values())
-    return class_lines(header, [(c.name, _class_line(c)) for c in ranked])
+    mean = (
+        [f"mean over classes: {'; '.join(f'{t} {_pair(macro[n])}' for n, t in CLASS_COLUMNS.items())}"] if macro else []
+    )
+    return [*class_lines(header, [(c.name, _class_line(c)) for c in ranked]), *mean]
 
 
 def _class_line(c: ClassScores) -> str:
-    scores = [c.scores[name] for name in CLASS_COLUMNS]
-    cells = "".join(f"  {f'{_shown(score.percent)} / {_shown(score.centre_percent)}':>13}" for score in scores)
-    return f"{c.samples:>7}{cells}"
+    return f"{c.samples:>7}" + "".join(f"  {_pair(c.scores[name]):>13}" for name in CLASS_COLUMNS)
+
+
+def _pair(score: Score) -> str:
+    return f"{_shown(score.percent)} / {_shown(score.centre_percent)}"
 
 
 def _shown(value: float | None) -> str:
