@@ -117,8 +117,9 @@ def sheet(
     for index, (tile, caption, text_colour) in enumerate(zip(tiles, lines, colours, strict=True)):
         y, x = index // columns * step_y + margin, index % columns * step_x + margin
         page[y : y + height, x : x + width] = _letterboxed(tile, tile_size)
-        strip = _caption(caption, (caption_height, width), text_colour)
-        page[y + height : y + height + caption_height, x : x + width] = strip
+        room = max(1, width - (margin if columns > 1 else 0))  # so that neighbours don't run together
+        strip = _caption(caption, (caption_height, room), text_colour)
+        page[y + height : y + height + caption_height, x : x + room] = strip
     return page
 
 

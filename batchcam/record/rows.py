@@ -143,6 +143,13 @@ def label_text(run: Run, labels: np.ndarray) -> str | None:
     return "|".join(true) if (labels >= 0).any() else None
 
 
+def label_texts(run: Run, rows: np.ndarray) -> list[str | None]:
+    """Return the label of each row, or `label_text` of a multi-label run."""
+    if run.plan.is_multi_label:
+        return [label_text(run, each) for each in run.labels[rows]]
+    return class_names(run, run.label[rows])
+
+
 def status_words(status: int) -> str:
     """Return the flags of a status as words, "" when there are none."""
     return " ".join(str(flag.name).lower() for flag in Status if flag & status)

@@ -18,17 +18,17 @@ WORDS: Final = {
 }
 
 
-def require_single_label(asked: str, *paths: Path) -> None:
+def require_single_label(asked: str, *paths: Path, why: str = "can't tell it yet; use batchcam info") -> None:
     """Refuse multi-label runs where `asked` tells of them as if one class of a sample were true.
 
-    What can't be read as a run is left to the command to tell.
+    What can't be read as a run is left to the command to tell; `why` says what is in the way, and what to use.
 
     Raises:
         ConfigError: a path is such a run, a shard of one, or a series of such.
     """
     for path in paths:
         if is_multi_label(path):
-            raise ConfigError(f"{path}: is multi-label: {asked} can't tell it yet; use batchcam info")
+            raise ConfigError(f"{path}: is multi-label: {asked} {why}")
 
 
 def is_multi_label(path: Path) -> bool | None:

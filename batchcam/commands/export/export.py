@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from batchcam.commands.export import png, table, virelay, wsol
 from batchcam.commands.export.config import TAKES, ExportConfig
@@ -16,9 +16,6 @@ from batchcam.record.asked import open_asked
 from batchcam.record.rows import Advance, Outcome, Target
 from batchcam.store.problem import require_single_label
 from batchcam.store.run import Run
-
-TELL_CLASSES: Final = ("png", "csv", "parquet")
-"""Formats that tell of each class of a multi-label run by itself."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +52,12 @@ def export(config: ExportConfig) -> ExportSummary:
         RunError: not a run, nothing in it to export, or something else lies in the folder.
         BatchcamError: a file can't be written, or a package that the format needs is not installed.
     """
-    if config.to not in TELL_CLASSES:
-        require_single_label(f"export --to {config.to}", config.run)
+    if config.to == "wsol":
+        one = "knows one class and one map of each image; batchcam localize judges the map of each annotated class"
+        require_single_label("export --to wsol", config.run, why=one)
+    elif config.target == "label":
+        several = "is of one label a sample; leave it out, or show one class by batchcam render --class"
+        require_single_label("export --target label", config.run, why=several)
     if config.to == "parquet":
         import_pyarrow()  # before anything is written
     with open_asked(config.run, config.partial, config.quiet) as run:

@@ -22,7 +22,7 @@ from batchcam.record.rows import (
     choose,
     class_names,
     file_names,
-    label_text,
+    label_texts,
     status_words,
 )
 from batchcam.record.similarity import says_nothing
@@ -111,9 +111,7 @@ def _index(run: Run, choice: Choice, names: list[str], states: np.ndarray) -> It
     """Yield a line for each sample of the run, with empty cells for pictures that it has not."""
     place = np.full(len(run), -1)
     place[choice.rows] = np.arange(len(choice.rows))
-    labels, predictions = class_names(run, run.label[:]), class_names(run, run.prediction[:])
-    if run.plan.is_multi_label:
-        labels = [label_text(run, each) for each in run.labels[:]]
+    labels, predictions = label_texts(run, np.arange(len(run))), class_names(run, run.prediction[:])
     explained = class_names(run, choice.classes)
     columns = run.sample_index[:].tolist(), run.sample_id[:], labels, predictions, run.confidence[:]
     for at, status, *texts, confidence in zip(place.tolist(), run.status[:].tolist(), *columns, strict=True):

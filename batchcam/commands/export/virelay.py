@@ -85,8 +85,10 @@ def write(
     notes = search_notes(originals.where, counts, "grey in the viewer")
     if constant:
         notes.append(f"{constant} CAMs are constant: kept as they are; leave them out of a CoRelAy pipeline")
-    unlabelled = int((run.label[choice.rows] < 0).sum())
-    if unlabelled:
+    if run.plan.is_multi_label:
+        unknown = int((run.labels[choice.rows] < 0).sum())
+        notes += [f"{unknown} labels are not known: ViRelAy has yes and no, and shows them as no"] if unknown else []
+    elif unlabelled := int((run.label[choice.rows] < 0).sum()):
         notes.append(f'{unlabelled} samples have no label: shown as class -1, "not known"')
     return choice.outcome(*notes, changed=int(counts[State.CHANGED]))
 
@@ -150,7 +152,9 @@ def _write_masters(
     run: Run, folder: ExportFolder, choice: Choice, parts: Sequence[Part], size: tuple[int, int] | None
 ) -> None:
     """Write the two files that show all parts as one dataset each, with the small columns in them."""
-    count, labels = len(choice.rows), run.label[choice.rows]
+    count = len(choice.rows)
+    # the reader takes bool (n, K) for several labels a sample
+    labels = run.labels[choice.rows] == 1 if run.plan.is_multi_label else run.label[choice.rows]
     index = np.arange(count, dtype=np.uint32)  # rows of the dataset file, which holds the same samples
     attributions = [(part.attribution, part.places) for part in parts]
     buffer = io.BytesIO()

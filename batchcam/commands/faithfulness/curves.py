@@ -59,6 +59,7 @@ class Probe:
         seed: of everything random; each sample has its own stream, whatever the others are.
         deleted: gives from images what their deleted pixels become.
         blank: gives from images what their pixels are inserted into.
+        by_sigmoid: whether each class has a probability of its own.
     """
 
     network: nn.Module
@@ -69,12 +70,14 @@ class Probe:
     seed: int
     deleted: Callable[[Tensor], Tensor]
     blank: Callable[[Tensor], Tensor]
+    by_sigmoid: bool = False
 
     def probabilities(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Return the softmax of each image (n, C, H, W) at its class (n,), float32 (n,)."""
+        """Return the softmax, or sigmoid, of each image (n, C, H, W) at its class (n,), float32 (n,)."""
         with in_precision(self.precision, self.device):
             logits = forward(self.network, images.contiguous(memory_format=torch.channels_last))
-        return torch.softmax(logits.float(), 1).gather(1, classes[:, None])[:, 0]
+        chances = torch.sigmoid(logits.float()) if self.by_sigmoid else torch.softmax(logits.float(), 1)
+        return chances.gather(1, classes[:, None])[:, 0]
 
 
 @dataclasses.dataclass(frozen=True)

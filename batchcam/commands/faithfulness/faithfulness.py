@@ -22,7 +22,6 @@ from batchcam.network.precision import set_precision
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
 from batchcam.rules import RECOMPUTE_TOLERANCE
 from batchcam.store.opening import open_run
-from batchcam.store.problem import require_single_label
 from batchcam.store.run import Run
 from batchcam.store.series import require_run
 
@@ -62,7 +61,9 @@ class FaithfulnessSummary:
         judged: of the drawn ones.
         left_out: the others, by reason.
         steps, seed, deletion_to, insertion_from: see FaithfulnessConfig.
-        probability: of the predicted class before any pixel is changed, mean over the judged samples.
+        probability: of the predicted class before any pixel is changed, mean over the judged samples; of a multi-label
+            run the sigmoid of the class that stands highest above its threshold.
+        below_threshold: of a multi-label run: judged samples of which no class reaches its threshold; else None.
         scores: by curve and order of pixels.
         findings: drawn samples whose images are not those of the run any more.
         notes: what a reader should know, a line each.
@@ -83,6 +84,7 @@ class FaithfulnessSummary:
     deletion_to: str
     insertion_from: str
     probability: float
+    below_threshold: int | None
     scores: dict[str, dict[str, Score]]
     findings: int
     notes: tuple[str, ...]
@@ -97,7 +99,6 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
         DatasetError: the dataset is not the run's.
         RunError: not a run, or no sample can be judged.
     """
-    require_single_label("faithfulness", config.run)
     require_place(config.out, "faithfulness", (SAMPLES_FILE, CURVES_FILE), config.overwrite)
     require_run(config.run, "faithfulness")
     with open_run(config.run) as run:
@@ -118,6 +119,7 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
             seed=config.seed,
             deleted=SUBSTRATES[config.deletion_to],
             blank=SUBSTRATES[config.insertion_from],
+            by_sigmoid=plan.is_multi_label,
         )
         rows = draw(len(run), config.samples, config.seed)
         with Progress("faithfulness", len(rows), "samples", config.quiet) as progress:
@@ -137,7 +139,10 @@ def draw(count: int, samples: int, seed: int) -> np.ndarray:
 
 
 def _summary(config: FaithfulnessConfig, run: Run, found: Curves) -> FaithfulnessSummary:
-    left_out = count_left_out(LeftOut, found.reasons)
+    left_out, below = count_left_out(LeftOut, found.reasons), None
+    if (limits := run.plan.threshold_logits) is not None:
+        logits = run.logits[found.rows[found.judged]]
+        below = int((logits < limits).all(1).sum())
     return FaithfulnessSummary(
         run=str(config.run),
         run_id=run.plan.run_id,
@@ -153,9 +158,10 @@ def _summary(config: FaithfulnessConfig, run: Run, found: Curves) -> Faithfulnes
         deletion_to=config.deletion_to,
         insertion_from=config.insertion_from,
         probability=float(found.probability[found.judged].mean()),
+        below_threshold=below,
         scores=_scores(found.areas[found.judged]),
         findings=sum(left_out.get(reason.text, 0) for reason in (LeftOut.CHANGED, LeftOut.GONE)),
-        notes=tuple(_notes(run, found)),
+        notes=tuple(_notes(run, found, below)),
         out=None if config.out is None else str(config.out),
     )
 
@@ -177,11 +183,13 @@ def _scores(areas: np.ndarray) -> dict[str, dict[str, Score]]:
     return scores
 
 
-def _notes(run: Run, found: Curves) -> Iterator[str]:
+def _notes(run: Run, found: Curves, below: int | None) -> Iterator[str]:
     yield from run_notes(run, control="the curves are those of the network with random weights, as its maps are")
     off = np.abs(found.probability - run.confidence[found.rows])[found.judged]
     if found.reach < LEAST_REACH:
         yield f"no change moves the probability by more than {found.reach:.3f} on average: the areas tell nothing"
+    if below:
+        yield f"{below} judged samples reach no threshold: of these the class is judged that is nearest to its own"
     far = int((off > RECOMPUTE_TOLERANCE[run.plan.precision]).sum())
     if far:
         yield f"{far} samples have another probability than in the record, by up to {off.max():.3g}; see verify"

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Curves, LeftOut
 from batchcam.record.names import csv_number, csv_table
-from batchcam.record.rows import class_names
+from batchcam.record.rows import class_names, label_texts
 from batchcam.record.study import land_study
 from batchcam.store.run import Run
 
@@ -38,6 +38,13 @@ RULES: Final = {
 }
 """What the numbers mean, for readers of faithfulness.json."""
 
+SIGMOID_RULES: Final = {
+    **RULES,
+    "maps": RULES["maps"].replace("the predicted class", "the class highest above its threshold, or nearest to it"),
+    "probability": "sigmoid of that class, of the network as the run prepared it",
+}
+"""The same of a multi-label run."""
+
 PAIRS: Final = tuple(f"{curve}_{order}" for curve in CURVES for order in ORDERS)
 
 
@@ -59,7 +66,13 @@ def write_files(out: Path, run: Run, found: Curves, summary: dict[str, Any]) -> 
         SAMPLES_FILE: csv_table(list(samples), zip(*samples.values(), strict=True)),
         CURVES_FILE: csv_table(("fraction", *PAIRS), curves),
     }
-    land_study(out, "faithfulness", FAITHFULNESS_VERSION, files, {**summary, "rules": RULES})
+    land_study(
+        out,
+        "faithfulness",
+        FAITHFULNESS_VERSION,
+        files,
+        {**summary, "rules": SIGMOID_RULES if run.plan.is_multi_label else RULES},
+    )
 
 
 def _columns(run: Run, found: Curves) -> dict[str, Iterable[object]]:
@@ -68,7 +81,7 @@ def _columns(run: Run, found: Curves) -> dict[str, Iterable[object]]:
     return {
         "sample_index": run.sample_index[rows].tolist(),
         "sample_id": run.sample_id[rows],
-        "label": class_names(run, run.label[rows]),
+        "label": label_texts(run, rows),
         "prediction": class_names(run, run.prediction[rows]),
         "left_out": (LeftOut(reason).text for reason in found.reasons.tolist()),
         "error": found.errors,

@@ -20,14 +20,15 @@ ORDER_TEXTS: Final = {order: order.replace("_", " ") for order in ORDERS}
 def faithfulness_text(summary: FaithfulnessSummary) -> str:
     """Return the result of `faithfulness`: what was judged, each area beside the baselines', and by how much ahead."""
     s = summary
+    class_ = "the predicted class" if s.below_threshold is None else "the class highest above its threshold"
     head = [
         ("run", f"{s.run} ({s.samples} samples)"),
-        ("maps", f"{maps_text(s.method)} of the predicted class, bilinear to {s.size[0]}x{s.size[1]}"),
+        ("maps", f"{maps_text(s.method)} of {class_}, bilinear to {s.size[0]}x{s.size[1]}"),
         ("judged", counts_text({f"samples of {s.drawn} drawn": s.judged} | s.left_out)),
         ("deletion", f"in {s.steps} steps to {SUBSTRATE_TEXTS[s.deletion_to]}, largest values first"),
         ("insertion", f"in {s.steps} steps into {SUBSTRATE_TEXTS[s.insertion_from]}, largest values first"),
         ("ROAD", f"in {s.steps - 1} steps by noisy linear imputation, largest values first"),
-        ("probability", f"{s.probability:.3f} of the predicted class before any change, mean of {s.judged} samples"),
+        ("probability", f"{s.probability:.3f} of {class_} before any change, mean of {s.judged} samples"),
     ]
     lines = head_lines(head, s.notes, s.out, "faithfulness")
     return "\n".join([*lines, "", *_area_table(s.scores), "", *_ahead_table(s.scores)])

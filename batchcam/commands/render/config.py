@@ -20,13 +20,17 @@ OTHER_PICTURES: Final = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tif
 class Selection(Part):
     """Which samples, every condition narrowing the others; without any, all of them.
 
-    A class is meant as the dataset labels a sample, or as it is predicted where the dataset does not. Samples come in
-    the order of `sample_ids`, or of their rank.
+    A class is meant as the dataset labels a sample, or as it is predicted where the dataset does not; of several labels
+    a sample, as it reaches its threshold. Samples come in the order of `sample_ids`, or of their rank.
     """
 
     sample_ids: tuple[str, ...] = field("These samples; may be repeated.", "--sample", default=(), metavar="ID")
-    label: str | None = field("Samples of this class, by name or index.", "--class", metavar="C")
-    wrong: bool = field("Samples predicted otherwise than labelled.", default=False)
+    label: str | None = field(
+        "Samples of this class, by name or index; multi-label: with its map, also --wrong is of it.",
+        "--class",
+        metavar="C",
+    )
+    wrong: bool = field("Samples predicted otherwise than labelled; multi-label: in any class.", default=False)
     confusion: tuple[str, str] | None = field("Samples of class A predicted as B.", metavar="A B")
     where: tuple[str, ...] = field(
         "Samples with this value in a further column of the manifest; may be repeated, each narrows.",
@@ -72,11 +76,12 @@ class RenderConfig(PartialConfig):
             raise ConfigError(f"a sheet holds at most {MOST_SHEET_PICTURES} pictures; name a folder with --out")
 
     @property
-    def wants_one_label(self) -> bool:
-        """Whether it asks for what only a sample with one label has."""
+    def of_one_label(self) -> str:
+        """What it asks for that only samples of one label have, "" for nothing."""
         asked = self.selection
-        ranked = bool(asked.top or asked.bottom) and asked.by in ("entropy", "margin", "loss")
-        return bool(asked.wrong or asked.confusion or ranked or "label" in (self.contrast or ()))
+        if (asked.top or asked.bottom) and asked.by in ("entropy", "margin", "loss"):
+            return f"--by {asked.by}"
+        return "--confusion" if asked.confusion else "--contrast label" if "label" in (self.contrast or ()) else ""
 
     @property
     def is_sheet(self) -> bool:

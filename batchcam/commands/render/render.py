@@ -11,14 +11,14 @@ from typing import Final
 import numpy as np
 
 from batchcam.commands.render.config import RenderConfig
-from batchcam.commands.render.selection import class_index, select, spread
+from batchcam.commands.render.selection import class_index, is_wrong, select, shown_class, spread
 from batchcam.errors import ConfigError
 from batchcam.job.console import Progress, note
 from batchcam.pictures import heatmap, sheet
 from batchcam.pictures.originals import Original, Originals, State, open_originals
 from batchcam.pictures.overlay import View, overlay
 from batchcam.record.asked import open_asked
-from batchcam.record.rows import label_text
+from batchcam.record.sigmoid_scores import sigmoid
 from batchcam.rules import Status
 from batchcam.store import landing
 from batchcam.store.ours import require_ours
@@ -34,6 +34,8 @@ SINGLE_SIDE: Final = (320, 1200)
 """Pixels between which the longer side of a picture in a folder is brought; smaller or larger ones are scaled."""
 
 SLUG_BYTES: Final = 100
+LABELS_SHOWN: Final = 2
+"""Of several labels a sample, in a caption."""
 
 PREDICTED, LABEL = "predicted", "label"
 """What --contrast calls the class of each sample itself, unless a class has this very name."""
@@ -94,8 +96,9 @@ def render(config: RenderConfig) -> RenderSummary:
         ConfigError: the run has no such sample or class, or the pictures would go into the run.
         RunError: not a run.
     """
-    if config.wants_one_label:
-        require_single_label("render by one label", config.run)
+    if config.of_one_label:
+        why = "is of one label a sample; ask by --class, --wrong, --by confidence"
+        require_single_label(f"render {config.of_one_label}", config.run, why=why)
     if config.is_sheet:
         require_ours(config.out, config.overwrite)
     with open_asked(config.run, config.partial, config.quiet) as run:
@@ -208,6 +211,7 @@ class _Drawing:
         self.first_missing = ""
         self._run, self._config = run, config
         self._originals: Originals = open_originals(run, config.data)
+        self._shown = shown_class(run, config.selection)
         self._contrast = tuple(self._class_named(name) for name in config.contrast or ())
         if config.contrast and len(run.class_names) < 2:
             raise ConfigError("--contrast: the run has one class, and nothing to contrast it with")
@@ -233,6 +237,9 @@ class _Drawing:
                 self.first_missing = self.first_missing or original.reason
             tile = self._picture(sample, original, smallest, largest)
         wrong = None not in (sample.label, sample.prediction) and sample.label != sample.prediction
+        if sample.labels is not None:
+            each = is_wrong(self._run, sample.labels, sample.logits)
+            wrong = bool(each.any() if self._shown is None else each[self._shown])
         return _Drawn(
             index=sample.index,
             sample_id=sample.id,
@@ -254,7 +261,10 @@ class _Drawing:
         size = view.fitted((largest[0] - bar, largest[1]), (smallest[0] - bar, smallest[1]))
         drawn = overlay(original.image, cam, view, size, self._config.palette, self._config.cells, signed)
         remarks = [_remark(original)] if original.image is None else []
-        if sample.status & Status.NO_POSITIVE_EVIDENCE and not signed:
+        none_positive = bool(sample.status & Status.NO_POSITIVE_EVIDENCE)
+        if self._shown is not None:  # the status is of the predicted class
+            none_positive = cam is not None and not (cam > 0).any()
+        if none_positive and not signed:
             remarks.append("no positive evidence")
         picture = drawn.picture
         if drawn.reason:
@@ -268,7 +278,7 @@ class _Drawing:
     def _evidence(self, sample: Sample) -> np.ndarray:
         """Return the raw map to show, (h, w)."""
         if not self._contrast:
-            return self._cam(sample, PREDICTED)
+            return self._cam(sample, PREDICTED if self._shown is None else self._shown)
         first, second = (self._cam(sample, wanted) for wanted in self._contrast)
         with np.errstate(over="ignore"):
             return np.asarray(first - second)
@@ -289,13 +299,24 @@ class _Drawing:
         return class_index(self._run, name, "--contrast")
 
     def _caption(self, sample: Sample) -> str:
-        label = sample.label if sample.labels is None else label_text(self._run, sample.labels)
-        label = "unlabelled" if label is None else label or "no class"
         outcome = "no prediction" if sample.prediction is None else f"{sample.prediction} {sample.confidence:.2f}"
-        lines = [sample.id, f"{label} → {outcome}"]
+        if sample.labels is None:
+            lines = [sample.id, f"{'unlabelled' if sample.label is None else sample.label} → {outcome}"]
+        else:
+            if self._shown is not None:
+                chance = float(sigmoid(sample.logits[self._shown]))
+                outcome = f"{self._run.class_names[self._shown]} {chance:.2f}"
+            lines = [sample.id, _several(self._run, sample.labels), f"→ {outcome}"]
         if self._config.contrast:
             lines.append(" − ".join(self._config.contrast))
         return "\n".join(sheet.printable(line) for line in lines)
+
+
+def _several(run: Run, labels: np.ndarray) -> str:
+    """Return the first classes that are true of a sample, and how many more there are."""
+    true = [run.class_names[k] for k in np.flatnonzero(labels == 1).tolist()]
+    more = f" +{len(true) - LABELS_SHOWN}" if len(true) > LABELS_SHOWN else ""
+    return ", ".join(true[:LABELS_SHOWN]) + more or ("no class" if (labels >= 0).any() else "unlabelled")
 
 
 def _remark(original: Original) -> str:

@@ -60,11 +60,16 @@ def class_index(run: Run, name: str, option: str) -> int:
 
 def _matching(run: Run, selection: Selection) -> np.ndarray:
     wanted = np.ones(len(run), bool)
-    if selection.label is not None or selection.wrong or selection.confusion:
+    ranked = (selection.top or selection.bottom) and selection.by == "loss"
+    asked = "--wrong" if selection.wrong else "--confusion" if selection.confusion else "--by loss" if ranked else ""
+    if asked and len(run) and not ((run.labels if run.plan.is_multi_label else run.label)[:] >= 0).any():
+        raise ConfigError(f"{asked}: the run has no labels")
+    if run.plan.is_multi_label:
+        wanted &= _of_several(run, selection)
+    elif selection.label is not None or selection.wrong or selection.confusion:
         label, prediction = run.label[:], run.prediction[:]
         if selection.label is not None:
             class_ = class_index(run, selection.label, "--class")
-            label = np.where(run.labels[:, class_] == 1, class_, label) if run.plan.is_multi_label else label
             wanted &= np.where(label >= 0, label, prediction) == class_
         if selection.wrong:
             wanted &= (label >= 0) & (prediction >= 0) & (label != prediction)
@@ -76,6 +81,35 @@ def _matching(run: Run, selection: Selection) -> np.ndarray:
         wanted &= run[meta_array(name).name][:] == value
     rows = _named(run, selection.sample_ids) if selection.sample_ids else np.arange(len(run))
     return rows[wanted[rows]]
+
+
+def shown_class(run: Run, selection: Selection) -> int | None:
+    """Return the class of a multi-label run that is asked for, whose map is to be shown; None: the predicted one."""
+    named = run.plan.is_multi_label and selection.label is not None
+    return class_index(run, selection.label or "", "--class") if named else None
+
+
+def is_wrong(run: Run, labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Return where a class of a multi-label run is known and told otherwise, bool, for labels and logits (…, K)."""
+    wrong: np.ndarray = (labels >= 0) & np.isfinite(logits) & ((logits >= run.plan.threshold_logits) != (labels == 1))
+    return wrong
+
+
+def _of_several(run: Run, selection: Selection) -> np.ndarray:
+    """Return which samples of a multi-label run a selection means by class and error, bool (n)."""
+    class_ = shown_class(run, selection)
+    if class_ is None and not selection.wrong:
+        return np.ones(len(run), bool)
+    wanted: list[np.ndarray] = [np.zeros(0, bool)]
+    limits = run.plan.threshold_logits
+    some = slice(None) if class_ is None else slice(class_, class_ + 1)
+    for _, block in run.blocks(("labels", "logits")):
+        labels, logits = block["labels"], block["logits"]
+        meant = (
+            is_wrong(run, labels, logits) if selection.wrong else np.where(labels >= 0, labels == 1, logits >= limits)
+        )
+        wanted.append(np.asarray(meant[:, some].any(1)))
+    return np.concatenate(wanted)
 
 
 def _named(run: Run, sample_ids: tuple[str, ...]) -> np.ndarray:
