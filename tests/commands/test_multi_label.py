@@ -27,6 +27,7 @@ from tests.helpers.damage import edit_document, write_digest
 from tests.helpers.outputs import Ended, Words, files_of, run_json
 from tests.helpers.report_pages import table_of
 from tests.helpers.small_blocks import small_blocks
+from tests.helpers.synthetic import bilinear
 from tests.helpers.wellformed import Page
 
 NAMES = (
@@ -89,7 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(folder / "images", COUNT)
     (folder / f"images/{UNREADABLE}.png").write_bytes(b"no image")
     write_list(folder / "chexpert.csv")
-    (folder / "boxes.csv").write_text("sample_id,x0,y0,x1,y1\nimages/0.png,5,6,20,25\n", encoding="utf-8")
+    (folder / "boxes.csv").write_text("sample_id,class,x0,y0,x1,y1\nimages/0.png,Edema,5,6,20,25\n", encoding="utf-8")
     told = ",".join(f"{name}={value}" for name, value in THRESHOLDS.items())
     ended = explain(folder, "run", "--threshold", told)
     assert (ended.code, ended.faults) == (3, [])
@@ -323,9 +324,9 @@ def test_what_cannot_be_meant_is_refused_by_name(folder: Path, words: tuple[obje
 
 
 REFUSED = {
-    *("export wsol", "export virelay", "localize"),
+    "export wsol",
 }
-"""What can't tell of each class yet."""
+"""What can't tell of each class, or not yet."""
 
 
 GATES = ("--max-flips", 0, "--max-auroc-drop", 0, "--max-class-auroc-drop", 0, "--max-group-drop", 0)
@@ -379,8 +380,9 @@ def test_no_command_says_anything_of_one_label(folder: Path, tmp_path: Path, com
 
 def other_commands(folder: Path) -> Iterator[tuple[str, list[object]]]:
     run, weights = folder / "run", folder / "weights.pth"
-    yield "faithfulness", ["faithfulness", run, "--checkpoint", weights, "--data", folder / "chexpert.csv"]
-    yield "render --wrong", ["render", run, "--wrong", "--out", folder / "wrong.png"]
+    yield "render --confusion", ["render", run, "--confusion", 0, 1, "--out", folder / "wrong.png"]
+    yield "render --contrast label", ["render", run, "--contrast", "label", 1, "--out", folder / "wrong.png"]
+    yield "export --target label", ["export", run, "--to", "png", "--target", "label", "--out", folder / "png"]
     yield "render --by loss", ["render", run, "--by", "loss", "--top", 2, "--out", folder / "loss.png"]
 
 
@@ -436,6 +438,180 @@ def test_evaluate_and_info_tell_the_same_of_each_finding(folder: Path) -> None:
         assert mine == pytest.approx(own, rel=1e-4)
     assert "Edema" in info.out
     assert info.said["pairs"] == ended.said["pairs"]
+
+
+# studies and pictures
+
+
+def annotated(folder: Path, columns: dict[str, np.ndarray], path: Path) -> list[tuple[int, int, list[float]]]:
+    """Boxes of drawn samples and classes, in an order of their own; row, class and box of each."""
+    rng = np.random.default_rng(7)
+    found = []
+    for flat in rng.permutation(COUNT * len(NAMES))[:60].tolist():
+        x, y = rng.integers(0, (20, 14)).tolist()
+        found.append((*divmod(flat, len(NAMES)), [x, y, x + 18.0, y + 14.0]))
+    rows = [("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")]
+    rows += [
+        (f"images/{row}.png", NAMES[k], *map(str, (x0, y0, x1 - x0, y1 - y0))) for row, k, (x0, y0, x1, y1) in found
+    ]
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([*rows, ("images/1.png", "Infiltrate", 1, 1, 5, 5)])
+    return found
+
+
+def test_each_annotated_class_is_judged_by_its_own_map_as_plain_loops_do(
+    folder: Path, columns: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    found = annotated(folder, columns, tmp_path / "bbox.csv")
+    ended = run_json("localize", folder / "run", "--annotations", tmp_path / "bbox.csv", "--out", tmp_path / "out")
+    assert (ended.code, ended.faults) == (0, [])
+    view = run_views(folder)
+    peaks: dict[str, list[bool]] = {}
+    for row, k, (x0, y0, x1, y1) in found:
+        if row == UNREADABLE:
+            continue
+        shown = bilinear(columns["cams"][row, k][None].astype(float), (24, 24))[0]
+        left, top, right, bottom = view[row]
+        inside = np.zeros((24, 24), bool)
+        for y in range(24):
+            for x in range(24):
+                across, down = left + (x + 0.5) * (right - left) / 24, top + (y + 0.5) * (bottom - top) / 24
+                inside[y, x] = x0 <= across < x1 and y0 <= down < y1
+        peaks.setdefault(NAMES[k], []).append(bool(inside.flat[shown.argmax()]))
+    told = {each["name"]: each["scores"]["peak_inside"] for each in ended.said["classes"]}
+    assert {name: each["samples"] for name, each in told.items()} == {name: len(each) for name, each in peaks.items()}
+    assert {name: each["percent"] for name, each in told.items()} == pytest.approx(
+        {name: 100 * np.mean(each) for name, each in peaks.items()}, abs=1e-9
+    )
+    macro = ended.said["macro"]["peak_inside"]["percent"]
+    assert macro == pytest.approx(100 * np.mean([np.mean(each) for each in peaks.values()]), abs=1e-9)
+    unreadable = sum(row == UNREADABLE for row, _, _ in found)
+    assert (ended.said["judged"], ended.said["left_out"]) == (60 - unreadable, {"unreadable images": unreadable})
+    assert any("1 objects are of classes that the run does not have: Infiltrate" in n for n in ended.said["notes"])
+    with (tmp_path / "out/localize.csv").open(newline="") as stream:
+        rows = {(row["sample_id"], row["explained"]): row for row in csv.DictReader(stream)}
+    above = columns["logits"] - np.log(columns["threshold"] / (1 - columns["threshold"]))
+    for row, k, _ in found:
+        told_row = rows[f"images/{row}.png", NAMES[k]]
+        assert told_row["label"] == {1: "yes", 0: "no", -1: ""}[int(columns["labels"][row, k])]
+        assert told_row["prediction"] == ("yes" if above[row, k] >= 0 else "no")
+
+
+def run_views(folder: Path) -> np.ndarray:
+    with h5py.File(folder / "run/run.h5") as file:
+        views: np.ndarray = file["crop_box"][:]
+        return views
+
+
+def test_masks_in_a_folder_for_each_class_give_the_same_as_a_list_of_them(folder: Path, tmp_path: Path) -> None:
+    rng, lines = np.random.default_rng(3), ["path,class,mask"]
+    for k in (3, 8):
+        for row in (0, 7):
+            place = tmp_path / f"masks/{NAMES[k]}/images/{row}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(place), cv2.resize(rng.random((3, 4)), (40, 30)).round().astype(np.uint8) * 255)
+            lines.append(f"images/{row}.png,{NAMES[k]},masks/{NAMES[k]}/images/{row}.png")
+    (tmp_path / "masks.csv").write_text("\n".join(lines) + "\n")
+    one, other = (
+        run_json("localize", folder / "run", "--annotations", tmp_path / name).said for name in ("masks", "masks.csv")
+    )
+    assert one["judged"] == 4
+    assert (one["scores"], one["classes"], one["macro"]) == (other["scores"], other["classes"], other["macro"])
+
+
+def test_what_no_map_can_be_judged_by_is_told(folder: Path, copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "boxes.csv").write_text("id,x0,y0,x1,y1\nimages/0.png,5,6,20,25\n")
+    ended = run_json("localize", folder / "run", "--annotations", tmp_path / "boxes.csv")
+    assert (ended.code, "boxes.csv:2: no class: the run is multi-label" in ended.err) == (1, True)
+    ended = run_json("localize", folder / "run", "--annotations", folder / "boxes.csv", "--target", "predicted")
+    assert (ended.code, "each annotated class has its own map" in ended.err) == (2, True)
+    explain(copy, "few", "--cams", "predicted")
+    (tmp_path / "two.csv").write_text(
+        "id,class,x0,y0,x1,y1\n" + "".join(f"images/0.png,{name},5,6,20,25\n" for name in NAMES)
+    )
+    told = run_json("localize", copy / "few", "--annotations", tmp_path / "two.csv").said
+    assert (told["judged"], told["left_out"]) == (1, {"no CAM of the class in the run": len(NAMES) - 1})
+
+
+def test_faithfulness_follows_the_sigmoid_of_the_class_highest_above_its_threshold(
+    folder: Path, columns: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    words = (
+        "--checkpoint",
+        folder / "weights.pth",
+        "--model",
+        f"{__name__}:network",
+        "--data",
+        folder / "chexpert.csv",
+    )
+    ended = run_json("faithfulness", folder / "run", *words, "--steps", 4, "--out", tmp_path, "--device", "cpu")
+    assert (ended.code, ended.faults) == (0, [])
+    assert ended.said["probability"] == pytest.approx(np.nanmean(columns["confidence"]), abs=1e-5)
+    logits = columns["logits"][columns["status"] & 1 == 0]
+    below = (logits < np.log(columns["threshold"] / (1 - columns["threshold"]))).all(1).sum()
+    assert ended.said["below_threshold"] == below
+    texts = [ended.out, *(path.read_text() for path in files_of(tmp_path))]
+    assert [found for text in texts for found in SINGLE_LABEL_WORDS.findall(text)] == []
+    with (tmp_path / "faithfulness.csv").open(newline="") as stream:
+        assert next(csv.DictReader(stream))["label"] == "|".join(np.array(NAMES)[labels()[0] == 1])
+
+
+@pytest.mark.parametrize(
+    "words", [("--class", "Edema"), ("--wrong",), ("--class", "Edema", "--wrong"), ("--class", 5, "--top", 3)]
+)
+def test_render_picks_samples_by_class_and_error(
+    folder: Path, columns: dict[str, np.ndarray], tmp_path: Path, words: tuple[object, ...]
+) -> None:
+    expected = []
+    for row in range(COUNT):
+        limits = np.log(columns["threshold"].astype(float) / (1 - columns["threshold"].astype(float)))
+        above, known = columns["logits"][row] >= limits, columns["labels"][row]
+        wrong = [known[k] >= 0 and row != UNREADABLE and above[k] != known[k] for k in range(len(NAMES))]
+        edema = NAMES.index("Edema")
+        if words == ("--wrong",):
+            expected += [row] * any(wrong)
+        elif "--wrong" in words:
+            expected += [row] * bool(wrong[edema])
+        else:
+            expected += [row] * bool(known[edema] == 1 or (known[edema] < 0 and above[edema]))
+    expected = (
+        sorted(sorted(expected, key=lambda row: -columns["confidence"][row])[:3]) if "--top" in words else expected
+    )
+    ended = run_json("render", folder / "run", *words, "--out", tmp_path / "pictures")
+    assert ended.faults == []
+    assert [int(path.name[:7]) for path in files_of(tmp_path / "pictures")] == expected
+    assert 0 < len(expected) < COUNT
+
+
+def test_render_of_a_class_shows_its_map(folder: Path, tmp_path: Path) -> None:
+    for name, words in (("class", ("--class", "Edema")), ("all", ())):
+        words = (*words, "--sample", "images/0.png", "--sample", "images/7.png", "--sample", "images/9.png", "--cells")
+        run_json("render", folder / "run", *words, "--out", tmp_path / name)
+    with batchcam.open_run(folder / "run") as run:
+        same = [NAMES[k] == "Edema" for k in run.prediction[:].tolist()]
+    shown = [path.name for path in files_of(tmp_path / "class")]
+    assert shown
+    for name in shown:
+        one, other = (cv2.imread(str(tmp_path / each / name))[:-60] for each in ("class", "all"))  # above the caption
+        assert np.array_equal(one, other) == same[int(name[:7])]
+
+
+def test_wrong_without_any_label_is_refused(copy: Path) -> None:
+    with (copy / "blank.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("Path", *NAMES), *((f"images/{i}.png", *[""] * 14) for i in range(4))])
+    explain(copy, "blank", "--problem-type", "multi-label", data="blank.csv")
+    ended = run_json("render", copy / "blank", "--wrong", "--out", copy / "wrong.png")
+    assert (ended.code, "--wrong: the run has no labels" in ended.err) == (2, True)
+
+
+def test_virelay_has_a_yes_or_no_of_each_class(folder: Path, tmp_path: Path) -> None:
+    ended = run_json("export", folder / "run", "--to", "virelay", "--out", tmp_path)
+    shown = np.arange(COUNT) != UNREADABLE
+    for name in ("dataset.input.h5", "cam.attribution.h5"):
+        with h5py.File(tmp_path / name) as file:
+            assert file["label"].dtype == bool
+            np.testing.assert_array_equal(file["label"][:], labels()[shown] == 1)
+    assert f"{(labels()[shown] < 0).sum()} labels are not known" in ended.out
 
 
 # report
