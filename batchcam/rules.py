@@ -53,7 +53,7 @@ PALETTES: Final = ("viridis", "jet")
 
 @dataclasses.dataclass(frozen=True)
 class CamSelection:
-    """The classes whose CAMs are stored for each sample: all, predicted, predicted+label, or topk:N.
+    """The classes whose CAMs are stored for each sample: all, predicted, predicted+label, positive, or topk:N.
 
     Attributes:
         text: as people and the plan write it.
@@ -70,11 +70,11 @@ class CamSelection:
         Raises:
             ValueError: it is none.
         """
-        if text in ("all", "predicted", "predicted+label"):
+        if text in ("all", "predicted", "predicted+label", "positive"):
             return cls(text)
         kind, _, number = text.partition(":")
         if kind != "topk" or not number.isdecimal() or int(number) < 1:
-            raise ValueError(f"{text!r}: choose one of all, predicted, predicted+label, topk:N with N from 1")
+            raise ValueError(f"{text!r}: choose one of all, predicted, predicted+label, positive, topk:N with N from 1")
         return cls(text, int(number))
 
     def __str__(self) -> str:
@@ -90,15 +90,20 @@ class CamSelection:
         """Whether the label's CAM follows the predicted class's."""
         return self.text == "predicted+label"
 
+    @property
+    def is_positive(self) -> bool:
+        """Whether the predicted class's CAM comes first, then those of the others that reach their thresholds."""
+        return self.text == "positive"
+
     def count(self, class_count: int) -> int:
-        """Return M, the number of CAMs of each sample of a network with so many classes.
+        """Return M, the most CAMs that a sample of a network with so many classes has.
 
         Raises:
             ValueError: there are fewer classes than `top`.
         """
         if self.top and self.top > class_count:
             raise ValueError(f"cams {self.text}: more than the {class_count} classes")
-        return class_count if self.is_all else self.top or 1 + self.has_label
+        return class_count if self.is_all or self.is_positive else self.top or 1 + self.has_label
 
 
 IN_MEMORY: Final = "in memory"

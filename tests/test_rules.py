@@ -13,6 +13,7 @@ from batchcam.rules import CamSelection
         ("all", 5, True, False),
         ("predicted", 1, False, False),
         ("predicted+label", 2, False, True),
+        ("positive", 5, False, False),
         ("topk:1", 1, False, False),
         ("topk:5", 5, False, False),
         ("topk:03", 3, False, False),
@@ -27,7 +28,9 @@ def test_a_selection_of_cams_is_what_its_text_says_and_keeps_the_text(text, coun
 
 @pytest.mark.parametrize("text", ["", "some", "ALL", "topk", "topk:", "topk:0", "topk:-1", "topk:x", "topk:1.5"])
 def test_what_is_no_selection_of_cams_is_refused_with_those_that_are(text):
-    with pytest.raises(ValueError, match=r"choose one of all, predicted, predicted\+label, topk:N with N from 1"):
+    with pytest.raises(
+        ValueError, match=r"choose one of all, predicted, predicted\+label, positive, topk:N with N from 1"
+    ):
         CamSelection.parse(text)
 
 

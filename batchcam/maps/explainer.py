@@ -139,7 +139,7 @@ class Explainer:
         heights = logits if self._above is None else logits - self._above
         prediction = cam.first_argmax(heights).masked_fill(~finite, -1)
         classes = self._classes(heights, prediction, labels)
-        cams = self._maps.all_cams() if self._request.cams.is_all else self._maps.cams(classes)
+        cams = self._cams(classes)
         residual = self._maps.residual(cams, classes, logits)
         known = (classes >= 0)[:, :, None, None]
         finite &= (torch.isfinite(cams) | ~known).flatten(1).all(1)
@@ -182,12 +182,25 @@ class Explainer:
         selection = self._request.cams
         if selection.is_all:
             return torch.arange(heights.shape[1], device=heights.device).expand(len(heights), -1)
-        if selection.top:
-            ranked = torch.sort(heights, dim=1, descending=True, stable=True).indices
-            return torch.where((prediction >= 0)[:, None], ranked[:, : selection.top], -1)
+        if selection.top or selection.is_positive:
+            height, ranked = torch.sort(heights, dim=1, descending=True, stable=True)
+            stored = (prediction >= 0)[:, None]
+            if selection.is_positive:
+                stored = stored & ((height >= 0) | (torch.arange(height.shape[1], device=height.device) == 0))
+            return torch.where(stored, ranked, -1)[:, : selection.top]
         if selection.has_label:
             return torch.stack([prediction, self._transfer.to_device(torch.from_numpy(labels))], 1)
         return prediction[:, None]
+
+    def _cams(self, classes: Tensor) -> Tensor:
+        """Return the raw CAMs (n, M, h, w) of the stored classes; NaN where there is none."""
+        if not (self._request.cams.is_all or self._request.cams.is_positive):
+            return self._maps.cams(classes)
+        cams = self._maps.all_cams()
+        if self._request.cams.is_all:
+            return cams
+        places = classes[:, :, None, None]
+        return cams.gather(1, places.clamp(min=0).expand_as(cams)).masked_fill(places < 0, float("nan"))
 
     def _predicted_cams(self, cams: Tensor, classes: Tensor, prediction: Tensor) -> Tensor:
         """Return the predicted class's CAM of each sample, (n, h, w); NaN where no class is predicted."""

@@ -159,6 +159,8 @@ def create(file: h5py.File, array: Array, shape: Sequence[int], text_width: int 
         filters = {"compression": "gzip", "compression_opts": 1, "shuffle": dtype.itemsize > 1}
     else:
         dtype, filters = np.dtype(array.dtype), {"fletcher32": True}
+        if array.storage == "sparse":
+            filters |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
     group = array.name.rpartition("/")[0]
     if group and group not in file:
         create_group(file, group)

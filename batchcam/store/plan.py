@@ -309,7 +309,10 @@ class Plan:
     def arrays(self) -> tuple[Array, ...]:
         """The arrays with a row per sample, in the order in which they are created."""
         known, problem = self.training_known, self.problem_type
-        return sample_arrays(self.maps, self.exact, self.schema_version, known, self.meta, problem)
+        arrays = sample_arrays(self.maps, self.exact, self.schema_version, known, self.meta, problem)
+        if not self.cams.is_positive:
+            return arrays
+        return tuple(dataclasses.replace(a, storage="sparse") if a.name in ("cams", "cam_class") else a for a in arrays)
 
     @property
     def class_arrays(self) -> tuple[Array, ...]:
@@ -426,8 +429,8 @@ class Plan:
             raise ValueError("a threshold of the plan is no float32 between 0 and 1")
         if not self.is_multi_label and (self.label_separator or self.label_columns):
             raise ValueError("the plan of a single-label run says how several labels were read")
-        if self.is_multi_label and self.cams.has_label:
-            raise ValueError(f"cams of the plan: {self.cams}, where several labels of a sample may be true")
+        if self.cams.has_label if self.is_multi_label else self.cams.is_positive:
+            raise ValueError(f"cams of the plan: {self.cams}, which is not for its problem_type")
 
     def _check_meta(self) -> None:
         if not isinstance(self.meta, dict) or not _is_tuple((*self.meta,), str) or list(self.meta) != sorted(self.meta):

@@ -41,8 +41,9 @@ REFERRED_SHARDS: Final = 10_000
 """Most shards that run.h5 refers to: HDF5 takes 15 kB of memory for each, and opens them all at once."""
 
 
-Storage = Literal["checked", "text", "deflate"]
-"""checked: fletcher32 over plain chunks · text: fixed-length UTF-8, gzip · deflate: gzip, compressed outside HDF5."""
+Storage = Literal["checked", "text", "deflate", "sparse"]
+"""checked: fletcher32 over plain chunks · text: fixed-length UTF-8, gzip · deflate: gzip, compressed outside HDF5 ·
+sparse: mostly the fill value, gzip and fletcher32."""
 
 
 @dataclasses.dataclass(frozen=True)

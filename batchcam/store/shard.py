@@ -73,7 +73,7 @@ class ShardBuilder:
         for array in self._arrays:
             if array.storage == "text":
                 self._texts[array.name] = []
-            elif array.storage == "checked":
+            elif array.storage != "deflate":
                 self._columns[array.name] = np.empty(array_shape(array, plan, shard.count), array.dtype)
         self._map_chunk_rows = map_chunk_rows(shard.count, *plan.input_size)
         self._map_rest: np.ndarray | None = None

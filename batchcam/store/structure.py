@@ -43,6 +43,7 @@ FILTERS = {
     "checked": {h5z.FILTER_FLETCHER32},
     "text": {h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE},
     "deflate": {h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE},
+    "sparse": {h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_FLETCHER32},
 }
 """What may stand between an array and its bytes, by storage, each once."""
 

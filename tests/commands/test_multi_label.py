@@ -163,6 +163,72 @@ def test_stored_classes_are_ranked_by_how_high_they_stand_above_their_thresholds
     assert run_json("verify", copy / "other").said["found"] == []
 
 
+def median_chance(columns: dict[str, np.ndarray], rank: int) -> float:
+    """The median over samples of their largest, second largest, … sigmoid."""
+    chances = 1 / (1 + np.exp(-columns["logits"][columns["status"] & 1 == 0].astype(float)))
+    return round(float(np.median(np.sort(chances, 1)[:, -rank])), 5)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_positive_stores_what_reaches_its_threshold_after_the_prediction_in_little_room(
+    copy: Path, columns: dict[str, np.ndarray], rank: int
+) -> None:
+    limit = median_chance(columns, rank)
+    explain(copy, "all", "--threshold", limit, "--maps", "none")
+    explain(copy, "positive", "--threshold", limit, "--maps", "none", "--cams", "positive")
+    with batchcam.open_run(copy / "positive") as run, batchcam.open_run(copy / "all") as whole:
+        counts = []
+        for row, logits in enumerate(run.logits[:].astype(float)):
+            if row == UNREADABLE:
+                assert (run.cam_class[row] == -1).all()
+                continue
+            ranked = np.argsort(-logits, kind="stable")
+            reached = [k for k in ranked.tolist() if 1 / (1 + np.exp(-logits[k])) >= limit]
+            stored = reached or ranked[:1].tolist()
+            assert run.cam_class[row].tolist() == stored + [-1] * (len(NAMES) - len(stored))
+            np.testing.assert_array_equal(run.cams[row, : len(stored)], whole.cams[row, stored])
+            assert np.isnan(run.cams[row, len(stored) :]).all()
+            counts.append(len(reached))
+        assert {*counts} == {rank - 1, rank}
+    sizes = [sum(path.stat().st_size for path in files_of(copy / name / "shards")) for name in ("all", "positive")]
+    assert sizes[1] < 0.8 * sizes[0]
+    for name in ("all", "positive"):
+        assert run_json("verify", copy / name).said["found"] == []
+    (copy / "positive/shards/shard-00001.h5").unlink()
+    (copy / "positive/manifest.json").unlink()
+    assert explain(copy, "positive").code == 3
+    assert sizes[1] == sum(path.stat().st_size for path in files_of(copy / "positive/shards"))
+
+
+def drop_the_last(block: dict[str, np.ndarray], row: int) -> None:
+    last = (block["cam_class"][row] >= 0).sum() - 1
+    block["cam_class"][row, last], block["cams"][row, last] = -1, np.nan
+
+
+def add_one_more(block: dict[str, np.ndarray], row: int) -> None:
+    count = (block["cam_class"][row] >= 0).sum()
+    block["cam_class"][row, count] = np.argsort(-block["logits"][row], kind="stable")[count]
+
+
+def store_one_twice(block: dict[str, np.ndarray], row: int) -> None:
+    block["cam_class"][row, 1] = block["cam_class"][row, 0]
+
+
+@pytest.mark.parametrize("damage", [None, drop_the_last, add_one_more, store_one_twice])
+def test_other_classes_than_the_positive_ones_are_found(
+    copy: Path, columns: dict[str, np.ndarray], damage: Any
+) -> None:
+    explain(copy, "positive", "--threshold", median_chance(columns, 2), "--cams", "positive")
+    block = block_of(copy / "positive")
+    (row, *_) = np.flatnonzero((block["cam_class"] >= 0).sum(1) > 1).tolist()
+    if damage:
+        damage(block, row)
+    with h5py.File(copy / "positive/run.h5") as file:
+        found = {wrong.array for wrong in audit(block, open_plan(copy / "positive"), file["classifier/bias"][:])}
+    assert ("cam_class" in found) == (damage is not None)
+    assert found or not damage
+
+
 def test_an_interrupted_run_is_finished_to_the_same_bytes_without_its_list_or_options(copy: Path) -> None:
     before = {path.name: path.read_bytes() for path in files_of(copy / "run/shards")}
     (copy / "run/shards/shard-00001.h5").unlink()

@@ -63,7 +63,8 @@ class ExplainConfig(LabelledConfig):
         choices=CONTROLS,
     )
     cams: Given[CamSelection | None, CamSelection | str | None] = field(
-        "Classes to store: all, predicted, predicted+label, topk:N.  [default: all; predicted with gradients]",
+        "Classes to store: all, predicted, predicted+label, topk:N; multi-label: positive, those that reach their "
+        "thresholds and the prediction.  [default: all; predicted with gradients]",
         metavar="SELECTION",
         parse=CamSelection.parse,
     )

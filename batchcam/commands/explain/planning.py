@@ -208,15 +208,20 @@ def make_plan(
     )
     if plan.is_multi_label and plan.cams.has_label:
         raise ConfigError(
-            f"--cams {plan.cams}: several labels of a sample may be true: choose all, predicted or topk:N"
+            f"--cams {plan.cams}: several labels of a sample may be true: choose all, predicted, positive or topk:N"
+        )
+    if plan.cams.is_positive and not plan.is_multi_label:
+        raise ConfigError(
+            f"--cams {plan.cams}: classes reach thresholds where several labels of a sample may be true, by "
+            "--problem-type multi-label; of one label a sample choose topk:N"
         )
     try:
         plan.cams.count(len(plan.class_names))
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
-    if plan.cams.is_all and not plan.exact:
+    if (plan.cams.is_all or plan.cams.is_positive) and not plan.exact:
         raise ConfigError(
-            f"--cams all: --method {plan.method} takes a backward pass for each class; choose predicted, "
+            f"--cams {plan.cams}: --method {plan.method} takes a backward pass for each class; choose predicted, "
             "predicted+label or topk:N"
         )
     plan = plan if settings.shard_size else dataclasses.replace(plan, shard_size=default_shard_size(plan))

@@ -238,8 +238,8 @@ class _Drawing:
             tile = self._picture(sample, original, smallest, largest)
         wrong = None not in (sample.label, sample.prediction) and sample.label != sample.prediction
         if sample.labels is not None:
-            each = is_wrong(self._run, sample.labels, sample.logits)
-            wrong = bool(each.any() if self._shown is None else each[self._shown])
+            told = int(self._run.prediction[row]) if self._shown is None else self._shown
+            wrong = told >= 0 and bool(is_wrong(self._run, sample.labels, sample.logits)[told])
         return _Drawn(
             index=sample.index,
             sample_id=sample.id,

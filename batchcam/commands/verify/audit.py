@@ -152,13 +152,16 @@ def _wrong_classes(block: Block, plan: Plan) -> np.ndarray:
     classes, prediction, logits = block["cam_class"], block["prediction"], block["logits"]
     if plan.cams.is_all:
         return (classes != np.arange(len(plan.class_names))).any(1)  # type: ignore[no-any-return]
-    if plan.cams.top:
+    if plan.cams.top or plan.cams.is_positive:
         # equal ones may come in either order: compare their values
         heights = _heights(logits, plan)
         ranked = -np.sort(-heights, axis=1)[:, : classes.shape[1]]
+        stored = (ranked >= 0) | (np.arange(classes.shape[1]) == 0) | bool(plan.cams.top)
         picked = np.take_along_axis(heights, np.clip(classes, 0, len(plan.class_names) - 1), 1)
-        twice = (np.diff(np.sort(classes, 1), axis=1) == 0).any(1)
-        wrong = (classes[:, 0] != prediction) | (picked != ranked).any(1) | twice
+        ordered = np.sort(classes, 1)
+        twice = ((np.diff(ordered, axis=1) == 0) & (ordered[:, 1:] >= 0)).any(1)
+        wrong = (classes[:, 0] != prediction) | ((classes >= 0) != stored).any(1) | twice
+        wrong |= (stored & (picked != ranked)).any(1)
         return np.where(prediction < 0, (classes != -1).any(1), wrong)  # type: ignore[no-any-return]
     expected = prediction[:, None]
     if plan.cams.has_label:

@@ -32,7 +32,10 @@ def test_texts_are_parsed_when_the_config_is_built():
         ({"method": "lime"}, "--method lime: choose one of cam, gradcam"),
         ({"control": "all"}, "--control all: choose one of none, head, weights"),
         ({"maps": "png"}, "--maps png: choose one of uint8, float32, none"),
-        ({"cams": "topk:0"}, "--cams 'topk:0': choose one of all, predicted, predicted\\+label, topk:N with N from 1"),
+        (
+            {"cams": "topk:0"},
+            "--cams 'topk:0': choose one of all, predicted, predicted\\+label, positive, topk:N with N from 1",
+        ),
         ({"time_limit_s": "soon"}, "--time-limit 'soon': expected seconds"),
         ({"time_limit_s": -1}, "--time-limit -1: must be from 0"),
     ],
