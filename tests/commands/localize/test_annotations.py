@@ -333,3 +333,60 @@ def test_names_mean_samples_in_every_unicode_form(tmp_path: Path, ids: str, writ
 def test_names_in_the_form_of_the_ids_are_not_counted_as_others(tmp_path: Path) -> None:
     found = read_text(tmp_path, 'id,x0,y0,x1,y1\n"./images/bee/ä,b.png",1,2,3,4\n')
     assert (found.annotated.tolist(), found.other_form) == ([False, False, False, True], 0)
+
+
+# of several labels a sample
+
+CLASSES = ("Edema", "Mass", "Nodule")
+
+
+def cases(found: Annotations) -> list[tuple[int, int, list[list[float]]]]:
+    places = zip(found.samples.tolist(), found.labels.tolist(), strict=True)
+    return [(row, class_, found.of(i).boxes.tolist()) for i, (row, class_) in enumerate(places)]
+
+
+def test_each_class_of_a_sample_has_its_own_objects_in_the_order_of_the_run(tmp_path: Path) -> None:
+    found = read_text(
+        tmp_path,
+        "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
+        "bee/0.png,Nodule,5.5,6,10,20,,,\nant/0.png,Mass,1,2,3,4,,,\nbee/0.png,Edema,0,0,1,1,,,\n"
+        "bee/0.png,Nodule,7,8,1,2,,,\nant/1.png,Scar,0,0,9,9,,,\ncow/9.png,Mass,0,0,1,1,,,\n",
+        classes=CLASSES,
+    )
+    assert cases(found) == [
+        (0, 1, [[1, 2, 4, 6]]),
+        (2, 0, [[0, 0, 1, 1]]),
+        (2, 2, [[5.5, 6, 15.5, 26], [7, 8, 8, 10]]),
+    ]
+    assert (dict(found.other_classes), found.strangers) == ({"Scar": 1}, 1)
+    assert found.annotated.all()
+
+
+def test_cocos_categories_are_classes(tmp_path: Path) -> None:
+    images = [{"id": i, "file_name": name, "width": 40, "height": 30} for i, name in enumerate(IDS)]
+    objects = [{"image_id": 2, "bbox": [1, 2, 3, 4], "category_id": 7}, {"image_id": 0, "bbox": [0, 0, 2, 2]}]
+    content = {"images": images, "annotations": objects[:1], "categories": [{"id": 7, "name": "Mass"}]}
+    found = read_text(tmp_path, json.dumps(content), "coco.json", classes=CLASSES)
+    assert cases(found) == [(2, 1, [[1, 2, 4, 6]])]
+    assert found.of(0).size == (30, 40)
+    with pytest.raises(DatasetError, match=r"annotations\[1\]: no class: the run is multi-label"):
+        read_text(tmp_path, json.dumps({**content, "annotations": objects}), "coco.json", classes=CLASSES)
+
+
+@pytest.mark.parametrize(("names", "expected"), [("Nodule\nEdema\n", 0), (None, 1), ("a\nNodule\n", 2)])
+def test_yolos_numbers_are_lines_of_its_classes_or_the_runs_indices(
+    tmp_path: Path, names: str | None, expected: int
+) -> None:
+    if names is not None:
+        read = tmp_path / "yolo/classes.txt"
+        read.parent.mkdir()
+        read.write_text(names)
+    (tmp_path / "yolo/bee").mkdir(parents=True)
+    (tmp_path / "yolo/bee/0.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    found = read_annotations(tmp_path / "yolo", IDS, classes=CLASSES)
+    assert cases(found) == [(2, expected, [[0.25, 0.25, 0.75, 0.75]])]
+
+
+def test_annotations_of_other_classes_alone_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="annotates no class of the run, only Scar"):
+        read_text(tmp_path, "id,class,x0,y0,x1,y1\nbee/0.png,Scar,1,2,3,4\n", classes=CLASSES)
