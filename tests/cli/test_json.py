@@ -107,7 +107,7 @@ KEYS = {
         (checkpoint, epochs, best_epoch, train_accuracy, train_samples, train_left_out, val_accuracy, val_samples,
         val_left_out, val_trained_on, learned_by_heart, unreadable, history[(epoch, train_loss, train_accuracy,
         train_samples, train_left_out, val_loss, val_accuracy, val_samples, val_left_out, val_trained_on, unreadable)],
-        exit_code)
+        problem_type, exit_code)
     """,
     "evaluate": """
         (samples, labelled, unreadable, non_finite, accuracy, trained_on, unseen_labelled, unseen_accuracy,

@@ -66,13 +66,8 @@ def write_files(out: Path, run: Run, found: Curves, summary: dict[str, Any]) -> 
         SAMPLES_FILE: csv_table(list(samples), zip(*samples.values(), strict=True)),
         CURVES_FILE: csv_table(("fraction", *PAIRS), curves),
     }
-    land_study(
-        out,
-        "faithfulness",
-        FAITHFULNESS_VERSION,
-        files,
-        {**summary, "rules": SIGMOID_RULES if run.plan.is_multi_label else RULES},
-    )
+    rules = SIGMOID_RULES if run.plan.is_multi_label else RULES
+    land_study(out, "faithfulness", FAITHFULNESS_VERSION, files, {**summary, "rules": rules})
 
 
 def _columns(run: Run, found: Curves) -> dict[str, Iterable[object]]:

@@ -41,6 +41,9 @@ RULES: Final = {
 }
 """What the numbers mean, for readers of localize.json."""
 
+ANSWERS: Final = np.array(["no", "yes", None])
+"""Of a class of a multi-label run, at 0, 1 and -1."""
+
 HEADER: Final = (
     *("sample_index", "sample_id", "label", "prediction", "explained", "left_out", "error", "without_map", "boxes"),
     *("seen", "object_share", "iou", "peak_inside", "points", "energy", "centre_inside", "centre_points"),
@@ -80,23 +83,20 @@ def write_files(
 def _sample_rows(run: Run, judged: Judged, ious: np.ndarray) -> Iterator[Sequence[object]]:
     numbers = ("seen", "object_share", "iou", "peak_inside", "points", "energy", "centre_inside", "centre_points")
     columns = {**judged.columns, "iou": ious}
-    several, first = run.plan.is_multi_label, 0
-    for rows, block in run.blocks(
-        ("sample_index", "sample_id", "labels" if several else "label", "prediction"), judged.samples
-    ):
+    label, first = "labels" if run.plan.is_multi_label else "label", 0
+    for rows, block in run.blocks(("sample_index", "sample_id", label, "prediction"), judged.samples):
         part = slice(first, first := first + len(rows))
-        if several:
-            known = block["labels"][np.arange(len(rows)), judged.classes[part]]
-            told = (
-                [["no", "yes", None][each] for each in known.tolist()],
-                [["no", "yes"][r] for r in judged.right[part].tolist()],
-            )
+        told = class_names(run, block["prediction"])
+        if run.plan.is_multi_label:
+            labels = ANSWERS[block[label][np.arange(len(rows)), judged.classes[part]]].tolist()
+            told = ANSWERS[np.where(block["prediction"] < 0, -1, judged.right[part])].tolist()
         else:
-            told = class_names(run, block["label"]), class_names(run, block["prediction"])
+            labels = class_names(run, block[label])
         yield from zip(
             block["sample_index"].tolist(),
             block["sample_id"],
-            *told,
+            labels,
+            told,
             class_names(run, judged.classes[part]),
             (LeftOut(reason).text for reason in judged.reason[part].tolist()),
             (judged.error.get(case, "") for case in range(part.start, part.stop)),

@@ -56,10 +56,9 @@ def _class_table(classes: list[ClassScores], macro: dict[str, Score]) -> list[st
     """Return a table of classes, each score with the centre's after a slash, the smallest peak inside first."""
     ranked = sorted(classes, key=lambda c: (c.scores["peak_inside"].percent or 0, c.name))
     header = "samples" + "".join(f"  {title:>13}" for title in CLASS_COLUMNS.values())
-    mean = (
-        [f"mean over classes: {'; '.join(f'{t} {_pair(macro[n])}' for n, t in CLASS_COLUMNS.items())}"] if macro else []
-    )
-    return [*class_lines(header, [(c.name, _class_line(c)) for c in ranked]), *mean]
+    means = "; ".join(f"{title} {_pair(macro[name])}" for name, title in CLASS_COLUMNS.items() if macro)
+    lines = class_lines(header, [(c.name, _class_line(c)) for c in ranked])
+    return [*lines, *([f"mean over classes: {means}"] if means else [])]
 
 
 def _class_line(c: ClassScores) -> str:

@@ -105,9 +105,10 @@ def _of_several(run: Run, selection: Selection) -> np.ndarray:
     some = slice(None) if class_ is None else slice(class_, class_ + 1)
     for _, block in run.blocks(("labels", "logits")):
         labels, logits = block["labels"], block["logits"]
-        meant = (
-            is_wrong(run, labels, logits) if selection.wrong else np.where(labels >= 0, labels == 1, logits >= limits)
-        )
+        if selection.wrong:
+            meant = is_wrong(run, labels, logits)
+        else:
+            meant = np.where(labels >= 0, labels == 1, logits >= limits)
         wanted.append(np.asarray(meant[:, some].any(1)))
     return np.concatenate(wanted)
 

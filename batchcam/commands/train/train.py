@@ -454,18 +454,22 @@ def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str,
         raise DatasetError(f"{config.data}: has {which}; --one-output is for two: leave it out for one output a class")
     _require_images(source, labels, names)
     dataset = SampleDataset(source, preprocessing, preprocessing.image_size)
+    validation: _Samples | None
     if config.val:
         other = _source(config, config.val)
         samples = SampleDataset(other, preprocessing, preprocessing.image_size)
         known = _labels_of(config, other, names, is_multi_label)
-        validation = _Samples(samples, known, np.arange(len(other)))
+        learn, validation = np.arange(len(source)), _Samples(samples, known, np.arange(len(other)))
         if not len(validation.known):
             raise DatasetError(f"{config.val}: no sample has a label; validation needs labels")
-        return names, _Samples(dataset, labels, np.arange(len(source))), _judging(validation, config.val)
-    strata = rarest_classes(labels) if is_multi_label else labels
-    learn, hold = split_by_class(strata, config.val_fraction, config.seed)
-    validation_part = _judging(_Samples(dataset, labels, hold), config.data) if len(hold) else None
-    return names, _Samples(dataset, labels, learn), validation_part
+    else:
+        strata = rarest_classes(labels) if is_multi_label else labels
+        learn, hold = split_by_class(strata, config.val_fraction, config.seed)
+        validation = _Samples(dataset, labels, hold) if len(hold) else None
+    if is_multi_label and validation and not _both_kinds(validation.labels[validation.positions]).any():
+        where = config.val or config.data
+        raise DatasetError(f"{where}: validation needs a class with both a yes and a no: see --val, --val-fraction")
+    return names, _Samples(dataset, labels, learn), validation
 
 
 def _own_labels(config: TrainConfig, source: Source) -> tuple[tuple[str, ...], np.ndarray]:
@@ -498,13 +502,10 @@ def _labels_of(config: TrainConfig, source: Source, names: tuple[str, ...], is_m
     return known.indices
 
 
-def _judging(validation: _Samples, data: str) -> _Samples:
-    """Return the samples to validate on, after the check that an epoch can be chosen by them."""
-    if validation.is_multi_label:
-        labels = validation.labels[validation.positions]
-        if not ((labels == 1).any(0) & (labels == 0).any(0)).any():
-            raise DatasetError(f"{data}: validation needs a class with both a yes and a no: see --val, --val-fraction")
-    return validation
+def _both_kinds(labels: np.ndarray) -> np.ndarray:
+    """Return which classes have a yes and a no, bool (K,)."""
+    both: np.ndarray = (labels == 1).any(0) & (labels == 0).any(0)
+    return both
 
 
 def _tell(config: TrainConfig, remarks: Sequence[str]) -> None:
@@ -515,12 +516,10 @@ def _tell(config: TrainConfig, remarks: Sequence[str]) -> None:
 def _require_images(source: Source, labels: np.ndarray, names: Sequence[str]) -> None:
     """Refuse to learn classes of which there is no image; of several labels a sample, or nothing but such."""
     if labels.ndim == 2:
-        one_kind = ~((labels == 1).any(0) & (labels == 0).any(0))
-        if one_kind.any():
-            listed = ", ".join(names[k] for k in np.flatnonzero(one_kind)[:NAMED_CLASSES].tolist())
-            raise DatasetError(
-                f"{source.spec}: no yes, or no no, of {one_kind.sum()} classes: {listed}; see --findings"
-            )
+        alike = [name for name, both in zip(names, _both_kinds(labels).tolist(), strict=True) if not both]
+        if alike:
+            listed = ", ".join(alike[:NAMED_CLASSES])
+            raise DatasetError(f"{source.spec}: no yes, or no no, of {len(alike)} classes: {listed}; see --findings")
         return
     counts = np.bincount(labels, minlength=len(names))
     missing = [*source.empty_classes, *(names[k] for k in np.flatnonzero(counts == 0).tolist())]
