@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from batchcam.errors import ConfigError
-from batchcam.rules import DEFAULT_THRESHOLD, FEWEST_IN_GROUP, IDENTITY_TOLERANCE, PROBLEM_TYPES
+from batchcam.rules import DEFAULT_THRESHOLD, ENGINES, FEWEST_IN_GROUP, IDENTITY_TOLERANCE, PROBLEM_TYPES
 
 if sys.version_info >= (3, 11):
     from typing import dataclass_transform
@@ -543,6 +543,11 @@ class Compute(Part):
         high=LONGEST_S,
         metavar="TIME",
         parse=parse_duration,
+    )
+    engine: str | None = field(
+        "What computes the network: torch; openvino, of the extra cpu, in fp32 on CPUs; or auto: openvino where it is "
+        "installed and gives torch's numbers to 1e-5 of their range.  [default: auto]",
+        choices=ENGINES,
     )
     precision: str | None = field("Of the network's arithmetic; CAMs are float32.  [default: fp32]", choices=PRECISIONS)
 

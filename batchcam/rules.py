@@ -115,6 +115,15 @@ CONSTANT_RELATIVE_RANGE: Final = 1e-6
 IDENTITY_TOLERANCE: Final = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2, "fp16": 1e-2}
 """Largest abs(mean(CAM) + bias - logit) by precision, relative to max(1, largest abs(logit) of the sample)."""
 
+TORCH: Final = "torch"
+OPENVINO: Final = "openvino"
+AUTO: Final = "auto"
+ENGINES: Final = (AUTO, TORCH, OPENVINO)
+"""What computes the network; auto: OpenVINO where it can, else torch."""
+
+ENGINE_TOLERANCE: Final = 1e-5
+"""Largest difference of another engine's logits and activations from torch's, as a share of their range."""
+
 NO_NAME: Final = re.compile(r"[\\/\x00-\x1f\x7f]|^\.$")
 """What the name of an HDF5 object can't be, or the escape of it."""
 

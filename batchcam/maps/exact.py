@@ -9,7 +9,6 @@ from batchcam.maps import cam
 from batchcam.maps.capture import ActivationCapture
 from batchcam.network.forward import forward
 from batchcam.network.proof import ExactNetwork
-from batchcam.network.target_layer import TargetLayer
 
 
 class ExactMaps(ActivationCapture):
@@ -23,7 +22,7 @@ class ExactMaps(ActivationCapture):
     """What `forward` and the maps run in: quicker than `no_grad`, and nothing in it can ever have a gradient."""
 
     def __init__(self, proved: ExactNetwork) -> None:
-        super().__init__(proved.network.get_submodule(TargetLayer.parse(proved.target_layer).name))
+        super().__init__(proved.layer)
         self._proved = proved
 
     def forward(self, pixels: Tensor) -> Tensor:

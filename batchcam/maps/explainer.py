@@ -126,7 +126,10 @@ class Explainer:
         if not len(pixels):
             return Submitted(Arriving(self._blank(len(labels))), unreadable, self._request)
         with self._maps.grad_mode():
-            pieces = [self._explain(pixels[part], labels[part]) for part in parts(pixels, self._device)]
+            pieces = [
+                self._explain(pixels[part], labels[part])
+                for part in parts(pixels, self._device, self._explainable.network)
+            ]
             return Submitted(self._transfer.to_host(_joined(pieces)), unreadable, self._request)
 
     def _explain(self, pixels: Tensor, labels: np.ndarray) -> dict[str, Tensor]:

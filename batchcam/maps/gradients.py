@@ -40,6 +40,9 @@ class GradientNetwork:
     channels: int
     grid_size: tuple[int, int]
 
+    engine = ""
+    """torch, which has gradients."""
+
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what a record holds for W and b, of which there are none: NaN."""
         return np.full((self.class_count, self.channels), NAN), np.full(self.class_count, NAN)

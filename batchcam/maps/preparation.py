@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from batchcam.errors import ConfigError
 from batchcam.maps.exact import ExactMaps
 from batchcam.maps.gradients import GradientMaps, GradientNetwork, with_gradients
+from batchcam.network.compiled import on_engine
 from batchcam.network.control import randomise
 from batchcam.network.folding import fold_batch_norms
 from batchcam.network.independence import independent_logits
 from batchcam.network.proof import ExactNetwork, prove
 from batchcam.network.tail import without_tail
-from batchcam.rules import EXACT
+from batchcam.network.target_layer import TargetLayer
+from batchcam.rules import EXACT, OPENVINO
 
 ExplainableNetwork = ExactNetwork | GradientNetwork
 """What can be explained: both know their target layer, grid, classes and what a record holds of the classifier."""
@@ -52,6 +56,29 @@ def prepare(
     if method == EXACT:
         return prove(network, probe, target_layer)
     return with_gradients(network, probe, method, target_layer)
+
+
+def with_engine(
+    explainable: ExplainableNetwork,
+    engine: str,
+    probe: Tensor,
+    precision: str,
+    source: Sequence[str] | None,
+    tell: Callable[[str], None],
+) -> ExplainableNetwork:
+    """Return the network as an engine computes it, see `on_engine`.
+
+    Raises:
+        ConfigError: OpenVINO is asked for where there have to be gradients, a GPU or another precision than fp32.
+        ModelError: it can't compute the network.
+    """
+    if isinstance(explainable, ExactNetwork):
+        layer = TargetLayer.parse(explainable.target_layer).name
+        network = on_engine(engine, explainable.network, layer, probe, precision, source, tell)
+        return dataclasses.replace(explainable, network=network)
+    if engine == OPENVINO:
+        raise ConfigError(f"--engine {engine}: has no gradients; --method {explainable.method} takes --engine torch")
+    return explainable
 
 
 def maps_of(explainable: ExplainableNetwork) -> ExactMaps | GradientMaps:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from batchcam.errors import ModelError
 from batchcam.network.affine import affine_head, affine_layer
+from batchcam.network.compiled import CompiledNetwork
 from batchcam.network.heads import Head, heads
 from batchcam.network.tail import ending
 from batchcam.network.target_layer import TargetLayer
 from batchcam.network.tracing import Trace, finite_trace, grid_output
-from batchcam.rules import IDENTITY_TOLERANCE
+from batchcam.rules import IDENTITY_TOLERANCE, OPENVINO
 
 FEATURE_TOLERANCE = 1e-5
 """A layer is what is pooled when its spatial mean is the pooled vector up to this share of its size."""
@@ -49,6 +50,18 @@ class ExactNetwork:
     grid_size: tuple[int, int]
     residual: float
     norm_eps: float | None = None
+
+    @property
+    def layer(self) -> nn.Module:
+        """The module whose output is explained."""
+        if isinstance(self.network, CompiledNetwork):
+            return self.network.target
+        return self.network.get_submodule(TargetLayer.parse(self.target_layer).name)
+
+    @property
+    def engine(self) -> str:
+        """What computes the network, as a plan has it."""
+        return OPENVINO if isinstance(self.network, CompiledNetwork) else ""
 
     @property
     def class_count(self) -> int:

@@ -23,6 +23,7 @@ from batchcam.rules import (
     MAP_KINDS,
     METHODS,
     MULTI_LABEL,
+    OPENVINO,
     CamSelection,
     threshold_logit,
 )
@@ -67,6 +68,7 @@ IDENTITY_FIELDS = (
     "meta",
     "problem_type",
     "thresholds",
+    "engine",
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
 
@@ -82,6 +84,7 @@ NEWER_FIELDS = (
     "thresholds",
     "label_separator",
     "label_columns",
+    "engine",
 )
 """Fields that a plan has only where they say something: plans and run ids of before stay as they are."""
 
@@ -188,6 +191,7 @@ class Plan:
         label_separator: what stands between the classes of a label, where labels of a multi-label run are lists.
         label_columns: by class, the manifest's column that says whether it is true, where labels are columns, or the
             label that does, where these are lists of which only some count.
+        engine: what computed the network: openvino, or "" for torch.
     """
 
     checkpoint_sha256: str
@@ -221,6 +225,7 @@ class Plan:
     thresholds: tuple[float, ...] = ()
     label_separator: str = ""
     label_columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    engine: str = ""
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -405,7 +410,13 @@ class Plan:
             texts_by_name = getattr(self, name)
             if not isinstance(texts_by_name, dict) or not _is_tuple((*texts_by_name, *texts_by_name.values()), str):
                 raise ValueError(f"{name} of the plan is not texts by name")
-        known = {"precision": IDENTITY_TOLERANCE, "maps": MAP_KINDS, "method": METHODS, "control": CONTROLS}
+        known = {
+            "engine": ("", OPENVINO),
+            "precision": IDENTITY_TOLERANCE,
+            "maps": MAP_KINDS,
+            "method": METHODS,
+            "control": CONTROLS,
+        }
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} of the plan is not one that this batchcam knows")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from batchcam.config import DEFAULT_BATCH_SIZE
 from batchcam.data.loader import BatchStream, RangeBatches
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes, warn_of_workers
+from batchcam.network.compiled import on_engine
 from batchcam.network.device import pick_device
 from batchcam.network.folding import fold_batch_norms
 from batchcam.network.independence import independent_logits
@@ -26,7 +28,7 @@ from batchcam.record import metrics
 from batchcam.record.groups import GroupCounts, GroupScore, RowGroups, grouped_by
 from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores
-from batchcam.rules import MULTI_LABEL, SINGLE_LABEL
+from batchcam.rules import AUTO, MULTI_LABEL, SINGLE_LABEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +120,9 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     probe = assembly.normalised_probe(device)
     independent_logits(network, probe)
     fold_batch_norms(network, probe)  # as explain does: the same numbers
+    engine = config.compute.engine or AUTO
+    tell = functools.partial(note, quiet=config.quiet)
+    network = on_engine(engine, network, None, probe, precision, assembly.library_source, tell)
     samples = len(assembly.source)
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
     processes = loader_processes(config.compute.workers)

@@ -38,6 +38,7 @@ from batchcam.network.libraries import (
     TIMM,
     TRANSFORMERS,
     fitted_transformers_network,
+    is_of_a_library,
     timm_has,
     transformers_network,
 )
@@ -52,7 +53,7 @@ from batchcam.network.model import (
 )
 from batchcam.network.one_output import as_two_classes
 from batchcam.network.training_images import TrainingImages
-from batchcam.rules import MULTI_LABEL, SINGLE_LABEL, composed, in_memory
+from batchcam.rules import IN_MEMORY, MULTI_LABEL, SINGLE_LABEL, composed, in_memory
 from batchcam.store.plan import label_words
 
 CONFIG_OPTION = "config"
@@ -104,6 +105,15 @@ class Assembly:
     def input_size(self) -> tuple[int, int]:
         """(H, W) of the network's input."""
         return (self.probe.shape[2], self.probe.shape[3])
+
+    @property
+    def library_source(self) -> tuple[str, ...] | None:
+        """What the network was built from, where its code is a library's."""
+        if self.architecture.startswith(IN_MEMORY):
+            return None
+        if ":" in self.architecture and not is_of_a_library(self.architecture):
+            return None
+        return (self.checkpoint.sha256, self.checkpoint.weights_key, self.architecture, *self.architecture_options)
 
     @property
     def fingerprinted_labels(self) -> list[int] | list[bytes]:

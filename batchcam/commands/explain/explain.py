@@ -44,7 +44,7 @@ from batchcam.job.leases import Leases
 from batchcam.job.processes import this_process
 from batchcam.job.scheduler import Share, local_rank, share, utc_now
 from batchcam.job.stop import Stop, wait
-from batchcam.maps.preparation import ExplainableNetwork, prepare
+from batchcam.maps.preparation import ExplainableNetwork, prepare, with_engine
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision, settings_kept
 from batchcam.network.proof import ExactNetwork, require_identity
@@ -251,6 +251,9 @@ def _assembled(
     explainable = prepare(assembly.network, images, settings.method, settings.control, layer, told.append)
     if config.identity and isinstance(explainable, ExactNetwork):
         require_identity(explainable, "fp32")
+    source = assembly.library_source
+    source = source and (*source, settings.control)
+    explainable = with_engine(explainable, settings.engine, images, settings.precision, source, told.append)
     remarks = (*assembly.remarks, *told, *leak_remarks(assembly))
     return dataclasses.replace(assembly, remarks=remarks), explainable
 

@@ -29,7 +29,17 @@ from batchcam.job.console import counted, note, readable_size
 from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.job.scheduler import Share, utc_now, whereabouts
 from batchcam.maps.preparation import ExplainableNetwork
-from batchcam.rules import CONTROL_WORDS, CONTROLS, EXACT, MULTI_LABEL, SINGLE_LABEL, CamSelection, in_memory
+from batchcam.rules import (
+    AUTO,
+    CONTROL_WORDS,
+    CONTROLS,
+    EXACT,
+    MULTI_LABEL,
+    SINGLE_LABEL,
+    TORCH,
+    CamSelection,
+    in_memory,
+)
 from batchcam.store.layout import shard_bytes
 from batchcam.store.master import master_bytes
 from batchcam.store.plan import (
@@ -120,12 +130,14 @@ class Settings:
     """How to explain, as far as it does not depend on the network or the dataset.
 
     Attributes:
+        engine: one of rules.ENGINES.
         precision, method, control, batch_size, cams, maps: see Plan.
         shard_size: None: chosen by the size of a sample.
         schema_version: an existing run's is kept, so that an older one can be finished and repaired.
         meta: which further columns of a manifest are kept; None: all that it has.
     """
 
+    engine: str
     precision: str
     method: str
     control: str
@@ -140,7 +152,9 @@ class Settings:
     def of(cls, config: ExplainConfig, existing: Plan | None) -> Settings:
         """Return what the options say, or else the existing run, or else the defaults."""
         method = settle(config.method, existing, "method", EXACT)
+        asked = config.compute.engine
         return cls(
+            engine=(existing.engine or TORCH) if existing and asked in (None, AUTO) else asked or AUTO,
             precision=settle(config.compute.precision, existing, "precision", "fp32"),
             method=method,
             control=settle(config.control, existing, "control", CONTROLS[0]),
@@ -183,6 +197,7 @@ def make_plan(
         target_layer=explainable.target_layer,
         preprocessing=_preprocessing(assembly),
         precision=settings.precision,
+        engine=explainable.engine,
         architecture=assembly.architecture,
         weights_key=assembly.checkpoint.weights_key,
         architecture_options=assembly.architecture_options,
@@ -361,7 +376,7 @@ def preflight(
         f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}, {plan.method}",
         f"{counted(len(plan.class_names), 'class')} named by {assembly.names_from}",
         f"cams {plan.cams}, maps {plan.maps}",
-        f"{device} {plan.precision}, batch {plan.batch_size}",
+        f"{device} {plan.engine or TORCH} {plan.precision}, batch {plan.batch_size}",
         _processes(resources(config, mine, device)),
         "input " + ", ".join(f"{k} {v}" for k, v in plan.preprocessing.items()),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import Final
@@ -16,11 +17,12 @@ from batchcam.commands.faithfulness.curves import CURVES, FALLING, ORDERS, Curve
 from batchcam.commands.faithfulness.files import CURVES_FILE, SAMPLES_FILE, write_files
 from batchcam.commands.faithfulness.imputation import SUBSTRATES
 from batchcam.errors import ConfigError, RunError
-from batchcam.job.console import Progress
+from batchcam.job.console import Progress, note
+from batchcam.network.compiled import on_engine
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
-from batchcam.rules import RECOMPUTE_TOLERANCE
+from batchcam.rules import AUTO, RECOMPUTE_TOLERANCE, TORCH
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
 from batchcam.store.series import require_run
@@ -110,8 +112,11 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
         listing = read_listing(config.run, plan) if config.run.is_dir() else None
         assembly, explainable = reassemble(plan, config.classifier, config.data, device, listing)
         require_dataset(plan, assembly)
+        images, tell = assembly.normalised_probe(device), functools.partial(note, quiet=config.quiet)
+        engine = AUTO if plan.engine else TORCH
+        network = on_engine(engine, explainable.network, None, images, plan.precision, assembly.library_source, tell)
         probe = Probe(
-            network=explainable.network,
+            network=network,
             device=device,
             precision=plan.precision,
             batch_size=plan.batch_size,

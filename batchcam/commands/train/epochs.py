@@ -210,7 +210,8 @@ def predict(
     if not len(batch.pixels):
         return logits
     with in_precision(precision, device):
-        each = [forward(network, _images(batch.pixels[p], preprocessing, device)) for p in parts(batch.pixels, device)]
+        pieces = parts(batch.pixels, device, network)
+        each = [forward(network, _images(batch.pixels[p], preprocessing, device)) for p in pieces]
     return np.where(batch.unreadable[:, None], logits, torch.cat(each).float().cpu().numpy())
 
 
