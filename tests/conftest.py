@@ -24,8 +24,12 @@ from tests.helpers.synthetic import (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep torch, where it is installed, to one thread: test machines are shared. Ctrl-C counts, logs are plain."""
+    """Keep torch, where it is installed, to one thread: test machines are shared. Ctrl-C counts, logs are plain.
+
+    Networks are torch's but in tests of the other engine: converting one takes longer than most tests.
+    """
     os.environ["BATCHCAM_NO_LOG_TIMES"] = "1"
+    os.environ["BATCHCAM_ENGINE"] = "torch"
     # a shell that starts the suite in the background has it ignored, by all children too
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -33,6 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     except ImportError:
         return
     torch.set_num_threads(1)
+    from batchcam.network import compiled
+
+    compiled.is_installed = lambda: False
 
 
 @pytest.fixture(name="make_plan")

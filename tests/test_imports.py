@@ -70,7 +70,7 @@ TABLE: dict[str, set[str]] = {
     "commands/train": {"numpy", *TORCH, "config", "job", "record", "store", "maps", "network", "data"},
     "commands/verify": {"numpy", "h5py", "config", "job", "pictures", "record", "store", "commands/explain"},
     "maps": {"numpy", "torch", "data", "network"},
-    "network": {"numpy", "safetensors", *TORCH, "images", "job"},
+    "network": {"numpy", "openvino", "safetensors", *TORCH, "images", "job"},
     "data": {"numpy", "PIL", *TORCH, "config", "images", "job"},
     "images": {"numpy", "PIL"},
     "pictures": {"numpy", "cv2", "images", "store"},

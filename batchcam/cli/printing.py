@@ -14,7 +14,7 @@ from batchcam.job.console import counted, readable_size, readable_time
 from batchcam.record.groups import GroupScore, group_name
 from batchcam.record.intervals import LEVEL
 from batchcam.record.metrics import rate_text
-from batchcam.rules import CONTROLS, EXACT, MULTI_LABEL, identity_words
+from batchcam.rules import CONTROLS, EXACT, MULTI_LABEL, TORCH, identity_words
 
 if TYPE_CHECKING:
     from batchcam.commands.demo.demo import DemoSummary
@@ -132,7 +132,8 @@ def info_text(run: RunInfo) -> str:
         ("checkpoint", about and f"{about['checkpoint']} sha256 {plan['checkpoint_sha256']}"),
         (
             "network",
-            f"{plan['architecture']}, {plan['target_layer']}, grid {_size(plan['grid_size'])}, {plan['precision']}",
+            f"{plan['architecture']}, {plan['target_layer']}, grid {_size(plan['grid_size'])}, {plan['precision']} by "
+            f"{plan.get('engine', TORCH)}",
         ),
         ("problem", plan.get("problem_type", "")),
         ("maps", plan["method"] if plan["control"] == CONTROLS[0] else f"{plan['method']}, control {plan['control']}"),

@@ -112,8 +112,6 @@ def compiled(
     Raises:
         ModelError: OpenVINO is not installed, can't convert the network, or gives other numbers.
     """
-    if not is_installed():
-        raise ModelError("OpenVINO is not installed: pip install 'batchcam[cpu]'")
     openvino = _openvino()
     facts = (source, layer, tuple(probe.shape[1:]), _versions(openvino))
     key = key_of(network, *facts) if source else None
@@ -131,9 +129,16 @@ def compiled(
 
 
 def _openvino() -> ModuleType:
-    """Return the library; without its telemetry, which would report each import and conversion over the network."""
+    """Return the library; without its telemetry, which would report each import and conversion over the network.
+
+    Raises:
+        ModelError: it is not installed.
+    """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
+    try:
+        import openvino
+    except ImportError as error:
+        raise ModelError("OpenVINO is not installed: pip install 'batchcam[cpu]'") from error
 
     module: ModuleType = openvino
     return module

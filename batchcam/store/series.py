@@ -30,7 +30,7 @@ FRAME: Final = ("pad", "bits", "range", "traced")
 
 TOLD: Final = (
     *("checkpoint_sha256", "weights_key", "architecture", "architecture_options", "target_layer", "channels"),
-    *("preprocessing", "precision", "identity", "training_known", "schema_version"),
+    *("preprocessing", "precision", "engine", "identity", "training_known", "schema_version"),
 )
 """Fields in which they may differ, and it is told."""
 

@@ -122,6 +122,11 @@ def with_option(command: Command, name: str, option: click.Option) -> Config:
 EVERY = [pytest.param(c, name, o, id=f"{c.name} --{name}") for c in COMMANDS for name, o in own(c).items()]
 
 
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BATCHCAM_ENGINE")
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
 def test_every_field_of_a_config_has_one_option_or_argument_and_every_one_of_them_a_field(command: Command) -> None:
     before = asked(command, line(command, LEAST[command.name][1]))

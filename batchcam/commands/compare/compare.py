@@ -43,6 +43,7 @@ DIFFERING: Final = (
     "control",
     "preprocessing",
     "precision",
+    "engine",
     "identity",
     "grid_size",
 )

@@ -212,7 +212,7 @@ def _readied(config: ExplainConfig, mine: Share, device: torch.device) -> Ready 
     memory = preflight(config, plan, assembly, mine, shards, device)
     if config.dry_run:
         return _summary(config, plan, mine, shards, assembly.left_out)
-    agreed = _agreed(config, plan, assembly, existing, origin(config, assembly, mine, device))
+    agreed = _agreed(config, plan, assembly, existing, origin(config, plan, assembly, mine, device))
     if agreed is None:
         return _readied(config, mine, device)
     if agreed is not plan:
@@ -266,7 +266,7 @@ def _worked(config: ExplainConfig, ready: Ready, mine: Share, device: torch.devi
     ) as claims:
         work = Work(config, plan, assembly, ready.explainable, claims, recorded, device, ready.memory)
         with _staged(config, assembly, shards):
-            seconds = _recorded(config, mine, device, work) if claims.wait() else 0.0
+            seconds = _recorded(config, plan, mine, device, work) if claims.wait() else 0.0
     return _summary(config, plan, mine, shards, assembly.left_out, work, seconds, leases)
 
 
@@ -356,9 +356,9 @@ def _staged(
     return staged(assembly.source, indices, config.stage_to, config.quiet)
 
 
-def _recorded(config: ExplainConfig, mine: Share, device: torch.device, work: Work) -> float:
+def _recorded(config: ExplainConfig, plan: Plan, mine: Share, device: torch.device, work: Work) -> float:
     """Do the work; record how far it is now and then, and how it ends; return the seconds that it took."""
-    record, name = task_record(config, mine, device), task_file(mine.index)
+    record, name = task_record(config, plan, mine, device), task_file(mine.index)
     told = time.monotonic()
 
     def write(outcome: str, **more: str) -> None:

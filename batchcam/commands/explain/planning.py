@@ -337,8 +337,8 @@ def bytes_of(plan: Plan, shards: Sequence[Shard]) -> int:
     )
 
 
-def resources(config: ExplainConfig, mine: Share, device: torch.device) -> dict[str, Any]:
-    """Return what a worker computes with, for run.json and its own record: none of it shapes a byte of the run."""
+def resources(config: ExplainConfig, plan: Plan, mine: Share, device: torch.device) -> dict[str, Any]:
+    """Return what a worker computes with, for run.json and its own record: the plan says what of it shapes bytes."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     workers = loader_processes(config.compute.workers)
     context = multiprocessing.get_context(config.compute.start_method) if workers else None
@@ -346,6 +346,7 @@ def resources(config: ExplainConfig, mine: Share, device: torch.device) -> dict[
         "task": str(mine),
         "task_from": mine.source,
         "device": f"{device.type} {name}",
+        "engine": plan.engine or TORCH,
         "threads": torch.get_num_threads(),
         "workers": workers,
         "start_method": context.get_start_method() if context else "",
@@ -368,6 +369,7 @@ def preflight(
     size = bytes_of(plan, shards)
     folder = next(p for p in (config.out.absolute(), *config.out.absolute().parents) if p.exists())
     free = shutil.disk_usage(folder).free
+    used = resources(config, plan, mine, device)
     parts = [
         f"{counted(plan.sample_count, 'sample')} in {counted(len(plan.shards), 'shard')} of {plan.shard_size}, "
         f"{len(shards)} to do",
@@ -376,8 +378,8 @@ def preflight(
         f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}, {plan.method}",
         f"{counted(len(plan.class_names), 'class')} named by {assembly.names_from}",
         f"cams {plan.cams}, maps {plan.maps}",
-        f"{device} {plan.engine or TORCH} {plan.precision}, batch {plan.batch_size}",
-        _processes(resources(config, mine, device)),
+        f"{device} {used['engine']} {plan.precision}, batch {plan.batch_size}",
+        _processes(used),
         "input " + ", ".join(f"{k} {v}" for k, v in plan.preprocessing.items()),
     ]
     note("; ".join(parts), config.quiet)
@@ -417,12 +419,12 @@ def _processes(used: Mapping[str, Any]) -> str:
     return f"{counted(used['threads'], 'thread')}, {counted(used['workers'], 'loader process')}{by}"
 
 
-def origin(config: ExplainConfig, assembly: Assembly, mine: Share, device: torch.device) -> dict[str, Any]:
+def origin(config: ExplainConfig, plan: Plan, assembly: Assembly, mine: Share, device: torch.device) -> dict[str, Any]:
     """Return where the run comes from, for run.json: recorded once, and no part of any shard."""
     return {
         "options": _without_secrets(_plain(config)),
         "class_names_from": assembly.names_from,
-        "resources": resources(config, mine, device),
+        "resources": resources(config, plan, mine, device),
         "remarks": [*assembly.remarks, *filter(None, [mine.remark])],
         **({LEFT_OUT_KEY: assembly.left_out} if assembly.left_out else {}),
         **({MANIFEST_KEY: sha256} if (sha256 := assembly.source.manifest_sha256) else {}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import importlib.metadata
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -332,10 +333,10 @@ def batches_ahead(device: torch.device) -> int:
     return 1 if device.type == "cuda" else 0
 
 
-def task_record(config: ExplainConfig, mine: Share, device: torch.device) -> dict[str, Any]:
+def task_record(config: ExplainConfig, plan: Plan, mine: Share, device: torch.device) -> dict[str, Any]:
     """Return what is known of a task when it starts: where it runs, on what, with which versions."""
     return {
-        **resources(config, mine, device),
+        **resources(config, plan, mine, device),
         "started": utc_now(),
         **whereabouts(),
         "versions": {
@@ -347,5 +348,6 @@ def task_record(config: ExplainConfig, mine: Share, device: torch.device) -> dic
             "h5py": h5py.__version__,
             "hdf5": h5py.version.hdf5_version,
             "compressor": COMPRESSOR,
+            **({plan.engine: importlib.metadata.version(plan.engine)} if plan.engine else {}),
         },
     }

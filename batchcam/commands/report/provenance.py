@@ -8,7 +8,7 @@ from typing import Final
 from batchcam.commands.report.content import About
 from batchcam.commands.report.html import Markup, definitions, element, escape, foreign, join, table
 from batchcam.commands.report.writing import NONE, stated, stated_cell
-from batchcam.rules import CONTROL_WORDS, identity_words
+from batchcam.rules import CONTROL_WORDS, TORCH, identity_words
 from batchcam.store.plan import Plan
 from batchcam.version import version
 
@@ -87,7 +87,7 @@ def _facts_of_run(about: About) -> list[tuple[str, object]]:
         ("Network", network(about)),
         ("Grid and input", f"{grid[0]}×{grid[1]} cells, {size[0]}×{size[1]} pixels (height×width)"),
         ("Method", plan.method + (f"; control: {CONTROL_WORDS[plan.control]} random" if plan.is_control else "")),
-        ("Precision", plan.precision),
+        ("Precision", f"{plan.precision}, by {plan.engine or TORCH}"),
         ("Identity", identity_words(plan.method, plan.identity)),
         ("Dataset", stated(about.option("data"))),
         ("Dataset fingerprint", element("code", plan.dataset_fingerprint)),
