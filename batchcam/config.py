@@ -184,8 +184,8 @@ def time_limit() -> Any:
 def originals(purpose: str = "") -> Any:
     """Return a field for the place of a run's images."""
     return field(
-        f"Where the original images are{purpose}.  [default: where the run found them; python: and torchvision: "
-        "are read only where they are named here]"
+        f"Where the original images are{purpose}.  [default: where the run found them; python:, torchvision: and "
+        "URLs only where they are named here]"
     )
 
 

@@ -70,7 +70,7 @@ TABLE: dict[str, set[str]] = {
     "commands/train": {"numpy", *TORCH, "config", "job", "record", "store", "maps", "network", "data"},
     "commands/verify": {"numpy", "h5py", "config", "job", "pictures", "record", "store", "commands/explain"},
     "maps": {"numpy", "torch", "data", "network"},
-    "network": {"numpy", "openvino", "safetensors", *TORCH, "images", "job"},
+    "network": {"numpy", "safetensors", *TORCH, "images", "job"},
     "data": {"numpy", "PIL", *TORCH, "config", "images", "job"},
     "images": {"numpy", "PIL"},
     "pictures": {"numpy", "cv2", "images", "store"},
@@ -92,7 +92,7 @@ OPTIONAL = {
     "store": {"pandas", "xarray"},
     "data": {"timm"},
     "images": {"pydicom", "tifffile"},
-    "network": {"huggingface_hub", "timm", "transformers"},
+    "network": {"huggingface_hub", "openvino", "timm", "transformers"},
 }
 """What only some users have: imported inside of the function that hands it out, or needs it."""
 

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from batchcam.data.callables import load_callable, module_digest
 from batchcam.errors import ConfigError, one_line
+from batchcam.images.callables import load_callable, module_digest
 from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError, describe
 from batchcam.images.planes import Decoded
 

@@ -17,7 +17,7 @@ import numpy as np
 from batchcam.errors import BatchcamError, ConfigError, one_line
 from batchcam.images import stl10_files
 from batchcam.images.archives import ArchiveError, open_archive, root_in, split_archive
-from batchcam.images.decoding import UnreadableImageError, decode_image, describe
+from batchcam.images.decoding import UnreadableImageError, decode_image, describe, image_of
 from batchcam.images.kinds import any_table, is_table
 from batchcam.images.manifest_files import columns_for, stored_path
 from batchcam.images.map_datasets import python_dataset, stored_item, torchvision_dataset
@@ -36,6 +36,9 @@ ORIGIN: Final = ("sample_id", "input_sha256", "image_size")
 
 WITHOUT_FILES: Final = ("torchvision", "python", IN_MEMORY)
 """Kinds of dataset whose digests are of what their code gives, which runs only where the user names it."""
+
+_UNASKED: Final = "behind a URL, which no run may open by itself: say"
+"""Why some images are not read: a record is someone else's, and must not let this machine ask servers of its choice."""
 
 _ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
 """Only bytes that are not UTF-8 are escaped: never a slash, a dot or a NUL."""
@@ -151,7 +154,7 @@ def open_originals(run: Run, data: str | None) -> Originals:
     for origin, _ in named:
         if origin and bool(_kind_without_files(origin)) != bool(_kind_without_files(data)):
             raise ConfigError(f"--data {data}: its images have other digests than those of the run's dataset, {origin}")
-    if (reader := _reader(data, decoding, next(iter(named.values())))) is None:
+    if (reader := _reader(data, decoding, next(iter(named.values())), is_named=True)) is None:
         raise ConfigError(
             f"--data {data}: no such folder, tar, zip, manifest, wds:, hf:, stl10:ROOT[:split], torchvision: or python:"
         )
@@ -171,6 +174,8 @@ def _search(origin: str | None, folder: str, decoding: Decoding, reading: Readin
     if kind := _kind_without_files(origin):
         meant = "python:module:callable that returns it" if kind == IN_MEMORY else one_line(origin)
         return _nothing(f"a dataset of kind {kind} is code, which no run may start: say --data {meant}"), None
+    if is_url(origin.removeprefix("wds:").removeprefix("hf:")) and not origin.startswith("file:"):
+        return _nothing(f"{_UNASKED} --data {one_line(origin)}"), None
     for there in (_from(folder, origin), origin):
         with contextlib.suppress(ConfigError):  # a file of that name which is not the run's
             if (reader := _reader(there, decoding, reading)) is not None:
@@ -184,7 +189,8 @@ def _from(folder: str, data: str) -> str:
     return kind + joined(folder, data.removeprefix(kind))
 
 
-def _reader(data: str, decoding: Decoding, reading: Reading) -> _Reader | None:
+def _reader(data: str, decoding: Decoding, reading: Reading, is_named: bool = False) -> _Reader | None:
+    """Return what reads the images of a dataset, behind URLs only where the user has named it; None: there is none."""
     kind, _, rest = data.partition(":")
     if kind == "stl10":
         return _stl10(expanded(stl10_files.root_and_split(rest)[0]), decoding)
@@ -200,7 +206,7 @@ def _reader(data: str, decoding: Decoding, reading: Reading) -> _Reader | None:
             return _of_archive(*archive, decoding)
         if is_url(path) and not is_table(path):
             return lambda sample_id: _read_file(joined(path, _below(sample_id).decode()), decoding)
-        return _of_table(path, decoding, reading)
+        return _of_table(path, decoding, reading, is_named)
     except (OSError, BatchcamError, ArchiveError, HolderError, TableError) as error:
         raise ConfigError(f"--data {one_line(data)}: {getattr(error, 'strerror', None) or one_line(error)}") from error
 
@@ -273,7 +279,7 @@ def _of_archive(file: str, inside: str, decoding: Decoding) -> _Reader:
     return _of_stored(rows, archive.stored, decoding)
 
 
-def _of_table(data: str, decoding: Decoding, reading: Reading) -> _Reader | None:
+def _of_table(data: str, decoding: Decoding, reading: Reading, is_named: bool) -> _Reader | None:
     """Return what reads the images of a table, by the ids that it gives them."""
     with any_table(data, reading) as table:
         if table is None:
@@ -290,13 +296,15 @@ def _of_table(data: str, decoding: Decoding, reading: Reading) -> _Reader | None
         return _of_stored({sample_id: row for row, (sample_id, _) in enumerate(rows)}, table.stored, decoding)
     folder = folder_of(data)
     files = {without_secrets(sample_id): joined(folder, stored_path(folder, reading.path(p))) for sample_id, p in rows}
-    return lambda sample_id: _read_file(_named(files, sample_id), decoding)
 
+    def read(sample_id: str) -> _Stored:
+        if "\0" in (file := files.get(sample_id, "\0")):
+            raise _MissingError("the manifest does not name it")
+        if is_url(file) and not is_named:
+            raise _MissingError(f"{_UNASKED} --data {one_line(data)}")
+        return _read_file(file.encode(), decoding)
 
-def _named(files: dict[str, str], sample_id: str) -> bytes:
-    if sample_id not in files or "\0" in files[sample_id]:
-        raise _MissingError("the manifest does not name it")
-    return files[sample_id].encode()
+    return read
 
 
 def _of_stored(rows: dict[str, int], stored: Stored, decoding: Decoding) -> _Reader:

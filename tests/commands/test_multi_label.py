@@ -445,7 +445,7 @@ def test_no_command_says_anything_of_one_label(folder: Path, tmp_path: Path, com
 
 
 def other_commands(folder: Path) -> Iterator[tuple[str, list[object]]]:
-    run, weights = folder / "run", folder / "weights.pth"
+    run = folder / "run"
     yield "render --confusion", ["render", run, "--confusion", 0, 1, "--out", folder / "wrong.png"]
     yield "render --contrast label", ["render", run, "--contrast", "label", 1, "--out", folder / "wrong.png"]
     yield "export --target label", ["export", run, "--to", "png", "--target", "label", "--out", folder / "png"]

@@ -89,7 +89,9 @@ def test_behind_a_url_the_same_images_give_the_same_record(write, shelf, classif
             np.testing.assert_array_equal(ours, theirs)
         if (write, shelf) == (places.folder, in_memory):  # which tells sizes
             assert open_run(tmp_path / "run").plan.run_id == open_run(reference).plan.run_id
-        originals = open_originals(run := open_run(tmp_path / "run"), None)
+        run = open_run(tmp_path / "run")
+        assert re.search(r"say --data \S+$", open_originals(run, None).read(run[0]).reason)
+        originals = open_originals(run, data)
         assert [originals.read(sample).state for sample in run] == [State.FOUND] * len(IMAGES)
 
 
