@@ -494,14 +494,18 @@ def test_every_command_on_runs_was_tried() -> None:
 def test_evaluate_and_info_tell_the_same_of_each_finding(folder: Path) -> None:
     words = ("--model", f"{__name__}:network", "--class-names", folder / "names.txt", "--image-size", 24)
     told = ("--threshold", "Edema=0.2,Fracture=0.7", "--mean", 0.5, "--std", 0.5, *COMPUTE)
-    ended = run_json("evaluate", folder / "weights.pth", folder / "chexpert.csv", *words, *told)
+    ended = run_json("evaluate", folder / "weights.pth", folder / "chexpert.csv", *words, *told, "--group-by", "Sex")
     assert (ended.code, ended.faults, ended.said["unreadable"]) == (3, [], 1)
-    info = run_json("info", folder / "run")
+    info = run_json("info", folder / "run", "--group-by", "Sex")
     assert SINGLE_LABEL_WORDS.findall(ended.out + info.out) == []
     assert [each["name"] for each in info.said["sigmoids"]] == list(NAMES)
     for mine, own in zip(ended.said["classes"], info.said["sigmoids"], strict=True):
         assert mine.pop("name") == own.pop("name")
         assert mine == pytest.approx(own, rel=1e-4)
+    assert [each["group"] for each in info.said["groups"]] == [["Male"]] * len(NAMES)
+    for mine, own in zip(ended.said["groups"], info.said["groups"], strict=True):
+        assert mine["score"].pop("name") == own["score"].pop("name")
+        assert mine["score"] == pytest.approx(own["score"], rel=1e-4)
     assert "Edema" in info.out
     assert info.said["pairs"] == ended.said["pairs"]
 
