@@ -45,6 +45,13 @@ def test_sheet_writes_captions_beneath_and_within_their_tile() -> None:
     assert not dark[:40].any()
 
 
+def test_captions_of_neighbours_do_not_run_together() -> None:
+    tile = np.full((30, 60, 3), 200, np.uint8)
+    page = sheet.sheet([tile, tile], ["W" * 200] * 2, tile_size=(30, 60), margin=6)
+    empty = (page[36:] > 250).all((0, 2))
+    assert empty[60:72].all()  # twice the margin
+
+
 def test_sheet_of_few_pictures_has_no_empty_columns_and_of_eleven_has_a_second_row() -> None:
     tile = np.zeros((10, 10, 3), np.uint8)
     assert sheet.sheet([tile] * 3, [""] * 3, tile_size=(10, 10), margin=0).shape == (10, 30, 3)

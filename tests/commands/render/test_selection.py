@@ -105,6 +105,18 @@ def test_samples_without_a_value_are_in_no_ranking(run: Run, by: str) -> None:
     assert (15 in without) == (by == "loss")  # unlabelled
 
 
+@pytest.mark.parametrize(
+    "selection", [Selection(wrong=True), Selection(confusion=("0", "1")), Selection(by="loss", top=3)]
+)
+def test_what_needs_labels_is_refused_without_any(make_run: Callable[..., Path], selection: Selection) -> None:
+    with open_run(make_run()) as run:
+        labels = np.full(len(run), -1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Run, "label", labels)
+            with pytest.raises(ConfigError, match=r"--(wrong|confusion|by loss): the run has no labels"):
+                select(run, selection)
+
+
 def test_equal_values_keep_the_runs_order(make_run: Callable[..., Path]) -> None:
     with open_run(make_run(class_names=("only",))) as run:
         rows = select(run, Selection(by="confidence", top=50)).tolist()
