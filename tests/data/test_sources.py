@@ -72,7 +72,7 @@ def test_home_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
         ("hdf5:/data", "unknown kind of dataset 'hdf5': expected .*stl10:ROOT"),
         ("/no/such:place", "no such file or folder"),
         ("bad\n\x1b[31m", "no such file"),
-        (__file__, "a file of another kind: expected "),
+        (__file__, "a file of another kind: a python: dataset of yours may read it: expected "),
         ("stl10:/no/such/place", "train_X.bin: No such file"),
     ],
 )
