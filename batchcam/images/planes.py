@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+Plane: TypeAlias = Image.Image
+
 Decoded: TypeAlias = "Image.Image | tuple[Image.Image, ...]"
 """An image of mode RGB or L; or a plane for each channel, of mode L, or of mode F with values from 0 to 1."""
 
