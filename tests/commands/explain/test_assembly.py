@@ -19,6 +19,7 @@ from torch import nn
 
 from batchcam.commands.explain import assembly as assembly_module
 from batchcam.commands.explain.assembly import assemble
+from batchcam.commands.explain.probing import PROBE_ATTEMPTS
 from batchcam.config import Classifier
 from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError, StoppedEarlyError
@@ -444,4 +445,4 @@ def test_few_samples_are_read_before_the_job_starts(own, module, monkeypatch):
     monkeypatch.setattr(assembly_module, "open_source", counting)
     items.items[0] = Image.new("RGB", (40, 40))
     assemble(Classifier(own), USERS)
-    assert len(read) <= assembly_module.PROBE_ATTEMPTS
+    assert len(read) <= PROBE_ATTEMPTS
