@@ -243,6 +243,8 @@ NOTHING_CHOSEN = {
     "root": "paths start from the manifest's folder",
     "suffix": "paths are as they are written",
     "bits": "without it an image in doubt is unreadable, and its row says so",
+    "range": "without it bytes are what they are, and a DICOM file's first window is told, see test_channels",
+    "transform": "stands for the options of the view",
     "thresholds_from": "stands for --threshold",
     "tasks": "without it the share comes from 'task', whose entry above tells it",
     "stage_to": "without it images are read where they are",
