@@ -128,7 +128,9 @@ def read_findings(source: Source, classes: Sequence[str], reading: LabelReading)
             return None
         named = f"{', '.join([*columns.values()][:_NAMED])}{', …' if len(columns) > _NAMED else ''}"
         told = f"labels are the manifest's columns {one_line(named)}"
-        found = Findings(values, (told, *_remarks(values, classes)), columns=columns)
+        other = [f"{column_name(c)} for {n}" for n, c in columns.items() if composed(c) != composed(array_name(n))]
+        loose = () if reading.columns or not other else (f"columns named otherwise: {one_line(', '.join(other))}",)
+        found = Findings(values, (told, *loose, *_remarks(values, classes)), columns=columns)
     elif is_said or source.several:
         found = _of_lists(source, classes, reading)
         if reading.problem_type == SINGLE_LABEL and (np.asarray(found.values) == 1).sum(1).max() > 1:
@@ -227,7 +229,7 @@ def _columns(source: Source, classes: Sequence[str], reading: LabelReading, is_s
         if lacking := next((called[name] for name, key in keys.items() if not key), None):
             raise ConfigError(f"--findings {lacking}: {source.spec} has no such column")
         return {name: there[key] for name, key in keys.items()}
-    found = {name: there[key] for name in classes if (key := composed(array_name(name))) in there}
+    found = _like_named(source, classes)
     if len(found) < len(classes) and not is_said:
         if 2 * len(found) >= len(classes) > 1 and not is_labelled and reading.problem_type is None:
             lacking = next(name for name in classes if name not in found)
@@ -243,13 +245,23 @@ def _columns(source: Source, classes: Sequence[str], reading: LabelReading, is_s
     return found
 
 
+def _like_named(source: Source, classes: Sequence[str]) -> dict[str, str]:
+    """Return by class the column of its name, or else the one that differs in case, blanks or underscores."""
+    names = [*source.meta]
+    known = KnownClasses([column_name(name) for name in names], loosely=True)
+    found = {name: names[k] for name in classes if (k := known.find(name.strip())) is not None and k >= 0}
+    # where several classes have one column, it is that of the class of its very name
+    taken = Counter(found.values())
+    return {name: column for name, column in found.items() if taken[column] == 1 or column == array_name(name)}
+
+
 def _called(classes: Sequence[str], reading: LabelReading) -> dict[str, str]:
     """Return what --findings says that each class is called, by the model's name of it.
 
     Raises:
         ConfigError: one is no class of the model.
     """
-    known = KnownClasses(classes)
+    known = KnownClasses(classes, loosely=True)
     places = {name: known.find(name) for name in reading.columns}
     for name, index in places.items():
         if index is None or index < 0:
@@ -393,11 +405,11 @@ def _finder(
     if called:
         places = {composed(name): classes.index(kept) for kept, name in called.items()}
         return lambda part: places.get(composed(part)), ()
-    known = KnownClasses(classes)
+    known = KnownClasses(classes, loosely=True)
     numbers = {part: whole_number(part) for part in itertools.chain(*lists) if part and not _is_none(part)}
     if known.unknown([*numbers]) and all(n is not None and 0 <= n < len(classes) for n in numbers.values()):
         return numbers.get, ("labels in lists are class indices",)
-    return known.find, ()
+    return known.find, tuple(known.remarks([*numbers]))
 
 
 def _is_none(part: str) -> bool:

@@ -164,8 +164,18 @@ def _by_name(
     return MatchedLabels(table[labels], "names" if source.numeric else None, tuple(known.remarks(names)))
 
 
+def loosely_written(name: str) -> str:
+    """Return a name without what lists of the same findings differ in: case, blanks, underscores."""
+    return "".join(composed(name).casefold().replace("_", " ").split())
+
+
 class KnownClasses:
-    """The model's classes by what names may have in common: all of it, the text in any Unicode form, a number."""
+    """The model's classes by what names may have in common: all of it, the text in any Unicode form, a number.
+
+    Args:
+        model_classes: their names.
+        loosely: whether case, blanks and underscores count for nothing where a name is no class otherwise.
+    """
 
     SEVERAL: Final = -2
     _WAYS: Final[tuple[tuple[Callable[[str], Hashable], str], ...]] = (
@@ -173,10 +183,12 @@ class KnownClasses:
         (composed, "in Unicode form"),
         (whole_number, "in how a number is written"),
     )
+    _LOOSE: Final = (loosely_written, "in case, blanks or underscores")
 
-    def __init__(self, model_classes: Sequence[str]) -> None:
+    def __init__(self, model_classes: Sequence[str], loosely: bool = False) -> None:
+        self._ways = (*self._WAYS, *([self._LOOSE] if loosely else []))
         self._tables: list[dict[Hashable, int]] = []
-        for way, _ in self._WAYS:
+        for way, _ in self._ways:
             table: dict[Hashable, int] = {}
             for index, name in enumerate(model_classes):
                 key = way(name)
@@ -198,12 +210,12 @@ class KnownClasses:
         return [
             f"{hows.count(how)} class names of the dataset are not the model's letter by letter: they differ {how}, "
             f"such as {one_line(names[hows.index(how)])}"
-            for _, how in self._WAYS
+            for _, how in self._ways
             if how and how in hows
         ]
 
     def _find(self, name: str) -> tuple[int | None, str]:
-        for (way, how), table in zip(self._WAYS, self._tables, strict=True):
+        for (way, how), table in zip(self._ways, self._tables, strict=True):
             if (index := table.get(way(name))) is not None:
                 return index, how
         return None, ""

@@ -30,7 +30,7 @@ from batchcam.data.decoding_memory import DecodingMemory
 from batchcam.data.own_transform import OwnTransform
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.data.samples import Numbers, Source, StoredSample
-from batchcam.errors import BatchcamError, StoppedEarlyError, one_line
+from batchcam.errors import BatchcamError, one_line
 from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
 from batchcam.images.planes import Decoded, planes
 from batchcam.job.processes import JOB_SIGNALS, die_with_parent
@@ -141,11 +141,11 @@ class SampleDataset(Dataset[Any]):
     def __getitem__(self, index: int) -> LoadedSample:
         return self.source.each([index], self._load)[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[LoadedSample] | StoppedEarlyError:
+    def __getitems__(self, indices: Sequence[int]) -> list[LoadedSample] | BatchcamError:
         """Return several samples, or what ended the work: torch's loader asks for a whole batch by this name."""
         try:
             return self.source.each(indices, self._load)
-        except StoppedEarlyError as error:  # raised in a loader process, it would come out as torch's own words
+        except BatchcamError as error:  # raised in a loader process, it would come out as torch's own words
             return error
 
     @property
@@ -170,7 +170,8 @@ class SampleDataset(Dataset[Any]):
                 raise UnreadableImageError("a preprocessed tensor in a dataset whose other samples are images")
             pixels, crop_box, size = prepare(stored.image, self.preprocessing)
             if tuple(pixels.shape) != self._shape:
-                raise UnreadableImageError(f"input of {tuple(pixels.shape)}, the run's is {self._shape}")
+                kind = UnsupportedImageError if isinstance(self.preprocessing, OwnTransform) else UnreadableImageError
+                raise kind(f"input of {tuple(pixels.shape)}, the run's is {self._shape}")
         except UnreadableImageError as error:
             digest = sha256 or getattr(error, "sha256", None) or NO_DIGEST
             unsupported = isinstance(error, UnsupportedImageError)
@@ -342,7 +343,7 @@ class BatchStream:
             dataset = copy.copy(dataset)
             dataset.memory = DecodingMemory(room.decoding, context)
         with _without_torchs_advice():
-            self._loader: DataLoader[LoadedBatch | StoppedEarlyError] = DataLoader(
+            self._loader: DataLoader[LoadedBatch | BatchcamError] = DataLoader(
                 dataset,
                 batch_sampler=self._units,
                 num_workers=processes,
@@ -352,7 +353,7 @@ class BatchStream:
                 prefetch_factor=self._ahead(dataset, batch_size, processes, room) if processes else None,
                 worker_init_fn=functools.partial(_leave_signals_to_parent, self._closing, os.getpid()),
             )
-        self._iterator: Iterator[LoadedBatch | StoppedEarlyError] | None = None
+        self._iterator: Iterator[LoadedBatch | BatchcamError] | None = None
 
     def _ahead(self, dataset: SampleDataset, batch_size: int, processes: int, room: Room | None) -> int:
         """Return how many pieces each process has under way."""
@@ -421,13 +422,13 @@ class BatchStream:
                 if isinstance(error, RuntimeError) and not is_loader_death(error):
                     raise
                 raise loader_died(error) from error
-            if isinstance(unit, StoppedEarlyError):
+            if isinstance(unit, BatchcamError):
                 raise unit
             return unit
 
 
-def _batch(samples: Sequence[LoadedSample] | StoppedEarlyError) -> LoadedBatch | StoppedEarlyError:
-    return samples if isinstance(samples, StoppedEarlyError) else collate(samples)
+def _batch(samples: Sequence[LoadedSample] | BatchcamError) -> LoadedBatch | BatchcamError:
+    return samples if isinstance(samples, BatchcamError) else collate(samples)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from torch.nn import functional
 from batchcam.errors import ConfigError, one_line
 from batchcam.images.callables import load_callable, module_digest
 from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError, describe
-from batchcam.images.planes import Decoded
+from batchcam.images.planes import Decoded, planes
 
 _Box: TypeAlias = "tuple[float, float, float, float]"
 
@@ -29,8 +29,14 @@ _STRAIGHT: Final = 0.02
 """Share of a ramp by which coordinates may miss a straight line; bytes have steps of 1/255."""
 
 _SMALL: Final = 8
-_LEFT: Final = 0.1
-"""Share of the variance of what is seen, made small, that need not be that of the image's part, made as small."""
+_LEFT, _MOST_LEFT = 0.1, 0.5
+"""Share of the variance of what is seen, made small, that need not be that of the image's part, made as small: of the
+first images, and of any."""
+
+_FLAT: Final = 1e-2
+"""Such variance of an image in which nothing is seen."""
+
+CHANCE: Final = "draws random numbers, or gives something else another time: name one that does not"
 
 
 class OwnTransform:
@@ -53,6 +59,8 @@ class OwnTransform:
         if inspect.isclass(self._given) or not callable(self._given):
             raise ConfigError(f"--transform {spec}: is a {type(self._given).__name__}: name what takes an image")
         self._call = _as_function(self._given)
+        is_array = type(self._given).__module__.startswith("albumentations")
+        self._takes = "an array (H, W, 3)" if is_array else "a Pillow image"
         self._boxes: dict[tuple[int, int], _Box | None] = {}
 
     def __reduce__(self) -> Any:
@@ -65,9 +73,7 @@ class OwnTransform:
             ConfigError: the transform depends on chance.
         """
         if _is_random(self._tensor, images[0]):
-            raise ConfigError(
-                f"--transform {self.spec}: depends on chance, or on the images before: name one that does not"
-            )
+            raise ConfigError(f"--transform {self.spec}: {CHANCE}")
         self.traced = all(map(self._is_traced, images))
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,13 +90,23 @@ class OwnTransform:
         """Return what the transform makes of an image, float32 (C, H, W), and the box of the image that this shows.
 
         Raises:
-            UnreadableImageError: it raises something, or gives no such tensor; or the box can't be traced.
+            UnsupportedImageError: it raises something, or gives no such tensor; or the box can't be traced, or is not
+                what is seen.
+            ConfigError: it draws random numbers.
         """
+        drawn = _generators()
         pixels = self._tensor(image)
+        if _generators() != drawn:
+            raise ConfigError(f"--transform {self.spec}: {CHANCE}")
+        if not torch.isfinite(pixels).all():
+            raise UnsupportedImageError("--transform gave NaN or infinite pixels")
         if not self.traced:
             return pixels, (0.0, 0.0, float(pixels.shape[2]), float(pixels.shape[1]))
         if (box := self._box(image)) is None:
             raise UnsupportedImageError("which part of an image of this size --transform shows can't be traced")
+        left, seen = _unlike(planes(image)[0], box, pixels)
+        if left > _MOST_LEFT * seen and seen > _FLAT:
+            raise UnsupportedImageError("--transform shows another part of this image than of others of its size")
         return pixels, box
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -101,7 +117,8 @@ class OwnTransform:
         try:
             made = self._call(image)
         except Exception as error:  # whatever the user's code raises is about this image
-            raise UnreadableImageError(f"--transform raised {type(error).__name__}: {describe(error)}") from error
+            told = f"--transform raised {type(error).__name__}: {describe(error)}"
+            raise UnsupportedImageError(f"{told}; it is given {self._takes}") from error
         made = torch.from_numpy(made) if isinstance(made, np.ndarray) else made
         if not isinstance(made, Tensor) or made.ndim != 3 or not made.is_floating_point():
             told = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
@@ -113,11 +130,8 @@ class OwnTransform:
         box = self._box(image)
         if box is None:
             return False
-        part = np.asarray(image.resize((_SMALL, _SMALL), Image.Resampling.BOX, box), np.float64).reshape(_SMALL**2, -1)
-        seen = functional.adaptive_avg_pool2d(self._tensor(image), _SMALL).flatten(1).T.double().numpy()
-        part, seen = part - part.mean(0), seen - seen.mean(0)
-        left = seen - part @ np.linalg.lstsq(part, seen)[0]  # each channel may be any mixture of the image's
-        return float(np.square(left).sum()) <= _LEFT * float(np.square(seen).sum()) + 1e-9
+        left, seen = _unlike(image, box, self._tensor(image))
+        return left <= _LEFT * seen + 1e-9
 
     def _box(self, image: Decoded) -> _Box | None:
         """Return what is shown of an image of this size; None where it is no upright part of it."""
@@ -144,6 +158,15 @@ class OwnTransform:
         image = Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
         mean: NDArray[np.float64] = self._tensor(image).double().mean(0).numpy()
         return mean
+
+
+def _unlike(image: Image.Image, box: _Box, pixels: Tensor) -> tuple[float, float]:
+    """Return the variance of what is seen, made small, that is not the image's part, made as small; and all of it."""
+    part = np.asarray(image.resize((_SMALL, _SMALL), Image.Resampling.BOX, box), np.float64).reshape(_SMALL**2, -1)
+    seen = functional.adaptive_avg_pool2d(pixels, _SMALL).flatten(1).T.double().numpy()
+    part, seen = part - part.mean(0), seen - seen.mean(0)
+    left = seen - part @ np.linalg.lstsq(part, seen)[0]  # each channel may be any mixture of the image's
+    return float(np.square(left).sum()), float(np.square(seen).sum())
 
 
 def _line(

@@ -25,6 +25,9 @@ Decoded: TypeAlias = "Image.Image | tuple[Image.Image, ...]"
 OF_PILLOW: Final = {1: "L", 3: "RGB"}
 """Mode of 8-bit images with so many channels."""
 
+MOSTLY_BEYOND: Final = 0.99
+"""Share of an image's values outside of the range from which it shows nothing: another range is meant."""
+
 TOLD: Final = (-1, -1)
 """Where `info` of a Pillow image says what was chosen to read it: not a text, which a file may have as well."""
 
@@ -113,6 +116,12 @@ def _scaled(array: NDArray[np.generic], limits: tuple[float, float]) -> NDArray[
     numbers = array.astype(np.float64)
     if not np.isfinite(numbers).all():
         raise ValuesError("NaN or infinity among its values")
+    beyond = np.count_nonzero((numbers < low) | (numbers > high)) / numbers.size
+    if beyond >= MOSTLY_BEYOND:
+        raise ValuesError(
+            f"{beyond:.0%} of its values, {numbers.min():g} to {numbers.max():g}, lie outside of {low:g} to {high:g}, "
+            "which --range or its window says: of images of several depths explain each by itself"
+        )
     numbers -= low
     numbers /= high - low
     return np.clip(numbers, 0, 1, out=numbers).astype(np.float32)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from batchcam.errors import ConfigError
 from batchcam.rules import DEFAULT_THRESHOLD
+from batchcam.store.document import canonical
 from batchcam.store.opening import open_run
 
 RULE = "the threshold of the largest F1, and of equal ones the highest"
 
 
 def learned_thresholds(
-    path: Path, class_names: tuple[str, ...], network: tuple[str, str]
+    path: Path, class_names: tuple[str, ...], network: tuple[str, str], preprocessing: Mapping[str, Any]
 ) -> tuple[tuple[float, ...], tuple[str, ...]]:
     """Return a threshold for each class, and the classes that have none to learn from and get the default.
 
@@ -22,9 +25,10 @@ def learned_thresholds(
         path: of a multi-label run, or a series.
         class_names: that it must have.
         network: that it must be of, as `Run.networks` names one.
+        preprocessing: that it must have, as `Plan` has it.
 
     Raises:
-        ConfigError: it is single-label, or of another network or other classes.
+        ConfigError: it is single-label, or of another network, other classes or preprocessing.
         RunError: it can't be read.
     """
     with open_run(path) as run:
@@ -32,6 +36,8 @@ def learned_thresholds(
             raise ConfigError(f"--thresholds-from {path}: a single-label run: its classes have no thresholds")
         if run.networks != {network} or run.class_names != class_names:
             raise ConfigError(f"--thresholds-from {path}: of another checkpoint or other classes: explain it anew")
+        if any(canonical(each.plan.preprocessing) != canonical(preprocessing) for each in run.runs):
+            raise ConfigError(f"--thresholds-from {path}: of other preprocessing: explain it anew as these images are")
         blocks = [(block["labels"], block["logits"]) for _, block in run.blocks(("labels", "logits"))]
     labels, logits = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     found = [best_threshold(labels[:, k], logits[:, k]) for k in range(len(class_names))]

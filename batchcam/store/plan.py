@@ -24,6 +24,7 @@ from batchcam.rules import (
     METHODS,
     MULTI_LABEL,
     OPENVINO,
+    TORCH,
     CamSelection,
     threshold_logit,
 )
@@ -675,6 +676,7 @@ def require_same(run: Path, existing: Plan, ours: Plan) -> None:
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
     """Return where fields of two plans differ, by field: its name and both values, as people read them."""
+    there, here = ({"engine": TORCH, **content} for content in (there, here))
     # as text: JSON has no tuples, which the preprocessing may hold
     differing = [f for f in {**there, **here} if canonical(there.get(f)) != canonical(here.get(f))]
     return {f: f"{f.replace('_', ' ')} ({_difference(there.get(f), here.get(f))})" for f in differing}

@@ -348,7 +348,10 @@ def test_thresholds_come_from_a_file_or_from_a_labelled_run(copy: Path) -> None:
     better = {each["name"]: each for each in run_json("info", copy / "learned").said["sigmoids"]}
     for each in run_json("info", copy / "run").said["sigmoids"]:
         assert (better[each["name"]]["f1"] or 0) >= (each["f1"] or 0) - 1e-12
-    assert any("threshold of the largest F1" in remark for remark in remarks(copy / "learned"))
+    (told,) = [remark for remark in remarks(copy / "learned") if "threshold of the largest F1" in remark]
+    assert f"{COUNT} of {COUNT} samples are in that run too, and look better than others will" in told
+    other = explain(copy, "other", "--thresholds-from", copy / "run", "--interpolation", "nearest")
+    assert (other.code, "of other preprocessing: explain it anew as these images are" in other.err) == (2, True)
 
 
 def remarks(run: Path) -> list[str]:
@@ -360,11 +363,14 @@ def test_a_file_of_thresholds_is_refused_with_its_line(folder: Path, tmp_path: P
     file = tmp_path / "p.csv"
     for text, message in (
         ("class,p\nEdema,high\n", "line 2: Edema: high: want a probability between 0 and 1"),
-        ("Edema,0.2\nOedema,0.2\n", "line 2: Oedema: no class of the model, or named twice"),
+        ("Edema,0.2\nOedema,0.2\n", "line 2: Oedema: no class of the model: "),
+        ("Edema,0.2\nedema,0.3\n", "line 2: edema: named twice"),
         ("Edema,0.2\nMass\n", "line 2: want a class and a probability in each line, or a JSON object"),
     ):
         file.write_text(text)
         assert f"--threshold {file}: {message}" in explain(folder, "never", "--threshold", file).err
+    (tmp_path / "p.json").write_text('{"Edema": 0.2, "Edema": 0.9}')
+    assert "p.json: Edema: named twice" in explain(folder, "never", "--threshold", tmp_path / "p.json").err
 
 
 @pytest.mark.parametrize(

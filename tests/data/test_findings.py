@@ -89,6 +89,27 @@ def test_a_list_that_says_none_and_some_is_refused(tmp_path: Path) -> None:
         read_findings(source, CLASSES, AS_THE_DATA_SAYS)
 
 
+def test_columns_and_labels_that_differ_in_case_blanks_or_underscores_are_the_classes_and_that_is_told(
+    tmp_path: Path,
+) -> None:
+    source = manifest(tmp_path, "path,MASS,edema,_effusion", "1.png,1,0,", "2.png,0,1,1")
+    assert values(source) == [[0, -1, 1], [1, 1, 0]]
+    assert "columns named otherwise: edema for Edema, _effusion for Effusion, MASS for Mass" in read(source).remarks
+    exact = manifest(tmp_path, "path,edema,Edema,Effusion,Mass", "1.png,1,0,0,0", "2.png,0,1,1,0")
+    assert values(exact) == [[0, 0, 0], [1, 1, 0]]
+    lists = manifest(tmp_path, "path,label", "1.png,mass|Edema", "2.png,EFFUSION")
+    assert values(lists, SAID) == [[1, 0, 1], [0, 1, 0]]
+    assert any("they differ in case, blanks or underscores" in remark for remark in read(lists, SAID).remarks)
+
+
+def test_a_column_that_two_classes_come_near_is_that_of_the_class_of_its_name(tmp_path: Path) -> None:
+    source = manifest(tmp_path, "path,a b", "1.png,1", "2.png,0")
+    for classes, expected in ((("a_b", "a b"), [[-1, 1], [-1, 0]]), (("A b", "a_b"), [[-1, -1], [-1, -1]])):
+        found = read_findings(source, classes, SAID)
+        assert found is not None
+        assert np.asarray(found.values).tolist() == expected
+
+
 def test_classes_without_a_column_are_not_known_where_the_user_says_multi_label(tmp_path: Path) -> None:
     source = manifest(tmp_path, "path,Edema,Effusion", "1.png,1,0", "2.png,0,0")
     assert values(source, SAID) == [[1, 0, -1], [0, 0, -1]]

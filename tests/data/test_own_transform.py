@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from batchcam.data.own_transform import OwnTransform
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import ConfigError
-from batchcam.images.decoding import UnreadableImageError
+from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
 
 FLOATS = (v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize((0.4, 0.5, 0.6), (0.2, 0.3, 0.25)))
 
@@ -111,7 +111,7 @@ def test_what_is_no_upright_part_of_an_image_or_chosen_by_its_content_is_not_tra
 
 @pytest.mark.parametrize("name", ["flipped_by_chance", "by_chance", "counting"])
 def test_chance_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="depends on chance, or on the images before"):
+    with pytest.raises(ConfigError, match="draws random numbers, or gives something else another time"):
         made(name).try_on([picture(70, 80)])
 
 
@@ -166,3 +166,42 @@ def test_processors_of_transformers_give_their_pixels() -> None:
     globals()["processor"] = processor
     expected = processor(images=picture(70, 80), return_tensors="pt")["pixel_values"][0]
     assert torch.equal(made("processor").apply(picture(70, 80))[0], expected)
+
+
+def mirrored_where_blue(image: Image.Image) -> torch.Tensor:
+    mirror = np.asarray(image)[..., 2].mean() > 200
+    return cut(v2.functional.hflip(image) if mirror else image)
+
+
+def by_chance_where_wide(image: Image.Image) -> torch.Tensor:
+    return cut(image) + (random.random() if image.width > image.height else 0)
+
+
+def infinite(image: Image.Image) -> torch.Tensor:
+    return cut(image) * float("inf")
+
+
+def test_an_image_that_shows_another_part_than_the_first_ones_is_not_taken() -> None:
+    own = made("mirrored_where_blue")
+    own.try_on([picture(60, 60), picture(60, 80, 1)])
+    assert own.traced
+    blue = np.asarray(picture(60, 60, 2)).copy()
+    blue[..., 2] = 201
+    with pytest.raises(UnsupportedImageError, match="shows another part of this image than of others of its size"):
+        own.apply(Image.fromarray(blue))
+    own.apply(picture(60, 60, 3))
+    own.apply(Image.new("RGB", (60, 60), (10, 20, 255)))  # in one colour every part is alike
+
+
+def test_chance_that_only_some_images_meet_ends_the_work() -> None:
+    own = made("by_chance_where_wide")
+    own.try_on([picture(60, 60)])
+    with pytest.raises(ConfigError, match="draws random numbers"):
+        own.apply(picture(60, 80))
+
+
+def test_what_a_transform_raises_or_gives_is_its_own_fault_and_not_the_storages() -> None:
+    for name, message in (("failing", "it is given a Pillow image"), ("infinite", "NaN or infinite pixels")):
+        own = made(name)
+        with pytest.raises(UnsupportedImageError, match=message):
+            own.apply(picture(60, 60))

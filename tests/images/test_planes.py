@@ -141,3 +141,14 @@ def test_pictures_show_the_first_three_channels_or_the_first(channels: int, seen
     array = noise(5, 7, channels)
     for decoding in (Decoding(channels=channels), Decoding(channels=channels, range=(0, 255))):
         np.testing.assert_array_equal(shown(image_of(array, decoding)), array[..., seen])
+
+
+@pytest.mark.parametrize(
+    ("array", "limits"), [(noise(20, 20) // 2 + 9, (0.0, 1.0)), (noise(20, 20, high=99), (-9.0, -1.0))]
+)
+def test_an_image_of_which_nothing_lies_in_the_range_is_refused(array: np.ndarray, limits: tuple[float, float]) -> None:
+    with pytest.raises(UnsupportedImageError, match=r"of its values, \d+ to \d+, lie outside of .*, which --range"):
+        image_of(array, Decoding(range=limits))
+    some = array.astype(np.float32)
+    some[0] = limits[1]  # 5 per cent
+    image_of(some, Decoding(range=limits))

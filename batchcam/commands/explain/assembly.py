@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,6 +79,15 @@ class Assembly:
     def input_size(self) -> tuple[int, int]:
         """(H, W) of the network's input."""
         return (self.probe.shape[2], self.probe.shape[3])
+
+    @property
+    def planned_preprocessing(self) -> dict[str, Any]:
+        """Return how an image becomes the network's input, from its stored bits on."""
+        if self.preprocessing is None:
+            return {"preprocessed": "by the dataset"}
+        decoding = self.source.decoding
+        said = {"bits": decoding.bits, "range": decoding.range and [*map(float, decoding.range)]}
+        return {**self.preprocessing.to_dict(), **{key: value for key, value in said.items() if value is not None}}
 
     @property
     def library_source(self) -> tuple[str, ...] | None:

@@ -195,7 +195,7 @@ def make_plan(
         dataset_fingerprint=listed.dataset_fingerprint if listed else fingerprint(assembly, meta),
         class_names=assembly.class_names,
         target_layer=explainable.target_layer,
-        preprocessing=_preprocessing(assembly),
+        preprocessing=assembly.planned_preprocessing,
         precision=settings.precision,
         engine=explainable.engine,
         architecture=assembly.architecture,
@@ -293,15 +293,6 @@ def _meta(settings: Settings, source: Source) -> tuple[str, ...]:
     if settings.schema_version == 1:
         return ()
     return tuple(name for name in source.meta if settings.meta is None or name in settings.meta)
-
-
-def _preprocessing(assembly: Assembly) -> dict[str, Any]:
-    """Return how an image becomes the network's input, from its stored bits on."""
-    if assembly.preprocessing is None:
-        return {"preprocessed": "by the dataset"}
-    decoding = assembly.source.decoding
-    said = {"bits": decoding.bits, "range": decoding.range and [*map(float, decoding.range)]}
-    return {**assembly.preprocessing.to_dict(), **{key: value for key, value in said.items() if value is not None}}
 
 
 def fingerprint(assembly: Assembly, meta: Iterable[str]) -> str:

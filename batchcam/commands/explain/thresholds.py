@@ -13,9 +13,12 @@ import numpy as np
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.config import LabelledConfig, read_option_file
 from batchcam.data.labels import KnownClasses
+from batchcam.data.samples import UNKNOWN_SIZE
+from batchcam.data.sources import Source
 from batchcam.errors import ConfigError, one_line
 from batchcam.record.thresholds import RULE, learned_thresholds
 from batchcam.rules import DEFAULT_THRESHOLD
+from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan
 
 NAMED = 5
@@ -41,8 +44,11 @@ def thresholds_for(
     told = f"thresholds: {config.threshold or DEFAULT_THRESHOLD}"
     if config.thresholds_from:
         network = (assembly.checkpoint.sha256, assembly.checkpoint.weights_key)
-        values, unlearned = learned_thresholds(config.thresholds_from, names, network)
+        values, unlearned = learned_thresholds(config.thresholds_from, names, network, assembly.planned_preprocessing)
+        same = _in_both(config.thresholds_from, assembly.source)
         told = f"thresholds: of each class {RULE}, on {config.thresholds_from}"
+        if same:
+            told += f"; {same} of {len(assembly.source)} samples are in that run too, and look better than others will"
         if unlearned:
             told += f"; {DEFAULT_THRESHOLD} of {', '.join(unlearned[:NAMED])}, without a yes there"
     else:
@@ -53,6 +59,16 @@ def thresholds_for(
     return stored, dataclasses.replace(assembly, remarks=(*assembly.remarks, told))
 
 
+def _in_both(path: Path, source: Source) -> int:
+    """Return how many samples of a dataset a run holds: of the same id, and of the same size where both know it."""
+    sizes: dict[str, int] = {}
+    with open_run(path) as run:
+        for _, block in run.blocks(("sample_id", "input_bytes")):
+            sizes.update(zip(block["sample_id"].tolist(), block["input_bytes"].tolist(), strict=True))
+    own = zip(source.sample_ids, np.asarray(source.sizes).tolist(), strict=True)
+    return sum(name in sizes and (UNKNOWN_SIZE in (size, sizes[name]) or size == sizes[name]) for name, size in own)
+
+
 def _parsed(text: str, names: Sequence[str]) -> tuple[float, ...]:
     if Path(text).suffix.lower() in (".json", ".csv"):
         pairs = list(_of_file(Path(text)))
@@ -60,14 +76,16 @@ def _parsed(text: str, names: Sequence[str]) -> tuple[float, ...]:
         pairs = [("", name.strip(), value) for name, _, value in (each.rpartition("=") for each in text.split(","))]
     else:
         return (_probability(text, "--threshold"),) * len(names)
-    known = KnownClasses(names)
+    known = KnownClasses(names, loosely=True)
     values = [DEFAULT_THRESHOLD] * len(names)
     seen: set[int] = set()
     for place, name, value in pairs:
         index = known.find(name)
         where = f"--threshold {place}{one_line(name)[:40]}"
-        if index is None or index < 0 or index in seen:
-            raise ConfigError(f"{where}: no class of the model, or named twice")
+        if index is None or index < 0:
+            raise ConfigError(f"{where}: no class of the model: {one_line(', '.join(names[:NAMED]))}, …")
+        if index in seen:
+            raise ConfigError(f"{where}: named twice")
         seen.add(index)
         values[index] = _probability(value, where)
     return tuple(values)
@@ -78,7 +96,10 @@ def _of_file(path: Path) -> Iterator[tuple[str, str, object]]:
     text, line = read_option_file(path, "--threshold"), 0
     try:
         if path.suffix.lower() == ".json":
-            yield from ((f"{path}: ", name, value) for name, value in json.loads(text).items())
+            pairs = json.loads(text, object_pairs_hook=tuple)  # a dict would keep the last of two of a name
+            if not isinstance(pairs, tuple):
+                raise ValueError("no object")
+            yield from ((f"{path}: ", name, value) for name, value in pairs)
             return
         for line, (name, value) in enumerate(csv.reader(text.splitlines()), start=1):
             if line > 1 or value.strip().lower() not in ("threshold", "probability", "p"):  # a header
