@@ -105,7 +105,10 @@ def status(url: str) -> tuple[int, str]:
         if _HTTP.match(url) and info["size"] > 1:
             with files.open(path, block_size=1, cache_type="none", size=info["size"]) as file:
                 file.seek(1)
-                file.read(1)  # refused where ranges are not known, without a look at the rest
+                try:
+                    file.read(1)  # refused where ranges are not known, without a look at the rest
+                except ValueError as error:
+                    raise OSError(errno.EIO, "its server gives no ranges of bytes: download it first") from error
         return info["size"], next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
 
     return _tried(url, look)

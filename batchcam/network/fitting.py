@@ -121,6 +121,12 @@ def _cause(
     """Return what the cause is, and what to do, where the tensors `differing` are missing or of other shapes."""
     if any(name.endswith((".zero_point", "._packed_params.dtype")) for name in others):
         return f"it is quantised, {ROUNDED}"
+    if pruned := next((name for name in others if name.endswith("_orig") and f"{name[:-5]}_mask" in others), ""):
+        layer, _, tensor = pruned.removesuffix("_orig").rpartition(".")
+        return (
+            f"it is pruned, {layer} and maybe others: in the program that made it torch.nn.utils.prune.remove(network."
+            f"get_submodule({layer!r}), {tensor!r}) of each, then torch.save(network.state_dict(), 'weights.pth')"
+        )
     first = next((n for n, shape in own.items() if len(shape) == 4), "")
     if list(differing) == [first] and first in found and not others and len(found[first]) == own[first][0]:
         count = found[first].shape[1]

@@ -67,7 +67,9 @@ def test_of_a_zip_only_its_directory_and_the_image_are_read(web, tmp_path):
 def test_a_server_that_gives_no_ranges_is_refused_before_all_is_read(web, tmp_path):
     zip_of(tmp_path)
     web.knows_ranges = False
-    with pytest.raises(DatasetError, match=r"photos\.zip: cannot read: .*range requests"):
+    with pytest.raises(
+        DatasetError, match=r"photos\.zip: cannot read: its server gives no ranges of bytes: download it first"
+    ):
         open_source(f"{web.url}/photos.zip")
 
 

@@ -34,7 +34,14 @@ def preprocessing_of(
         if checkpoint.preprocessing is not None:
             raise ConfigError(f"--transform: the checkpoint says its preprocessing: {dict(checkpoint.preprocessing)}")
         return OwnTransform(classifier.transform)
-    asked = chosen_preprocessing(classifier)
+    try:
+        asked = chosen_preprocessing(classifier)
+    except ConfigError as error:
+        if checkpoint.preprocessing is None or str(error) != UNSAID:
+            raise
+        raise ConfigError(
+            f"the checkpoint says its preprocessing: {dict(checkpoint.preprocessing)}; leave the options out"
+        ) from error
     chosen = asked
     if checkpoint.preprocessing is not None:
         chosen = Preprocessing.from_dict(checkpoint.preprocessing)

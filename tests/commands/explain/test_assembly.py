@@ -193,6 +193,11 @@ def test_preprocessing_that_the_checkpoint_says_may_be_repeated(own, images):
     assert assemble(classifier, images).preprocessing == Preprocessing.from_dict(SAID)
 
 
+def test_one_option_beside_the_preprocessing_that_the_checkpoint_says_is_refused_with_it(own, images):
+    with pytest.raises(ConfigError, match=r"the checkpoint says its preprocessing: \{.*\}; leave the options out"):
+        assemble(Classifier(own, image_size=(8, 8)), images)
+
+
 def test_labels_are_matched_by_name_when_the_dataset_has_fewer_classes(own, tmp_path):
     found = assemble(Classifier(own), folder(tmp_path / "fewer", ("bee", "cat"), count=1))
     assert found.labels.tolist() == [1, 2]
