@@ -237,7 +237,7 @@ def test_random_numbers_are_left_out_of_outlines_only_as_torch_draws_some_until_
 def test_a_pruned_network_is_named_as_such_with_the_line_that_makes_its_weights() -> None:
     network = torchvision_network("squeezenet1_1")
     prune.l1_unstructured(network.features[3].squeeze, "weight", amount=0.3)
-    with pytest.raises(CheckpointError, match="it is pruned, features.3.squeeze and maybe others") as caught:
+    with pytest.raises(CheckpointError, match=r"it is pruned, features\.3\.squeeze and maybe others") as caught:
         load_network("squeezenet1_1", network.state_dict(), "model.pth", {})
     line = re.search(r"made it (torch\.nn\.utils\.prune\.remove\(.*?\)) of each", str(caught.value))
     assert line
