@@ -57,11 +57,7 @@ def _option_names(command: click.Command) -> dict[str, click.Option]:
 
 
 def _as_written(option: click.Option, value: object, where: str) -> Any:
-    """Return a value of a TOML file as the command line has it: click turns a 1.5 into 1, but refuses a "1.5".
-
-    Raises:
-        ConfigError: the option takes no such value.
-    """
+    """Return a value of a TOML file as the command line has it: click turns a 1.5 into 1, but refuses a "1.5"."""
     if option.is_flag:
         if not isinstance(value, bool):
             raise ConfigError(f"{where}: expected true or false")

@@ -168,11 +168,7 @@ def own_findings(source: Source, reading: LabelReading) -> tuple[tuple[str, ...]
 
 
 def _truth_columns(source: Source, reading: LabelReading) -> dict[str, str]:
-    """Return by class the further columns that say of each sample whether it is true.
-
-    Raises:
-        DatasetError: there are some, and nobody said whether one of them is true of a sample, or several.
-    """
+    """Return by class the further columns that say of each sample whether it is true."""
     truths = {name: {_truth(text) for text in {*texts.raws()}} for name, texts in source.meta.items()}
     found = {column_name(name): name for name, values in truths.items() if None not in values and values != {-1}}
     if found and reading.problem_type is None:
@@ -182,11 +178,7 @@ def _truth_columns(source: Source, reading: LabelReading) -> dict[str, str]:
 
 
 def _listed_classes(source: Source, separator: str) -> tuple[str, ...]:
-    """Return the classes that lists name, numbers in their order.
-
-    Raises:
-        DatasetError: lists are written otherwise.
-    """
+    """Return the classes that lists name, numbers in their order."""
     labels = np.unique(np.asarray(source.labels))
     texts = [source.class_names[k] if source.class_names else str(k) for k in labels[labels >= 0].tolist()]
     if source.several and not any(separator in text and text[0] != "[" for text in texts):
@@ -209,12 +201,7 @@ def _undecided(source: Source, why: str) -> DatasetError:
 
 
 def _columns(source: Source, classes: Sequence[str], reading: LabelReading, is_said: bool) -> dict[str, str]:
-    """Return which of the manifest's further columns each class has, by class.
-
-    Raises:
-        ConfigError: one that was asked for is not there.
-        DatasetError: there are labels besides.
-    """
+    """Return which of the manifest's further columns each class has, by class."""
     if reading.separator:
         return {}
     there = {composed(name): name for name in source.meta}
@@ -256,11 +243,7 @@ def _like_named(source: Source, classes: Sequence[str]) -> dict[str, str]:
 
 
 def _called(classes: Sequence[str], reading: LabelReading) -> dict[str, str]:
-    """Return what --findings says that each class is called, by the model's name of it.
-
-    Raises:
-        ConfigError: one is no class of the model.
-    """
+    """Return what --findings says that each class is called, by the model's name of it."""
     known = KnownClasses(classes, loosely=True)
     places = {name: known.find(name) for name in reading.columns}
     for name, index in places.items():
@@ -272,11 +255,7 @@ def _called(classes: Sequence[str], reading: LabelReading) -> dict[str, str]:
 def _of_columns(
     source: Source, classes: Sequence[str], columns: Mapping[str, str], reading: LabelReading
 ) -> NDArray[np.int8] | None:
-    """Return what columns say, -1 for classes without one; None: of one class a sample they say nothing.
-
-    Raises:
-        DatasetError: a text is neither, or all are empty and nobody said what is meant.
-    """
+    """Return what columns say, -1 for classes without one; None: of one class a sample they say nothing."""
     values = np.full((len(source), len(classes)), UNKNOWN_LABEL, np.int8)
     for name, column in columns.items():
         texts = list(source.meta[column].raws())
@@ -308,13 +287,7 @@ def _truth(raw: bytes) -> int | None:
 
 
 def _of_lists(source: Source, classes: Sequence[str], reading: LabelReading) -> Findings:
-    """Return what lists say, nothing where the dataset has no labels.
-
-    Raises:
-        DatasetError: a class is none of the model's, where nobody said that labels are lists; or it says none and some.
-        ClassesError: a class is none of the model's, where the user said so.
-        ConfigError: --findings names no class of the model.
-    """
+    """Return what lists say, nothing where the dataset has no labels."""
     separator, is_said = reading.separator or SEPARATOR, reading.is_said
     written, of = np.unique(np.asarray(source.labels), return_inverse=True)
     texts = [
@@ -369,11 +342,7 @@ def _is_written_list(text: str) -> bool:
 def _written_vectors(
     source: Source, texts: Sequence[str], lists: Sequence[Sequence[str]], count: int
 ) -> NDArray[np.int8] | None:
-    """Return lists that JSON writes as vectors, int8 (n, count), None where they are others.
-
-    Raises:
-        DatasetError: they may be class indices as well.
-    """
+    """Return lists that JSON writes as vectors, int8 (n, count), None where they are others."""
     if not texts or not all(map(_is_written_list, texts)) or {*map(len, lists)} != {count}:
         return None
     if not {*itertools.chain(*lists)} <= {*_NUMBERS}:
@@ -419,11 +388,7 @@ def _is_none(part: str) -> bool:
 def _of_vectors(
     source: Source, vectors: NDArray[np.int8], classes: Sequence[str], names: Sequence[str] | None
 ) -> Findings:
-    """Return what vectors say, by the names of their places, or else in the model's order.
-
-    Raises:
-        ClassesError: they are not the model's.
-    """
+    """Return what vectors say, by the names of their places, or else in the model's order."""
     count = vectors.shape[1]
     if names is None:
         if count != len(classes):

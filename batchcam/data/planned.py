@@ -275,11 +275,7 @@ class Since:
 
 
 def _find(listing: Listing, now: Source) -> NDArray[np.int64]:
-    """Return at which position the dataset has each sample of a listing now, -1 where it does not, int64 (n,).
-
-    Raises:
-        DatasetError: it has none of them as they were planned; or fewer than planned, which have no ids of their own.
-    """
+    """Return at which position the dataset has each sample of a listing now, -1 where it does not, int64 (n,)."""
     count = len(listing.sample_ids)
     if now.numbered and _prefix(now) == _prefix(listing):
         if len(now) < count:

@@ -313,11 +313,7 @@ def _method(info: zipfile.ZipInfo) -> int:
 
 
 def _checked(name: str) -> str:
-    """Return a member's name without what stands for the folder itself before it.
-
-    Raises:
-        ArchiveError: it is absolute, or leads out of the archive.
-    """
+    """Return a member's name without what stands for the folder itself before it."""
     name = _HERE.sub("", name) if name.startswith(".") else name
     if name.startswith("/") or ".." in name.split("/") or "\0" in name or not name:
         raise ArchiveError(f"a name that leads out of it, {name!r:.80}: make the archive of names inside of one folder")

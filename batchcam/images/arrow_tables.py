@@ -171,11 +171,7 @@ class ParquetImages(Stored):
 
 
 def _group_rows(opened: Any) -> list[int]:
-    """Return the rows of each row group of a Parquet file.
-
-    Raises:
-        TableError: one is too large.
-    """
+    """Return the rows of each row group of a Parquet file."""
     groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
     if (largest := max((group.total_byte_size for group in groups), default=0)) > MOST_GROUP_BYTES:
         raise TableError(
@@ -201,11 +197,7 @@ def _require_same(first: Any, other: Any, file: str) -> None:
 
 
 def _image_column(arrow: Any, schema: Any, reading: Reading) -> str | None:
-    """Return the column that holds images, None where none does.
-
-    Raises:
-        TableError: several do.
-    """
+    """Return the column that holds images, None where none does."""
     held = [field.name for field in schema if _holds_images(arrow, field.type)]
     if len(set(schema.names)) != len(schema.names):
         raise TableError("two columns have the same name")
@@ -225,11 +217,7 @@ def _holds_images(arrow: Any, kind: Any) -> bool:
 
 
 def _places(batch: Any, column: str, whole: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return where the images of a batch lie in its file, and their sizes, -1 for none, int64 (n,) each.
-
-    Raises:
-        TableError: they do not lie there as they are.
-    """
+    """Return where the images of a batch lie in its file, and their sizes, -1 for none, int64 (n,) each."""
     batch.validate(full=True)
     if not batch.num_rows:
         return _NOWHERE
@@ -288,11 +276,7 @@ def _paths(arrow: Any, table: Any, image: str) -> list[str] | None:
 
 
 def _labelled(schema: Any, names: Sequence[str], reading: Reading) -> tuple[dict[str, str], tuple[str, ...] | None]:
-    """Return which columns are which, and the class names of labels that are numbers, as `datasets` notes them down.
-
-    Raises:
-        TableError: there are several columns of labels.
-    """
+    """Return which columns are which, and the class names of labels that are numbers, as `datasets` notes them down."""
     said = dict(reading.columns)
     features = _features(schema.metadata or {})
     known = [name for name in names if _class_names(features.get(name)) or _list_names(features.get(name))]
@@ -326,11 +310,7 @@ def _list_names(feature: Any) -> tuple[str, ...] | None:
 
 
 def _named(values: list[Any], feature: Any) -> list[Any]:
-    """Return the values of a column, lists of class indices as lists of names.
-
-    Raises:
-        TableError: an index has no name.
-    """
+    """Return the values of a column, lists of class indices as lists of names."""
     if (names := _list_names(feature)) is None:
         return values
     indices = {index for value in values for index in value or ()}

@@ -53,11 +53,7 @@ def _names(folder: str) -> list[str] | None:
 
 
 def _chosen(split: str, known: Any) -> str:
-    """Return the split that is meant, which is the name of a file or folder.
-
-    Raises:
-        TableError: it is not there, or there are several and none was named.
-    """
+    """Return the split that is meant, which is the name of a file or folder."""
     names = [name for name in known if isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name)]
     if split in names:
         return split
@@ -96,11 +92,7 @@ def _json(file: str) -> Mapping[str, Any]:
 
 
 def _parquet_splits(path: str, names: Sequence[str]) -> dict[str, Sequence[str]]:
-    """Return the Parquet files of each split: in the folder itself or in `data`, as on the hub.
-
-    Raises:
-        TableError: parts are missing.
-    """
+    """Return the Parquet files of each split: in the folder itself or in `data`, as on the hub."""
     splits: dict[str, list[str]] = {}
     data = os.path.join(path, "data")
     for folder, listed in ((path, names), (data, _names(data) or () if "data" in names else ())):

@@ -130,11 +130,7 @@ def _separated(stream: TextIO, tabs: bool, reading: Reading, notes: list[str]) -
 
 
 def _separator(stream: TextIO, reading: Reading) -> str:
-    """Return what separates the columns: that by which the header has a path, else that of the most columns.
-
-    Raises:
-        TableError: two do.
-    """
+    """Return what separates the columns: that by which the header has a path, else that of the most columns."""
     line = stream.readline()
     stream.seek(0)
     headers: dict[tuple[str, ...], str] = {}

@@ -132,11 +132,7 @@ class _Shards:
 
 
 def _files(pattern: str) -> list[str]:
-    """Return the files of a pattern.
-
-    Raises:
-        TableError: there are none, or too many.
-    """
+    """Return the files of a pattern."""
     files: list[str] = []
     for name in itertools.islice(_expanded(pattern), _MOST_SHARDS + 1):
         if not glob.has_magic(remote.address(name)) or os.path.exists(name):

@@ -129,11 +129,7 @@ def compiled(
 
 
 def _openvino() -> ModuleType:
-    """Return the library; without its telemetry, which would report each import and conversion over the network.
-
-    Raises:
-        ModelError: it is not installed.
-    """
+    """Return the library; without its telemetry, which would report each import and conversion over the network."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino

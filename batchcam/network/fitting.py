@@ -72,11 +72,7 @@ def fit(state: Mapping[str, Tensor], own: Shapes, where: str, head: str = "", ne
 
 
 def _prefix(state: Mapping[str, Tensor], body: Sequence[str], where: str) -> str:
-    """Return what stands before all of the network's names, or most; "" where nothing does or they are not there.
-
-    Raises:
-        CheckpointError: several networks are there.
-    """
+    """Return what stands before all of the network's names, or most; "" where nothing does or they are not there."""
     starts = [k.removesuffix(body[0]) for k in state if k == body[0] or k.endswith(f".{body[0]}")]
     counts = {p: sum(p + n in state for n in body) for p in starts}
     whole = [p for p in starts if counts[p] == len(body)]

@@ -130,11 +130,7 @@ def require_identity(proved: ExactNetwork, precision: str) -> None:
 
 
 def _pooled_layer(network: nn.Module, trace: Trace, found: list[tuple[Tensor, Head]]) -> tuple[TargetLayer, Head]:
-    """Return the layer whose mean is one of the vectors, and that vector's head: of several, the one with most cells.
-
-    Raises:
-        ModelError: there is none.
-    """
+    """Return the layer whose mean is one of the vectors, and its head: of several, the one with most cells."""
     fitting = [
         (layer, head)
         for vector, head in found
@@ -195,11 +191,7 @@ def _cell_count(grid: Tensor) -> int:
 
 
 def _require_grid(network: nn.Module, probe: Tensor, layer: TargetLayer, output: Tensor) -> None:
-    """Refuse a layer that gives one cell though the image is large enough for more: such maps show no place.
-
-    Raises:
-        ModelError: it does, as layers do that run behind global pooling.
-    """
+    """Refuse a layer that gives one cell though the image is large enough for more: such maps show no place."""
     height, width = (max(side, SIZE_OF_SEVERAL_CELLS) for side in probe.shape[2:])
     if _cell_count(layer.grid(output)) == 1 and (height, width) != tuple(probe.shape[2:]):
         try:

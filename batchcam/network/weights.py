@@ -162,11 +162,7 @@ def _why_none(content: Any) -> str:
 
 
 def _require_values(path: Path, state: Mapping[str, Any], file_size: int) -> None:
-    """Refuse tensors that are not here, or whose values are not all in the file.
-
-    Raises:
-        CheckpointError: there is one; its name is told.
-    """
+    """Refuse tensors that are not here, or whose values are not all in the file."""
     for name, value in state.items():
         if isinstance(value, Foreign):
             raise CheckpointError(f"{path}: refused: {name[:NAME_LENGTH]} {_kind(value.name)}")

@@ -122,11 +122,7 @@ class RunFiles:
         return open_structured(path, self._plan, shard)
 
     def _prove(self, path: Path, shard: Shard | None) -> None:
-        """Compare the file's SHA-256 with the one that was written with it, the first time it is opened.
-
-        Raises:
-            RunError: they differ, or the file can't be read.
-        """
+        """Compare the file's SHA-256 with the one that was written with it, the first time it is opened."""
         if self.proves and path not in self._proven and (digest := self._digest(path, shard)) is not None:
             require_digest(path, digest)
             self._proven.add(path)
@@ -146,11 +142,7 @@ class RunFiles:
         return self._table.record(shard).sha256
 
     def _proven_table(self, manifest: Manifest) -> ShardTable:
-        """Return the digests that a manifest is about: those in run.h5, or, where it can't be read, beside the shards.
-
-        Raises:
-            RunError: run.h5 can't be read, and digests beside the shards are missing, or others.
-        """
+        """Return the digests that a manifest is about: in run.h5, or, where it can't be read, beside the shards."""
         refusal = RunError(
             f"{self._path / MASTER_FILE}: its table of shards is not the manifest's; see batchcam verify"
         )

@@ -157,11 +157,7 @@ def _size(run: Path, plan: Plan, landed: set[int]) -> int:
 
 
 def _damaged(run: _Found) -> dict[int, RunError]:
-    """Return what is wrong with each shard that can't be opened, by its index.
-
-    Raises:
-        RunError: none can.
-    """
+    """Return what is wrong with each shard that can't be opened, by its index."""
     found: dict[int, RunError] = {}
     for shard in run.landed:
         try:

@@ -489,21 +489,12 @@ class Run:
         return None if number == -1 else self.class_names[number]
 
     def _wanted(self, names: Sequence[str], rows: Rows | None) -> np.ndarray:
-        """Return the rows that are asked for, int64 (m,).
-
-        Raises:
-            KeyError: there is no array of one of these names.
-            IndexError: there is no such row.
-        """
+        """Return the rows that are asked for, int64 (m,)."""
         self._require(names)
         return _numbered(slice(None) if rows is None else rows, len(self))
 
     def _valid(self, row: int) -> int:
-        """Return `row` counted from the start.
-
-        Raises:
-            IndexError: there is no such row.
-        """
+        """Return `row` counted from the start."""
         number = operator.index(row)
         if not -len(self) <= number < len(self):
             raise IndexError(f"{self.path}: row {number} of {len(self)}")
@@ -553,11 +544,7 @@ class Run:
 
 
 def _numbered(rows: Rows, count: int) -> np.ndarray:
-    """Return which of `count` rows are meant, int64 (m,), as numpy understands an index.
-
-    Raises:
-        IndexError: there is no such row.
-    """
+    """Return which of `count` rows are meant, int64 (m,), as numpy understands an index."""
     if isinstance(rows, slice):
         return np.arange(*rows.indices(count))
     if isinstance(rows, np.ndarray) and rows.dtype == np.int64 and rows.ndim == 1:

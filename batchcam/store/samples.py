@@ -190,11 +190,7 @@ class SampleList:
         return [array.name for array in list_arrays(self._opened[1], self._plan) if array.name != "sample_index"]
 
     def _rows(self, number: int) -> Mapping[str, np.ndarray]:
-        """Return rows [number · SLICE_ROWS, + SLICE_ROWS), as arrays by name, texts encoded.
-
-        Raises:
-            RunError: as `names`.
-        """
+        """Return rows [number · SLICE_ROWS, + SLICE_ROWS), as arrays by name, texts encoded."""
         proven, file = self._opened
         with _read_through(proven):
             return _slice(file, self.names, number)
@@ -264,11 +260,7 @@ def _fit(blocks: dict[str, Any], size: int) -> bool:
 
 
 def _proven_blocks(path: Path, record: FileRecord) -> list[str]:
-    """Return the digests of blocks that run.json does not state, of a file that is proven as a whole.
-
-    Raises:
-        RunError: it can't be read, or was changed.
-    """
+    """Return the digests of blocks that run.json does not state, of a file that is proven as a whole."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -280,11 +272,7 @@ def _proven_blocks(path: Path, record: FileRecord) -> list[str]:
 
 @contextlib.contextmanager
 def _read_through(proven: ProvenFile) -> Iterator[None]:
-    """Raise RunError, and rather what was wrong with the bytes than what the HDF5 library made of them.
-
-    Raises:
-        RunError: the block read what is not proven, or the library can't make sense of it.
-    """
+    """Raise RunError, and rather what was wrong with the bytes than what the HDF5 library made of them."""
     try:
         yield
     except (RunError, *UNREADABLE) as error:

@@ -235,11 +235,7 @@ def assemble(
 def _findings(
     source: Source, checkpoint: Checkpoint, built: Built, names: Sequence[str], reading: LabelReading
 ) -> Findings | None:
-    """Return several labels a sample, None where each has one; that the data says it is told.
-
-    Raises:
-        ConfigError, DatasetError: as `read_findings`; or the network gives one answer, by softmax.
-    """
+    """Return several labels a sample, None where each has one; that the data says it is told."""
     found = read_findings(source, names, reading)
     if found is None or reading.problem_type == SINGLE_LABEL:
         return found
@@ -266,11 +262,7 @@ def _opened(data: str | MapDataset, listing: Listing | None, look: bool, reading
 
 
 def _changes(opened: Planned, names: Sequence[str], kind: str | None, reading: LabelReading) -> Since | None:
-    """Return what has become of a listing whose labels are classes of these names, None where that is not known.
-
-    Raises:
-        DatasetError: labels are none of the model's; or samples without ids of their own are others now.
-    """
+    """Return what has become of a listing whose labels are classes of these names, None where that is not known."""
     listing, now, positions = opened.listing, opened.now, opened.positions
     if listing is None or now is None or positions is None:
         return None

@@ -61,11 +61,7 @@ def class_names_of(
 def _said_names(
     checkpoint: Checkpoint, class_count: int, given: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...] | None, str, tuple[str, ...]]:
-    """Return the class names that the checkpoint's file says, who says them, and what to tell about that.
-
-    Raises:
-        CheckpointError: it says several, and `given` is none of them.
-    """
+    """Return the class names that the checkpoint's file says, who says them, and what to tell about that."""
     if checkpoint.class_names:
         return checkpoint.class_names, "the checkpoint", ()
     carried = checkpoint.carried_names

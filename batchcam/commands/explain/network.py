@@ -121,12 +121,7 @@ def _built(architecture: str, classifier: Classifier, checkpoint: Checkpoint) ->
 
 
 def _of_transformers(architecture: str, checkpoint: Checkpoint, given: Mapping[str, Any]) -> Built:
-    """Return transformers' network that --arch names; the digest of its config.json is among the options.
-
-    Raises:
-        ConfigError: the config.json is not the one that the run has.
-        CheckpointError: the weights are another network's.
-    """
+    """Return transformers' network that --arch names; the digest of its config.json is among the options."""
     config, path, digest = described(architecture)
     of_config = {CONFIG_OPTION: f"sha256:{digest}"} if digest else {}
     changes = dict(given)
@@ -148,12 +143,7 @@ def _of_transformers(architecture: str, checkpoint: Checkpoint, given: Mapping[s
 
 
 def _as_carried(classifier: Classifier, checkpoint: Checkpoint) -> Built:
-    """Return the network that another program's checkpoint names: torchvision's, or else timm's.
-
-    Raises:
-        ConfigError: it names none.
-        CheckpointError: the weights are another network's.
-    """
+    """Return the network that another program's checkpoint names: torchvision's, or else timm's."""
     key, name = checkpoint.carried_architecture or ("", "")
     known = [*([name] if torchvision_has(name) else []), *([f"{TIMM}{name}"] if name and timm_has(name) else [])]
     if not known:

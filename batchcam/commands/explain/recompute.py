@@ -106,11 +106,7 @@ def _compare_planned(sound: Sequence[Shard], since: Since, labels: str) -> Itera
 
 
 def _compare_listing(record: Run, sound: Sequence[Shard], assembly: Assembly) -> Iterator[Finding]:
-    """Yield where ids, labels, sizes and class names are not those that checkpoint and dataset give.
-
-    Raises:
-        DatasetError: no sample id is the run's: it is another dataset.
-    """
+    """Yield where ids, labels, sizes and class names are not those that checkpoint and dataset give."""
     plan, source = record.plan, assembly.source
     if assembly.class_names != plan.class_names:
         message = "class names are not those of the checkpoint"

@@ -199,12 +199,7 @@ class Work:
         under_way.sha256.append(batch.sha256.numpy())
 
     def _is_wanted(self, full: UnderWay) -> bool:
-        """Return whether a full shard is to land; one that is tried again only where more of it can be read.
-
-        Raises:
-            StoppedEarlyError: too many images can't be read for a record worth having.
-            DatasetError: likewise, for what they are, whenever they are read.
-        """
+        """Return whether a full shard is to land; one that is tried again only where more of it can be read."""
         if len(self._recent) >= min(FEWEST_JUDGED, self._plan.sample_count):
             self._require_images()
         before = self._recorded.get(full.builder.shard.index)
@@ -251,9 +246,6 @@ class Work:
         """Yield each batch, its labels, and what came out, while a GPU goes on with the next one.
 
         Batches of a shard that another worker has landed are left out.
-
-        Raises:
-            StoppedEarlyError: a signal or the time limit; what was begun before has been yielded.
         """
         under_way: collections.deque[tuple[LoadedBatch, np.ndarray, Submitted]] = collections.deque()
         stopped = None

@@ -132,11 +132,7 @@ class _Night:
         return os.readlink(link) if link.is_symlink() else None
 
     def _is_finished(self) -> bool:
-        """Return whether this day's run is finished already.
-
-        Raises:
-            BatchcamError: it is, but explains another checkpoint.
-        """
+        """Return whether this day's run is finished already."""
         run = self.today
         if self.latest() != run.name or not beside(run, REPORT).exists():
             return False
@@ -175,11 +171,7 @@ class _Night:
         self._make(run)
 
     def _make(self, run: Path) -> None:
-        """Make a run and all that belongs to it.
-
-        Raises:
-            _EndedError: a step failed.
-        """
+        """Make a run and all that belongs to it."""
         if not (run / MANIFEST_FILE).exists():
             mark(run, verified=False)
         with Log(beside(run, LOG)) as log:

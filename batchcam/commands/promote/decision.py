@@ -80,11 +80,7 @@ class Candidate:
         return self._run(*words)[0]
 
     def _run(self, *words: str) -> tuple[int, str]:
-        """Run a command; return its exit code, 0 or 3, and what it said to stdout.
-
-        Raises:
-            NotPromotedError: it ended with another exit code.
-        """
+        """Run a command; return its exit code, 0 or 3, and what it said to stdout."""
         with tempfile.TemporaryFile() as stdout:
             code = self._steps.run(*words, "--json", stdout=stdout)
             stdout.seek(0)

@@ -41,9 +41,6 @@ def _adopted(checkpoint: Path, version: Path) -> Path:
     """Return the checkpoint of a version: a copy, so that it and its run are of one version, always.
 
     Of a directory, its config.json comes last: its presence means that the others are there.
-
-    Raises:
-        BatchcamError: the version has another one.
     """
     files = _files(checkpoint)
     names = sorted(files, key=CONFIG_FILE.__eq__)

@@ -294,11 +294,7 @@ class _State:
         return state
 
     def _saved(self) -> tuple[dict[str, Any] | None, int]:
-        """Return the last checkpoint of this training, None where it is to start anew, and which epoch the best is of.
-
-        Raises:
-            CheckpointError: what lies there is another's, and --overwrite was not asked for.
-        """
+        """Return the last checkpoint of this training, None for a new one, and which epoch the best is of."""
         best, last = self._config.out, _last_path(self._config.out)
         try:
             self._seconds = read_seconds(table_path(best))
