@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import IO, Final
 
 from batchcam.errors import EXIT_STOPPED_EARLY, BatchcamError
@@ -45,10 +44,8 @@ class Steps:
         self._listening.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._listening.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._listening.__exit__(None, None, None)
 
     def run(self, *words: str, output: IO[bytes] | None = None, stdout: IO[bytes] | None = None) -> int:
         """Return how a command ended: its exit code, as the shell has it; 75 where the job was asked to stop.

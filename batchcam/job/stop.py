@@ -7,7 +7,6 @@ import contextvars
 import signal
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final
 
 from batchcam.errors import stopped_by
@@ -42,10 +41,8 @@ class Stop:
         self._listening.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._listening.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._listening.__exit__(None, None, None)
         _current.reset(self._token)
 
     def reason(self) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -35,9 +34,7 @@ class ActivationCapture:
         self._handle = self._layer.register_forward_hook(self._keep)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._handle:
             self._handle.remove()
         self._handle = self._latest = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -106,10 +105,8 @@ class Explainer:
         self._maps.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._maps.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._maps.__exit__(*_)
 
     def __call__(self, pixels: Tensor, labels: np.ndarray, unreadable: np.ndarray) -> ExplainedBatch:
         """Explain one batch; see `submit`, and `Submitted.result`."""

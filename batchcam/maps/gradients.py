@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -152,10 +151,8 @@ class GradientMaps(ActivationCapture):
         super().__init__(explained.network.get_submodule(self._target.name), differentiable=True)
         self._pass: tuple[Tensor, Tensor] | None = None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        super().__exit__(*_)
         self._pass = None
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -241,11 +240,9 @@ class _Bar:
     def __enter__(self) -> _Bar:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._progress:
-            self._progress.__exit__(kind, error, trace)
+            self._progress.__exit__(None, None, None)
 
     def tell(self, *, reading: str = "", total: int = 0, advance: int = 0) -> None:
         self.reading = reading or self.reading
