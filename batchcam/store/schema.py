@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -78,120 +78,74 @@ TRAINED_ON: Final = "trained_on"
 LABELS: Final = "labels"
 PROBLEM_TYPE: Final = "problem_type"
 
+
+def _numbers(name: str, dtype: str, fill: float, meaning: str, *dims: str, **more: Any) -> Array:
+    """Return an array of a number, or of several along `dims`, for each sample."""
+    return Array(name, ("sample_index", *dims), dtype, "checked", fill, meaning, **more)
+
+
+def _text(name: str, meaning: str, of: str = "sample_index", since: int = 1) -> Array:
+    """Return an array of a text for each sample, or whatever else it is `of`."""
+    return Array(name, (of,), "text", "text", b"", meaning, since=since)
+
+
 SAMPLE_ARRAYS: Final = (
-    Array("sample_index", ("sample_index",), "int64", "checked", -1, "position in the dataset"),
-    Array("sample_id", ("sample_index",), "text", "text", b"", "stable name of the sample"),
-    Array(
-        "input_sha256",
-        ("sample_index", "sha256_byte"),
-        "uint8",
-        "checked",
-        0,
+    _numbers("sample_index", "int64", -1, "position in the dataset"),
+    _text("sample_id", "stable name of the sample"),
+    _numbers(
+        "input_sha256", "uint8", 0,
         "SHA-256 of the stored image bytes, or of the decoded array where a dataset has no file; 0 when unreadable",
+        "sha256_byte",
     ),
-    Array(
-        "input_bytes",
-        ("sample_index",),
-        "int64",
-        "checked",
-        -1,
-        "size of the stored file when the dataset was listed; -1 where there is none",
-        "byte",
+    _numbers(
+        "input_bytes", "int64", -1, "size of the stored file when the dataset was listed; -1 where there is none",
+        units="byte", since=2,
+    ),
+    _numbers(
+        TRAINED_ON, "int8", -1,
+        "1: the network was trained on this image; 0: not; -1: not known, since it can't be read", since=2,
+    ),
+    _numbers("label", "int64", -1, "class from the dataset; -1: not known"),
+    _numbers(
+        LABELS, "int8", -1, "each class by itself, from the dataset; 1: yes; 0: no; -1: not known", "class_name",
         since=2,
     ),
-    Array(
-        TRAINED_ON,
-        ("sample_index",),
-        "int8",
-        "checked",
-        -1,
-        "1: the network was trained on this image; 0: not; -1: not known, since it can't be read",
-        since=2,
-    ),
-    Array("label", ("sample_index",), "int64", "checked", -1, "class from the dataset; -1: not known"),
-    Array(
-        LABELS,
-        ("sample_index", "class_name"),
-        "int8",
-        "checked",
-        -1,
-        "each class by itself, from the dataset; 1: yes; 0: no; -1: not known",
-        since=2,
-    ),
-    Array("prediction", ("sample_index",), "int64", "checked", -1, "predicted class: argmax of the logits"),
-    Array(
-        "confidence", ("sample_index",), "float32", "checked", NAN, "softmax of the logits at the predicted class", "1"
-    ),
-    Array("logits", ("sample_index", "class_name"), "float32", "checked", NAN, "network output before softmax"),
-    Array("cam_class", ("sample_index", "map_rank"), "int64", "checked", -1, "class that each map of cams explains"),
-    Array(
-        "cams",
-        ("sample_index", "map_rank", "cam_y", "cam_x"),
-        "float32",
-        "checked",
-        NAN,
+    _numbers("prediction", "int64", -1, "predicted class: argmax of the logits"),
+    _numbers("confidence", "float32", NAN, "softmax of the logits at the predicted class", units="1"),
+    _numbers("logits", "float32", NAN, "network output before softmax", "class_name"),
+    _numbers("cam_class", "int64", -1, "class that each map of cams explains", "map_rank"),
+    _numbers(
+        "cams", "float32", NAN,
         "raw class activation maps, signed, unscaled, without bias; mean over cells + bias = logit",
-        LOGIT_PER_CELL,
+        "map_rank", "cam_y", "cam_x", units=LOGIT_PER_CELL,
     ),
     Array(
-        "maps",
-        ("sample_index", "y", "x"),
-        "uint8",
-        "deflate",
-        0,
+        "maps", ("sample_index", "y", "x"), "uint8", "deflate", 0,
         "predicted class's CAM, bilinear to the input size, then min-max over the image to 0..255, rounded",
     ),
-    Array(
-        "map_range",
-        ("sample_index", "range_end"),
-        "float32",
-        "checked",
-        NAN,
+    _numbers(
+        "map_range", "float32", NAN,
         "smallest and largest value of the upsampled map: what 0 and 255 of maps stand for",
-        LOGIT_PER_CELL,
+        "range_end", units=LOGIT_PER_CELL,
     ),
-    Array(
-        "crop_box",
-        ("sample_index", "box_edge"),
-        "float32",
-        "checked",
-        NAN,
-        "the network's view in the upright original image",
-        "pixel",
+    _numbers(
+        "crop_box", "float32", NAN, "the network's view in the upright original image", "box_edge", units="pixel"
     ),
-    Array(
-        "image_size",
-        ("sample_index", "size_axis"),
-        "int32",
-        "checked",
-        -1,
-        "size of the upright original image",
-        "pixel",
+    _numbers("image_size", "int32", -1, "size of the upright original image", "size_axis", units="pixel"),
+    _numbers(
+        "identity_residual", "float32", NAN, "largest abs(mean of CAM + bias - logit) over the stored classes",
+        units="logit",
     ),
-    Array(
-        "identity_residual",
-        ("sample_index",),
-        "float32",
-        "checked",
-        NAN,
-        "largest abs(mean of CAM + bias - logit) over the stored classes",
-        "logit",
-    ),
-    Array("status", ("sample_index",), "uint8", "checked", STATUS_MISSING, "flags: what is to be known about this row"),
-    Array("error", ("sample_index",), "text", "text", b"", "why the sample is unreadable, in one line"),
-)
+    _numbers("status", "uint8", STATUS_MISSING, "flags: what is to be known about this row"),
+    _text("error", "why the sample is unreadable, in one line"),
+)  # fmt: skip
 """Arrays with a row per sample, in the order in which they are created."""
 
 LISTED: Final = ("sample_index", "sample_id", "input_bytes", "label", LABELS)
 """Those that samples.h5 has of every sample that was planned, `labels` in a multi-label run only."""
 
-LIST_PATH: Final = Array(
-    "path",
-    ("sample_index",),
-    "text",
-    "text",
-    b"",
-    "where the file lies below the dataset's folder; backslash: \\\\, a byte that is no UTF-8: \\xNN",
+LIST_PATH: Final = _text(
+    "path", "where the file lies below the dataset's folder; backslash: \\\\, a byte that is no UTF-8: \\xNN"
 )
 """In samples.h5 only, and only where it is not the sample's id."""
 
@@ -200,22 +154,18 @@ META: Final = "meta"
 
 CLASSIFIER_ARRAYS: Final = (
     Array(
-        "classifier/weight",
-        ("class_name", "channel"),
-        "float32",
-        "checked",
-        NAN,
+        "classifier/weight", ("class_name", "channel"), "float32", "checked", NAN,
         "W of the linear map from the pooled target layer to the logits",
     ),
     Array("classifier/bias", ("class_name",), "float32", "checked", NAN, "b of that map", "logit"),
-)
+)  # fmt: skip
 
 THRESHOLD: Final = Array(
     "threshold", ("class_name",), "float32", "checked", NAN, "probability from which a class counts", "1", since=2
 )
 """In a multi-label run only."""
 
-CLASS_NAME: Final = Array("class_name", ("class_name",), "text", "text", b"", "names of the classes, by index")
+CLASS_NAME: Final = _text("class_name", "names of the classes, by index", of="class_name")
 CONFIG: Final = "config"
 SHARD_TABLE: Final = "shards"
 
@@ -303,8 +253,7 @@ def text_chunk_rows(rows: int, width: int) -> int:
 
 def meta_array(column: str) -> Array:
     """Return the array of a manifest's further column, by its name below META."""
-    meaning = f"column {column} of the manifest, as written there"
-    return Array(f"{META}/{column}", ("sample_index",), "text", "text", b"", meaning, since=2)
+    return _text(f"{META}/{column}", f"column {column} of the manifest, as written there", since=2)
 
 
 def sample_arrays(
