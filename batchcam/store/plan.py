@@ -8,7 +8,7 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
@@ -53,42 +53,11 @@ PIXEL_LIMIT = 2**28
 """Largest input of a network; maps are upsampled to it, whether they are stored or not."""
 
 IDENTITY_FIELDS = (
-    "schema_version",
-    "checkpoint_sha256",
-    "dataset_fingerprint",
-    "dataset_code",
-    "first_inputs",
-    "class_names",
-    "target_layer",
-    "preprocessing",
-    "precision",
-    "method",
-    "control",
-    "weights_key",
-    "architecture_options",
-    "meta",
-    "problem_type",
-    "thresholds",
-    "engine",
+    *("schema_version", "checkpoint_sha256", "dataset_fingerprint", "dataset_code", "first_inputs", "class_names"),
+    *("target_layer", "preprocessing", "precision", "method", "control", "weights_key", "architecture_options"),
+    *("meta", "problem_type", "thresholds", "engine"),
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
-
-NEWER_FIELDS = (
-    "dataset_code",
-    "first_inputs",
-    "weights_key",
-    "architecture_options",
-    "label_kind",
-    "training_known",
-    "meta",
-    "problem_type",
-    "thresholds",
-    "label_separator",
-    "label_columns",
-    "engine",
-)
-"""Fields that a plan has only where they say something: plans and run ids of before stay as they are."""
-
 
 FIRST_INPUTS = 16
 """How many samples' digests belong to a plan."""
@@ -215,6 +184,7 @@ class Plan:
     method: str = EXACT
     control: str = CONTROLS[0]
     schema_version: int = SCHEMA_VERSION
+    # NEWER_FIELDS
     dataset_code: Mapping[str, str] = dataclasses.field(default_factory=dict)
     weights_key: str = ""
     architecture_options: tuple[str, ...] = ()
@@ -358,9 +328,8 @@ class Plan:
         Raises:
             ValueError: a field is missing, unknown or of the wrong type or range.
         """
-        fields = {f.name for f in dataclasses.fields(cls)}
         named = set(content) if isinstance(content, Mapping) else set()
-        if odd := (named ^ fields) - (set(NEWER_FIELDS) - named):
+        if odd := (named ^ {*_FIELDS}) - (NEWER_FIELDS - named):
             raise ValueError(f"fields of the plan differ: {sorted(map(str, odd))}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         try:
@@ -374,51 +343,22 @@ class Plan:
     def _check(self) -> None:
         if type(self.schema_version) is not int or self.schema_version not in OLDEST_READER:
             raise ValueError(f"schema {self.schema_version!r}; this batchcam reads schemas 1 to {SCHEMA_VERSION}")
-        texts = (
-            "checkpoint_sha256",
-            "dataset_fingerprint",
-            "target_layer",
-            "precision",
-            "architecture",
-            "maps",
-            "method",
-            "control",
-            "weights_key",
-            "label_kind",
-            "label_separator",
-        )
-        for name in texts:
-            if not isinstance(getattr(self, name), str):
-                raise ValueError(f"{name} of the plan is not text")
-        if not _is_tuple(self.class_names, str) or not self.class_names:
+        for field in dataclasses.fields(self):
+            if field.name in ("problem_type", "engine"):  # below, whatever their type
+                continue
+            fits, told = _FORMS.get(str(field.type), (None, ""))
+            if fits and not fits(getattr(self, field.name)):
+                raise ValueError(f"{field.name} of the plan {told}")
+        if not self.class_names:
             raise ValueError("class_names of the plan are not texts")
-        if not _is_tuple(self.architecture_options, str):
-            raise ValueError("architecture_options of the plan are not texts")
-        for name in ("sample_count", "sample_id_bytes", "batch_size", "shard_size", "channels"):
-            if not _is_size(getattr(self, name)):
-                raise ValueError(f"{name} of the plan is not a positive integer")
-        for name in ("grid_size", "input_size"):
-            size = getattr(self, name)
-            if not _is_tuple(size, int) or len(size) != 2 or not all(map(_is_size, size)):
-                raise ValueError(f"{name} of the plan is not a height and a width")
         if self.sample_id_bytes > MOST_TEXT_BYTES:
             raise ValueError(f"a sample id of {self.sample_id_bytes} bytes; at most {MOST_TEXT_BYTES} can be stored")
         self._check_meta()
         self._check_problem()
         if math.prod(self.input_size) > PIXEL_LIMIT:
             raise ValueError(f"input_size of the plan has more than {PIXEL_LIMIT} pixels")
-        for name in ("dataset_code", "first_inputs", "label_columns"):
-            texts_by_name = getattr(self, name)
-            if not isinstance(texts_by_name, dict) or not _is_tuple((*texts_by_name, *texts_by_name.values()), str):
-                raise ValueError(f"{name} of the plan is not texts by name")
-        known = {
-            "engine": ("", OPENVINO),
-            "precision": IDENTITY_TOLERANCE,
-            "maps": MAP_KINDS,
-            "method": METHODS,
-            "control": CONTROLS,
-        }
-        for name, values in known.items():
+        known = {"precision": IDENTITY_TOLERANCE, "maps": MAP_KINDS, "method": METHODS, "control": CONTROLS}
+        for name, values in {"engine": ("", OPENVINO), **known}.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} of the plan is not one that this batchcam knows")
         if self.identity is True and not self.exact:
@@ -445,7 +385,7 @@ class Plan:
             raise ValueError(f"cams of the plan: {self.cams}, which is not for its problem_type")
 
     def _check_meta(self) -> None:
-        if not isinstance(self.meta, dict) or not _is_tuple((*self.meta,), str) or list(self.meta) != sorted(self.meta):
+        if not isinstance(self.meta, dict) or not _is_texts((*self.meta,)) or list(self.meta) != sorted(self.meta):
             raise ValueError("meta of the plan is no table by sorted names")
         if self.meta and self.schema_version < 2:
             raise ValueError("meta of the plan: schema 1 has none")
@@ -458,8 +398,35 @@ def _is_tuple(value: object, kind: type) -> bool:
     return isinstance(value, tuple) and all(isinstance(each, kind) for each in value)
 
 
+def _is_texts(value: object) -> bool:
+    return _is_tuple(value, str)
+
+
 def _is_size(value: object) -> bool:
     return type(value) is int and 0 < value < 2**40
+
+
+def _is_two_sizes(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_size, value))
+
+
+def _is_texts_by_name(value: object) -> bool:
+    return isinstance(value, dict) and _is_texts((*value, *value.values()))
+
+
+_FORMS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "str": (lambda value: isinstance(value, str), "is not text"),
+    "tuple[str, ...]": (_is_texts, "are not texts"),
+    "int": (_is_size, "is not a positive integer"),
+    "tuple[int, int]": (_is_two_sizes, "is not a height and a width"),
+    "Mapping[str, str]": (_is_texts_by_name, "is not texts by name"),
+}
+"""By the type of a field of a plan what its value has to be, and what to tell of another one."""
+
+_FIELDS = [field.name for field in dataclasses.fields(Plan)]
+
+NEWER_FIELDS = frozenset(_FIELDS[_FIELDS.index("schema_version") + 1 :])
+"""Fields that a plan has only where they say something: plans and run ids of before stay as they are."""
 
 
 def input_key(sha256: bytes) -> str:
@@ -551,12 +518,9 @@ def named_dataset(run: Path) -> tuple[str | None, str]:
     Args:
         run: a run directory, or one of its shards, which does not say.
     """
-    try:
-        origin = read_document(run / PLAN_FILE)["origin"]
-        data, folder = origin["options"]["data"], origin.get("folder")
-    except (OSError, KeyError, TypeError, RunError):
-        return None, ""
-    return data if isinstance(data, str) else None, folder if isinstance(folder, str) else ""
+    options, folder = _said(run)
+    data = options.get("data")
+    return data if isinstance(data, str) else None, folder
 
 
 def named_reading(run: Path) -> tuple[dict[str, str], str, str]:
@@ -565,15 +529,23 @@ def named_reading(run: Path) -> tuple[dict[str, str], str, str]:
     Args:
         run: as for `named_dataset`.
     """
+    options, folder = _said(run)
+    said = options.get("classifier")
+    said = said if isinstance(said, dict) else {}
+    columns = said.get("columns")
+    root, suffix = (text if isinstance(text := said.get(name), str) else "" for name in ("root", "suffix"))
+    known = columns if isinstance(columns, dict) and _is_texts_by_name(columns) else {}
+    return known, os.path.normpath(os.path.join(folder, os.path.expanduser(root))) if root else "", suffix
+
+
+def _said(run: Path) -> tuple[Mapping[str, Any], str]:
+    """Return the options that a run was planned with, and in which folder; nothing where its run.json does not say."""
     try:
         origin = read_document(run / PLAN_FILE)["origin"]
-        said, folder = origin["options"]["classifier"], origin.get("folder")
-        columns, *texts = (said.get(name) for name in ("columns", "root", "suffix"))
+        options, folder = origin["options"], origin.get("folder")
     except (OSError, AttributeError, KeyError, TypeError, RunError):
-        return {}, "", ""
-    folder, root, suffix = (text if isinstance(text, str) else "" for text in (folder, *texts))
-    known = columns if isinstance(columns, dict) and all(isinstance(name, str) for name in columns.values()) else {}
-    return known, os.path.normpath(os.path.join(folder, os.path.expanduser(root))) if root else "", suffix
+        return {}, ""
+    return options if isinstance(options, dict) else {}, folder if isinstance(folder, str) else ""
 
 
 def not_a_run(path: Path) -> RunError:
@@ -699,7 +671,7 @@ def _difference(there: object, here: object) -> str:
 
 def _entries(value: object) -> object:
     """Return a list of texts as a table of these by number, and anything else as it is."""
-    return dict(enumerate(value)) if isinstance(value, list) and _is_tuple(tuple(value), str) else value
+    return dict(enumerate(value)) if isinstance(value, list) and _is_texts(tuple(value)) else value
 
 
 def _short(value: object) -> str:
