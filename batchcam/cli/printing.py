@@ -14,6 +14,7 @@ from batchcam.job.console import counted, readable_size, readable_time
 from batchcam.record.groups import GroupScore, group_name
 from batchcam.record.intervals import LEVEL
 from batchcam.record.metrics import rate_text
+from batchcam.record.study import class_lines
 from batchcam.rules import CONTROLS, EXACT, MULTI_LABEL, TORCH, identity_words
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 FINDINGS_SHOWN = 50
 UNKNOWN_LEAK = "not known: the checkpoint does not say it of such images"
 UNWELL_SHOWN = 15
-CLASSES_SHOWN = 40
 SILENCE_TOLD_S = 60
 
 
@@ -341,11 +341,9 @@ def train_text(summary: TrainSummary | SigmoidTraining) -> str:
         f"validation {score} {validated}{bad}"
     )
     if s.problem_type == MULTI_LABEL:
-        ranked = sorted(s.classes.items(), key=lambda each: (each[1] is None, each[1]))[:CLASSES_SHOWN]
-        rows = [("class", "AUROC"), *((one_line(name), _share(value)) for name, value in ranked)]
-        width = max(len(name) for name, _ in rows)
-        more = [f"… and {len(s.classes) - len(ranked)} more"] * (len(ranked) < len(s.classes))
-        return "\n".join([text, "", *(f"{name:<{width}}  {value:>5}" for name, value in rows), *more])
+        ranked = sorted(s.classes.items(), key=lambda each: (each[1] is None, each[1]))
+        rows = [(name, f"{_share(value):>5}") for name, value in ranked]
+        return "\n".join([text, "", *class_lines("AUROC", rows)])
     if not s.learned_by_heart:
         return text
     reached = _share(max(epoch["train_accuracy"] for epoch in s.history))
@@ -376,39 +374,39 @@ def demo_text(summary: DemoSummary) -> str:
     )
 
 
-def class_table(scores: Sequence[ClassScore], shown: int = 40) -> list[str]:
+def class_table(scores: Sequence[ClassScore]) -> list[str]:
     """Return a table of classes, the least accurate first, and those without labels by how often they are predicted."""
     ranked = sorted(scores, key=lambda s: (s.accuracy is None, s.accuracy or 0, 0 if s.labelled else -s.predicted))
-    width = max((len(one_line(s.name)) for s in ranked[:shown]), default=5)
-    some_left_out = any(s.left_out for s in scores)
-    rows = [f"{'class':<{width}}  accuracy  labelled  predicted{'  left out' if some_left_out else ''}"]
-    rows += [
-        f"{one_line(s.name):<{width}}  {_share(s.accuracy):>8}  {s.labelled:>8}  {s.predicted:>9}"
-        + (f"  {s.left_out:>8}" if some_left_out else "")
-        for s in ranked[:shown]
-    ]
-    return rows + ([f"… and {len(ranked) - shown} more"] if len(ranked) > shown else [])
+    columns = {"accuracy": "accuracy", "labelled": "labelled", "predicted": "predicted", "left out": "left_out"}
+    if not any(s.left_out for s in scores):
+        del columns["left out"]
+
+    def cells(score: ClassScore) -> str:
+        values = ((name, getattr(score, field)) for name, field in columns.items())
+        return "  ".join(f"{value if isinstance(value, int) else _share(value):>{len(name)}}" for name, value in values)
+
+    return class_lines("  ".join(columns), [(s.name, cells(s)) for s in ranked])
 
 
-def sigmoid_table(scores: Sequence[SigmoidScore], pairs: Sequence[Pair], shown: int = 40) -> list[str]:
+def sigmoid_table(scores: Sequence[SigmoidScore], pairs: Sequence[Pair]) -> list[str]:
     """Return a table of the classes of a multi-label run, the least AUROC first, and which of them come together."""
     ranked = sorted(scores, key=lambda s: s.rank)
-    width = max([5, *(len(one_line(s.name)) for s in ranked[:shown])])
     columns = {name: max(7, len(name)) for name in ranked[0].cells} if ranked else {}
     if not any(s.left_out for s in scores):
         columns.pop("left out", None)
-    rows = [f"{'class':<{width}}  " + "  ".join(f"{name:>7}" for name in columns)]
-    for s in ranked[:shown]:
-        cells = {name: str(value) if isinstance(value, int) else _share(value) for name, value in s.cells.items()}
-        rows.append(f"{one_line(s.name):<{width}}  " + "  ".join(f"{cells[n]:>{w}}" for n, w in columns.items()))
-    rows += [f"… and {len(ranked) - shown} more"] if len(ranked) > shown else []
+
+    def cells(score: SigmoidScore) -> str:
+        values = {name: str(v) if isinstance(v, int) else _share(v) for name, v in score.cells.items()}
+        return "  ".join(f"{values[name]:>{width}}" for name, width in columns.items())
+
+    rows = class_lines("  ".join(f"{name:>7}" for name in columns), [(s.name, cells(s)) for s in ranked])
     together = [
         f"{one_line(p.first)} and {one_line(p.second)}: {p.labelled} labelled, {p.predicted} predicted" for p in pairs
     ]
     return [*rows, *(["", "together", *together] if together else [])]
 
 
-def group_table(columns: Sequence[str], scores: Sequence[GroupScore | SigmoidGroup], shown: int = 40) -> list[str]:
+def group_table(columns: Sequence[str], scores: Sequence[GroupScore | SigmoidGroup]) -> list[str]:
     """Return a table of groups, the worst first, none if nobody asked for groups."""
     if not scores:
         return []
@@ -417,14 +415,10 @@ def group_table(columns: Sequence[str], scores: Sequence[GroupScore | SigmoidGro
     if not isinstance(scores[0], GroupScore):
         head, judged_by = (*columns, "class"), "row"
         told = f"  AUROC  sensitivity  {interval:<13}  specificity  {interval:<13}  prevalence    known      yes"
-    names = [one_line(group_name(score.named)) for score in scores[:shown]]
-    width = max(map(len, (first := one_line(", ".join(head)), *names)))
-    rows = ["", f"{first:<{width}}  {told}"]
-    rows += [f"{n:<{width}}  {_group(score)}".rstrip() for n, score in zip(names, scores, strict=False)]
-    more = [f"… and {len(scores) - shown} more; --json lists all"] if len(scores) > shown else []
+    rows = [(group_name(score.named), _group(score)) for score in scores]
     judged = sum(score.p is not None for score in scores)
     how = f"intervals by Wilson; p by Fisher's exact test against all, by Holm for {counted(judged, judged_by)}"
-    return [*rows, *more, how]
+    return ["", *class_lines(told, rows, ", ".join(head), "; --json lists all"), how]
 
 
 def _group(score: GroupScore | SigmoidGroup) -> str:

@@ -147,9 +147,12 @@ def maps_text(method: str) -> str:
     return "raw CAM" if method == EXACT else f"raw map by {method}"
 
 
-def class_lines(header: str, rows: Sequence[tuple[str, str]], what: str = "class") -> list[str]:
-    """Return a table of the first classes, or of `what` else, from the name and the other columns of each."""
+def class_lines(header: str, rows: Sequence[tuple[str, str]], what: str = "class", more: str = "") -> list[str]:
+    """Return a table of the first classes, or of `what` else, from the name and the other columns of each.
+
+    `more` follows how many others there are.
+    """
     shown = rows[:CLASSES_SHOWN]
     width = max(len(one_line(name)) for name in (what, *(name for name, _ in shown)))
-    lines = [f"{one_line(name):<{width}}  {columns}" for name, columns in ((what, header), *shown)]
-    return lines + ([f"… and {len(rows) - len(shown)} more"] if len(rows) > len(shown) else [])
+    lines = [f"{one_line(name):<{width}}  {columns}".rstrip() for name, columns in ((what, header), *shown)]
+    return lines + ([f"… and {len(rows) - len(shown)} more{more}"] if len(rows) > len(shown) else [])

@@ -94,23 +94,23 @@ class ExplainSummary:
     """
 
     run: str
-    run_id: str
-    samples: int
-    shards: int
-    unreadable: int
-    trained_on: int | None
-    seconds: float
-    complete: bool
-    merged: MergeSummary | None
-    dry_run: bool
-    to_do_samples: int
-    to_do_shards: int
-    to_do_bytes: int
-    run_shards: int
-    task: str
-    task_from: str
-    done_for_others: int
-    left_to_others: int
+    run_id: str = ""
+    samples: int = 0
+    shards: int = 0
+    unreadable: int = 0
+    trained_on: int | None = None
+    seconds: float = 0.0
+    complete: bool = False
+    merged: MergeSummary | None = None
+    dry_run: bool = False
+    to_do_samples: int = 0
+    to_do_shards: int = 0
+    to_do_bytes: int = 0
+    run_shards: int = 0
+    task: str = "0/1"
+    task_from: str = ""
+    done_for_others: int = 0
+    left_to_others: int = 0
     left_out: int = 0
 
     @property
@@ -306,25 +306,7 @@ def _nothing_new(config: ExplainConfig, mine: Share, others: Held, count: int) -
     for remark in others.remarks:
         note(remark, config.quiet)
     return ExplainSummary(
-        run=str(config.out),
-        run_id="",
-        samples=0,
-        shards=0,
-        unreadable=0,
-        trained_on=None,
-        seconds=0.0,
-        complete=False,
-        merged=None,
-        dry_run=config.dry_run,
-        to_do_samples=0,
-        to_do_shards=0,
-        to_do_bytes=0,
-        run_shards=0,
-        task=str(mine),
-        task_from=mine.source,
-        done_for_others=0,
-        left_to_others=0,
-        left_out=count,
+        str(config.out), dry_run=config.dry_run, task=str(mine), task_from=mine.source, left_out=count
     )
 
 
