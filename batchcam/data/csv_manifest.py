@@ -68,7 +68,6 @@ def open_csv(spec: str, file: str, sizes: bool = True, reading: Reading = NOTHIN
     `meta` of the source, but for those that no array can hold, which are told of.
 
     Args:
-        spec: the words that name the dataset.
         file: the manifest.
         sizes: whether to look at each file for its size.
         reading: what the user says of how it is meant.
@@ -328,8 +327,6 @@ def _classes(
     """Return the label of each row, int64 (n,), the class names where these are names, and whether they are numbers.
 
     Args:
-        where: for messages.
-        rows: what was read.
         known: the class names where labels are their indices.
     """
     count = len(rows.paths)

@@ -111,9 +111,7 @@ def read_findings(source: Source, classes: Sequence[str], reading: LabelReading)
     where nearly all samples are of exactly one class, where only some columns are there, or where they say nothing.
 
     Args:
-        source: the dataset.
         classes: of the model.
-        reading: what was said.
 
     Raises:
         ConfigError: what was said is not there.
@@ -410,7 +408,6 @@ def hot_vectors(where: str, labels: Any, count: int) -> NDArray[np.int8] | None:
     """Return labels that are vectors, int8 (n, k) of 1, 0, and -1 where not known; None: they are none.
 
     Args:
-        where: the dataset, for messages.
         labels: one a sample, None where not known.
         count: n.
 

@@ -53,7 +53,6 @@ def own_classes(source: Source, kind: str | None = None) -> tuple[tuple[str, ...
     """Return the class names of a dataset whose order is to count, None where it has none, and what to know of them.
 
     Args:
-        source: the dataset.
         kind: what labels that are whole numbers are, names or indices; None: indices.
 
     Raises:
@@ -86,7 +85,6 @@ def match_classes(source: Source, model_classes: Sequence[str], kind: str | None
     Labels of a manifest that are whole numbers are names where the model knows each as a name, else indices.
 
     Args:
-        source: the dataset.
         model_classes: the model's class names by index.
         kind: what whole numbers are, names or indices; None: what fits.
 

@@ -153,7 +153,6 @@ class Planned:
     """The samples of a listing, and where the dataset has them now.
 
     Attributes:
-        source: of the listing.
         now: the dataset as it is listed now; None where it was not.
         positions: of the samples there, -1 where they are gone, int64 (n,).
         listing: all of it; None where the dataset was not listed, or there is none.
@@ -207,9 +206,6 @@ def planned_files(spec: str, folder: str, listing: Listing, now: FileSource | No
     """Return the files of a listing, each where the dataset has it now, or else where it was planned.
 
     Args:
-        spec: the words that name the dataset.
-        folder: of the dataset.
-        listing: what was planned.
         now: the dataset as it is listed now, None where it was not.
     """
     paths = listing.paths or listing.sample_ids
@@ -249,7 +245,6 @@ class Since:
         """Return the same with the labels compared.
 
         Args:
-            listing: what was planned.
             positions: as for `since`.
             labels: of the dataset as it is now, as the listing has them: one class each, or of each class.
         """
@@ -301,7 +296,6 @@ def since(listing: Listing, now: Source, positions: NDArray[np.int64]) -> Since:
     """Return what has become of a listing, but for its labels.
 
     Args:
-        listing: what was planned.
         now: the dataset as it is listed now.
         positions: of its samples there, -1 where they are not, int64 (n,).
     """

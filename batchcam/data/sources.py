@@ -46,7 +46,6 @@ def open_source(spec: str, sizes: bool = True, reading: Reading = NOTHING_SAID) 
     """List the dataset that `spec` names, without decoding it; `KINDS` says what there is.
 
     Args:
-        spec: the words that name it.
         sizes: whether to look at each file of a manifest for its size.
         reading: what the user says of how a manifest is meant.
 
@@ -99,8 +98,6 @@ def open_planned(spec: str, listing: Listing, look: bool, reading: Reading = NOT
     """Return the samples of a listing out of the dataset that `spec` names.
 
     Args:
-        spec: the words that name it.
-        listing: what was planned.
         look: whether to find out what has become of the listing, where reading the samples does not need it.
         reading: as for `open_source`; what the listing was made with need not be said again.
 

@@ -129,7 +129,6 @@ class ParquetImages(Stored):
         """Keep where they lie.
 
         Args:
-            holders: the files.
             groups: rows of each row group of each file.
             column: of the images.
             nested: whether it holds paths besides.

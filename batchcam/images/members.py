@@ -182,7 +182,6 @@ class Pieces(Stored):
     """Images that are pieces of files, as in a tar or an Arrow file.
 
     Attributes:
-        holders: the files.
         holder: in which of them each image lies, (n,).
         offsets: where it begins, int64 (n,).
         refused: why some are no images that can be read, by index.
@@ -213,7 +212,6 @@ class Zipped(Stored):
     """Images in a zip, as its directory tells them; arrays (n,).
 
     Attributes:
-        holder: the file.
         offsets: of the entry.
         packed: bytes of what is stored.
         crc: of the image.

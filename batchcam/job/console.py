@@ -53,7 +53,6 @@ class Progress:
         what: the work, such as "explain".
         total: how many there are.
         unit: what is counted, such as "images".
-        quiet: print nothing.
     """
 
     def __init__(self, what: str, total: int, unit: str, quiet: bool) -> None:

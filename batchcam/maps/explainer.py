@@ -82,10 +82,8 @@ class Explainer:
     """A network with its one hook, ready to explain batches; use it with `with`.
 
     Args:
-        explainable: the network, as `prepare` returned it.
         preprocessing: how to normalise uint8 pixels; None when the dataset gives normalised tensors.
         request: what to compute.
-        device: where.
     """
 
     def __init__(

@@ -146,7 +146,6 @@ def pack_checkpoint(
     Equal content gives equal bytes, also when part of it has been read from a checkpoint before.
 
     Args:
-        state: the network's state dict.
         architecture: torchvision's name of the network.
         class_names: by class index.
         preprocessing: as `Preprocessing.to_dict` gives it.

@@ -74,7 +74,6 @@ def on_engine(
     Args:
         engine: one of rules.ENGINES.
         network, layer, probe, source: see `compiled`; the network may be anywhere.
-        precision: of the forward pass.
         tell: called with what was chosen, and why, where there was a choice.
 
     Raises:

@@ -43,7 +43,6 @@ def fit(state: Mapping[str, Tensor], own: Shapes, where: str, head: str = "", ne
     Args:
         state: the checkpoint's.
         own: the network's names and shapes.
-        where: the checkpoint, for messages.
         head: the layer that gives the logits, of which only the number of classes may differ, and which may lie inside
             of a Sequential; "" for a network whose head is as it is.
         network: what it is called in messages.

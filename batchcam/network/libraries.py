@@ -75,11 +75,6 @@ def transformers_network(config: Mapping[str, Any], state: Mapping[str, Tensor],
 
     Names that older versions of the library wrote are read as it reads them.
 
-    Args:
-        config: what the file says.
-        state: the weights.
-        where: the directory, for messages.
-
     Raises:
         ModelError: transformers is not installed.
         CheckpointError: it describes something else, or the weights are another network's.
@@ -107,10 +102,8 @@ def fitted_transformers_network(
     """Return the classifier that a config.json describes, with weights that lie elsewhere, of as many classes as these.
 
     Args:
-        config: what the file says.
         options: what is to be otherwise.
         state: the weights, whatever stands before their names.
-        where: their file, for messages.
         architecture: the network's name, for messages.
 
     Returns:

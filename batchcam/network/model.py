@@ -121,7 +121,6 @@ def load_network(
     Args:
         architecture: torchvision's name, or timm's after `timm:`.
         state: the checkpoint's.
-        where: the checkpoint, for messages.
         options: further arguments of the library's function.
 
     Raises:

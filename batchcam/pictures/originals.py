@@ -105,7 +105,6 @@ class Originals:
         """Return the original of a sample.
 
         Args:
-            sample_id: its id.
             sha256: digest that the run has of it, hex.
             image_size: (height, width) that the run has of it, upright.
         """
@@ -136,7 +135,6 @@ def open_originals(run: Run, data: str | None) -> Originals:
     """Find the original images of a run.
 
     Args:
-        run: opened run.
         data: folder, tar or zip that sample ids are paths in, manifest, URL of one, wds:, hf: or stl10:ROOT[:split], or
             for a run over python:, torchvision: or a dataset in memory one of the first two; None: the dataset that the
             run was made from, as far as it is still there and no code.

@@ -12,7 +12,6 @@ class ClassScore:
     """How one class fares.
 
     Attributes:
-        name: of the class.
         labelled: samples that are labelled with it and have a prediction.
         correct: of those, predicted right.
         predicted: samples predicted as it.

@@ -67,7 +67,6 @@ def choose(run: Run, target: Target, finite: bool) -> Choice:
     """Return the samples of `run` that have a CAM of the target class.
 
     Args:
-        run: an open run.
         target: which class to explain.
         finite: leave out samples whose numbers are not finite.
 
@@ -102,7 +101,6 @@ def cam_blocks(
     """Yield the raw CAM of one class for each row, in blocks as `Run.blocks` cuts them.
 
     Args:
-        run: an open run.
         rows: rows of the run, int64 (n,).
         classes: class for each row, -1: none, int64 (n,).
         names: further arrays of the schema to read.

@@ -61,7 +61,6 @@ def sigmoid_groups(
     """Return how each class fares in each group, the least AUROC first.
 
     Args:
-        scores: of the samples.
         of_all: what they are over all groups.
         groups: each with the rows of its samples, as they were added.
     """

@@ -31,7 +31,6 @@ class SigmoidScore:
     """How one class fares, over the samples whose label is known and that have logits; a rate of none is None.
 
     Attributes:
-        name: of the class.
         threshold: probability from which it counts.
         known: samples whose label is known.
         yes: of those, labelled with it.

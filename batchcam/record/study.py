@@ -70,7 +70,6 @@ def run_notes(run: Run, name: str = "the run", control: str = "") -> Iterator[st
     """Yield what has to be known of a run before its numbers are read.
 
     Args:
-        run: an open run.
         name: what it is called.
         control: what follows from random weights; "": that needs no telling.
     """

@@ -63,7 +63,6 @@ class RunFiles:
     """The files of one run directory, or a single shard.
 
     Args:
-        path: the run directory or shard.
         plan: what the run is.
         proves: whether a file is compared with its digest when it is opened for the first time.
         manifest: which states the digests of a complete run; None: those beside the files do.

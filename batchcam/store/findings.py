@@ -78,7 +78,6 @@ class Inspection:
 
     Attributes:
         run_id: of the plan, None when it can't be read.
-        shards: of the plan.
         samples: rows checked.
         bytes: of the files whose digest was computed.
         sound: indices of the shards that nothing was found wrong with.

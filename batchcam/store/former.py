@@ -23,9 +23,7 @@ class FormerRows:
 
     Args:
         file: open for reading.
-        plan: of the run.
         arrays: which it holds itself.
-        table: of its shards.
     """
 
     def __init__(self, file: h5py.File, plan: Plan, arrays: Sequence[Array], table: ShardTable) -> None:

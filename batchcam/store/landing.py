@@ -152,7 +152,6 @@ def stream(path: Path, stated: bool = True, look: Look = unheeding) -> Iterator[
     raised instead of whatever followed from it. Afterwards `size` and `sha256` of the object are those of the file.
 
     Args:
-        path: of the file.
         stated: its digest lands beside it.
         look: as `digest_of` takes it.
     """

@@ -93,7 +93,6 @@ class Manifest:
     """A complete run.
 
     Attributes:
-        run_id: of the plan.
         shards: all of them together.
         master: run.h5.
         totals: samples, labelled, correct, accuracy (none of these three in a multi-label run), samples by status,

@@ -88,8 +88,6 @@ def collect(
     """Yield each shard with its small columns, its size and digest, and prove on the way that it holds its own samples.
 
     Args:
-        run: the run directory.
-        plan: of the run.
         shards: which of its shards; None: all.
         proof: how each shard's SHA-256 is proven before it is parsed; None: not at all.
         look: called now and then; raises to give up.
@@ -176,8 +174,6 @@ def write_master(
     """Land run.h5 with its digest over all shards, which pass through memory one by one; an older one is replaced.
 
     Args:
-        run: the run directory.
-        plan: of the run.
         seen: told the small columns of each shard, in their order.
         stop: asked now and then for a reason to stop.
         proof: as `collect` takes it.

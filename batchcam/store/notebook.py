@@ -22,8 +22,6 @@ def page(path: Path, plan: Plan, state: str, arrays: Sequence[tuple[str, tuple[i
     """Return what a run is, and a line for each of its arrays, as HTML.
 
     Args:
-        path: of the run.
-        plan: what it is.
         state: how much of it is there.
         arrays: name, shape, type and meaning of each.
     """

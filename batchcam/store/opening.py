@@ -89,9 +89,7 @@ def open_again(path: str, prove: bool, run_id: str, shards: tuple[int, ...], kep
     """Open a run with the rows that it had where it was pickled, however many shards have landed since.
 
     Args:
-        path: run directory or shard.
         prove: as for `open_run`.
-        run_id: of the run.
         shards: indices of those whose rows it had.
         kept: what else its constructor was given.
 

@@ -89,7 +89,6 @@ def list_image(plan: Plan, columns: Mapping[str, Sequence[str] | np.ndarray]) ->
     """Return the bytes of samples.h5; the same for the same list.
 
     Args:
-        plan: of the run.
         columns: by name in the file, but for `sample_index`: a row per sample; `path` need not be there.
     """
     buffer = io.BytesIO()
@@ -163,8 +162,6 @@ class SampleList:
     It keeps no file open: a fork, or a copy in another process, reads on by itself.
 
     Args:
-        run: the run directory.
-        plan: of the run.
         stated: what samples.h5 must be.
     """
 

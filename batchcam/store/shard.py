@@ -40,7 +40,6 @@ class LandedShard:
     """A shard as it lies on disk.
 
     Attributes:
-        shard: which.
         stamp: of the file, None where another worker was quicker.
     """
 
@@ -52,8 +51,6 @@ class ShardBuilder:
     """Collects the rows of one shard and turns them into the bytes of an HDF5 file.
 
     Args:
-        plan: the run's plan.
-        shard: which samples.
         weight: classifier weight, float32 (K, C).
         bias: classifier bias, float32 (K,).
         compressors: threads that compress maps while later batches are computed.
@@ -179,8 +176,6 @@ class ShardWriter:
     landed still finishes, and nothing that was incomplete gets a final name.
 
     Args:
-        run: the run directory.
-        plan: the run's plan.
         weight: classifier weight, float32 (K, C).
         bias: classifier bias, float32 (K,).
         threads: threads that compress maps.
@@ -278,8 +273,6 @@ def landed_shards(run: Path, plan: Plan, looked_at: Callable[[int], bool] = lamb
     """Return the indices of the shards that lie in `run` with their digest.
 
     Args:
-        run: the run directory.
-        plan: of the run.
         looked_at: of which shards, by index, the digest is read: a copy that was broken off may have left an empty one.
     """
     names, folder = ShardNames(run), run / SHARD_FOLDER

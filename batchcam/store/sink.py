@@ -93,7 +93,6 @@ class ProvenFile(Blocks):
     It is opened anew for each block: forks can share this object, and nobody has to close it.
 
     Args:
-        path: of the file.
         size: of the file, in bytes.
         block_bytes: of each block, but for the last.
         sha256: of each block, hex.

@@ -45,7 +45,6 @@ class DemoSummary:
     """What the demo gave.
 
     Attributes:
-        run: the run directory.
         picture: the grid of overlays.
         samples: test images.
         judged: of them, with a prediction; the next three are over these.

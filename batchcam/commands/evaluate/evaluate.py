@@ -36,7 +36,6 @@ class EvaluateSummary:
     """How well a checkpoint predicts a dataset.
 
     Attributes:
-        samples: of the dataset.
         labelled: with a label, and predicted.
         unreadable: samples whose image could not be read.
         non_finite: samples with a NaN or an infinity among their logits, as --precision fp16 may give.

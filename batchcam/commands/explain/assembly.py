@@ -46,7 +46,6 @@ class Assembly:
         network: with the weights loaded, in evaluation mode, on the CPU.
         architecture: its name: torchvision's, `module:callable`, or the class of a network in memory.
         class_names: K names, by class index.
-        source: the dataset.
         labels: the dataset's labels as indices into `class_names`, -1 unknown, int64 (n,).
         preprocessing: None when the dataset gives preprocessed tensors.
         probe: the first readable samples as the loader gives them, (m, C, H, W), uint8 or float.

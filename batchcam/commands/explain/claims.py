@@ -43,12 +43,10 @@ class Claims:
     workers' shares it waits for none before it has made a shard, and so knows how long that takes.
 
     Args:
-        run: the run directory.
         own: shards of this worker's share that are to be made.
         again: indices of those among them that have landed already.
         others: returns shards of other shares to help with; called once, when the worker's own are made or held.
         leases: of this process.
-        quiet: tell nothing.
     """
 
     def __init__(

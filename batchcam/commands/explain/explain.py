@@ -71,7 +71,6 @@ class ExplainSummary:
     """What one call of explain did.
 
     Attributes:
-        run: the run directory.
         run_id: of the run; "" where --new-since left nothing to make one of.
         samples: explained by this call.
         shards: landed by this call.
@@ -142,7 +141,6 @@ class Ready:
     """A worker that has a plan.
 
     Attributes:
-        plan: of the run.
         assembly: checkpoint and dataset.
         explainable: the network.
         shards: of this worker's share that are to be made.

@@ -178,9 +178,7 @@ def make_plan(
     """Return the plan of a run.
 
     Args:
-        settings: how to explain.
         assembly: the dataset, and what is known of the network.
-        explainable: the network, as `prepare` returned it.
         identity: whether the identity is claimed for exact CAMs.
         listed: the plan that the dataset's samples were listed for: what they are need not be found out again.
         thresholds: see Plan.

@@ -33,7 +33,6 @@ def reassemble(
     Args:
         plan: of the run; says architecture, class names and preprocessing where checkpoint and options do not.
         classifier: the run's checkpoint.
-        data: the run's dataset.
         device: where the network is to run.
         listing: the samples that the run was planned with; None: those that the dataset has now.
 

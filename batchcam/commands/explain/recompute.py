@@ -51,13 +51,9 @@ def recompute(
     """Compare a run with the dataset's listing and explain samples again; return how many, and what differs.
 
     Args:
-        run: the run directory.
-        plan: of it.
         sound: the shards whose rows are compared with the listing.
         drawn: positions of samples in the dataset, in batches of one shard each.
         classifier: the run's checkpoint.
-        data: the run's dataset.
-        device: where.
 
     Raises:
         CheckpointError: the checkpoint is not the run's.

@@ -24,7 +24,6 @@ class ExportSummary:
 
     Attributes:
         format: one of FORMATS.
-        out: its folder.
         files: of the export, other than export.json.
         kept: of them, those that an earlier call had written.
         samples: shown.

@@ -25,7 +25,6 @@ class ExportFolder:
     """The output of one export.
 
     Attributes:
-        root: the folder.
         files: how many files the export has so far, other than `export.json`.
         kept: how many of them an earlier call wrote.
         folds_case: whether its file system takes names that differ in case for one.

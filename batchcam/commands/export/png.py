@@ -55,9 +55,7 @@ def write(
     folder of its own; a rerun looks for these images again.
 
     Args:
-        run: an open run.
         folder: where to.
-        originals: where the images are.
         target: class explained.
         palette: one of `rules.PALETTES`.
         advance: told of each sample.

@@ -58,7 +58,6 @@ def write(
     """Write the project; `project.yaml` last.
 
     Args:
-        run: an open run.
         folder: where to.
         originals: where the images are; grey where they are not.
         target: class explained.

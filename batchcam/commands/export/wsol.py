@@ -27,7 +27,6 @@ def write(run: Run, folder: ExportFolder, target: Target, size: tuple[int, int],
     pixels outside the network's view score 0. A map that is constant or not finite is all zeros, and counted.
 
     Args:
-        run: an open run.
         folder: where to.
         target: class explained: the protocol's is the label (GT-known).
         size: (H, W) of the score maps.

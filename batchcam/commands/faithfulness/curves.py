@@ -53,7 +53,6 @@ class Probe:
     Attributes:
         network: takes normalised images, gives logits.
         device: where it is.
-        precision: of the forward pass.
         batch_size: changed images of one forward pass.
         steps: of each curve.
         seed: of everything random; each sample has its own stream, whatever the others are.
@@ -134,7 +133,6 @@ def measure(run: Run, assembly: Assembly, rows: np.ndarray, probe: Probe, advanc
     """Return the curves of the drawn `rows` of an open run.
 
     Args:
-        run: the record.
         assembly: its network and dataset.
         rows: sorted, int64 (n,).
         probe: how the network is asked.

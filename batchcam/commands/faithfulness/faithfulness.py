@@ -53,8 +53,6 @@ class FaithfulnessSummary:
     """Whether the network uses what the maps point to.
 
     Attributes:
-        run: the run directory.
-        run_id: of its plan.
         method: how the run's maps were made.
         control: what was replaced by random weights before.
         size: (H, W) of the network's input.

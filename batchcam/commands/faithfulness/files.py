@@ -53,8 +53,6 @@ def write_files(out: Path, run: Run, found: Curves, summary: dict[str, Any]) -> 
 
     Args:
         out: created if it is not there.
-        run: the open run.
-        found: what was measured.
         summary: what faithfulness.json says beside rules, versions and the digests of the other two files.
     """
     mean = found.values[found.judged].mean(0).reshape(len(PAIRS), -1).T

@@ -49,13 +49,10 @@ class RunInfo:
     """What a run is and how far it got.
 
     Attributes:
-        run: the run directory.
         complete: whether the manifest is there, and every shard as large as it says.
         plan: the plan as JSON types.
-        run_id: of the plan.
         origin: paths, command line and time of the run's first call.
         shards_landed: shards on disk.
-        shards: shards of the plan.
         lost_shards: of a run that was complete, those that are gone or cut short since.
         totals: samples, accuracy (none of a multi-label run), samples by status: over the landed shards, or all that
             the manifest states.
@@ -97,8 +94,6 @@ class RunOfSeries:
     """A run of a series.
 
     Attributes:
-        run: its name.
-        run_id: of its plan.
         checkpoint_sha256: of its plan.
         origin: paths, command line and time of its first call.
         totals: as its manifest states them, rows included of which another run has a newer one.

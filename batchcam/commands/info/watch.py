@@ -71,10 +71,7 @@ class Watch:
     """A look at a run in progress.
 
     Attributes:
-        run: the run directory.
-        shards: of the plan.
         shards_landed: on disk.
-        samples: of the plan.
         samples_landed: in the landed shards.
         samples_per_s: as the latest shards landed until now, by all tasks together; None before two have landed.
         seconds_left: at this rate; None while it is not known.
@@ -130,7 +127,6 @@ class Watcher:
     """Looks at a run again and again; a look costs a listing, and what has changed since the one before.
 
     Args:
-        run: the run directory.
         now: this machine's clock.
 
     Raises:

@@ -232,8 +232,6 @@ def mask_entries(folder: Path, sample_ids: Sequence[str], by_class: bool) -> Ite
     """Yield each mask of a folder under the id of the sample whose name it has, up to the ending.
 
     Args:
-        folder: of the masks.
-        sample_ids: the run's.
         by_class: the folder has one for each class.
     """
     stems = _stems(sample_ids)

@@ -118,7 +118,6 @@ def read_annotations(
     Args:
         source: a CSV file with a header; COCO's JSON; a folder of masks, or of YOLO's text files; or the metadata of
             WSOL evaluation: `localization.txt`, or the folder that holds it.
-        sample_ids: the run's.
         mask_root: folder that paths of masks are relative to; None: the one in which the file lies.
         prefix: what stands before the sample ids in the annotations, such as `images/test/`; None: found by itself.
         data: the run's dataset, as it was named: it settles which of several prefixes is meant.

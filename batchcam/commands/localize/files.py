@@ -57,9 +57,6 @@ def write_files(
 
     Args:
         out: created if it is not there.
-        run: the open run.
-        judged: what was found.
-        annotations: the annotations.
         summary: what localize.json says beside rules, lists, versions and the digests of the other two files.
         ious: best overlap of each case, float64 (n); NaN where there is none.
     """

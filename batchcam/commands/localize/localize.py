@@ -32,9 +32,6 @@ class LocalizeSummary:
     """Whether the maps find the objects.
 
     Attributes:
-        run: the run directory.
-        run_id: of its plan.
-        annotations: as given.
         method: how the run's maps were made.
         control: what was replaced by random weights before.
         target, frame: see LocalizeConfig; `finding`: of a multi-label run, of which each annotated class of a sample is

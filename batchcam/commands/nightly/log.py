@@ -15,11 +15,7 @@ MOST_BYTES: Final = 2**16
 
 
 class Log:
-    """The log of a run; where it can't be written, as on a full disk, a file that lasts as long as this process.
-
-    Args:
-        path: of the log.
-    """
+    """The log of a run; where it can't be written, as on a full disk, a file that lasts as long as this process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -49,7 +49,6 @@ class NightSummary:
     """How a night ended.
 
     Attributes:
-        run: of this night.
         outcome: done, findings, stopped or failed.
         latest: name of the newest run that was verified, None where there is none.
         removed: names of the old runs that were removed.

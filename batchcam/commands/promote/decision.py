@@ -31,7 +31,6 @@ class DecisionSummary:
     """What became of a version.
 
     Attributes:
-        version: its folder.
         decision: what was decided, and why.
         promoted: name of the promoted version now, None where there is none.
         exit_code: 0 promoted, 3 refused, or promoted with findings; else that of the step that failed.
@@ -55,10 +54,8 @@ class Candidate:
     """A version that may become the promoted one: VERSION/model.pth, VERSION/run, VERSION/compare.
 
     Args:
-        version: its folder.
         test: the dataset that it is judged by.
         gates: how far its run may be from that of the promoted version.
-        steps: runs commands.
 
     Raises:
         ConfigError: a gate means nothing for the promoted version's run.

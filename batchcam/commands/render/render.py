@@ -50,7 +50,6 @@ class RenderSummary:
     """What was drawn.
 
     Attributes:
-        run: the run directory.
         out: the sheet, or the folder.
         files: written.
         selected: samples that the selection picked.

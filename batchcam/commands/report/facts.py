@@ -65,7 +65,6 @@ class Group:
     """Predictions whose distributions are shown together.
 
     Attributes:
-        name: of the group.
         kind: CSS class of its bars.
         size: how many samples it has.
         spread: how each of MEASURES is distributed.
@@ -165,10 +164,8 @@ def gather(run: Run, top: int, unreadable: int, quiet: bool, group_by: tuple[str
     """Read what a report says of `run` in numbers.
 
     Args:
-        run: an open run.
         top: most samples of each kind to show.
         unreadable: most unreadable samples to list.
-        quiet: no progress.
         group_by: columns of the manifest by which samples are grouped.
 
     Raises:

@@ -65,7 +65,6 @@ def element(name: str, *content: object, **attributes: object) -> Markup:
     """Return one element.
 
     Args:
-        name: of the element.
         content: markup, or text to be escaped; None is left out.
         attributes: `class_` gives class, `aria_label` aria-label; None and False leave one out, True stands alone.
 
@@ -100,7 +99,6 @@ def image(data: bytes, media_type: str, alt: str, size: tuple[int, int], class_:
         media_type: such as image/png.
         alt: what it shows, for those who don't see it.
         size: (height, width) in CSS pixels.
-        class_: CSS class.
     """
     height, width = size
     return element("img", src=data_uri(data, media_type), alt=alt, width=width, height=height, class_=class_)
@@ -115,7 +113,6 @@ def table(caption: str, head: Sequence[object], rows: Iterable[Sequence[object]]
         caption: what the table holds.
         head: names of the columns.
         rows: one cell for each column.
-        class_: CSS class.
     """
     top = element("tr", *(_cell(name, "th", scope="col") for name in head))
     body = join((_row(cells) for cells in rows), "\n")
@@ -161,7 +158,6 @@ def page(title: str, style: str, *body: object) -> str:
     """Return a whole document that loads nothing, runs nothing and needs no network.
 
     Args:
-        title: text.
         style: CSS, of the program's own making.
         body: content.
 

@@ -44,7 +44,6 @@ def read_content(
         old: the run that it is compared with, None for none.
         originals: where the images of `run` are.
         top: most samples of each kind to show.
-        quiet: no progress.
         group_by: columns of the manifest by which samples are grouped.
 
     Raises:
@@ -178,7 +177,6 @@ def read_moved(old: Run, new: Run, originals: Originals, top: int, quiet: bool) 
         old, new: open runs.
         originals: where the images of the new one are.
         top: most samples of each kind to show.
-        quiet: no progress.
 
     Raises:
         RunError: a file of a run is damaged, or the runs have no sample in common.

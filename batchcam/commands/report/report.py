@@ -40,7 +40,6 @@ class ReportSummary(_Written):
     """A report that was written.
 
     Attributes:
-        out: the HTML file.
         bytes: its size.
         complete: whether the run is.
         samples: rows of the run that it covers.

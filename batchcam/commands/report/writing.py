@@ -56,7 +56,6 @@ def histogram(values: Distribution, name: str, kind: str, what: str, low: float 
 
     Args:
         values: of the group.
-        name: of the group.
         kind: CSS class of its bars.
         what: the values are.
         low: where it begins, a tenth of one; default: with the smallest value that there can be.

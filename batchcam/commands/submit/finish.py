@@ -16,7 +16,6 @@ class FinishSummary:
     """How a run was finished.
 
     Attributes:
-        run: the run directory.
         told: the same in words.
         exit_code: 0 or 3; of a step that failed, or found the record to be untrue, that step's.
     """

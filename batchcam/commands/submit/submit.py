@@ -24,7 +24,6 @@ class SubmitSummary:
     """What was submitted.
 
     Attributes:
-        run: the run directory.
         explain: id of the array.
         finish: id of the job behind it.
         lines: instead of both, the lines for sbatch of a dry run.

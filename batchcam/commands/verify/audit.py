@@ -42,7 +42,6 @@ def audit(block: Block, plan: Plan, bias: np.ndarray) -> Iterator[Wrong]:
 
     Args:
         block: arrays of the schema by name, n rows each.
-        plan: of the run.
         bias: of the classifier (K,).
     """
     known = block["status"] <= KNOWN_FLAGS

@@ -63,8 +63,6 @@ def check_folder(run: Path, plan: Plan, listed: bool) -> Iterator[Finding]:
     """Yield a finding for each file that does not belong into the run, and each damaged task record.
 
     Args:
-        run: the run directory.
-        plan: of the run.
         listed: whether samples.h5 belongs into it.
     """
     expected = {SHARD_FOLDER, PLAN_FILE, MANIFEST_FILE, MASTER_FILE, MASTER_FILE + DIGEST_SUFFIX}
@@ -102,7 +100,6 @@ def check_digest(run: Path, name: str, record: FileRecord | None) -> Iterator[Fi
     """Yield what is wrong with the bytes of file `name`: presence, size, digest. Nothing yielded: safe to parse.
 
     Args:
-        run: the run directory.
         name: file relative to it.
         record: what the manifest says, None while there is no manifest: then the digest beside the file counts.
     """

@@ -67,7 +67,6 @@ class Checked:
     """A shard that has been read.
 
     Attributes:
-        shard: which.
         size: of the file, whose digest was computed; 0 where it was not.
         found: what is wrong with it, and with another file that could not be read beside it.
         differing: rows that are not what another file says, by that file and array.
@@ -89,8 +88,6 @@ class ShardReader:
     """Reads shards, digest first.
 
     Args:
-        run: the run directory.
-        plan: of the run.
         sound: which of run.h5 and samples.h5 can be read.
         deadly: files that are not to be touched.
         alive: called after each step.

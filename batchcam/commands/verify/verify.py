@@ -34,7 +34,6 @@ class VerifySummary:
     """What verify saw.
 
     Attributes:
-        run: the run directory.
         run_id: of the plan, None when it can't be read.
         shards: checked.
         samples: rows checked.
