@@ -230,11 +230,7 @@ def flag_of(field: dataclasses.Field[Any]) -> str:
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """Return what columns of a manifest are called, by what they are, from "path=image_id,label=diagnosis".
-
-    Raises:
-        ValueError: it is not of this form.
-    """
+    """Return what columns of a manifest are called, by what they are, from "path=image_id,label=diagnosis"."""
     parts = [part.partition("=") for part in re.split(r",(?=(?:path|label|id)=)", text)]
     columns = {known: name.strip() for known, _, name in parts}
     if len(columns) != len(parts) or not columns.keys() <= {"path", "label", "id"} or not all(columns.values()):
@@ -243,11 +239,7 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def parse_size(text: str) -> tuple[int, ...]:
-    """Return (n,) for "N" and (height, width) for "HxW".
-
-    Raises:
-        ValueError: it is neither.
-    """
+    """Return (n,) for "N" and (height, width) for "HxW"."""
     match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text)
     if not match or any(int(g) == 0 for g in match.groups() if g):
         raise ValueError(f"{text!r}: expected N or HxW, such as 224 or 240x320")
@@ -255,11 +247,7 @@ def parse_size(text: str) -> tuple[int, ...]:
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:
-    """Return the numbers of "a,b,c".
-
-    Raises:
-        ValueError: it has others than finite numbers.
-    """
+    """Return the numbers of "a,b,c"."""
     try:
         numbers = tuple(float(p) for p in text.split(","))
     except ValueError:
@@ -270,11 +258,7 @@ def parse_numbers(text: str) -> tuple[float, ...]:
 
 
 def parse_range(text: str) -> tuple[float, float]:
-    """Return two numbers, of which the second is larger, from "LOW,HIGH".
-
-    Raises:
-        ValueError: it has others.
-    """
+    """Return two numbers, of which the second is larger, from "LOW,HIGH"."""
     try:
         low, high = (float(p) for p in text.split(","))
     except ValueError:
@@ -285,11 +269,7 @@ def parse_range(text: str) -> tuple[float, float]:
 
 
 def parse_preset(text: str) -> str:
-    """Return the name of a preprocessing.
-
-    Raises:
-        ValueError: it is none of ours, and not of the form of torchvision's or timm's names of weights.
-    """
+    """Return the name of a preprocessing."""
     if text not in PRESET_NAMES and not re.fullmatch(r"[A-Za-z0-9_]+_Weights\.[A-Za-z0-9_]+|timm:[\w.]+", text):
         raise ValueError(
             f"{text}: choose one of {', '.join(PRESET_NAMES)}, or torchvision's or timm's name of weights, such as "
@@ -299,11 +279,7 @@ def parse_preset(text: str) -> str:
 
 
 def parse_bytes(text: str) -> int:
-    """Return bytes from "2G", "512M" or "800000": K, M, G and T are powers of 1024, as Slurm's --mem.
-
-    Raises:
-        ValueError: it is none of them.
-    """
+    """Return bytes from "2G", "512M" or "800000": K, M, G and T are powers of 1024, as Slurm's --mem."""
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)([KMGT]?)B?", text.upper())
     if not match or not (size := int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " "))):
         raise ValueError(f"{text!r}: expected bytes, such as 512M or 2G")
@@ -311,11 +287,7 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Return seconds from "90", "90s", "15m", "2h" or "HH:MM:SS".
-
-    Raises:
-        ValueError: it is none of them.
-    """
+    """Return seconds from "90", "90s", "15m", "2h" or "HH:MM:SS"."""
     if match := re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([smh]?)", text):
         return min(LONGEST_S, float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]])
     if match := re.fullmatch(r"([0-9]{1,9}):([0-5][0-9]):([0-5][0-9])", text):
@@ -553,11 +525,7 @@ class Compute(Part):
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Return the names of "a,b,c".
-
-    Raises:
-        ValueError: one is empty, or stands twice.
-    """
+    """Return the names of "a,b,c"."""
     names = tuple(name.strip() for name in text.split(","))
     if not all(names) or len({*names}) < len(names):
         raise ValueError(f"{text!r}: expected names, each once, such as Effusion,Pneumonia")

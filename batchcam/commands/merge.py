@@ -177,9 +177,6 @@ def complete_run(run: Path, own: Callable[[int], bool] | None = None) -> MergeSu
         run: the run directory.
         own: which shards to look at, by index, where others look at the others and this process has made none; None:
             all, and whether the manifest is about them.
-
-    Raises:
-        RunError, StoppedEarlyError: as `merge`.
     """
     plan = open_plan(run)
     there = _stated(run, plan, own)

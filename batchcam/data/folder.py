@@ -104,11 +104,7 @@ class Listing:
         self._special = self._hidden = self._loops = self._nowhere = 0
 
     def all(self) -> Listed:
-        """Return what there is.
-
-        Raises:
-            DatasetError: as `open_folder`.
-        """
+        """Return what there is."""
         folders = self._list_classes()
         counts = {name: count for name in folders or [""] if (count := self._list_class(name))}
         empty = [name for name in folders if name not in counts]

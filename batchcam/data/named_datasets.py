@@ -9,11 +9,7 @@ from batchcam.images.map_datasets import python_dataset, torchvision_dataset
 
 
 def open_torchvision(spec: str, rest: str) -> MapSource:
-    """Open `NAME:ROOT[:split]`.
-
-    Raises:
-        DatasetError: as `torchvision_dataset`, or its items can't be used.
-    """
+    """Open `NAME:ROOT[:split]`."""
     dataset, split, is_named = torchvision_dataset(spec, rest)
     source = MapSource(spec, dataset, f"{split}/" if split else "")
     source.notes += (default_split(split),) if split and not is_named else ()
@@ -21,11 +17,7 @@ def open_torchvision(spec: str, rest: str) -> MapSource:
 
 
 def open_python(spec: str, rest: str) -> MapSource:
-    """Open `module:callable`, whose call without arguments returns a map-style dataset.
-
-    Raises:
-        DatasetError: as `python_dataset`, or its items can't be used.
-    """
+    """Open `module:callable`, whose call without arguments returns a map-style dataset."""
     source = MapSource(spec, python_dataset(spec, rest))
     source.code = {"callable": rest, "module_sha256": module_digest(rest)}
     return source

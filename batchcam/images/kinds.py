@@ -26,11 +26,7 @@ def is_table(file: str) -> bool:
 
 @contextlib.contextmanager
 def any_table(data: str, reading: Reading) -> Iterator[Table | None]:
-    """Open the table that `data` names: by its prefix, or a file; None where it names none.
-
-    Raises:
-        TableError, OSError: as `table_in`.
-    """
+    """Open the table that `data` names: by its prefix, or a file; None where it names none."""
     prefix, _, words = data.partition(":")
     if prefix in BY_PREFIX:
         yield BY_PREFIX[prefix](words, reading)

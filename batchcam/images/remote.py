@@ -115,11 +115,7 @@ def status(url: str) -> tuple[int, str]:
 
 
 def entries(url: str) -> list[tuple[str, int | None, bool]]:
-    """Return what lies in a folder: name, size where it is known, and whether it is a folder.
-
-    Raises:
-        PassingFaultError, OSError: as `read_file`.
-    """
+    """Return what lies in a folder: name, size where it is known, and whether it is a folder."""
 
     def look(files: Any, path: str) -> list[tuple[str, int | None, bool]]:
         found, below = [], f"{path.rstrip('/')}/"

@@ -25,11 +25,7 @@ SIZES: Final = f"want HxW of at most {LARGEST_SIDE}, input, or grid (virelay)"
 
 
 def parse_map_size(text: str) -> tuple[int, int] | str:
-    """Return (height, width), or the words input or grid.
-
-    Raises:
-        ValueError: it is none of them.
-    """
+    """Return (height, width), or the words input or grid."""
     if text in ("input", "grid"):
         return text
     match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text, re.ASCII)

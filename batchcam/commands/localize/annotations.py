@@ -251,11 +251,7 @@ class _Cases:
         self.others: collections.Counter[str] = collections.Counter()
 
     def number(self, row: int, entry: Entry) -> int | None:
-        """Return the number of an object's case, None where the run does not have its class.
-
-        Raises:
-            DatasetError: it names no class.
-        """
+        """Return the number of an object's case, None where the run does not have its class."""
         name = entry.class_name
         if not name:
             raise DatasetError(

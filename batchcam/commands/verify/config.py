@@ -10,11 +10,7 @@ from batchcam.errors import ConfigError
 
 
 def parse_digest(text: str) -> str:
-    """Return a SHA-256 in lower case.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return a SHA-256 in lower case."""
     if not re.fullmatch("[0-9a-fA-F]{64}", text):
         raise ValueError(f"{text!r}: expected a SHA-256, 64 hexadecimal digits")
     return text.lower()
