@@ -140,10 +140,7 @@ def info_text(run: RunInfo) -> str:
         ("identity", _identity(plan, totals)),
         ("dataset", about and f"{about['data']} fingerprint {plan['dataset_fingerprint'][:16]}…"),
         ("input", f"{_size(plan['input_size'])}, {_preprocessing(plan['preprocessing'])}"),
-        (
-            "stored",
-            f"cams {plan['cams']}, maps {plan['maps']}, batch {plan['batch_size']}, shard {plan['shard_size']}",
-        ),
+        ("stored", f"cams {plan['cams']}, maps {plan['maps']}, batch {plan['batch_size']}, shard {plan['shard_size']}"),
         ("created", about and about["created"]),
         ("samples", _counts(totals)),
         ("trained on", UNKNOWN_LEAK if run.trained_on is None else f"{run.trained_on} of {totals['samples']} samples"),
@@ -204,10 +201,7 @@ def render_text(summary: RenderSummary) -> str:
 
 def report_text(summary: ReportSummary | SigmoidReport) -> str:
     """Return the result of `report`."""
-    counts = {
-        "without their image": summary.without_image,
-        "IMAGES CHANGED since they were explained": summary.changed,
-    }
+    counts = {"without their image": summary.without_image, "IMAGES CHANGED since they were explained": summary.changed}
     told = [f"{count} {what}" for what, count in counts.items() if count]
     if summary.flips is not None:
         otherwise = "predictions are another class" if hasattr(summary, "accuracy") else "samples flipped in some class"

@@ -143,10 +143,7 @@ def as_utf8(texts: np.ndarray) -> np.ndarray:
 def write_text(file: h5py.File, name: str, texts: np.ndarray) -> h5py.Dataset:
     """Create a compressed dataset of fixed-length UTF-8 from encoded `texts`, type S(width)."""
     return file.create_dataset(
-        name,
-        data=as_utf8(texts),
-        chunks=(text_chunk_rows(len(texts), texts.dtype.itemsize),),
-        **TEXT_FILTERS,
+        name, data=as_utf8(texts), chunks=(text_chunk_rows(len(texts), texts.dtype.itemsize),), **TEXT_FILTERS
     )
 
 

@@ -165,11 +165,7 @@ def _texts(file: h5py.File, name: str) -> np.ndarray:
 
 
 def write_master(
-    run: Path,
-    plan: Plan,
-    seen: Callable[[Columns], None],
-    stop: Callable[[], str | None],
-    proof: Proof,
+    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None], proof: Proof
 ) -> tuple[FileRecord, ShardSum]:
     """Land run.h5 with its digest over all shards, which pass through memory one by one; an older one is replaced.
 
@@ -231,11 +227,7 @@ def _seen(shards: Iterable[Collected], table: ShardTable, seen: Callable[[Column
 
 
 def _write_master(
-    run: Path,
-    plan: Plan,
-    shards: Iterator[Collected],
-    seen: Callable[[Columns], None],
-    look: landing.Look,
+    run: Path, plan: Plan, shards: Iterator[Collected], seen: Callable[[Columns], None], look: landing.Look
 ) -> tuple[FileRecord, ShardSum]:
     table = ShardTable.empty(plan)
     first = next(shards)  # proven, so that its classifier can be read

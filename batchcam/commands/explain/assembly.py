@@ -29,9 +29,7 @@ from batchcam.images.planes import Decoding
 from batchcam.images.tables import Reading
 from batchcam.network.checkpoint import Checkpoint
 from batchcam.network.forward import USUAL_CHANNELS
-from batchcam.network.libraries import (
-    is_of_a_library,
-)
+from batchcam.network.libraries import is_of_a_library
 from batchcam.network.training_images import TrainingImages
 from batchcam.rules import IN_MEMORY, MULTI_LABEL, SINGLE_LABEL, in_memory
 from batchcam.store.plan import label_words

@@ -16,11 +16,7 @@ from batchcam.rules import composed
 
 
 def class_names_of(
-    classifier: Classifier,
-    checkpoint: Checkpoint,
-    source: Source,
-    built: Built,
-    fallback: tuple[str, ...] | None,
+    classifier: Classifier, checkpoint: Checkpoint, source: Source, built: Built, fallback: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
     """Return the class names by index, who says them, and what to tell about that."""
     given = None if classifier.class_names is None else _given_class_names(classifier.class_names)

@@ -18,13 +18,7 @@ from batchcam.network.checkpoint import Checkpoint, load_checkpoint
 from batchcam.network.directory import described
 from batchcam.network.forward import forward
 from batchcam.network.in_memory import as_checkpoint, copied, unwrapped
-from batchcam.network.libraries import (
-    TIMM,
-    TRANSFORMERS,
-    fitted_transformers_network,
-    timm_has,
-    transformers_network,
-)
+from batchcam.network.libraries import TIMM, TRANSFORMERS, fitted_transformers_network, timm_has, transformers_network
 from batchcam.network.model import (
     TRANSFORM_INPUT,
     WITH_AUXILIARY,

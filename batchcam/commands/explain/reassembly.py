@@ -22,11 +22,7 @@ from batchcam.store.plan import Plan
 
 
 def reassemble(
-    plan: Plan,
-    classifier: Classifier,
-    data: str | MapDataset,
-    device: torch.device,
-    listing: Listing | None,
+    plan: Plan, classifier: Classifier, data: str | MapDataset, device: torch.device, listing: Listing | None
 ) -> tuple[Assembly, ExplainableNetwork]:
     """Return what the run worked with, and the network as the run explained it; `require_dataset` proves the dataset.
 

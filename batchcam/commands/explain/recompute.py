@@ -177,13 +177,7 @@ def _compare(record: Run, shard: Shard, batch: LoadedBatch, explained: Explained
         then = stored[array].reshape(len(both), -1)
         most = RECOMPUTE_TOLERANCE[plan.precision]
         scale = np.maximum(1e-6, np.nanmax(np.abs(np.where(np.isfinite(then), then, 0)), axis=1))
-        near = np.isclose(
-            then,
-            now.reshape(len(both), -1),
-            rtol=0,
-            atol=most * scale[:, None],
-            equal_nan=True,
-        )
+        near = np.isclose(then, now.reshape(len(both), -1), rtol=0, atol=most * scale[:, None], equal_nan=True)
         off = both & ~near.all(1)
         if array == "cams":
             off &= same_classes  # otherwise the ranking of near-equal logits changed, and logits tell

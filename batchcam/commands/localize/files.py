@@ -70,10 +70,7 @@ def write_files(
         },
         "strangers_listed": list(annotations.strangers_listed[:LISTED]),
     }
-    files = {
-        SAMPLES_FILE: csv_table(HEADER, _sample_rows(run, judged, ious)),
-        CURVES_FILE: _curves(*judged.total()),
-    }
+    files = {SAMPLES_FILE: csv_table(HEADER, _sample_rows(run, judged, ious)), CURVES_FILE: _curves(*judged.total())}
     land_study(out, "localize", LOCALIZE_VERSION, files, content)
 
 

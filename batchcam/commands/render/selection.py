@@ -130,9 +130,7 @@ def _column(name: str) -> Callable[[Run, np.ndarray], np.ndarray]:
     return values
 
 
-def _of_logits(
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> Callable[[Run, np.ndarray], np.ndarray]:
+def _of_logits(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[Run, np.ndarray], np.ndarray]:
     """Return a ranking by a function of log probabilities (b, K) and labels (b,)."""
 
     def values(run: Run, rows: np.ndarray) -> np.ndarray:

@@ -46,10 +46,7 @@ def _cells(cells: np.ndarray) -> Markup:
     """Return how the positive evidence is spread over the grid, in per cent."""
     most = float(cells.max())
     rows = [
-        [
-            f"row {y + 1}",
-            *(element("td", f"{100 * c:.1f}", class_=f"plain s{charts.shade(c / most)}") for c in line),
-        ]
+        [f"row {y + 1}", *(element("td", f"{100 * c:.1f}", class_=f"plain s{charts.shade(c / most)}") for c in line)]
         for y, line in enumerate(cells.tolist())
     ]
     caption = "Mean share of positive evidence in each cell, per cent, over all samples that have any"

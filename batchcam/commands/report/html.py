@@ -116,13 +116,7 @@ def table(caption: str, head: Sequence[object], rows: Iterable[Sequence[object]]
     """
     top = element("tr", *(_cell(name, "th", scope="col") for name in head))
     body = join((_row(cells) for cells in rows), "\n")
-    whole = element(
-        "table",
-        element("caption", caption),
-        element("thead", top),
-        element("tbody", body),
-        class_=class_,
-    )
+    whole = element("table", element("caption", caption), element("thead", top), element("tbody", body), class_=class_)
     return element("div", whole, class_="scroll", role="region", aria_label=caption, tabindex=0)
 
 

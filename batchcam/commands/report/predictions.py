@@ -172,10 +172,7 @@ def _sigmoids(sigmoids: Sigmoids) -> Markup:
     """Return how a multi-label run tells each of its classes."""
     ranked = sorted(sigmoids.scores, key=lambda score: score.rank)
     rows = [
-        (
-            foreign(score.name),
-            *(f"{cell:,}" if isinstance(cell, int) else rate(cell) for cell in score.cells.values()),
-        )
+        (foreign(score.name), *(f"{cell:,}" if isinstance(cell, int) else rate(cell) for cell in score.cells.values()))
         for score in ranked[:MOST_CLASSES]
     ]
     words = (

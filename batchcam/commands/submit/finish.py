@@ -46,11 +46,4 @@ def _steps(config: FinishConfig) -> Iterator[list[str]]:
     # where the images are now: the run knows where its first worker saw them
     yield ["report", run, "--data", config.data, "--out", f"{run}.html"]
     if config.against:
-        yield [
-            "compare",
-            str(config.against),
-            run,
-            "--out",
-            f"{run}-against-{config.against.name}",
-            *config.words,
-        ]
+        yield ["compare", str(config.against), run, "--out", f"{run}-against-{config.against.name}", *config.words]

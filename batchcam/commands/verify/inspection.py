@@ -13,15 +13,7 @@ import h5py
 import numpy as np
 
 from batchcam.commands.verify import check
-from batchcam.commands.verify.shards import (
-    Checked,
-    Counted,
-    Deadly,
-    Rows,
-    Seen,
-    ShardReader,
-    classifier_digests,
-)
+from batchcam.commands.verify.shards import Checked, Counted, Deadly, Rows, Seen, ShardReader, classifier_digests
 from batchcam.errors import RunError, without_path
 from batchcam.job.confined import Parent
 from batchcam.job.crew import EndedError, crew

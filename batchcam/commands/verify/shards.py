@@ -21,14 +21,7 @@ from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import FIRST_INPUTS, Plan, Shard, fingerprint_text, input_key
 from batchcam.store.reader import READ_BYTES, UNREADABLE, blocks, decode, open_file, open_hdf5, require_memory
 from batchcam.store.samples import list_arrays
-from batchcam.store.schema import (
-    CLASSIFIER_ARRAYS,
-    LIST_FILE,
-    LIST_PATH,
-    MASTER_FILE,
-    SHARD_FOLDER,
-    TRAINED_ON,
-)
+from batchcam.store.schema import CLASSIFIER_ARRAYS, LIST_FILE, LIST_PATH, MASTER_FILE, SHARD_FOLDER, TRAINED_ON
 from batchcam.store.shard_table import ShardTable, stated_table
 
 PIXEL_BYTES = 24
@@ -94,12 +87,7 @@ class ShardReader:
     """
 
     def __init__(
-        self,
-        run: Path,
-        plan: Plan,
-        sound: Collection[str],
-        deadly: Deadly,
-        alive: Callable[[], None],
+        self, run: Path, plan: Plan, sound: Collection[str], deadly: Deadly, alive: Callable[[], None]
     ) -> None:
         self._run, self._plan, self._deadly, self._alive = run, plan, deadly, alive
         self._names = tuple(a.name for a in plan.arrays)
