@@ -86,12 +86,12 @@ class Inspection:
         unchecked: what could not be checked, and why, a line each.
     """
 
-    run_id: str | None
-    shards: int
-    samples: int
-    bytes: int
-    sound: list[int]
-    found: list[Finding]
+    run_id: str | None = None
+    shards: int = 0
+    samples: int = 0
+    bytes: int = 0
+    sound: list[int] = dataclasses.field(default_factory=list)
+    found: list[Finding] = dataclasses.field(default_factory=list)
     unreadable: int = 0
     unchecked: list[str] = dataclasses.field(default_factory=list)
 

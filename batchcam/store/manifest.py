@@ -140,15 +140,10 @@ def read_manifest(run: Path, plan: Plan, path: Path | None = None) -> Manifest:
         raise RunError(f"{path}: not a manifest of this version: {where} is missing or of the wrong type")
     try:
         manifest = Manifest(
-            run_id=content["run_id"],
             shards=_shards(content["shards"], plan),
             master=FileRecord(**content["master"]),
-            totals=content["totals"],
-            findings=content["findings"],
-            tasks=content["tasks"],
-            made=content["made"],
-            schema_version=content["schema_version"],
             samples=FileRecord(**content["samples"]) if "samples" in content else None,
+            **{name: content[name] for name in ("run_id", "totals", "findings", "tasks", "made", "schema_version")},
         )
     except TypeError as error:  # a record with more fields
         raise RunError(f"{path}: not a manifest of this version: {error}") from error
@@ -175,6 +170,18 @@ def _shards(stated: dict[str, Any] | list[dict[str, Any]], plan: Plan) -> ShardS
     return ShardSum(
         len(records), sum(r.bytes for r in records), hashlib.sha256(lines.encode("utf-8", "replace")).hexdigest()
     )
+
+
+def stated_manifest(run: Path, plan: Plan) -> Manifest | None:
+    """Return the manifest of `run`, None where there is none: the run is not complete.
+
+    Raises:
+        RunError: as `read_manifest`.
+    """
+    try:
+        return read_manifest(run, plan)
+    except FileNotFoundError:
+        return None
 
 
 def manifest_if_complete(run: Path) -> Manifest | None:

@@ -14,7 +14,7 @@ from typing import Any
 from batchcam.errors import RunError
 from batchcam.store import landing, structure
 from batchcam.store.files import RunFiles
-from batchcam.store.manifest import Manifest, read_manifest
+from batchcam.store.manifest import Manifest, stated_manifest
 from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.reader import decode, open_hdf5, require_digest
 from batchcam.store.run import Run
@@ -129,10 +129,7 @@ def _open_series(path: Path, open_: Callable[[Path], Run]) -> Series:
 
 def _look(path: Path, prove: bool, partial: bool = False) -> _Found:
     plan = open_plan(path)
-    try:
-        manifest = read_manifest(path, plan)
-    except FileNotFoundError:
-        manifest = None
+    manifest = stated_manifest(path, plan)
     indices = landed_shards(path, plan)
     if not indices and manifest:
         raise _gone(path, plan, len(plan.shards))

@@ -19,7 +19,7 @@ from batchcam.rules import Status
 from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.form import mismatch
-from batchcam.store.manifest import Manifest, read_manifest, read_tasks
+from batchcam.store.manifest import Manifest, read_manifest, read_tasks, stated_manifest
 from batchcam.store.master import collect
 from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan, open_plan
@@ -117,7 +117,7 @@ def info(run: Path) -> RunInfo:
             return _of_series(series)
     plan = open_plan(run)
     landed = landed_shards(run, plan)
-    manifest, table = _manifest(run, plan), None
+    manifest, table = stated_manifest(run, plan), None
     tally = _Tally(plan)
     if manifest is None:
         for _, columns, *_ in collect(run, plan, [s for s in plan.shards if s.index in landed]):
@@ -239,20 +239,13 @@ def provenance(run: Path, plan: Plan) -> tuple[dict[str, Any], list[dict[str, An
     Raises:
         RunError: the plan, the manifest or a task's record is damaged.
     """
-    return _provenance(run, _manifest(run, plan))
+    return _provenance(run, stated_manifest(run, plan))
 
 
 def _provenance(run: Path, manifest: Manifest | None) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
     tasks = manifest.tasks if manifest else read_tasks(run)
     origin = _origin(run)
     return origin, tasks, [*origin.get("remarks", ()), *_notes(tasks, manifest is not None)]
-
-
-def _manifest(run: Path, plan: Plan) -> Manifest | None:
-    try:
-        return read_manifest(run, plan)
-    except FileNotFoundError:
-        return None
 
 
 def _lost(run: Path, plan: Plan, table: ShardTable, landed: set[int]) -> int:

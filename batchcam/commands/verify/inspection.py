@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from batchcam.record.repeats import MOST_IDS, Repeats
 from batchcam.record.totals import Totals, needs_a_look
 from batchcam.rules import Status
 from batchcam.store.findings import Finding, Inspection, Kind
-from batchcam.store.manifest import Manifest
+from batchcam.store.manifest import FileRecord, Manifest
 from batchcam.store.plan import Plan, block_digests, fingerprint_covers, open_plan
 from batchcam.store.reader import open_file
 from batchcam.store.samples import StatedList, stated_list
@@ -59,14 +59,14 @@ def inspect(run: Path, witness: Witness, deadly: Deadly, processes: int = 1) -> 
         EndedError: one of several processes ended before its time.
     """
     if PLAN_FILE in deadly:
-        return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, deadly[PLAN_FILE])])
+        return Inspection(found=[Finding(Kind.PLAN_DAMAGED, PLAN_FILE, deadly[PLAN_FILE])])
     witness.tell(reading=PLAN_FILE)
     try:
         plan, listed = open_plan(run), stated_list(run)
     except RunError as error:
         if not (run / PLAN_FILE).exists():
             raise
-        return Inspection(None, 0, 0, 0, [], [Finding(Kind.PLAN_DAMAGED, PLAN_FILE, without_path(error))])
+        return Inspection(found=[Finding(Kind.PLAN_DAMAGED, PLAN_FILE, without_path(error))])
     inspector = _Inspector(run, plan, listed, witness, deadly, processes)
     found = list(inspector.findings())
     return Inspection(
@@ -185,15 +185,18 @@ class _Inspector:
 
     def _master(self, manifest: Manifest) -> Iterator[Finding]:
         """Yield what is wrong with run.h5 by itself; if nothing is, it is compared with the shards."""
-        if fatal := self._fatal(Kind.FILE_UNREADABLE, MASTER_FILE):
+        if (yield from self._is_sound(manifest.master, check.check_digest(self._run, MASTER_FILE, manifest.master))):
+            yield from self._compared(MASTER_FILE, lambda file: self._wrong_in_master(file, manifest))
+
+    def _is_sound(self, record: FileRecord, damages: Iterator[Finding]) -> Generator[Finding, None, bool]:
+        """Yield what is wrong with the bytes of a file, of which `damages` tells; return whether it may be parsed."""
+        if fatal := self._fatal(Kind.FILE_UNREADABLE, record.file):
             yield fatal
-            return
-        damaged = list(check.check_digest(self._run, MASTER_FILE, manifest.master))
+            return False
+        damaged = list(damages)
         yield from damaged
-        if damaged:
-            return
-        self.bytes += manifest.master.bytes
-        yield from self._compared(MASTER_FILE, lambda file: self._wrong_in_master(file, manifest))
+        self.bytes += 0 if damaged else record.bytes
+        return not damaged
 
     def _wrong_in_master(self, file: h5py.File, manifest: Manifest) -> Iterator[Finding]:
         wrong = list(check.check_master(file, self._plan, manifest))
@@ -208,17 +211,11 @@ class _Inspector:
             yield Finding(Kind.MANIFEST_DAMAGED, MANIFEST_FILE, f"its {LIST_FILE} is not that of {PLAN_FILE}")
         if self._listed is None:
             return
-        if fatal := self._fatal(Kind.FILE_UNREADABLE, LIST_FILE):
-            yield fatal
-            return
         record = self._listed.record
-        damaged = list(check.check_bytes(self._run, LIST_FILE, record.sha256, record.bytes))
-        yield from damaged
-        if damaged:
-            return
-        self.bytes += record.bytes
-        yield from self._blocks(self._listed)
-        yield from self._compared(LIST_FILE, lambda file: check.check_list(file, self._plan))
+        damages = check.check_bytes(self._run, LIST_FILE, record.sha256, record.bytes)
+        if (yield from self._is_sound(record, damages)):
+            yield from self._blocks(self._listed)
+            yield from self._compared(LIST_FILE, lambda file: check.check_list(file, self._plan))
 
     def _blocks(self, listed: StatedList) -> Iterator[Finding]:
         """Yield whether the digests of samples.h5 by which tasks read a part of it are those of its parts."""

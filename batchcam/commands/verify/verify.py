@@ -49,16 +49,16 @@ class VerifySummary:
     """
 
     run: str
-    run_id: str | None
-    shards: int
-    samples: int
-    unreadable: int
-    bytes: int
-    recomputed: int
-    manifest_sha256: str | None
-    signed_by: str | None
-    unchecked: list[str]
-    found: list[Finding]
+    run_id: str | None = None
+    shards: int = 0
+    samples: int = 0
+    unreadable: int = 0
+    bytes: int = 0
+    recomputed: int = 0
+    manifest_sha256: str | None = None
+    signed_by: str | None = None
+    unchecked: list[str] = dataclasses.field(default_factory=list)
+    found: list[Finding] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     runs: list[VerifySummary] = dataclasses.field(default_factory=list)
 
@@ -162,9 +162,6 @@ def _verify_series(config: VerifyConfig, confine: bool) -> VerifySummary:
         samples=sum(each.samples for each in seen),
         unreadable=sum(each.unreadable for each in seen),
         bytes=sum(each.bytes for each in seen),
-        recomputed=0,
-        manifest_sha256=None,
-        signed_by=None,
         unchecked=[f"{name}: {line}" for name, each in named for line in each.unchecked],
         found=[dataclasses.replace(f, file=f"{name}/{f.file}") for name, each in named for f in each.found],
         notes=notes,
@@ -176,7 +173,7 @@ def _verify_run_of_series(config: VerifyConfig, confine: bool) -> VerifySummary:
     if (config.run / PLAN_FILE).exists():
         return verify(config, confine=confine)
     gone = Finding(Kind.PLAN_DAMAGED, PLAN_FILE, "gone from a complete run")
-    return VerifySummary(str(config.run), None, 0, 0, 0, 0, 0, None, None, [], [gone])
+    return VerifySummary(str(config.run), found=[gone])
 
 
 def _plans(runs: Iterable[Path]) -> dict[Path, Plan]:
@@ -221,7 +218,7 @@ def _survive(run: Path, bar: _Bar, processes: int) -> Inspection:
             ) from error
     found = [Finding(Kind.FILE_UNREADABLE, file, message) for file, message in deadly.items()]
     rest = Finding(Kind.FILE_UNREADABLE, SHARD_FOLDER, "the rest of the run is not checked: too many such files")
-    return Inspection(None, 0, 0, 0, [], [*found, rest])
+    return Inspection(found=[*found, rest])
 
 
 class _Bar:
