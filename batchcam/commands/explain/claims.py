@@ -86,9 +86,6 @@ class Claims:
 
     def wait(self) -> bool:
         """Wait until there may be a shard to make; return whether there is, or all have landed or are left to others.
-
-        Raises:
-            StoppedEarlyError: a signal or the time limit.
         """
         pause = LOOK_FIRST_S
         while not (self._ready or self._queue or self._help() or self._come_free()):
@@ -204,9 +201,6 @@ def planning(run: Path, leases: Leases, quiet: bool) -> Iterator[None]:
     """Let the first worker that enters plan a run, and the others wait at the door until it has, or has given up.
 
     Where there is a plan by then, they have nothing to list. Where there is none, each finds out for itself why.
-
-    Raises:
-        StoppedEarlyError: a signal or the time limit.
     """
     plan, pause = run / PLAN_FILE, LOOK_FIRST_S
     made = landing.make_folder(run)

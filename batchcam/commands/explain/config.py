@@ -117,11 +117,7 @@ class ExplainKeywords(ExplainConfig, Compute, Classifier):
         """Leave the check to `nested`."""
 
     def nested(self) -> ExplainConfig:
-        """Return the config.
-
-        Raises:
-            ConfigError: something can't be meant.
-        """
+        """Return the config."""
         given = vars(self)
         own, classifier, compute = (
             {f.name: given[f.name] for f in dataclasses.fields(kind) if f.name in given}

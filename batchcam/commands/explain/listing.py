@@ -45,9 +45,6 @@ def read_listing(run: Path, plan: Plan) -> Listing | None:
     """Return the list of a run, to be read as far as it is asked for.
 
     None: it has none, as of earlier versions, or has lost it.
-
-    Raises:
-        RunError: it was changed.
     """
     stated = stated_list(run)
     if stated is None:

@@ -349,9 +349,6 @@ def preflight(
 
     Returns:
         What memory goes to whom.
-
-    Raises:
-        ConfigError: the memory is not enough.
     """
     processes = loader_processes(config.compute.workers)
     memory = memory_for(config.memory, plan, assembly, shards, processes)

@@ -31,11 +31,7 @@ class ExportFolder:
     """
 
     def __init__(self, root: Path, identity: Mapping[str, Any]) -> None:
-        """Create or reopen the folder `root` for what `identity` says (see `identity_of`).
-
-        Raises:
-            RunError: something else lies there; the message says what differs.
-        """
+        """Create or reopen the folder `root` for what `identity` says (see `identity_of`)."""
         self.root = root
         self.files = self.kept = 0
         landing.make_folder(root)
@@ -59,11 +55,7 @@ class ExportFolder:
         return path.is_file() and not path.is_symlink()
 
     def write(self, name: str, data: bytes | memoryview) -> None:
-        """Land `data` as the file `name`, a path relative to the folder, unless just that lies there.
-
-        Raises:
-            RunError: a link in the folder leads out of it.
-        """
+        """Land `data` as the file `name`, a path relative to the folder, unless just that lies there."""
         path = self._path(name)
         self.files += 1
         if self.lies(name) and path.stat().st_size == len(data) and path.read_bytes() == data:

@@ -30,11 +30,7 @@ def write_csv(run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
 
 
 def write_parquet(run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
-    """Write one row for each sample, texts as they are, unknown names as nulls.
-
-    Raises:
-        BatchcamError: pyarrow is not installed.
-    """
+    """Write one row for each sample, texts as they are, unknown names as nulls."""
     arrow, parquet = import_pyarrow()
     writer: Any = None
     with folder.stream(PARQUET_FILE) as file:

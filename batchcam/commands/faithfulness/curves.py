@@ -137,9 +137,6 @@ def measure(run: Run, assembly: Assembly, rows: np.ndarray, probe: Probe, advanc
         rows: sorted, int64 (n,).
         probe: how the network is asked.
         advance: called with how many samples were done.
-
-    Raises:
-        RunError: the record contradicts itself.
     """
     _require_consistent(run, rows, len(assembly.dataset))
     pixels = int(np.prod(run.plan.input_size))

@@ -208,12 +208,7 @@ def _failed(run: Run) -> Iterator[str]:
 
 
 def group_scores(path: Path, columns: Sequence[str]) -> list[GroupScore] | list[SigmoidGroup]:
-    """Return how the groups of a run's samples fare, a series' too.
-
-    Raises:
-        ConfigError: the run has no such column, or more groups than can be told.
-        RunError: as `open_run`.
-    """
+    """Return how the groups of a run's samples fare, a series' too."""
     with open_run(path) as run:
         names = [meta_array(column).name for column in grouped_by(columns, run.plan.meta, path)]
         if run.plan.is_multi_label:
@@ -234,11 +229,7 @@ def _sigmoid_groups(run: Run, names: Sequence[str]) -> list[SigmoidGroup]:
 
 
 def provenance(run: Path, plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
-    """Return where a run comes from, what each task recorded of itself, and what a reader should know of that.
-
-    Raises:
-        RunError: the plan, the manifest or a task's record is damaged.
-    """
+    """Return where a run comes from, what each task recorded of itself, and what a reader should know of that."""
     return _provenance(run, stated_manifest(run, plan))
 
 

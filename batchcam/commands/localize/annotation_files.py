@@ -109,11 +109,7 @@ def _csv_lines(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def wsol_entries(folder: Path) -> Iterator[Entry]:
-    """Yield what `localization.txt` states, of the images in `image_ids.txt` if there is one.
-
-    Raises:
-        DatasetError: a file can't be read, or a line can't be understood.
-    """
+    """Yield what `localization.txt` states, of the images in `image_ids.txt` if there is one."""
     sizes = {name: _size([height, width], where) for where, (name, width, height) in fields(folder / SIZES_FILE, (3,))}
     listed = {name for _, (name,) in fields(folder / IDS_FILE, (1,))}
     for where, (name, *rest) in fields(folder / LOCALIZATION_FILE, (3, 5)):

@@ -51,9 +51,6 @@ def surplus(run: Path, keep: int) -> list[Path]:
     """Return the runs, oldest first, that go when `run` is complete and the `keep` newest such ones are to stay.
 
     A run that verify has not passed, or of which most images could not be read, does not count.
-
-    Raises:
-        ConfigError: the file that names those that somebody keeps can't be read, or does not say which.
     """
     kept = kept_names(run.parent)
     older = [path for path in dated_runs(run.parent, run.name) if path != run]

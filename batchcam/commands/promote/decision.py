@@ -69,11 +69,7 @@ class Candidate:
         self.findings = False
 
     def step(self, *words: str) -> int:
-        """Run a command; return its exit code, 0 or 3.
-
-        Raises:
-            NotPromotedError: it ended with another one.
-        """
+        """Run a command; return its exit code, 0 or 3."""
         return self._run(*words)[0]
 
     def _run(self, *words: str) -> tuple[int, str]:
@@ -120,12 +116,7 @@ class Candidate:
 
 
 def decide(version: Path, quiet: bool, work: Callable[[Steps], bool]) -> DecisionSummary:
-    """Point models/promoted to a version if `work` on it, which returns whether it has findings, does not refuse.
-
-    Raises:
-        StoppedEarlyError: another one is at work beside the version.
-        BatchcamError: the folder can't be written to.
-    """
+    """Point models/promoted to a version if `work` on it, which returns whether it has findings, does not refuse."""
     promoted = version.parent / PROMOTED
     landing.make_folder(version)
 

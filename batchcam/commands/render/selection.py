@@ -22,9 +22,6 @@ def select(run: Run, selection: Selection) -> np.ndarray:
 
     Only columns of one value a sample are read, and logits where the rank needs them, a block at a time. Samples
     without a value to rank by (unreadable ones; unlabelled ones by loss) are in no `top` and no `bottom`.
-
-    Raises:
-        ConfigError: the run has no such sample, class or column.
     """
     rows: np.ndarray = _matching(run, selection)
     count = selection.top or selection.bottom

@@ -167,10 +167,6 @@ def gather(run: Run, top: int, unreadable: int, quiet: bool, group_by: tuple[str
         top: most samples of each kind to show.
         unreadable: most unreadable samples to list.
         group_by: columns of the manifest by which samples are grouped.
-
-    Raises:
-        ConfigError: the run has no such column, or more groups than can be told.
-        RunError: the run names classes that it does not have, or confidences that are none; verify says where.
     """
     columns = [meta_array(name).name for name in grouped_by(group_by, run.plan.meta, run.path)]
     tally = _Tally(run, top, unreadable, columns)

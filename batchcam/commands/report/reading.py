@@ -45,10 +45,6 @@ def read_content(
         originals: where the images of `run` are.
         top: most samples of each kind to show.
         group_by: columns of the manifest by which samples are grouped.
-
-    Raises:
-        RunError: a file of a run is damaged, or the runs have no sample in common.
-        ConfigError: the runs have no class in common, or the run can't be grouped so.
     """
     moved = None if old is None else read_moved(old, run, originals, top, quiet)
     facts = gather(run, top, UNREADABLE_LISTED, quiet, group_by)
@@ -72,11 +68,7 @@ def read_content(
 
 
 def about_run(run: Run) -> About:
-    """Return what an opened run is and who made it.
-
-    Raises:
-        RunError: a file of it is damaged.
-    """
+    """Return what an opened run is and who made it."""
     what = run.path, run.plan, run.complete, run.shards[0].first, len(run), run.shard_counts
     if run.runs != (run,):
         runs = tuple(map(about_run, run.runs))
@@ -177,10 +169,6 @@ def read_moved(old: Run, new: Run, originals: Originals, top: int, quiet: bool) 
         old, new: open runs.
         originals: where the images of the new one are.
         top: most samples of each kind to show.
-
-    Raises:
-        RunError: a file of a run is damaged, or the runs have no sample in common.
-        ConfigError: the runs have no class in common.
     """
     config = CompareConfig(old.path, new.path, shared_classes=True, top=top, quiet=quiet)
     sides = set_side_by_side(config, old, new)
