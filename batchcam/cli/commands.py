@@ -53,9 +53,7 @@ class Command:
 
     Attributes:
         name: of the command, its function, and NAME_text.
-        config: what it is asked.
         example: arguments and options of a call.
-        help: what it does.
         findings: whether it may end with 3.
         module: where the function is; imported when the command is called.
         text: where NAME_text is.

@@ -19,7 +19,6 @@ def open_packed(spec: str, file: str, inside: str) -> StoredSource:
     """List the images of an archive.
 
     Args:
-        file: the archive.
         inside: the folder in it that is meant; "" for the one that holds its images.
 
     Raises:

@@ -68,7 +68,6 @@ def open_csv(spec: str, file: str, sizes: bool = True, reading: Reading = NOTHIN
     `meta` of the source, but for those that no array can hold, which are told of.
 
     Args:
-        file: the manifest.
         sizes: whether to look at each file for its size.
         reading: what the user says of how it is meant.
 

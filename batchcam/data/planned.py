@@ -181,7 +181,6 @@ def part(now: Source, labels: Numbers, rows: NDArray[np.int64]) -> Source:
     """Return some of the samples of a dataset.
 
     Args:
-        now: the dataset.
         labels: of all its samples, as the classes of the model, int64 (n,).
         rows: positions of the samples to keep, int64 (m,).
     """

@@ -128,7 +128,6 @@ def root_in(archive: Archive, inside: str = "") -> str:
     """Return the folder of an archive in which its dataset lies, "" or with a slash at its end.
 
     Args:
-        archive: where it is.
         inside: the folder that is meant; "" for the one that holds its images.
 
     Raises:

@@ -23,7 +23,6 @@ def npy_values(data: bytes, channels: int, before: Callable[[int], None]) -> Val
     """Return the array of an .npy file as an image of so many channels, which stand first or last.
 
     Args:
-        data: the file.
         channels: that the network takes.
         before: called with the number of values before they take memory.
 

@@ -25,7 +25,6 @@ def dicom_values(data: bytes, before: Callable[[int], None]) -> Values:
     """Return a DICOM file's values, rescaled by its slope and intercept; its first window is black to white.
 
     Args:
-        data: the file.
         before: called with the number of values before they take memory.
 
     Raises:

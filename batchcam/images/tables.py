@@ -50,7 +50,6 @@ class Table(NamedTuple):
     """Images, each a row.
 
     Attributes:
-        header: names of the columns.
         rows: the number of the line on which each ends, and its fields; to be gone through once.
         notes: how it was read, a line each.
         stored: the images by the number of their row; None where a column says in which files they are.

@@ -83,7 +83,6 @@ class Explainer:
 
     Args:
         preprocessing: how to normalise uint8 pixels; None when the dataset gives normalised tensors.
-        request: what to compute.
     """
 
     def __init__(

@@ -30,7 +30,6 @@ class Checkpoint:
     """Weights, and what the file, or the directory, says about them.
 
     Attributes:
-        path: where it was read.
         sha256: of the file, hex; of a directory, see `Directory`.
         state: parameters and buffers by name, on the CPU.
         architecture: the network's name, see `build_network`, None if the file does not say.

@@ -32,7 +32,6 @@ class Directory:
     Attributes:
         sha256: of what `sha256sum` prints of the files that count, in order of name.
         size: of the weights' files, in bytes.
-        config: its config.json.
         architecture: `timm:NAME`, or `hf:CLASS`.
         options: what timm's function is told besides.
         preprocessing: as `Preprocessing.to_dict` gives it, None where that is not said.

@@ -44,7 +44,6 @@ def find_weights(path: Path, content: Any, file_size: int, key: str | None = Non
 
     Args:
         path: of the checkpoint, for messages.
-        content: what it holds.
         file_size: in bytes; tensors can't take more.
         key: which weights, as the keys that lead to them, joined by dots; or a prefix of names.
 

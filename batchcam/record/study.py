@@ -70,7 +70,6 @@ def run_notes(run: Run, name: str = "the run", control: str = "") -> Iterator[st
     """Yield what has to be known of a run before its numbers are read.
 
     Args:
-        name: what it is called.
         control: what follows from random weights; "": that needs no telling.
     """
     plan = run.plan
@@ -106,7 +105,6 @@ def land_study(
 
     Args:
         out: created if it is not there.
-        study: the command.
         layout: a number that changes with the names and meanings in the files.
         files: the other files by name.
         content: what the document says beside versions and the digests of the other files.

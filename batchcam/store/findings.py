@@ -81,7 +81,6 @@ class Inspection:
         samples: rows checked.
         bytes: of the files whose digest was computed.
         sound: indices of the shards that nothing was found wrong with.
-        found: all findings.
         unreadable: of the rows checked, how many say that their image could not be read.
         unchecked: what could not be checked, and why, a line each.
     """

@@ -22,7 +22,6 @@ class FormerRows:
     """The small columns of a run.h5 that is proven, and of which shards they are; read some shards at a time.
 
     Args:
-        file: open for reading.
         arrays: which it holds itself.
     """
 

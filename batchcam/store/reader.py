@@ -138,7 +138,6 @@ def blocks(
 
     Args:
         open_array: returns an array of the file by its name.
-        names: of arrays, at least one.
         rows: in the order wanted; a range of any length takes no memory.
         budget: bytes of memory for one block.
         held: bytes a row that the caller makes of a block and holds at once.

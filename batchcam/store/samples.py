@@ -71,7 +71,6 @@ class StatedList:
     """What run.json says of samples.h5.
 
     Attributes:
-        record: of the file.
         block_bytes: bytes of each block, but for the last.
         blocks: SHA-256 of each block, hex; none in runs of versions that did not state them.
         left_out: how many samples of the dataset are none of the list, as other runs held them.

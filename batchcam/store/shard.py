@@ -224,7 +224,6 @@ class ShardWriter:
         """Land a full shard in the background; wait first for the one before it, and raise what went wrong with it.
 
         Args:
-            builder: of the shard.
             replace: whether it takes the place of one that is there, instead of leaving that.
         """
         self.wait()

@@ -46,7 +46,6 @@ class Claims:
         own: shards of this worker's share that are to be made.
         again: indices of those among them that have landed already.
         others: returns shards of other shares to help with; called once, when the worker's own are made or held.
-        leases: of this process.
     """
 
     def __init__(

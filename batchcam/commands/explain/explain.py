@@ -141,8 +141,6 @@ class Ready:
     """A worker that has a plan.
 
     Attributes:
-        assembly: checkpoint and dataset.
-        explainable: the network.
         shards: of this worker's share that are to be made.
         recorded: what those of them say that have landed.
         memory: what images and shards under way may take.

@@ -54,7 +54,6 @@ class Held:
 
         Args:
             plan: how they are to be explained.
-            assembly: the dataset.
 
         Raises:
             ConfigError: there is no such run or folder, or the dataset's samples have no ids of their own.

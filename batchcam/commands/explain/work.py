@@ -53,7 +53,6 @@ class UnderWay:
     """A shard that is not full yet.
 
     Attributes:
-        builder: of its rows.
         counts: of its samples, the unreadable ones and those that the network was trained on.
         unreadable: which of them could not be read, bool (n,), of each batch.
         sha256: digests of their images, uint8 (n, 32), likewise.

@@ -133,9 +133,7 @@ def measure(run: Run, assembly: Assembly, rows: np.ndarray, probe: Probe, advanc
     """Return the curves of the drawn `rows` of an open run.
 
     Args:
-        assembly: its network and dataset.
         rows: sorted, int64 (n,).
-        probe: how the network is asked.
         advance: called with how many samples were done.
     """
     _require_consistent(run, rows, len(assembly.dataset))

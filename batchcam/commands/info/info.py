@@ -94,7 +94,6 @@ class RunOfSeries:
     """A run of a series.
 
     Attributes:
-        checkpoint_sha256: of its plan.
         origin: paths, command line and time of its first call.
         totals: as its manifest states them, rows included of which another run has a newer one.
     """

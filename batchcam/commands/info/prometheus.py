@@ -57,7 +57,6 @@ def write(path: Path, about: RunInfo | Watch, tasks: Mapping[str, int], flips: F
     """Land the metrics of a run under `path`, whole: a collector that reads meanwhile sees the old ones or these.
 
     Args:
-        about: the run.
         tasks: how many are in each state.
         flips: what a comparison counted, None where there is none.
     """

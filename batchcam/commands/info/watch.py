@@ -40,7 +40,6 @@ class UnwellTask:
 
     Attributes:
         task: its share, such as "3/8".
-        host: where it ran.
         state: failed, stopped early or stalled.
         silent_s: seconds since it wrote its record.
         reason: why it ended, where it could tell.

@@ -186,7 +186,6 @@ class _Names:
     A name that is no id letter by letter is one in another Unicode form.
 
     Attributes:
-        ids: the sample ids.
         prefix: the prefix, as soon as it is known.
     """
 
@@ -224,7 +223,6 @@ def _one_prefix(prefixes: collections.Counter[str | None], data: str | None, sou
 
     Args:
         prefixes: how many objects have each; None: of images that are not in the run.
-        data: the dataset.
         source: for the message.
     """
     found = {p: count for p, count in prefixes.most_common() if p is not None}

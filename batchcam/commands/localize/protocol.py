@@ -151,7 +151,6 @@ def judge(found: Evidence, truth: Truth, tolerance: float) -> Verdict:
     """Judge a map by where the object is.
 
     Args:
-        found: the map.
         truth: in the same pixels.
         tolerance: of the pointing game, in pixels: a distance below it is a hit.
     """

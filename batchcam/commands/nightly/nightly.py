@@ -53,7 +53,6 @@ class NightSummary:
         latest: name of the newest run that was verified, None where there is none.
         removed: names of the old runs that were removed.
         mails: what a person should read; none after a good night.
-        exit_code: of the night.
     """
 
     run: str

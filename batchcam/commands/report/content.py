@@ -98,7 +98,6 @@ class Shown:
     """A sample that is shown.
 
     Attributes:
-        picture: how.
         class_name: the class whose map is shown, the predicted one but for what is missed or flagged; None where there
             is none.
         confidence: its probability.
@@ -179,7 +178,6 @@ class Content:
 
     Attributes:
         about: what the run is and who made it.
-        facts: the numbers.
         mistakes: wrong predictions, the most confident first.
         hits: right predictions, the least confident first.
         unsure: where no prediction has a label to judge it by: the least confident ones.

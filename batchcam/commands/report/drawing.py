@@ -51,7 +51,6 @@ def draw(runs: Sequence[Run], rows: Sequence[int], classes: Sequence[int], origi
         runs: one, or the older and the newer one, open for reading.
         rows: of the sample in each of them.
         classes: index of the class whose map is shown in each of them, -1: it has no such class.
-        originals: where the sample's image may be.
     """
     samples = [run[row] for run, row in zip(runs, rows, strict=True)]
     original = originals.read(samples[-1])

@@ -95,7 +95,6 @@ def image(data: bytes, media_type: str, alt: str, size: tuple[int, int], class_:
     """Return a picture held by the page itself.
 
     Args:
-        data: the bytes of a file.
         media_type: such as image/png.
         alt: what it shows, for those who don't see it.
         size: (height, width) in CSS pixels.
@@ -110,8 +109,6 @@ def table(caption: str, head: Sequence[object], rows: Iterable[Sequence[object]]
     A cell that is already a `td` element, or a name that is a `th` element, stays as it is.
 
     Args:
-        caption: what the table holds.
-        head: names of the columns.
         rows: one cell for each column.
     """
     top = element("tr", *(_cell(name, "th", scope="col") for name in head))
@@ -153,7 +150,6 @@ def page(title: str, style: str, *body: object) -> str:
 
     Args:
         style: CSS, of the program's own making.
-        body: content.
 
     Raises:
         ValueError: the CSS would end its own element.

@@ -42,7 +42,6 @@ def read_content(
     Args:
         run: an open run, or a shard of one.
         old: the run that it is compared with, None for none.
-        originals: where the images of `run` are.
         top: most samples of each kind to show.
         group_by: columns of the manifest by which samples are grouped.
     """
@@ -167,7 +166,6 @@ def read_moved(old: Run, new: Run, originals: Originals, top: int, quiet: bool) 
 
     Args:
         old, new: open runs.
-        originals: where the images of the new one are.
         top: most samples of each kind to show.
     """
     config = CompareConfig(old.path, new.path, shared_classes=True, top=top, quiet=quiet)

@@ -93,7 +93,6 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
     """Check every file and every row of a run, or of the runs of a series; report everything that is wrong.
 
     Args:
-        config: what is asked.
         confine: parse the files in other processes, with limits; one that crashes or hangs is a finding. Without, that
             happens to this process.
 
