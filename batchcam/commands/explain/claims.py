@@ -84,7 +84,7 @@ class Claims:
             yield shard
 
     def wait(self) -> bool:
-        """Wait until there may be a shard to make; return whether there is, or all have landed or are left to others."""
+        """Wait until there may be a shard to make; return whether there is, or all have landed or are others'."""
         pause = LOOK_FIRST_S
         while not (self._ready or self._queue or self._help() or self._come_free()):
             if not self._passed:
