@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from batchcam.errors import EXIT_STOPPED_EARLY, BatchcamError
 from batchcam.job.processes import listening
@@ -93,6 +94,16 @@ class Steps:
     def _pass_on(self) -> None:
         while self._untold:
             self._untold.pop().send_signal(signal.SIGUSR1)
+
+
+def parted(stdout: str) -> tuple[str, dict[str, Any]]:
+    """Return the text that a step printed for people, and the object of its --json; {} if it had no time for it."""
+    text, newline, last = stdout.rstrip("\n").rpartition("\n")
+    try:
+        said = json.loads(last)
+    except ValueError:
+        said = None
+    return (text + newline, said) if isinstance(said, dict) else (stdout, {})
 
 
 def ended(child: subprocess.Popen[bytes]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import os
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from typing import Any, Final
 from batchcam.config import PROMOTED, Classifier, Gates, Option, Part, flag_of, members
 from batchcam.errors import CLASSES_DIFFER, EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, RunError
 from batchcam.job.lock import locked
-from batchcam.job.steps import Steps
+from batchcam.job.steps import Steps, parted
 from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.manifest import holds_images
@@ -77,7 +76,7 @@ class Candidate:
         with tempfile.TemporaryFile() as stdout:
             code = self._steps.run(*words, "--json", stdout=stdout)
             stdout.seek(0)
-            text, said = _parted(stdout.read().decode(errors="replace"))
+            text, said = parted(stdout.read().decode(errors="replace"))
         sys.stdout.write(text)
         sys.stdout.flush()
         _require_done(words[0], code, said)
@@ -144,16 +143,6 @@ def options_of(part: type[Part], words: Sequence[str], more: Sequence[str] = ())
         if word.partition("=")[0] in flags:
             found += [word] if "=" in word else [word, following]
     return found
-
-
-def _parted(stdout: str) -> tuple[str, Mapping[str, Any]]:
-    """Return the text that a command printed for people, and its last line where that is a JSON object."""
-    text, newline, last = stdout.rstrip("\n").rpartition("\n")
-    try:
-        said = json.loads(last)
-    except ValueError:
-        return stdout, {}
-    return (text + newline, said) if isinstance(said, dict) else (stdout, {})
 
 
 def _require_done(step: str, code: int, said: Mapping[str, Any]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from batchcam.commands.submit import slurm
 from batchcam.commands.submit.config import TaskConfig
@@ -19,7 +18,7 @@ from batchcam.errors import EXIT_DONE, EXIT_FAILED, EXIT_FINDINGS, EXIT_STOPPED_
 from batchcam.job.console import note
 from batchcam.job.processes import ignore_job_signals
 from batchcam.job.scheduler import share, whereabouts
-from batchcam.job.steps import Steps, batchcam, ended
+from batchcam.job.steps import Steps, batchcam, ended, parted
 from batchcam.store.manifest import read_tasks
 
 OUT_OF_MEMORY: Final = re.compile(rb"(srun|slurmstepd)[^ ]*: .*(out of memory|oom.kill)", re.IGNORECASE)
@@ -114,7 +113,9 @@ class _Task:
                 out_of_memory = out_of_memory or bool(OUT_OF_MEMORY.match(line))
                 os.write(STDERR, line)  # the worker's lines have their time already
             code = ended(child)
-            said = _printed(output)
+            output.seek(0)
+            text, said = parted(output.read().decode("utf-8", "replace"))
+            print(text, end="", flush=True)
         return Worker(said.get("exit_code", code), out_of_memory and not said and not process.stopped())
 
     def fewer_loaders(self) -> int | None:
@@ -163,19 +164,6 @@ def _folder_in(place: Path | None) -> contextlib.AbstractContextManager[str | No
     if place is None:
         return contextlib.nullcontext()
     return tempfile.TemporaryDirectory(prefix="batchcam.", dir=place, ignore_cleanup_errors=True)
-
-
-def _printed(output: IO[bytes]) -> dict[str, Any]:
-    """Print what a worker printed, but for the object of its --json, which is returned; {} if it had no time for it."""
-    output.seek(0)
-    *lines, last = output.read().decode("utf-8", "replace").splitlines() or [""]
-    try:
-        said = json.loads(last)
-    except ValueError:
-        said = None
-    for line in lines if isinstance(said, dict) else (*lines, last):
-        print(line, flush=True)
-    return said if isinstance(said, dict) else {}
 
 
 def _number(text: str | None) -> int | None:
