@@ -10,23 +10,8 @@ import h5py
 import numpy as np
 
 from batchcam.rules import Status
+from batchcam.store import schema
 from batchcam.store.plan import Plan
-from batchcam.store.schema import (
-    CLASS_NAME,
-    CLASSIFIER_ARRAYS,
-    CONFIG,
-    GRADIENT_WORDS,
-    IMAGE_ATTRIBUTES,
-    LABELLED_DIMS,
-    PROBLEM_TYPE,
-    ROOT_WORDS,
-    THRESHOLD,
-    Array,
-    column_chunk_rows,
-    encode_text,
-    map_chunk_rows,
-    text_chunk_rows,
-)
 from batchcam.store.sink import Sink
 from batchcam.version import version
 
@@ -76,8 +61,8 @@ def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
         "target_layer": plan.target_layer,
         "method": plan.method,
         "control": plan.control,
-        **({PROBLEM_TYPE: plan.problem_type} if plan.is_multi_label else {}),
-        **(ROOT_WORDS if plan.exact else GRADIENT_WORDS),
+        **({schema.PROBLEM_TYPE: plan.problem_type} if plan.is_multi_label else {}),
+        **(schema.ROOT_WORDS if plan.exact else schema.GRADIENT_WORDS),
     }
     for name, text in texts.items():
         set_text(file.attrs, name, text)
@@ -98,9 +83,9 @@ def scale_values(plan: Plan) -> dict[str, np.ndarray]:
     for name, length in zip(("cam_y", "cam_x", "y", "x"), plan.grid_size + plan.input_size, strict=True):
         if name.startswith("cam_") or plan.maps != "none":
             positions[name] = ((np.arange(length) + 0.5) / length).astype(np.float32)
-    for name, labels in LABELLED_DIMS.items():
+    for name, labels in schema.LABELLED_DIMS.items():
         if name != "range_end" or plan.maps != "none":
-            positions[name] = encode_text(list(labels))
+            positions[name] = schema.encode_text(list(labels))
     return positions
 
 
@@ -120,19 +105,19 @@ def write_classes(file: h5py.File, plan: Plan, weight: np.ndarray, bias: np.ndar
     """Write the classes' names, the last layer's weight (K, C) and bias (K,), and the plan as JSON."""
     write_class_names(file, plan)
     if plan.is_multi_label:
-        create(file, THRESHOLD, (len(plan.thresholds),))[...] = plan.thresholds
-    for array, values in zip(CLASSIFIER_ARRAYS, (weight, bias), strict=True):
+        create(file, schema.THRESHOLD, (len(plan.thresholds),))[...] = plan.thresholds
+    for array, values in zip(schema.CLASSIFIER_ARRAYS, (weight, bias), strict=True):
         dataset = create(file, array, values.shape)
         dataset[...] = values
     config = plan.config_text().encode()
-    file.create_dataset(CONFIG, data=as_utf8(np.array(config)))
+    file.create_dataset(schema.CONFIG, data=as_utf8(np.array(config)))
 
 
 def write_class_names(file: h5py.File, plan: Plan) -> None:
     """Write the classes' names, which are a dimension scale."""
-    names = write_text(file, CLASS_NAME.name, encode_text(list(plan.class_names)))
-    names.make_scale(CLASS_NAME.name)
-    describe(names, CLASS_NAME)
+    names = write_text(file, schema.CLASS_NAME.name, schema.encode_text(list(plan.class_names)))
+    names.make_scale(schema.CLASS_NAME.name)
+    describe(names, schema.CLASS_NAME)
 
 
 def as_utf8(texts: np.ndarray) -> np.ndarray:
@@ -143,11 +128,11 @@ def as_utf8(texts: np.ndarray) -> np.ndarray:
 def write_text(file: h5py.File, name: str, texts: np.ndarray) -> h5py.Dataset:
     """Create a compressed dataset of fixed-length UTF-8 from encoded `texts`, type S(width)."""
     return file.create_dataset(
-        name, data=as_utf8(texts), chunks=(text_chunk_rows(len(texts), texts.dtype.itemsize),), **TEXT_FILTERS
+        name, data=as_utf8(texts), chunks=(schema.text_chunk_rows(len(texts), texts.dtype.itemsize),), **TEXT_FILTERS
     )
 
 
-def create(file: h5py.File, array: Array, shape: Sequence[int], text_width: int = 1) -> h5py.Dataset:
+def create(file: h5py.File, array: schema.Array, shape: Sequence[int], text_width: int = 1) -> h5py.Dataset:
     """Create `array`, empty, with its filters, fill value, words and dimension scales (which must exist)."""
     if array.storage == "text":
         dtype, filters = h5py.string_dtype("utf-8", text_width), TEXT_FILTERS
@@ -177,15 +162,15 @@ def write_texts(dataset: h5py.Dataset, texts: np.ndarray, first: int = 0) -> Non
             dataset[first + start : first + start + len(some)] = as_utf8(some)
 
 
-def _chunk_rows(array: Array, shape: Sequence[int], text_width: int) -> int:
+def _chunk_rows(array: schema.Array, shape: Sequence[int], text_width: int) -> int:
     if array.storage == "text":
-        return text_chunk_rows(shape[0], text_width)
+        return schema.text_chunk_rows(shape[0], text_width)
     if array.storage == "deflate":
-        return map_chunk_rows(*shape)
-    return column_chunk_rows(shape[0], np.dtype(array.dtype).itemsize * int(np.prod(shape[1:])))
+        return schema.map_chunk_rows(*shape)
+    return schema.column_chunk_rows(shape[0], np.dtype(array.dtype).itemsize * int(np.prod(shape[1:])))
 
 
-def stored_bytes(array: Array, plan: Plan, count: int) -> int:
+def stored_bytes(array: schema.Array, plan: Plan, count: int) -> int:
     """Return at most how many bytes `array` takes for `count` samples: whole chunks, as if nothing compressed them."""
     shape = array_shape(array, plan, count)
     widths = plan.text_bytes  # error lines are as long as they happen to be
@@ -198,7 +183,7 @@ def stored_bytes(array: Array, plan: Plan, count: int) -> int:
 def head_bytes(plan: Plan) -> int:
     """Return about how many bytes a file takes whatever samples it holds: classifier, plan, class names, words."""
     names = len(plan.class_names) * max(len(name.encode()) for name in plan.class_names)
-    classifier = sum(stored_bytes(array, plan, 1) for array in CLASSIFIER_ARRAYS)
+    classifier = sum(stored_bytes(array, plan, 1) for array in schema.CLASSIFIER_ARRAYS)
     return classifier + len(plan.config_text().encode()) + names + WORDS_BYTES
 
 
@@ -208,7 +193,7 @@ def shard_bytes(plan: Plan, count: int) -> int:
     return head_bytes(plan) + sum(stored_bytes(array, plan, count) for array in arrays)
 
 
-def attach_scales(file: h5py.File, dataset: h5py.Dataset, array: Array) -> None:
+def attach_scales(file: h5py.File, dataset: h5py.Dataset, array: schema.Array) -> None:
     """Attach the dimension scales of `array`; an array that is its own dimension becomes the scale."""
     if array.dims == (array.name,):
         dataset.make_scale(array.name)
@@ -217,7 +202,7 @@ def attach_scales(file: h5py.File, dataset: h5py.Dataset, array: Array) -> None:
         dataset.dims[axis].attach_scale(file[name])
 
 
-def describe(dataset: h5py.Dataset, array: Array) -> None:
+def describe(dataset: h5py.Dataset, array: schema.Array) -> None:
     """Write the attributes that explain `array` to a reader without this code."""
     set_text(dataset.attrs, "long_name", array.meaning)
     if array.units:
@@ -227,13 +212,13 @@ def describe(dataset: h5py.Dataset, array: Array) -> None:
         dataset.attrs["flag_masks"] = np.array(flags, np.uint8)
         set_text(dataset.attrs, "flag_meanings", " ".join(str(f.name).lower() for f in flags))
     if array.name == "maps" and array.dtype == "uint8":
-        for name, value in IMAGE_ATTRIBUTES.items():
+        for name, value in schema.IMAGE_ATTRIBUTES.items():
             dataset.attrs.create(name, np.bytes_(value))
         dataset.attrs["IMAGE_MINMAXRANGE"] = np.array([0, 255], np.uint8)
         dataset.attrs["IMAGE_WHITE_IS_ZERO"] = np.uint8(0)
 
 
-def array_shape(array: Array, plan: Plan, count: int) -> tuple[int, ...]:
+def array_shape(array: schema.Array, plan: Plan, count: int) -> tuple[int, ...]:
     """Return the shape of `array` in a file of `count` samples."""
     lengths = {
         "sample_index": count,
@@ -241,7 +226,7 @@ def array_shape(array: Array, plan: Plan, count: int) -> tuple[int, ...]:
         "map_rank": plan.maps_per_sample,
         "channel": plan.channels,
         "sha256_byte": 32,
-        **{name: len(labels) for name, labels in LABELLED_DIMS.items()},
+        **{name: len(labels) for name, labels in schema.LABELLED_DIMS.items()},
         **dict(zip(("cam_y", "cam_x", "y", "x"), plan.grid_size + plan.input_size, strict=True)),
     }
     return tuple(lengths[d] for d in array.dims)

@@ -18,39 +18,15 @@ import h5py
 import numpy as np
 
 from batchcam.errors import RunError, stopped_by
-from batchcam.store import landing
+from batchcam.store import landing, layout, schema
 from batchcam.store.former import FormerRows
-from batchcam.store.layout import (
-    Columns,
-    array_shape,
-    attach_scales,
-    create,
-    describe,
-    head_bytes,
-    new_file,
-    stored_bytes,
-    write_classes,
-    write_header,
-    write_scales,
-    write_texts,
-)
 from batchcam.store.manifest import FileRecord, ShardSum
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import open_checked, open_structured, read_whole
-from batchcam.store.schema import (
-    MASTER_COPY_LIMIT,
-    MASTER_FILE,
-    MOST_TEXT_BYTES,
-    SHARD_FOLDER,
-    TEXT_CHUNK_ROWS,
-    Array,
-    has_references,
-    stays_in_shards,
-)
 from batchcam.store.shard_table import ShardTable, write_table
 from batchcam.store.stamps import Stamps
 
-Collected: TypeAlias = tuple[Shard, Columns, int, str]
+Collected: TypeAlias = tuple[Shard, layout.Columns, int, str]
 """A shard, its columns, its bytes and its digest."""
 
 Result = TypeVar("Result")
@@ -107,7 +83,7 @@ def collect(
         threads = proof.threads if proof else 1
         for shard, size, digest in _ahead(proven, plan.shards if shards is None else shards, threads):
             look()
-            path = run / SHARD_FOLDER / shard.file
+            path = run / schema.SHARD_FOLDER / shard.file
             if former and former.has(shard, size, digest):
                 columns = former.columns(shard, path)
             else:
@@ -129,9 +105,9 @@ def _opened(former: Path, plan: Plan, opened: contextlib.ExitStack) -> FormerRow
 
 def _proven(run: Path, shard: Shard, stamps: Stamps | None, look: landing.Look) -> tuple[int, str]:
     """Return size and digest of a shard that is proven to have it; without `stamps`, that is said to."""
-    path = run / SHARD_FOLDER / shard.file
+    path = run / schema.SHARD_FOLDER / shard.file
     digest = landing.read_digest(path)
-    if digest is None or not landing.is_own_file(run, f"{SHARD_FOLDER}/{shard.file}"):
+    if digest is None or not landing.is_own_file(run, f"{schema.SHARD_FOLDER}/{shard.file}"):
         raise RunError(f"{path}: missing, a link, or without its digest; run explain again")
     try:
         size = stamps.prove(path, digest, look) if stamps else path.stat().st_size
@@ -165,7 +141,7 @@ def _texts(file: h5py.File, name: str) -> np.ndarray:
 
 
 def write_master(
-    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None], proof: Proof
+    run: Path, plan: Plan, seen: Callable[[layout.Columns], None], stop: Callable[[], str | None], proof: Proof
 ) -> tuple[FileRecord, ShardSum]:
     """Land run.h5 with its digest over all shards, which pass through memory one by one; an older one is replaced.
 
@@ -185,7 +161,7 @@ def write_master(
 
 
 def prove_shards(
-    run: Path, plan: Plan, seen: Callable[[Columns], None], stop: Callable[[], str | None], proof: Proof
+    run: Path, plan: Plan, seen: Callable[[layout.Columns], None], stop: Callable[[], str | None], proof: Proof
 ) -> ShardSum:
     """Prove the shards as `write_master` does, and write nothing; return what the manifest states of them."""
 
@@ -218,7 +194,9 @@ def _apart(work: Callable[[landing.Look], Result], stop: Callable[[], str | None
             raise
 
 
-def _seen(shards: Iterable[Collected], table: ShardTable, seen: Callable[[Columns], None]) -> Iterator[Columns]:
+def _seen(
+    shards: Iterable[Collected], table: ShardTable, seen: Callable[[layout.Columns], None]
+) -> Iterator[layout.Columns]:
     """Yield the columns of each shard after it was entered into `table`, and they were told to `seen`."""
     for shard, columns, size, digest in shards:
         table.set(shard, size, digest)
@@ -227,40 +205,40 @@ def _seen(shards: Iterable[Collected], table: ShardTable, seen: Callable[[Column
 
 
 def _write_master(
-    run: Path, plan: Plan, shards: Iterator[Collected], seen: Callable[[Columns], None], look: landing.Look
+    run: Path, plan: Plan, shards: Iterator[Collected], seen: Callable[[layout.Columns], None], look: landing.Look
 ) -> tuple[FileRecord, ShardSum]:
     table = ShardTable.empty(plan)
     first = next(shards)  # proven, so that its classifier can be read
-    with open_checked(run / SHARD_FOLDER / first[0].file, plan, first[0]) as file:
+    with open_checked(run / schema.SHARD_FOLDER / first[0].file, plan, first[0]) as file:
         weight, bias = file["classifier/weight"][...], file["classifier/bias"][...]
-    with landing.stream(run / MASTER_FILE, look=look) as sink, new_file(sink) as file:
-        write_header(file, plan, 0, plan.sample_count)
-        write_scales(file, plan)
-        write_classes(file, plan, weight, bias)
+    with landing.stream(run / schema.MASTER_FILE, look=look) as sink, layout.new_file(sink) as file:
+        layout.write_header(file, plan, 0, plan.sample_count)
+        layout.write_scales(file, plan)
+        layout.write_classes(file, plan, weight, bias)
         copies = _Copies(file, plan)
         for columns in _seen(itertools.chain([first], shards), table, seen):
             copies.append(columns)
             sink.require_sound()
         copies.finish(look)
         write_table(file, plan, table)
-    return FileRecord(MASTER_FILE, 0, plan.sample_count, sink.size, sink.sha256), table.stated(plan)
+    return FileRecord(schema.MASTER_FILE, 0, plan.sample_count, sink.size, sink.sha256), table.stated(plan)
 
 
-def is_copied(array: Array, plan: Plan) -> bool:
+def is_copied(array: schema.Array, plan: Plan) -> bool:
     """Return whether run.h5 holds `array` itself instead of referring to the shards."""
-    if stays_in_shards(array.name, len(plan.shards)):
+    if schema.stays_in_shards(array.name, len(plan.shards)):
         return False
     if len(array.dims) == 1:
         return True
-    row_bytes = np.dtype(array.dtype).itemsize * int(np.prod(array_shape(array, plan, 1)))
-    return row_bytes * plan.sample_count <= MASTER_COPY_LIMIT
+    row_bytes = np.dtype(array.dtype).itemsize * int(np.prod(layout.array_shape(array, plan, 1)))
+    return row_bytes * plan.sample_count <= schema.MASTER_COPY_LIMIT
 
 
 def master_bytes(plan: Plan) -> int:
     """Return about how many bytes run.h5 takes at most."""
     copied = [array for array in plan.arrays if is_copied(array, plan)]
-    columns = sum(stored_bytes(array, plan, plan.sample_count) for array in copied)
-    return columns + head_bytes(plan) + SHARD_ENTRY_BYTES * len(plan.shards)
+    columns = sum(layout.stored_bytes(array, plan, plan.sample_count) for array in copied)
+    return columns + layout.head_bytes(plan) + SHARD_ENTRY_BYTES * len(plan.shards)
 
 
 class _Copies:
@@ -271,18 +249,18 @@ class _Copies:
         self._late: list[_LateTexts] = []
         for array in plan.arrays:
             if not is_copied(array, plan):
-                if has_references(len(plan.shards)):
+                if schema.has_references(len(plan.shards)):
                     _refer(file, plan, array)
             elif array.storage == "text" and array.name not in plan.text_bytes:
                 late = _LateTexts(file, plan, array)
                 self._late.append(late)
-                self._columns[array.name] = _Column(late.keep, TEXT_CHUNK_ROWS)
+                self._columns[array.name] = _Column(late.keep, schema.TEXT_CHUNK_ROWS)
             else:
-                width = min(plan.text_bytes.get(array.name, 1), MOST_TEXT_BYTES)
+                width = min(plan.text_bytes.get(array.name, 1), schema.MOST_TEXT_BYTES)
                 dataset = _create(file, plan, array, width)
                 self._columns[array.name] = _Column(_Filling(dataset).write, dataset.chunks[0])
 
-    def append(self, columns: Columns) -> None:
+    def append(self, columns: layout.Columns) -> None:
         for name, column in self._columns.items():
             column.append(columns[name])
 
@@ -325,7 +303,7 @@ class _Filling:
     def write(self, rows: np.ndarray) -> None:
         stop = self._row + len(rows)
         if rows.dtype.kind == "S":
-            write_texts(self._dataset, rows, self._row)
+            layout.write_texts(self._dataset, rows, self._row)
         else:
             self._dataset[self._row : stop] = rows
         self._row = stop
@@ -334,7 +312,7 @@ class _Filling:
 class _LateTexts:
     """Texts as wide as the longest of all: they wait, compressed, until that is known; most are empty."""
 
-    def __init__(self, file: h5py.File, plan: Plan, array: Array) -> None:
+    def __init__(self, file: h5py.File, plan: Plan, array: schema.Array) -> None:
         self._create = functools.partial(_create, file, plan, array)
         self._waiting: list[tuple[int, np.dtype[Any], bytes]] = []
         self._row = 0
@@ -350,29 +328,31 @@ class _LateTexts:
         dataset = self._create(width)
         for row, dtype, texts in self._waiting:
             look()
-            write_texts(dataset, np.frombuffer(zlib.decompress(texts), dtype).astype(f"S{width}"), row)
+            layout.write_texts(dataset, np.frombuffer(zlib.decompress(texts), dtype).astype(f"S{width}"), row)
 
 
-def _create(file: h5py.File, plan: Plan, array: Array, text_width: int) -> h5py.Dataset:
+def _create(file: h5py.File, plan: Plan, array: schema.Array, text_width: int) -> h5py.Dataset:
     """Create `array` for all samples; return it without the cache (8 MiB since HDF5 2.0) that collects its chunks."""
-    create(file, array, array_shape(array, plan, plan.sample_count), text_width)
+    layout.create(file, array, layout.array_shape(array, plan, plan.sample_count), text_width)
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     access.set_chunk_cache(0, 0, 1.0)
     return h5py.Dataset(h5py.h5d.open(file.id, array.name.encode(), access))
 
 
-def _refer(file: h5py.File, plan: Plan, array: Array) -> None:
+def _refer(file: h5py.File, plan: Plan, array: schema.Array) -> None:
     """Create `array` as a virtual dataset over the shards; rows of a missing shard read as the fill value."""
     name, dtype = array.name.encode(), np.dtype(array.dtype)
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_obj_track_times(False)  # create_virtual_dataset would put the time into the file
     properties.set_fill_value(np.array(array.fill, dtype))
     for shard in plan.shards:
-        shape = array_shape(array, plan, shard.count)
-        target = h5py.h5s.create_simple(array_shape(array, plan, plan.sample_count))
+        shape = layout.array_shape(array, plan, shard.count)
+        target = h5py.h5s.create_simple(layout.array_shape(array, plan, plan.sample_count))
         target.select_hyperslab((shard.first, *(0 for _ in shape[1:])), shape)
-        properties.set_virtual(target, f"{SHARD_FOLDER}/{shard.file}".encode(), name, h5py.h5s.create_simple(shape))
-    space = h5py.h5s.create_simple(array_shape(array, plan, plan.sample_count))
+        properties.set_virtual(
+            target, f"{schema.SHARD_FOLDER}/{shard.file}".encode(), name, h5py.h5s.create_simple(shape)
+        )
+    space = h5py.h5s.create_simple(layout.array_shape(array, plan, plan.sample_count))
     dataset = h5py.Dataset(h5py.h5d.create(file.id, name, h5py.h5t.py_create(dtype), space, properties))
-    attach_scales(file, dataset, array)
-    describe(dataset, array)
+    layout.attach_scales(file, dataset, array)
+    layout.describe(dataset, array)

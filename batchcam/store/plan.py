@@ -28,25 +28,8 @@ from batchcam.rules import (
     CamSelection,
     threshold_logit,
 )
-from batchcam.store import landing
+from batchcam.store import landing, schema
 from batchcam.store.document import canonical, read_document, seal
-from batchcam.store.schema import (
-    CLASS_NAME,
-    CLASSIFIER_ARRAYS,
-    LABELS,
-    LIST_FILE,
-    MOST_SHARDS,
-    MOST_TEXT_BYTES,
-    OLDEST_READER,
-    PLAN_FILE,
-    SCHEMA_VERSION,
-    SHARD_FOLDER,
-    THRESHOLD,
-    Array,
-    meta_array,
-    sample_arrays,
-    shard_file,
-)
 from batchcam.version import version
 
 PIXEL_LIMIT = 2**28
@@ -92,7 +75,7 @@ class Shard:
     @property
     def file(self) -> str:
         """Name inside the shard folder."""
-        return shard_file(self.index)
+        return schema.shard_file(self.index)
 
 
 class Shards(Sequence[Shard]):
@@ -183,7 +166,7 @@ class Plan:
     input_size: tuple[int, int]
     method: str = EXACT
     control: str = CONTROLS[0]
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = schema.SCHEMA_VERSION
     # NEWER_FIELDS
     dataset_code: Mapping[str, str] = dataclasses.field(default_factory=dict)
     weights_key: str = ""
@@ -269,7 +252,7 @@ class Plan:
     @property
     def schema_min_reader(self) -> int | None:
         """The oldest schema that a reader of its files has to know; None where they don't say."""
-        return 2 if self.is_multi_label else OLDEST_READER[self.schema_version]
+        return 2 if self.is_multi_label else schema.OLDEST_READER[self.schema_version]
 
     @property
     def is_multi_label(self) -> bool:
@@ -282,25 +265,25 @@ class Plan:
         return np.array([*map(threshold_logit, self.thresholds)], np.float32) if self.is_multi_label else None
 
     @property
-    def arrays(self) -> tuple[Array, ...]:
+    def arrays(self) -> tuple[schema.Array, ...]:
         """The arrays with a row per sample, in the order in which they are created."""
         known, problem = self.training_known, self.problem_type
-        arrays = sample_arrays(self.maps, self.exact, self.schema_version, known, self.meta, problem)
+        arrays = schema.sample_arrays(self.maps, self.exact, self.schema_version, known, self.meta, problem)
         if not self.cams.is_positive:
             return arrays
         return tuple(dataclasses.replace(a, storage="sparse") if a.name in ("cams", "cam_class") else a for a in arrays)
 
     @property
-    def class_arrays(self) -> tuple[Array, ...]:
+    def class_arrays(self) -> tuple[schema.Array, ...]:
         """The arrays about classes that each file but samples.h5 has."""
-        return (*CLASSIFIER_ARRAYS, CLASS_NAME, *([THRESHOLD] if self.is_multi_label else []))
+        return (*schema.CLASSIFIER_ARRAYS, schema.CLASS_NAME, *([schema.THRESHOLD] if self.is_multi_label else []))
 
     @property
     def text_bytes(self) -> dict[str, int]:
         """Width of the arrays of texts that have the same one in all files of the run."""
         return {
             "sample_id": self.sample_id_bytes,
-            **{meta_array(name).name: width for name, width in self.meta.items()},
+            **{schema.meta_array(name).name: width for name, width in self.meta.items()},
         }
 
     @property
@@ -341,8 +324,10 @@ class Plan:
         return plan
 
     def _check(self) -> None:
-        if type(self.schema_version) is not int or self.schema_version not in OLDEST_READER:
-            raise ValueError(f"schema {self.schema_version!r}; this batchcam reads schemas 1 to {SCHEMA_VERSION}")
+        if type(self.schema_version) is not int or self.schema_version not in schema.OLDEST_READER:
+            raise ValueError(
+                f"schema {self.schema_version!r}; this batchcam reads schemas 1 to {schema.SCHEMA_VERSION}"
+            )
         for field in dataclasses.fields(self):
             if field.name in ("problem_type", "engine"):  # below, whatever their type
                 continue
@@ -351,8 +336,10 @@ class Plan:
                 raise ValueError(f"{field.name} of the plan {told}")
         if not self.class_names:
             raise ValueError("class_names of the plan are not texts")
-        if self.sample_id_bytes > MOST_TEXT_BYTES:
-            raise ValueError(f"a sample id of {self.sample_id_bytes} bytes; at most {MOST_TEXT_BYTES} can be stored")
+        if self.sample_id_bytes > schema.MOST_TEXT_BYTES:
+            raise ValueError(
+                f"a sample id of {self.sample_id_bytes} bytes; at most {schema.MOST_TEXT_BYTES} can be stored"
+            )
         self._check_meta()
         self._check_problem()
         if math.prod(self.input_size) > PIXEL_LIMIT:
@@ -390,7 +377,14 @@ class Plan:
         if self.meta and self.schema_version < 2:
             raise ValueError("meta of the plan: schema 1 has none")
         for name, width in self.meta.items():
-            if not name or "/" in name or "\0" in name or name == "." or not _is_size(width) or width > MOST_TEXT_BYTES:
+            if (
+                not name
+                or "/" in name
+                or "\0" in name
+                or name == "."
+                or not _is_size(width)
+                or width > schema.MOST_TEXT_BYTES
+            ):
                 raise ValueError(f"meta of the plan: {name!r} is no name of an array, or too wide")
 
 
@@ -444,8 +438,8 @@ def fingerprint_text(rows: Mapping[str, np.ndarray], meta: Iterable[str] = ()) -
         rows: arrays of the schema by name; labels are -1 where not known, sizes where there is none.
         meta: names of the further columns, as `Plan.meta` has them.
     """
-    texts = (rows[name].tolist() for name in ("sample_id", *(meta_array(name).name for name in meta)))
-    labels = label_words(rows[LABELS]) if LABELS in rows else rows["label"].tolist()
+    texts = (rows[name].tolist() for name in ("sample_id", *(schema.meta_array(name).name for name in meta)))
+    labels = label_words(rows[schema.LABELS]) if schema.LABELS in rows else rows["label"].tolist()
     each = zip(zip(*texts, strict=True), labels, rows["input_bytes"].tolist(), strict=True)
     return b"".join([_line(texts_of, label, size) for texts_of, label, size in each])
 
@@ -488,15 +482,15 @@ def read_plan(run: Path) -> Plan:
         FileNotFoundError: it has none.
         RunError: it was changed, is damaged, or of a schema that this version does not read.
     """
-    content = read_document(run / PLAN_FILE)
+    content = read_document(run / schema.PLAN_FILE)
     try:
         plan = Plan.from_dict(content["plan"])
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{run / PLAN_FILE}: {error}") from error
+        raise RunError(f"{run / schema.PLAN_FILE}: {error}") from error
     if not _is_table_of(plan, content.get("shards")) or content.get("run_id") != plan.run_id:
-        raise RunError(f"{run / PLAN_FILE}: run id or shard table does not follow from the plan")
+        raise RunError(f"{run / schema.PLAN_FILE}: run id or shard table does not follow from the plan")
     if not isinstance(content.get("origin"), dict):
-        raise RunError(f"{run / PLAN_FILE}: does not tell where the run comes from")
+        raise RunError(f"{run / schema.PLAN_FILE}: does not tell where the run comes from")
     return plan
 
 
@@ -541,7 +535,7 @@ def named_reading(run: Path) -> tuple[dict[str, str], str, str]:
 def _said(run: Path) -> tuple[Mapping[str, Any], str]:
     """Return the options that a run was planned with, and in which folder; nothing where its run.json does not say."""
     try:
-        origin = read_document(run / PLAN_FILE)["origin"]
+        origin = read_document(run / schema.PLAN_FILE)["origin"]
         options, folder = origin["options"], origin.get("folder")
     except (OSError, AttributeError, KeyError, TypeError, RunError):
         return {}, ""
@@ -553,9 +547,9 @@ def not_a_run(path: Path) -> RunError:
     if not path.exists():
         return RunError(f"{path}: no such folder")
     for folder in (path.parent, path.parent.parent):
-        if (folder / PLAN_FILE).is_file():
+        if (folder / schema.PLAN_FILE).is_file():
             return RunError(f"{path}: a {'folder' if path.is_dir() else 'file'} of a run: name the folder {folder}")
-    return RunError(f"{path}: not a run directory: no {PLAN_FILE} in it, nor in a folder of it")
+    return RunError(f"{path}: not a run directory: no {schema.PLAN_FILE} in it, nor in a folder of it")
 
 
 def shard_table(plan: Plan) -> dict[str, Any]:
@@ -575,11 +569,11 @@ def _is_table_of(plan: Plan, table: object) -> bool:
 
 def require_few_shards(plan: Plan) -> None:
     """Raise ConfigError for more shards than a run may have."""
-    if len(plan.shards) > MOST_SHARDS:
-        fewest = -(-plan.sample_count // MOST_SHARDS)
+    if len(plan.shards) > schema.MOST_SHARDS:
+        fewest = -(-plan.sample_count // schema.MOST_SHARDS)
         raise ConfigError(
-            f"--shard-size {plan.shard_size}: makes {len(plan.shards)} shards, and a run holds {MOST_SHARDS} at most: "
-            f"say {fewest} or more"
+            f"--shard-size {plan.shard_size}: makes {len(plan.shards)} shards, and a run holds {schema.MOST_SHARDS} at "
+            f"most: say {fewest} or more"
         )
 
 
@@ -596,15 +590,15 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes |
         RunError: the directory belongs to another run; the message names the fields that differ. Or `plan` is one that
             `read_plan` refuses.
     """
-    if not (run / PLAN_FILE).exists():
+    if not (run / schema.PLAN_FILE).exists():
         require_few_shards(plan)
         try:
             plan._check()
         except ValueError as error:
             raise RunError(f"{run}: cannot be planned: {error}") from error
-    if (run / SHARD_FOLDER).is_symlink():
-        raise RunError(f"{run / SHARD_FOLDER}: a link; a run holds its files itself: link the whole run instead")
-    landing.make_folder(run / SHARD_FOLDER)
+    if (run / schema.SHARD_FOLDER).is_symlink():
+        raise RunError(f"{run / schema.SHARD_FOLDER}: a link; a run holds its files itself: link the whole run instead")
+    landing.make_folder(run / schema.SHARD_FOLDER)
     content: dict[str, Any] = {
         "batchcam_version": version(),
         "run_id": plan.run_id,
@@ -614,16 +608,16 @@ def write_plan(run: Path, plan: Plan, origin: Mapping[str, Any], listed: bytes |
     }
     if listed is not None:
         samples = {"bytes": len(listed), "sha256": hashlib.sha256(listed).hexdigest()}
-        content[LIST_KEY] = {"file": LIST_FILE, "first": 0, "count": plan.sample_count, **samples}
+        content[LIST_KEY] = {"file": schema.LIST_FILE, "first": 0, "count": plan.sample_count, **samples}
         content[LIST_BLOCKS_KEY] = {
             "bytes": LIST_BLOCK_BYTES,
             "sha256": block_digests(io.BytesIO(listed), LIST_BLOCK_BYTES),
         }
     document = seal(content)
-    if not (run / PLAN_FILE).exists():
+    if not (run / schema.PLAN_FILE).exists():
         if listed is not None:  # first: a run that has a plan can be finished
-            landing.lay_ready(run / LIST_FILE, listed, content[LIST_KEY]["sha256"])
-        if landing.land_first(run / PLAN_FILE, document):
+            landing.lay_ready(run / schema.LIST_FILE, listed, content[LIST_KEY]["sha256"])
+        if landing.land_first(run / schema.PLAN_FILE, document):
             return plan
     existing = read_plan(run)
     require_same(run, existing, plan)

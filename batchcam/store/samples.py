@@ -16,19 +16,9 @@ import h5py
 import numpy as np
 
 from batchcam.errors import RunError
-from batchcam.store import landing, structure
+from batchcam.store import landing, layout, schema, structure
 from batchcam.store.document import read_document
 from batchcam.store.form import mismatch
-from batchcam.store.layout import (
-    WORDS_BYTES,
-    array_shape,
-    as_utf8,
-    create,
-    new_file,
-    set_text,
-    stored_bytes,
-    write_class_names,
-)
 from batchcam.store.manifest import RECORD_FORM, FileRecord
 from batchcam.store.plan import (
     LEFT_OUT_KEY,
@@ -40,21 +30,9 @@ from batchcam.store.plan import (
     block_digests,
 )
 from batchcam.store.reader import UNREADABLE, read, require_digest
-from batchcam.store.schema import (
-    LABELS,
-    LIST_FILE,
-    LIST_PATH,
-    LISTED,
-    PLAN_FILE,
-    SAMPLE_ARRAYS,
-    TEXT_CHUNK_ROWS,
-    Array,
-    encode_text,
-    meta_array,
-)
 from batchcam.store.sink import ProvenFile
 
-SLICE_ROWS: Final = TEXT_CHUNK_ROWS
+SLICE_ROWS: Final = schema.TEXT_CHUNK_ROWS
 """Rows that are read at once."""
 
 KEPT_SLICES: Final = 8
@@ -91,22 +69,24 @@ def list_image(plan: Plan, columns: Mapping[str, Sequence[str] | np.ndarray]) ->
         columns: by name in the file, but for `sample_index`: a row per sample; `path` need not be there.
     """
     buffer = io.BytesIO()
-    with new_file(buffer) as file:
-        set_text(file.attrs, "title", "Samples of a dataset as they were listed when a run was planned")
-        set_text(file.attrs, "dataset_fingerprint", plan.dataset_fingerprint)
+    with layout.new_file(buffer) as file:
+        layout.set_text(file.attrs, "title", "Samples of a dataset as they were listed when a run was planned")
+        layout.set_text(file.attrs, "dataset_fingerprint", plan.dataset_fingerprint)
         file.attrs["schema_version"] = np.int64(plan.schema_version)
         file.attrs["sample_count"] = np.int64(plan.sample_count)
         if plan.is_multi_label:
-            write_class_names(file, plan)
+            layout.write_class_names(file, plan)
         given = {"sample_index": np.arange(plan.sample_count), **columns}
-        for array in _arrays(plan, LIST_PATH.name in columns):
+        for array in _arrays(plan, schema.LIST_PATH.name in columns):
             _write(file, plan, array, given[array.name])
     return buffer.getvalue()
 
 
 def list_bytes(plan: Plan) -> int:
     """Return about how many bytes samples.h5 takes at most."""
-    return WORDS_BYTES + sum(stored_bytes(array, plan, plan.sample_count) for array in _arrays(plan, with_paths=True))
+    return layout.WORDS_BYTES + sum(
+        layout.stored_bytes(array, plan, plan.sample_count) for array in _arrays(plan, with_paths=True)
+    )
 
 
 def stated_list(run: Path) -> StatedList | None:
@@ -115,19 +95,23 @@ def stated_list(run: Path) -> StatedList | None:
     Raises:
         RunError: run.json is damaged.
     """
-    document = read_document(run / PLAN_FILE)
+    document = read_document(run / schema.PLAN_FILE)
     content, blocks = document.get(LIST_KEY), document.get(LIST_BLOCKS_KEY)
     if content is None:
         return None
     if mismatch(content, RECORD_FORM) is None and set(content) == set(RECORD_FORM):
         record, origin = FileRecord(**content), document["origin"]
         stated = StatedList(record, left_out=origin.get(LEFT_OUT_KEY, 0), manifest_sha256=origin.get(MANIFEST_KEY, ""))
-        whole = record.file == LIST_FILE and _DIGEST.fullmatch(record.sha256) and mismatch(origin, _ORIGIN_FORM) is None
+        whole = (
+            record.file == schema.LIST_FILE
+            and _DIGEST.fullmatch(record.sha256)
+            and mismatch(origin, _ORIGIN_FORM) is None
+        )
         if whole and blocks is None:
             return stated
         if whole and isinstance(blocks, dict) and _fit(blocks, record.bytes):
             return dataclasses.replace(stated, block_bytes=blocks["bytes"], blocks=tuple(blocks["sha256"]))
-    raise RunError(f"{run / PLAN_FILE}: does not tell what {LIST_FILE} is")
+    raise RunError(f"{run / schema.PLAN_FILE}: does not tell what {schema.LIST_FILE} is")
 
 
 def list_record(run: Path) -> FileRecord | None:
@@ -148,8 +132,8 @@ def require_list(run: Path) -> FileRecord | None:
     """
     record = list_record(run)
     if record is not None:
-        path = run / LIST_FILE
-        if not landing.is_own_file(run, LIST_FILE):
+        path = run / schema.LIST_FILE
+        if not landing.is_own_file(run, schema.LIST_FILE):
             raise RunError(f"{path}: gone, or not a file of its own; run explain again")
         require_digest(path, record.sha256)
     return record
@@ -194,7 +178,7 @@ class SampleList:
     @functools.cached_property
     def _opened(self) -> tuple[ProvenFile, h5py.File]:
         record = self._stated.record
-        path = landing.ready(self._run / LIST_FILE, record.sha256)
+        path = landing.ready(self._run / schema.LIST_FILE, record.sha256)
         if not landing.is_own_file(self._run, path.name):
             raise RunError(f"{path}: gone, or not a file of its own; see batchcam verify")
         blocks = self._stated.blocks or _proven_blocks(path, record)
@@ -211,9 +195,9 @@ def list_problems(file: h5py.File, plan: Plan) -> Iterator[structure.Problem]:
     yield from structure.array_problems(file, list_arrays(file, plan), plan, plan.sample_count)
 
 
-def list_arrays(file: h5py.File, plan: Plan) -> tuple[Array, ...]:
+def list_arrays(file: h5py.File, plan: Plan) -> tuple[schema.Array, ...]:
     """Return the arrays that samples.h5 has."""
-    return _arrays(plan, file.id.links.exists(LIST_PATH.name.encode()))
+    return _arrays(plan, file.id.links.exists(schema.LIST_PATH.name.encode()))
 
 
 def list_slices(file: h5py.File, plan: Plan) -> Iterator[dict[str, np.ndarray]]:
@@ -227,22 +211,22 @@ def _slice(file: h5py.File, names: Sequence[str], number: int) -> dict[str, np.n
     return {name: read(file[name], slice(number * SLICE_ROWS, (number + 1) * SLICE_ROWS)) for name in names}
 
 
-def _arrays(plan: Plan, with_paths: bool) -> tuple[Array, ...]:
-    left_out = () if plan.is_multi_label else (LABELS,)
-    own = (array for array in SAMPLE_ARRAYS if array.name in LISTED and array.name not in left_out)
-    return (*own, *map(meta_array, plan.meta), *([LIST_PATH] if with_paths else []))
+def _arrays(plan: Plan, with_paths: bool) -> tuple[schema.Array, ...]:
+    left_out = () if plan.is_multi_label else (schema.LABELS,)
+    own = (array for array in schema.SAMPLE_ARRAYS if array.name in schema.LISTED and array.name not in left_out)
+    return (*own, *map(schema.meta_array, plan.meta), *([schema.LIST_PATH] if with_paths else []))
 
 
-def _write(file: h5py.File, plan: Plan, array: Array, values: Sequence[str] | np.ndarray) -> None:
-    shape = array_shape(array, plan, plan.sample_count)
+def _write(file: h5py.File, plan: Plan, array: schema.Array, values: Sequence[str] | np.ndarray) -> None:
+    shape = layout.array_shape(array, plan, plan.sample_count)
     if isinstance(values, np.ndarray):
-        create(file, array, shape)[...] = values
+        layout.create(file, array, shape)[...] = values
         return
     width = plan.text_bytes.get(array.name) or max(len(text.encode()) for text in values)
-    dataset = create(file, array, shape, width)
-    for start in range(0, len(values), TEXT_CHUNK_ROWS):
-        dataset[start : start + TEXT_CHUNK_ROWS] = as_utf8(
-            encode_text(list(values[start : start + TEXT_CHUNK_ROWS]), width)
+    dataset = layout.create(file, array, shape, width)
+    for start in range(0, len(values), schema.TEXT_CHUNK_ROWS):
+        dataset[start : start + schema.TEXT_CHUNK_ROWS] = layout.as_utf8(
+            schema.encode_text(list(values[start : start + schema.TEXT_CHUNK_ROWS]), width)
         )
 
 

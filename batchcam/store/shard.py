@@ -15,18 +15,8 @@ from types import TracebackType
 import h5py
 import numpy as np
 
-from batchcam.store import landing
+from batchcam.store import landing, layout
 from batchcam.store.compression import deflate_chunk
-from batchcam.store.layout import (
-    Columns,
-    array_shape,
-    create,
-    new_file,
-    write_classes,
-    write_header,
-    write_scales,
-    write_texts,
-)
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.schema import DIGEST_SUFFIX, SHARD_FOLDER, Array, encode_text, map_chunk_rows
 from batchcam.store.stamps import stamp_of_landed
@@ -71,14 +61,14 @@ class ShardBuilder:
             if array.storage == "text":
                 self._texts[array.name] = []
             elif array.storage != "deflate":
-                self._columns[array.name] = np.empty(array_shape(array, plan, shard.count), array.dtype)
+                self._columns[array.name] = np.empty(layout.array_shape(array, plan, shard.count), array.dtype)
         self._map_chunk_rows = map_chunk_rows(shard.count, *plan.input_size)
         self._map_rest: np.ndarray | None = None
         self._most_pending = 2
         self._map_chunks: list[Future[bytes]] = []
         self._pending: collections.deque[Future[bytes]] = collections.deque()
 
-    def append(self, columns: Columns, texts: dict[str, list[str]]) -> None:
+    def append(self, columns: layout.Columns, texts: dict[str, list[str]]) -> None:
         """Add the rows of one batch.
 
         Args:
@@ -112,15 +102,15 @@ class ShardBuilder:
         if self._map_rest is not None and len(self._map_rest):
             self._submit(self._map_rest)
         buffer = io.BytesIO()
-        with new_file(buffer) as file:
-            write_header(file, self.plan, self.shard.first, self.shard.count)
-            write_scales(file, self.plan)
-            write_classes(file, self.plan, self._weight, self._bias)
+        with layout.new_file(buffer) as file:
+            layout.write_header(file, self.plan, self.shard.first, self.shard.count)
+            layout.write_scales(file, self.plan)
+            layout.write_classes(file, self.plan, self._weight, self._bias)
             for array in self._arrays:
                 self._write_array(file, array)
         return buffer.getvalue()
 
-    def _require_fit(self, columns: Columns, texts: dict[str, list[str]]) -> None:
+    def _require_fit(self, columns: layout.Columns, texts: dict[str, list[str]]) -> None:
         wanted = {a.name for a in self._arrays if a.storage != "text"}
         if set(columns) != wanted or set(texts) != set(self._texts):
             different = (set(columns) ^ wanted) | (set(texts) ^ set(self._texts))
@@ -129,7 +119,7 @@ class ShardBuilder:
             )
         rows = len(columns["sample_index"])
         for array in self._arrays:
-            shape = array_shape(array, self.plan, rows)
+            shape = layout.array_shape(array, self.plan, rows)
             if array.storage == "text":
                 if len(texts[array.name]) != rows:
                     raise ValueError(f"{array.name}: {len(texts[array.name])} texts for {rows} rows")
@@ -156,17 +146,17 @@ class ShardBuilder:
         self._map_chunks.append(future)
 
     def _write_array(self, file: h5py.File, array: Array) -> None:
-        shape = array_shape(array, self.plan, self.shard.count)
+        shape = layout.array_shape(array, self.plan, self.shard.count)
         if array.storage == "text":
             # error lines are as long as they happen to be
             texts = encode_text(self._texts[array.name], self.plan.text_bytes.get(array.name))
-            write_texts(create(file, array, shape, texts.dtype.itemsize), texts)
+            layout.write_texts(layout.create(file, array, shape, texts.dtype.itemsize), texts)
         elif array.storage == "deflate":
-            dataset = create(file, array, shape)
+            dataset = layout.create(file, array, shape)
             for i, chunk in enumerate(self._map_chunks):
                 dataset.id.write_direct_chunk((i * self._map_chunk_rows, 0, 0), chunk.result())
         else:
-            create(file, array, shape)[...] = self._columns[array.name]
+            layout.create(file, array, shape)[...] = self._columns[array.name]
 
 
 class ShardWriter:

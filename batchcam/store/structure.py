@@ -18,17 +18,9 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5l, h5o, h5p, h5s, h5t, h5z
 
 from batchcam.errors import RunError
+from batchcam.store import schema
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
-from batchcam.store.schema import (
-    CLASS_NAME,
-    CONFIG,
-    MOST_TEXT_BYTES,
-    SHARD_FOLDER,
-    VIRTUAL_IN_MASTER,
-    Array,
-    has_references,
-)
 
 Problem = tuple[str, str]
 """An array, and what is wrong with it."""
@@ -80,10 +72,10 @@ def problems(file: h5py.File, plan: Plan, shard: Shard | None) -> Iterator[Probl
         file, [a for a in arrays if shard is not None or not lies_in_shards(file, a, plan)], plan, count
     )
     if problem := _config_problem(file):
-        yield CONFIG, problem
+        yield schema.CONFIG, problem
 
 
-def array_problems(file: h5py.File, arrays: Sequence[Array], plan: Plan, count: int) -> Iterator[Problem]:
+def array_problems(file: h5py.File, arrays: Sequence[schema.Array], plan: Plan, count: int) -> Iterator[Problem]:
     """Yield what is wrong with `arrays` of a file of `count` samples, all of whose bytes lie in it."""
     sizes: dict[str, dict[str, int]] = {storage: {} for storage in FILTERS}
     for array in arrays:
@@ -100,15 +92,15 @@ def array_problems(file: h5py.File, arrays: Sequence[Array], plan: Plan, count: 
             yield max(each, key=each.__getitem__), f"{sum(each.values())} bytes, of which the file can hold {most}"
 
 
-def lies_in_shards(file: h5py.File, array: Array, plan: Plan) -> bool:
+def lies_in_shards(file: h5py.File, array: schema.Array, plan: Plan) -> bool:
     """Return whether run.h5 leaves an array to the shards that it may leave to them; none of them is opened."""
-    left = array.name in VIRTUAL_IN_MASTER or (array.dims[0] == "sample_index" and len(array.dims) > 1)
+    left = array.name in schema.VIRTUAL_IN_MASTER or (array.dims[0] == "sample_index" and len(array.dims) > 1)
     return left and (_dataset(file, array.name, virtual=True) is not None or _is_left_out(file, array, plan))
 
 
-def _is_left_out(file: h5py.File, array: Array, plan: Plan) -> bool:
+def _is_left_out(file: h5py.File, array: schema.Array, plan: Plan) -> bool:
     """Return whether run.h5 does not even refer to an array, as there are too many shards for that."""
-    return not has_references(len(plan.shards)) and not file.id.links.exists(array.name.encode())
+    return not schema.has_references(len(plan.shards)) and not file.id.links.exists(array.name.encode())
 
 
 def is_own_group(file: h5py.File, name: str) -> bool:
@@ -121,7 +113,7 @@ def value_problem(file: h5py.File, name: str, values: np.ndarray) -> str | None:
     dataset = _dataset(file, name)
     if not dataset:
         return ELSEWHERE
-    text = dataset.is_text and values.dtype.kind == "S" and dataset.item_bytes <= MOST_TEXT_BYTES
+    text = dataset.is_text and values.dtype.kind == "S" and dataset.item_bytes <= schema.MOST_TEXT_BYTES
     sound = dataset.shape == values.shape and (text or dataset.kind == _type_of(values.dtype.str))
     if not sound or _storage_problem(dataset, "text" if text else "checked", values.shape):
         return "not what follows from run.json"
@@ -141,7 +133,7 @@ def column(file: h5py.File, name: str, dtype: np.dtype[Any], rows: int) -> np.nd
     return values
 
 
-def virtual_problem(file: h5py.File, array: Array, plan: Plan) -> str | None:
+def virtual_problem(file: h5py.File, array: schema.Array, plan: Plan) -> str | None:
     """Return what is wrong with an array of run.h5 that lies in the shards; reads none of them."""
     if _is_left_out(file, array, plan):
         return None
@@ -162,7 +154,7 @@ def attribute(file: h5py.File, name: str) -> str | int | None:
         return None
     each = h5a.open(file.id, encoded)
     kind = each.get_type()
-    if each.get_space().get_simple_extent_type() != h5s.SCALAR or kind.get_size() > MOST_TEXT_BYTES:
+    if each.get_space().get_simple_extent_type() != h5s.SCALAR or kind.get_size() > schema.MOST_TEXT_BYTES:
         return None
     if isinstance(kind, h5t.TypeStringID) and not kind.is_variable_str():
         text = np.empty((), f"S{kind.get_size()}")
@@ -182,8 +174,8 @@ def config_text(file: h5py.File) -> bytes:
         ValueError: it holds none.
     """
     if problem := _config_problem(file):
-        raise ValueError(f"{CONFIG}: {problem}")
-    return bytes(file[CONFIG][()])
+        raise ValueError(f"{schema.CONFIG}: {problem}")
+    return bytes(file[schema.CONFIG][()])
 
 
 def class_names(file: h5py.File) -> np.ndarray:
@@ -192,13 +184,13 @@ def class_names(file: h5py.File) -> np.ndarray:
     Raises:
         ValueError: it holds none.
     """
-    dataset = _dataset(file, CLASS_NAME.name)
+    dataset = _dataset(file, schema.CLASS_NAME.name)
     shape = dataset.shape if dataset else None
     if not dataset or not dataset.is_text or not shape or len(shape) != 1:
-        raise ValueError(f"{CLASS_NAME.name}: not fixed-length texts of this file")
+        raise ValueError(f"{schema.CLASS_NAME.name}: not fixed-length texts of this file")
     limit = min(PIECE_BYTES, DEFLATE_RATIO * file.id.get_filesize())
     if _storage_problem(dataset, "text", shape) or shape[0] * dataset.item_bytes > limit:
-        raise ValueError(f"{CLASS_NAME.name}: not stored as the schema says")
+        raise ValueError(f"{schema.CLASS_NAME.name}: not stored as the schema says")
     names: np.ndarray = h5py.Dataset(dataset.opened)[...]
     return names
 
@@ -252,15 +244,15 @@ def _samples(plan: Plan, shard: Shard | None) -> tuple[int, int]:
     return (0, plan.sample_count) if shard is None else (shard.first, shard.count)
 
 
-def _problem(dataset: _Dataset, array: Array, shape: tuple[int, ...], plan: Plan) -> str | None:
+def _problem(dataset: _Dataset, array: schema.Array, shape: tuple[int, ...], plan: Plan) -> str | None:
     if dataset.shape != shape:
         return f"shape {dataset.shape}, schema wants {shape}"
     if array.dtype == "text" and not dataset.is_text:
         return f"type {_described(dataset.kind)}, schema wants fixed-length text"
     if array.dtype != "text" and dataset.kind != _type_of(array.dtype):
         return f"type {_described(dataset.kind)}, schema wants {array.dtype}"
-    longest = plan.text_bytes.get(array.name, MOST_TEXT_BYTES)
-    if array.dtype == "text" and dataset.item_bytes > min(longest, MOST_TEXT_BYTES):
+    longest = plan.text_bytes.get(array.name, schema.MOST_TEXT_BYTES)
+    if array.dtype == "text" and dataset.item_bytes > min(longest, schema.MOST_TEXT_BYTES):
         return f"texts of {dataset.item_bytes} bytes"
     row_bytes = math.prod(shape[1:]) * dataset.item_bytes
     if array.storage != "checked" and row_bytes > PIECE_BYTES:
@@ -282,7 +274,7 @@ def _storage_problem(dataset: _Dataset, storage: str, shape: tuple[int, ...]) ->
 
 
 def _config_problem(file: h5py.File) -> str | None:
-    dataset = _dataset(file, CONFIG)
+    dataset = _dataset(file, schema.CONFIG)
     if not dataset:
         return ELSEWHERE
     fixed = dataset.is_text and dataset.shape == ()
@@ -305,7 +297,7 @@ def _described(kind: h5t.TypeID) -> str:
     return f"{classes.get(kind.get_class(), 'unknown')} of {kind.get_size()} bytes"
 
 
-def _refers_to_shards(storage: h5p.PropDCID, array: Array, plan: Plan) -> bool:
+def _refers_to_shards(storage: h5p.PropDCID, array: schema.Array, plan: Plan) -> bool:
     """Return whether a virtual dataset is made of the plan's shards, each as a whole, in their order."""
     if storage.get_virtual_count() != len(plan.shards):
         return False
@@ -315,7 +307,7 @@ def _refers_to_shards(storage: h5p.PropDCID, array: Array, plan: Plan) -> bool:
         here, there = storage.get_virtual_vspace(place), storage.get_virtual_srcspace(place)
         last = (shard.first + shard.count - 1, *(n - 1 for n in shape[1:]))
         if (
-            storage.get_virtual_filename(place) != f"{SHARD_FOLDER}/{shard.file}"
+            storage.get_virtual_filename(place) != f"{schema.SHARD_FOLDER}/{shard.file}"
             or storage.get_virtual_dsetname(place) != name
             or there.get_select_type() != h5s.SEL_ALL
             or here.get_select_npoints() != math.prod(shape)

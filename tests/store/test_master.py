@@ -20,7 +20,7 @@ from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.errors import RunError, StoppedEarlyError
 from batchcam.job.stop import Stop
-from batchcam.store import landing, layout, master, schema
+from batchcam.store import landing, master, schema
 from batchcam.store.opening import open_run
 from batchcam.store.reader import open_checked
 from batchcam.store.schema import STATUS_MISSING, sample_arrays
@@ -50,7 +50,7 @@ def test_every_array_of_run_h5_is_that_of_the_shards(make_run, cams: str, maps: 
 def test_columns_longer_than_a_chunk_are_those_that_were_explained(
     tmp_path: Path, make_plan, make_rows, make_shards, monkeypatch
 ) -> None:
-    monkeypatch.setattr(layout, "column_chunk_rows", lambda rows, row_bytes: min(rows, 1000))
+    monkeypatch.setattr(schema, "column_chunk_rows", lambda rows, row_bytes: min(rows, 1000))
     plan = make_plan(sample_count=9000, shard_size=1777, maps="none", grid_size=(1, 2), channels=5)
     rows = make_rows(plan)
     for row, error in ((0, "x"), (4095, "ä" * 50), (4096, "y"), (8000, "z" * 80), (8999, "last")):
@@ -142,7 +142,7 @@ def test_a_run_that_is_moved_stays_whole(finished_run: Path, tmp_path: Path, mon
 
 
 def test_logits_stay_in_the_shards_where_they_are_many(make_run, monkeypatch) -> None:
-    monkeypatch.setattr(master, "MASTER_COPY_LIMIT", 21 * 5 * 4 - 1)
+    monkeypatch.setattr(schema, "MASTER_COPY_LIMIT", 21 * 5 * 4 - 1)
     run = make_run()
     with h5py.File(run / "run.h5") as file:
         assert file["logits"].is_virtual
@@ -153,7 +153,7 @@ def test_logits_stay_in_the_shards_where_they_are_many(make_run, monkeypatch) ->
 
 
 def test_verify_accepts_logits_that_stay_in_the_shards(make_run, run_cli, monkeypatch) -> None:
-    monkeypatch.setattr(master, "MASTER_COPY_LIMIT", 0)
+    monkeypatch.setattr(schema, "MASTER_COPY_LIMIT", 0)
     assert run_cli("verify", make_run())[0] == 0
 
 

@@ -48,19 +48,9 @@ from batchcam.maps.preparation import ExplainableNetwork, prepare, with_engine
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision, settings_kept
 from batchcam.network.proof import ExactNetwork, require_identity
-from batchcam.store import landing
+from batchcam.store import landing, schema
 from batchcam.store.manifest import task_file, task_numbers, write_task
 from batchcam.store.plan import Plan, Shard, require_same, write_plan
-from batchcam.store.schema import (
-    DIGEST_SUFFIX,
-    LIST_FILE,
-    MANIFEST_FILE,
-    MASTER_FILE,
-    PARTIAL_SUFFIX,
-    PLAN_FILE,
-    SHARD_FOLDER,
-    TRAINED_ON,
-)
 from batchcam.store.shard import ShardNames, landed_shards
 
 TELL_EVERY_S = 10  # a task's record is one more file to sync: not for every small shard
@@ -166,7 +156,7 @@ def _explain(config: ExplainConfig) -> ExplainSummary:
         note(f"{config.out}: no leases: {error.strerror}; workers may do some shards twice", config.quiet)
 
     # whoever cleans up after a file that has landed removes leases on it too: they are temporary files of it
-    leases = Leases({**this_process(), "task": str(mine)}, refused, PARTIAL_SUFFIX)
+    leases = Leases({**this_process(), "task": str(mine)}, refused, schema.PARTIAL_SUFFIX)
     with contextlib.ExitStack() as stack:
         if not (existing_plan(config.out) or config.dry_run):
             stack.enter_context(planning(config.out, leases, config.quiet))
@@ -283,7 +273,7 @@ def _merged(config: ExplainConfig, mine: Share, leases: Leases, made: bool) -> M
 
     Of a run that was merged, a worker that has not `made` any shard looks at its own only, as the others do.
     """
-    manifest, pause = config.out / MANIFEST_FILE, LOOK_FIRST_S
+    manifest, pause = config.out / schema.MANIFEST_FILE, LOOK_FIRST_S
     while not (manifest.exists() or leases.claim(manifest)):
         wait(pause)
         pause = min(2 * pause, LOOK_EVERY_S)
@@ -368,15 +358,15 @@ def _shuffled(shards: Sequence[Shard]) -> list[Shard]:
 def _clear_stale(config: ExplainConfig, plan: Plan, mine: Share) -> None:
     """Remove what no longer holds: temporary files of dead workers, and the manifest of a run that has gaps again."""
     # in this order: another worker may land the last shard and merge just now
-    complete = (config.out / MANIFEST_FILE).exists()
+    complete = (config.out / schema.MANIFEST_FILE).exists()
     landed = landed_shards(config.out, plan, mine.takes)
-    landing.remove_stale_partials(config.out / SHARD_FOLDER, (s.file for s in plan.shards if s.index in landed))
-    landing.remove_stale_partials(config.out, [PLAN_FILE, LIST_FILE])
+    landing.remove_stale_partials(config.out / schema.SHARD_FOLDER, (s.file for s in plan.shards if s.index in landed))
+    landing.remove_stale_partials(config.out, [schema.PLAN_FILE, schema.LIST_FILE])
     if complete and len(landed) < len(plan.shards):
         note("shards are missing from a complete run: making them again", config.quiet)
-        for name in (MANIFEST_FILE, MASTER_FILE):  # merging takes rows from there
+        for name in (schema.MANIFEST_FILE, schema.MASTER_FILE):  # merging takes rows from there
             landing.set_aside(config.out / name)
-        (config.out / (MASTER_FILE + DIGEST_SUFFIX)).unlink(missing_ok=True)
+        (config.out / (schema.MASTER_FILE + schema.DIGEST_SUFFIX)).unlink(missing_ok=True)
 
 
 def _summary(
@@ -399,7 +389,7 @@ def _summary(
         samples=sum(each.shard.count for each in landed),
         shards=len(landed),
         unreadable=work.counts["unreadable"] if work else 0,
-        trained_on=merged.totals.get(TRAINED_ON) if merged else (work.trained_on if work else None),
+        trained_on=merged.totals.get(schema.TRAINED_ON) if merged else (work.trained_on if work else None),
         seconds=round(seconds, 3),
         complete=merged is not None,
         merged=merged,

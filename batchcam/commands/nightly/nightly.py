@@ -11,23 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from batchcam.commands.nightly import mails
+from batchcam.commands.nightly import mails, retention
 from batchcam.commands.nightly.config import LATEST, NightlyConfig
 from batchcam.commands.nightly.log import Log
 from batchcam.commands.nightly.on_end import outcome, tell
-from batchcam.commands.nightly.retention import (
-    LOG,
-    REPORT,
-    beside,
-    dated_runs,
-    finish_removals,
-    future_runs,
-    kept_names,
-    mark,
-    remove,
-    size_of,
-    surplus,
-)
 from batchcam.commands.nightly.signing import sign, signature_file
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, BatchcamError, ConfigError
 from batchcam.job.lock import locked, owner_of
@@ -87,7 +74,7 @@ def nightly(config: NightlyConfig) -> NightSummary:
         raise ConfigError(f"--sign {config.sign}: not a key's file")
     landing.make_folder(config.runs)
     with locked(config.runs) as lock, Steps(config.quiet, lock) as steps:
-        kept_names(config.runs)  # before a night's work, not after it
+        retention.kept_names(config.runs)  # before a night's work, not after it
         night = _Night(config, steps)
         code = night.ended()
         if config.on_end and (trouble := tell(config.on_end, night.today, code)):
@@ -107,15 +94,15 @@ class _Night:
 
     def ended(self) -> int:
         """Do the night's work; return its exit code."""
-        if ahead := future_runs(self.runs, self.today.name):
+        if ahead := retention.future_runs(self.runs, self.today.name):
             self.mails.append(mails.wrong_clock(ahead, self.today.name))
         try:
             if not self._is_finished():
                 self._finish_interrupted()
                 self._make(self.today)
                 if self.config.keep and holds_images(self.today):
-                    finish_removals(self.runs)
-                    for old in surplus(self.today, self.config.keep):
+                    retention.finish_removals(self.runs)
+                    for old in retention.surplus(self.today, self.config.keep):
                         self._remove(old)
         except _EndedError as end:
             return end.code
@@ -132,7 +119,7 @@ class _Night:
     def _is_finished(self) -> bool:
         """Return whether this day's run is finished already."""
         run = self.today
-        if self.latest() != run.name or not beside(run, REPORT).exists():
+        if self.latest() != run.name or not retention.beside(run, retention.REPORT).exists():
             return False
         if self.config.sign and not signature_file(run).exists():
             return False
@@ -152,11 +139,11 @@ class _Night:
 
     def _finish_interrupted(self) -> None:
         """Finish the newest run before this day's if it is not complete, and still can be."""
-        before = [run for run in dated_runs(self.runs, self.today.name) if run != self.today]
+        before = [run for run in retention.dated_runs(self.runs, self.today.name) if run != self.today]
         if not before or (before[-1] / MANIFEST_FILE).exists():
             return
         run = before[-1]
-        with Log(beside(run, LOG)) as log:
+        with Log(retention.beside(run, retention.LOG)) as log:
             code = self._step(log, *self._words(run), "--dry-run")
             if code == EXIT_STOPPED_EARLY:
                 self._fail("explain", code, run, log)
@@ -171,18 +158,18 @@ class _Night:
     def _make(self, run: Path) -> None:
         """Make a run and all that belongs to it."""
         if not (run / MANIFEST_FILE).exists():
-            mark(run, verified=False)
-        with Log(beside(run, LOG)) as log:
+            retention.mark(run, verified=False)
+        with Log(retention.beside(run, retention.LOG)) as log:
             code = self._explain(run, log)
             if not (run / PLAN_FILE).exists():
-                mark(run, verified=True)  # there is none
+                retention.mark(run, verified=True)  # there is none
             if code not in (EXIT_DONE, EXIT_FINDINGS):
                 self._fail("explain", code, run, log)
             if self.config.incremental and not (run / PLAN_FILE).exists():
                 return  # nothing is new
             findings = code == EXIT_FINDINGS
             code = self._step(log, "verify", str(run))
-            mark(run, verified=code == EXIT_DONE)
+            retention.mark(run, verified=code == EXIT_DONE)
             if code:
                 self._fail("verify", code, run, log)
             if not holds_images(run):
@@ -199,7 +186,8 @@ class _Night:
                 self._fail("report", code, run, log)
             if findings:
                 self._findings = True
-                advice = f"look at them: batchcam info {str(run)!r}, or its report {str(beside(run, REPORT))!r}."
+                report = str(retention.beside(run, retention.REPORT))
+                advice = f"look at them: batchcam info {str(run)!r}, or its report {report!r}."
                 self._mail("done, with findings (exit code 3)", advice, run, log)
 
     def _words(self, run: Path) -> list[str]:
@@ -213,7 +201,7 @@ class _Night:
         words = self._words(run)
         if (run / MANIFEST_FILE).exists() and not holds_images(run):
             words.append("--retry-unreadable")
-        old = surplus(run, self.config.keep) if self.config.keep else []
+        old = retention.surplus(run, self.config.keep) if self.config.keep else []
         if old and not self._is_roomy():
             old = self._make_room(old, words, log)
         code = self._step(log, *words)
@@ -227,9 +215,9 @@ class _Night:
 
     def _report(self, run: Path, log: Log) -> int:
         """Write the report, and where the disk is full remove what would go after this night anyway."""
-        words = ("report", str(run), "--out", str(beside(run, REPORT)))
+        words = ("report", str(run), "--out", str(retention.beside(run, retention.REPORT)))
         code = self._step(log, *words)
-        for old in surplus(run, self.config.keep) if self.config.keep else []:
+        for old in retention.surplus(run, self.config.keep) if self.config.keep else []:
             if not self._disk_is_full(code, log):
                 break
             self._remove(old, log)
@@ -239,7 +227,7 @@ class _Night:
     def _is_roomy(self) -> bool:
         """Return whether two runs such as the latest one certainly have room."""
         latest = self.runs / LATEST
-        return latest.exists() and shutil.disk_usage(self.runs).free > 2 * size_of(latest.resolve())
+        return latest.exists() and shutil.disk_usage(self.runs).free > 2 * retention.size_of(latest.resolve())
 
     def _make_room(self, old: list[Path], words: list[str], log: Log, at_least: int = 0) -> list[Path]:
         """Remove old runs, the oldest first, until what is left to explain has room; return those that stay.
@@ -256,10 +244,10 @@ class _Night:
             return old  # explain is going to tell
         need = int(json.loads(log.said().splitlines()[-1])["to_do_bytes"])
         free = shutil.disk_usage(self.runs).free
-        if free + sum(map(size_of, old)) < LEAST_SHARE * need:
+        if free + sum(map(retention.size_of, old)) < LEAST_SHARE * need:
             log.write(f"not even without {', '.join(run.name for run in old)} is there room for this run\n")
             return old
-        finish_removals(self.runs)
+        retention.finish_removals(self.runs)
         while old and (at_least > 0 or shutil.disk_usage(self.runs).free < need):
             self._remove(old[0], log)
             old, at_least = old[1:], at_least - 1
@@ -267,7 +255,7 @@ class _Night:
 
     def _remove(self, run: Path, log: Log | None = None) -> None:
         try:
-            remove(run)
+            retention.remove(run)
         except BatchcamError as error:
             self.mails.append(f"batchcam nightly: {error}")
             return
@@ -307,7 +295,9 @@ class _Night:
         to_do = mails.advice(step, code)
         if self._disk_is_full(code, log):
             headline += ": the disk is full"
-            to_do = mails.full_disk_advice(self.runs, dated_runs(self.runs, self.today.name), self.config.keep)
+            to_do = mails.full_disk_advice(
+                self.runs, retention.dated_runs(self.runs, self.today.name), self.config.keep
+            )
         self._mail(f"{headline} (exit code {code})", to_do, run, log)
         raise _EndedError(code)
 
