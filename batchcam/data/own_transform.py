@@ -156,8 +156,7 @@ class OwnTransform:
     def _of_grey(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Return what is made of a grey image, mean over channels, (H, W)."""
         image = Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
-        mean: NDArray[np.float64] = self._tensor(image).double().mean(0).numpy()
-        return mean
+        return np.asarray(self._tensor(image).double().mean(0).numpy())
 
 
 def _unlike(image: Image.Image, box: _Box, pixels: Tensor) -> tuple[float, float]:

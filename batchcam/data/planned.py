@@ -313,8 +313,7 @@ def since(listing: Listing, now: Source, positions: NDArray[np.int64]) -> Since:
 def _changed(listing: Listing, now: Source, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which samples have another size now; of those that are gone it means nothing."""
     sizes, then = now.sizes[positions], np.asarray(listing.sizes)
-    changed: NDArray[np.bool_] = (sizes != then) & (sizes != UNKNOWN_SIZE) & (then != UNKNOWN_SIZE)
-    return changed
+    return np.asarray((sizes != then) & (sizes != UNKNOWN_SIZE) & (then != UNKNOWN_SIZE))
 
 
 def _redescribed(listing: Listing, now: Source, positions: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -70,8 +70,7 @@ class TrainingImages:
         if not len(self.keys):
             return np.zeros(len(keys), bool)
         places = np.searchsorted(self.keys, keys)
-        held: NDArray[np.bool_] = self.keys[np.minimum(places, len(self.keys) - 1)] == keys
-        return held
+        return np.asarray(self.keys[np.minimum(places, len(self.keys) - 1)] == keys)
 
 
 def _keys(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:

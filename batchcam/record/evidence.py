@@ -44,8 +44,7 @@ def border_share(shares: np.ndarray) -> np.ndarray:
         shares: from `cell_shares`, (n, h, w).
     """
     inside = shares[:, 1:-1, 1:-1].sum((1, 2))
-    share: np.ndarray = np.where(np.isfinite(shares[:, 0, 0]), 1 - np.clip(inside, 0, 1), np.nan)
-    return share
+    return np.asarray(np.where(np.isfinite(shares[:, 0, 0]), 1 - np.clip(inside, 0, 1), np.nan))
 
 
 def entropy(shares: np.ndarray) -> np.ndarray:
@@ -63,5 +62,4 @@ def entropy(shares: np.ndarray) -> np.ndarray:
     if cells == 1:
         return np.full(len(shares), np.nan)
     logs = np.log(np.where(shares > 0, shares, 1))  # p log p goes to 0 with p
-    spread: np.ndarray = np.clip(-(shares * logs).sum((1, 2)) / np.log(cells), 0, 1)
-    return spread
+    return np.asarray(np.clip(-(shares * logs).sum((1, 2)) / np.log(cells), 0, 1))

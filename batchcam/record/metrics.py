@@ -158,11 +158,9 @@ def peak_hits(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
         raise ValueError(f"maps are {maps.shape}, masks {masks.shape}")
     rows = len(maps)
     peaks = maps.reshape(rows, -1).argmax(1)
-    hits: np.ndarray = masks.reshape(rows, -1)[np.arange(rows), peaks]
-    return hits
+    return np.asarray(masks.reshape(rows, -1)[np.arange(rows), peaks])
 
 
 def centre_hits(masks: np.ndarray) -> np.ndarray:
     """Return for which samples the image's centre lies on the object, the baseline of `peak_hits`; bool (n,)."""
-    centre: np.ndarray = masks[:, masks.shape[1] // 2, masks.shape[2] // 2]
-    return centre
+    return np.asarray(masks[:, masks.shape[1] // 2, masks.shape[2] // 2])

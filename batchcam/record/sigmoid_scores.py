@@ -207,8 +207,7 @@ def average_precision(scores: np.ndarray, true: np.ndarray) -> float | None:
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Return the probabilities of logits, float64."""
-    chances: np.ndarray = 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700)))
-    return chances
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700))))
 
 
 def calibration_error(logits: np.ndarray, true: np.ndarray) -> float | None:

@@ -92,8 +92,7 @@ def resample(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if maps.shape[1:] == size:
         return maps.astype(np.float64)
     rows, columns = _weights(maps.shape[1], size[0]), _weights(maps.shape[2], size[1])
-    resampled: np.ndarray = rows @ maps.astype(np.float64) @ columns.T
-    return resampled
+    return np.asarray(rows @ maps.astype(np.float64) @ columns.T)
 
 
 def _weights(cells: int, length: int) -> np.ndarray:
@@ -101,8 +100,7 @@ def _weights(cells: int, length: int) -> np.ndarray:
     if cells == length:
         return np.eye(cells)
     place = np.clip((np.arange(length) + 0.5) * cells / length - 0.5, 0, cells - 1)
-    weights: np.ndarray = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells)))
-    return weights
+    return np.asarray(np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells))))
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -170,8 +168,7 @@ def top_cells(maps: np.ndarray) -> np.ndarray:
     """
     flat = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
     place = flat.shape[1] + -flat.shape[1] // TOP_ONE_IN  # of the weakest of them, in ascending order
-    top: np.ndarray = flat >= np.partition(flat, place, 1)[:, place, None]
-    return top
+    return np.asarray(flat >= np.partition(flat, place, 1)[:, place, None])
 
 
 def top_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -173,8 +173,7 @@ def read_rows(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
         block: np.ndarray = read(dataset, slice(first, stop))
         return block if len(block) == len(rows) and (np.diff(rows) == 1).all() else block[rows - first]
     wanted, back = np.unique(rows, return_inverse=True)
-    scattered: np.ndarray = read(dataset, wanted)[back]
-    return scattered
+    return np.asarray(read(dataset, wanted)[back])
 
 
 def read_whole(file: h5py.File, name: str) -> np.ndarray:

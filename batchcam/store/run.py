@@ -310,8 +310,7 @@ class Run:
         (rank,) = stored_ranks(self.cam_class[row][None], np.array([wanted])).tolist()
         if rank < 0:
             raise KeyError(f"{self.path}: row {row} has no map of class {wanted}; the run stores '{self.plan.cams}'")
-        cam: np.ndarray = self.cams[row, rank]
-        return cam
+        return np.asarray(self.cams[row, rank])
 
     def map(self, sample: int | str) -> np.ndarray:
         """Return the upsampled map of the predicted class, as stored, (H, W).
@@ -323,8 +322,7 @@ class Run:
         row = self.row(sample) if isinstance(sample, str) else self._valid(sample)
         if "maps" not in self._arrays:
             raise KeyError(f"{self.path}: {NO_MAPS}")
-        upsampled: np.ndarray = self.maps[row]
-        return upsampled
+        return np.asarray(self.maps[row])
 
     def class_index(self, class_: int | str) -> int:
         """Return the index of a class given by index or name.

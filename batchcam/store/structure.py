@@ -129,8 +129,7 @@ def column(file: h5py.File, name: str, dtype: np.dtype[Any], rows: int) -> np.nd
     fits = dataset.is_text and dataset.item_bytes <= dtype.itemsize if text else dataset.kind == _type_of(dtype.str)
     if not fits or _storage_problem(dataset, "text" if text else "checked", (rows,)):
         return None
-    values: np.ndarray = h5py.Dataset(dataset.opened)[()]
-    return values
+    return np.asarray(h5py.Dataset(dataset.opened)[()])
 
 
 def virtual_problem(file: h5py.File, array: schema.Array, plan: Plan) -> str | None:
@@ -191,8 +190,7 @@ def class_names(file: h5py.File) -> np.ndarray:
     limit = min(PIECE_BYTES, DEFLATE_RATIO * file.id.get_filesize())
     if _storage_problem(dataset, "text", shape) or shape[0] * dataset.item_bytes > limit:
         raise ValueError(f"{schema.CLASS_NAME.name}: not stored as the schema says")
-    names: np.ndarray = h5py.Dataset(dataset.opened)[...]
-    return names
+    return np.asarray(h5py.Dataset(dataset.opened)[...])
 
 
 class _Dataset:

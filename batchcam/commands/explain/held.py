@@ -115,8 +115,7 @@ class Held:
             told = "held, but of no known size, and new therefore: --by-digest reads and compares them"
             self.remarks.append(f"{counted(unknown, 'sample')} {told}")
         same = [size.tobytes() in proofs.get(sample_id, ()) for sample_id, size in zip(ids, sizes, strict=True)]
-        held: np.ndarray = np.array(same) & (sizes != UNKNOWN_SIZE)
-        return held
+        return np.asarray(np.array(same) & (sizes != UNKNOWN_SIZE))
 
 
 def _by_digest(assembly: Assembly, proofs: Proofs) -> np.ndarray:

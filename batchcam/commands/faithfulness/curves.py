@@ -101,14 +101,12 @@ class Curves:
     @property
     def judged(self) -> np.ndarray:
         """Which drawn samples are judged, bool (n,)."""
-        judged: np.ndarray = self.reasons == LeftOut.JUDGED
-        return judged
+        return np.asarray(self.reasons == LeftOut.JUDGED)
 
     @property
     def probability(self) -> np.ndarray:
         """Probability of the predicted class before any change, float64 (n,)."""
-        unchanged: np.ndarray = self.values[:, 0, 0, 0]
-        return unchanged
+        return np.asarray(self.values[:, 0, 0, 0])
 
     @property
     def reach(self) -> float:

@@ -76,8 +76,7 @@ class Annotations:
     @property
     def annotated(self) -> np.ndarray:
         """Which cases have a box or a mask, bool (n)."""
-        has: np.ndarray = (np.diff(self.box_starts) > 0) | (np.diff(self.mask_starts) > 0)
-        return has
+        return np.asarray((np.diff(self.box_starts) > 0) | (np.diff(self.mask_starts) > 0))
 
     def of(self, case: int) -> Objects:
         """Return what is annotated of a case."""

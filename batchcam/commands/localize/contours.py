@@ -35,8 +35,7 @@ class LevelBoxes:
 
     def at(self, thresholds: np.ndarray) -> np.ndarray:
         """Return the level of each threshold, a share of the largest grey from 0 to below 1."""
-        levels: np.ndarray = (thresholds * self.top).astype(np.intp)
-        return levels
+        return np.asarray((thresholds * self.top).astype(np.intp))
 
 
 def greys(scores: np.ndarray) -> np.ndarray:
@@ -127,8 +126,7 @@ def _has_one_contour(scores: np.ndarray, grey: np.ndarray) -> np.ndarray:
     joined = _joined(grey, (int(peaks[0][highest]), int(peaks[1][highest])))[_block_of(peaks)]
     apart = _covered(np.delete(joined, highest), np.delete(grey[peaks], highest))
     held = _covered(grey[pits], _opened(grey)[_block_of(pits)])
-    certain: np.ndarray = ((apart == 0) | (held == 0)) & (_euler_characteristic(grey) == 1)
-    return certain
+    return np.asarray(((apart == 0) | (held == 0)) & (_euler_characteristic(grey) == 1))
 
 
 def _block_of(pixels: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -163,15 +161,13 @@ def _blocks(grey: np.ndarray, pick: np.ufunc, neutral: int) -> np.ndarray:
     height, width = (-n % BLOCK for n in grey.shape)
     padded = np.pad(grey, ((0, height), (0, width)), constant_values=neutral)
     cut = padded.reshape(padded.shape[0] // BLOCK, BLOCK, padded.shape[1] // BLOCK, BLOCK)
-    values: np.ndarray = pick.reduce(pick.reduce(cut, axis=1), axis=2)
-    return values
+    return np.asarray(pick.reduce(pick.reduce(cut, axis=1), axis=2))
 
 
 def _covered(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Return how many of the ranges from `low` to below `high`, uint8, hold each level, int64 (256,)."""
     ends = (np.bincount(each, minlength=GREYS) for each in (low, high))
-    count: np.ndarray = np.cumsum(np.subtract(*ends))
-    return count
+    return np.asarray(np.cumsum(np.subtract(*ends)))
 
 
 def _peaks_and_pits(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,8 +194,7 @@ def _euler_characteristic(grey: np.ndarray) -> np.ndarray:
     upright = np.maximum(pixels[:, 1:], pixels[:, :-1])
     level = np.maximum(pixels[1:], pixels[:-1])
     corners = np.maximum(upright[1:], upright[:-1])
-    number: np.ndarray = _above(corners) - _above(upright) - _above(level) + _above(grey)
-    return number
+    return np.asarray(_above(corners) - _above(upright) - _above(level) + _above(grey))
 
 
 def _above(values: np.ndarray) -> np.ndarray:
@@ -211,5 +206,4 @@ def _above(values: np.ndarray) -> np.ndarray:
         counts = cv2.calcHist([values], [0], None, [GREYS], [0, GREYS]).ravel().astype(np.int64)
     else:
         counts = np.bincount(values.ravel(), minlength=GREYS)
-    above: np.ndarray = values.size - np.cumsum(counts)
-    return above
+    return np.asarray(values.size - np.cumsum(counts))

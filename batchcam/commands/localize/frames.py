@@ -33,8 +33,7 @@ class Frame:
         if self.view is None or self.is_whole:
             return whole
         scale = whole[[2, 3, 2, 3]] / np.array(self.image_size, np.float64)[[1, 0, 1, 0]]
-        edges: np.ndarray = np.array(self.view, np.float64) * scale
-        return edges
+        return np.asarray(np.array(self.view, np.float64) * scale)
 
     def boxes(self, boxes: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
         """Return boxes in the map's pixels: scaled, clipped to the view, and cut to whole numbers.
@@ -68,8 +67,7 @@ class Frame:
         edges = self._edges(size or self.image_size)
         origin, extent = edges[:2], edges[2:] - edges[:2]
         # the product comes first, as in the protocol: then whole numbers stay whole
-        scaled: np.ndarray = (boxes - np.tile(origin, 2)) * np.tile(self.size[::-1], 2) / np.tile(extent, 2)
-        return scaled
+        return np.asarray((boxes - np.tile(origin, 2)) * np.tile(self.size[::-1], 2) / np.tile(extent, 2))
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """Return the pixels of a mask of the whole image, of any size, at the centres of the map's pixels.
@@ -83,8 +81,7 @@ class Frame:
         x0, y0, x1, y1 = self._edges((mask.shape[0], mask.shape[1]))
         rows, row_inside = _nearest(y0, y1, self.size[0], mask.shape[0])
         columns, column_inside = _nearest(x0, x1, self.size[1], mask.shape[1])
-        picked: np.ndarray = mask[np.ix_(rows, columns)] & row_inside[:, None] & column_inside
-        return picked
+        return np.asarray(mask[np.ix_(rows, columns)] & row_inside[:, None] & column_inside)
 
     def resized(self, mask: np.ndarray) -> np.ndarray:
         """Return a mask of the whole image resized to the map as the protocol does: OpenCV's nearest neighbour."""

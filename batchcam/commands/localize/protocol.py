@@ -178,16 +178,14 @@ def box_ious(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     shared = np.maximum(high - low + 1, 0).prod(-1)
     areas = [(each[..., 2:] - each[..., :2] + 1).prod(-1) for each in (a, b)]
     union = areas[0] + areas[1] - shared
-    ious: np.ndarray = np.where(union > 0, shared / np.where(union > 0, union, 1), 0.0)
-    return ious
+    return np.asarray(np.where(union > 0, shared / np.where(union > 0, union, 1), 0.0))
 
 
 def _found(boxes: LevelBoxes, truth: np.ndarray) -> np.ndarray:
     best = box_ious(boxes.boxes, truth).max(1)
     by_level = np.stack([best[boxes.largest], np.maximum.reduceat(best, boxes.starts)])
     reached = by_level[:, None] >= np.array(IOU_LEVELS)[:, None]
-    found: np.ndarray = reached[..., boxes.at(THRESHOLDS)]
-    return found
+    return np.asarray(reached[..., boxes.at(THRESHOLDS)])
 
 
 def score_bins(scores: np.ndarray) -> np.ndarray:
@@ -204,8 +202,7 @@ def pixel_counts(bins: np.ndarray, truth: Truth) -> np.ndarray:
     kinds = bins + np.int16(BINS) * ~truth.object
     left_out = [mask for mask in (truth.ignored, truth.padding) if mask is not None]
     counted = kinds[~np.logical_or.reduce(left_out) | truth.object] if left_out else kinds.ravel()
-    counts: np.ndarray = np.bincount(counted, minlength=2 * BINS).reshape(2, BINS)
-    return counts
+    return np.asarray(np.bincount(counted, minlength=2 * BINS).reshape(2, BINS))
 
 
 def is_near(mask: np.ndarray, point: tuple[int, int] | None, tolerance: float) -> bool:
@@ -274,8 +271,7 @@ class Tally:
 
         One threshold serves all samples: choosing it for each image would flatter the map.
         """
-        best: np.ndarray = self.correct[rule].argmax(-1)
-        return best
+        return np.asarray(self.correct[rule].argmax(-1))
 
     def found(self, rule: int, thresholds: np.ndarray) -> np.ndarray:
         """Return the percentage of samples found at each IoU level at a threshold of its own; NaN without samples.
@@ -286,8 +282,7 @@ class Tally:
         """
         if not self.boxed:
             return np.full(len(IOU_LEVELS), np.nan)
-        percent: np.ndarray = self.correct[rule, np.arange(len(IOU_LEVELS)), thresholds] * 100.0 / self.boxed
-        return percent
+        return np.asarray(self.correct[rule, np.arange(len(IOU_LEVELS)), thresholds] * 100.0 / self.boxed)
 
     def pixel_precision(self) -> float:
         """Return PxAP, the area under the curve of precision over recall of all samples' pixels, in percent.

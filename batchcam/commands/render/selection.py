@@ -37,8 +37,7 @@ def spread(rows: np.ndarray, count: int) -> np.ndarray:
     """Return at most `count` of `rows`, evenly spread from the first to the last."""
     if len(rows) <= count:
         return rows
-    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)]
-    return chosen
+    return np.asarray(rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)])
 
 
 def class_index(run: Run, name: str, option: str) -> int:
@@ -88,8 +87,7 @@ def shown_class(run: Run, selection: Selection) -> int | None:
 
 def is_wrong(run: Run, labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """Return where a class of a multi-label run is known and told otherwise, bool, for labels and logits (…, K)."""
-    wrong: np.ndarray = (labels >= 0) & np.isfinite(logits) & ((logits >= run.plan.threshold_logits) != (labels == 1))
-    return wrong
+    return np.asarray((labels >= 0) & np.isfinite(logits) & ((logits >= run.plan.threshold_logits) != (labels == 1)))
 
 
 def _of_several(run: Run, selection: Selection) -> np.ndarray:

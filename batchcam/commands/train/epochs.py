@@ -83,8 +83,7 @@ def rarest_classes(labels: np.ndarray) -> np.ndarray:
     counts = (labels == 1).sum(0)
     order = np.argsort(counts, kind="stable")
     true = np.pad(labels[:, order] == 1, ((0, 0), (0, 1)), constant_values=True)
-    rarest: np.ndarray = np.append(order, len(order))[true.argmax(1)]
-    return rarest
+    return np.asarray(np.append(order, len(order))[true.argmax(1)])
 
 
 def shuffled_batches(positions: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -160,8 +160,7 @@ class _Samples:
     def known(self) -> np.ndarray:
         """The positions with a label."""
         known = self.labels[self.positions] >= 0
-        positions: np.ndarray = self.positions[known.any(1) if self.is_multi_label else known]
-        return positions
+        return np.asarray(self.positions[known.any(1) if self.is_multi_label else known])
 
     @property
     def chance(self) -> float:
@@ -500,8 +499,7 @@ def _labels_of(config: TrainConfig, source: Source, names: tuple[str, ...], is_m
 
 def _both_kinds(labels: np.ndarray) -> np.ndarray:
     """Return which classes have a yes and a no, bool (K,)."""
-    both: np.ndarray = (labels == 1).any(0) & (labels == 0).any(0)
-    return both
+    return np.asarray((labels == 1).any(0) & (labels == 0).any(0))
 
 
 def _tell(config: TrainConfig, remarks: Sequence[str]) -> None:
