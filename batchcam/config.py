@@ -50,7 +50,6 @@ MIN_COMPARED: Final = 95.0
 LONGEST_S: Final = 1e9
 """Thirty years; Python's timers refuse three hundred."""
 
-
 AnyPath = str | os.PathLike[str]
 AnySize = tuple[int, ...] | int | str | None
 AnyNumbers = tuple[float, ...] | float | str | None

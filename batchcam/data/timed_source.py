@@ -21,7 +21,6 @@ LONGEST_STEP_S: Final = 0.5
 MOST_STUCK: Final = 8
 """Reads under way of which nobody expects an answer any more, in one process."""
 
-
 _start_anew: ContextVar[Callable[[], None]] = ContextVar("start_anew", default=lambda: None)
 
 

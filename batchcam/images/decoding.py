@@ -93,7 +93,6 @@ LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 _MESSAGE_LIMIT: Final = 200
 
-
 RGB: Final = Decoding()
 
 _before_pixels: ContextVar[Callable[[int], None]] = ContextVar("before_pixels", default=lambda pixels: None)

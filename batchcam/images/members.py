@@ -33,7 +33,6 @@ LINK: Final = -2
 
 _UNREAD: Final = {ENCRYPTED: "is encrypted in the zip", LINK: "a link in the zip, which is not followed"}
 
-
 LOOK_EVERY_S: Final = 60
 """Seconds between two looks whether a file behind a URL was replaced."""
 

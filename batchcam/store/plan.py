@@ -47,7 +47,6 @@ FIRST_INPUTS = 16
 
 INPUT_KEY_BYTES = 8
 
-
 MOST_TOLD = 8  # entries of a table that differ
 LIST_KEY = "samples"
 """Of run.json: what samples.h5 is."""

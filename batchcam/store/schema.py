@@ -40,7 +40,6 @@ MOST_SHARDS: Final = 1_000_000
 REFERRED_SHARDS: Final = 10_000
 """Most shards that run.h5 refers to: HDF5 takes 15 kB of memory for each, and opens them all at once."""
 
-
 Storage = Literal["checked", "text", "deflate", "sparse"]
 """checked: fletcher32 over plain chunks · text: fixed-length UTF-8, gzip · deflate: gzip, compressed outside HDF5 ·
 sparse: mostly the fill value, gzip and fletcher32."""
@@ -220,7 +219,6 @@ IMAGE_ATTRIBUTES: Final[Mapping[str, str]] = {
     "DISPLAY_ORIGIN": "UL",
 }
 """HDF5 image specification 1.2, so that HDFView shows `maps` as pictures."""
-
 
 TEXT_CHUNK_ROWS: Final = 4096
 """Rows of a text column, or of the table of shards, that share one chunk; fewer of texts above 256 bytes."""

@@ -46,7 +46,6 @@ MOST_OPEN: Final = 200
 QUICK_BYTES: Final = 8
 """Of digests that are all different mostly: then no id stands twice, and the others need not be made."""
 
-
 Kept: TypeAlias = "tuple[np.ndarray | None, ...]"
 """Rows of each run, ascending; None: all of them."""
 

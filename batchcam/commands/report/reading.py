@@ -30,7 +30,6 @@ from batchcam.store.stored_cams import picked_cams
 APART_LISTED: Final = 300
 """Ids of each reason that a report lists."""
 
-
 UNREADABLE_LISTED: Final = 500
 
 
