@@ -17,6 +17,9 @@ from batchcam.version import version
 
 Columns = Mapping[str, np.ndarray]
 
+TEXTS_OF_PLAN = ("checkpoint_sha256", "dataset_fingerprint", "architecture", "target_layer", "method", "control")
+"""Fields of the plan that each file says too, as attributes."""
+
 WORDS_BYTES = 2**16
 """Units, meanings, names of dimensions and HDF5's own structures; measured are 46 kB."""
 
@@ -55,12 +58,7 @@ def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
     texts = {
         "batchcam_version": version(),
         "run_id": plan.run_id,
-        "checkpoint_sha256": plan.checkpoint_sha256,
-        "dataset_fingerprint": plan.dataset_fingerprint,
-        "architecture": plan.architecture,
-        "target_layer": plan.target_layer,
-        "method": plan.method,
-        "control": plan.control,
+        **{name: getattr(plan, name) for name in TEXTS_OF_PLAN},
         **({schema.PROBLEM_TYPE: plan.problem_type} if plan.is_multi_label else {}),
         **(schema.ROOT_WORDS if plan.exact else schema.GRADIENT_WORDS),
     }

@@ -29,14 +29,7 @@ if TYPE_CHECKING:
     import xarray
 
 SCALAR_COLUMNS = (
-    "sample_index",
-    "sample_id",
-    "label",
-    "prediction",
-    "confidence",
-    "identity_residual",
-    "status",
-    "error",
+    *("sample_index", "sample_id", "label", "prediction", "confidence", "identity_residual", "status", "error"),
 )
 
 NO_MAPS = "the run stores no maps; upsample run.cam() instead"

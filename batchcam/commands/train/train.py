@@ -13,28 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from batchcam.commands.train import epochs, history
 from batchcam.commands.train.config import TrainConfig
-from batchcam.commands.train.epochs import (
-    Score,
-    flipped_samples,
-    initial_network,
-    rarest_classes,
-    shuffled_batches,
-    split_by_class,
-    train_epoch,
-    validate,
-)
-from batchcam.commands.train.history import (
-    ACCURACY,
-    AUROC,
-    Epoch,
-    best_of,
-    is_better,
-    is_learned_by_heart,
-    land_table,
-    read_seconds,
-    table_path,
-)
 from batchcam.data.findings import LabelReading, notes_of, own_findings, read_findings
 from batchcam.data.labels import NAMED_CLASSES, match_classes, own_classes
 from batchcam.data.loader import BatchStream, SampleDataset
@@ -209,14 +189,14 @@ def train(config: TrainConfig) -> TrainSummary | SigmoidTraining:
     landing.make_folder(config.out.parent)
     for epoch in range(len(state.history) + 1, config.epochs + 1):
         started = time.monotonic()
-        batches = shuffled_batches(training.known, config.batch_size, config.seed, epoch)
+        batches = epochs.shuffled_batches(training.known, config.batch_size, config.seed, epoch)
         torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout: the same after a resume
-        flipped = flipped_samples(len(training.labels), config.seed, epoch) if config.flip else None
+        flipped = epochs.flipped_samples(len(training.labels), config.seed, epoch) if config.flip else None
         with (
             _stream(config, training, batches, device) as stream,
             Progress(f"epoch {epoch}/{config.epochs}", len(training.known), "images", config.quiet) as progress,
         ):
-            learned = train_epoch(
+            learned = epochs.train_epoch(
                 state.network, state.optimizer, preprocessing, training.labels,
                 stream, device, progress.advance, flipped,
             )  # fmt: skip
@@ -224,7 +204,7 @@ def train(config: TrainConfig) -> TrainSummary | SigmoidTraining:
             raise DatasetError(_too_few_readable(config, training))
         validated = _validate(config, state.network, preprocessing, validation, device)
         state.finish_epoch(epoch, learned, validated, time.monotonic() - started)
-    places = (config.out, _last_path(config.out), table_path(config.out))
+    places = (config.out, _last_path(config.out), history.table_path(config.out))
     landing.remove_stale_partials(config.out.parent, [path.name for path in places])
     return state.summary()
 
@@ -236,9 +216,9 @@ class _State:
         self, config: TrainConfig, names: tuple[str, ...], preprocessing: Preprocessing, settings: dict[str, Any]
     ) -> None:
         self.history: list[dict[str, Any]] = []
-        self._best: Epoch | None = None
+        self._best: history.Epoch | None = None
         self._chance: float | None = None
-        self.score = ACCURACY
+        self.score = history.ACCURACY
         self._seconds: dict[int, str] = {}
         self.trained_on: TrainingImages | None
         self._kinds: list[str]  # what digests of training and of validation images are of
@@ -270,11 +250,11 @@ class _State:
         state = cls(config, names, preprocessing, settings)
         state._kinds = [s.dataset.source.digests_of for s in (training, validation or training)]
         if training.is_multi_label:
-            state.score = AUROC
+            state.score = history.AUROC
         elif validation:
             state._chance = validation.chance
         saved, best_epoch = state._saved()
-        network, state.trained_on = initial_network(
+        network, state.trained_on = epochs.initial_network(
             config.arch, 1 if config.one_output else len(names), None if saved else config.weights, config.seed
         )
         if saved:
@@ -289,14 +269,14 @@ class _State:
             state.history = saved[FORMAT_KEY]["training"]["history"]
             # older versions kept the first of equal accuracy; after a kill the file may be an epoch ahead
             kept = (entry for entry in state.history if entry["epoch"] == best_epoch)
-            state._best = next(kept, best_of(state.history))
+            state._best = next(kept, history.best_of(state.history))
         return state
 
     def _saved(self) -> tuple[dict[str, Any] | None, int]:
         """Return the last checkpoint of this training, None for a new one, and which epoch the best is of."""
         best, last = self._config.out, _last_path(self._config.out)
         try:
-            self._seconds = read_seconds(table_path(best))
+            self._seconds = history.read_seconds(history.table_path(best))
             read = {path: self._read(path) for path in (best, last) if os.path.lexists(path)}
             # a kill between the first two landings leaves the best one of a single epoch alone
             if last not in read and best in read and len(read[best][FORMAT_KEY]["training"]["history"]) > 1:
@@ -335,7 +315,7 @@ class _State:
         listed = (self._settings["dataset_fingerprint"], self._settings["validation_fingerprint"])
         return self._config.val is not None and listed[0] == listed[1]
 
-    def finish_epoch(self, epoch: int, learned: Score, validated: Score | None, seconds: float) -> None:
+    def finish_epoch(self, epoch: int, learned: epochs.Score, validated: epochs.Score | None, seconds: float) -> None:
         """Record an epoch; land the checkpoint if it is the best, then table and last: a kill in between repeats it."""
         if self.trained_on is not None:
             self.trained_on |= TrainingImages.of(learned.digests, self._kinds[0])
@@ -344,14 +324,14 @@ class _State:
         val = f", validation {_told(validated, self.score)}" if validated else ""
         leaked = f", {entry['val_trained_on']} of which are trained on" if entry["val_trained_on"] else ""
         note(f"epoch {epoch}: training {_told(learned, self.score)}{val}{leaked}", self._config.quiet)
-        if is_better(entry, self._best):
+        if history.is_better(entry, self._best):
             self._best = entry
             landing.land(self._config.out, self._pack(entry))
         self._seconds[epoch] = f"{seconds:.1f}"
-        land_table(table_path(self._config.out), self.history, self._seconds, self.score)
+        history.land_table(history.table_path(self._config.out), self.history, self._seconds, self.score)
         landing.land(_last_path(self._config.out), self._pack(entry, optimizer=self.optimizer.state_dict()))
 
-    def _entry(self, epoch: int, learned: Score, validated: Score | None) -> dict[str, Any]:
+    def _entry(self, epoch: int, learned: epochs.Score, validated: epochs.Score | None) -> dict[str, Any]:
         """Return what the history says of an epoch."""
         leaked = None
         if validated and self.trained_on is not None and self.trained_on.tell_of(self._kinds[1]):
@@ -364,7 +344,7 @@ class _State:
             "train_left_out": self._settings["training_samples"] - learned.samples,
             "val_loss": validated.loss if validated else None,
             f"val_{self.score}": validated.score if validated else None,
-            **({"val_aurocs": list(validated.aurocs)} if validated and self.score == AUROC else {}),
+            **({"val_aurocs": list(validated.aurocs)} if validated and self.score == history.AUROC else {}),
             "val_samples": validated.samples if validated else None,
             "val_left_out": self._settings["validation_samples"] - validated.samples if validated else None,
             "val_trained_on": leaked,
@@ -383,35 +363,31 @@ class _State:
             "unreadable": self.history[-1]["unreadable"],
             "history": self.history,
         }
-        if self.score == AUROC:
+        if self.score == history.AUROC:
             aurocs = best.get("val_aurocs") or [None] * len(self._names)
             return SigmoidTraining(**common, classes=dict(zip(self._names, aurocs, strict=True)))
-        return TrainSummary(**common, learned_by_heart=is_learned_by_heart(self.history, best, self._chance))
+        return TrainSummary(**common, learned_by_heart=history.is_learned_by_heart(self.history, best, self._chance))
 
     def _pack(self, epoch: dict[str, Any], **more: Any) -> bytes:
-        training = {
-            "epoch": epoch["epoch"],
-            f"train_{self.score}": epoch[f"train_{self.score}"],
-            f"val_{self.score}": epoch[f"val_{self.score}"],
-        }
-        history = {"settings": self._settings, "history": self.history}
+        scores = (f"train_{self.score}", f"val_{self.score}")
+        training = {name: epoch[name] for name in ("epoch", *scores)}
         return pack_checkpoint(
             self.network.state_dict(),
             self._config.arch,
             self._names,
             self._preprocessing.to_dict(),
-            {**training, **history},
+            {**training, "settings": self._settings, "history": self.history},
             self.trained_on,
-            MULTI_LABEL if self.score == AUROC else SINGLE_LABEL,
+            MULTI_LABEL if self.score == history.AUROC else SINGLE_LABEL,
             **more,
         )
 
 
-def _told(score: Score, kind: str) -> str:
+def _told(score: epochs.Score, kind: str) -> str:
     """Return loss and score of a pass, and over how many samples."""
     if score.loss is None:
         return "of nothing: no image could be read"
-    name = "mean AUROC" if kind == AUROC else kind
+    name = "mean AUROC" if kind == history.AUROC else kind
     told = "-" if score.score is None else rate_text(score.score)
     return f"loss {score.loss:.4f} {name} {told} of {score.samples}"
 
@@ -458,8 +434,8 @@ def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str,
         if not len(validation.known):
             raise DatasetError(f"{config.val}: no sample has a label; validation needs labels")
     else:
-        strata = rarest_classes(labels) if is_multi_label else labels
-        learn, hold = split_by_class(strata, config.val_fraction, config.seed)
+        strata = epochs.rarest_classes(labels) if is_multi_label else labels
+        learn, hold = epochs.split_by_class(strata, config.val_fraction, config.seed)
         validation = _Samples(dataset, labels, hold) if len(hold) else None
     if is_multi_label and validation and not _both_kinds(validation.labels[validation.positions]).any():
         where = config.val or config.data
@@ -552,13 +528,13 @@ def _validate(
     preprocessing: Preprocessing,
     samples: _Samples | None,
     device: torch.device,
-) -> Score | None:
+) -> epochs.Score | None:
     if samples is None:
         return None
     known = samples.known.tolist()
     batches = [known[i : i + config.batch_size] for i in range(0, len(known), config.batch_size)]
     with _stream(config, samples, batches, device) as stream:
-        return validate(network, preprocessing, samples.labels, stream, device)
+        return epochs.validate(network, preprocessing, samples.labels, stream, device)
 
 
 def _last_path(out: Path) -> Path:

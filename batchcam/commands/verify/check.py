@@ -14,7 +14,7 @@ import numpy as np
 from batchcam.errors import RunError, without_path
 from batchcam.store import landing, structure
 from batchcam.store.findings import Finding, Kind
-from batchcam.store.layout import scale_values
+from batchcam.store.layout import TEXTS_OF_PLAN, scale_values
 from batchcam.store.manifest import FileRecord, Manifest, read_manifest, read_task
 from batchcam.store.plan import Plan, Shard, fingerprint_covers, fingerprint_text
 from batchcam.store.reader import COLUMN_BYTES
@@ -37,16 +37,7 @@ from batchcam.store.schema import (
 )
 from batchcam.store.shard_table import planned_columns, stated_table
 
-ATTRIBUTES_OF_PLAN = (
-    "schema_version",
-    "schema_min_reader",
-    "checkpoint_sha256",
-    "dataset_fingerprint",
-    "architecture",
-    "target_layer",
-    "method",
-    "control",
-)
+ATTRIBUTES_OF_PLAN = ("schema_version", "schema_min_reader", *TEXTS_OF_PLAN)
 
 
 def load_manifest(run: Path, plan: Plan) -> tuple[Manifest | None, list[Finding]]:

@@ -158,7 +158,7 @@ def test_evaluate_tells_logits_that_are_not_finite_from_images_that_can_not_be_r
 
 
 def stop_in_epoch(monkeypatch, epoch: int) -> None:
-    original = train_module.train_epoch
+    original = train_module.epochs.train_epoch
     calls = iter(range(1, 100))
 
     def stopping(*arguments):
@@ -166,7 +166,7 @@ def stop_in_epoch(monkeypatch, epoch: int) -> None:
             raise stopped_by("SIGTERM")
         return original(*arguments)
 
-    monkeypatch.setattr(train_module, "train_epoch", stopping)
+    monkeypatch.setattr(train_module.epochs, "train_epoch", stopping)
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
@@ -231,7 +231,7 @@ def test_sigterm_stops_training_with_75_and_the_same_command_resumes_to_the_same
 def test_finished_training_is_not_repeated(images, tmp_path, finished, monkeypatch):
     for path in (finished[0], last_of(finished[0])):
         shutil.copy(path, tmp_path / path.name)
-    monkeypatch.setattr(train_module, "train_epoch", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(train_module.epochs, "train_epoch", lambda *a: pytest.fail("trained again"))
     summary = train(config(images, tmp_path / "best.pth"))
     assert dataclasses.replace(summary, checkpoint="") == dataclasses.replace(finished[1], checkpoint="")
 
@@ -566,7 +566,7 @@ def test_folder_of_the_checkpoint_is_made_before_the_first_epoch(images, tmp_pat
 
 
 def test_folder_in_the_checkpoints_place_is_refused_before_the_first_epoch(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(train_module, "train_epoch", lambda *a: pytest.fail("trained"))
+    monkeypatch.setattr(train_module.epochs, "train_epoch", lambda *a: pytest.fail("trained"))
     with pytest.raises(ConfigError, match="a folder"):
         train(config(images, tmp_path))
 
