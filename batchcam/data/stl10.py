@@ -51,11 +51,7 @@ class STL10Source(Source):
 
 
 def open_stl10(spec: str, rest: str) -> STL10Source:
-    """Open `ROOT[:split]`; without a split it is train.
-
-    Raises:
-        DatasetError: files are missing or do not fit together.
-    """
+    """Open `ROOT[:split]`; without a split it is train."""
     root, split = root_and_split(rest)
     source = STL10Source(spec, os.path.expanduser(root), split or "train")
     source.notes += () if split else (default_split("train"),)

@@ -117,12 +117,7 @@ def take_up(path: Path, digest: str) -> None:
         raise write_error(path, error) from error
 
 
-def land_with_digest(path: Path, data: Buffer, replace: bool = False) -> str:
-    """Land a file whose `sha256sum -c` companion lies beside it; return the digest in hex; see `land_own`."""
-    return land_own(path, data, replace)[0]
-
-
-def land_own(path: Path, data: Buffer, replace: bool) -> tuple[str, int | None]:
+def land_own(path: Path, data: Buffer, replace: bool = False) -> tuple[str, int | None]:
     """Land a file and its `sha256sum -c` companion; return the digest in hex, and the file's inode if we wrote it.
 
     The digest goes first: a file under its final name always has one. A file that is there with its digest is whole and

@@ -47,7 +47,7 @@ def land_like(run: Path, plan: Plan, rows) -> None:
             builder.append(
                 {**rows.columns, "sample_index": index}, {"sample_id": [f"{i:09d}" for i in index], "error": errors}
             )
-            landing.land_with_digest(run / SHARD_FOLDER / shard.file, builder.image())
+            landing.land_own(run / SHARD_FOLDER / shard.file, builder.image())
 
 
 def growth_while_merging(run: Path) -> float:

@@ -218,7 +218,7 @@ def land_shards(run: Path, plan: Plan, rows: Rows, skip: tuple[int, ...] = ()) -
     write_plan(run, plan, ORIGIN)
     for shard in plan.shards:
         if shard.index not in skip:
-            landing.land_with_digest(run / SHARD_FOLDER / shard.file, shard_image(plan, shard, rows))
+            landing.land_own(run / SHARD_FOLDER / shard.file, shard_image(plan, shard, rows))
 
 
 def stamp_of(path: Path) -> str:

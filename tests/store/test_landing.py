@@ -204,7 +204,7 @@ def test_land_first_works_without_hard_links(tmp_path: Path, monkeypatch) -> Non
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum here")
 @pytest.mark.parametrize("name", ["shard-00000.h5", "mit Leerzeichen é蝶.h5"])
 def test_sha256sum_accepts_the_digest_file(tmp_path: Path, name: str) -> None:
-    digest = landing.land_with_digest(tmp_path / name, CONTENT)
+    digest, _ = landing.land_own(tmp_path / name, CONTENT)
     assert digest == hashlib.sha256(CONTENT).hexdigest() == landing.read_digest(tmp_path / name)
     check = ["sha256sum", "--strict", "-c", f"{name}.sha256"]
     assert subprocess.run(check, cwd=tmp_path, capture_output=True, check=False).returncode == 0
@@ -215,7 +215,7 @@ def test_sha256sum_accepts_the_digest_file(tmp_path: Path, name: str) -> None:
 def test_digest_lands_before_its_file(tmp_path: Path, monkeypatch) -> None:
     landed, real = [], landing.land
     monkeypatch.setattr(landing, "land", lambda path, data: (real(path, data), landed.append(path.name)))
-    landing.land_with_digest(tmp_path / "file", CONTENT)
+    landing.land_own(tmp_path / "file", CONTENT)
     assert landed == ["file.sha256", "file"]
 
 
@@ -242,7 +242,7 @@ def test_two_workers_at_once_leave_a_file_and_its_digest_though_their_bytes_diff
             entry.unlink()
         contents = {"A": b"of one GPU", "B": b"of another"}
         threads = [
-            threading.Thread(target=landing.land_with_digest, args=(tmp_path / "file", data), name=name)
+            threading.Thread(target=landing.land_own, args=(tmp_path / "file", data), name=name)
             for name, data in contents.items()
         ]
         for thread in threads:
@@ -254,16 +254,16 @@ def test_two_workers_at_once_leave_a_file_and_its_digest_though_their_bytes_diff
         assert landing.read_digest(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
-def test_land_with_digest_lands_again_when_only_the_digest_is_there(tmp_path: Path) -> None:
+def test_land_own_lands_again_when_only_the_digest_is_there(tmp_path: Path) -> None:
     (tmp_path / "file.sha256").write_text(landing.digest_line("file", "0" * 64))
-    landing.land_with_digest(tmp_path / "file", CONTENT)
+    landing.land_own(tmp_path / "file", CONTENT)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert landing.read_digest(tmp_path / "file") == hashlib.sha256(CONTENT).hexdigest()
 
 
-def test_land_with_digest_keeps_a_file_that_is_there(tmp_path: Path) -> None:
-    first = landing.land_with_digest(tmp_path / "file", b"first")
-    assert landing.land_with_digest(tmp_path / "file", b"second") == first
+def test_land_own_keeps_a_file_that_is_there(tmp_path: Path) -> None:
+    first, _ = landing.land_own(tmp_path / "file", b"first")
+    assert landing.land_own(tmp_path / "file", b"second") == (first, None)
     assert (tmp_path / "file").read_bytes() == b"first"
     assert landing.read_digest(tmp_path / "file") == first == hashlib.sha256(b"first").hexdigest()
 

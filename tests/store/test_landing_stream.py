@@ -71,7 +71,7 @@ def test_another_workers_file_at_the_same_time_leaves_one_with_its_own_digest(
 
 
 def test_content_replaces_a_file_that_is_there(tmp_path: Path) -> None:
-    landing.land_with_digest(tmp_path / "file", b"old")
+    landing.land_own(tmp_path / "file", b"old")
     put(tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert landing.read_digest(tmp_path / "file") == hashlib.sha256(CONTENT).hexdigest()
@@ -93,7 +93,7 @@ def test_nothing_is_left_when_a_step_fails(tmp_path: Path, monkeypatch, step: st
 
 @pytest.mark.parametrize("step", [*STEPS, "pread", "lseek"])
 def test_the_old_file_stays_when_a_step_fails(tmp_path: Path, monkeypatch, step: str) -> None:
-    landing.land_with_digest(tmp_path / "file", b"old")
+    landing.land_own(tmp_path / "file", b"old")
     with monkeypatch.context() as patch:
         fail(patch, step, errno.ENOSPC)
         with pytest.raises(StorageFullError, match="make room and run the same command again"):
@@ -104,7 +104,7 @@ def test_the_old_file_stays_when_a_step_fails(tmp_path: Path, monkeypatch, step:
 
 @pytest.mark.parametrize("error", [RunError("shard 3: changed"), KeyboardInterrupt()], ids=lambda e: type(e).__name__)
 def test_the_old_file_stays_when_its_writer_gives_up(tmp_path: Path, error: BaseException) -> None:
-    landing.land_with_digest(tmp_path / "file", b"old")
+    landing.land_own(tmp_path / "file", b"old")
     with pytest.raises(type(error)) as raised:
         put(tmp_path / "file", error)
     assert raised.value is error

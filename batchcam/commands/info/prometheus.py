@@ -108,8 +108,6 @@ def _of_watch(seen: Watch) -> dict[str, float | None]:
     return {
         "samples": seen.samples_landed,
         "unreadable": seen.unreadable,
-        "labelled": None,
-        "accuracy": None,
         "task_seconds": seen.task_seconds,
     }
 
