@@ -173,11 +173,7 @@ def _shards(stated: dict[str, Any] | list[dict[str, Any]], plan: Plan) -> ShardS
 
 
 def stated_manifest(run: Path, plan: Plan) -> Manifest | None:
-    """Return the manifest of `run`, None where there is none: the run is not complete.
-
-    Raises:
-        RunError: as `read_manifest`.
-    """
+    """Return the manifest of `run` as `read_manifest` does, None where there is none: the run is not complete."""
     try:
         return read_manifest(run, plan)
     except FileNotFoundError:

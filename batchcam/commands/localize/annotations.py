@@ -12,7 +12,19 @@ from typing import Final
 import cv2
 import numpy as np
 
-from batchcam.commands.localize import annotation_files
+from batchcam.commands.localize.annotation_files import (
+    LABELS_FILE,
+    LOCALIZATION_FILE,
+    WHOLE,
+    Entry,
+    coco_entries,
+    csv_entries,
+    fields,
+    is_yolo,
+    mask_entries,
+    wsol_entries,
+    yolo_entries,
+)
 from batchcam.errors import ConfigError, DatasetError, one_line
 from batchcam.rules import composed
 
@@ -116,33 +128,29 @@ def read_annotations(
     """
     names = _Names(sample_ids, prefix)
     folder = source.parent if source.is_file() else source
-    listing = folder / annotation_files.LOCALIZATION_FILE
+    listing = folder / LOCALIZATION_FILE
     is_wsol = source == listing or (source.is_dir() and listing.is_file())
     if not is_wsol and not source.is_dir() and not source.is_file():
         raise ConfigError(f"--annotations {source}: no such file or folder")
 
-    def entries() -> Iterator[annotation_files.Entry]:
+    def entries() -> Iterator[Entry]:
         if is_wsol:
-            return annotation_files.wsol_entries(folder)
+            return wsol_entries(folder)
         if source.is_dir():
             boxes = source / "labels" if (source / "images").is_dir() and (source / "labels").is_dir() else source
             return (
-                annotation_files.yolo_entries(boxes, sample_ids)
-                if annotation_files.is_yolo(boxes)
-                else annotation_files.mask_entries(source, sample_ids, classes is not None)
+                yolo_entries(boxes, sample_ids)
+                if is_yolo(boxes)
+                else mask_entries(source, sample_ids, classes is not None)
             )
-        return (
-            annotation_files.coco_entries(source)
-            if source.suffix.lower() == ".json"
-            else annotation_files.csv_entries(source)
-        )
+        return coco_entries(source) if source.suffix.lower() == ".json" else csv_entries(source)
 
     if names.prefix is None:
         names.prefix = _one_prefix(collections.Counter(names.prefix_of(e.name) for e in entries()), data, source)
     cases = _Cases(classes) if classes is not None else None
     found = _gathered(entries(), names, cases, source, mask_root or folder)
     if is_wsol:
-        _read_labels(folder / annotation_files.LABELS_FILE, names, found.labels)
+        _read_labels(folder / LABELS_FILE, names, found.labels)
     in_pixels = np.repeat(found.sizes.max(1) != 1, np.diff(found.box_starts))
     if in_pixels.any() and found.boxes[in_pixels].max() <= 1:
         raise DatasetError(f"{source}: all its boxes lie within 0…1: shares of the image, not pixels: scale them")
@@ -174,10 +182,7 @@ def read_mask(path: Path) -> np.ndarray:
 class _Names:
     """Which sample each name of an annotation means: its id, after one prefix that is the same for all.
 
-    A name that is no id letter by letter is one in another Unicode form.
-
-    Attributes:
-        prefix: the prefix, as soon as it is known.
+    A name that is no id letter by letter is one in another Unicode form. The prefix is None until it is known.
     """
 
     def __init__(self, ids: Sequence[str], prefix: str | None) -> None:
@@ -239,7 +244,7 @@ class _Cases:
         self.numbers: dict[tuple[int, int], int] = {}
         self.others: collections.Counter[str] = collections.Counter()
 
-    def number(self, row: int, entry: annotation_files.Entry) -> int | None:
+    def number(self, row: int, entry: Entry) -> int | None:
         """Return the number of an object's case, None where the run does not have its class."""
         name = entry.class_name
         if not name:
@@ -256,9 +261,7 @@ class _Cases:
         return self.numbers.setdefault((row, class_), len(self.numbers))
 
 
-def _gathered(
-    entries: Iterable[annotation_files.Entry], names: _Names, cases: _Cases | None, source: Path, root: Path
-) -> Annotations:
+def _gathered(entries: Iterable[Entry], names: _Names, cases: _Cases | None, source: Path, root: Path) -> Annotations:
     sizes: dict[int, tuple[int, int]] = {}
     box_rows, mask_rows, edges = array.array("q"), array.array("q"), array.array("d")
     masks: list[str] = []
@@ -334,8 +337,8 @@ def _grouped(cases: array.array[int], order: Sequence[int]) -> tuple[np.ndarray,
 
 
 def _read_labels(file: Path, names: _Names, labels: np.ndarray) -> None:
-    for where, (name, label) in annotation_files.fields(file, (2,)):
-        if not annotation_files.WHOLE.fullmatch(label):
+    for where, (name, label) in fields(file, (2,)):
+        if not WHOLE.fullmatch(label):
             raise DatasetError(f"{where}: {label} is no class index")
         if (row := names.row(name)) >= 0:
             labels[row] = int(label)

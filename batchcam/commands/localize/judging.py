@@ -10,10 +10,21 @@ from typing import Any, Final
 
 import numpy as np
 
-from batchcam.commands.localize import protocol
 from batchcam.commands.localize.annotations import Annotations, Objects, read_mask
 from batchcam.commands.localize.contours import boxes_at
 from batchcam.commands.localize.frames import Frame
+from batchcam.commands.localize.protocol import (
+    Evidence,
+    Tally,
+    Truth,
+    Verdict,
+    box_ious,
+    centre_evidence,
+    energy_inside,
+    evidence,
+    judge,
+    on_image,
+)
 from batchcam.errors import DatasetError
 from batchcam.pictures import heatmap
 from batchcam.pictures.protocol import relative_boxes, score_map, view_values
@@ -94,7 +105,7 @@ class Judged:
     without_map: np.ndarray
     columns: dict[str, np.ndarray]
     on_padding: np.ndarray
-    tallies: dict[int, tuple[protocol.Tally, protocol.Tally]]
+    tallies: dict[int, tuple[Tally, Tally]]
     box_counts: np.ndarray
     boxes: np.ndarray
 
@@ -103,11 +114,9 @@ class Judged:
         """Which cases are judged."""
         return np.flatnonzero(self.reason == LeftOut.JUDGED)
 
-    def total(self) -> tuple[protocol.Tally, protocol.Tally]:
+    def total(self) -> tuple[Tally, Tally]:
         """Return the counts over all classes, of the maps and of the centre."""
-        return sum((m for m, _ in self.tallies.values()), protocol.Tally()), sum(
-            (c for _, c in self.tallies.values()), protocol.Tally()
-        )
+        return sum((m for m, _ in self.tallies.values()), Tally()), sum((c for _, c in self.tallies.values()), Tally())
 
 
 COLUMNS: Final = (
@@ -136,8 +145,8 @@ class _Result:
     error: str = ""
     seen: float = float("nan")
     stretched: bool = False
-    truth: protocol.Truth | None = None
-    verdicts: tuple[protocol.Verdict, protocol.Verdict] | None = None
+    truth: Truth | None = None
+    verdicts: tuple[Verdict, Verdict] | None = None
 
 
 def start(run: Run, annotations: Annotations, method: Method) -> Judged:
@@ -184,7 +193,7 @@ def _reach(run: Run, annotations: Annotations, limits: np.ndarray) -> np.ndarray
 
 def measure(run: Run, annotations: Annotations, judged: Judged, method: Method, workers: int, advance: Advance) -> None:
     """Judge the map of each case that can be, and fill in `judged`."""
-    centre = protocol.centre_evidence(method.size)
+    centre = centre_evidence(method.size)
     boxes = [judged.boxes]
 
     def work(sample: _Map) -> _Result:
@@ -207,7 +216,7 @@ def overlaps(run: Run, judged: Judged, method: Method, threshold: float, workers
 
     def work(sample: _Map) -> float:
         truth = judged.boxes[ends[sample.case] - judged.box_counts[sample.case] : ends[sample.case]]
-        return float(protocol.box_ious(boxes_at(_scored(sample, method)[1], threshold), truth).max())
+        return float(box_ious(boxes_at(_scored(sample, method)[1], threshold), truth).max())
 
     with _mapper(workers) as mapped:
         for maps in _maps(run, judged, np.flatnonzero(judged.box_counts), method):
@@ -257,7 +266,7 @@ def _padding(view: np.ndarray, image_size: np.ndarray, method: Method) -> np.nda
     return padding if padding.any() else None
 
 
-def _judge(sample: _Map, objects: Objects, method: Method, centre: protocol.Evidence) -> _Result:
+def _judge(sample: _Map, objects: Objects, method: Method, centre: Evidence) -> _Result:
     frame = Frame(method.size, sample.image_size, sample.view if method.frame == "view" else None)
     view = Frame(method.size, sample.image_size, sample.view)
     try:
@@ -272,15 +281,15 @@ def _judge(sample: _Map, objects: Objects, method: Method, centre: protocol.Evid
     if method.frame == "view" and seen == 0:
         return _Result(LeftOut.OUT_OF_VIEW, seen=seen)
     truth = dataclasses.replace(_truth(frame, objects, masks, ignored, method), padding=sample.padding)
-    found = protocol.evidence(*_scored(sample, method))
+    found = evidence(*_scored(sample, method))
     if sample.padding is not None:
-        centre = protocol.centre_evidence(method.size, sample.padding)
+        centre = centre_evidence(method.size, sample.padding)
     return _Result(
         LeftOut.JUDGED,
         seen=seen,
         stretched=any(_is_stretched(mask, sample.image_size) for mask in drawn),
         truth=truth,
-        verdicts=(protocol.judge(found, truth, method.tolerance), protocol.judge(centre, truth, method.tolerance)),
+        verdicts=(judge(found, truth, method.tolerance), judge(centre, truth, method.tolerance)),
     )
 
 
@@ -290,7 +299,7 @@ def _scored(sample: _Map, method: Method) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(sample.cam).all():
         return np.full(method.size, np.nan), zeros
     if method.frame == "view":
-        values, scores = protocol.on_image(sample.upsampled, sample.padding)
+        values, scores = on_image(sample.upsampled, sample.padding)
         return values, zeros if sample.says_nothing else scores
     values = np.full(method.size, -np.inf)
     seen, window = view_values(sample.cam, sample.share, method.size)
@@ -309,16 +318,16 @@ def _seen(view: Frame, objects: Objects, masks: list[np.ndarray]) -> float:
 
 def _truth(
     frame: Frame, objects: Objects, masks: list[np.ndarray], ignored: np.ndarray | None, method: Method
-) -> protocol.Truth:
+) -> Truth:
     place = frame.mask if method.frame == "view" else frame.resized
     boxes = frame.boxes(objects.boxes, objects.size)
     if not masks:
-        return protocol.Truth(boxes, frame.box_mask(objects.boxes, objects.size), exact=False)
+        return Truth(boxes, frame.box_mask(objects.boxes, objects.size), exact=False)
     if not len(objects.boxes):
         around = [frame.boxes(_extent(mask), mask.shape[:2]) for mask in masks if mask.any()]
         boxes = np.concatenate([boxes, *around])
     inside = np.logical_or.reduce([place(mask) for mask in masks])
-    return protocol.Truth(boxes, inside, exact=True, ignored=None if ignored is None else place(ignored))
+    return Truth(boxes, inside, exact=True, ignored=None if ignored is None else place(ignored))
 
 
 def _is_turned(mask: np.ndarray, image_size: tuple[int, int]) -> bool:
@@ -361,11 +370,9 @@ def _note(judged: Judged, sample: _Map, result: _Result) -> None:
         "centre_energy": centre.energy if np.isfinite(shown.energy) else None,
     }
     if sample.padding is not None:
-        judged.on_padding[row] = protocol.energy_inside(
-            np.maximum(sample.upsampled.astype(np.float64), 0), sample.padding
-        )
+        judged.on_padding[row] = energy_inside(np.maximum(sample.upsampled.astype(np.float64), 0), sample.padding)
     for name, value in values.items():
         columns[name][row] = np.nan if value is None else value
-    tallies = judged.tallies.setdefault(int(judged.classes[row]), (protocol.Tally(), protocol.Tally()))
+    tallies = judged.tallies.setdefault(int(judged.classes[row]), (Tally(), Tally()))
     for tally, verdict in zip(tallies, result.verdicts, strict=True):
         tally.add(verdict, bool(judged.right[row]))

@@ -221,11 +221,7 @@ def _survive(run: Path, bar: _Bar, processes: int) -> Inspection:
 
 
 class _Bar:
-    """The witness that shows a person how far the inspection is.
-
-    Attributes:
-        reading: the file that is being read.
-    """
+    """The witness that shows a person how far the inspection is, and knows which file is being read."""
 
     def __init__(self, quiet: bool) -> None:
         self.reading = PLAN_FILE
