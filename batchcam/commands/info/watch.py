@@ -215,7 +215,7 @@ class Watcher:
 
 
 class _Clock:
-    """The clock of the run's file system, as far as files tell it that appear between two looks; else this machine's."""
+    """The clock of the run's file system, as far as files tell it that appear between two looks; else ours."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now, self._ahead_s = now, 0.0
