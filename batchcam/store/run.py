@@ -410,9 +410,9 @@ class Run:
         file = self._files.shard(self.shards[self._readable()[0]])
         return file["classifier/weight"][...], file["classifier/bias"][...]
 
-    def label_columns(self, labels: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the labels of a multi-label run as tables have them: of each class a column `label.<class>`."""
-        return {f"label.{name}": labels[:, k] for k, name in enumerate(self.class_names)}
+    def class_columns(self, name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what each class has of (n, K) values as tables have it: a column `<name>.<class>`."""
+        return {f"{name}.{class_name}": values[:, k] for k, class_name in enumerate(self.class_names)}
 
     def to_dataframe(self) -> pandas.DataFrame:
         """Return the columns with one value a sample as a DataFrame, indexed by `sample_index`; needs pandas.
@@ -422,7 +422,7 @@ class Run:
         import pandas
 
         columns = {name: self[name][:] for name in self.scalar_columns}
-        columns |= self.label_columns(self.labels[:]) if self.plan.is_multi_label else {}
+        columns |= self.class_columns("label", self.labels[:]) if self.plan.is_multi_label else {}
         names = np.array([*self.class_names, None], dtype=object)
         for name in [name for name in ("label", "prediction") if name in columns]:
             columns[f"{name}_name"] = names[columns[name]]

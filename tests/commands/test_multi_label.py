@@ -814,13 +814,17 @@ def test_a_series_and_a_shard_have_a_report_of_each_class(copy: Path, tmp_path: 
 # reading
 
 
-def test_tables_have_a_column_of_each_finding(folder: Path, tmp_path: Path) -> None:
+def test_tables_have_the_label_and_the_sigmoid_of_each_finding(
+    folder: Path, columns: dict[str, np.ndarray], tmp_path: Path
+) -> None:
     run_json("export", folder / "run", "--to", "csv", "--out", tmp_path)
     with (tmp_path / "samples.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     found = [[int(row[f"label.{name}"]) for name in NAMES] for row in rows]
     np.testing.assert_array_equal(found, labels())
     assert "label" not in rows[0]
+    sigmoids = [[float(row[f"sigmoid.{name}"] or "nan") for name in NAMES] for row in rows]
+    np.testing.assert_allclose(sigmoids, 1 / (1 + np.exp(-columns["logits"].astype(float))), rtol=1e-12)
     assert rows[3]["label_name"] == "|".join(np.array(NAMES)[labels()[3] == 1])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from batchcam.commands.export.folder import ExportFolder
 from batchcam.images.arrow_tables import import_pyarrow
 from batchcam.record.rows import Advance, Outcome, class_names, label_text, status_words
+from batchcam.record.sigmoid_scores import sigmoid
 from batchcam.store.reader import COLUMN_BYTES
 from batchcam.store.run import Run
 from batchcam.store.schema import LABELS
@@ -23,7 +24,7 @@ NAMES = ("label_name", "prediction_name", "status_name", "input_sha256")
 
 def write_csv(run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
     """Write one line for each sample: UTF-8, NaN and unknown names as empty cells, no text that is a formula."""
-    several = run.label_columns(run.labels[:0]) if run.plan.is_multi_label else ()
+    several = _class_columns(run, run.labels[:0], run.logits[:0]) if run.plan.is_multi_label else ()
     header = (*run.scalar_columns, *several, *NAMES)
     folder.write_table(CSV_FILE, header, _lines(run, header, advance))
     return Outcome(len(run))
@@ -46,11 +47,11 @@ def write_parquet(run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
 
 def _columns(run: Run) -> Iterator[dict[str, Any]]:
     """Yield the columns of some rows after the others."""
-    names = [*run.scalar_columns, *([LABELS] if run.plan.is_multi_label else []), "input_sha256"]
+    names = [*run.scalar_columns, *([LABELS, "logits"] if run.plan.is_multi_label else []), "input_sha256"]
     for _, block in run.blocks(names, budget=COLUMN_BYTES):
         columns: dict[str, Any] = {name: block[name] for name in run.scalar_columns}
         if run.plan.is_multi_label:
-            columns |= run.label_columns(block[LABELS])
+            columns |= _class_columns(run, block[LABELS], block["logits"])
             columns["label_name"] = [label_text(run, labels) for labels in block[LABELS]]
         else:
             columns["label_name"] = class_names(run, columns["label"])
@@ -58,6 +59,10 @@ def _columns(run: Run) -> Iterator[dict[str, Any]]:
         columns["status_name"] = [status_words(status) for status in columns["status"].tolist()]
         columns["input_sha256"] = [digest.tobytes().hex() for digest in block["input_sha256"]]
         yield columns
+
+
+def _class_columns(run: Run, labels: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
+    return run.class_columns("label", labels) | run.class_columns("sigmoid", sigmoid(logits))
 
 
 def _lines(run: Run, header: Sequence[str], advance: Advance) -> Iterator[list[object]]:
