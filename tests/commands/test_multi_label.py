@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 import batchcam
 from batchcam.cli.commands import cli
+from batchcam.commands.render.render import WRONG_COLOUR
 from batchcam.commands.verify.audit import audit
 from batchcam.commands.verify.check import check_list
+from batchcam.pictures import sheet
 from batchcam.store.plan import open_plan
 from tests.commands.test_every_command import COMMANDS, COMPUTE, write_images
 from tests.helpers.damage import edit_document, write_digest
@@ -670,6 +672,47 @@ def test_render_of_a_class_shows_its_map(folder: Path, tmp_path: Path) -> None:
     for name in shown:
         one, other = (cv2.imread(str(tmp_path / each / name))[:-60] for each in ("class", "all"))  # above the caption
         assert np.array_equal(one, other) == same[int(name[:7])]
+
+
+@pytest.mark.parametrize("class_", [None, "Edema"])
+def test_render_names_each_mistake_and_shows_its_map(
+    folder: Path, columns: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, class_: str | None
+) -> None:
+    farthest: dict[int, tuple[float, int, int]] = {}
+    for k in range(len(NAMES)) if class_ is None else [NAMES.index(class_)]:
+        for label in (0, 1):
+            for distance, row in wrong_of_class(columns, k, label):
+                farthest[row] = max(farthest.get(row, (0.0, 0, 0)), (distance, k, label))
+    expected, caption_of = {}, {}
+    for row, (_, k, label) in farthest.items():
+        chance = 1 / (1 + np.exp(-float(columns["logits"][row, k])))
+        expected[f"images/{row}.png"] = f"{'missed' if label else 'falsely'} {NAMES[k]} {chance:.2f}"
+    drawn = sheet.sheet
+
+    def sheet_of_one(tiles: list[np.ndarray], captions: list[str], *more: Any) -> np.ndarray:
+        (name, _, caption), (colour,) = captions[0].split("\n"), more[-1]
+        caption_of[name] = caption
+        assert (colour == WRONG_COLOUR) == (caption.split()[0] in ("missed", "falsely"))
+        return drawn(tiles, captions, *more)
+
+    monkeypatch.setattr(sheet, "sheet", sheet_of_one)
+    words = () if class_ is None else ("--class", class_)
+    run_json("render", folder / "run", "--wrong", *words, "--out", tmp_path / "wrong")
+    assert caption_of == expected
+    for row, (_, k, _) in list(farthest.items())[:3]:
+        sample = ("--sample", f"images/{row}.png", "--class", k)
+        run_json("render", folder / "run", "--wrong", *sample, "--out", tmp_path / f"class-{row}")
+        (name,) = files_of(tmp_path / f"class-{row}")
+        assert name.read_bytes() == (tmp_path / "wrong" / name.name).read_bytes()
+
+
+def test_a_mistake_without_a_map_is_named_all_the_same(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explain(copy, "few", "--cams", "predicted", "--threshold", 0.9999)
+    told: list[str] = []
+    monkeypatch.setattr(sheet, "with_banner", lambda picture, text, colour: told.append(text) or picture)
+    ended = run_json("render", copy / "few", "--wrong", "--out", copy / "wrong.png")
+    missing = [text for text in told if "no CAM of " in text]
+    assert len(missing) == ended.said["without_map"] > 0
 
 
 def test_wrong_without_any_label_is_refused(copy: Path) -> None:

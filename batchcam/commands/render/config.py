@@ -30,7 +30,10 @@ class Selection(Part):
         "--class",
         metavar="C",
     )
-    wrong: bool = field("Samples predicted otherwise than labelled; multi-label: in any class.", default=False)
+    wrong: bool = field(
+        "Samples predicted otherwise than labelled; multi-label: in any class, with the map of the worst.",
+        default=False,
+    )
     confusion: tuple[str, str] | None = field("Samples of class A predicted as B.", metavar="A B")
     where: tuple[str, ...] = field(
         "Samples with this value in a further column of the manifest; may be repeated, each narrows.",

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from batchcam.commands.render.config import RenderConfig
-from batchcam.commands.render.selection import class_index, is_wrong, select, shown_class, spread
+from batchcam.commands.render.selection import class_index, is_wrong, most_wrong, select, shown_class, spread
 from batchcam.errors import ConfigError
 from batchcam.job.console import Progress, note
 from batchcam.pictures import heatmap, sheet
@@ -226,6 +226,7 @@ class _Drawing:
             largest: (height, width) that a larger picture is scaled down to fit.
         """
         sample = self._run[row]
+        class_ = self._class_of(sample)
         if sample.status & Status.UNREADABLE:
             self.unreadable += 1
             tile = sheet.message(f"unreadable: {sample.error}", smallest)
@@ -234,25 +235,34 @@ class _Drawing:
             self.counts[original.state] += 1
             if original.state is State.MISSING:
                 self.first_missing = self.first_missing or original.reason
-            tile = self._picture(sample, original, smallest, largest)
-        wrong = None not in (sample.label, sample.prediction) and sample.label != sample.prediction
-        if sample.labels is not None:
-            told = int(self._run.prediction[row]) if self._shown is None else self._shown
-            wrong = told >= 0 and bool(is_wrong(self._run, sample.labels, sample.logits)[told])
+            tile = self._picture(sample, class_, original, smallest, largest)
+        if sample.labels is None:
+            wrong = None not in (sample.label, sample.prediction) and sample.label != sample.prediction
+        else:
+            wrong = class_ >= 0 and bool(is_wrong(self._run, sample.labels, sample.logits)[class_])
         return _Drawn(
             index=sample.index,
             sample_id=sample.id,
             tile=tile,
-            caption=self._caption(sample),
+            caption=self._caption(sample, class_, wrong),
             colour=WRONG_COLOUR if wrong else sheet.CAPTION_COLOUR,
         )
 
+    def _class_of(self, sample: Sample) -> int:
+        """Return the class that a sample's picture is about, -1: none."""
+        if self._shown is not None:
+            return self._shown
+        worst = None
+        if self._config.selection.wrong and sample.labels is not None:
+            worst = most_wrong(self._run, sample.labels, sample.logits)
+        return int(self._run.prediction[sample.row]) if worst is None else worst
+
     def _picture(
-        self, sample: Sample, original: Original, smallest: tuple[int, int], largest: tuple[int, int]
+        self, sample: Sample, class_: int, original: Original, smallest: tuple[int, int], largest: tuple[int, int]
     ) -> np.ndarray:
         signed, cam, reason = self._config.is_signed, None, ""
         try:
-            cam = self._evidence(sample)
+            cam = self._evidence(sample, class_)
         except _NoMapError as error:
             reason = str(error)
         bar = sheet.BAR_HEIGHT if signed else 0
@@ -260,10 +270,7 @@ class _Drawing:
         size = view.fitted((largest[0] - bar, largest[1]), (smallest[0] - bar, smallest[1]))
         drawn = overlay(original.image, cam, view, size, self._config.palette, self._config.cells, signed)
         remarks = [_remark(original)] if original.image is None else []
-        none_positive = bool(sample.status & Status.NO_POSITIVE_EVIDENCE)
-        if self._shown is not None:  # the status is of the predicted class
-            none_positive = cam is not None and not (cam > 0).any()
-        if none_positive and not signed:
+        if not signed and cam is not None and np.isfinite(cam).all() and not (cam > 0).any():
             remarks.append("no positive evidence")
         picture = drawn.picture
         if drawn.reason:
@@ -274,10 +281,10 @@ class _Drawing:
         background = CHANGED_COLOUR if original.state is State.CHANGED else REMARK_COLOUR
         return sheet.with_banner(picture, ", ".join(remarks), background) if remarks else picture
 
-    def _evidence(self, sample: Sample) -> np.ndarray:
+    def _evidence(self, sample: Sample, class_: int) -> np.ndarray:
         """Return the raw map to show, (h, w)."""
         if not self._contrast:
-            return self._cam(sample, PREDICTED if self._shown is None else self._shown)
+            return self._cam(sample, class_)
         first, second = (self._cam(sample, wanted) for wanted in self._contrast)
         with np.errstate(over="ignore"):
             return np.asarray(first - second)
@@ -297,15 +304,15 @@ class _Drawing:
             return name
         return class_index(self._run, name, "--contrast")
 
-    def _caption(self, sample: Sample) -> str:
-        outcome = "no prediction" if sample.prediction is None else f"{sample.prediction} {sample.confidence:.2f}"
+    def _caption(self, sample: Sample, class_: int, wrong: bool) -> str:
         if sample.labels is None:
+            outcome = "no prediction" if sample.prediction is None else f"{sample.prediction} {sample.confidence:.2f}"
             lines = [sample.id, f"{'unlabelled' if sample.label is None else sample.label} → {outcome}"]
         else:
-            if self._shown is not None:
-                chance = float(sigmoid(sample.logits[self._shown]))
-                outcome = f"{self._run.class_names[self._shown]} {chance:.2f}"
-            lines = [sample.id, _several(self._run, sample.labels), f"→ {outcome}"]
+            lines = [sample.id, _several(self._run, sample.labels), "→ no prediction"]
+            if class_ >= 0 and np.isfinite(sample.logits[class_]):
+                said = ("falsely", "missed")[sample.labels[class_]] if wrong else "→"
+                lines[-1] = f"{said} {self._run.class_names[class_]} {float(sigmoid(sample.logits[class_])):.2f}"
         if self._config.contrast:
             lines.append(" − ".join(self._config.contrast))
         return "\n".join(sheet.printable(line) for line in lines)

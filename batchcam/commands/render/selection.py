@@ -90,6 +90,13 @@ def is_wrong(run: Run, labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     return np.asarray((labels >= 0) & np.isfinite(logits) & ((logits >= run.plan.threshold_logits) != (labels == 1)))
 
 
+def most_wrong(run: Run, labels: np.ndarray, logits: np.ndarray) -> int | None:
+    """Return the class of a multi-label sample that is wrong and the farthest from its threshold, None without one."""
+    wrong = is_wrong(run, labels, logits)
+    distance = np.abs(logits - np.asarray(run.plan.threshold_logits, np.float64))
+    return int(np.where(wrong, distance, -1).argmax()) if wrong.any() else None
+
+
 def _of_several(run: Run, selection: Selection) -> np.ndarray:
     """Return which samples of a multi-label run a selection means by class and error, bool (n)."""
     class_ = shown_class(run, selection)
