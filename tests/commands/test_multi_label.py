@@ -607,8 +607,9 @@ def test_what_no_map_can_be_judged_by_is_told(folder: Path, copy: Path, tmp_path
     (tmp_path / "two.csv").write_text(
         "id,class,x0,y0,x1,y1\n" + "".join(f"images/0.png,{name},5,6,20,25\n" for name in NAMES)
     )
-    told = run_json("localize", copy / "few", "--annotations", tmp_path / "two.csv").said
-    assert (told["judged"], told["left_out"]) == (1, {"no CAM of the class in the run": len(NAMES) - 1})
+    ended = run_json("localize", copy / "few", "--annotations", tmp_path / "two.csv")
+    told = f"{len(NAMES) - 1} of {len(NAMES)} annotated findings have no CAM in a run with --cams predicted"
+    assert (ended.code, told in ended.err, "explain with --cams all" in ended.err) == (1, True, True)
 
 
 def test_faithfulness_follows_the_sigmoid_of_the_class_highest_above_its_threshold(

@@ -105,6 +105,12 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
                 "corners x0, y0, x1, y1 in pixels of these images"
             )
         judged = start(run, annotations, method)
+        if several and (without := int((judged.reason == LeftOut.NOT_STORED).sum())):
+            raise RunError(
+                f"{config.run}: {without} of {len(judged.reason)} annotated findings have no CAM in a run with --cams "
+                f"{run.plan.cams}, most often those that were missed: explain with --cams all or "
+                f"topk:{len(run.class_names)}"
+            )
         workers = min(MOST_THREADS, available_cpus()) if config.workers is None else max(1, config.workers)
         rows = len(judged.rows)
         with Progress("localize", rows * (2 if config.out else 1), "maps", config.quiet) as progress:
@@ -161,8 +167,6 @@ def left_out_text(left_out: dict[str, int], target: str) -> str:
     text = counts_text(left_out)
     if target == "label" and LeftOut.NOT_STORED.text in left_out:
         text += "; explain with --cams predicted+label, or use --target predicted"
-    if target == "finding" and LeftOut.NOT_STORED.text in left_out:
-        text += "; explain with --cams all"
     return text
 
 
