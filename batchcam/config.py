@@ -107,6 +107,7 @@ class Option:
         metavar: what stands for a value in the help.
         parse: makes a value of a text, or raises ValueError; the message begins with the text.
         is_argument: whether its place says what it is.
+        passed_to: of words that are another command's options: that command.
     """
 
     help: str = ""
@@ -119,6 +120,7 @@ class Option:
     metavar: str | None = None
     parse: Callable[[str], Any] | None = None
     is_argument: bool = False
+    passed_to: str = ""
 
     def check(self, name: str, value: object) -> None:
         """Raise ConfigError if `value` is no choice, or out of range."""
@@ -152,9 +154,10 @@ def argument(metavar: str | None = None) -> Any:
     return required("", metavar=metavar, is_argument=True)
 
 
-def passed_on(metavar: str) -> Any:
+def passed_on(command: str) -> Any:
     """Return a field, a tuple of texts, for all words after the arguments: another command's options, untouched."""
-    return field("", default=(), metavar=metavar, is_argument=True)
+    metavar = f"[option of batchcam {command}]..."
+    return field("", default=(), metavar=metavar, is_argument=True, passed_to=command)
 
 
 def like(kind: type, name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,11 +108,13 @@ def _name(field: dataclasses.Field[Any]) -> str:
 
 def _parameter(field: dataclasses.Field[Any], kind: Any) -> click.Parameter:
     option, flag = option_of(field), flag_of(field)
+    settings: dict[str, Any]
     if option.is_argument:
-        is_rest = typing.get_origin(kind) is tuple
-        type_ = click.UNPROCESSED if is_rest else _click_type(option, kind)
-        return click.Argument([field.name], not is_rest, type=type_, nargs=-1 if is_rest else 1, metavar=option.metavar)
-    settings: dict[str, Any] = {"is_flag": True}
+        settings = {"type": _click_type(option, kind)}
+        if to := option.passed_to:
+            settings = {"required": False, "type": click.UNPROCESSED, "nargs": -1, "callback": _passed(to)}
+        return click.Argument([field.name], metavar=option.metavar, **settings)
+    settings = {"is_flag": True}
     if kind is not bool:
         settings = {"type": _click_type(option, kind), "metavar": option.metavar, **_count(option, kind)}
         if field.default is dataclasses.MISSING:
@@ -121,6 +123,25 @@ def _parameter(field: dataclasses.Field[Any], kind: Any) -> click.Parameter:
             settings.update(default=field.default, show_default=field.default not in (None, ()))
     names = dict.fromkeys((*option.flags, flag))
     return click.Option([*names], help=option.help, envvar=variable_of(flag[2:]), **settings)
+
+
+def _passed(to: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[str, ...]]:
+    """Return what refuses words that are options of the own command, and none of the one that they are passed to."""
+
+    def require_passed(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
+        group = context.find_root().command
+        other = group.commands[to] if isinstance(group, click.Group) else context.command
+        own = _flags(context.command) - _flags(other)
+        if misplaced := [flag for word in words if (flag := word.partition("=")[0]) in own]:
+            first = context.command.params[0].human_readable_name
+            raise click.UsageError(f"put {misplaced[0]} before {first}: what follows the arguments is of batchcam {to}")
+        return words
+
+    return require_passed
+
+
+def _flags(command: click.Command) -> set[str]:
+    return {flag for each in command.params if isinstance(each, click.Option) for flag in each.opts}
 
 
 def _click_type(option: Option, kind: Any) -> click.ParamType[Any] | type:

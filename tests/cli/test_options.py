@@ -225,7 +225,7 @@ class PassingConfig(Config):
     """What a command is asked that passes words on."""
 
     run: str = argument()
-    rest: tuple[str, ...] = passed_on("[option of another]...")
+    rest: tuple[str, ...] = passed_on("another")
     keep: str | None = field("A number of runs.")
 
 
@@ -246,4 +246,4 @@ def test_words_after_the_arguments_of_a_command_that_passes_them_on_stay_as_they
     context = command.make_context("pass", words)
     config = build(PassingConfig, context.params)
     assert (config.run, config.keep, config.rest) == ("run", keep, rest)
-    assert command.get_usage(context) == "Usage: pass [OPTIONS] RUN [option of another]..."
+    assert command.get_usage(context) == "Usage: pass [OPTIONS] RUN [option of batchcam another]..."

@@ -18,7 +18,7 @@ class NightlyConfig(Config):
     checkpoint: Given[Path, AnyPath] = argument("CKPT")
     data: Given[str, AnyPath] = argument()
     runs: Given[Path, AnyPath] = argument()
-    options: tuple[str, ...] = passed_on("[option of batchcam explain]...")
+    options: tuple[str, ...] = passed_on("explain")
     keep: int | None = field(
         "Remove runs that are older than the N newest complete ones that verify has passed, but not those that the "
         "file RUNS/keep names, one a line.  [default: keep all]",

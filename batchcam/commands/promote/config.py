@@ -13,7 +13,7 @@ class PromoteConfig(Gates, Config):
     checkpoint: Given[Path, AnyPath] = argument("CKPT")
     test: Given[str, AnyPath] = argument()
     version_folder: Given[Path, AnyPath] = argument("VERSION")
-    options: tuple[str, ...] = passed_on("[option of batchcam explain]...")
+    options: tuple[str, ...] = passed_on("explain")
 
     def __post_init__(self) -> None:
         super().__post_init__()

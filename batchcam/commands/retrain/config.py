@@ -13,7 +13,7 @@ class RetrainConfig(Gates, Config):
     train: Given[str, AnyPath] = argument()
     test: Given[str, AnyPath] = argument()
     version_folder: Given[Path, AnyPath] = argument("VERSION")
-    options: tuple[str, ...] = passed_on("[option of batchcam train]...")
+    options: tuple[str, ...] = passed_on("train")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,7 +17,7 @@ class SubmitConfig(Gates, Config):
     checkpoint: str = argument("CKPT")
     data: str = argument()
     run: Given[Path, AnyPath] = argument()
-    options: tuple[str, ...] = passed_on("[option of batchcam explain]...")
+    options: tuple[str, ...] = passed_on("explain")
     tasks: int = field("Tasks of the array, which share the shards.", default=8, low=1, high=LARGEST_COUNT)
     at_once: int | None = field("How many of them may run at the same time.  [default: all]", low=1, high=LARGEST_COUNT)
     gpus: bool = field("A GPU for each task, which fails without one that works.", default=False)
@@ -57,7 +57,7 @@ class TaskConfig(Config):
     checkpoint: str = argument("CKPT")
     data: str = argument()
     run: Given[Path, AnyPath] = argument()
-    options: tuple[str, ...] = passed_on("[option of batchcam explain]...")
+    options: tuple[str, ...] = passed_on("explain")
     tasks: int | None = field("Tasks of the whole array.", low=1, high=LARGEST_COUNT)
     stage_in: Given[Path | None, AnyPath | None] = field("Copy the images to a new folder in there first.")
     goes: int = field("Fail after so many goes in a row without a new shard.", default=10, low=1, high=LARGEST_COUNT)
@@ -70,7 +70,7 @@ class GpusConfig(Config):
     checkpoint: str = argument("CKPT")
     data: str = argument()
     run: Given[Path, AnyPath] = argument()
-    options: tuple[str, ...] = passed_on("[option of batchcam explain]...")
+    options: tuple[str, ...] = passed_on("explain")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -194,6 +194,25 @@ def test_usage_is_told(fake, words):
     assert stderr.startswith("batchcam: error: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("retrain tr te models/v2 --epochs 3 --group-by site", "put --group-by before TRAIN"),
+        ("promote m te models/v3 --max-class-auroc-drop=60 --arch resnet50", "put --max-class-auroc-drop before CKPT"),
+        ("nightly m te models --keep 3", "put --keep before CKPT"),
+        ("submit m te models/run --against old", "put --against before CKPT"),
+    ],
+)
+def test_an_option_that_only_the_first_command_knows_is_refused_after_its_arguments(
+    fake, tmp_path, monkeypatch, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, stderr = fake.run(*words.split())
+    assert (code, message in stderr) == (2, True)
+    assert fake.calls() == []
+    assert not (tmp_path / "models").exists()
+
+
 def test_a_second_start_ends_at_once_and_a_signal_stops_the_first(fake, models):
     fake.hang("evaluate")
     running = fake.start("retrain.sh", "my train", "my test", models / "first")
