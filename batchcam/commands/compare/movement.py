@@ -137,7 +137,7 @@ class SampleTotals:
         flips, flips_percent: predictions that are another class; in multi-label runs samples with a class that is at or
             above its threshold in one run alone.
         fixed, broken, changed: flips by kind.
-        old_confidence, new_confidence: means.
+        old_confidence, new_confidence: means, None of multi-label runs, where thresholds make them of unequal meaning.
         logit_change: mean, of the class whose maps are compared.
         maps: samples with a pair of maps.
         spearman, cosine, top_iou, peak_shift: means over these.

@@ -284,4 +284,5 @@ def sigmoid_totals(movement: Movement, classes: Sequence[SigmoidMovement]) -> Si
             old, new = (sum(values) / len(both) for values in zip(*both, strict=True))
             macro[name] = Macro(len(both), old, new, new - old)
     labels, flips = sum(c.old.known for c in classes), sum(c.flips for c in classes)
-    return SigmoidTotals(labels=labels, class_flips=flips, macro=macro, **movement.of_samples())
+    of_samples = {**movement.of_samples(), "old_confidence": None, "new_confidence": None}
+    return SigmoidTotals(labels=labels, class_flips=flips, macro=macro, **of_samples)

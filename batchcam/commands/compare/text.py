@@ -35,8 +35,7 @@ def compare_text(summary: CompareSummary) -> str:
         ("new", f"{summary.new} ({summary.new_samples} samples)"),
         ("compared", counts_text({"samples": t.compared} | summary.apart)),
         ("flips", _flips(t)),
-        ("scores", _scores(t)) if isinstance(t, SigmoidTotals) else ("accuracy", _accuracy(t)),
-        ("confidence", f"mean of {t.compared} {_shown(t.old_confidence)} → {_shown(t.new_confidence)}"),
+        *([("scores", _scores(t))] if isinstance(t, SigmoidTotals) else _of_one_label(t)),
         ("maps", _maps(t)),
     ]
     if summary.transitions:
@@ -59,6 +58,11 @@ def _scores(t: SigmoidTotals) -> str:
         return "- no label is stated in both"
     told = (f"{SCORES[n]} {_shown(m.old)} → {_shown(m.new)} ({_signed(m.change)})" for n, m in t.macro.items())
     return f"mean over classes of {', '.join(told)} on {counted(t.labels, 'label')} stated in both"
+
+
+def _of_one_label(t: Totals) -> list[tuple[str, str]]:
+    confidence = f"mean of {t.compared} {_shown(t.old_confidence)} → {_shown(t.new_confidence)}"
+    return [("accuracy", _accuracy(t)), ("confidence", confidence)]
 
 
 def _accuracy(t: Totals) -> str:

@@ -89,18 +89,16 @@ def _numbers(t: Totals | SigmoidTotals) -> Markup:
 
 
 def _change(t: Totals | SigmoidTotals) -> Markup:
-    """Return scores and confidence before and after."""
-    mean = None if t.old_confidence is None or t.new_confidence is None else t.new_confidence - t.old_confidence
+    """Return scores before and after."""
     rows = [
         *_scores(t),
-        ("mean confidence", share(t.old_confidence), share(t.new_confidence), signed(mean)),
         ("mean logit of the class that OLD predicts", NONE, NONE, signed(t.logit_change)),
     ]
     return table("Over all compared samples", ("measure", "OLD", "NEW", "change"), rows)
 
 
 def _scores(t: Totals | SigmoidTotals) -> Iterator[tuple[str, str, str, str]]:
-    """Yield each score before and after, of multi-label runs in the mean over the classes."""
+    """Yield each score before and after: accuracy and confidence, of multi-label runs the means over the classes."""
     if isinstance(t, SigmoidTotals):
         for name, mean in t.macro.items():
             yield (
@@ -113,6 +111,8 @@ def _scores(t: Totals | SigmoidTotals) -> Iterator[tuple[str, str, str, str]]:
     points = NONE if t.accuracy_drop is None else f"{signed(-t.accuracy_drop, 2)} points"
     what = f"accuracy on {t.labelled:,} samples labelled in both"
     yield what, rate(t.old_accuracy), rate(t.new_accuracy), points
+    moved = None if t.old_confidence is None or t.new_confidence is None else t.new_confidence - t.old_confidence
+    yield "mean confidence", share(t.old_confidence), share(t.new_confidence), signed(moved)
 
 
 def _transitions(transitions: Sequence[Transition]) -> Markup:

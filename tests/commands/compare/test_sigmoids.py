@@ -284,6 +284,16 @@ def test_the_report_tells_what_compare_tells(folder: Path, tmp_path: Path) -> No
     assert len(told) == len(NAMES)
 
 
+def test_sigmoids_of_different_classes_have_no_mean(folder: Path, tmp_path: Path) -> None:
+    ended = compared(folder)
+    assert [ended.said["totals"][f"{side}_confidence"] for side in ("old", "new")] == [None, None]
+    assert not re.search("^confidence", ended.out, re.MULTILINE)
+    run_json("report", folder / "new", "--against", folder / "old", "--out", tmp_path / "r.html")
+    measures = [row[0] for row in table_of((tmp_path / "r.html").read_text("utf-8"), "Over all compared samples")]
+    assert "mean logit of the class that OLD predicts" in measures
+    assert "mean confidence" not in measures
+
+
 def test_thresholds_that_differ_are_told(folder: Path) -> None:
     (told,) = (note for note in compared(folder).said["notes"] if "own thresholds" in note)
     with batchcam.open_run(folder / "old") as old, batchcam.open_run(folder / "new") as new:
