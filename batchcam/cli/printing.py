@@ -152,7 +152,9 @@ def info_text(run: RunInfo) -> str:
     lines += [f"{'unreadable':<11} {one_line(u)}" for u in run.unreadable]
     if (count := totals["status"]["unreadable"]) > len(run.unreadable):
         lines.append(f"{'unreadable':<11} … and {count - len(run.unreadable)} more: status and error in run.h5")
-    table = sigmoid_table(run.sigmoids, run.pairs) if run.sigmoids else class_table(run.classes)
+    table = class_table(run.classes)
+    if run.sigmoids:
+        table = sigmoid_table(run.sigmoids, run.pairs, totals["samples"] - totals["status"]["unreadable"])
     return "\n".join([*lines, "", *table, *group_table(run.group_by, run.groups)])
 
 
@@ -307,7 +309,8 @@ def evaluate_text(summary: EvaluateSummary | SigmoidEvaluation) -> str:
         leaked = [_trained_on(summary.trained_on, summary.samples)] if summary.trained_on else []
         lines = [f"multi-label: {counted(summary.samples, 'sample')}{bad}", *leaked, ""]
         groups = group_table(summary.group_by, summary.groups)
-        return "\n".join([*lines, *sigmoid_table(summary.classes, summary.pairs), *groups])
+        table = sigmoid_table(summary.classes, summary.pairs, summary.samples - summary.unreadable)
+        return "\n".join([*lines, *table, *groups])
     if summary.labelled or summary.findings == summary.samples:
         head = f"accuracy {_share(summary.accuracy)} on {summary.labelled} labelled of {summary.samples} samples{bad}"
     else:
@@ -382,7 +385,7 @@ def class_table(scores: Sequence[ClassScore]) -> list[str]:
     return class_lines("  ".join(columns), [(s.name, cells(s)) for s in ranked])
 
 
-def sigmoid_table(scores: Sequence[SigmoidScore], pairs: Sequence[Pair]) -> list[str]:
+def sigmoid_table(scores: Sequence[SigmoidScore], pairs: Sequence[Pair], readable: int) -> list[str]:
     """Return a table of the classes of a multi-label run, the least AUROC first, and which of them come together."""
     ranked = sorted(scores, key=lambda s: s.rank)
     columns = {name: max(7, len(name)) for name in ranked[0].cells} if ranked else {}
@@ -397,7 +400,8 @@ def sigmoid_table(scores: Sequence[SigmoidScore], pairs: Sequence[Pair]) -> list
     together = [
         f"{one_line(p.first)} and {one_line(p.second)}: {p.labelled} labelled, {p.predicted} predicted" for p in pairs
     ]
-    return [*rows, *(["", "together", *together] if together else [])]
+    counted_over = f"predicted: of all {readable} readable; the others: of those whose label is known"
+    return [counted_over, *rows, *(["", "together", *together] if together else [])]
 
 
 def group_table(columns: Sequence[str], scores: Sequence[GroupScore | SigmoidGroup]) -> list[str]:

@@ -514,7 +514,8 @@ def test_evaluate_and_info_tell_the_same_of_each_finding(folder: Path) -> None:
     for mine, own in zip(ended.said["groups"], info.said["groups"], strict=True):
         assert mine["score"].pop("name") == own["score"].pop("name")
         assert mine["score"] == pytest.approx(own["score"], rel=1e-4)
-    assert "Edema" in info.out
+    for text in (ended.out, info.out):
+        assert f"predicted: of all {COUNT - 1} readable; the others: of those whose label is known\nclass " in text
     assert info.said["pairs"] == ended.said["pairs"]
 
 

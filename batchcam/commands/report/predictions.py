@@ -177,9 +177,9 @@ def _sigmoids(sigmoids: Sigmoids) -> Markup:
     ]
     words = (
         "Each class is true or not by itself. Rates are over the samples whose label of the class is known and that "
-        "have logits; left out are those without. Predicted are all samples at or above its threshold; F1, sensitivity "
-        "and specificity are at it. Average precision is the sum of the precision over falling logits, weighted by the "
-        f"gain in sensitivity; the calibration error is that of the sigmoid, over {BINS} bins."
+        "have logits; left out are those without. Predicted are all readable samples at or above its threshold, known "
+        "or not; F1, sensitivity and specificity are at it. Average precision is the sum of the precision over falling "
+        f"logits, weighted by the gain in sensitivity; the calibration error is that of the sigmoid, over {BINS} bins."
     )
     more = len(ranked) - len(rows)
     caption = "Classes, least AUROC first" + (f"; {more:,} others left out" if more else "")
