@@ -31,6 +31,7 @@ DEFAULT_BATCH_SIZE: Final = 64
 PRECISIONS: Final = tuple(IDENTITY_TOLERANCE)
 PRESET_NAMES: Final = ("imagenet", "stl10")
 INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+PIXELS: Final = ("pillow", "tensor", "draft")
 FITS: Final = ("crop", "pad", "stretch")
 LABEL_KINDS: Final = ("names", "indices")
 START_METHODS: Final = ("fork", "spawn")
@@ -399,6 +400,14 @@ class View(Part):
         "crop: cut from the centre; pad: resize to lie whole in the input, the rest in the colour of the mean; "
         "stretch: resize to the input exactly, whatever the aspect.  [default: crop]",
         choices=FITS,
+    )
+
+    pixels: str | None = field(
+        "How images are decoded and resized, whatever the checkpoint says: pillow; tensor: as torchvision's "
+        "transforms.v2 resizes tensors; draft: JPEGs of twice the size and more are decoded at a half, quarter or "
+        "eighth of theirs.  "
+        "[default: the checkpoint's, or pillow]",
+        choices=PIXELS,
     )
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ from batchcam.data.preprocessing import Preprocessing
 from batchcam.data.samples import Numbers, Source, StoredSample
 from batchcam.errors import BatchcamError, one_line
 from batchcam.images.decoding import UnreadableImageError, UnsupportedImageError
-from batchcam.images.planes import Decoded, planes
+from batchcam.images.planes import Decoded, original_size
 from batchcam.job.processes import JOB_SIGNALS, die_with_parent
 from batchcam.job.stop import follow, stop_if_asked
 
@@ -195,7 +195,7 @@ def prepare(
     pixels, crop_box = preprocessing.apply(image)
     if isinstance(preprocessing, OwnTransform) and not preprocessing.traced:
         return pixels, crop_box, (pixels.shape[1], pixels.shape[2])
-    return pixels, crop_box, (planes(image)[0].height, planes(image)[0].width)
+    return pixels, crop_box, original_size(image)
 
 
 class RangeBatches(Sampler[list[int]]):

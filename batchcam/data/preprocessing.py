@@ -5,23 +5,28 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any, Final, cast
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+import numpy as np
 import torch
 import torchvision
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
+from torchvision.transforms import InterpolationMode, v2
 
-from batchcam.config import INTERPOLATIONS, View
+from batchcam.config import INTERPOLATIONS, PIXELS, View
 from batchcam.errors import ConfigError, one_line
 from batchcam.images.decoding import UnreadableImageError
-from batchcam.images.planes import Decoded, planes
+from batchcam.images.planes import Decoded, original_size, planes
 from batchcam.images.recipes import UnknownRecipeError, timm_recipe
 
 _MOST_CHANNELS: Final = 1000
+
+_OF_TENSORS: Final = ("nearest", "bilinear", "bicubic")
+"""Interpolations that torchvision has for tensors."""
 
 _SHOWN: Final = 100
 """Characters of a wrong value that a message shows."""
@@ -40,11 +45,13 @@ class Preprocessing:
         image_size: the network's input, cut from the centre as torchvision's `CenterCrop` does.
         mean: subtracted per channel after scaling to [0, 1]; as many as the network takes channels.
         std: divided by per channel afterwards.
-        interpolation: one of `INTERPOLATIONS`, as Pillow computes it.
+        interpolation: one of `INTERPOLATIONS`, as Pillow computes it, or torchvision by `pixels`.
         pad: of each channel, 0 to 255, of what surrounds an image that lies whole in the middle of the input, its
             aspect kept, as timm's crop mode `border` does; None: the input is cut from it.
         cut_floor: whether the input is cut at the whole pixel before its place, as transformers does, and not at the
             nearest.
+        pixels: one of `PIXELS`: pillow; tensor, as `torchvision.transforms.v2` resizes bytes in tensors; draft, as
+            Pillow resizes JPEGs that were decoded at a fraction of their size.
     """
 
     resize: tuple[int, ...] | None
@@ -54,6 +61,7 @@ class Preprocessing:
     interpolation: str = "bilinear"
     pad: tuple[int, ...] | None = None
     cut_floor: bool = False
+    pixels: str = "pillow"
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant.
@@ -82,6 +90,15 @@ class Preprocessing:
             raise ConfigError(f"interpolation: {_shown(self.interpolation)!r}: choose from {', '.join(INTERPOLATIONS)}")
         if type(self.cut_floor) is not bool:
             raise ConfigError(f"cut_floor: {_shown(self.cut_floor)}: expected true or false")
+        if self.pixels not in PIXELS:
+            raise ConfigError(f"pixels: {_shown(self.pixels)!r}: choose from {', '.join(PIXELS)}")
+        if self.pixels == "tensor" and self.interpolation not in _OF_TENSORS:
+            raise ConfigError(
+                f"pixels tensor: torchvision's tensors have no interpolation {self.interpolation}: choose from "
+                f"{', '.join(_OF_TENSORS)}, or pixels pillow"
+            )
+        if self.pixels == "draft" and self.resize is None:
+            raise ConfigError("pixels draft: images are not resized, so none can be decoded smaller: pixels pillow")
         if self.pad is not None:
             _check_colour("pad", self.pad, self.channels)
             if self.resize != self.image_size:
@@ -91,6 +108,15 @@ class Preprocessing:
     def channels(self) -> int:
         """C of the network's input."""
         return len(self.mean)
+
+    @property
+    def least(self) -> int | None:
+        """Pixels that the shorter side of a decoded image needs; None: images are decoded whole."""
+        return max(self.resize) if self.resize and self.pixels == "draft" else None
+
+    def by(self, pixels: str | None) -> Preprocessing:
+        """Return the same with other `pixels`; None leaves them."""
+        return dataclasses.replace(self, pixels=pixels or self.pixels)
 
     def of_channels(self, count: int) -> Preprocessing:
         """Return the same for so many channels: a number that is each channel's is one's of any count.
@@ -111,6 +137,7 @@ class Preprocessing:
         """Return the fields as JSON types, without those that say nothing; `from_dict` reads them back."""
         padding = {} if self.pad is None else {"pad": list(self.pad)}
         cut = {"cut_floor": True} if self.cut_floor else {}
+        pixels = {} if self.pixels == "pillow" else {"pixels": self.pixels}
         return {
             "resize": None if self.resize is None else list(self.resize),
             "image_size": list(self.image_size),
@@ -119,6 +146,7 @@ class Preprocessing:
             "interpolation": self.interpolation,
             **padding,
             **cut,
+            **pixels,
         }
 
     @classmethod
@@ -140,7 +168,7 @@ class Preprocessing:
         return cls(**fields)
 
     def apply(self, image: Decoded) -> tuple[Tensor, tuple[float, float, float, float]]:
-        """Resize and crop one image exactly as torchvision's `Resize` and `CenterCrop` do on a PIL image, or pad it.
+        """Resize and crop one image exactly as torchvision's `Resize` and `CenterCrop` do, or pad it.
 
         Args:
             image: upright original.
@@ -152,12 +180,12 @@ class Preprocessing:
         Raises:
             UnreadableImageError: the image is too small to crop, or too elongated to resize.
         """
-        whole = planes(image)
-        resized = [self._resize(plane) for plane in whole]
-        (height, width), (view_height, view_width) = (resized[0].height, resized[0].width), self.image_size
+        whole, original = planes(image), original_size(image)
+        height, width = size = self._resized(*original)
+        view_height, view_width = self.image_size
         if self.pad is not None:
             top, left = -((view_height - height) // 2), -((view_width - width) // 2)
-            views = [self._padded(plane, (-left, -top), each) for each, plane in enumerate(resized)]
+            pixels = self._padded(self._part(whole, size, (0, 0, height, width)), -top, -left)
         elif view_height > height or view_width > width:
             raise UnreadableImageError(
                 f"image of {height}x{width} pixels is smaller than the network's input of {view_height}x{view_width}"
@@ -166,11 +194,8 @@ class Preprocessing:
             # torchvision's CenterCrop rounds halves to even, as Python does
             place = math.floor if self.cut_floor else round
             top, left = place((height - view_height) / 2.0), place((width - view_width) / 2.0)
-            views = [F.crop(plane, top, left, view_height, view_width) for plane in resized]
-        pixels = torch.cat([F.pil_to_tensor(view) for view in views])
-        if pixels.is_floating_point():
-            pixels.clamp_(0, 1)  # as bytes are: bicubic and lanczos overshoot
-        scale_x, scale_y = whole[0].width / width, whole[0].height / height
+            pixels = self._part(whole, size, (top, left, top + view_height, left + view_width))
+        scale_y, scale_x = original[0] / height, original[1] / width
         box = (left * scale_x, top * scale_y, (left + view_width) * scale_x, (top + view_height) * scale_y)
         return pixels, box
 
@@ -193,33 +218,61 @@ class Preprocessing:
         values = pixels.to(torch.float32).div_(largest) if pixels.dtype == torch.uint8 else pixels.clone()
         return values.sub_(mean).div_(std)
 
-    def _padded(self, plane: Image.Image, place: tuple[int, int], channel: int) -> Image.Image:
-        """Return a view in which a plane of the image lies at `place`, x and y."""
-        height, width = self.image_size
-        colour: Any = self.pad or ()
-        if plane.mode != "RGB":
-            colour = colour[channel] / 255 if plane.mode == "F" else colour[channel]
-        view = Image.new(plane.mode, (width, height), colour)
-        view.paste(plane, place)
+    def _padded(self, part: Tensor, top: int, left: int) -> Tensor:
+        """Return a view in which `part` lies at this place."""
+        colour = torch.tensor(self.pad or (), dtype=torch.float64)
+        colour = (colour / 255 if part.is_floating_point() else colour).to(part.dtype)
+        view = colour[:, None, None].repeat(1, *self.image_size)
+        view[:, top : top + part.shape[1], left : left + part.shape[2]] = part
         return view
 
-    def _resize(self, image: Image.Image) -> Image.Image:
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) of an image once it is resized."""
         if self.resize is None:
-            return image
-        if len(self.resize) == 1:
-            shorter, longer = sorted(image.size)
-            pixels = self.resize[0] ** 2 * longer // shorter
-            if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
-                raise UnreadableImageError(
-                    f"image of {image.height}x{image.width} pixels is too elongated: "
-                    f"{pixels} pixels once its shorter side is {self.resize[0]}"
-                )
-        size = list(self.resize)
+            return height, width
         if self.pad is not None:
-            ratio = max(image.height / self.image_size[0], image.width / self.image_size[1])
-            size = [max(1, round(side / ratio)) for side in (image.height, image.width)]
-        resized = F.resize(image, size, InterpolationMode(self.interpolation))
-        return cast(Image.Image, resized)
+            ratio = max(height / self.image_size[0], width / self.image_size[1])
+            return max(1, round(height / ratio)), max(1, round(width / ratio))
+        if len(self.resize) == 2:
+            return self.resize[0], self.resize[1]
+        (shorter, longer), side = sorted((height, width)), self.resize[0]
+        pixels = side**2 * longer // shorter
+        if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
+            raise UnreadableImageError(
+                f"image of {height}x{width} pixels is too elongated: {pixels} pixels once its shorter side is {side}"
+            )
+        other = int(side * longer / shorter)  # as torchvision rounds
+        return (side, other) if height <= width else (other, side)
+
+    def _part(self, whole: Sequence[Image.Image], size: tuple[int, int], cut: tuple[int, int, int, int]) -> Tensor:
+        """Return of an image, resized to `size`, what lies within top, left, bottom, right."""
+        (height, width), (top, left, bottom, right) = size, cut
+        if self.pixels == "tensor":
+            mode = InterpolationMode(self.interpolation)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch tells that the array must not be written to
+                resized = v2.functional.resize(torch.from_numpy(_array(whole)), [height, width], mode)
+            part = resized.numpy()[:, top:bottom, left:right]
+        else:
+            # resized whole: of a part alone, Pillow may take the columns and rows in another order, and round otherwise
+            resample = Image.Resampling[self.interpolation.upper()]
+            if whole[0].size != (width, height):
+                whole = [plane.resize((width, height), resample) for plane in whole]
+            part = _array([plane.crop((left, top, right, bottom)) for plane in whole])
+        channels = sum(len(plane.getbands()) for plane in whole)
+        pixels = torch.from_numpy(np.ascontiguousarray(part[:channels]))
+        if pixels.is_floating_point():
+            pixels.clamp_(0, 1)  # as bytes are: bicubic and lanczos overshoot
+        return pixels
+
+
+def _array(whole: Sequence[Image.Image]) -> NDArray[Any]:
+    """Return an image as (C, H, W); RGB has a fourth channel, as in Pillow's memory: to leave it out takes longest."""
+    first = whole[0]
+    if first.mode != "RGB":
+        return np.stack([np.asarray(plane) for plane in whole])
+    pixels = np.frombuffer(first.tobytes("raw", "RGBX"), np.uint8)
+    return pixels.reshape(first.height, first.width, 4).transpose(2, 0, 1)
 
 
 @functools.lru_cache(maxsize=16)
@@ -283,14 +336,14 @@ UNSAID: Final = (
 
 
 def chosen_preprocessing(asked: View) -> Preprocessing | None:
-    """Return the preprocessing that the options ask for, None when they say nothing.
+    """Return the preprocessing that the options ask for, None when they say nothing, or `pixels` only.
 
     Where one number is said for all channels, it is one channel's.
 
     Raises:
         ConfigError: more has to be said, or it does not fit together.
     """
-    if all(getattr(asked, field.name) is None for field in dataclasses.fields(View)):
+    if all(getattr(asked, field.name) is None for field in dataclasses.fields(View) if field.name != "pixels"):
         return None
     base = _preset(asked.preprocess) if asked.preprocess else None
     if base is None and not (asked.image_size and asked.mean and asked.std):
@@ -306,6 +359,7 @@ def chosen_preprocessing(asked: View) -> Preprocessing | None:
         std=std,
         interpolation=asked.interpolation or (base.interpolation if base else "bilinear"),
         pad=_nearest_colour(mean) if asked.fit == "pad" else None,
+        pixels=asked.pixels or "pillow",
     )
 
 

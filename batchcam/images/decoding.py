@@ -15,6 +15,7 @@
 | float, 32-bit integer, signed 16-bit | unreadable unless `--range` says which values are black and white |
 | grey of more than 8 bits, with `--range` | all bits, by this range |
 | DICOM | one frame, by its first window or `--range` |
+| JPEG, with `Decoding.least` | at a half, quarter or eighth of its size, as libjpeg scales it |
 | HEIF, JPEG XL | what the plugin gives, if it is installed |
 | .npy, and TIFF of other channels than 1 and 3 | for a network that takes so many channels |
 | truncated, empty, unknown format, more pixels than `PIL.Image.MAX_IMAGE_PIXELS` | unreadable |
@@ -43,7 +44,7 @@ from batchcam.errors import one_line
 from batchcam.images.arrays import NPY_START, npy_values, tiff_values
 from batchcam.images.depth import SIXTEEN_BIT_MODES, USUAL_BITS, WIDTH, Depth, depth_of, tiff_tags
 from batchcam.images.dicom import DICOM_ENDINGS, dicom_values, is_dicom
-from batchcam.images.planes import OF_PILLOW, Decoded, Decoding, Values, ValuesError, made
+from batchcam.images.planes import OF_PILLOW, Decoded, Decoding, Values, ValuesError, keep_original_size, made
 from batchcam.images.plugins import PLUGINS, is_registered, plugin_for
 
 _FORMATS: Final = {
@@ -88,6 +89,9 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_ON_SIDE: Final = (5, 6, 7, 8)
+"""Orientations of which the height is stored as the width."""
 
 LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
@@ -136,11 +140,18 @@ def decode_image(data: bytes, decoding: Decoding = RGB) -> Decoded:
             return _upright(made(values, decoding), turn)
         image = _opened(data)
         _require_few_pixels(image.width * image.height)  # Pillow only warns of the first few too many
+        width, height = image.size
+        if decoding.least:  # of JPEGs only, and never less than asked for
+            image.draft(None, (decoding.least, decoding.least))
+        is_smaller = image.size != (width, height)
         _rescale_transparent_colour(image)
         depth = depth_of(image, data)
         decoded = _loaded(image, depth, decoding, data)
         # TIFF turns upright while loading, so the orientation counts only from here on
-        return _upright(decoded, _orientation(image))
+        decoded = _upright(decoded, turn := _orientation(image))
+        if is_smaller:
+            keep_original_size(decoded, (width, height) if turn in _ON_SIDE else (height, width))
+        return decoded
 
 
 def load_image(image: Image.Image, decoding: Decoding = RGB) -> Decoded:

@@ -31,6 +31,9 @@ MOSTLY_BEYOND: Final = 0.99
 TOLD: Final = (-1, -1)
 """Where `info` of a Pillow image says what was chosen to read it: not a text, which a file may have as well."""
 
+_ORIGINAL: Final = (-2, -2)
+"""Likewise, the (height, width) of an image that was decoded smaller."""
+
 _LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -46,11 +49,13 @@ class Decoding:
         bits: how many are used of 16-bit values of which the file does not say it; None: that is not known either.
         channels: of the image.
         range: which stored values become 0 and 1; what lies outside counts as these. None: 8 bits are made of all.
+        least: pixels that the shorter side of a JPEG needs, which is decoded smaller down to there; None: it is not.
     """
 
     bits: int | None = None
     channels: int = 3
     range: tuple[float, float] | None = None
+    least: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +100,18 @@ def made(values: Values, decoding: Decoding) -> Decoded:
 def planes(image: Decoded) -> tuple[Image.Image, ...]:
     """Return an image as Pillow's images, which are resized and cut alike."""
     return image if isinstance(image, tuple) else (image,)
+
+
+def original_size(image: Decoded) -> tuple[int, int]:
+    """Return (height, width) of an image, whole where it was decoded smaller."""
+    first = planes(image)[0]
+    size: tuple[int, int] = first.info.get(_ORIGINAL, (first.height, first.width))
+    return size
+
+
+def keep_original_size(image: Decoded, size: tuple[int, int]) -> None:
+    """Say the (height, width) of an image that was decoded smaller."""
+    planes(image)[0].info[_ORIGINAL] = size
 
 
 def shown(image: Decoded) -> NDArray[np.uint8]:

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torchvision import transforms
 from torchvision.models import get_model_weights, get_weight, list_models
+from torchvision.transforms import v2
 
-from batchcam.config import INTERPOLATIONS, Classifier
+from batchcam.config import INTERPOLATIONS, PIXELS, Classifier
 from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
 from batchcam.errors import ConfigError
 from batchcam.images.decoding import UnreadableImageError
@@ -52,6 +53,76 @@ def test_apply_gives_torchvisions_pixels(
     assert pixels.dtype == torch.uint8
     assert pixels.is_contiguous()
     assert torch.equal(pixels, reference(photo(*size), preprocessing))
+
+
+def of_tensors(planes: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Do what `preprocessing` says by the classes of torchvision.transforms.v2, on a tensor."""
+    steps: list[object] = []
+    if preprocessing.resize is not None:
+        size = preprocessing.resize[0] if len(preprocessing.resize) == 1 else preprocessing.resize
+        steps.append(v2.Resize(size, transforms.InterpolationMode(preprocessing.interpolation), antialias=True))
+    tensor: torch.Tensor = v2.Compose([*steps, v2.CenterCrop(preprocessing.image_size)])(planes)
+    return tensor
+
+
+TENSORS = pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+
+
+@pytest.mark.parametrize("size", [*SIZES, (32, 32), (375, 500), (512, 512)])
+@TENSORS
+@pytest.mark.parametrize(
+    ("resize", "image_size"),
+    [((32,), (32, 32)), ((33,), (20, 28)), ((24, 48), (24, 48)), ((30, 31), (13, 18)), ((256,), (224, 224))],
+)
+def test_pixels_of_tensors_are_those_of_torchvisions_tensor_transforms(
+    size: tuple[int, int], interpolation: str, resize: tuple[int, ...], image_size: tuple[int, int]
+) -> None:
+    asked = Preprocessing(resize, image_size, HALF, HALF, interpolation, pixels="tensor")
+    pixels, box = asked.apply(photo(*size))
+    assert pixels.is_contiguous()
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(pixels, of_tensors(transforms.functional.pil_to_tensor(photo(*size)), asked))
+    assert box == asked.by("pillow").apply(photo(*size))[1]
+
+
+def test_pixels_of_tensors_are_cut_alone_where_nothing_is_resized() -> None:
+    asked = Preprocessing(None, (20, 17), HALF, HALF)
+    assert torch.equal(asked.by("tensor").apply(photo(21, 32))[0], asked.apply(photo(21, 32))[0])
+
+
+@TENSORS
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_planes_are_resized_as_torchvision_resizes_a_tensor_of_so_many_channels(
+    interpolation: str, kind: type, count: int
+) -> None:
+    values = np.random.default_rng(count).integers(0, 256, (count, 50, 70)).astype(np.uint8)
+    array = values if kind is np.uint8 else values.astype(np.float32) / 255
+    asked = Preprocessing((30,), (28, 24), HALF[:1] * count, HALF[:1] * count, interpolation, pixels="tensor")
+    pixels, _ = asked.apply(tuple(Image.fromarray(plane) for plane in array))
+    assert torch.equal(pixels, of_tensors(torch.from_numpy(array), asked).clamp(0, 255 if kind is np.uint8 else 1))
+
+
+@pytest.mark.parametrize("size", [*SIZES, (1, 90), (32, 32)])
+@TENSORS
+def test_a_padded_tensor_is_what_torchvision_resizes_and_pads(size: tuple[int, int], interpolation: str) -> None:
+    asked = Preprocessing((33, 40), (33, 40), HALF, HALF, interpolation, (124, 0, 255), pixels="tensor")
+    pixels, box = asked.apply(photo(*size))
+    ratio = max(size[0] / 33, size[1] / 40)
+    height, width = (max(1, round(side / ratio)) for side in size)
+    whole = transforms.functional.pil_to_tensor(photo(*size))
+    mode = transforms.InterpolationMode(interpolation)
+    resized = v2.functional.resize(whole, [height, width], mode, antialias=True)
+    top, left = (33 - height) // 2, (40 - width) // 2
+    edges = [left, top, 40 - width - left, 33 - height - top]
+    assert torch.equal(pixels, v2.functional.pad(resized, edges, fill=[124, 0, 255]))
+    assert box == asked.by("pillow").apply(photo(*size))[1]
+
+
+def test_pixels_of_tensors_give_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    for pad, size in ((None, (32,)), ((1, 2, 3), (32, 32))):
+        Preprocessing(size, (32, 32), HALF, HALF, pad=pad, pixels="tensor").apply(photo(40, 64))
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
@@ -151,9 +222,11 @@ def test_too_small_an_image_is_unreadable_without_resize() -> None:
 
 
 def test_a_needle_is_refused_before_it_is_enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchvision.transforms.functional.resize", lambda *_: pytest.fail("resized"))
-    with pytest.raises(UnreadableImageError, match="too elongated"):
-        PRESETS["imagenet"].apply(Image.new("RGB", (1, 5000)))
+    monkeypatch.setattr(Image.Image, "resize", lambda *_: pytest.fail("resized"))
+    monkeypatch.setattr(v2.functional, "resize", lambda *_, **__: pytest.fail("resized"))
+    for pixels in PIXELS:
+        with pytest.raises(UnreadableImageError, match="too elongated: 327680000 pixels"):
+            PRESETS["imagenet"].by(pixels).apply(Image.new("RGB", (1, 5000)))
 
 
 def test_normalise_equals_totensor_and_normalize_bit_for_bit() -> None:
@@ -203,6 +276,8 @@ def test_normalise_refuses_what_is_no_batch_of_its_channels(batch: torch.Tensor)
         *PRESETS.values(),
         Preprocessing(None, (7, 9), (0, 0, 0), (1, 1, 1), "bicubic"),
         Preprocessing((7, 9), (7, 9), (0, 0, 0), (1, 1, 1), pad=(0, 7, 255)),
+        PRESETS["imagenet"].by("tensor"),
+        PRESETS["imagenet"].by("draft"),
     ],
 )
 def test_dict_survives_json(preprocessing: Preprocessing) -> None:
@@ -230,11 +305,27 @@ def test_dict_survives_json(preprocessing: Preprocessing) -> None:
         ({"resize": [224, 224], "pad": [0, 0, 256]}, "^pad: .* from 0 to 255"),
         ({"resize": [224, 224], "pad": [0, 0.5, 1]}, "^pad: .* whole numbers"),
         ({"resize": [224, 224], "pad": "black"}, "^pad: black: expected numbers"),
+        ({"pixels": "fast"}, "^pixels: 'fast': choose from pillow, tensor, draft"),
+        *(
+            (
+                {"pixels": "tensor", "interpolation": each},
+                f"^pixels tensor: .* no interpolation {each}: choose from near",
+            )
+            for each in ("lanczos", "box", "hamming")
+        ),
+        ({"pixels": "draft", "resize": None}, "^pixels draft: images are not resized"),
     ],
 )
 def test_from_dict_refuses_what_cannot_be_meant(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Preprocessing.from_dict(PRESETS["imagenet"].to_dict() | change)
+
+
+def test_pixels_by_pillow_are_not_said_as_in_all_earlier_runs() -> None:
+    said = PRESETS["imagenet"].by("pillow").to_dict()
+    assert list(said) == ["resize", "image_size", "mean", "std", "interpolation"]
+    assert PRESETS["imagenet"].by("draft").to_dict() == said | {"pixels": "draft"}
+    assert PRESETS["imagenet"].by("tensor").by(None).pixels == "tensor"
 
 
 def test_from_dict_names_missing_keys() -> None:
@@ -303,6 +394,11 @@ def test_an_option_counts_more_than_what_is_named() -> None:
     stretched = asked(preprocess="imagenet", fit="stretch")
     assert stretched
     assert (stretched.resize, stretched.image_size, stretched.pad) == ((224, 224), (224, 224), None)
+
+
+def test_pixels_alone_ask_for_no_preprocessing_and_go_with_any() -> None:
+    assert asked(pixels="tensor") is None
+    assert asked(preprocess="imagenet", pixels="tensor") == PRESETS["imagenet"].by("tensor")
 
 
 def test_padding_has_the_colour_that_normalises_to_nothing() -> None:

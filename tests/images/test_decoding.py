@@ -9,12 +9,13 @@ import struct
 import warnings
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from batchcam.images.decoding import _FORMATS, IMAGE_ENDINGS, UnreadableImageError, decode_image, describe, load_image
-from batchcam.images.planes import Decoding
+from batchcam.images.planes import Decoding, original_size, planes
 
 DEEP = np.array([[0, 255, 256, 1000], [32768, 65279, 65280, 65535]], np.uint16)
 
@@ -391,6 +392,45 @@ def test_exif_orientation_is_applied_once(kind: str, orientation: int) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(Image.fromarray(stored), kind, exif=exif, **options)
     np.testing.assert_array_equal(pixels(data), UPRIGHT[orientation](stored))
+
+
+@pytest.mark.parametrize(("least", "shrunk"), [(100, 1), (51, 1), (50, 2), (26, 2), (25, 4), (12, 8), (1, 8)])
+def test_a_jpeg_is_decoded_smaller_as_libjpeg_does_it_but_not_below_the_least_and_its_own_size_is_kept(
+    least: int, shrunk: int
+) -> None:
+    data = encoded(Image.fromarray(noise(131, 101, 3)), "JPEG", quality=95)
+    image = decode_image(data, Decoding(least=least))
+    assert isinstance(image, Image.Image)
+    assert image.size == (-(-101 // shrunk), -(-131 // shrunk))
+    assert original_size(image) == (131, 101)
+    reference = cv2.imdecode(np.frombuffer(data, np.uint8), {1: 1, 2: 17, 4: 33, 8: 65}[shrunk])
+    np.testing.assert_array_equal(np.asarray(image), reference[..., ::-1])
+
+
+@pytest.mark.parametrize("orientation", list(UPRIGHT))
+def test_a_jpeg_that_is_decoded_smaller_is_turned_and_so_is_its_own_size(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(noise(64, 96, 3)), "JPEG", exif=exif)
+    whole, image = decode_image(data), decode_image(data, Decoding(least=20))
+    assert isinstance(whole, Image.Image)
+    assert isinstance(image, Image.Image)
+    assert image.size == (whole.width // 2, whole.height // 2)
+    assert original_size(image) == original_size(whole) == (whole.height, whole.width)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "BMP"])
+def test_other_kinds_than_jpeg_are_decoded_whole(kind: str) -> None:
+    image = decode_image(encoded(Image.fromarray(noise(64, 96, 3)), kind), Decoding(least=8))
+    assert isinstance(image, Image.Image)
+    assert image.size == (96, 64)
+
+
+@pytest.mark.parametrize("decoding", [Decoding(channels=1, least=16), Decoding(range=(0, 255), least=16)])
+def test_a_jpeg_is_decoded_smaller_whatever_the_network_takes(decoding: Decoding) -> None:
+    image = decode_image(encoded(Image.fromarray(noise(64, 96, 3)), "JPEG"), decoding)
+    assert {plane.size for plane in planes(image)} == {(24, 16)}
+    assert original_size(image) == (64, 96)
 
 
 def test_exif_orientation_turns_deep_grey_too() -> None:

@@ -170,8 +170,9 @@ def assemble(
             raise ConfigError(f"--problem-type {SINGLE_LABEL}: {checkpoint.path} learned each class by itself")
         reading = dataclasses.replace(reading, problem_type=MULTI_LABEL)
     preprocessing = preprocessing_of(classifier, checkpoint, built.network) or fallback
-    channels = preprocessing.channels if isinstance(preprocessing, Preprocessing) else USUAL_CHANNELS
-    decoding = Decoding(classifier.bits, channels, classifier.range)
+    decoding = Decoding(classifier.bits, USUAL_CHANNELS, classifier.range)
+    if isinstance(preprocessing, Preprocessing):
+        decoding = dataclasses.replace(decoding, channels=preprocessing.channels, least=preprocessing.least)
     opened = _opened(data, listing, look, reading_of(classifier))
     for source in filter(None, (opened.source, opened.now)):
         source.decoding = decoding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,11 @@ from batchcam.network.forward import USUAL_CHANNELS, image_channels
 
 PROBE_SAMPLES = 4
 PROBE_ATTEMPTS = 64  # first samples looked at for readable ones
+
+_PIXELS: Final = {
+    "tensor": "resized as torchvision's transforms.v2 resizes tensors",
+    "draft": "JPEGs of twice the size and more are decoded at a half, quarter or eighth of theirs",
+}
 
 
 def normalised(probe: Tensor, preprocessing: Preprocessing | OwnTransform | None) -> Tensor:
@@ -44,8 +50,8 @@ def preprocessing_of(
         ) from error
     chosen = asked
     if checkpoint.preprocessing is not None:
-        chosen = Preprocessing.from_dict(checkpoint.preprocessing)
-        if asked and asked.of_channels(chosen.channels) != chosen:
+        chosen = Preprocessing.from_dict(checkpoint.preprocessing).by(classifier.pixels)
+        if asked and asked.of_channels(chosen.channels).by(chosen.pixels) != chosen:
             raise ConfigError(
                 f"the checkpoint was trained with other preprocessing: {chosen.to_dict()}; leave the options out"
             )
@@ -116,6 +122,8 @@ def _as_told(
             else "which part of an image it shows can't be traced: maps are of its own view, pictures show them alone"
         )
         yield f"transform: {preprocessing.spec}, as it is; {shown}"
+    if isinstance(preprocessing, Preprocessing) and preprocessing.pixels in _PIXELS:
+        yield f"pixels: {_PIXELS[preprocessing.pixels]}"
     count = decoding.channels
     if count == 1:
         yield "channels: the network takes 1: images in grey, colours as 0.299 R + 0.587 G + 0.114 B"

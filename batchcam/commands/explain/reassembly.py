@@ -58,8 +58,9 @@ def reassemble(
         own = said.get("transform")
         advice = f"with --transform {own}: give it again" if own else "without --transform: leave it out"
         raise ConfigError(f"this run was made {advice}")  # never code that a run names
-    asked = ((classifier.bits, plan.bits), (classifier.range, plan.value_range))
-    classifier = dataclasses.replace(classifier, bits=plan.bits, range=plan.value_range)
+    pixels = preprocessing.pixels if preprocessing else None
+    asked = ((classifier.bits, plan.bits), (classifier.range, plan.value_range), (classifier.pixels, pixels))
+    classifier = dataclasses.replace(classifier, bits=plan.bits, range=plan.value_range, pixels=pixels)
     assembly = assemble(
         classifier,
         data,

@@ -400,17 +400,17 @@ def _require_outside_classes(config: TrainConfig) -> None:
 
 
 def _preprocessing(config: TrainConfig) -> Preprocessing:
-    return (chosen_preprocessing(config) or PRESETS["stl10"]).of_channels(USUAL_CHANNELS)
+    return (chosen_preprocessing(config) or PRESETS["stl10"]).by(config.pixels).of_channels(USUAL_CHANNELS)
 
 
-def _source(config: TrainConfig, data: str) -> Source:
+def _source(config: TrainConfig, data: str, preprocessing: Preprocessing) -> Source:
     source = open_source(data, reading=reading_of(config))
-    source.decoding = dataclasses.replace(source.decoding, bits=config.bits)
+    source.decoding = dataclasses.replace(source.decoding, bits=config.bits, least=preprocessing.least)
     return timed(source, config.sample_timeout)
 
 
 def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str, ...], _Samples, _Samples | None]:
-    source = _source(config, config.data)
+    source = _source(config, config.data, preprocessing)
     names, labels = _own_labels(config, source)
     is_multi_label = labels.ndim == 2
     if not is_multi_label and (labels < 0).any():
@@ -427,7 +427,7 @@ def _data(config: TrainConfig, preprocessing: Preprocessing) -> tuple[tuple[str,
     dataset = SampleDataset(source, preprocessing, preprocessing.image_size)
     validation: _Samples | None
     if config.val:
-        other = _source(config, config.val)
+        other = _source(config, config.val, preprocessing)
         samples = SampleDataset(other, preprocessing, preprocessing.image_size)
         known = _labels_of(config, other, names, is_multi_label)
         learn, validation = np.arange(len(source)), _Samples(samples, known, np.arange(len(other)))

@@ -540,6 +540,39 @@ def test_how_images_fit_is_told_planned_and_part_of_the_run_id_and_padding_is_ve
         explain(dataclasses.replace(runs["crop"], out=tmp_path / "pad"))
 
 
+def test_how_pixels_are_made_is_told_planned_and_part_of_the_run_id_whatever_the_checkpoint_says(
+    checkpoint, tmp_path, capsys
+):
+    rng = np.random.default_rng(4)
+    for number, name in enumerate(CLASSES * 2):
+        (tmp_path / "images" / name).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "images" / name / f"{number}.jpg"), rng.integers(0, 256, (140, 200, 3), np.uint8))
+    images = str(tmp_path / "images")
+    plans, columns = {}, {}
+    for pixels in (None, "pillow", "tensor", "draft"):
+        run = tmp_path / str(pixels)
+        asked = config(checkpoint, images, run, quiet=False)
+        explain(dataclasses.replace(asked, classifier=Classifier(checkpoint, pixels=pixels)))
+        told = capsys.readouterr().err
+        plans[pixels] = json.loads((run / "run.json").read_text())
+        is_said = pixels in ("tensor", "draft")
+        assert (f"pixels {pixels}" in told, "pixels: " in told) == (is_said, is_said)
+        assert plans[pixels]["plan"]["preprocessing"].get("pixels") == (pixels if is_said else None)
+        with h5py.File(run / "run.h5") as file:
+            columns[pixels] = {name: file[name][:] for name in ("crop_box", "image_size", "input_sha256", "logits")}
+        check = VerifyConfig(run, 6, Classifier(checkpoint), images, device="cpu", quiet=True)
+        assert verify(check).found == []
+    assert len({plan["run_id"] for plan in plans.values()}) == 3
+    assert digests(tmp_path / "None") == digests(tmp_path / "pillow")
+    for name in ("crop_box", "image_size", "input_sha256"):
+        assert all((each[name] == columns[None][name]).all() for each in columns.values())
+    assert len({each["logits"].tobytes() for each in columns.values()}) == 3
+    with pytest.raises(ConfigError, match=r"the run's preprocessing is another one: .*'pixels': 'draft'"):
+        verify(dataclasses.replace(check, classifier=Classifier(checkpoint, pixels="pillow")))
+    with pytest.raises(RunError, match="preprocessing"):
+        explain(dataclasses.replace(asked, classifier=Classifier(checkpoint, pixels="tensor")))
+
+
 def test_images_of_12_bits_in_16_are_refused_or_read_as_the_user_says_and_so_are_the_originals(
     checkpoint, tmp_path, capsys
 ):

@@ -25,6 +25,7 @@ from batchcam.cli.printing import evaluate_text, train_text
 from batchcam.commands.evaluate import evaluate as evaluate_module
 from batchcam.commands.evaluate.config import EvaluateConfig
 from batchcam.commands.evaluate.evaluate import evaluate
+from batchcam.commands.explain.assembly import assemble
 from batchcam.commands.train import train as train_module
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.epochs import Score
@@ -241,6 +242,7 @@ def test_finished_training_is_not_repeated(images, tmp_path, finished, monkeypat
     [({"learning_rate": 1e-4}, "learning rate (0.001 there, 0.0001 here)"), ({"flip": True}, "flip (False there, True"),
      ({"epochs": 2}, "was trained for 3 epochs, more than --epochs 2"),
      ({"batch_size": 4}, "batch size"), ({"seed": 1}, "seed"), ({"image_size": "64"}, "preprocessing"),
+     ({"pixels": "tensor"}, "preprocessing"),
      ({"val_fraction": 0.5}, "val fraction"), ({"weight_decay": 0.5}, "weight decay")],
 )  # fmt: skip
 def test_resuming_with_another_setting_is_refused_by_name(images, tmp_path, finished, change, named):
@@ -249,6 +251,13 @@ def test_resuming_with_another_setting_is_refused_by_name(images, tmp_path, fini
         train(config(images, tmp_path / "best.pth", **change))
     assert named in str(error.value)
     assert "choose another --out" in str(error.value)
+
+
+def test_a_checkpoint_says_how_the_pixels_were_made_that_it_learned_from(images, tmp_path):
+    train(config(images, tmp_path / "best.pth", epochs=1, pixels="draft", image_size="16"))
+    assembly = assemble(Classifier(tmp_path / "best.pth"), str(images))
+    assert assembly.checkpoint.preprocessing["pixels"] == "draft"
+    assert (assembly.preprocessing.pixels, assembly.source.decoding.least) == ("draft", 16)
 
 
 def test_resuming_with_other_images_is_refused(tmp_path, finished):
