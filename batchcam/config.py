@@ -401,12 +401,10 @@ class View(Part):
         "stretch: resize to the input exactly, whatever the aspect.  [default: crop]",
         choices=FITS,
     )
-
     pixels: str | None = field(
         "How images are decoded and resized, whatever the checkpoint says: pillow; tensor: as torchvision's "
         "transforms.v2 resizes tensors; draft: JPEGs of twice the size and more are decoded at a half, quarter or "
-        "eighth of theirs.  "
-        "[default: the checkpoint's, or pillow]",
+        "eighth of theirs.  [default: the checkpoint's, or pillow]",
         choices=PIXELS,
     )
 

@@ -65,8 +65,10 @@ def steps(data: str, preset: str, pixels: str, files: list[Path]) -> tuple[int, 
     }
 
 
-def measured(ways: dict[str, tuple[int, dict[str, Callable[[], object]]]], rounds: int) -> dict[str, dict[str, float]]:
-    """Return milliseconds of CPU an image, of each way and step."""
+def measured(
+    ways: dict[str, tuple[int, dict[str, Callable[[], object]]]], rounds: int
+) -> dict[str, dict[str, list[float]]]:
+    """Return milliseconds of CPU an image, of each way, step and round."""
     spent: dict[str, dict[str, list[float]]] = {way: {step: [] for step in each} for way, (_, each) in ways.items()}
     for _ in range(rounds):
         for step in next(iter(spent.values())):
@@ -75,14 +77,18 @@ def measured(ways: dict[str, tuple[int, dict[str, Callable[[], object]]]], round
                 start = time.process_time()
                 each[step]()
                 spent[way][step].append(1000 * (time.process_time() - start) / count)
-    return {way: {step: statistics.median(times) for step, times in each.items()} for way, each in spent.items()}
+    return spent
 
 
-def table(name: str, times: dict[str, dict[str, float]]) -> str:
+def table(name: str, times: dict[str, dict[str, list[float]]]) -> str:
     lines = [f"| {name} | " + " | ".join(f"`{way}`" for way in times) + " |", "|---" * (1 + len(times)) + "|"]
-    first = next(iter(times["pillow"]))
+    whole = next(iter(times["pillow"].values()))
     for step in times["pillow"]:
-        cells = (f"{each[step]:.3f} ({each[step] / times['pillow'][first]:.2f})" for each in times.values())
+        shares = [[part / all_ for part, all_ in zip(each[step], whole, strict=True)] for each in times.values()]
+        cells = (
+            f"{statistics.median(each[step]):.3f} ({statistics.median(share):.2f})"
+            for each, share in zip(times.values(), shares, strict=True)
+        )
         lines.append(f"| {step} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -267,7 +267,7 @@ class Preprocessing:
 
 
 def _array(whole: Sequence[Image.Image]) -> NDArray[Any]:
-    """Return an image as (C, H, W); RGB has a fourth channel, as in Pillow's memory: to leave it out takes longest."""
+    """Return an image as (C, H, W), of RGB with Pillow's fourth channel: it takes longer to leave it out."""
     first = whole[0]
     if first.mode != "RGB":
         return np.stack([np.asarray(plane) for plane in whole])
