@@ -226,10 +226,15 @@ def option_of(field: dataclasses.Field[Any]) -> Option:
     return option
 
 
+def flag(name: str) -> str:
+    """Return an option by the name of its field."""
+    return "--" + name.replace("_", "-")
+
+
 def flag_of(field: dataclasses.Field[Any]) -> str:
     """Return the long name of a field's option, with its dashes."""
-    long = [flag for flag in option_of(field).flags if flag.startswith("--")]
-    return long[0] if long else "--" + field.name.replace("_", "-")
+    long = [each for each in option_of(field).flags if each.startswith("--")]
+    return long[0] if long else flag(field.name)
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -583,6 +588,10 @@ class LabelledConfig(LabelOptions, Config):
 PERCENT: Final[dict[str, Any]] = {"low": 0, "high": 100, "metavar": "P"}
 SIMILARITY: Final[dict[str, Any]] = {"low": -1, "high": 1, "metavar": "S"}
 
+ESTIMATE: Final = "estimate"
+PROVEN_WITHIN: Final = "proven-within"
+PROVEN_BEYOND: Final = "proven-beyond"
+
 
 class Gates(Part):
     """How far a run may be from an older one."""
@@ -595,6 +604,11 @@ class Gates(Part):
     max_accuracy_drop: float | None = field(
         "Gate: percentage points, on samples labelled in both; not of multi-label runs.", **PERCENT
     )
+    max_accuracy_rise: float | None = field("Gate: the same of a rise, as by a leak of the test set.", **PERCENT)
+    min_accuracy: float | None = field(
+        "Gate: percent of the same samples that NEW predicts right; promote, retrain: of a first version, too.",
+        **PERCENT,
+    )
     max_auroc_drop: float | None = field(
         "Gate, multi-label: points of 0.01 of the mean AUROC over the classes, on labels that both state.", **PERCENT
     )
@@ -603,14 +617,32 @@ class Gates(Part):
     )
     min_cam_similarity: float | None = field("Gate: mean similarity (rank correlation) of the CAMs.", **SIMILARITY)
     min_class_similarity: float | None = field("Gate: the same of each class with ten pairs of CAMs.", **SIMILARITY)
+    max_count_shift: float | None = field(
+        "Gate: percent by which a class is predicted more or less often, of the larger count, if that is ten.",
+        **PERCENT,
+    )
     max_group_drop: float | None = field(
         f"Gate: percentage points, in each group of --group-by with {FEWEST_IN_GROUP} samples labelled in both; "
         "multi-label: of the AUROC of each class in each.",
         **PERCENT,
     )
     group_by: tuple[str, ...] = grouping()
+    same_setup: bool = field(
+        "Gate: the same preprocessing, precision, engine, class names and order of them.", default=False
+    )
     min_compared: float | None = field(
-        f"Gate: percent of OLD compared.  [default: {MIN_COMPARED:g} with a gate; 0: off]", **PERCENT
+        "Gate: percent of OLD that could be judged: of the samples, and of labels, maps and classes where a gate is on "
+        f"them.  [default: {MIN_COMPARED:g} with a gate; 0: off]",
+        **PERCENT,
+    )
+    decide: str = field(
+        "Who decides where an interval holds the limit: the estimate; or pass only what is proven to be within it, or "
+        "stop only what is proven to be beyond.",
+        default=ESTIMATE,
+        choices=(ESTIMATE, PROVEN_WITHIN, PROVEN_BEYOND),
+    )
+    confidence: float = field(
+        "Percent of confidence of the gates' intervals.", default=95.0, low=50, high=99.9999, metavar="P"
     )
     shared_classes: bool = field("Compare the classes that both runs name, and leave out the others.", default=False)
 
@@ -618,6 +650,11 @@ class Gates(Part):
         super().__post_init__()
         if self.max_group_drop is not None and not self.group_by:
             raise ConfigError("--max-group-drop: of which groups? say --group-by COLUMN")
+        if self.min_accuracy is not None and 0 < self.min_accuracy <= 1:
+            share = self.min_accuracy
+            raise ConfigError(
+                f"--min-accuracy {share:g}: in per cent: say {100 * share:g} for {share:.3f}, or more than 1"
+            )
 
     def require_meant(self, multi_label: bool) -> None:
         """Refuse gates that mean nothing for the runs that are compared.
@@ -628,36 +665,47 @@ class Gates(Part):
         Raises:
             ConfigError: the message names the gates that do.
         """
-        if multi_label and self.max_accuracy_drop is not None:
+        given = [
+            name for name in ("max_accuracy_drop", "max_accuracy_rise", "min_accuracy") if self.limits[name] is not None
+        ]
+        if multi_label and given:
             raise ConfigError(
-                "--max-accuracy-drop: multi-label runs have no accuracy: say --max-auroc-drop P (points of 0.01 of the "
+                f"{flag(given[0])}: multi-label runs have no accuracy: say --max-auroc-drop P (points of 0.01 of the "
                 "mean AUROC over the classes) or --max-class-auroc-drop P (of each class)"
             )
-        for flag, limit in (("auroc", self.max_auroc_drop), ("class-auroc", self.max_class_auroc_drop)):
-            if limit is not None and not multi_label:
-                raise ConfigError(f"--max-{flag}-drop: goes with multi-label runs: say --max-accuracy-drop P")
+        for name in ("max_auroc_drop", "max_class_auroc_drop"):
+            if self.limits[name] is not None and not multi_label:
+                raise ConfigError(f"{flag(name)}: goes with multi-label runs: say --max-accuracy-drop P")
 
     @property
     def words(self) -> list[str]:
         """The options of `batchcam compare` that ask for the same."""
         words: list[str] = []
         for each, _ in members(Gates):
-            value, flag = getattr(self, each.name), flag_of(each)
+            value, option = getattr(self, each.name), flag_of(each)
             if value is True:
-                words.append(flag)
-            elif value is not None and value is not False:
-                given = value if isinstance(value, tuple) else (f"{value:.15g}",)
-                words += [word for one in given for word in (flag, one)]
+                words.append(option)
+            elif value != each.default:
+                given = (
+                    value
+                    if isinstance(value, tuple)
+                    else (f"{value:.15g}" if isinstance(value, float | int) else value,)
+                )
+                words += [word for one in given for word in (option, one)]
         return words
 
     @property
     def limits(self) -> dict[str, float | None]:
         """The limits by name, None where none was asked for."""
-        names = (
-            *("max_flips", "max_accuracy_drop", "max_auroc_drop", "max_class_auroc_drop"),
-            *("min_cam_similarity", "min_class_similarity", "max_group_drop"),
-        )
-        return {name: getattr(self, name) for name in names}
+        names = (each.name for each, _ in members(Gates) if each.name[:4] in ("max_", "min_"))
+        return {name: getattr(self, name) for name in names if name != "min_compared"}
+
+    @property
+    def evidence(self) -> float:
+        """Per cent of what OLD has that have to be judged, 0 where nothing depends on it."""
+        if self.min_compared is not None:
+            return self.min_compared
+        return MIN_COMPARED if any(value is not None for value in self.limits.values()) else 0
 
 
 def keywords(config: Callable[P, Built], command: Callable[[Built], Summary]) -> Callable[P, Summary]:

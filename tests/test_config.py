@@ -228,7 +228,8 @@ def test_duration_that_is_none_is_refused_with_the_option(text):
 def test_gates_are_handed_on_in_the_words_of_compare_nothing_lost():
     asked = {
         "max_flips": 0.0, "max_accuracy_drop": 2.5, "max_auroc_drop": 1.5, "max_class_auroc_drop": 4.0,
-        "min_cam_similarity": -0.25, "min_class_similarity": 0.3,
+        "min_cam_similarity": -0.25, "min_class_similarity": 0.3, "max_accuracy_rise": 7.25, "min_accuracy": 80.5,
+        "max_count_shift": 35.0, "same_setup": True, "decide": "proven-beyond", "confidence": 99.5,
         "max_group_drop": 5.0, "group_by": ("site", "age"), "min_compared": 0.0, "shared_classes": True,
     }  # fmt: skip
     assert asked.keys() == {field.name for field in dataclasses.fields(Gates)}

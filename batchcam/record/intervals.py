@@ -1,9 +1,10 @@
-"""Pure statistics of counts: an interval for a rate, an exact test of two rates, a correction for many tests."""
+"""Pure statistics: intervals for rates, means and their differences, exact tests, a correction for many tests."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Final
 
@@ -11,6 +12,9 @@ import numpy as np
 
 LEVEL: Final = 0.95
 """Of an interval: in so many of many samples it holds the rate."""
+
+MANY: Final = 10_000
+"""Degrees of freedom from which Student's t is taken for normal: to 1e-4 of its quantile."""
 
 _SMALL: Final = np.array([math.lgamma(n + 1) for n in range(16)])
 
@@ -32,6 +36,127 @@ def wilson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, fl
     low = 0.0 if successes == 0 else (centre - half) / (1 + spread)
     high = 1.0 if successes == trials else (centre + half) / (1 + spread)
     return low, high
+
+
+def paired(lost: int, won: int, trials: int, level: float = LEVEL) -> tuple[float, float] | None:
+    """Return the score interval of the rate lost from one trial of a pair to the other, None without any.
+
+    Tango 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B, eq. 13 to 17.
+
+    Args:
+        lost: pairs of which the first alone succeeds.
+        won: pairs of which the second alone does.
+        trials: pairs.
+        level: of confidence.
+    """
+    if not trials:
+        return None
+    z, rate = NormalDist().inv_cdf((1 + level) / 2), (lost - won) / trials
+
+    def score(drop: float) -> float:
+        """Return how many standard deviations the rate found is above `drop`, were that true."""
+        b, c = -lost - won + (2 * trials - lost + won) * drop, -won * drop * (1 - drop)
+        wins = (math.sqrt(max(0.0, b * b - 8 * trials * c)) - b) / (4 * trials)
+        variance = trials * (2 * wins + drop * (1 - drop))
+        return (lost - won - trials * drop) / math.sqrt(variance) if variance > 0 else math.inf * (rate - drop)
+
+    low = -1.0 if won == trials else _root(lambda drop: score(drop) - z, -1, rate)
+    high = 1.0 if lost == trials else _root(lambda drop: score(drop) + z, rate, 1)
+    return low, high
+
+
+def _root(falling: Callable[[float], float], low: float, high: float) -> float:
+    """Return where a function falls through 0."""
+    for _ in range(64):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """Return the exact two-sided p-value of so unequal counts if both were as likely (McNemar 1947)."""
+    trials = lost + won
+    logs = _log_choose(trials, np.arange(min(lost, won) + 1)) - trials * math.log(2)
+    return min(1.0, 2 * float(np.exp(logs).sum()))
+
+
+def mean_interval(mean: float, deviation: float, count: int, level: float = LEVEL) -> tuple[float, float] | None:
+    """Return the interval of a mean by Student's t (1908), None of less than two values.
+
+    Args:
+        mean: of the values.
+        deviation: their standard deviation, over count - 1.
+        count: of the values.
+        level: of confidence.
+    """
+    if count < 2:
+        return None
+    half = _student(level, count - 1) * deviation / math.sqrt(count)
+    return mean - half, mean + half
+
+
+@functools.lru_cache
+def _student(level: float, freedom: int) -> float:
+    """Return between which quantiles of Student's t, this and its negative, lies `level` of it."""
+    if freedom > MANY:
+        return NormalDist().inv_cdf((1 + level) / 2)
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+
+    def beyond(angle: float) -> float:
+        """Return how much of `level` lies farther out than t = sqrt(freedom) * tan(angle)."""
+        return level - scale * angle * float(weights @ np.cos(angle * (nodes + 1) / 2) ** (freedom - 1))
+
+    return math.sqrt(freedom) * math.tan(_root(beyond, 0, math.pi / 2))
+
+
+def placements(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return for each yes which share of the no is below it, for each no which share of the yes is above, (n,).
+
+    Equal scores count half: the mean over either is the AUROC. DeLong et al. 1988, https://doi.org/10.2307/2531595
+
+    Args:
+        scores: (n,).
+        true: yes or no, bool (n,), some of each.
+    """
+    found = np.empty(len(scores))
+    for side in (True, False):
+        others = np.sort(scores[true != side])
+        below = (
+            np.searchsorted(others, scores[true == side]) + np.searchsorted(others, scores[true == side], "right")
+        ) / 2
+        found[true == side] = below / len(others) if side else 1 - below / len(others)
+    return found
+
+
+def auroc_influence(old: np.ndarray, new: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return what each sample adds to the drop of the AUROC beyond the mean, (n,): the sum of squares is its variance.
+
+    DeLong's, for two scores of the same samples.
+
+    Args:
+        old, new: scores, (n,).
+        true: yes or no, bool (n,), some of each.
+    """
+    lost = placements(old, true) - placements(new, true)
+    for side in (true, ~true):
+        count = int(side.sum())
+        lost[side] = (lost[side] - lost[side].mean()) / math.sqrt(count * max(1, count - 1))
+    return np.asarray(lost)
+
+
+def auroc_interval(drop: float, error: float, fewest: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return the interval of a drop of AUROC, not narrower than `paired` has it of so many pairs that all agree.
+
+    Args:
+        drop: found.
+        error: its standard error.
+        fewest: yes or no, whichever are fewer.
+        level: of confidence.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    half = max(z * error, z * z / (fewest + z * z))
+    return drop - half, drop + half
 
 
 def fewer_by_chance(successes: int, trials: int, all_successes: int, all_trials: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -94,14 +95,17 @@ class Means:
     """
 
     def __init__(self, class_count: int) -> None:
-        self._sums, self._counts = np.zeros(class_count + 1), np.zeros(class_count + 1, np.int64)
+        self._sums, self._squares = np.zeros((2, class_count + 1))
+        self._counts = np.zeros(class_count + 1, np.int64)
 
     def add(self, values: np.ndarray, classes: np.ndarray) -> None:
         """Count values, (n,), each with its class, int64 (n,), -1: none."""
         finite = np.isfinite(values)
         # one after the other, so that the sum does not depend on where a part ends
-        np.add.at(self._sums, classes[finite] + 1, values[finite].astype(np.float64))
-        self._counts += np.bincount(classes[finite] + 1, minlength=len(self._counts))
+        places, found = classes[finite] + 1, values[finite].astype(np.float64)
+        np.add.at(self._sums, places, found)
+        np.add.at(self._squares, places, found * found)
+        self._counts += np.bincount(places, minlength=len(self._counts))
 
     @property
     def of_all(self) -> float | None:
@@ -114,6 +118,21 @@ class Means:
         """The mean of each of the K classes, None without any value."""
         pairs = zip(self._sums[1:].tolist(), self._counts[1:].tolist(), strict=True)
         return [total / count if count else None for total, count in pairs]
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation whatever the class, over count - 1; None of less than two values."""
+        return _deviation(*(float(values.sum()) for values in (self._sums, self._squares, self._counts)))
+
+    @property
+    def deviations(self) -> list[float | None]:
+        """The same of each of the K classes."""
+        values = (self._sums[1:].tolist(), self._squares[1:].tolist(), self._counts[1:].tolist())
+        return [_deviation(*each) for each in zip(*values, strict=True)]
+
+
+def _deviation(total: float, squares: float, count: float) -> float | None:
+    return math.sqrt(max(0.0, squares - total * total / count) / (count - 1)) if count > 1 else None
 
 
 def class_scores(labels: np.ndarray, predictions: np.ndarray, class_names: tuple[str, ...]) -> list[ClassScore]:

@@ -134,8 +134,12 @@ class SigmoidScores:
 
     def scores(self, rows: np.ndarray | slice = slice(None)) -> list[SigmoidScore]:
         """Return the score of each class, over all samples or those at some of the rows in which they were added."""
-        labels, logits = _joined(self._labels)[rows], _joined(self._logits)[rows]
+        labels, logits = self.stated(rows)
         return [self._score(k, labels[:, k], logits[:, k]) for k in range(len(self._names))]
+
+    def stated(self, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
+        """Return labels, and logits, NaN where there is no prediction, (n, K), of some of the rows that were added."""
+        return _joined(self._labels)[rows], _joined(self._logits)[rows]
 
     def pairs(self) -> list[Pair]:
         """Return the pairs of classes that stand together most often, by labels, then predictions; none of too many."""

@@ -124,11 +124,9 @@ def land_study(
     landing.remove_stale_partials(out, (*landed, *files, f"{study}.json"))
 
 
-def head_lines(
-    head: Iterable[tuple[str, str]], notes: Iterable[str], out: str | None, study: str, gates: Iterable[str] = ()
-) -> list[str]:
-    """Return the lines above a study's tables: names and values, notes, gates, and where its files are."""
-    lines = [*head, *(("note", note) for note in notes), *(("gate", gate) for gate in gates)]
+def head_lines(head: Iterable[tuple[str, str]], notes: Iterable[str], out: str | None, study: str) -> list[str]:
+    """Return the lines above a study's tables: names and values, notes, and where its files are."""
+    lines = [*head, *(("note", note) for note in notes)]
     if out is not None:
         lines.append(("written", f"{out}/{study}.json and the files it names"))
     return [f"{name:<11} {one_line(value)}" for name, value in lines]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -11,9 +11,9 @@ import numpy as np
 from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.exchanges import Exchange, find_exchanges
 from batchcam.commands.compare.files import MOVERS_FILE, TABLE_FILE, open_table, write_files
-from batchcam.commands.compare.gates import Gate, compared_text, judge_evidence, judge_gates
+from batchcam.commands.compare.gates import Gate, Moved, judge_gates
 from batchcam.commands.compare.groups import GroupMovement, GroupMovements
-from batchcam.commands.compare.matching import Apart, match_classes
+from batchcam.commands.compare.matching import Apart, Classes, listed, match_classes
 from batchcam.commands.compare.movement import ClassMovement, Flip, Movement, Mover, Pairs, Totals, Transition
 from batchcam.commands.compare.reading import LeftApart, Part, Sides, measure, stated_labels, target_classes
 from batchcam.commands.compare.sigmoids import (
@@ -26,15 +26,17 @@ from batchcam.commands.compare.sigmoids import (
 )
 from batchcam.config import MIN_COMPARED, keywords
 from batchcam.errors import RunError
-from batchcam.job.console import Progress
+from batchcam.job.console import Progress, counted
 from batchcam.record.study import require_place, run_notes
-from batchcam.rules import SINGLE_LABEL, composed
+from batchcam.rules import SINGLE_LABEL, TORCH, composed
 from batchcam.store.opening import open_run
 from batchcam.store.problem import require_one_problem
 from batchcam.store.run import Run
 
 TRANSITIONS: Final = 20
 THRESHOLDS_SHOWN: Final = 20
+
+SETUP: Final = ("preprocessing", "precision", "engine")
 
 DIFFERING: Final = (
     "architecture",
@@ -58,6 +60,7 @@ class Comparison:
         movement: what moved over the compared pairs of them.
         apart: ids of either run that are not compared.
         groups: what moved in each group, where groups were asked for.
+        labelled: how many of the old run's rows have a label; all of multi-label runs.
         relabelled: how many of the compared pairs the runs label as different classes.
         respelt: how many of them have ids in two Unicode forms.
         sigmoids: what moved for the classes of multi-label runs, else None.
@@ -67,6 +70,7 @@ class Comparison:
     movement: Movement
     apart: LeftApart
     groups: GroupMovements
+    labelled: int
     relabelled: int
     respelt: int
     sigmoids: SigmoidPairs | None
@@ -194,7 +198,8 @@ def measure_all(
             progress.advance(2 * (len(part.reasons) - len(label)))
     if sigmoids:
         movement.moved, relabelled = movement.moved or sigmoids.moved, sigmoids.relabelled
-    return Comparison(sides, movement, apart, groups, relabelled, respelt, sigmoids)
+    labelled = len(sides.old) if sigmoids else int((sides.old["label"][:] >= 0).sum())
+    return Comparison(sides, movement, apart, groups, labelled, relabelled, respelt, sigmoids)
 
 
 def _require_complete(run: Run) -> None:
@@ -210,16 +215,17 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     moved: list[ClassMovement] | list[SigmoidMovement]
     if found.sigmoids:
         moved = found.sigmoids.classes()
-        totals = sigmoid_totals(movement, moved)
+        totals = sigmoid_totals(movement, moved, found.sigmoids.mean_auroc_error())
     else:
         totals, moved = movement.totals(), movement.classes()
     groups = found.groups.found(found.sigmoids)
-    gates = judge_gates(totals, moved, groups=groups, **config.limits)
+    judged = Moved(
+        totals, moved, groups, len(old), found.labelled, apart, [*_setup(found, SETUP), *_class_order(found)]
+    )
+    gates = judge_gates(judged, config)
     notes = [*_notes(found), *found.groups.notes]
-    if config.evidence:
-        gates += judge_evidence(config.evidence, totals, len(old), apart, config.judges_maps)
-    elif totals.compared < MIN_COMPARED / 100 * len(old):
-        notes.append(f"only {compared_text(totals, len(old), apart)}")
+    if not config.evidence and totals.compared < MIN_COMPARED / 100 * len(old):
+        notes.append(f"only {judged.compared_text}")
     return CompareSummary(
         old=str(config.old),
         new=str(config.new),
@@ -284,6 +290,41 @@ def _renamed(found: Comparison) -> str:
     return ""
 
 
+def _setup(found: Comparison, names: Sequence[str]) -> Iterator[str]:
+    """Yield in which of some fields the runs' plans differ, and what each says."""
+    for name in names:
+        old, new = (getattr(run.plan, name) for run in (found.sides.old, found.sides.new))
+        if isinstance(old, Mapping):
+            for key in sorted(old.keys() | new.keys()):
+                if old.get(key) != new.get(key):
+                    yield f"{name} {key} {_said(old.get(key))} → {_said(new.get(key))}"
+        elif old != new:
+            yield f"{name.replace('_', ' ')} {_said(old)} → {_said(new)}"
+
+
+def _said(value: object) -> str:
+    """Return a value of a plan for people; the engine "" is torch's."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{', '.join(map(_said, value))}]"
+    return TORCH if value == "" else "none" if value is None else str(value)
+
+
+def _class_order(found: Comparison) -> Iterator[str]:
+    """Yield in what the runs' lists of classes differ."""
+    yield from _own_classes(found.sides.classes)
+    pairs = zip(found.sides.old.class_names, found.sides.new.class_names, strict=False)
+    for number, (old, new) in enumerate(pairs):
+        if composed(old) != composed(new):
+            yield f"class {number} is {old} in OLD and {new} in NEW"
+            return
+
+
+def _own_classes(classes: Classes) -> Iterator[str]:
+    for side, names in (("OLD", classes.only_old), ("NEW", classes.only_new)):
+        if names:
+            yield f"{counted(len(names), 'class')} only in {side}: {listed(names)}"
+
+
 def _notes(found: Comparison) -> Iterator[str]:
     old, new, classes = found.sides.old, found.sides.new, found.sides.classes
     for side, run in (("OLD", old), ("NEW", new)):
@@ -299,16 +340,12 @@ def _notes(found: Comparison) -> Iterator[str]:
         yield "both runs explain the same checkpoint" + _renamed(found)
     # another method has a line of its own, and no identity to keep
     covered = {"method", "identity"} if old.plan.method != new.plan.method else set()
-    differing = [
-        n.replace("_", " ") for n in DIFFERING if n not in covered and getattr(old.plan, n) != getattr(new.plan, n)
-    ]
+    differing = [*_setup(found, [name for name in DIFFERING if name not in covered])]
     if differing:
         yield f"the runs differ in {', '.join(differing)}"
     if old.plan.is_multi_label:
         yield from _other_thresholds(found.sides)
-    for side, names in (("OLD", classes.only_old), ("NEW", classes.only_new)):
-        if names:
-            yield f"{len(names)} classes are only in {side}"
+    yield from _own_classes(classes)
     for count, what in ((classes.respelt, "class names"), (found.respelt, "sample ids")):
         if count:
             yield f"{count} {what} are written in another Unicode form in NEW than in OLD, and count as the same"

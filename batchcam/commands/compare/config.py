@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from batchcam.config import MIN_COMPARED, AnyPath, Config, Gates, Given, argument, field, overwriting, require_outside
+from batchcam.config import AnyPath, Config, Gates, Given, argument, field, overwriting, require_outside
 from batchcam.errors import ConfigError
 
 
 class CompareConfig(Gates, Config):
-    """Everything that `compare` is asked.
-
-    Where a limit of similarity is asked for, `min_compared` holds for the samples with a pair of CAMs, too.
-    """
+    """Everything that `compare` is asked."""
 
     old: Given[Path, AnyPath] = argument()
     new: Given[Path, AnyPath] = argument()
@@ -36,18 +33,6 @@ class CompareConfig(Gates, Config):
             raise ConfigError("--target label: several labels of a sample may be true: say old or new")
 
     @property
-    def evidence(self) -> float:
-        """Per cent of OLD's samples that have to be compared, 0 where nothing depends on it."""
-        if self.min_compared is not None:
-            return self.min_compared
-        return MIN_COMPARED if any(value is not None for value in self.limits.values()) else 0
-
-    @property
     def is_gate(self) -> bool:
         """Whether a limit was asked for."""
-        return self.evidence > 0 or any(value is not None for value in self.limits.values())
-
-    @property
-    def judges_maps(self) -> bool:
-        """Whether a limit of similarity was asked for."""
-        return any(value is not None for name, value in self.limits.items() if name.endswith("similarity"))
+        return self.evidence > 0 or self.same_setup or any(value is not None for value in self.limits.values())

@@ -26,14 +26,15 @@ from batchcam.store.run import Run
 from batchcam.store.schema import CLASS_NAME, NAN, Array, encode_text, meta_array
 from batchcam.version import version
 
-COMPARE_VERSION: Final = 1
+COMPARE_VERSION: Final = 2
 """Changes with the names and meanings in the files."""
 
 TABLE_FILE: Final = "compare.h5"
 MOVERS_FILE: Final = "movers.csv"
 
 RULES: Final = {
-    "samples": "matched by sample id; compared where input_sha256 is the same and both rows have finite numbers",
+    "samples": "matched by sample id; compared where input_sha256 is the same and OLD has finite numbers",
+    "not finite": "in NEW alone: a broken flip, and a wrong answer",
     "classes": "matched by name",
     "label": "counts where both runs state the same one",
     "flip": "another predicted class: fixed wrong to right, broken right to wrong, changed anything else",
@@ -51,6 +52,7 @@ RULES: Final = {
 SIGMOID_RULES: Final = {
     **RULES,
     "label": "of each class: counts where both runs state the same one",
+    "not finite": "in NEW alone: each class is a broken flip, each yes is ranked last and each no first",
     "flip": "a class at or above the run's own threshold in one run alone: fixed where NEW is as labelled, broken "
     "where OLD is, changed without a label; a sample is broken if any class is, else fixed, else changed",
     "change": "NEW minus OLD of a score, each at the run's own thresholds, over the same labels",
@@ -69,7 +71,7 @@ BY_CLASS: Final = (*SAMPLE, CLASS_NAME.name)
 
 SIGMOID_MEANINGS: Final = {
     "old_prediction": "class that stands highest above its threshold in the old run",
-    "new_prediction": "class that stands highest above its threshold in the new run",
+    "new_prediction": "class that stands highest above its threshold in the new run; -1: not finite",
     "flip": "what became of the classes: broken if any is, else fixed, else changed",
     "old_confidence": "sigmoid at old_prediction",
     "new_confidence": "sigmoid at new_prediction",
@@ -82,7 +84,7 @@ ARRAYS: Final = (
     Array("new_index", SAMPLE, "int64", "checked", -1, "position in the new run's dataset"),
     Array("label", SAMPLE, "int64", "checked", -1, "class that both runs state; -1: not known, or not the same"),
     Array("old_prediction", SAMPLE, "int64", "checked", -1, "class that the old run predicts"),
-    Array("new_prediction", SAMPLE, "int64", "checked", -1, "class that the new run predicts"),
+    Array("new_prediction", SAMPLE, "int64", "checked", -1, "class that the new run predicts; -1: not finite"),
     Array("flip", SAMPLE, "uint8", "checked", 255, "what became of the prediction"),
     Array("old_confidence", SAMPLE, "float32", "checked", NAN, "softmax at the class that the old run predicts", "1"),
     Array("new_confidence", SAMPLE, "float32", "checked", NAN, "softmax at the class that the new run predicts", "1"),

@@ -1,28 +1,38 @@
-"""Gates: whether what moved between two runs may go on to production."""
+"""Gates: whether what moved between two runs may go on to production, and how sure that is."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from batchcam.commands.compare.groups import GroupMovement
 from batchcam.commands.compare.matching import Apart
-from batchcam.commands.compare.movement import ClassMovement, SampleTotals, Totals
+from batchcam.commands.compare.movement import ClassMovement, Totals
 from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidGroupMovement, SigmoidMovement, SigmoidTotals
+from batchcam.config import ESTIMATE, PROVEN_WITHIN, Gates, flag
 from batchcam.job.console import counted
 from batchcam.record.groups import group_name
+from batchcam.record.intervals import auroc_interval, mcnemar, mean_interval, paired, wilson
 from batchcam.rules import FEWEST_IN_GROUP
 
-CLASS_MAPS: Final = 10
-"""Pairs of maps below which the mean of a class is not judged."""
+FEWEST_OF_CLASS: Final = 10
+"""Pairs of maps, or predictions, below which a class is not judged."""
 
+PASSED: Final = "passed"
+UNDECIDED: Final = "undecided"
+BEYOND: Final = {"max": "exceeded", "min": "missed"}
+
+ABSENT: Final = "of which there is nothing to judge"
 BOTH_LABELS: Final = "of a class that both label, some yes and some no"
-
-Found = tuple[float | None, str, str]
-"""What was found, in words, and what is missing where nothing was."""
+OPPOSITE: Final = {"a drop of": "a rise of", "a rise of": "a drop of"}
 
 SLACK: Final = 1e-9  # a gate is exceeded by more than the rounding of its percentage
+
+Bounds = Callable[[float], "tuple[float, float] | None"]
+"""An interval at a level of confidence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,156 +42,407 @@ class Gate:
     Attributes:
         option: that set it.
         limit: the largest, or smallest, value that passes.
-        value: what was found; None: there is nothing to judge by, which does not pass.
-        passed: whether the new run may go on.
+        value: what was found, of several the worst; None: there is nothing to judge by, which does not pass.
+        low, high: its interval, corrected for how many values there are; None where none is known.
+        verdict: passed, exceeded (of a minimum missed), or undecided: the interval holds the limit.
+        passed: whether the new run may go on, as `--decide` says.
+        needed: about how many samples would decide; None where it is decided, or stands at the limit itself.
+        not_judged: how many samples, classes or groups did not count, by reason.
         reason: why or why not, in one line.
     """
 
     option: str
     limit: float
     value: float | None
+    low: float | None
+    high: float | None
+    verdict: str
     passed: bool
+    needed: int | None
+    not_judged: dict[str, int]
     reason: str
 
 
-def judge_gates(
-    totals: Totals | SigmoidTotals,
-    classes: Sequence[ClassMovement | SigmoidMovement],
-    max_flips: float | None = None,
-    max_accuracy_drop: float | None = None,
-    max_auroc_drop: float | None = None,
-    max_class_auroc_drop: float | None = None,
-    min_cam_similarity: float | None = None,
-    min_class_similarity: float | None = None,
-    max_group_drop: float | None = None,
-    groups: Sequence[GroupMovement | SigmoidGroupMovement] = (),
-) -> tuple[Gate, ...]:
-    """Return the gates that were asked for.
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """What gates judge.
 
-    Args:
+    Attributes:
         totals: what moved.
         classes: what moved for each class.
-        max_flips: per cent of the compared samples, None: any.
-        max_accuracy_drop: percentage points on the samples labelled in both, of single-label runs; None: any.
-        max_auroc_drop, max_class_auroc_drop: points of 0.01 in the mean over the classes, and of each that has enough
-            labels, of multi-label runs; None: any.
-        min_cam_similarity: mean Spearman correlation of the maps, None: any.
-        min_class_similarity: the same of each class that has `CLASS_MAPS` pairs of maps or more, None: any.
-        max_group_drop: percentage points in each group that has enough labels, of multi-label runs of the AUROC of
-            each class in each; None: any.
         groups: what moved in each group.
-    """
-    t = totals
-    flipped = "have a class told otherwise" if isinstance(t, SigmoidTotals) else "flipped"
-    flips = (t.flips_percent, f"{_number(t.flips_percent)} % of {t.compared} compared samples {flipped}", "compared")
-    text = f"mean similarity {_number(t.spearman)} over {t.maps} pairs of maps"
-    alike = (t.spearman, text, "with a map in both")
-    asked = (
-        ("--max-flips", max_flips, flips),
-        *_drops(t, classes, max_accuracy_drop, max_auroc_drop, max_class_auroc_drop),
-        ("--min-cam-similarity", min_cam_similarity, alike),
-        ("--min-class-similarity", min_class_similarity, _least_alike(classes)),
-        ("--max-group-drop", max_group_drop, _worst_group(groups)),
-    )
-    return tuple(_judge(option, limit, *found) for option, limit, found in asked if limit is not None)
-
-
-def _drops(
-    totals: Totals | SigmoidTotals,
-    classes: Sequence[ClassMovement | SigmoidMovement],
-    max_accuracy: float | None,
-    max_auroc: float | None,
-    max_class_auroc: float | None,
-) -> Iterator[tuple[str, float | None, Found]]:
-    """Yield option, limit and what was found of each gate on a score."""
-    if isinstance(totals, SigmoidTotals):
-        mean = totals.auroc_drop
-        over = counted(totals.macro["auroc"].classes, "class") if mean is not None else ""
-        text = f"a drop of {_number(mean)} points of the mean AUROC over {over}"
-        yield "--max-auroc-drop", max_auroc, (mean, text, BOTH_LABELS)
-        changes = [c for c in classes if isinstance(c, SigmoidChange)]
-        yield "--max-class-auroc-drop", max_class_auroc, _worst_class(changes)
-    else:
-        text = f"a drop of {_number(totals.accuracy_drop)} points on {totals.labelled} labelled samples"
-        yield "--max-accuracy-drop", max_accuracy, (totals.accuracy_drop, text, "labelled in both")
-
-
-def _worst_class(changes: Sequence[SigmoidChange]) -> Found:
-    """Return what a gate says of the class whose AUROC dropped most, among those with enough labels."""
-    judged = [c for c in changes if c.is_judged]
-    if not judged:
-        return None, "", f"{BOTH_LABELS} with {FEWEST_IN_GROUP} labels"
-    worst = max(judged, key=lambda c: c.auroc_drop or 0)
-    left = len(changes) - len(judged)
-    few = f"; {left} with too few labels not judged" if left else ""
-    text = f"a drop of {_number(worst.auroc_drop)} points of AUROC on {counted(worst.old.known, 'label')} of"
-    return worst.auroc_drop, f"{text} {group_name(worst.named)}{few}", ""
-
-
-def judge_evidence(
-    limit: float, totals: SampleTotals, samples: int, apart: Mapping[str, int], of_maps: bool
-) -> tuple[Gate, ...]:
-    """Return whether enough of OLD's samples were compared for the other gates to mean anything.
-
-    Args:
-        limit: per cent of them.
-        totals: what moved.
         samples: of OLD.
+        labelled: of these, with a label; all of multi-label runs.
         apart: how many ids of either run are not compared, by reason.
-        of_maps: whether enough of them need a pair of maps too.
+        setup: in what the runs' set-ups differ.
     """
-    found = [(totals.compared, compared_text(totals, samples, apart))]
-    if of_maps:
-        reasons = _because(totals.without_maps)
-        found.append((totals.maps, f"{totals.maps} of {samples} samples have a pair of maps{reasons}"))
-    return tuple(_judge("--min-compared", limit, 100 * count / samples, text, "compared") for count, text in found)
+
+    totals: Totals | SigmoidTotals
+    classes: Sequence[ClassMovement | SigmoidMovement]
+    groups: Sequence[GroupMovement | SigmoidGroupMovement]
+    samples: int
+    labelled: int
+    apart: Mapping[str, int]
+    setup: Sequence[str] = ()
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """OLD's samples that are not compared, by reason, the runs by the names that they have on the command line."""
+        return _named({reason: count for reason, count in self.apart.items() if reason != Apart.ADDED.text})
+
+    @property
+    def compared_text(self) -> str:
+        """How many of OLD's samples could be compared, and why not the others."""
+        return f"{self.totals.compared} of {self.samples} samples could be compared{_because(self.left_out)}"
 
 
-def compared_text(totals: SampleTotals, samples: int, apart: Mapping[str, int]) -> str:
-    """Return how many of OLD's samples could be compared, and why not the others."""
-    reasons = {reason: count for reason, count in apart.items() if reason != Apart.ADDED.text}
-    return f"{totals.compared} of {samples} samples could be compared{_because(reasons)}"
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """What is judged of all samples, of a class or of a group.
+
+    Attributes:
+        value: found.
+        bounds: its interval at a level.
+        count: of what the value is.
+        before, after: words around the number.
+    """
+
+    value: float
+    bounds: Bounds
+    count: int
+    before: str
+    after: str
+
+    def text(self, bounds: tuple[float, float]) -> str:
+        """Return what was found, with its interval; a drop below 0 is a rise."""
+        value, before = self.value, self.before
+        if value < 0 and before in OPPOSITE:
+            value, bounds, before = -value, (-bounds[1], -bounds[0]), OPPOSITE[before]
+        interval = f" ({bounds[0]:.3g} to {bounds[1]:.3g})" if math.isfinite(bounds[0]) else ""
+        return f"{before} {value:.9g}{interval} {self.after}".strip()
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The values that a gate judges, what did not count, and what there is none of where there are no values."""
+
+    values: Sequence[Value]
+    not_judged: dict[str, int]
+    missing: str
+
+
+def judge_gates(moved: Moved, asked: Gates) -> tuple[Gate, ...]:
+    """Return the gates that were asked for, and whether enough was compared for them to mean anything."""
+    limits = {name: limit for name, limit in asked.limits.items() if limit is not None}
+    gates = [_judge(name, limit, FOUND[name](moved), asked) for name, limit in limits.items()]
+    if asked.same_setup:
+        gates.append(_same_setup(moved.setup))
+    if asked.evidence:
+        gates += (_evidence(asked.evidence, *each) for each in _covered(moved, limits))
+    return tuple(gates)
+
+
+def _judge(name: str, limit: float, found: Found, asked: Gates) -> Gate:
+    option, side = flag(name), name[:3]
+    if not found.values:
+        reason = f"{option} {limit:g}: {BEYOND[side]}: no sample is {found.missing}, so that nothing can be judged"
+        return Gate(option, limit, None, None, None, BEYOND[side], False, None, found.not_judged, reason)
+    sign = 1 if side == "max" else -1
+    worst = max(found.values, key=lambda each: sign * each.value)
+    # of several values the first step of Holm's correction, which tells whether any is beyond the limit
+    level = 1 - (1 - asked.confidence / 100) / len(found.values)
+    all_bounds = [
+        sorted(sign * bound for bound in each.bounds(level) or (-math.inf, math.inf)) for each in found.values
+    ]
+    verdict = UNDECIDED
+    if any(low > sign * limit + SLACK for low, _ in all_bounds):
+        verdict = BEYOND[side]
+    elif all(high <= sign * limit + SLACK for _, high in all_bounds):
+        verdict = PASSED
+    by_estimate = sign * worst.value <= sign * limit + SLACK
+    if asked.decide == ESTIMATE:
+        passed = by_estimate
+    else:
+        passed = verdict == PASSED if asked.decide == PROVEN_WITHIN else verdict != BEYOND[side]
+    low, high = worst.bounds(level) or (-math.inf, math.inf)
+    needed = _needed(worst, limit, low, high) if verdict == UNDECIDED else None
+    text = [worst.text((low, high))]
+    if verdict == UNDECIDED:
+        text.append(f"about {needed} would decide" if needed else "no number of samples decides at the limit itself")
+    if len(found.values) > 1:
+        text.append(f"the worst of {len(found.values)}, corrected for that by Holm")
+    if found.not_judged:
+        text.append("not judged: " + _listed(found.not_judged))
+    head = _head(verdict, passed, BEYOND[side], asked.decide)
+    reason = f"{option} {limit:g}: {head}: {'; '.join(text)}"
+    known_low, known_high = (end if math.isfinite(end) else None for end in (low, high))
+    return Gate(option, limit, worst.value, known_low, known_high, verdict, passed, needed, found.not_judged, reason)
+
+
+def _head(verdict: str, passed: bool, beyond: str, decide: str) -> str:
+    """Return a verdict in words, loud where it is not proven."""
+    if verdict == UNDECIDED:
+        by = "by the estimate" if decide == ESTIMATE else f"as {decide} asks"
+        return f"UNDECIDED, {PASSED if passed else beyond} {by}"
+    if passed != (verdict == PASSED):  # another class than the worst is proven to be beyond
+        return f"{verdict}, {PASSED if passed else beyond} by the estimate"
+    return verdict
+
+
+def _needed(worst: Value, limit: float, low: float, high: float) -> int | None:
+    """Return about how many samples would make the interval so narrow that the limit is outside, to two digits."""
+    distance = abs(worst.value - limit)
+    half = (high if worst.value < limit else low) - worst.value
+    if distance <= SLACK or not math.isfinite(half):
+        return None
+    count = worst.count * (half / distance) ** 2
+    step = 10 ** max(0, math.floor(math.log10(max(count, 1))) - 1)
+    return int(math.ceil(count / step) * step)
+
+
+def _same_setup(differing: Sequence[str]) -> Gate:
+    verdict = BEYOND["max"] if differing else PASSED
+    text = "; ".join(differing) or "preprocessing, precision, engine, class names and their order are the same"
+    reason = f"--same-setup: {verdict}: {text}"
+    return Gate("--same-setup", 0, len(differing), None, None, verdict, not differing, None, {}, reason)
+
+
+def _evidence(limit: float, count: int, of: int, text: str) -> Gate:
+    """Return whether `count` is enough of what there is to judge, in per cent."""
+    share = 100 * count / of if of else 0.0
+    passed = share >= limit - SLACK
+    verdict = PASSED if passed else BEYOND["min"]
+    reason = f"--min-compared {limit:g}: {verdict}: {text}"
+    return Gate("--min-compared", limit, share, None, None, verdict, passed, None, {}, reason)
+
+
+def _covered(moved: Moved, limits: Mapping[str, float]) -> Iterator[tuple[int, int, str]]:
+    """Yield how much of what there is the gates could judge: samples, labels, maps, classes."""
+    t = moved.totals
+    yield t.compared, moved.samples, moved.compared_text
+    if isinstance(t, Totals) and any(name in limits for name in (*ACCURACY, "max_group_drop")):
+        # one label, or a few, are no evidence, however few OLD has
+        of = max(moved.labelled, min(FEWEST_IN_GROUP, moved.samples))
+        yield t.labelled, of, f"{t.labelled} of {of} samples that OLD labels, or would have to, are labelled in both"
+    if any(name in limits for name in ("min_cam_similarity", "min_class_similarity")):
+        text = f"{t.maps} of {moved.samples} samples have a pair of maps{_because(_named(t.without_maps))}"
+        yield t.maps, moved.samples, text
+    if isinstance(t, SigmoidTotals) and "max_auroc_drop" in limits:
+        judged, of = (
+            t.macro["auroc"].classes if t.macro else 0,
+            sum(c.old.known > 0 for c in moved.classes if isinstance(c, SigmoidMovement)),
+        )
+        yield judged, of, f"{judged} of {counted(of, 'class')} with labels have an AUROC in both"
+    for name in OF_CLASSES:
+        if name in limits:
+            found = FOUND[name](moved)
+            few = {reason: count for reason, count in found.not_judged.items() if reason != ABSENT}
+            judged, of = len(found.values), len(found.values) + sum(few.values())
+            yield (
+                judged,
+                of,
+                f"{judged} of {counted(of, 'class')} could be judged by {flag(name)}{_because(few)}",
+            )
+
+
+def _flips(moved: Moved) -> Found:
+    t = moved.totals
+    flipped = "have a class told otherwise" if isinstance(t, SigmoidTotals) else "flipped"
+    lost = f", {t.not_finite} of them as NEW is not finite" if t.not_finite else ""
+    after = f"% of {t.compared} compared samples {flipped}{lost}"
+    values = _rate(t.flips, t.compared, "", after)
+    return Found(values, moved.left_out, "compared")
+
+
+def _rate(part: int, whole: int, before: str, after: str) -> list[Value]:
+    bounds = _percent(functools.partial(wilson, part, whole))
+    return [Value(100 * part / whole, bounds, whole, before, after)] if whole else []
+
+
+def _accuracy(moved: Moved) -> Found:
+    t = moved.totals
+    assert isinstance(t, Totals)
+    right = round((t.new_accuracy or 0) * t.labelled)
+    values = _rate(right, t.labelled, "accuracy of", f"% on {t.labelled} labelled samples")
+    return Found(values, _unlabelled(moved, t), "labelled in both")
+
+
+def _accuracy_change(sign: int, moved: Moved) -> Found:
+    t = moved.totals
+    assert isinstance(t, Totals)
+    after = f"points on {t.labelled} labelled samples"
+    if t.labelled:
+        after += f" (exact McNemar p {mcnemar(t.lost, t.fixed):.2g})"
+    return Found(_drop(t.lost, t.fixed, t.labelled, after, sign), _unlabelled(moved, t), "labelled in both")
+
+
+def _drop(lost: int, won: int, count: int, after: str, sign: int = 1) -> list[Value]:
+    """Return accuracy lost, in points, of paired samples; a sign of -1: gained."""
+    if not count:
+        return []
+    pair, before = ((lost, won), "a drop of") if sign > 0 else ((won, lost), "a rise of")
+    bounds = _percent(functools.partial(paired, *pair, count))
+    return [Value(100 * (pair[0] - pair[1]) / count, bounds, count, before, after)]
+
+
+def _unlabelled(moved: Moved, t: Totals) -> dict[str, int]:
+    without = t.compared - t.labelled
+    return moved.left_out | ({"without one label in both": without} if without else {})
+
+
+def _percent(bounds: Bounds, scale: float = 100) -> Bounds:
+    def scaled(level: float) -> tuple[float, float] | None:
+        ends = bounds(level)
+        return None if ends is None else (scale * ends[0], scale * ends[1])
+
+    return scaled
+
+
+def _mean_auroc(moved: Moved) -> Found:
+    t = moved.totals
+    assert isinstance(t, SigmoidTotals)
+    if t.auroc_drop is None:
+        return Found([], moved.left_out, BOTH_LABELS)
+    drop, after = t.auroc_drop, f"points of the mean AUROC over {counted(t.macro['auroc'].classes, 'class')}"
+    fewest = sum(min(c.old.yes, c.old.known - c.old.yes) for c in moved.classes if isinstance(c, SigmoidMovement))
+    bounds = _percent(functools.partial(auroc_interval, drop / 100, t.auroc_error or 0, fewest))
+    return Found([Value(drop, bounds, t.compared, "a drop of", after)], moved.left_out, BOTH_LABELS)
+
+
+def _class_aurocs(changes: Sequence[SigmoidChange]) -> Found:
+    judged = [_auroc(c, c.auroc_drop) for c in changes if c.is_judged and c.auroc_drop is not None]
+    absent = sum(not c.old.known for c in changes)
+    few = f"with fewer than {FEWEST_IN_GROUP} labels, or no yes, or no no"
+    return Found(
+        judged,
+        _some({few: len(changes) - len(judged) - absent, ABSENT: absent}),
+        f"{BOTH_LABELS} with {FEWEST_IN_GROUP} labels",
+    )
+
+
+def _auroc(c: SigmoidChange, drop: float) -> Value:
+    fewest = min(c.old.yes, c.old.known - c.old.yes)
+    bounds = _percent(functools.partial(auroc_interval, drop / 100, c.auroc_error or 0, fewest))
+    after = f"points of AUROC on {counted(c.old.known, 'label')} of {group_name(c.named)}"
+    return Value(drop, bounds, c.old.known, "a drop of", after)
+
+
+def _similarity(moved: Moved) -> Found:
+    t = moved.totals
+    values = _mean_similarity(t.spearman, t.spearman_deviation, t.maps, f"over {t.maps} pairs of maps")
+    return Found(values, moved.left_out | _named(t.without_maps), "with a map in both")
+
+
+def _mean_similarity(mean: float | None, deviation: float | None, maps: int, after: str) -> list[Value]:
+    if mean is None:
+        return []
+    bounds = functools.partial(mean_interval, mean, deviation or 0, maps)
+    return [Value(mean, bounds, maps, "mean similarity", after)]
+
+
+def _class_similarities(moved: Moved) -> Found:
+    there = [c for c in moved.classes if c.maps or not _is_absent(c)]
+    judged = [c for c in there if c.maps >= FEWEST_OF_CLASS]
+    values = [
+        value
+        for c in judged
+        for value in _mean_similarity(
+            c.spearman, c.spearman_deviation, c.maps, f"over {c.maps} pairs of maps of {c.name}"
+        )
+    ]
+    few = {f"with fewer than {FEWEST_OF_CLASS} pairs of maps": len(there) - len(judged)}
+    return Found(values, _some(few | _absent(moved, there)), f"of a class with {FEWEST_OF_CLASS} pairs of maps")
+
+
+def _absent(moved: Moved, there: Sequence[object]) -> dict[str, int]:
+    return {ABSENT: len(moved.classes) - len(there)}
+
+
+def _is_absent(c: ClassMovement | SigmoidMovement) -> bool:
+    """Return whether no sample is of a class, nor predicted as it: nothing of it can be judged."""
+    if isinstance(c, SigmoidMovement):
+        return not (c.old.yes or c.old.predicted or c.new.predicted)
+    return not (c.labelled or c.old_predicted or c.new_predicted)
+
+
+def _count_shifts(moved: Moved) -> Found:
+    there = [c for c in moved.classes if not _is_absent(c)]
+    values = [v for c in there for v in _count_shift(c, moved.totals.compared)]
+    few = {f"with fewer than {FEWEST_OF_CLASS} predictions in either run": len(there) - len(values)}
+    return Found(
+        values,
+        _some(few | _absent(moved, there)),
+        f"predicted as a class that has {FEWEST_OF_CLASS} predictions in a run",
+    )
+
+
+def _count_shift(c: ClassMovement | SigmoidMovement, compared: int) -> list[Value]:
+    """Return how much more or less often a class is predicted, in per cent of the larger count, if it is judged."""
+    if isinstance(c, SigmoidMovement):
+        old, new, moved = c.old.predicted, c.new.predicted, c.flips
+    else:
+        old, new, moved = c.old_predicted, c.new_predicted, 2 * c.left + c.new_predicted - c.old_predicted
+    if max(old, new) < FEWEST_OF_CLASS:
+        return []
+    more, fewer = (moved + abs(new - old)) // 2, (moved - abs(new - old)) // 2
+    bounds = _percent(functools.partial(paired, more, fewer, compared), 100 * compared / max(old, new))
+
+    def either_way(level: float) -> tuple[float, float]:
+        low, high = bounds(level) or (-math.inf, math.inf)
+        return max(low, 0.0), min(max(high, -low), 100.0)
+
+    after = f"% {'more' if new > old else 'fewer'} samples predicted as {c.name}, {old} → {new}"
+    return [Value(100 * abs(new - old) / max(old, new), either_way, compared, "", after)]
+
+
+def _group_drops(moved: Moved) -> Found:
+    changes = [m for m in moved.groups if isinstance(m, SigmoidGroupMovement)]
+    if changes:
+        return _class_aurocs(changes)
+    groups = [m for m in moved.groups if isinstance(m, GroupMovement)]
+    values = [
+        value
+        for m in groups
+        if m.is_judged
+        for value in _drop(
+            m.old_correct - m.new_correct + m.fixed, m.fixed, m.labelled,
+            f"points on {m.labelled} labelled samples of {group_name(m.group)}",
+        )
+    ]  # fmt: skip
+    few = _some({f"groups with fewer than {FEWEST_IN_GROUP} labelled samples": len(groups) - len(values)})
+    return Found(values, few, f"of a group with {FEWEST_IN_GROUP} samples labelled in both")
+
+
+FOUND: Final[Mapping[str, Callable[[Moved], Found]]] = {
+    "max_flips": _flips,
+    "max_accuracy_drop": functools.partial(_accuracy_change, 1),
+    "max_accuracy_rise": functools.partial(_accuracy_change, -1),
+    "min_accuracy": _accuracy,
+    "max_auroc_drop": _mean_auroc,
+    "max_class_auroc_drop": lambda moved: _class_aurocs([c for c in moved.classes if isinstance(c, SigmoidChange)]),
+    "min_cam_similarity": _similarity,
+    "min_class_similarity": _class_similarities,
+    "max_count_shift": _count_shifts,
+    "max_group_drop": _group_drops,
+}
+"""What each gate judges."""
+
+ACCURACY: Final = ("max_accuracy_drop", "max_accuracy_rise", "min_accuracy")
+OF_CLASSES: Final = ("max_class_auroc_drop", "min_class_similarity", "max_count_shift")
+
+
+def _some(counts: Mapping[str, int]) -> dict[str, int]:
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def _named(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return counts by reason, the runs by the names that they have on the command line."""
+    return {reason.replace(" in old", " in OLD").replace(" in new", " in NEW"): n for reason, n in counts.items()}
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in counts.items())
 
 
 def _because(counts: Mapping[str, int]) -> str:
-    """Return reasons in brackets, the runs by the names that they have on the command line."""
-    named = (
-        f"{n} {reason.replace(' in old', ' in OLD').replace(' in new', ' in NEW')}" for reason, n in counts.items()
-    )
-    return f" ({', '.join(named)})" if counts else ""
-
-
-def _least_alike(classes: Sequence[ClassMovement | SigmoidMovement]) -> Found:
-    """Return what a gate says of the class whose maps moved most."""
-    found = [(c.spearman, c.name, c.maps) for c in classes if c.spearman is not None and c.maps >= CLASS_MAPS]
-    if not found:
-        return None, "", f"of a class with {CLASS_MAPS} pairs of maps"
-    value, name, maps = min(found)
-    return value, f"mean similarity {_number(value)} over {maps} pairs of maps of {name}", ""
-
-
-def _worst_group(groups: Sequence[GroupMovement | SigmoidGroupMovement]) -> Found:
-    """Return what a gate says of the group whose accuracy dropped most, or the AUROC of whose class did."""
-    changes = [m for m in groups if isinstance(m, SigmoidGroupMovement)]
-    if changes:
-        return _worst_class(changes)
-    judged = [m for m in groups if isinstance(m, GroupMovement) and m.is_judged]
-    if not judged:
-        return None, "", f"of a group with {FEWEST_IN_GROUP} samples labelled in both"
-    worst = max(judged, key=lambda m: m.accuracy_drop or 0)
-    few = f"; {counted(len(groups) - len(judged), 'smaller group')} not judged" if len(judged) < len(groups) else ""
-    text = f"a drop of {_number(worst.accuracy_drop)} points on {worst.labelled} labelled samples of"
-    return worst.accuracy_drop, f"{text} {group_name(worst.group)}{few}", ""
-
-
-def _judge(option: str, limit: float, value: float | None, text: str, needed: str) -> Gate:
-    """Return one gate: that what was found is at most its limit, or at least, as the option's name says."""
-    if value is None:
-        reason = f"{option} {limit:g}: exceeded: no sample is {needed}, so that nothing can be judged"
-        return Gate(option, limit, None, False, reason)
-    passed = value <= limit + SLACK if option.startswith("--max") else value >= limit - SLACK
-    return Gate(option, limit, value, passed, f"{option} {limit:g}: {'passed' if passed else 'exceeded'}: {text}")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.9g}"
+    return f" ({_listed(counts)})" if counts else ""

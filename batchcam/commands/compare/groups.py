@@ -31,6 +31,7 @@ class GroupMovement:
         flips_interval: of their share, by Wilson.
         labelled: samples that have one label in both runs.
         old_correct, new_correct: of those, predicted right.
+        fixed: of those, by the new run alone.
         accuracy_drop: accuracy lost, in percentage points; None without labels.
         spearman: mean similarity of the maps, None without a pair of them.
     """
@@ -42,6 +43,7 @@ class GroupMovement:
     labelled: int
     old_correct: int
     new_correct: int
+    fixed: int
     accuracy_drop: float | None
     spearman: float | None
 
@@ -94,6 +96,7 @@ class GroupMovements:
             labelled,
             labelled & (pairs.old_prediction == pairs.label),
             labelled & (pairs.new_prediction == pairs.label),
+            pairs.flip == Flip.FIXED,
         )
         self._grouped.add(columns, kinds, (pairs.spearman,))
 
@@ -130,7 +133,7 @@ def _stored(run: Run, columns: Sequence[str]) -> list[str] | None:
 
 
 def _movement(tally: Tally) -> GroupMovement:
-    compared, flips, labelled, old, new = tally.counts
+    compared, flips, labelled, old, new, fixed = tally.counts
     return GroupMovement(
         group=tally.group,
         compared=compared,
@@ -139,6 +142,7 @@ def _movement(tally: Tally) -> GroupMovement:
         labelled=labelled,
         old_correct=old,
         new_correct=new,
+        fixed=fixed,
         accuracy_drop=100 * (old - new) / labelled if labelled else None,
         spearman=tally.means[0],
     )

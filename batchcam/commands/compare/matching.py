@@ -27,7 +27,6 @@ class Apart(Reason):
     UNREADABLE_IN_NEW = 6
     NOT_FINITE_IN_BOTH = 7
     NOT_FINITE_IN_OLD = 8
-    NOT_FINITE_IN_NEW = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,16 +79,17 @@ def match_classes(old: tuple[str, ...], new: tuple[str, ...], shared_only: bool)
         raise ConfigError("class names differ and one stands twice, so that they can't be matched by name")
     only_old, only_new = (tuple(n for n in a if n not in set(b)) for a, b in ((old, new), (new, old)))
     if len(only_old) == len(old):
-        raise OtherClassesError(f"no class is in both runs: OLD has {_listed(old)}; NEW has {_listed(new)}")
+        raise OtherClassesError(f"no class is in both runs: OLD has {listed(old)}; NEW has {listed(new)}")
     if (only_old or only_new) and not shared_only:
-        sides = [f"only in {side}: {_listed(names)}" for side, names in (("OLD", only_old), ("NEW", only_new)) if names]
+        sides = [f"only in {side}: {listed(names)}" for side, names in (("OLD", only_old), ("NEW", only_new)) if names]
         raise OtherClassesError(f"classes differ; {'; '.join(sides)}; --shared-classes compares those that both have")
     names = old + only_new
     numbers = {name: number for number, name in enumerate(names)}
     return Classes(names, np.arange(len(old)), np.array([numbers[name] for name in new]), only_old, only_new, respelt)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are."""
     more = f" and {len(names) - NAMED_CLASSES} more" if len(names) > NAMED_CLASSES else ""
     return ", ".join(map(one_line, names[:NAMED_CLASSES])) + more
 
@@ -170,7 +170,7 @@ def _composed_ids(ids: np.ndarray) -> np.ndarray:
 def why_apart(
     old_status: np.ndarray, new_status: np.ndarray, old_usable: np.ndarray, new_usable: np.ndarray, same: np.ndarray
 ) -> np.ndarray:
-    """Return for pairs of one id why they are not compared, uint8 (n,) of `Apart`.
+    """Return for pairs of one id why they are not compared, uint8 (n,) of `Apart`; not for being finite in OLD alone.
 
     Args:
         old_status, new_status: flags of each row.
@@ -190,6 +190,5 @@ def why_apart(
             Apart.CHANGED_INPUT: ~same,
             Apart.NOT_FINITE_IN_BOTH: old_nan & new_nan,
             Apart.NOT_FINITE_IN_OLD: old_nan,
-            Apart.NOT_FINITE_IN_NEW: new_nan,
         }
     )

@@ -46,10 +46,10 @@ def judge(label: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
     Args:
         label: class that both runs state, -1 where they do not.
-        old, new: predicted classes in the same numbering.
+        old, new: predicted classes in the same numbering; -1 where NEW has none, which is broken whatever OLD said.
     """
     known = label >= 0
-    conditions = [old == new, known & (new == label), known & (old == label)]
+    conditions = [old == new, known & (new == label), (known & (old == label)) | (new < 0)]
     return np.select(conditions, [Flip.SAME, Flip.FIXED, Flip.BROKEN], Flip.CHANGED).astype(np.uint8)
 
 
@@ -65,7 +65,7 @@ class Pairs:
     Attributes:
         old_row, new_row: rows of the runs, (n,).
         label: class that both runs state, (n,).
-        old_prediction, new_prediction: predicted classes, (n,).
+        old_prediction, new_prediction: predicted classes, (n,); -1 where NEW is not finite.
         flip: `Flip`, (n,); of multi-label runs the worst of `flips`: broken, else fixed, else changed.
         old_confidence, new_confidence: softmax at the class that the run itself predicts, (n,).
         map_class: class whose logits and maps are compared, (n,).
@@ -134,6 +134,7 @@ class SampleTotals:
 
     Attributes:
         compared: samples.
+        not_finite: of these, in NEW alone: broken flips, and wrong.
         flips, flips_percent: predictions that are another class; in multi-label runs samples with a class that is at or
             above its threshold in one run alone.
         fixed, broken, changed: flips by kind.
@@ -141,11 +142,13 @@ class SampleTotals:
         logit_change: mean, of the class whose maps are compared.
         maps: samples with a pair of maps.
         spearman, cosine, top_iou, peak_shift: means over these.
+        spearman_deviation: their standard deviation.
         spearman_median, spearman_p10: half, and a tenth, of them lie below; of many maps to within 4e-5.
         without_maps: the other samples, by reason.
     """
 
     compared: int
+    not_finite: int
     flips: int
     flips_percent: float | None
     fixed: int
@@ -156,6 +159,7 @@ class SampleTotals:
     logit_change: float | None
     maps: int
     spearman: float | None
+    spearman_deviation: float | None
     spearman_median: float | None
     spearman_p10: float | None
     cosine: float | None
@@ -172,12 +176,14 @@ class Totals(SampleTotals):
         labelled: samples that have one label in both runs.
         old_accuracy, new_accuracy: share of these predicted right.
         accuracy_drop: old minus new, in percentage points.
+        lost: right in OLD, wrong in NEW; the other way round they are `fixed`.
     """
 
     labelled: int
     old_accuracy: float | None
     new_accuracy: float | None
     accuracy_drop: float | None
+    lost: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +199,7 @@ class ClassMovement:
         left: of the old ones, how many the new run predicts as another class.
         maps: pairs of its maps.
         logit_change, spearman, cosine, top_iou, peak_shift: means where its logits and maps are compared, or None.
+        spearman_deviation: standard deviation of the similarity, None of less than two pairs.
     """
 
     name: str
@@ -210,6 +217,7 @@ class ClassMovement:
     cosine: float | None
     top_iou: float | None
     peak_shift: float | None
+    spearman_deviation: float | None
 
     @property
     def accuracy_drop(self) -> float | None:
@@ -253,7 +261,7 @@ class Movement:
 
     def __init__(self, names: tuple[str, ...], most: int = 0) -> None:
         self._names, self._most = names, most
-        self._compared = 0
+        self._compared = self._not_finite = 0
         self._flips, self._pairings = np.zeros(len(Flip), np.int64), np.zeros(len(Pairing), np.int64)
         self._counts = np.zeros((9, len(names)), np.int64)
         self._means = {name: Means(len(names)) for name in MEANS}
@@ -264,11 +272,13 @@ class Movement:
 
     def add(self, pairs: Pairs) -> None:
         """Count the compared samples that come next."""
-        self._compared += len(pairs.label)
+        finite = pairs.new_prediction >= 0
+        self._compared += len(finite)
+        self._not_finite += int((~finite).sum())
         self._flips += np.bincount(pairs.flip, minlength=len(Flip))
         self._pairings += np.bincount(pairs.pairing, minlength=len(Pairing))
         self._counts += self._by_class(pairs)
-        self.predicted.add(pairs.old_prediction, pairs.new_prediction)
+        self.predicted.add(pairs.old_prediction[finite], pairs.new_prediction[finite])
         self.moved = self.moved or pairs.any_moved
         for name, means in self._means.items():
             means.add(getattr(pairs, name), pairs.map_class)
@@ -301,10 +311,12 @@ class Movement:
         flips = self._compared - kinds[Flip.SAME]
         return {
             "compared": self._compared,
+            "not_finite": self._not_finite,
             "flips": flips,
             "flips_percent": 100 * flips / self._compared if self._compared else None,
             **{kind.name.lower(): kinds[kind] for kind in (Flip.FIXED, Flip.BROKEN, Flip.CHANGED)},
             "maps": int(self._pairings[Pairing.MEASURED]),
+            "spearman_deviation": self._means["spearman"].deviation,
             "spearman_median": alike.quantile(0.5),
             "spearman_p10": alike.quantile(0.1),
             "without_maps": named_counts(Pairing, self._pairings),
@@ -319,13 +331,15 @@ class Movement:
             old_accuracy=old / labelled if labelled else None,
             new_accuracy=new / labelled if labelled else None,
             accuracy_drop=100 * (old - new) / labelled if labelled else None,
+            lost=old - new + int(self._flips[Flip.FIXED]),
             **self.of_samples(),
         )
 
     def classes(self) -> list[ClassMovement]:
         """Return what moved for each class."""
         means = (self._means[name].of_classes for name in CLASS_MEANS)
-        return [ClassMovement(*row) for row in zip(self._names, *self._counts.tolist(), *means, strict=True)]
+        columns = (self._names, *self._counts.tolist(), *means, self._means["spearman"].deviations)
+        return [ClassMovement(*row) for row in zip(*columns, strict=True)]
 
     def transitions(self, most: int) -> list[Transition]:
         """Return the most frequent flips, equal ones by class."""
@@ -384,7 +398,7 @@ class Mover:
         reason: broken, similarity or confidence.
         sample_id: of the sample.
         label: class that both runs state, None where they do not; of multi-label runs all such, as `a|b`.
-        old_prediction, new_prediction: predicted classes.
+        old_prediction, new_prediction: predicted classes, None where NEW is not finite.
         flip: what became of the prediction; of multi-label runs of which classes, as `broken a|b; fixed c`.
         old_confidence, new_confidence, confidence_change: at the class that each run predicts.
         map_class: class whose logits and maps are compared, None without one.
@@ -395,7 +409,7 @@ class Mover:
     sample_id: str
     label: str | None
     old_prediction: str
-    new_prediction: str
+    new_prediction: str | None
     flip: str
     old_confidence: float | None
     new_confidence: float | None

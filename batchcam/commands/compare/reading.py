@@ -14,6 +14,7 @@ from batchcam.errors import RunError
 from batchcam.record.repeats import Repeats, hashes
 from batchcam.record.similarity import FUNCTIONS, compare_maps, is_constant
 from batchcam.record.study import LISTED, first_reasons, named_counts
+from batchcam.rules import Status
 from batchcam.store.run import Run
 from batchcam.store.stored_cams import stored_ranks
 
@@ -40,7 +41,7 @@ class Part:
 
     Attributes:
         old_rows, new_rows: of the runs, int64 (n,).
-        old, new: COLUMNS of these rows by name; classes in the run's own numbering.
+        old, new: COLUMNS of these rows by name; classes in the run's own numbering, -1 where NEW is not finite.
         reasons: why they are not compared (`Apart`), uint8 (n,).
     """
 
@@ -139,6 +140,10 @@ class Sides:
             )
             old = {name: self.old[name][old_rows] for name in COLUMNS}
             new = {name: self.of_new(name, new_rows) for name in COLUMNS}
+            lost = (new["status"] & Status.NON_FINITE > 0) | (new["prediction"] < 0)
+            new |= {
+                name: np.where(lost, none, new[name]) for name, none in (("prediction", -1), ("confidence", np.nan))
+            }
             for run, columns in ((self.old, old), (self.new, new)):
                 _require_classes(run, columns)
             reasons = why_apart(
@@ -259,7 +264,7 @@ def measure(
         pairing=pairing,
         labels=none,
         flips=none,
-        mistake=part.new["confidence"].astype(np.float64),
+        mistake=np.where(new_prediction < 0, np.inf, part.new["confidence"]),
         **values,
     )
 

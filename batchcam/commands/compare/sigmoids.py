@@ -18,12 +18,14 @@ from batchcam.commands.compare.movement import (
     SampleTotals,
     judge,
 )
-from batchcam.commands.compare.reading import Advance, Part, Sides, measure
+from batchcam.commands.compare.reading import Advance, Part, Sides, measure, target_classes
+from batchcam.record.intervals import auroc_influence
 from batchcam.record.metrics import Means
 from batchcam.record.sigmoid_scores import SCORES, SigmoidScore, SigmoidScores
 from batchcam.rules import FEWEST_IN_GROUP
 from batchcam.store.run import Run
 
+LARGEST: Final = np.finfo(np.float32).max
 WORST: Final = (Flip.BROKEN, Flip.FIXED, Flip.CHANGED)
 
 
@@ -35,6 +37,7 @@ class SigmoidChange:
         name: of the class.
         old, new: its scores in each run, at the run's own threshold, by the labels that both runs state.
         change: new minus old of each of `SCORES`, None where either is.
+        auroc_error: standard error of the change of AUROC, by DeLong; None likewise.
         flips: samples at or above the threshold in one run alone.
         fixed, broken, changed: of these, by kind; changed where the runs state no label.
     """
@@ -43,6 +46,7 @@ class SigmoidChange:
     old: SigmoidScore
     new: SigmoidScore
     change: dict[str, float | None]
+    auroc_error: float | None
     flips: int
     fixed: int
     broken: int
@@ -78,6 +82,7 @@ class SigmoidMovement(SigmoidChange):
         maps: pairs of its maps, over the samples where it stands at or above its threshold, or highest of all, in the
             run that `--target` says.
         logit_change, spearman, cosine, top_iou, peak_shift: means over these, or None.
+        spearman_deviation: standard deviation of the similarity, None of less than two pairs.
     """
 
     maps: int
@@ -86,6 +91,7 @@ class SigmoidMovement(SigmoidChange):
     cosine: float | None
     top_iou: float | None
     peak_shift: float | None
+    spearman_deviation: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +125,13 @@ class SigmoidTotals(SampleTotals):
         labels: of all classes, how many both runs state.
         class_flips: flips of all classes.
         macro: of each of `SCORES` that any class has.
+        auroc_error: standard error of the mean's change of AUROC, by DeLong; None without one.
     """
 
     labels: int
     class_flips: int
     macro: dict[str, Macro]
+    auroc_error: float | None
 
     @property
     def auroc_drop(self) -> float | None:
@@ -137,7 +145,7 @@ class Told:
 
     Attributes:
         labels: 1 or 0 where both state it, else -1, int8 (n, K).
-        old, new: logits, (n, K).
+        old, new: logits, (n, K); of samples that are not finite in NEW those of the worst answer.
         old_above, new_above: which are at or above the run's own threshold, (n, K).
         flips: `Flip`, (n, K).
         otherwise: whether they label any class otherwise, bool (n,).
@@ -188,16 +196,19 @@ class SigmoidPairs:
         pairs = zip(self._runs, (part.old_rows, part.new_rows), strict=True)
         (old_labels, old), (new_labels, new) = (_read(run, rows, places) for (run, places, _), rows in pairs)
         labels = np.where(old_labels == new_labels, old_labels, -1)
+        lost = part.new["prediction"] < 0  # in NEW each yes is ranked last, each no first
+        new[lost] = np.where(labels[lost] == 0, LARGEST, -LARGEST)
         old_above, new_above = (logits >= least for logits, (*_, least) in zip((old, new), self._runs, strict=True))
+        flips = np.where(lost[:, None], Flip.BROKEN, judge(labels, old_above, new_above)).astype(np.uint8)
         otherwise = ((old_labels >= 0) & (new_labels >= 0) & (old_labels != new_labels)).any(1)
-        return Told(labels, old, new, old_above, new_above, judge(labels, old_above, new_above), otherwise)
+        return Told(labels, old, new, old_above, new_above, flips, otherwise)
 
     def measure(self, part: Part, highest: np.ndarray, target: str, advance: Advance) -> Pairs:
         """Count compared samples, and return what moved for each of them.
 
         Args:
             part: the samples.
-            highest: class of each that stands highest above its threshold in a run.
+            highest: class of each that stands highest above its threshold in a run, -1: there is none, OLD's counts.
             target: that run, `old` or `new`: maps are compared of these classes, and by class of all that stand above.
             advance: told how many rows are read.
 
@@ -205,6 +216,7 @@ class SigmoidPairs:
             RunError: a run can't be read.
         """
         told = self.read(part)
+        highest = np.where(highest < 0, target_classes(part, self._sides.classes, highest, "old"), highest)
         chosen = self._of_all(told.old_above if target == "old" else told.new_above, False)
         chosen[np.arange(len(highest)), highest] = True
         places, classes = np.nonzero(chosen)
@@ -240,17 +252,45 @@ class SigmoidPairs:
         """Yield what `SigmoidChange` says of each shared class, over all compared samples or some."""
         self._flips = [np.concatenate(self._flips)] if len(self._flips) > 1 else self._flips
         old, new = (scores.scores(rows) for scores in self._scores)
-        for before, after, flips in zip(old, new, self._flips[0][rows].T, strict=True):
+        pairs = zip(old, new, self._influences(rows), self._flips[0][rows].T, strict=True)
+        for before, after, influence, flips in pairs:
             counts = {kind.name.lower(): int((flips == kind).sum()) for kind in WORST}
             change = {name: _change(getattr(before, name), getattr(after, name)) for name in SCORES}
-            what = {"name": before.name, "old": before, "new": after, "change": change}
+            error = None if influence is None else float(np.sqrt((influence**2).sum()))
+            what = {"name": before.name, "old": before, "new": after, "change": change, "auroc_error": error}
             yield {**what, "flips": sum(counts.values()), **counts}
+
+    def _influences(self, rows: np.ndarray | slice) -> Iterator[np.ndarray | None]:
+        """Yield what each sample adds to the change of AUROC of each class, None without a yes or a no."""
+        (labels, old), (_, new) = (scores.stated(rows) for scores in self._scores)
+        for k in range(labels.shape[1]):
+            known, found = labels[:, k] >= 0, np.zeros(len(labels))
+            true = labels[known, k] == 1
+            if true.all() or not true.any():
+                yield None
+                continue
+            found[known] = auroc_influence(old[known, k], new[known, k], true)
+            yield found
+
+    def mean_auroc_error(self) -> float | None:
+        """Return the standard error of the change of AUROC in the mean over the classes, None without one."""
+        total, count = np.zeros(0), 0
+        for influence in self._influences(slice(None)):
+            if influence is not None:
+                total, count = influence if not count else total + influence, count + 1
+        return float(np.sqrt((total**2).sum())) / count if count else None
 
     def classes(self) -> list[SigmoidMovement]:
         """Return what moved for each shared class."""
+        deviations = self._means["spearman"].deviations
         means = {name: means.of_classes for name, means in self._means.items()}
         return [
-            SigmoidMovement(**change, maps=int(self._maps[k]), **{name: values[k] for name, values in means.items()})
+            SigmoidMovement(
+                **change,
+                maps=int(self._maps[k]),
+                spearman_deviation=deviations[k],
+                **{name: values[k] for name, values in means.items()},
+            )
             for change, k in zip(self._changes(), self._shared.tolist(), strict=True)
         ]
 
@@ -275,7 +315,7 @@ def _change(old: float | None, new: float | None) -> float | None:
     return None if old is None or new is None else new - old
 
 
-def sigmoid_totals(movement: Movement, classes: Sequence[SigmoidMovement]) -> SigmoidTotals:
+def sigmoid_totals(movement: Movement, classes: Sequence[SigmoidMovement], auroc_error: float | None) -> SigmoidTotals:
     """Return what moved over all samples of multi-label runs, and in the mean over their classes."""
     macro = {}
     for name in SCORES:
@@ -285,4 +325,4 @@ def sigmoid_totals(movement: Movement, classes: Sequence[SigmoidMovement]) -> Si
             macro[name] = Macro(len(both), old, new, new - old)
     labels, flips = sum(c.old.known for c in classes), sum(c.flips for c in classes)
     of_samples = {**movement.of_samples(), "old_confidence": None, "new_confidence": None}
-    return SigmoidTotals(labels=labels, class_flips=flips, macro=macro, **of_samples)
+    return SigmoidTotals(labels=labels, class_flips=flips, macro=macro, auroc_error=auroc_error, **of_samples)

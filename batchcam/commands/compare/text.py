@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from batchcam.commands.compare.compare import CompareSummary
 from batchcam.commands.compare.exchanges import Exchange
+from batchcam.commands.compare.gates import UNDECIDED
 from batchcam.commands.compare.groups import GroupMovement
 from batchcam.commands.compare.movement import ClassMovement, Mover, SampleTotals, Totals, ranked_classes
 from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidGroupMovement, SigmoidMovement, SigmoidTotals
@@ -28,9 +29,10 @@ SIGMOID_HEADER: Final = (
 
 
 def compare_text(summary: CompareSummary) -> str:
-    """Return the result of `compare`: what moved, the classes and samples that moved most, and the gates."""
+    """Return the result of `compare`: verdict and gates, what moved, the classes and samples that moved most."""
     t = summary.totals
     head = [
+        *_verdict(summary),
         ("old", f"{summary.old} ({summary.old_samples} samples)"),
         ("new", f"{summary.new} ({summary.new_samples} samples)"),
         ("compared", counts_text({"samples": t.compared} | summary.apart)),
@@ -42,15 +44,31 @@ def compare_text(summary: CompareSummary) -> str:
         most = summary.transitions[:TRANSITIONS_SHOWN]
         head.append(("moved", ", ".join(f"{m.count} {m.old} → {m.new}" for m in most)))
     head += [("exchanged", exchange_text(exchange)) for exchange in summary.exchanges]
-    lines = head_lines(head, summary.notes, summary.out, "compare", (gate.reason for gate in summary.gates))
+    lines = head_lines(head, summary.notes, summary.out, "compare")
     return "\n".join([*lines, "", *_class_table(summary.classes), *_group_table(summary), *_mover_table(summary)])
+
+
+def _verdict(summary: CompareSummary) -> Iterator[tuple[str, str]]:
+    """Yield whether NEW may go on, then each gate, those first that stop it."""
+    if not summary.gates:
+        return
+    stopping = [gate.option for gate in summary.gates if not gate.passed]
+    undecided = sum(gate.verdict == UNDECIDED for gate in summary.gates)
+    verdict = f"STOPPED by {', '.join(dict.fromkeys(stopping))}" if stopping else "passed"
+    yield (
+        "verdict",
+        verdict + (f"; {undecided} of {counted(len(summary.gates), 'gate')} undecided" if undecided else ""),
+    )
+    for gate in sorted(summary.gates, key=lambda gate: gate.passed):
+        yield "gate", gate.reason
 
 
 def _flips(t: Totals | SigmoidTotals) -> str:
     kinds = f"{t.fixed} fixed, {t.broken} broken, {t.changed} changed"
     if isinstance(t, SigmoidTotals):
         kinds = f"samples with {counted(t.class_flips, 'flip')} of a class: {kinds}, by the worst"
-    return f"{t.flips} of {t.compared} ({_shown(t.flips_percent)} %): {kinds}"
+    lost = f"; of the broken {t.not_finite} are not finite in NEW" if t.not_finite else ""
+    return f"{t.flips} of {t.compared} ({_shown(t.flips_percent)} %): {kinds}{lost}"
 
 
 def _scores(t: SigmoidTotals) -> str:
@@ -171,7 +189,7 @@ def _mover_table(summary: CompareSummary) -> list[str]:
 
 
 def _of_one(m: Mover) -> str:
-    return f"{m.old_prediction} → {m.new_prediction}, label {m.label or '-'}"
+    return f"{m.old_prediction} → {m.new_prediction or 'not finite'}, label {m.label or '-'}"
 
 
 def _of_classes(m: Mover) -> str:

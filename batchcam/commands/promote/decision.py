@@ -102,6 +102,8 @@ class Candidate:
             raise NotPromotedError("refused: most images of TEST could not be read", EXIT_FINDINGS)
         if (promoted := self.version.parent / PROMOTED).is_symlink():
             self._compare(promoted.resolve() / "run", run)
+        elif self._gates.min_accuracy is not None:
+            self._compare(run, run)
 
     def _compare(self, old: Path, new: Path) -> None:
         out = self.version / "compare"

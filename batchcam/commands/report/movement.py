@@ -77,6 +77,7 @@ def _numbers(t: Totals | SigmoidTotals) -> Markup:
     return definitions(
         [
             ("samples compared", f"{t.compared:,}"),
+            *([("of these not finite in NEW: flips, broken", f"{t.not_finite:,}")] if t.not_finite else []),
             *flips,
             (f"{what}, {percent(t.flips_percent)}", f"{t.flips:,}"),
             ("fixed", f"{t.fixed:,}"),
@@ -128,8 +129,9 @@ def _apart(moved: Moved) -> Markup:
     table_ = table("By reason", ("reason", "samples"), [(reason, f"{n:,}") for reason, n in moved.apart.items()])
     lists = [_ids(reason, count, moved.apart_ids[reason]) for reason, count in moved.apart.items()]
     words = (
-        "A sample is compared where both runs have its id and the same image, by SHA-256, and both have finite numbers "
-        "for it. Added ones are in NEW alone, removed ones in OLD alone; a changed input is another image under one id."
+        "A sample is compared where both runs have its id and the same image, by SHA-256, and OLD has finite numbers "
+        "for it; not finite in NEW is a broken flip. Added ones are in NEW alone, removed ones in OLD alone; a changed "
+        "input is another image under one id."
     )
     return join((element("p", words), table_, *lists))
 
@@ -150,7 +152,11 @@ def _groups(moved: Moved) -> list[tuple[str, str, int]]:
 def _confidence(moved: Moved) -> Iterator[Markup]:
     change = moved.movement.confidence_change
     words = "NEW's confidence in what it predicts minus OLD's in what it predicts. Each chart has its own scale."
-    bars = [histogram(change[place], name, kind, "change of confidence") for name, kind, place in _groups(moved)]
+    bars = [
+        histogram(change[place], name, kind, "change of confidence")
+        for name, kind, place in _groups(moved)
+        if len(change[place])
+    ]
     yield element("h3", "Change of confidence")
     yield element("p", words)
     yield element("div", *bars, class_="charts")

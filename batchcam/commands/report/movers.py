@@ -80,8 +80,12 @@ def _figure(sample: MovedSample, is_multi_label: bool) -> Markup:
     return element("figure", drawn, caption)
 
 
-def _predicted(side: str, prediction: str, confidence: float | None) -> tuple[object, ...]:
-    return f"{side} ", element("strong", foreign(prediction, 60)), f", {share(confidence)}"
+def _predicted(side: str, prediction: str | None, confidence: float | None) -> tuple[object, ...]:
+    return (
+        f"{side} ",
+        element("strong", foreign("not finite" if prediction is None else prediction, 60)),
+        f", {share(confidence)}",
+    )
 
 
 def _measures(sample: MovedSample) -> Markup:

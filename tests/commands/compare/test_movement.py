@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
-from batchcam.commands.compare.gates import judge_gates
+from batchcam.commands.compare.gates import Gate, Moved, judge_gates
 from batchcam.commands.compare.matching import Apart, match_classes, match_ids, why_apart
 from batchcam.commands.compare.movement import (
     ClassMovement,
@@ -22,6 +23,7 @@ from batchcam.commands.compare.movement import (
     movers,
     same_view,
 )
+from batchcam.config import Gates
 from batchcam.errors import ConfigError
 
 NAMES = ("ant", "bee", "cat")
@@ -146,7 +148,7 @@ def test_reasons_against_a_comparison_come_in_their_order() -> None:
         (2, 0, True, True, False, Apart.CHANGED_INPUT),
         (2, 2, True, True, True, Apart.NOT_FINITE_IN_BOTH),
         (2, 0, True, True, True, Apart.NOT_FINITE_IN_OLD),
-        (0, 0, True, False, True, Apart.NOT_FINITE_IN_NEW),
+        (0, 0, True, False, True, Apart.COMPARED),  # which is a broken flip
     ]
     old, new, old_usable, new_usable, same, expected = (np.array(column) for column in zip(*rows, strict=True))
     found = why_apart(old.astype(np.uint8), new.astype(np.uint8), old_usable, new_usable, same)
@@ -162,6 +164,9 @@ def test_flips_are_judged_by_the_label() -> None:
         (2, 0, 1, Flip.CHANGED),
         (-1, 0, 1, Flip.CHANGED),
         (-1, 1, 1, Flip.SAME),
+        (0, 0, -1, Flip.BROKEN),
+        (0, 1, -1, Flip.BROKEN),
+        (-1, 0, -1, Flip.BROKEN),
     ]
     label, old, new, expected = (np.array(column) for column in zip(*rows, strict=True))
     assert judge(label, old, new).tolist() == expected.tolist()
@@ -267,8 +272,18 @@ def test_parts_of_any_size_give_the_same_numbers_to_the_last_bit() -> None:
     assert whole.classes() == parts.classes()
 
 
+def judged(pairs: Pairs, names: tuple[str, ...] = NAMES, **asked: Any) -> tuple[Gate, ...]:
+    """The gates alone, without those on how much could be judged."""
+    movement = Movement(names)
+    movement.add(pairs)
+    moved = Moved(
+        movement.totals(), movement.classes(), (), samples=len(pairs.label), labelled=len(pairs.label), apart={}
+    )
+    return judge_gates(moved, Gates(**{"min_compared": 0, **asked}))
+
+
 def gates_of(pairs: Pairs, **limits: Any) -> tuple[bool, ...]:
-    return tuple(g.passed for g in judge_gates(total(pairs), by_class(pairs, NAMES), **limits))
+    return tuple(gate.passed for gate in judged(pairs, **limits))
 
 
 def test_gates_pass_at_their_limit_and_not_beyond() -> None:
@@ -285,23 +300,26 @@ def test_gates_pass_at_their_limit_and_not_beyond() -> None:
     assert gates_of(pairs, max_flips=2.9, max_accuracy_drop=2.9, min_cam_similarity=0.3) == (True, True, True)
     assert gates_of(pairs, max_flips=2.89, max_accuracy_drop=2.89, min_cam_similarity=0.301) == (False, False, False)
     assert gates_of(pairs) == ()
-    (gate,) = judge_gates(total(pairs), [], max_flips=2.5)
-    assert gate.reason == "--max-flips 2.5: exceeded: 2.9 % of 1000 compared samples flipped"
-    assert (gate.option, gate.limit, gate.value) == ("--max-flips", 2.5, 2.9)
+    (gate,) = judged(pairs, max_flips=1.5)
+    low, high = (100 * end for end in binomtest(29, 1000).proportion_ci(method="wilson"))
+    text = f"2.9 ({low:.3g} to {high:.3g}) % of 1000 compared samples flipped"
+    assert gate.reason == f"--max-flips 1.5: exceeded: {text}"
+    assert (gate.option, gate.limit, gate.value) == ("--max-flips", 1.5, 2.9)
 
 
 def test_a_gate_with_nothing_to_judge_by_does_not_pass() -> None:
     nothing = random_pairs(0)
     assert gates_of(nothing, max_flips=100, max_accuracy_drop=100, min_cam_similarity=-1) == (False, False, False)
     unlabelled = dataclasses.replace(random_pairs(9), label=np.full(9, -1))
-    (gate,) = judge_gates(total(unlabelled), [], max_accuracy_drop=100)
+    (gate,) = judged(unlabelled, max_accuracy_drop=100)
     assert gate.value is None
     assert "no sample is labelled in both" in gate.reason
 
 
 def test_a_gain_in_accuracy_passes() -> None:
     label, old = np.zeros(4, np.int64), np.ones(4, np.int64)
-    pairs = dataclasses.replace(random_pairs(4), label=label, old_prediction=old, new_prediction=label)
+    fixed = np.full(4, Flip.FIXED, np.uint8)
+    pairs = dataclasses.replace(random_pairs(4), label=label, old_prediction=old, new_prediction=label, flip=fixed)
     assert gates_of(pairs, max_accuracy_drop=0) == (True,)
 
 
@@ -312,11 +330,13 @@ def test_the_class_whose_maps_moved_most_is_judged_alone_if_it_has_ten_pairs() -
     measured = np.full(len(alike), Pairing.MEASURED, np.uint8)
     pairs = dataclasses.replace(random_pairs(len(alike)), map_class=map_class, spearman=alike, pairing=measured)
     for limit, passed in ((0.1, True), (0.2, False)):
-        (gate,) = judge_gates(total(pairs), by_class(pairs, names), min_class_similarity=limit)
+        (gate,) = judged(pairs, names, min_class_similarity=limit)
         assert gate.passed == passed
         assert gate.value == pytest.approx(0.1)
-    assert gate.reason == "--min-class-similarity 0.2: exceeded: mean similarity 0.1 over 10 pairs of maps of {bee}"
-    few = [c for c in by_class(pairs, names) if c.name == "cat"]
-    (gate,) = judge_gates(total(pairs), few, min_class_similarity=-1)
+    assert gate.reason == (
+        "--min-class-similarity 0.2: missed: mean similarity 0.1 (0.1 to 0.1) over 10 pairs of maps of {bee}; the "
+        "worst of 2, corrected for that by Holm; not judged: 1 with fewer than 10 pairs of maps"
+    )
+    (gate,) = judged(pairs.take(np.flatnonzero(map_class == 2)), names, min_class_similarity=-1)
     assert (gate.value, gate.passed) == (None, False)
     assert "no sample is of a class with 10 pairs of maps" in gate.reason
