@@ -705,7 +705,18 @@ class Gates(Part):
         """Per cent of what OLD has that have to be judged, 0 where nothing depends on it."""
         if self.min_compared is not None:
             return self.min_compared
-        return MIN_COMPARED if any(value is not None for value in self.limits.values()) else 0
+        return MIN_COMPARED if self.asks else 0
+
+    @property
+    def asks(self) -> bool:
+        """Whether a limit was asked for."""
+        return any(limit is not None for limit in self.limits.values())
+
+    @property
+    def of_one_run(self) -> Gates:
+        """Those that mean something for a run held against itself: minima."""
+        names = [each.name for each, _ in members(Gates) if not each.name.startswith("max_")]
+        return Gates(**{name: getattr(self, name) for name in names})
 
 
 def keywords(config: Callable[P, Built], command: Callable[[Built], Summary]) -> Callable[P, Summary]:

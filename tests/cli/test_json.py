@@ -182,15 +182,15 @@ KEYS = {
     """,
     "compare": """
         (old, new, old_run_id, new_run_id, old_samples, new_samples, apart(unreadable in both, not finite in both),
-        relabelled, totals(compared, flips, flips_percent, fixed, broken, changed, old_confidence, new_confidence,
-        logit_change, maps, spearman, spearman_median, spearman_p10, cosine, top_iou, peak_shift, without_maps(constant
-        in both), labelled, old_accuracy, new_accuracy, accuracy_drop), classes[(name, labelled,
-        old_correct, new_correct, fixed, broken, old_predicted, new_predicted, left, maps, logit_change, spearman,
-        cosine, top_iou, peak_shift)], transitions[(old, new, count)], exchanges[(classes, samples, followed,
-        same_weights, maps, spearman, spearman_as_named)], movers[(reason, sample_id, label, old_prediction,
-        new_prediction, flip, old_confidence, new_confidence, confidence_change, map_class, logit_change, spearman,
-        cosine, top_iou, peak_shift)], group_by, groups, gates[(option, limit, value, passed, reason)], findings, notes,
-        out, problem_type, exit_code)
+        relabelled, totals(compared, not_finite, flips, flips_percent, fixed, broken, changed, old_confidence,
+        new_confidence, logit_change, maps, spearman, spearman_deviation, spearman_median, spearman_p10, cosine,
+        top_iou, peak_shift, without_maps(constant in both), labelled, old_accuracy, new_accuracy, accuracy_drop, lost),
+        classes[(name, labelled, old_correct, new_correct, fixed, broken, old_predicted, new_predicted, left, maps,
+        logit_change, spearman, cosine, top_iou, peak_shift, spearman_deviation)], transitions[(old, new, count)],
+        exchanges[(classes, samples, followed, same_weights, maps, spearman, spearman_as_named)], movers[(reason,
+        sample_id, label, old_prediction, new_prediction, flip, old_confidence, new_confidence, confidence_change,
+        map_class, logit_change, spearman, cosine, top_iou, peak_shift)], group_by, groups, gates[(option, limit, value,
+        low, high, verdict, passed, needed, not_judged, reason)], findings, notes, out, problem_type, exit_code)
     """,
 }
 

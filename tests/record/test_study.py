@@ -109,11 +109,10 @@ def test_the_document_comes_last_and_an_earlier_one_stays_until_then(tmp_path: P
 
 
 def test_lines_above_the_tables_are_one_for_each_name_whatever_the_values_hold() -> None:
-    lines = head_lines([("run", "a\nb")], ["beware"], "out", "tasting", ["passed"])
+    lines = head_lines([("run", "a\nb")], ["beware"], "out", "tasting")
     assert lines == [
         "run         a b",
         "note        beware",
-        "gate        passed",
         "written     out/tasting.json and the files it names",
     ]
     assert head_lines([("run", "r")], [], None, "tasting") == ["run         r"]

@@ -35,4 +35,4 @@ class CompareConfig(Gates, Config):
     @property
     def is_gate(self) -> bool:
         """Whether a limit was asked for."""
-        return self.evidence > 0 or self.same_setup or any(value is not None for value in self.limits.values())
+        return self.evidence > 0 or self.same_setup or self.asks

@@ -12,7 +12,7 @@ from batchcam.commands.compare.groups import GroupMovement
 from batchcam.commands.compare.matching import Apart
 from batchcam.commands.compare.movement import ClassMovement, Totals
 from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidGroupMovement, SigmoidMovement, SigmoidTotals
-from batchcam.config import ESTIMATE, PROVEN_WITHIN, Gates, flag
+from batchcam.config import ESTIMATE, PROVEN_BEYOND, PROVEN_WITHIN, Gates, flag
 from batchcam.job.console import counted
 from batchcam.record.groups import group_name
 from batchcam.record.intervals import auroc_interval, mcnemar, mean_interval, paired, wilson
@@ -47,7 +47,7 @@ class Gate:
         verdict: passed, exceeded (of a minimum missed), or undecided: the interval holds the limit.
         passed: whether the new run may go on, as `--decide` says.
         needed: about how many samples would decide; None where it is decided, or stands at the limit itself.
-        not_judged: how many samples, classes or groups did not count, by reason.
+        not_judged: how many samples, classes or groups did not count, and why, such as "2 removed".
         reason: why or why not, in one line.
     """
 
@@ -59,7 +59,7 @@ class Gate:
     verdict: str
     passed: bool
     needed: int | None
-    not_judged: dict[str, int]
+    not_judged: tuple[str, ...]
     reason: str
 
 
@@ -119,7 +119,7 @@ class Value:
         if value < 0 and before in OPPOSITE:
             value, bounds, before = -value, (-bounds[1], -bounds[0]), OPPOSITE[before]
         interval = f" ({bounds[0]:.3g} to {bounds[1]:.3g})" if math.isfinite(bounds[0]) else ""
-        return f"{before} {value:.9g}{interval} {self.after}".strip()
+        return f"{before} {value:.6g}{interval} {self.after}".strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _judge(name: str, limit: float, found: Found, asked: Gates) -> Gate:
     option, side = flag(name), name[:3]
     if not found.values:
         reason = f"{option} {limit:g}: {BEYOND[side]}: no sample is {found.missing}, so that nothing can be judged"
-        return Gate(option, limit, None, None, None, BEYOND[side], False, None, found.not_judged, reason)
+        return Gate(option, limit, None, None, None, BEYOND[side], False, None, _counts(found.not_judged), reason)
     sign = 1 if side == "max" else -1
     worst = max(found.values, key=lambda each: sign * each.value)
     # of several values the first step of Holm's correction, which tells whether any is beyond the limit
@@ -171,19 +171,19 @@ def _judge(name: str, limit: float, found: Found, asked: Gates) -> Gate:
         text.append(f"about {needed} would decide" if needed else "no number of samples decides at the limit itself")
     if len(found.values) > 1:
         text.append(f"the worst of {len(found.values)}, corrected for that by Holm")
-    if found.not_judged:
-        text.append("not judged: " + _listed(found.not_judged))
+    if left_out := _counts(found.not_judged):
+        text.append("not judged: " + ", ".join(left_out))
     head = _head(verdict, passed, BEYOND[side], asked.decide)
     reason = f"{option} {limit:g}: {head}: {'; '.join(text)}"
     known_low, known_high = (end if math.isfinite(end) else None for end in (low, high))
-    return Gate(option, limit, worst.value, known_low, known_high, verdict, passed, needed, found.not_judged, reason)
+    return Gate(option, limit, worst.value, known_low, known_high, verdict, passed, needed, left_out, reason)
 
 
 def _head(verdict: str, passed: bool, beyond: str, decide: str) -> str:
     """Return a verdict in words, loud where it is not proven."""
     if verdict == UNDECIDED:
-        by = "by the estimate" if decide == ESTIMATE else f"as {decide} asks"
-        return f"UNDECIDED, {PASSED if passed else beyond} {by}"
+        words = {PROVEN_WITHIN: "not passed: not proven to be within", PROVEN_BEYOND: "passed: not proven to be beyond"}
+        return f"UNDECIDED, {words.get(decide) or f'{PASSED if passed else beyond} by the estimate'}"
     if passed != (verdict == PASSED):  # another class than the worst is proven to be beyond
         return f"{verdict}, {PASSED if passed else beyond} by the estimate"
     return verdict
@@ -204,7 +204,7 @@ def _same_setup(differing: Sequence[str]) -> Gate:
     verdict = BEYOND["max"] if differing else PASSED
     text = "; ".join(differing) or "preprocessing, precision, engine, class names and their order are the same"
     reason = f"--same-setup: {verdict}: {text}"
-    return Gate("--same-setup", 0, len(differing), None, None, verdict, not differing, None, {}, reason)
+    return Gate("--same-setup", 0, len(differing), None, None, verdict, not differing, None, (), reason)
 
 
 def _evidence(limit: float, count: int, of: int, text: str) -> Gate:
@@ -213,7 +213,7 @@ def _evidence(limit: float, count: int, of: int, text: str) -> Gate:
     passed = share >= limit - SLACK
     verdict = PASSED if passed else BEYOND["min"]
     reason = f"--min-compared {limit:g}: {verdict}: {text}"
-    return Gate("--min-compared", limit, share, None, None, verdict, passed, None, {}, reason)
+    return Gate("--min-compared", limit, share, None, None, verdict, passed, None, (), reason)
 
 
 def _covered(moved: Moved, limits: Mapping[str, float]) -> Iterator[tuple[int, int, str]]:
@@ -223,7 +223,8 @@ def _covered(moved: Moved, limits: Mapping[str, float]) -> Iterator[tuple[int, i
     if isinstance(t, Totals) and any(name in limits for name in (*ACCURACY, "max_group_drop")):
         # one label, or a few, are no evidence, however few OLD has
         of = max(moved.labelled, min(FEWEST_IN_GROUP, moved.samples))
-        yield t.labelled, of, f"{t.labelled} of {of} samples that OLD labels, or would have to, are labelled in both"
+        whose = "that OLD labels" if of == moved.labelled else "that are needed at least"
+        yield t.labelled, of, f"{t.labelled} of {of} samples {whose} are labelled in both and compared"
     if any(name in limits for name in ("min_cam_similarity", "min_class_similarity")):
         text = f"{t.maps} of {moved.samples} samples have a pair of maps{_because(_named(t.without_maps))}"
         yield t.maps, moved.samples, text
@@ -440,9 +441,9 @@ def _named(counts: Mapping[str, int]) -> dict[str, int]:
     return {reason.replace(" in old", " in OLD").replace(" in new", " in NEW"): n for reason, n in counts.items()}
 
 
-def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} {reason}" for reason, n in counts.items())
+def _counts(counts: Mapping[str, int]) -> tuple[str, ...]:
+    return tuple(f"{n} {reason}" for reason, n in counts.items())
 
 
 def _because(counts: Mapping[str, int]) -> str:
-    return f" ({_listed(counts)})" if counts else ""
+    return f" ({', '.join(_counts(counts))})" if counts else ""

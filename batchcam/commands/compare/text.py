@@ -123,7 +123,8 @@ def _class_table(classes: Sequence[ClassMovement | SigmoidMovement]) -> list[str
         return class_lines(f"{SIGMOID_HEADER}  similarity", rows)
     header = "labelled  points  fixed  broken  predicted        left  similarity  peak shift"
     ranked = ranked_classes([c for c in classes if isinstance(c, ClassMovement)])
-    return class_lines(header, [(c.name, _class_line(c)) for c in ranked])
+    legend = "left: predicted as the class in OLD and as another in NEW; IoU: overlap of the strongest fifth of cells"
+    return [*class_lines(header, [(c.name, _class_line(c)) for c in ranked]), legend]
 
 
 def _group_table(summary: CompareSummary) -> list[str]:

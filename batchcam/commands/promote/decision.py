@@ -101,15 +101,15 @@ class Candidate:
         if not holds_images(run):
             raise NotPromotedError("refused: most images of TEST could not be read", EXIT_FINDINGS)
         if (promoted := self.version.parent / PROMOTED).is_symlink():
-            self._compare(promoted.resolve() / "run", run)
-        elif self._gates.min_accuracy is not None:
-            self._compare(run, run)
+            gates = self._gates.words
+            if not self._gates.asks:
+                gates = [*DEFAULT_GATES[bool(is_multi_label(run))], *gates]
+            self._compare(promoted.resolve() / "run", run, gates)
+        elif (alone := self._gates.of_one_run).asks:
+            self._compare(run, run, alone.words)
 
-    def _compare(self, old: Path, new: Path) -> None:
+    def _compare(self, old: Path, new: Path, words: list[str]) -> None:
         out = self.version / "compare"
-        words = self._gates.words
-        if not any(limit is not None for limit in self._gates.limits.values()):
-            words = [*DEFAULT_GATES[bool(is_multi_label(new))], *words]
         code, text = self._run("compare", str(old), str(new), "--out", str(out), *words)
         landing.land(out.with_suffix(".txt"), text.encode())
         if code:

@@ -138,7 +138,7 @@ def test_known_flips_are_counted_by_kind_and_blocked_by_gates(tmp_path: Path) ->
     assert summary.findings == 1
     low, high = (100 * end for end in binomtest(6, 19).proportion_ci(method="wilson"))
     assert summary.gates[0].reason == (
-        f"--max-flips 30: UNDECIDED, exceeded by the estimate: 31.5789474 ({low:.3g} to {high:.3g}) % of 19 compared "
+        f"--max-flips 30: UNDECIDED, exceeded by the estimate: 31.5789 ({low:.3g} to {high:.3g}) % of 19 compared "
         "samples flipped; about 2100 would decide; not judged: 1 unreadable in both, 1 not finite in both"
     )
     assert [(m.reason, m.sample_id[-9:-4]) for m in summary.movers] == [

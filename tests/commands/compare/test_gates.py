@@ -66,7 +66,7 @@ def test_one_label_is_no_evidence_of_an_accuracy(tmp_path: Path) -> None:
     pair = all_right(tmp_path, unlabelled=tuple(range(1, COUNT)))
     summary = of(*pair, max_accuracy_drop=0, min_compared=85)
     assert gate_of(summary, "--max-accuracy-drop").passed
-    assert gate_of(summary, "--max-accuracy-drop").not_judged["without one label in both"] == 18
+    assert gate_of(summary, "--max-accuracy-drop").not_judged[-1] == "18 without one label in both"
     labels = summary.gates[-1]
     assert (labels.option, labels.passed, labels.value) == ("--min-compared", False, pytest.approx(5))
     assert not summary.passed
@@ -169,7 +169,7 @@ def test_a_class_that_is_predicted_far_more_or_less_often_is_told() -> None:
     assert gate.value == pytest.approx(60)
     assert "60 (" in gate.reason
     assert "% fewer samples predicted as ant, 200 → 80" in gate.reason
-    assert gate.not_judged == {"with fewer than 10 predictions in either run": 1}
+    assert gate.not_judged == ("1 with fewer than 10 predictions in either run",)
     assert (gate.verdict, gate.low < 60 < gate.high) == ("exceeded", True)
 
 
@@ -211,8 +211,8 @@ def test_another_setup_is_told_and_stopped_where_that_is_asked_for(tmp_path: Pat
 
 def test_the_verdict_comes_first(tmp_path: Path) -> None:
     pair = all_right(tmp_path, (0, 1))
-    first, second, *_ = compare_text(of(*pair, max_flips=1, min_accuracy=10, min_compared=0)).splitlines()
+    first, second, *_ = compare_text(of(*pair, max_flips=5, min_accuracy=10, min_compared=0)).splitlines()
     assert first == "verdict     STOPPED by --max-flips; 1 of 2 gates undecided"
-    assert "--max-flips 1:" in second
+    assert "--max-flips 5:" in second
     assert compare_text(of(*pair, min_accuracy=10, min_compared=0)).startswith("verdict     passed")
     assert not compare_text(of(*pair)).startswith("verdict")

@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
 
 import batchcam
+from batchcam.commands.compare.reading import Sides
 from tests.commands.test_every_command import COMPUTE, write_images
 from tests.commands.test_multi_label import CLASSIFIER, NAMES, network
 from tests.helpers.outputs import Ended, run_json
@@ -234,6 +235,29 @@ def test_a_gate_is_passed_up_to_its_limit(folder: Path, option: str, value: Call
     passed, exceeded = (compared(folder, option, f"{limit + more:.9f}") for more in (0, -0.001))
     assert (passed.code, exceeded.code) == (0, 3)
     assert f"{option} {limit:.4g}"[:12] in passed.out
+
+
+def test_what_is_finite_in_old_alone_breaks_every_class_and_is_ranked_worst(
+    folder: Path, sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_new = Sides.of_new
+
+    def with_lost(self: Sides, name: str, rows: np.ndarray) -> np.ndarray:
+        values = of_new(self, name, rows)
+        return np.where(np.isin(of_new(self, "sample_id", rows), lost), 2, values) if name == "status" else values
+
+    with batchcam.open_run(folder / "old") as run:
+        lost = run.sample_id[np.intersect1d(ROWS["new"], np.arange(20, 40))]
+    monkeypatch.setattr(Sides, "of_new", with_lost)
+    ended = compared(folder, "--max-auroc-drop", 0, "--max-flips", 0, "--target", "new")
+    said, labels = ended.said, agreed(sides)
+    assert (ended.code, said["totals"]["not_finite"], said["totals"]["compared"]) == (3, len(lost), len(labels))
+    chosen = np.isin(np.intersect1d(ROWS["old"], ROWS["new"]), np.arange(20, 40))
+    for k, each in enumerate(said["classes"][1:], 1):
+        known = labels[:, k] >= 0
+        logits = np.where(chosen, np.where(labels[:, k] == 1, -1e9, 1e9), sides[1]["logits"][:, k])
+        assert each["new"]["auroc"] == pytest.approx(roc_auc_score(labels[known, k], logits[known]), abs=1e-12)
+        assert each["broken"] >= len(lost)
 
 
 def refusals(folder: Path, single: Path) -> Iterator[tuple[list[object], str]]:

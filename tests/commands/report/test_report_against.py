@@ -361,7 +361,10 @@ def test_what_differs_between_the_runs_is_marked(tmp_path: Path) -> None:
     assert rows["Network"] == ["differs", "resnet18 , layer4", "resnet18 , layer3"]
     assert rows["Preprocessing"] == ["differs", "mean [0.5, 0.5, 0.5], resize [48, 80]", "resize [64, 80]"]
     assert {name for name, row in rows.items() if row[0] == ""} >= {"Precision", "Dataset fingerprint", "Identity"}
-    assert "the runs differ in target layer, preprocessing" in Page(chapter(source)).text
+    assert (
+        "the runs differ in target layer layer4 → layer3, preprocessing mean [0.5, 0.5, 0.5] → none, preprocessing "
+        "resize [48, 80] → [64, 80]"
+    ) in Page(chapter(source)).text
 
 
 def test_a_run_against_itself_says_that_nothing_moved(sound_run: Path, tmp_path: Path) -> None:

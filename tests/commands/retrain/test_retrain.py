@@ -86,6 +86,15 @@ def test_the_second_version_is_compared_with_the_promoted_one(fake, models, firs
     assert (models / "promoted" / "run").samefile(models / "second" / "run")
 
 
+@pytest.mark.parametrize("given", [["--min-accuracy", "80"], ["--min-cam-similarity", "0.5"]])
+def test_a_first_version_is_held_to_the_minima_that_were_asked_for(fake, models, given):
+    fake.answer(compare=3)
+    code, _, stderr = retrain(fake, models / "first", "--max-flips", "2", *given)
+    run = f"{models}/first/run"
+    assert fake.calls()[-1] == ["compare", run, run, "--out", f"{models}/first/compare", *given, "--json"]
+    assert (code, promoted(models), "refused" in stderr) == (3, None, True)
+
+
 @pytest.mark.parametrize(
     ("given", "passed_on"),
     [
