@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from batchcam.record.intervals import wilson
+
 
 @dataclasses.dataclass(frozen=True)
 class ClassScore:
@@ -155,6 +157,12 @@ def rate_text(value: float) -> str:
         if float(text) == value or float(text) not in (0, 1):
             break
     return text
+
+
+def interval_text(part: int, whole: int) -> str:
+    """Return a share of at least one with its interval, by Wilson, and of how many it is: "0.800 (0.68–0.88, n 60)"."""
+    low, high = wilson(part, whole) or (0, 0)
+    return f"{rate_text(part / whole)} ({low:.2f}–{high:.2f}, n {whole})"
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float | None:

@@ -14,7 +14,8 @@ from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidGroupMoveme
 from batchcam.errors import one_line
 from batchcam.job.console import counted
 from batchcam.record.groups import group_name
-from batchcam.record.metrics import rate_text
+from batchcam.record.intervals import mcnemar, paired, wilson
+from batchcam.record.metrics import interval_text
 from batchcam.record.sigmoid_scores import SCORES
 from batchcam.record.study import class_lines, counts_text, head_lines
 
@@ -68,7 +69,9 @@ def _flips(t: Totals | SigmoidTotals) -> str:
     if isinstance(t, SigmoidTotals):
         kinds = f"samples with {counted(t.class_flips, 'flip')} of a class: {kinds}, by the worst"
     lost = f"; of the broken {t.not_finite} are not finite in NEW" if t.not_finite else ""
-    return f"{t.flips} of {t.compared} ({_shown(t.flips_percent)} %): {kinds}{lost}"
+    low, high = wilson(t.flips, t.compared) or (0, 0)
+    interval = f"{_shown(t.flips_percent)} %, {100 * low:.2f} to {100 * high:.2f}"
+    return f"{t.flips} of {t.compared} ({interval}): {kinds}{lost}"
 
 
 def _scores(t: SigmoidTotals) -> str:
@@ -86,8 +89,12 @@ def _of_one_label(t: Totals) -> list[tuple[str, str]]:
 def _accuracy(t: Totals) -> str:
     if t.accuracy_drop is None:
         return "- no sample is labelled in both"
-    shares = " → ".join("-" if rate is None else rate_text(rate) for rate in (t.old_accuracy, t.new_accuracy))
-    return f"{shares} ({0 - t.accuracy_drop:+.2f} points) on {t.labelled} labelled in both"
+    shares = " → ".join(
+        interval_text(round((r or 0) * t.labelled), t.labelled) for r in (t.old_accuracy, t.new_accuracy)
+    )
+    low, high = paired(t.fixed, t.lost, t.labelled) or (0, 0)
+    change = f"{0 - t.accuracy_drop:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f}), exact McNemar p"
+    return f"{shares}, {change} {mcnemar(t.lost, t.fixed):.2g}, on {t.labelled} labelled in both"
 
 
 def _maps(t: SampleTotals) -> str:

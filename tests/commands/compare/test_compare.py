@@ -628,7 +628,9 @@ def test_the_text_tells_what_moved_and_hides_control_characters(tmp_path: Path) 
     text = compare_text(summary)
     assert all(character.isprintable() or character == "\n" for character in text)
     t = summary.totals
-    assert f"{t.flips} of 19 ({t.flips_percent:.3f} %): {t.fixed} fixed, {t.broken} broken, {t.changed} changed" in text
+    low, high = (100 * end for end in binomtest(t.flips, 19).proportion_ci(method="wilson"))
+    kinds = f"{t.fixed} fixed, {t.broken} broken, {t.changed} changed"
+    assert f"{t.flips} of 19 ({t.flips_percent:.3f} %, {low:.2f} to {high:.2f}): {kinds}" in text
     assert summary.gates[0].reason in text
     assert "19 samples; 1 unreadable in both; 1 not finite in both" in text
 

@@ -56,7 +56,7 @@ def test_what_is_finite_in_old_alone_is_a_broken_flip_and_a_wrong_answer(tmp_pat
     assert [gate.passed for gate in summary.gates[:2]] == [False, False]
     assert [m.reason for m in summary.movers] == ["broken"] * 3
     text = compare_text(summary)
-    assert "-11.11 points" in text
+    assert "0.944 (0.74–0.99, n 18) → 0.833 (0.61–0.94, n 18), -11.11 points (-" in text
     assert "3 broken, 0 changed; of the broken 3 are not finite in NEW" in text
     assert "→ not finite" in text
     assert read_document(tmp_path / "out/compare.json")["totals"]["not_finite"] == 3
