@@ -13,11 +13,11 @@ from PIL import Image
 from batchcam import open_run
 from batchcam.commands.compare.compare import compare
 from batchcam.commands.compare.config import CompareConfig
-from batchcam.commands.compare.gates import judge_gates
+from batchcam.commands.compare.gates import Moved, judge_gates
 from batchcam.commands.compare.groups import GroupMovement
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
-from batchcam.config import Classifier, Compute
+from batchcam.config import Classifier, Compute, Gates
 from tests.helpers.networks import GapNetwork, seeded
 from tests.helpers.outputs import run_json
 
@@ -150,7 +150,7 @@ def test_compare_tells_what_moved_in_each_group_and_its_gate_judges_the_worst(ma
     assert 3 in codes
     code, out, _ = run_cli("compare", old, new, "--group-by", "age", "--max-group-drop", 100)
     assert code == 0
-    assert "1 smaller group not judged" in out
+    assert "not judged: 1 with fewer than 20 labelled samples" in out
     assert [line.endswith("too few to judge") for line in out.splitlines() if line.startswith("young ")] == [True]
 
 
@@ -160,9 +160,10 @@ def test_a_gate_of_groups_needs_groups_and_enough_labels(made, run_cli) -> None:
     assert (code, "--max-group-drop: of which groups? say --group-by COLUMN" in err) == (2, True)
     code, _, err = run_cli("compare", old, new, "--group-by", "hospital")
     assert (code, "newer: no column 'hospital'; it has age, site" in err) == (2, True)
-    few = GroupMovement(("north",), 19, 0, None, 19, 19, 0, 100.0, None)
+    few = GroupMovement(("north",), 19, 0, None, 19, 19, 0, 0, 100.0, None)
     totals = compare(CompareConfig(old, new, quiet=True)).totals
-    (gate,) = judge_gates(totals, [], max_group_drop=100, groups=[few])
+    moved = Moved(totals, [], [few], samples=19, labelled=19, apart={})
+    (gate,) = judge_gates(moved, Gates(max_group_drop=100, group_by=("site",), min_compared=0))
     assert (gate.passed, gate.value) == (False, None)
     assert "no sample is of a group with 20 samples labelled in both" in gate.reason
 

@@ -31,9 +31,6 @@ OPPOSITE: Final = {"a drop of": "a rise of", "a rise of": "a drop of"}
 
 SLACK: Final = 1e-9  # a gate is exceeded by more than the rounding of its percentage
 
-Bounds = Callable[[float], "tuple[float, float] | None"]
-"""An interval at a level of confidence."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
@@ -43,24 +40,24 @@ class Gate:
         option: that set it.
         limit: the largest, or smallest, value that passes.
         value: what was found, of several the worst; None: there is nothing to judge by, which does not pass.
-        low, high: its interval, corrected for how many values there are; None where none is known.
         verdict: passed, exceeded (of a minimum missed), or undecided: the interval holds the limit.
         passed: whether the new run may go on, as `--decide` says.
+        reason: why or why not, in one line.
+        low, high: the value's interval, corrected for how many values there are; None where none is known.
         needed: about how many samples would decide; None where it is decided, or stands at the limit itself.
         not_judged: how many samples, classes or groups did not count, and why, such as "2 removed".
-        reason: why or why not, in one line.
     """
 
     option: str
     limit: float
     value: float | None
-    low: float | None
-    high: float | None
     verdict: str
     passed: bool
-    needed: int | None
-    not_judged: tuple[str, ...]
     reason: str
+    low: float | None = None
+    high: float | None = None
+    needed: int | None = None
+    not_judged: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,23 +99,31 @@ class Value:
 
     Attributes:
         value: found.
-        bounds: its interval at a level.
         count: of what the value is.
+        bounds: its interval at a level, in units of 1 / `scale`.
         before, after: words around the number.
+        either_way: whether the value is that of a change without its sign, of 100 at most.
     """
 
     value: float
-    bounds: Bounds
     count: int
+    bounds: Callable[[float], tuple[float, float] | None]
     before: str
     after: str
+    scale: float = 100
+    either_way: bool = False
 
-    def text(self, bounds: tuple[float, float]) -> str:
+    def interval(self, level: float) -> tuple[float, float]:
+        """Return the interval at a level of confidence, all numbers where none is known."""
+        low, high = (self.scale * end for end in self.bounds(level) or (-math.inf, math.inf))
+        return (max(low, 0.0), min(max(high, -low), 100.0)) if self.either_way else (low, high)
+
+    def text(self, low: float, high: float) -> str:
         """Return what was found, with its interval; a drop below 0 is a rise."""
         value, before = self.value, self.before
         if value < 0 and before in OPPOSITE:
-            value, bounds, before = -value, (-bounds[1], -bounds[0]), OPPOSITE[before]
-        interval = f" ({bounds[0]:.3g} to {bounds[1]:.3g})" if math.isfinite(bounds[0]) else ""
+            value, low, high, before = -value, -high, -low, OPPOSITE[before]
+        interval = f" ({low:.3g} to {high:.3g})" if math.isfinite(low) else ""
         return f"{before} {value:.6g}{interval} {self.after}".strip()
 
 
@@ -146,47 +151,37 @@ def _judge(name: str, limit: float, found: Found, asked: Gates) -> Gate:
     option, side = flag(name), name[:3]
     if not found.values:
         reason = f"{option} {limit:g}: {BEYOND[side]}: no sample is {found.missing}, so that nothing can be judged"
-        return Gate(option, limit, None, None, None, BEYOND[side], False, None, _counts(found.not_judged), reason)
+        return Gate(option, limit, None, BEYOND[side], False, reason, not_judged=_counts(found.not_judged))
     sign = 1 if side == "max" else -1
     worst = max(found.values, key=lambda each: sign * each.value)
     # of several values the first step of Holm's correction, which tells whether any is beyond the limit
     level = 1 - (1 - asked.confidence / 100) / len(found.values)
-    all_bounds = [
-        sorted(sign * bound for bound in each.bounds(level) or (-math.inf, math.inf)) for each in found.values
-    ]
+    ends = [sorted(sign * end for end in each.interval(level)) for each in found.values]
     verdict = UNDECIDED
-    if any(low > sign * limit + SLACK for low, _ in all_bounds):
+    if any(near > sign * limit + SLACK for near, _ in ends):
         verdict = BEYOND[side]
-    elif all(high <= sign * limit + SLACK for _, high in all_bounds):
+    elif all(far <= sign * limit + SLACK for _, far in ends):
         verdict = PASSED
-    by_estimate = sign * worst.value <= sign * limit + SLACK
-    if asked.decide == ESTIMATE:
-        passed = by_estimate
-    else:
-        passed = verdict == PASSED if asked.decide == PROVEN_WITHIN else verdict != BEYOND[side]
-    low, high = worst.bounds(level) or (-math.inf, math.inf)
-    needed = _needed(worst, limit, low, high) if verdict == UNDECIDED else None
-    text = [worst.text((low, high))]
+    passed = {
+        ESTIMATE: sign * worst.value <= sign * limit + SLACK,
+        PROVEN_WITHIN: verdict == PASSED,
+        PROVEN_BEYOND: verdict != BEYOND[side],
+    }[asked.decide]
+    low, high = worst.interval(level)
+    head, needed, text = verdict, None, [worst.text(low, high)]
     if verdict == UNDECIDED:
+        head = f"UNDECIDED, {PASSED if passed else BEYOND[side]} by the estimate"
+        if asked.decide != ESTIMATE:
+            head = f"UNDECIDED, {PASSED if passed else f'not {PASSED}'}: not {asked.decide.replace('-', ' to be ')}"
+        needed = _needed(worst, limit, low, high)
         text.append(f"about {needed} would decide" if needed else "no number of samples decides at the limit itself")
     if len(found.values) > 1:
         text.append(f"the worst of {len(found.values)}, corrected for that by Holm")
     if left_out := _counts(found.not_judged):
         text.append("not judged: " + ", ".join(left_out))
-    head = _head(verdict, passed, BEYOND[side], asked.decide)
     reason = f"{option} {limit:g}: {head}: {'; '.join(text)}"
     known_low, known_high = (end if math.isfinite(end) else None for end in (low, high))
-    return Gate(option, limit, worst.value, known_low, known_high, verdict, passed, needed, left_out, reason)
-
-
-def _head(verdict: str, passed: bool, beyond: str, decide: str) -> str:
-    """Return a verdict in words, loud where it is not proven."""
-    if verdict == UNDECIDED:
-        words = {PROVEN_WITHIN: "not passed: not proven to be within", PROVEN_BEYOND: "passed: not proven to be beyond"}
-        return f"UNDECIDED, {words.get(decide) or f'{PASSED if passed else beyond} by the estimate'}"
-    if passed != (verdict == PASSED):  # another class than the worst is proven to be beyond
-        return f"{verdict}, {PASSED if passed else beyond} by the estimate"
-    return verdict
+    return Gate(option, limit, worst.value, verdict, passed, reason, known_low, known_high, needed, left_out)
 
 
 def _needed(worst: Value, limit: float, low: float, high: float) -> int | None:
@@ -203,8 +198,7 @@ def _needed(worst: Value, limit: float, low: float, high: float) -> int | None:
 def _same_setup(differing: Sequence[str]) -> Gate:
     verdict = BEYOND["max"] if differing else PASSED
     text = "; ".join(differing) or "preprocessing, precision, engine, class names and their order are the same"
-    reason = f"--same-setup: {verdict}: {text}"
-    return Gate("--same-setup", 0, len(differing), None, None, verdict, not differing, None, (), reason)
+    return Gate("--same-setup", 0, len(differing), verdict, not differing, f"--same-setup: {verdict}: {text}")
 
 
 def _evidence(limit: float, count: int, of: int, text: str) -> Gate:
@@ -212,8 +206,7 @@ def _evidence(limit: float, count: int, of: int, text: str) -> Gate:
     share = 100 * count / of if of else 0.0
     passed = share >= limit - SLACK
     verdict = PASSED if passed else BEYOND["min"]
-    reason = f"--min-compared {limit:g}: {verdict}: {text}"
-    return Gate("--min-compared", limit, share, None, None, verdict, passed, None, (), reason)
+    return Gate("--min-compared", limit, share, verdict, passed, f"--min-compared {limit:g}: {verdict}: {text}")
 
 
 def _covered(moved: Moved, limits: Mapping[str, float]) -> Iterator[tuple[int, int, str]]:
@@ -229,35 +222,28 @@ def _covered(moved: Moved, limits: Mapping[str, float]) -> Iterator[tuple[int, i
         text = f"{t.maps} of {moved.samples} samples have a pair of maps{_because(_named(t.without_maps))}"
         yield t.maps, moved.samples, text
     if isinstance(t, SigmoidTotals) and "max_auroc_drop" in limits:
-        judged, of = (
-            t.macro["auroc"].classes if t.macro else 0,
-            sum(c.old.known > 0 for c in moved.classes if isinstance(c, SigmoidMovement)),
-        )
+        judged = t.macro["auroc"].classes if "auroc" in t.macro else 0
+        of = sum(c.old.known > 0 for c in moved.classes if isinstance(c, SigmoidMovement))
         yield judged, of, f"{judged} of {counted(of, 'class')} with labels have an AUROC in both"
     for name in OF_CLASSES:
         if name in limits:
             found = FOUND[name](moved)
             few = {reason: count for reason, count in found.not_judged.items() if reason != ABSENT}
             judged, of = len(found.values), len(found.values) + sum(few.values())
-            yield (
-                judged,
-                of,
-                f"{judged} of {counted(of, 'class')} could be judged by {flag(name)}{_because(few)}",
-            )
+            yield judged, of, f"{judged} of {counted(of, 'class')} could be judged by {flag(name)}{_because(few)}"
 
 
 def _flips(moved: Moved) -> Found:
     t = moved.totals
     flipped = "have a class told otherwise" if isinstance(t, SigmoidTotals) else "flipped"
     lost = f", {t.not_finite} of them as NEW is not finite" if t.not_finite else ""
-    after = f"% of {t.compared} compared samples {flipped}{lost}"
-    values = _rate(t.flips, t.compared, "", after)
+    values = _rate(t.flips, t.compared, "", f"% of {t.compared} compared samples {flipped}{lost}")
     return Found(values, moved.left_out, "compared")
 
 
 def _rate(part: int, whole: int, before: str, after: str) -> list[Value]:
-    bounds = _percent(functools.partial(wilson, part, whole))
-    return [Value(100 * part / whole, bounds, whole, before, after)] if whole else []
+    bounds = functools.partial(wilson, part, whole)
+    return [Value(100 * part / whole, whole, bounds, before, after)] if whole else []
 
 
 def _accuracy(moved: Moved) -> Found:
@@ -282,8 +268,8 @@ def _drop(lost: int, won: int, count: int, after: str, sign: int = 1) -> list[Va
     if not count:
         return []
     pair, before = ((lost, won), "a drop of") if sign > 0 else ((won, lost), "a rise of")
-    bounds = _percent(functools.partial(paired, *pair, count))
-    return [Value(100 * (pair[0] - pair[1]) / count, bounds, count, before, after)]
+    bounds = functools.partial(paired, *pair, count)
+    return [Value(100 * (pair[0] - pair[1]) / count, count, bounds, before, after)]
 
 
 def _unlabelled(moved: Moved, t: Totals) -> dict[str, int]:
@@ -291,41 +277,29 @@ def _unlabelled(moved: Moved, t: Totals) -> dict[str, int]:
     return moved.left_out | ({"without one label in both": without} if without else {})
 
 
-def _percent(bounds: Bounds, scale: float = 100) -> Bounds:
-    def scaled(level: float) -> tuple[float, float] | None:
-        ends = bounds(level)
-        return None if ends is None else (scale * ends[0], scale * ends[1])
-
-    return scaled
-
-
 def _mean_auroc(moved: Moved) -> Found:
     t = moved.totals
     assert isinstance(t, SigmoidTotals)
     if t.auroc_drop is None:
         return Found([], moved.left_out, BOTH_LABELS)
-    drop, after = t.auroc_drop, f"points of the mean AUROC over {counted(t.macro['auroc'].classes, 'class')}"
-    fewest = sum(min(c.old.yes, c.old.known - c.old.yes) for c in moved.classes if isinstance(c, SigmoidMovement))
-    bounds = _percent(functools.partial(auroc_interval, drop / 100, t.auroc_error or 0, fewest))
-    return Found([Value(drop, bounds, t.compared, "a drop of", after)], moved.left_out, BOTH_LABELS)
+    fewest = sum(c.fewest for c in moved.classes if isinstance(c, SigmoidMovement))
+    bounds = functools.partial(auroc_interval, t.auroc_drop / 100, t.auroc_error or 0, fewest)
+    after = f"points of the mean AUROC over {counted(t.macro['auroc'].classes, 'class')}"
+    return Found([Value(t.auroc_drop, t.compared, bounds, "a drop of", after)], moved.left_out, BOTH_LABELS)
 
 
 def _class_aurocs(changes: Sequence[SigmoidChange]) -> Found:
-    judged = [_auroc(c, c.auroc_drop) for c in changes if c.is_judged and c.auroc_drop is not None]
+    values = [_auroc(c, c.auroc_drop) for c in changes if c.is_judged and c.auroc_drop is not None]
     absent = sum(not c.old.known for c in changes)
     few = f"with fewer than {FEWEST_IN_GROUP} labels, or no yes, or no no"
-    return Found(
-        judged,
-        _some({few: len(changes) - len(judged) - absent, ABSENT: absent}),
-        f"{BOTH_LABELS} with {FEWEST_IN_GROUP} labels",
-    )
+    left_out = _some({few: len(changes) - len(values) - absent, ABSENT: absent})
+    return Found(values, left_out, f"{BOTH_LABELS} with {FEWEST_IN_GROUP} labels")
 
 
 def _auroc(c: SigmoidChange, drop: float) -> Value:
-    fewest = min(c.old.yes, c.old.known - c.old.yes)
-    bounds = _percent(functools.partial(auroc_interval, drop / 100, c.auroc_error or 0, fewest))
+    bounds = functools.partial(auroc_interval, drop / 100, c.auroc_error or 0, c.fewest)
     after = f"points of AUROC on {counted(c.old.known, 'label')} of {group_name(c.named)}"
-    return Value(drop, bounds, c.old.known, "a drop of", after)
+    return Value(drop, c.old.known, bounds, "a drop of", after)
 
 
 def _similarity(moved: Moved) -> Found:
@@ -338,20 +312,15 @@ def _mean_similarity(mean: float | None, deviation: float | None, maps: int, aft
     if mean is None:
         return []
     bounds = functools.partial(mean_interval, mean, deviation or 0, maps)
-    return [Value(mean, bounds, maps, "mean similarity", after)]
+    return [Value(mean, maps, bounds, "mean similarity", after, scale=1)]
 
 
 def _class_similarities(moved: Moved) -> Found:
     there = [c for c in moved.classes if c.maps or not _is_absent(c)]
-    judged = [c for c in there if c.maps >= FEWEST_OF_CLASS]
-    values = [
-        value
-        for c in judged
-        for value in _mean_similarity(
-            c.spearman, c.spearman_deviation, c.maps, f"over {c.maps} pairs of maps of {c.name}"
-        )
-    ]
-    few = {f"with fewer than {FEWEST_OF_CLASS} pairs of maps": len(there) - len(judged)}
+    values = []
+    for c in (c for c in there if c.maps >= FEWEST_OF_CLASS):
+        values += _mean_similarity(c.spearman, c.spearman_deviation, c.maps, f"over {c.maps} pairs of maps of {c.name}")
+    few = {f"with fewer than {FEWEST_OF_CLASS} pairs of maps": len(there) - len(values)}
     return Found(values, _some(few | _absent(moved, there)), f"of a class with {FEWEST_OF_CLASS} pairs of maps")
 
 
@@ -370,11 +339,8 @@ def _count_shifts(moved: Moved) -> Found:
     there = [c for c in moved.classes if not _is_absent(c)]
     values = [v for c in there for v in _count_shift(c, moved.totals.compared)]
     few = {f"with fewer than {FEWEST_OF_CLASS} predictions in either run": len(there) - len(values)}
-    return Found(
-        values,
-        _some(few | _absent(moved, there)),
-        f"predicted as a class that has {FEWEST_OF_CLASS} predictions in a run",
-    )
+    missing = f"predicted as a class that has {FEWEST_OF_CLASS} predictions in a run"
+    return Found(values, _some(few | _absent(moved, there)), missing)
 
 
 def _count_shift(c: ClassMovement | SigmoidMovement, compared: int) -> list[Value]:
@@ -386,14 +352,10 @@ def _count_shift(c: ClassMovement | SigmoidMovement, compared: int) -> list[Valu
     if max(old, new) < FEWEST_OF_CLASS:
         return []
     more, fewer = (moved + abs(new - old)) // 2, (moved - abs(new - old)) // 2
-    bounds = _percent(functools.partial(paired, more, fewer, compared), 100 * compared / max(old, new))
-
-    def either_way(level: float) -> tuple[float, float]:
-        low, high = bounds(level) or (-math.inf, math.inf)
-        return max(low, 0.0), min(max(high, -low), 100.0)
-
+    bounds = functools.partial(paired, more, fewer, compared)
     after = f"% {'more' if new > old else 'fewer'} samples predicted as {c.name}, {old} → {new}"
-    return [Value(100 * abs(new - old) / max(old, new), either_way, compared, "", after)]
+    share, scale = 100 * abs(new - old) / max(old, new), 100 * compared / max(old, new)
+    return [Value(share, compared, bounds, "", after, scale, either_way=True)]
 
 
 def _group_drops(moved: Moved) -> Found:
@@ -401,16 +363,12 @@ def _group_drops(moved: Moved) -> Found:
     if changes:
         return _class_aurocs(changes)
     groups = [m for m in moved.groups if isinstance(m, GroupMovement)]
-    values = [
-        value
-        for m in groups
-        if m.is_judged
-        for value in _drop(
-            m.old_correct - m.new_correct + m.fixed, m.fixed, m.labelled,
-            f"points on {m.labelled} labelled samples of {group_name(m.group)}",
-        )
-    ]  # fmt: skip
-    few = _some({f"groups with fewer than {FEWEST_IN_GROUP} labelled samples": len(groups) - len(values)})
+    values = []
+    for m in (m for m in groups if m.is_judged):
+        lost = m.old_correct - m.new_correct + m.fixed
+        words = f"points on {m.labelled} labelled samples of {group_name(m.group)}"
+        values += _drop(lost, m.fixed, m.labelled, words)
+    few = _some({f"with fewer than {FEWEST_IN_GROUP} labelled samples": len(groups) - len(values)})
     return Found(values, few, f"of a group with {FEWEST_IN_GROUP} samples labelled in both")
 
 

@@ -59,6 +59,11 @@ class SigmoidChange:
         return None if change is None else 0 - 100 * change
 
     @property
+    def fewest(self) -> int:
+        """Labels of yes or of no, whichever are fewer."""
+        return min(self.old.yes, self.old.known - self.old.yes)
+
+    @property
     def is_judged(self) -> bool:
         """Whether there are enough labels, and both a yes and a no."""
         return self.old.known >= FEWEST_IN_GROUP and self.auroc_drop is not None
