@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from batchcam.commands.explain.assembly import PROBE_SAMPLES
+from batchcam.commands.explain.probing import PROBE_SAMPLES
 from batchcam.errors import EXIT_DONE
 
 from .inject import PROCEED, Call, Verdict

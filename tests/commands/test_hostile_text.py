@@ -97,7 +97,7 @@ def test_nothing_hostile_gets_out_of_any_command(hostile_run: Path, tmp_path: Pa
 def test_info_shows_hostile_text_as_escapes_on_its_line(hostile_run: Path) -> None:
     lines = run_json("info", hostile_run).out.splitlines()
     shown = r"<script>alert(1)</script>\x1b[31m \u202e=cmd"
-    assert f"network     {shown}, {shown}, grid 3x5, fp32" in lines
+    assert f"network     {shown}, {shown}, grid 3x5, fp32 by torch" in lines
     assert f"unreadable  {one_line(IDS[UNREADABLE])}: {shown}" in lines
     assert any(line.startswith(r"\x1b[31mred ") for line in lines)
     assert any(line.startswith(r"\u202eevil ") for line in lines)

@@ -58,6 +58,7 @@ CHANGES = {
     "thresholds": (0.25,) * 5,
     "label_separator": "|",
     "label_columns": {"ant": "Ant"},
+    "engine": "openvino",
 }
 
 

@@ -244,6 +244,7 @@ NOTHING_CHOSEN = {
     "suffix": "paths are as they are written",
     "bits": "without it an image in doubt is unreadable, and its row says so",
     "range": "without it bytes are what they are, and a DICOM file's first window is told, see test_channels",
+    "pixels": "without it Pillow resizes, as interpolation above says; the checkpoint may say otherwise",
     "transform": "stands for the options of the view",
     "thresholds_from": "stands for --threshold",
     "tasks": "without it the share comes from 'task', whose entry above tells it",

@@ -12,9 +12,9 @@ from batchcam.config import Classifier, Compute
 from batchcam.rules import CamSelection
 
 GIVEN = {"method": "layercam", "control": "head", "cams": "predicted+label", "maps": "none", "shard_size": 7}
-COMPUTED = {"precision": "bf16", "batch_size": 3}
+COMPUTED = {"precision": "bf16", "batch_size": 3, "engine": "torch"}
 THERE = {"method": "gradcam", "control": "weights", "cams": "topk:2", "maps": "float32", "shard_size": 10}
-THERE_COMPUTED = {"precision": "tf32", "batch_size": 5}
+THERE_COMPUTED = {"precision": "tf32", "batch_size": 5, "engine": "openvino"}
 
 
 def config(compute: dict[str, object], **options: object) -> ExplainConfig:
@@ -34,5 +34,5 @@ def test_an_option_counts_and_what_is_left_open_is_the_runs(make_plan, name: str
 def test_a_first_run_takes_defaults_and_a_backward_pass_for_one_class_only(method: str | None, cams: str) -> None:
     settings = Settings.of(config({}, method=method), None)
     assert settings == Settings(
-        "fp32", method or "cam", "none", settings.batch_size, None, CamSelection(cams), "uint8", 2, None
+        "auto", "fp32", method or "cam", "none", settings.batch_size, None, CamSelection(cams), "uint8", 2, None
     )

@@ -86,14 +86,14 @@ def test_a_shard_of_which_most_is_unreadable_does_not_land_and_the_rerun_gives_t
     checkpoint, manifest, tmp_path, monkeypatch
 ):
     whole = explain(config(checkpoint, manifest, tmp_path / "whole"))
-    read = samples.read_regular_file
+    read = samples.read_file
 
     def lost(path: bytes, most: int) -> bytes:
         if int(Path(path.decode()).stem) >= 11:
             raise OSError(5, "Input/output error")
         return read(path, most)
 
-    monkeypatch.setattr(samples, "read_regular_file", lost)
+    monkeypatch.setattr(samples, "read_file", lost)
     with pytest.raises(StoppedEarlyError, match="5 of the last 8 images can't be read: Input/output error"):
         explain(config(checkpoint, manifest, tmp_path / "run"))
     assert sorted(p.name for p in (tmp_path / "run/shards").glob("*.h5")) == ["shard-00000.h5"]
