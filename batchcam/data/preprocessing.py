@@ -15,7 +15,7 @@ import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import InterpolationMode
 
 from batchcam.config import INTERPOLATIONS, PIXELS, View
 from batchcam.errors import ConfigError, one_line
@@ -248,6 +248,8 @@ class Preprocessing:
         """Return of an image, resized to `size`, what lies within top, left, bottom, right."""
         (height, width), (top, left, bottom, right) = size, cut
         if self.pixels == "tensor":
+            from torchvision.transforms import v2  # which imports torch's compiler, a second
+
             mode = InterpolationMode(self.interpolation)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch tells that the array must not be written to

@@ -72,7 +72,7 @@ def on_engine(
     """Return the network as an engine computes it: a `CompiledNetwork`, or itself by torch.
 
     Args:
-        engine: one of rules.ENGINES.
+        engine: one of rules.ENGINES; auto takes OpenVINO for networks of libraries only, whose `source` is known.
         network, layer, probe, source: see `compiled`; the network may be anywhere.
         tell: called with what was chosen, and why, where there was a choice.
 
@@ -81,7 +81,8 @@ def on_engine(
         ModelError: it is asked for, and can't compute the network as torch does.
     """
     fits = probe.device.type == "cpu" and precision == "fp32"
-    if engine == TORCH or (engine == AUTO and not (fits and is_installed())):
+    # a graph has one branch of each: code that nobody knows may take another for images that the probe does not have
+    if engine == TORCH or (engine == AUTO and not (fits and source and is_installed())):
         return network
     if not fits:
         raise ConfigError(f"--engine {engine}: computes in fp32, on CPUs; --engine torch computes in {precision}")

@@ -133,7 +133,7 @@ KEYS = {
         sample_id_bytes, batch_size, shard_size, cams, maps, channels, grid_size, input_size, method, control,
         schema_version, training_known), run_id, origin(class_names_from, command, created, folder, host, job,
         options(by_digest, cams, classifier(arch, arch_option, bits, checkpoint, class_names, columns, crop_pct,
-        fit, image_size, interpolation, label_kind, mean, model, preprocess, range, resize, root, std, suffix,
+        fit, image_size, interpolation, label_kind, mean, model, pixels, preprocess, range, resize, root, std, suffix,
         transform, weights_key), compute(batch_size, device, engine, precision, sample_timeout, start_method, threads,
         workers), control, data, dry_run, findings, identity, label_separator, maps, max_unreadable, memory, method,
         new_since, out, problem_type, quiet, retry_unreadable, shard_size, share_only, stage_to, target_layer, task,

@@ -97,6 +97,8 @@ def written(option: click.Option) -> str:
         return str(next(c for c in reversed(option.type.choices) if c != option.default))
     if option.name == "out":
         return "other.html"
+    if option.name in ("min_accuracy", "confidence"):
+        return "60"
     return WRITTEN.get(str(option.metavar), "0.5" if option.type is click.FLOAT else "7")
 
 

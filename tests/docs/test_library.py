@@ -77,7 +77,8 @@ def test_the_rerun_explains_compares_and_tells_its_verdict_in_six_lines(said: Ca
     assert len(rerun.splitlines()) <= 6
     told = said(rerun)
     assert "--max-accuracy-drop 1: " in told
-    assert "--min-cam-similarity 0.5: exceeded: " in told  # of random weights
+    # of random weights
+    assert re.search(r"^--min-cam-similarity 0\.5: (missed|UNDECIDED, missed by the estimate): ", told, re.MULTILINE)
     assert told.splitlines()[-1] == "keep yesterday's model"
 
 

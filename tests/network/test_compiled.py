@@ -149,7 +149,7 @@ def test_a_network_that_cannot_be_converted_or_gives_other_numbers_stays_torchs_
 ) -> None:
     network, images = seeded(kind), random_images(4, 32, 32)
     told: list[str] = []
-    assert on_engine("auto", network, "body", images, "fp32", None, told.append) is network
+    assert on_engine("auto", network, "body", images, "fp32", ["a library"], told.append) is network
     assert len(told) == 1
     assert told[0].startswith("engine: torch; OpenVINO")
     assert "\n" not in told[0]
@@ -162,13 +162,16 @@ def test_any_number_of_images_goes_through_a_network_that_asks_for_it() -> None:
     torch.testing.assert_close(compiled(network, "body", images, None)[0](images), network(images))
 
 
-def test_auto_is_torch_without_a_word_where_openvino_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_torch_without_a_word_where_openvino_is_no_choice_and_for_code_that_nobody_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     network, images = seeded(GapNetwork), random_images(4, 32, 32)
     told: list[str] = []
-    assert on_engine("auto", network, None, images, "bf16", None, told.append) is network
+    assert on_engine("auto", network, None, images, "bf16", ["a library"], told.append) is network
     assert on_engine("torch", network, None, images, "fp32", None, told.append) is network
-    monkeypatch.setattr(module, "is_installed", lambda: False)
     assert on_engine("auto", network, None, images, "fp32", None, told.append) is network
+    monkeypatch.setattr(module, "is_installed", lambda: False)
+    assert on_engine("auto", network, None, images, "fp32", ["a library"], told.append) is network
     assert told == []
     with pytest.raises(ConfigError, match="computes in fp32, on CPUs"):
         on_engine("openvino", network, None, images, "bf16", None, told.append)
@@ -180,7 +183,7 @@ def test_auto_is_torch_without_a_word_where_openvino_is_no_choice(monkeypatch: p
 def test_auto_takes_openvino_and_tells_how_close_it_is() -> None:
     network, images = seeded(GapNetwork), random_images(2, 32, 32)
     told: list[str] = []
-    result = on_engine("auto", network, None, images, "fp32", None, told.append)
+    result = on_engine("auto", network, None, images, "fp32", ["a library"], told.append)
     assert isinstance(result, CompiledNetwork)
     assert told[0].startswith("engine: OpenVINO 20")
     torch.testing.assert_close(result(images), network(images))
