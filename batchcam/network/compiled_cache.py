@@ -60,8 +60,9 @@ def keep(key: str, content: bytes) -> None:
 
 
 def _folder() -> Path:
-    """Return the folder: https://specifications.freedesktop.org/basedir-spec/latest/."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "batchcam" / "compiled"
+    """Return the folder: https://specifications.freedesktop.org/basedir-spec/latest/, where only whole paths count."""
+    said = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(said if os.path.isabs(said) else os.path.expanduser("~/.cache")) / "batchcam" / "compiled"
 
 
 def _latest_first(paths: Iterable[Path]) -> list[Path]:

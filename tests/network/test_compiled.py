@@ -124,6 +124,17 @@ def test_the_cache_holds_the_latest_graphs_and_a_folder_that_cannot_be_written_i
     assert cache.read("graph") is None
 
 
+def test_the_cache_lies_in_no_folder_that_a_command_happens_to_be_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    cache.keep("graph", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert (tmp_path / "home/.cache/batchcam/compiled/graph").exists()
+
+
 class OfTwo(GapNetwork):
     """Whose number of images is written into the graph when it is traced."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
 
 from batchcam.commands.compare.movement import ClassMovement, Totals, Transition
 from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
@@ -14,6 +14,8 @@ from batchcam.commands.report.movers import movers
 from batchcam.commands.report.provenance import side_by_side
 from batchcam.commands.report.writing import NONE, histogram, percent, rate, share, signed, stated_cell
 from batchcam.record.sigmoid_scores import SCORES
+
+Each = TypeVar("Each")
 
 MOST_CLASSES: Final = 1000
 MOST_NAMES: Final = 50
@@ -196,8 +198,6 @@ def _moved_classes(moved: Moved) -> Iterator[Markup]:
 
 
 def _sigmoids(classes: Sequence[SigmoidMovement]) -> Iterator[Markup]:
-    rows = [_sigmoid_row(each) for each in classes[:MOST_CLASSES]]
-    more = len(classes) - len(rows)
     head = (
         *("class", "labels", "yes", "AUROC OLD", "AUROC NEW", "points"),
         *(SCORES[name] for name in SCORES if name != "auroc"),
@@ -210,8 +210,7 @@ def _sigmoids(classes: Sequence[SigmoidMovement]) -> Iterator[Markup]:
         "it. Logits and maps are the class's own, over the samples where it stands at or above its threshold, or "
         "highest of all, in OLD; peak shift is in cells."
     )
-    yield element("p", words)
-    yield table("What moved by class" + (f"; {more:,} more left out" if more else ""), head, rows)
+    return _by_class(words, head, classes, _sigmoid_row)
 
 
 def _sigmoid_row(c: SigmoidMovement) -> tuple[object, ...]:
@@ -227,8 +226,6 @@ def _sigmoid_row(c: SigmoidMovement) -> tuple[object, ...]:
 
 
 def _classes(classes: Sequence[ClassMovement]) -> Iterator[Markup]:
-    rows = [_class_row(each) for each in classes[:MOST_CLASSES]]
-    more = len(classes) - len(rows)
     head = (
         *("class", "labelled", "accuracy OLD", "accuracy NEW", "points", "fixed", "broken"),
         *("predicted OLD", "predicted NEW", "left", "mean logit change", "mean similarity", "mean peak shift"),
@@ -238,6 +235,14 @@ def _classes(classes: Sequence[ClassMovement]) -> Iterator[Markup]:
         "NEW does not. Logits and maps are the class's own, over the samples that OLD predicts as it; peak shift is in "
         "cells."
     )
+    return _by_class(words, head, classes, _class_row)
+
+
+def _by_class(
+    words: str, head: Sequence[str], classes: Sequence[Each], row: Callable[[Each], tuple[object, ...]]
+) -> Iterator[Markup]:
+    rows = [row(each) for each in classes[:MOST_CLASSES]]
+    more = len(classes) - len(rows)
     yield element("p", words)
     yield table("What moved by class" + (f"; {more:,} more left out" if more else ""), head, rows)
 
