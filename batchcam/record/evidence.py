@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from batchcam.record.similarity import says_nothing
+
 
 def cell_shares(cams: np.ndarray) -> np.ndarray:
     """Return each cell's share of its map's positive evidence, max(M, 0) / sum of max(M, 0).
@@ -63,3 +65,31 @@ def entropy(shares: np.ndarray) -> np.ndarray:
         return np.full(len(shares), np.nan)
     logs = np.log(np.where(shares > 0, shares, 1))  # p log p goes to 0 with p
     return np.asarray(np.clip(-(shares * logs).sum((1, 2)) / np.log(cells), 0, 1))
+
+
+def peak(maps: np.ndarray) -> np.ndarray:
+    """Return where each map is largest, its cell's centre (y, x) as shares of the view from the top left, (n, 2).
+
+    Of equal cells the first counts, row by row; NaN for a map that is constant or not finite.
+
+    Args:
+        maps: raw CAMs, (n, h, w).
+    """
+    height, width = maps.shape[1:]
+    cells = np.stack(np.divmod(maps.reshape(len(maps), -1).argmax(1), width), 1)
+    return np.where(says_nothing(maps)[:, None], np.nan, (cells + 0.5) / (height, width))
+
+
+def in_corner(peaks: np.ndarray, grid_size: tuple[int, int]) -> np.ndarray:
+    """Return 1 for each peak in one of the four corner cells, 0 for others, float64 (n,).
+
+    NaN where there is no peak, and for a grid that is all corners.
+
+    Args:
+        peaks: from `peak`, (n, 2).
+        grid_size: (h, w).
+    """
+    if max(grid_size) < 3:
+        return np.full(len(peaks), np.nan)
+    outermost = np.abs(peaks - 0.5) + 0.75 / np.array(grid_size) > 0.5
+    return np.where(np.isnan(peaks[:, 0]), np.nan, outermost.all(1))

@@ -190,6 +190,19 @@ def holm(probabilities: Sequence[float]) -> list[float]:
     return [float(p) for p in corrected]
 
 
+def benjamini_hochberg(probabilities: np.ndarray) -> np.ndarray:
+    """Return p-values corrected by Benjamini and Hochberg (1995): of those below a level at most that share is by chance.
+
+    Args:
+        probabilities: (n,).
+    """
+    order = np.argsort(probabilities)[::-1]
+    factors = len(order) / np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum.accumulate(np.minimum(1, probabilities[order] * factors))
+    return corrected
+
+
 def _log_choose(count: int, taken: np.ndarray) -> np.ndarray:
     logs: np.ndarray = _log_factorial(np.array(count)) - _log_factorial(taken) - _log_factorial(count - taken)
     return logs
