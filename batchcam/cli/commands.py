@@ -31,8 +31,9 @@ from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.retrain.config import RetrainConfig
 from batchcam.commands.submit.config import FinishConfig, GpusConfig, SubmitConfig, TaskConfig
 from batchcam.commands.train.config import TrainConfig
+from batchcam.commands.trend.config import TrendConfig
 from batchcam.commands.verify.config import VerifyConfig
-from batchcam.config import Config, MergeConfig
+from batchcam.config import Config, MergeConfig, members, option_of
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, one_line
 from batchcam.job.stop import stop_if_asked
 
@@ -90,7 +91,7 @@ class Command:
         return code
 
     def _tell(self, summary: Any, as_json: bool, code: int) -> None:
-        if (told := self.to_text(summary)) or not self.is_job:
+        if told := self.to_text(summary):
             click.echo(told, err=self.is_job)
         if as_json:
             click.echo(json.dumps({**dataclasses.asdict(summary), "exit_code": code}, default=str))
@@ -116,7 +117,7 @@ class Command:
         }
         lines = "\n".join(f"  {code:<3} {meaning}" for code, meaning in meanings.items())
         epilog = f"\b\nExample:\n  batchcam {self.name} {self.example}\n\n\b\nExit codes:\n{lines}"
-        passes_on = any(p.nargs == -1 and isinstance(p, click.Argument) for p in own)
+        passes_on = any(option_of(field).passed_to for field, _ in members(self.config))
         context = {**CONTEXT, "allow_interspersed_args": not passes_on}
         command = click.Command(self.name, context, self.run, own, self.help, epilog, hidden=self.hidden)
         for add in (*[findings_ok_option] * self.findings, *PROCESS_OPTIONS):
@@ -171,6 +172,10 @@ COMMANDS = (
     Command("compare", CompareConfig, "runs/monday runs/tuesday --max-accuracy-drop 1 --min-cam-similarity 0.5",
             "Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts.",
             text="commands.compare.text"),
+    Command("trend", TrendConfig, "runs --out trends",
+            "Tell what moves over many nights, and end with 3 where the newest one is off by more than chance.\n\n"
+            "RUNS are runs in their order, or a folder of them.",
+            text="commands.trend.text"),
     Command("nightly", NightlyConfig, "--keep 14 models/promoted/model.pth photos runs --device cpu",
             "One night of a job that runs every night: explain DATA into RUNS/<today>, verify, let RUNS/latest point "
             "to the run, report, remove old runs.\n\n"

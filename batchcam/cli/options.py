@@ -113,6 +113,8 @@ def _parameter(field: dataclasses.Field[Any], kind: Any) -> click.Parameter:
         settings = {"type": _click_type(option, kind)}
         if to := option.passed_to:
             settings = {"required": False, "type": click.UNPROCESSED, "nargs": -1, "callback": _passed(to)}
+        elif typing.get_origin(kind) is tuple:
+            settings = {"required": True, "type": FILE, "nargs": -1}
         return click.Argument([field.name], metavar=option.metavar, **settings)
     settings = {"is_flag": True}
     if kind is not bool:

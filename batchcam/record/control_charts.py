@@ -34,7 +34,7 @@ ALARM_LEVEL: Final = 0.005
 LEAST_ERROR: Final = 5e-4
 """Standard error that a night has at least: what moves by less is of no concern, whatever its p-value."""
 
-_erfc: Final = np.frompyfunc(math.erfc, 1, 1)
+_erfc: Final = np.vectorize(math.erfc, [np.float64])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +117,7 @@ def judge(
         x, s2 = (np.where(there, each[rows, seen], 0) for each in (values, errors))
         level, centre, error, freedom = _against_reference(x, s2, WEIGHT * (1 - WEIGHT) ** age * window, reference)
         z = _normal_of(np.abs(level - centre) / error, freedom)
-        p, limit = _erfc(z / math.sqrt(2)).astype(float), np.empty(len(rows))
+        p, limit = _erfc(z / math.sqrt(2)), np.empty(len(rows))
         for family in np.unique(families[rows]):
             of = families[rows] == family
             limit[of] = NormalDist().inv_cdf(1 - ALARM_LEVEL / of.sum() / 2)

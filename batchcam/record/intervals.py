@@ -191,7 +191,7 @@ def holm(probabilities: Sequence[float]) -> list[float]:
 
 
 def benjamini_hochberg(probabilities: np.ndarray) -> np.ndarray:
-    """Return p-values corrected by Benjamini and Hochberg (1995): of those below a level at most that share is by chance.
+    """Return p-values corrected by Benjamini and Hochberg (1995): of those below a level that share is by chance.
 
     Args:
         probabilities: (n,).

@@ -13,6 +13,7 @@ from batchcam.commands.info.config import InfoConfig
 from batchcam.commands.info.watch import Watch, Watcher, require_progress
 from batchcam.errors import ConfigError
 from batchcam.job.stop import wait
+from batchcam.record.exposition import require_ours
 from batchcam.store.series import is_series, require_run
 
 
@@ -75,6 +76,6 @@ def _flips(config: InfoConfig, complete: bool) -> Flips | None:
 
 def _require_ours(config: InfoConfig) -> None:
     if config.prometheus:
-        prometheus.require_ours(config.prometheus)
+        require_ours(config.prometheus)
     elif config.against:
         raise ConfigError("--against: counts flips for --prometheus: give that too, or see batchcam compare")

@@ -1,11 +1,7 @@
-"""info --prometheus: numbers of a run in Prometheus's text format, for node_exporter's textfile collector.
-
-https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details
-"""
+"""info --prometheus: numbers of a run for node_exporter's textfile collector."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -13,8 +9,8 @@ from typing import Final
 from batchcam.commands.compare.flips import Flips
 from batchcam.commands.info.info import RunInfo
 from batchcam.commands.info.watch import STATES, Watch, working_seconds
-from batchcam.errors import ConfigError
 from batchcam.job.scheduler import epoch_seconds
+from batchcam.record.exposition import exposition
 from batchcam.rules import Status, flag_name
 from batchcam.store import landing
 from batchcam.store.document import read_document
@@ -34,23 +30,6 @@ METRICS: Final = {
     "task_seconds": "Seconds that all tasks have worked together.",
     "tasks": "Tasks by state, without those whose share a later one took over.",
 }
-PREFIX: Final = "batchcam_"
-MARK: Final = f"# HELP {PREFIX}".encode()
-
-
-def require_ours(path: Path) -> None:
-    """Refuse to replace a file that is not of these metrics.
-
-    Raises:
-        ConfigError: something else lies there.
-    """
-    if not os.path.lexists(path) or (path.is_file() and path.stat().st_size == 0):
-        return
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.read(len(MARK)) == MARK:
-                return
-    raise ConfigError(f"--prometheus {path}: is there, and batchcam did not make it; name another file")
 
 
 def write(path: Path, about: RunInfo | Watch, tasks: Mapping[str, int], flips: Flips | None) -> None:
@@ -82,15 +61,10 @@ def text(run: str, values: Mapping[str, float | None], tasks: Mapping[str, int])
         values: by name in METRICS; of tasks none.
         tasks: by state.
     """
-    lines, label = [], f'run="{_label(run)}"'
-    for name, meaning in METRICS.items():
-        metric, value = PREFIX + name, values.get(name)
-        samples = [] if value is None else [f"{metric}{{{label}}} {value!r}"]
-        if name == "tasks":
-            samples = [f'{metric}{{{label},state="{state}"}} {count}' for state, count in tasks.items()]
-        if samples:
-            lines += [f"# HELP {metric} {meaning}", f"# TYPE {metric} gauge", *samples]
-    return "\n".join(lines) + "\n"
+    label = {"run": run}
+    counts = [(label | {"state": state}, count) for state, count in tasks.items()]
+    known = {name: [(label, value)] for name, value in values.items() if value is not None} | {"tasks": counts}
+    return exposition((name, meaning, known.get(name, ())) for name, meaning in METRICS.items())
 
 
 def _of_run(about: RunInfo) -> dict[str, float | None]:
@@ -118,9 +92,3 @@ def _completed(about: RunInfo | Watch) -> float | None:
     manifests = [Path(about.run, name, MANIFEST_FILE) for name in names or ["."]]
     times = [epoch_seconds(read_document(manifest)["made"].get("when")) for manifest in manifests]
     return max((time for time in times if time is not None), default=None)
-
-
-def _label(value: str) -> str:
-    r"""Return a label's value, escaped; bytes of a name that are no UTF-8 show as \xff."""
-    valid = os.fsencode(value).decode(errors="backslashreplace")
-    return valid.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -12,12 +12,24 @@ from typing import Final
 import cv2
 import numpy as np
 
-from batchcam.commands.report.html import Markup, element
 from batchcam.pictures.heatmap import colour_signed, write_png
+from batchcam.pictures.html import Markup, element
+from batchcam.pictures.svg import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    axis_name,
+    horizontal,
+    label_at,
+    number,
+    plain,
+    svg,
+)
 from batchcam.record.calibration import Bin
 
-WIDTH, HEIGHT = 360, 190
-LEFT, RIGHT, TOP, BOTTOM = 48, 10, 12, 40
 SQUARE = 340
 BAR_GAP = 1.5
 TICKS = 4
@@ -47,20 +59,20 @@ def histogram(counts: Sequence[int], low: float, high: float, axis: str, kind: s
         height = max(1.0, count * scale) if count else 0.0
         bar = element(
             "rect",
-            element("title", f"{_plain(edges[0])} to {_plain(edges[1])}: {count}"),
-            x=_number(LEFT + index * step + BAR_GAP / 2),
-            y=_number(base - height),
-            width=_number(max(0.5, step - BAR_GAP)),
-            height=_number(height),
+            element("title", f"{plain(edges[0])} to {plain(edges[1])}: {count}"),
+            x=number(LEFT + index * step + BAR_GAP / 2),
+            y=number(base - height),
+            width=number(max(0.5, step - BAR_GAP)),
+            height=number(height),
             class_=f"bar {kind}",
         )
         bars.append(bar if count else None)
-    grid = [_horizontal(base - tick * scale, f"{tick:,}", LEFT, WIDTH - RIGHT) for tick in ticks]
+    grid = [horizontal(base - tick * scale, f"{tick:,}", LEFT, WIDTH - RIGHT) for tick in ticks]
     labels = [
-        _label(LEFT + (WIDTH - LEFT - RIGHT) * i / TICKS, base + 16, _plain(low + (high - low) * i / TICKS))
+        label_at(LEFT + (WIDTH - LEFT - RIGHT) * i / TICKS, base + 16, plain(low + (high - low) * i / TICKS))
         for i in range(TICKS + 1)
     ]
-    return _svg((HEIGHT, WIDTH), summary, *grid, *bars, *labels, _axis_name(WIDTH, HEIGHT, axis))
+    return svg((HEIGHT, WIDTH), summary, *grid, *bars, *labels, axis_name(WIDTH, HEIGHT, axis))
 
 
 def reliability_diagram(bins: Sequence[Bin], names: tuple[str, str], summary: str) -> Markup:
@@ -73,8 +85,8 @@ def reliability_diagram(bins: Sequence[Bin], names: tuple[str, str], summary: st
     """
     side_x, side_y = SQUARE - LEFT - RIGHT, SQUARE - TOP - BOTTOM
     base = SQUARE - BOTTOM
-    grid = [_horizontal(base - side_y * i / TICKS, f"{i / TICKS:g}", LEFT, SQUARE - RIGHT) for i in range(TICKS + 1)]
-    labels = [_label(LEFT + side_x * i / TICKS, base + 16, f"{i / TICKS:g}") for i in range(TICKS + 1)]
+    grid = [horizontal(base - side_y * i / TICKS, f"{i / TICKS:g}", LEFT, SQUARE - RIGHT) for i in range(TICKS + 1)]
+    labels = [label_at(LEFT + side_x * i / TICKS, base + 16, f"{i / TICKS:g}") for i in range(TICKS + 1)]
     bars: list[Markup] = []
     dots: list[Markup] = []
     for each in bins:
@@ -86,20 +98,20 @@ def reliability_diagram(bins: Sequence[Bin], names: tuple[str, str], summary: st
             element(
                 "rect",
                 element("title", said),
-                x=_number(LEFT + each.low * side_x + BAR_GAP / 2),
-                y=_number(base - height),
-                width=_number((each.high - each.low) * side_x - BAR_GAP),
-                height=_number(height),
+                x=number(LEFT + each.low * side_x + BAR_GAP / 2),
+                y=number(base - height),
+                width=number((each.high - each.low) * side_x - BAR_GAP),
+                height=number(height),
                 class_="bar right",
             )
         )
         dot = {"cx": LEFT + each.confidence * side_x, "cy": base - each.true * side_y}
         dots.append(
-            element("circle", element("title", said), **{k: _number(v) for k, v in dot.items()}, r=3.5, class_="dot")
+            element("circle", element("title", said), **{k: number(v) for k, v in dot.items()}, r=3.5, class_="dot")
         )
     diagonal = element("line", x1=LEFT, y1=base, x2=LEFT + side_x, y2=TOP, class_="diagonal")
-    name = _axis_name(SQUARE, SQUARE, f"{names[0]} → · {names[1]} ↑")
-    return _svg((SQUARE, SQUARE), summary, *grid, *bars, diagonal, *dots, *labels, name)
+    name = axis_name(SQUARE, SQUARE, f"{names[0]} → · {names[1]} ↑")
+    return svg((SQUARE, SQUARE), summary, *grid, *bars, diagonal, *dots, *labels, name)
 
 
 def nice_ticks(most: float) -> list[int]:
@@ -108,34 +120,6 @@ def nice_ticks(most: float) -> list[int]:
     power = 10 ** math.floor(math.log10(rough))
     step = next(int(power * factor) for factor in (1, 2, 5, 10) if power * factor >= rough)
     return list(range(0, math.ceil(most / step) * step + 1, step))
-
-
-def _svg(size: tuple[int, int], summary: str, *content: Markup | None) -> Markup:
-    height, width = size
-    return element(
-        "svg", *content, viewBox=f"0 0 {width} {height}", width=width, height=height, role="img", aria_label=summary
-    )
-
-
-def _horizontal(y: float, text: str, left: float, right: float) -> Markup:
-    line = element("line", x1=left, y1=_number(y), x2=right, y2=_number(y), class_="gridline")
-    return Markup(line + element("text", text, x=left - 6, y=_number(y + 4), text_anchor="end"))
-
-
-def _label(x: float, y: float, text: str) -> Markup:
-    return element("text", text, x=_number(x), y=_number(y), text_anchor="middle")
-
-
-def _axis_name(width: int, height: int, text: str) -> Markup:
-    return element("text", text, x=(LEFT + width - RIGHT) / 2, y=height - 6, text_anchor="middle", class_="axis")
-
-
-def _plain(value: float) -> str:
-    return f"{round(value, 6) or 0:.4g}".replace("-", "−")
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
 
 
 def signed_map(cam: np.ndarray, limit: float) -> bytes:

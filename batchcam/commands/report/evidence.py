@@ -8,8 +8,8 @@ import numpy as np
 
 from batchcam.commands.report import charts
 from batchcam.commands.report.facts import Facts
-from batchcam.commands.report.html import Markup, element, join, table
 from batchcam.commands.report.writing import histogram
+from batchcam.pictures.html import Markup, element, join, table
 
 LARGEST_TABLE: Final = 30  # cells on a side of a grid above which the table of cells is left out
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from batchcam.commands.report.content import ODD, Content, Shown, ShownOfClass
 from batchcam.commands.report.drawing import Picture
-from batchcam.commands.report.html import LONGEST_TEXT, Markup, element, foreign, image, join
 from batchcam.commands.report.writing import share
+from batchcam.pictures.html import LONGEST_TEXT, Markup, element, foreign, image, join
 from batchcam.pictures.originals import State
 
 

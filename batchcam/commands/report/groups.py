@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from batchcam.commands.report.content import Content
-from batchcam.commands.report.html import Markup, element, foreign, join, table
 from batchcam.commands.report.writing import NONE, rate, share, stated_cell
+from batchcam.pictures.html import Markup, element, foreign, join, table
 from batchcam.record.groups import GroupScore, group_name
 from batchcam.record.intervals import LEVEL
 from batchcam.record.sigmoid_groups import SigmoidGroup

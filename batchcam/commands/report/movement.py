@@ -9,10 +9,10 @@ from typing import Final, TypeVar
 from batchcam.commands.compare.movement import ClassMovement, Totals, Transition
 from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
 from batchcam.commands.report.content import About, Moved
-from batchcam.commands.report.html import Markup, definitions, details, element, foreign, join, table
 from batchcam.commands.report.movers import movers
 from batchcam.commands.report.provenance import side_by_side
 from batchcam.commands.report.writing import NONE, histogram, percent, rate, share, signed, stated_cell
+from batchcam.pictures.html import Markup, definitions, details, element, foreign, join, table
 from batchcam.record.sigmoid_scores import SCORES
 
 Each = TypeVar("Each")

@@ -8,8 +8,8 @@ from typing import Final
 from batchcam.commands.compare.movement import Pairing
 from batchcam.commands.report.content import Moved, MovedSample
 from batchcam.commands.report.drawing import Picture
-from batchcam.commands.report.html import Markup, element, foreign, image
 from batchcam.commands.report.writing import share, signed
+from batchcam.pictures.html import Markup, element, foreign, image
 from batchcam.pictures.originals import State
 
 REASONS: Final = {

@@ -10,12 +10,12 @@ from batchcam.commands.report.evidence import evidence
 from batchcam.commands.report.facts import Sigmoids
 from batchcam.commands.report.gallery import across, flagged, hits, missed, mistakes, odd, unsure
 from batchcam.commands.report.groups import groups
-from batchcam.commands.report.html import Markup, definitions, element, foreign, join, page, section, table
 from batchcam.commands.report.movement import movement
 from batchcam.commands.report.predictions import classes, confidence, confusions, together
 from batchcam.commands.report.provenance import network, provenance
-from batchcam.commands.report.stylesheet import STYLE
 from batchcam.commands.report.writing import NONE, percent, rate, share, small, stated_cell
+from batchcam.pictures.html import Markup, definitions, element, foreign, join, page, section, table
+from batchcam.pictures.stylesheet import STYLE
 from batchcam.record.study import counts_text
 from batchcam.rules import CONTROL_WORDS
 from batchcam.store.plan import Plan

@@ -10,8 +10,8 @@ import numpy as np
 from batchcam.commands.report import charts
 from batchcam.commands.report.content import Content
 from batchcam.commands.report.facts import Facts, Sigmoids
-from batchcam.commands.report.html import Markup, details, element, foreign, image, join, table
 from batchcam.commands.report.writing import NONE, histogram, rate, share, stated_cell
+from batchcam.pictures.html import Markup, details, element, foreign, image, join, table
 from batchcam.record.calibration import BINS
 from batchcam.record.metrics import ClassScore
 from batchcam.record.sigmoid_scores import MOST_PAIRED

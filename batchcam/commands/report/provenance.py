@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from batchcam.commands.report.content import About
-from batchcam.commands.report.html import Markup, definitions, element, escape, foreign, join, table
 from batchcam.commands.report.writing import NONE, stated, stated_cell
+from batchcam.pictures.html import Markup, definitions, element, escape, foreign, join, table
 from batchcam.rules import CONTROL_WORDS, TORCH, identity_words
 from batchcam.store.plan import Plan
 from batchcam.version import version

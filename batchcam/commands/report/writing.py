@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from batchcam.commands.report import charts
-from batchcam.commands.report.html import Markup, element, foreign
+from batchcam.pictures.html import Markup, element, foreign
 from batchcam.record.distribution import Distribution
 from batchcam.record.metrics import rate_text
 

@@ -6,7 +6,7 @@ import html
 
 import pytest
 
-from batchcam.commands.report.html import (
+from batchcam.pictures.html import (
     Markup,
     data_uri,
     details,

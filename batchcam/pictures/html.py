@@ -9,7 +9,7 @@ from typing import Final
 
 from batchcam.errors import escaped_code
 
-VOID: Final = frozenset({"br", "img", "meta", "rect", "line", "circle", "path", "polyline"})
+VOID: Final = frozenset({"br", "img", "meta", "rect", "line", "circle", "path", "polyline", "polygon"})
 """Elements without content; those of SVG close themselves only when written with a slash."""
 
 LONGEST_TEXT: Final = 160

@@ -1,0 +1,142 @@
+"""What the nights tell together: a chart of each measure of each scope, and what is in alarm."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from batchcam.commands.trend.nights import MEASURES, OVERALL, SCOPES, Night
+from batchcam.record.control_charts import change_point, judge, rate_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One measure over the nights, of everything, of a class or of a group; arrays are (nights,), NaN: none.
+
+    Attributes:
+        scope: overall, class or group.
+        name: of the class or the group.
+        measure: of `MEASURES`.
+        values: as people read them.
+        level: weighted mean of the last nights, which is judged.
+        centre: what is usual.
+        low, high: limits of the level.
+        p: corrected for the series that were judged in that night.
+        alarms: bool.
+        since: for each night the number of the one at which the series is likeliest to have changed, -1: no alarm.
+    """
+
+    scope: str
+    name: str
+    measure: str
+    values: np.ndarray
+    level: np.ndarray
+    centre: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    p: np.ndarray
+    alarms: np.ndarray
+    since: np.ndarray
+
+    @property
+    def title(self) -> str:
+        """What it is, such as "class fox: accuracy"."""
+        text = MEASURES[self.measure].text
+        return f"{self.scope} {self.name}: {text}" if self.name else text
+
+
+@dataclasses.dataclass(frozen=True)
+class Alarm:
+    """A series whose level is farther from what is usual than chance explains.
+
+    Attributes:
+        series: of what it is.
+        value: of that night alone.
+        level: weighted mean of the last nights.
+        centre: what is usual.
+        low, high: limits of the level.
+        p: corrected for the series that were judged in that night.
+        since: the night at which the series is likeliest to have changed.
+    """
+
+    night: str
+    scope: str
+    name: str
+    measure: str
+    series: str
+    value: float
+    level: float
+    centre: float
+    low: float
+    high: float
+    p: float
+    since: str
+
+
+def follow(nights: Sequence[Night], reference: Night | None, restarts: Sequence[int], baseline: int) -> list[Series]:
+    """Return the charts of all series that have a value in any night.
+
+    Args:
+        nights: in their order.
+        reference: the one whose populations the nights' are held against.
+        restarts: nights with which a new baseline begins.
+        baseline: nights that are not judged.
+    """
+    keys = [
+        (scope, name, measure)
+        for scope in SCOPES
+        for name in dict.fromkeys(name for night in nights for name in night.sums.get(scope, {}))
+        for measure, about in MEASURES.items()
+        if about.of or scope == OVERALL
+    ]
+    table = np.array([[_value(night, key, reference) for night in nights] for key in keys]).reshape(-1, len(nights), 3)
+    some = np.isfinite(table[..., 0]).any(1)
+    keys, table = [key for key, kept in zip(keys, some, strict=True) if kept], table[some]
+    families = np.array([SCOPES.index(scope) for scope, *_ in keys], np.int64)
+    charts = judge(table[..., 1], table[..., 2], families, restarts, baseline)
+    low, high, alarms = charts.centre - charts.half_width, charts.centre + charts.half_width, charts.alarms
+    found = []
+    for row, key in enumerate(keys):
+        read = rate_of if MEASURES[key[2]].is_rate else np.asarray
+        level, centre, least, most = (read(each[row]) for each in (charts.level, charts.centre, low, high))
+        since = _changes(table[row, :, 1], table[row, :, 2], alarms[row], restarts)
+        found.append(Series(*key, table[row, :, 0], level, centre, least, most, charts.p[row], alarms[row], since))
+    return found
+
+
+def _value(night: Night, key: tuple[str, str, str], reference: Night | None) -> tuple[float, float, float]:
+    return night.value(*key) if MEASURES[key[2]].of else night.overall(key[2], reference)
+
+
+def _changes(values: np.ndarray, variances: np.ndarray, alarms: np.ndarray, restarts: Sequence[int]) -> np.ndarray:
+    since = np.full(len(values), -1)
+    for night in np.flatnonzero(alarms).tolist():
+        start = max((each for each in restarts if each <= night), default=0)
+        known = start + np.flatnonzero(np.isfinite(values[start : night + 1]))
+        since[night] = known[change_point(values[known], variances[known])]
+    return since
+
+
+def alarms_of(series: Sequence[Series], nights: Sequence[Night], night: int) -> list[Alarm]:
+    """Return what is in alarm in a night, the least probable first."""
+    found = [
+        Alarm(
+            night=nights[night].name,
+            scope=each.scope,
+            name=each.name,
+            measure=each.measure,
+            series=each.title,
+            value=float(each.values[night]),
+            level=float(each.level[night]),
+            centre=float(each.centre[night]),
+            low=float(each.low[night]),
+            high=float(each.high[night]),
+            p=float(each.p[night]),
+            since=nights[int(each.since[night])].name,
+        )
+        for each in series
+        if each.alarms[night]
+    ]
+    return sorted(found, key=lambda alarm: alarm.p)

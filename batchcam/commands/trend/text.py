@@ -1,0 +1,36 @@
+"""What trend tells people: the alarms, what changed, and the newest night beside what is usual."""
+
+from __future__ import annotations
+
+from batchcam.commands.trend.series import Alarm
+from batchcam.commands.trend.trend import PAGE, TrendSummary
+from batchcam.errors import one_line
+from batchcam.job.console import counted
+
+
+def trend_text(summary: TrendSummary) -> str:
+    """Return a trend as text; of `--alarm` the alarms alone."""
+    alarms = [one_line(alarm_line(alarm)) for alarm in summary.alarms]
+    if summary.alarm_only:
+        return "\n".join(alarms)
+    nights, judged = summary.nights, counted(summary.judged, "series")
+    lines = [
+        f"{counted(len(nights), 'night')}: {nights[0]} to {nights[-1]}, against {summary.reference}",
+        *(f"{event.night}: another checkpoint, {event.checkpoint[:12]}" for event in summary.events),
+        *(f"before: {alarm_line(alarm)}" for alarm in summary.past),
+        *alarms,
+        f"{judged} judged in {nights[-1]}: {counted(len(alarms), 'alarm') if alarms else 'no alarm'}",
+        *([f"{summary.waiting} not judged yet: too few nights before"] if summary.waiting else []),
+        *([f"left out: {counted(len(summary.left_out), 'run')}"] if summary.left_out else []),
+        *([f"written: {summary.out}/{PAGE}"] if summary.out else []),
+    ]
+    return "\n".join(one_line(line) for line in lines)
+
+
+def alarm_line(alarm: Alarm) -> str:
+    """Return an alarm in a line."""
+    moved = "fell" if alarm.level < alarm.centre else "rose"
+    return (
+        f"ALARM {alarm.night}: {alarm.series} {moved} to {alarm.level:.4g}, usual {alarm.centre:.4g} "
+        f"({alarm.low:.4g} to {alarm.high:.4g}), since {alarm.since}, p {alarm.p:.2g}"
+    )

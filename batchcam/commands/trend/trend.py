@@ -1,0 +1,312 @@
+"""trend: one series a night of each measure, charts with limits, and alarms. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from batchcam.commands.trend.config import TrendConfig
+from batchcam.commands.trend.nights import Night, kind_of, read_night
+from batchcam.commands.trend.page import trend_page
+from batchcam.commands.trend.series import Alarm, Series, alarms_of, follow
+from batchcam.errors import ConfigError, RunError
+from batchcam.job.console import Progress, note
+from batchcam.record.exposition import Sample, exposition, require_ours
+from batchcam.record.names import csv_number, csv_table
+from batchcam.record.study import land_study, require_place
+from batchcam.store import landing
+from batchcam.store.document import read_document
+from batchcam.store.manifest import unverified_note
+from batchcam.store.opening import open_run
+from batchcam.store.plan import Plan, open_plan
+from batchcam.store.problem import require_single_label
+from batchcam.store.run import Run
+from batchcam.store.schema import MANIFEST_FILE
+from batchcam.store.series import is_series, require_one_kind, require_run, runs_of_series
+
+TREND_VERSION: Final = 1
+"""Changes with the names and meanings in the files."""
+
+PAGE, TABLE, DOCUMENT = "trend.html", "trend.csv", "trend.json"
+PAIRED: Final = ("flips", "similarity")
+COLUMNS: Final = ("night", "scope", "name", "measure", "value", "level", "usual", "low", "high", "p", "alarm", "since")
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """A night whose run is of another checkpoint than the one before."""
+
+    night: str
+    checkpoint: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TrendSummary:
+    """What moved over the nights.
+
+    Attributes:
+        nights: names of the runs, in their order.
+        reference: the run that flips and similarity are told against.
+        events: where the checkpoint changed.
+        judged: series that were judged in the newest night.
+        waiting: series that have a value in it, but too few nights before it.
+        alarms: of the newest night, the least probable first.
+        past: alarms of the nights before it that were none the night before, the first one first.
+        left_out: why runs are left out, by their paths.
+        findings: alarms of the newest night, and runs that are damaged.
+        alarm_only: whether only alarms are to be told.
+        out: folder of the files, None without.
+    """
+
+    nights: list[str]
+    reference: str
+    events: list[Event]
+    judged: int
+    waiting: int
+    alarms: list[Alarm]
+    past: list[Alarm]
+    left_out: dict[str, str]
+    findings: int
+    alarm_only: bool
+    out: str | None
+
+
+def trend(config: TrendConfig) -> TrendSummary:
+    """Tell what moved over many nights.
+
+    Raises:
+        ConfigError: there is no night of `--since`, runs are multi-label, or what lies at `--out` or `--prometheus` is
+            not ours.
+        RunError: runs are of several kinds, none can be read, or `--out` holds nights of another kind.
+    """
+    require_place(config.out, "trend", (PAGE, TABLE), config.overwrite)
+    if config.prometheus:
+        require_ours(config.prometheus)
+    kept = _kept(config.out)
+    found = _Found(config.runs)
+    for path, reason in found.left_out.items():
+        note(f"left out: {path}: {reason}", config.quiet or config.alarm)
+    with contextlib.ExitStack() as opened:
+        reference = opened.enter_context(_reference(config.reference, found, kept))
+        nights, of_reference = _nights(config, found, reference, kept)
+    for reason in found.damaged.values():
+        note(f"left out: {reason}", quiet=False)
+    if not nights:
+        raise RunError(f"{config.runs[0]}: none of its runs can be read")
+    events = [
+        Event(b.name, b.checkpoint) for a, b in itertools.pairwise(nights) if a.checkpoint != b.checkpoint
+    ]
+    names = [night.name for night in nights]
+    restarts = [] if config.one_baseline else [names.index(event.night) for event in events]
+    if config.since is not None:
+        if config.since not in names:
+            raise ConfigError(f"--since {config.since}: no such night: from {names[0]} to {names[-1]}")
+        restarts.append(names.index(config.since))
+    series = follow(nights, of_reference, restarts, config.baseline)
+    summary = _summary(config, found, nights, of_reference.name, events, series)
+    if config.out:
+        files = {PAGE: trend_page(summary, series).encode(), TABLE: _table(nights, series)}
+        content = {"reference": of_reference.run_id, "nights": [dataclasses.asdict(night) for night in nights]}
+        land_study(config.out, "trend", TREND_VERSION, files, content)
+    if config.prometheus:
+        landing.land(config.prometheus, _metrics(summary, series).encode())
+    return summary
+
+
+class _Found:
+    """The runs that were asked for.
+
+    Attributes:
+        plans: of those to read, by path, in their order.
+        left_out: why others are not read.
+        damaged: those of them that should be.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.plans: dict[Path, Plan] = {}
+        self.left_out: dict[Path, str] = {}
+        self.damaged: dict[Path, str] = {}
+        for path in paths:
+            if is_series(path):
+                series = runs_of_series(path)
+                self.left_out |= series.left_out
+                for run in series.complete:
+                    self._take(run)
+            elif not path.is_dir():
+                raise RunError(f"{path}: neither a run directory nor a folder of runs")
+            elif unverified_note(path).exists():
+                self.left_out[path] = f"verify has not passed it, says {unverified_note(path).name}"
+            elif not (path / MANIFEST_FILE).exists():
+                open_plan(path)
+                self.left_out[path] = "not complete"
+            else:
+                self._take(path)
+        for path, plan in self.plans.items():
+            if plan.is_multi_label:
+                require_single_label("trend", path)
+        require_one_kind(self.plans)
+
+    def _take(self, path: Path) -> None:
+        try:
+            self.plans[path] = open_plan(path)
+        except RunError as error:
+            self.lose(path, error)
+
+    def lose(self, path: Path, error: RunError) -> None:
+        """Leave out a run that is damaged."""
+        self.plans.pop(path, None)
+        self.damaged[path] = str(error)
+
+    @property
+    def names(self) -> dict[Path, str]:
+        """What the runs to read are called: by their folders, unless two would be one."""
+        names = [path.name for path in self.plans]
+        return {path: str(path) if names.count(path.name) > 1 else path.name for path in self.plans}
+
+
+def _kept(out: Path | None) -> dict[str, Any]:
+    """Return what an earlier trend says of its nights."""
+    if out is None:
+        return {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        content = read_document(out / DOCUMENT)
+        if content.get("trend_version") == TREND_VERSION:
+            return content
+    return {}
+
+
+def _reference(asked: Path | None, found: _Found, kept: Mapping[str, Any]) -> Run:
+    """Return the run that the others are told against, opened: as asked, as before, or the first one."""
+    if asked is not None:
+        require_run(asked, "--reference")
+        return open_run(asked)
+    before = [path for path, plan in found.plans.items() if plan.run_id == kept.get("reference")]
+    for path in dict.fromkeys((*before, *found.plans)):
+        try:
+            return open_run(path)
+        except RunError as error:
+            found.lose(path, error)
+    raise RunError(f"no run can be read: {next(iter(found.damaged.values()), 'none is complete')}")
+
+
+def _nights(config: TrendConfig, found: _Found, reference: Run, kept: Mapping[str, Any]) -> tuple[list[Night], Night]:
+    """Return what is known of each night, in their order, and of the reference."""
+    require_one_kind({**found.plans, reference.path: reference.plan})
+    before = [Night(**night) for night in kept.get("nights", [])]
+    same = {(night.name, night.digest): night for night in before if _fits(night, config, reference)}
+    nights: list[Night] = []
+    names = found.names
+    with Progress("read", len(names), "runs", config.quiet or config.alarm) as progress:
+        for path, name in names.items():
+            try:
+                digest = landing.file_digest(path / MANIFEST_FILE)
+                night = same.get((name, digest))
+                if night is None:
+                    with open_run(path) as run:
+                        night = read_night(run, name, digest, reference, config.group_by)
+                nights.append(night)
+            except RunError as error:
+                found.lose(path, error)
+            progress.advance(1)
+    taken = {*names.values(), *(path.name for path in (*found.left_out, *found.damaged))}
+    gone = [
+        _unpaired(night, reference) for night in before if night.name not in taken and night.kind == kind_of(reference)
+    ]
+    nights = sorted([*gone, *nights], key=lambda night: night.name) if _is_sorted(names.values()) else [*gone, *nights]
+    of_reference = next((night for night in nights if night.run_id == reference.plan.run_id), None)
+    if of_reference is None:
+        of_reference = read_night(reference, reference.path.name, "", reference, config.group_by)
+    return nights, of_reference
+
+
+def _fits(night: Night, config: TrendConfig, reference: Run) -> bool:
+    return night.reference == reference.plan.run_id and night.group_by == [*config.group_by]
+
+
+def _unpaired(night: Night, reference: Run) -> Night:
+    """Return a night whose run is gone, without what it says of another reference."""
+    if night.reference == reference.plan.run_id:
+        return night
+    sums = {
+        scope: {name: {m: v for m, v in by.items() if m not in PAIRED} for name, by in names.items()}
+        for scope, names in night.sums.items()
+    }
+    return dataclasses.replace(night, sums=sums)
+
+
+def _is_sorted(names: Iterable[str]) -> bool:
+    return [*names] == sorted(names)
+
+
+def _summary(
+    config: TrendConfig,
+    found: _Found,
+    nights: Sequence[Night],
+    reference: str,
+    events: list[Event],
+    series: list[Series],
+) -> TrendSummary:
+    last = len(nights) - 1
+    alarms = alarms_of(series, nights, last)
+    past = [
+        alarm
+        for night in range(last)
+        for alarm in alarms_of([s for s in series if not (night and s.alarms[night - 1])], nights, night)
+    ]
+    judged = sum(bool(np.isfinite(each.p[last])) for each in series)
+    return TrendSummary(
+        nights=[night.name for night in nights],
+        reference=reference,
+        events=events,
+        judged=judged,
+        waiting=sum(bool(np.isfinite(each.values[last])) for each in series) - judged,
+        alarms=alarms,
+        past=past,
+        left_out={str(path): reason for path, reason in (found.left_out | found.damaged).items()},
+        findings=len(alarms) + len(found.damaged),
+        alarm_only=config.alarm,
+        out=str(config.out) if config.out else None,
+    )
+
+
+def _table(nights: Sequence[Night], series: Iterable[Series]) -> bytes:
+    def rows() -> Iterator[tuple[object, ...]]:
+        for each in series:
+            for number in np.flatnonzero(np.isfinite(each.values)).tolist():
+                columns = (each.values, each.level, each.centre, each.low, each.high, each.p)
+                numbers = [csv_number(float(column[number])) for column in columns]
+                since = nights[int(each.since[number])].name if each.alarms[number] else None
+                alarm = int(each.alarms[number])
+                yield nights[number].name, each.scope, each.name, each.measure, *numbers, alarm, since
+
+    return csv_table(COLUMNS, rows())
+
+
+def _metrics(summary: TrendSummary, series: Sequence[Series]) -> str:
+    """Return the newest night's numbers in Prometheus's text format."""
+    labels = [{"scope": each.scope, "name": each.name, "measure": each.measure} for each in series]
+    shown = {
+        "trend_value": ("Of the newest night.", "values"),
+        "trend_level": ("Weighted mean of the newest nights, which is judged.", "level"),
+        "trend_low": ("Limit of the level.", "low"),
+        "trend_high": ("Limit of the level.", "high"),
+    }
+    counts = {
+        "trend_nights": ("Nights.", len(summary.nights)),
+        "trend_judged": ("Series that are judged in the newest night.", summary.judged),
+        "trend_alarms": ("Of these, series in alarm.", len(summary.alarms)),
+    }
+    counted: list[tuple[str, str, list[Sample]]] = [
+        (name, text, [({"night": summary.nights[-1]}, value)]) for name, (text, value) in counts.items()
+    ]
+    for name, (text, column) in shown.items():
+        newest = [float(getattr(each, column)[-1]) for each in series]
+        told = [(label, value) for label, value in zip(labels, newest, strict=True) if np.isfinite(value)]
+        counted.append((name, text, told))
+    return exposition(counted)
