@@ -76,8 +76,7 @@ class Night:
     Attributes:
         name: of the run.
         digest: of its manifest: the same one, the same numbers.
-        run_id: its id.
-        reference: run id of the one that flips and similarity are told against.
+        reference: digest of the manifest of the run that flips and similarity are told against; of itself, it has none.
         checkpoint: digest of its weights, and which of the checkpoint's.
         kind: class names and grid.
         group_by: columns of its groups.
@@ -89,7 +88,6 @@ class Night:
 
     name: str
     digest: str
-    run_id: str
     reference: str
     checkpoint: str
     kind: dict[str, Any]
@@ -110,11 +108,11 @@ class Night:
             return mean, float(angle), float(variance)
         return mean, mean, max(0.0, squares / count - mean * mean) / (count - 1)
 
-    def overall(self, measure: str, reference: Night | None) -> tuple[float, float, float]:
+    def overall(self, measure: str, reference: Night) -> tuple[float, float, float]:
         """Return the same of a measure that is of all samples alone."""
         if measure == "calibration":
             value, variance = self.calibration or (math.nan, math.nan)
-        elif reference:
+        elif reference.digest != self.digest:
             counts = (np.array(night.histograms[measure.removesuffix("_rank")]) for night in (self, reference))
             value, variance = mann_whitney(*counts)
         else:
@@ -235,21 +233,29 @@ class _Counter:
         return {name: counts.tolist() for name, counts in self._histograms.items()}
 
 
-def read_night(run: Run, name: str, digest: str, reference: Run, columns: Sequence[str]) -> Night:
-    """Return what is kept of a run; `reference` may be the run itself.
+def read_night(run: Run, name: str, digests: tuple[str, str], reference: Run, columns: Sequence[str]) -> Night:
+    """Return what is kept of a run.
+
+    Args:
+        run: open.
+        name: of the night.
+        digests: of the manifests of the run and of the reference.
+        reference: the run that flips and similarity are told against, open; may be the run itself.
+        columns: of the manifest, to group samples by.
 
     Raises:
         RunError: a file of it is damaged.
     """
     counter = _Counter(run, grouped_by(columns, run.plan.meta, run.path))
     counter.rows()
-    counter.against(reference)
+    own, of_reference = digests
+    if own != of_reference:
+        counter.against(reference)
     plan = run.plan
     return Night(
         name=name,
-        digest=digest,
-        run_id=plan.run_id,
-        reference=reference.plan.run_id,
+        digest=own,
+        reference=of_reference,
         checkpoint=f"{plan.checkpoint_sha256} {plan.weights_key or ''}".strip(),
         kind=kind_of(run),
         group_by=[*columns],

@@ -15,6 +15,7 @@ from batchcam.pictures.html import Markup, definitions, element, foreign, join, 
 from batchcam.pictures.stylesheet import STYLE
 from batchcam.pictures.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, horizontal, number, plain, svg
 from batchcam.record.control_charts import ALARM_LEVEL, WEIGHT, WINDOW
+from batchcam.rules import FEWEST_IN_GROUP
 
 if TYPE_CHECKING:
     from batchcam.commands.trend.trend import TrendSummary
@@ -38,9 +39,10 @@ EXPLAINED: Final = (
     "outside is an alarm, a large red dot. Vertical line: another checkpoint, with which the baseline begins again "
     "unless --one-baseline says otherwise.",
     f"An alarm has a p-value of at most {ALARM_LEVEL:g}, two-sided, corrected by Benjamini–Hochberg for the series "
-    "that are judged in that night: overall, of classes and of groups apart. Accuracy and unreadable samples of a class "
-    "are of the samples labelled with it, everything else is of those predicted as it; border share, spread and peak "
-    "are of the predicted class's raw map.",
+    "that are judged in that night: overall, of classes and of groups apart.",
+    "Accuracy and unreadable samples of a class are of the samples labelled with it, everything else is of those "
+    "predicted as it; border share, spread and peak are of the predicted class's raw map. Without a dot: fewer than "
+    f"{FEWEST_IN_GROUP} samples.",
 )
 
 
@@ -74,9 +76,7 @@ def _state(summary: TrendSummary) -> Markup:
         return element("p", told, class_="state alarm", role="alert")
     if not summary.judged:
         return element("p", "Nothing is judged yet: too few nights.", class_="state alarm")
-    return element(
-        "p", f"No alarm: {counted(summary.judged, 'series')} judged in the newest night.", class_="state good"
-    )
+    return element("p", f"No alarm: {summary.judged} series judged in the newest night.", class_="state good")
 
 
 def _alarms(summary: TrendSummary) -> Markup:
@@ -91,7 +91,10 @@ def _alarms(summary: TrendSummary) -> Markup:
     ]
     head = ("series", "night", "since", "level", "usual", "limits", "p")
     shown = [definitions(facts, class_="facts")]
-    for caption, alarms in (("In the newest night", summary.alarms), ("Before, with their first night", summary.past)):
+    for caption, alarms in (
+        ("In the newest night", summary.alarms),
+        ("Ended since, with their last night", summary.past),
+    ):
         if alarms:
             shown.append(table(caption, head, (_row(alarm) for alarm in alarms)))
     return join(shown)

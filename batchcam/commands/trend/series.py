@@ -46,6 +46,10 @@ class Series:
         text = MEASURES[self.measure].text
         return f"{self.scope} {self.name}: {text}" if self.name else text
 
+    def ends_alarm(self, night: int) -> bool:
+        """Return whether it was in alarm in a night, and no longer in the one after it."""
+        return bool(self.alarms[night] and not self.alarms[night + 1])
+
 
 @dataclasses.dataclass(frozen=True)
 class Alarm:
@@ -75,7 +79,7 @@ class Alarm:
     since: str
 
 
-def follow(nights: Sequence[Night], reference: Night | None, restarts: Sequence[int], baseline: int) -> list[Series]:
+def follow(nights: Sequence[Night], reference: Night, restarts: Sequence[int], baseline: int) -> list[Series]:
     """Return the charts of all series that have a value in any night.
 
     Args:
@@ -106,7 +110,7 @@ def follow(nights: Sequence[Night], reference: Night | None, restarts: Sequence[
     return found
 
 
-def _value(night: Night, key: tuple[str, str, str], reference: Night | None) -> tuple[float, float, float]:
+def _value(night: Night, key: tuple[str, str, str], reference: Night) -> tuple[float, float, float]:
     return night.value(*key) if MEASURES[key[2]].of else night.overall(key[2], reference)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from batchcam.commands.trend.series import Alarm
 from batchcam.commands.trend.trend import PAGE, TrendSummary
 from batchcam.errors import one_line
 from batchcam.job.console import counted
+
+MOST_PAST: Final = 5
+"""Alarms that have ended, the newest ones; the page and `--json` have all."""
 
 
 def trend_text(summary: TrendSummary) -> str:
@@ -13,13 +18,13 @@ def trend_text(summary: TrendSummary) -> str:
     alarms = [one_line(alarm_line(alarm)) for alarm in summary.alarms]
     if summary.alarm_only:
         return "\n".join(alarms)
-    nights, judged = summary.nights, counted(summary.judged, "series")
+    nights = summary.nights
     lines = [
         f"{counted(len(nights), 'night')}: {nights[0]} to {nights[-1]}, against {summary.reference}",
         *(f"{event.night}: another checkpoint, {event.checkpoint[:12]}" for event in summary.events),
-        *(f"before: {alarm_line(alarm)}" for alarm in summary.past),
+        *(f"ended: {alarm_line(alarm)}" for alarm in summary.past[-MOST_PAST:]),
         *alarms,
-        f"{judged} judged in {nights[-1]}: {counted(len(alarms), 'alarm') if alarms else 'no alarm'}",
+        f"{summary.judged} series judged in {nights[-1]}: {counted(len(alarms), 'alarm') if alarms else 'no alarm'}",
         *([f"{summary.waiting} not judged yet: too few nights before"] if summary.waiting else []),
         *([f"left out: {counted(len(summary.left_out), 'run')}"] if summary.left_out else []),
         *([f"written: {summary.out}/{PAGE}"] if summary.out else []),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,11 +13,13 @@ from typing import Any, Final
 import numpy as np
 
 from batchcam.commands.trend.config import TrendConfig
-from batchcam.commands.trend.nights import Night, kind_of, read_night
+from batchcam.commands.trend.nights import Night, read_night
 from batchcam.commands.trend.page import trend_page
 from batchcam.commands.trend.series import Alarm, Series, alarms_of, follow
 from batchcam.errors import ConfigError, RunError
 from batchcam.job.console import Progress, note
+from batchcam.job.cpus import available_cpus
+from batchcam.job.crew import crew
 from batchcam.record.exposition import Sample, exposition, require_ours
 from batchcam.record.names import csv_number, csv_table
 from batchcam.record.study import land_study, require_place
@@ -26,7 +29,6 @@ from batchcam.store.manifest import unverified_note
 from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan, open_plan
 from batchcam.store.problem import require_single_label
-from batchcam.store.run import Run
 from batchcam.store.schema import MANIFEST_FILE
 from batchcam.store.series import is_series, require_one_kind, require_run, runs_of_series
 
@@ -57,7 +59,7 @@ class TrendSummary:
         judged: series that were judged in the newest night.
         waiting: series that have a value in it, but too few nights before it.
         alarms: of the newest night, the least probable first.
-        past: alarms of the nights before it that were none the night before, the first one first.
+        past: alarms before it that have ended, each as it was in its last night.
         left_out: why runs are left out, by their paths.
         findings: alarms of the newest night, and runs that are damaged.
         alarm_only: whether only alarms are to be told.
@@ -92,16 +94,11 @@ def trend(config: TrendConfig) -> TrendSummary:
     found = _Found(config.runs)
     for path, reason in found.left_out.items():
         note(f"left out: {path}: {reason}", config.quiet or config.alarm)
-    with contextlib.ExitStack() as opened:
-        reference = opened.enter_context(_reference(config.reference, found, kept))
-        nights, of_reference = _nights(config, found, reference, kept)
+    reference, of_reference = _reference(config, found, kept)
+    nights = _nights(config, found, reference, of_reference, kept)
     for reason in found.damaged.values():
         note(f"left out: {reason}", quiet=False)
-    if not nights:
-        raise RunError(f"{config.runs[0]}: none of its runs can be read")
-    events = [
-        Event(b.name, b.checkpoint) for a, b in itertools.pairwise(nights) if a.checkpoint != b.checkpoint
-    ]
+    events = [Event(b.name, b.checkpoint) for a, b in itertools.pairwise(nights) if a.checkpoint != b.checkpoint]
     names = [night.name for night in nights]
     restarts = [] if config.one_baseline else [names.index(event.night) for event in events]
     if config.since is not None:
@@ -112,7 +109,7 @@ def trend(config: TrendConfig) -> TrendSummary:
     summary = _summary(config, found, nights, of_reference.name, events, series)
     if config.out:
         files = {PAGE: trend_page(summary, series).encode(), TABLE: _table(nights, series)}
-        content = {"reference": of_reference.run_id, "nights": [dataclasses.asdict(night) for night in nights]}
+        content = {"reference": of_reference.digest, "nights": [dataclasses.asdict(night) for night in nights]}
         land_study(config.out, "trend", TREND_VERSION, files, content)
     if config.prometheus:
         landing.land(config.prometheus, _metrics(summary, series).encode())
@@ -124,12 +121,14 @@ class _Found:
 
     Attributes:
         plans: of those to read, by path, in their order.
+        digests: of their manifests.
         left_out: why others are not read.
         damaged: those of them that should be.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.plans: dict[Path, Plan] = {}
+        self.digests: dict[Path, str] = {}
         self.left_out: dict[Path, str] = {}
         self.damaged: dict[Path, str] = {}
         for path in paths:
@@ -154,7 +153,8 @@ class _Found:
 
     def _take(self, path: Path) -> None:
         try:
-            self.plans[path] = open_plan(path)
+            plan, self.digests[path] = open_plan(path), _digest(path)
+            self.plans[path] = plan
         except RunError as error:
             self.lose(path, error)
 
@@ -181,67 +181,84 @@ def _kept(out: Path | None) -> dict[str, Any]:
     return {}
 
 
-def _reference(asked: Path | None, found: _Found, kept: Mapping[str, Any]) -> Run:
-    """Return the run that the others are told against, opened: as asked, as before, or the first one."""
-    if asked is not None:
-        require_run(asked, "--reference")
-        return open_run(asked)
-    before = [path for path, plan in found.plans.items() if plan.run_id == kept.get("reference")]
+def _reference(config: TrendConfig, found: _Found, kept: Mapping[str, Any]) -> tuple[Path, Night]:
+    """Return the run that the others are told against: as asked, as before, or the first one that can be read."""
+    if config.reference is not None:
+        require_run(config.reference, "--reference")
+        require_one_kind({**found.plans, config.reference: open_plan(config.reference)})
+        return config.reference, _read(config.reference, config.reference, config.reference.name, config.group_by)
+    before = [path for path in found.plans if found.digests[path] == kept.get("reference")]
     for path in dict.fromkeys((*before, *found.plans)):
         try:
-            return open_run(path)
+            return path, _read(path, path, found.names[path], config.group_by)
         except RunError as error:
             found.lose(path, error)
     raise RunError(f"no run can be read: {next(iter(found.damaged.values()), 'none is complete')}")
 
 
-def _nights(config: TrendConfig, found: _Found, reference: Run, kept: Mapping[str, Any]) -> tuple[list[Night], Night]:
-    """Return what is known of each night, in their order, and of the reference."""
-    require_one_kind({**found.plans, reference.path: reference.plan})
-    before = [Night(**night) for night in kept.get("nights", [])]
-    same = {(night.name, night.digest): night for night in before if _fits(night, config, reference)}
-    nights: list[Night] = []
-    names = found.names
-    with Progress("read", len(names), "runs", config.quiet or config.alarm) as progress:
-        for path, name in names.items():
+def _read(path: Path, reference: Path, name: str, columns: Sequence[str]) -> Night:
+    with open_run(path) as run, open_run(reference) as other:
+        return read_night(run, name, (_digest(path), _digest(reference)), other, columns)
+
+
+def _digest(run: Path) -> str:
+    try:
+        return landing.file_digest(run / MANIFEST_FILE)
+    except OSError as error:
+        raise RunError(f"{run / MANIFEST_FILE}: cannot read: {error.strerror}") from error
+
+
+def _read_all(names: Mapping[Path, str], reference: Path, columns: Sequence[str]) -> Iterator[Night | RunError]:
+    """Yield each night in its order, or why its run can't be read, from as many processes as there are CPUs."""
+    processes = min(len(names), available_cpus())
+
+    def work(number: int) -> Iterator[Night | RunError]:
+        for path, name in [*names.items()][number::processes]:
             try:
-                digest = landing.file_digest(path / MANIFEST_FILE)
-                night = same.get((name, digest))
-                if night is None:
-                    with open_run(path) as run:
-                        night = read_night(run, name, digest, reference, config.group_by)
-                nights.append(night)
+                yield _read(path, reference, name, columns)
             except RunError as error:
-                found.lose(path, error)
+                yield error
+
+    with crew(processes, work) as members:
+        for place in range(len(names)):
+            yield next(members[place % processes])
+
+
+def _nights(
+    config: TrendConfig, found: _Found, reference: Path, of_reference: Night, kept: Mapping[str, Any]
+) -> list[Night]:
+    """Return what is known of each night, in their order, also of those whose runs are gone."""
+    before = [Night(**night) for night in kept.get("nights", []) if night["kind"] == of_reference.kind]
+    alike = operator.attrgetter("name", "digest", "reference", "group_by")
+    known = {path: of_reference for path in found.plans if path.resolve() == reference.resolve()}
+    for path, name in found.names.items():
+        wanted = (name, found.digests[path], of_reference.digest, [*config.group_by])
+        known.update((path, night) for night in before if alike(night) == wanted)
+    names = found.names
+    unread = {path: name for path, name in names.items() if path not in known}
+    with Progress("read", len(unread), "runs", config.quiet or config.alarm) as progress:
+        for path, night in zip(unread, _read_all(unread, reference, config.group_by), strict=True):
+            if isinstance(night, RunError):
+                found.lose(path, night)
+            else:
+                known[path] = night
             progress.advance(1)
-    taken = {*names.values(), *(path.name for path in (*found.left_out, *found.damaged))}
-    gone = [
-        _unpaired(night, reference) for night in before if night.name not in taken and night.kind == kind_of(reference)
-    ]
-    nights = sorted([*gone, *nights], key=lambda night: night.name) if _is_sorted(names.values()) else [*gone, *nights]
-    of_reference = next((night for night in nights if night.run_id == reference.plan.run_id), None)
-    if of_reference is None:
-        of_reference = read_night(reference, reference.path.name, "", reference, config.group_by)
-    return nights, of_reference
+    nights = [known[path] for path in names if path in known]
+    taken = {*names.values(), *(path.name for path in found.left_out)}
+    gone = [_unpaired(night, of_reference.digest) for night in before if night.name not in taken]
+    is_sorted = [*names.values()] == sorted(names.values())
+    return sorted([*gone, *nights], key=lambda night: night.name) if is_sorted else [*gone, *nights]
 
 
-def _fits(night: Night, config: TrendConfig, reference: Run) -> bool:
-    return night.reference == reference.plan.run_id and night.group_by == [*config.group_by]
-
-
-def _unpaired(night: Night, reference: Run) -> Night:
+def _unpaired(night: Night, reference: str) -> Night:
     """Return a night whose run is gone, without what it says of another reference."""
-    if night.reference == reference.plan.run_id:
+    if night.reference == reference:
         return night
     sums = {
         scope: {name: {m: v for m, v in by.items() if m not in PAIRED} for name, by in names.items()}
         for scope, names in night.sums.items()
     }
     return dataclasses.replace(night, sums=sums)
-
-
-def _is_sorted(names: Iterable[str]) -> bool:
-    return [*names] == sorted(names)
 
 
 def _summary(
@@ -255,9 +272,7 @@ def _summary(
     last = len(nights) - 1
     alarms = alarms_of(series, nights, last)
     past = [
-        alarm
-        for night in range(last)
-        for alarm in alarms_of([s for s in series if not (night and s.alarms[night - 1])], nights, night)
+        alarm for night in range(last) for alarm in alarms_of([s for s in series if s.ends_alarm(night)], nights, night)
     ]
     judged = sum(bool(np.isfinite(each.p[last])) for each in series)
     return TrendSummary(
@@ -307,6 +322,6 @@ def _metrics(summary: TrendSummary, series: Sequence[Series]) -> str:
     ]
     for name, (text, column) in shown.items():
         newest = [float(getattr(each, column)[-1]) for each in series]
-        told = [(label, value) for label, value in zip(labels, newest, strict=True) if np.isfinite(value)]
+        told: list[Sample] = [(label, value) for label, value in zip(labels, newest, strict=True) if np.isfinite(value)]
         counted.append((name, text, told))
     return exposition(counted)
