@@ -6,6 +6,7 @@
 #
 #   runs/2026-11-24/        the run of that night; runs/2026-11-24.html its report, runs/2026-11-24.log what batchcam said
 #   runs/latest             -> 2026-11-24, the newest run that was verified
+#   runs/trend/trend.html   with --trend: what moves over the nights; an alarm is a finding (3)
 #   runs/keep               yours: names of runs that are never removed, one a line
 #
 # To adapt it, do before the last line what a night needs: mount the photos, load a module, export BATCHCAM_DEVICE=cpu,

@@ -114,7 +114,7 @@ def judge(
         there, first, age = known[rows, seen], rank[rows] <= baseline, rank[rows, -1:] - rank[rows]
         window = there & ~first & (age < WINDOW)
         reference = there & (first | ((age >= WINDOW) & ~touched[rows, seen]))
-        x, s2 = (np.where(there, each[rows, seen], 0) for each in (values, errors))
+        x, s2 = (np.where(there, each[rows, seen], none) for each, none in ((values, 0), (errors, 1)))
         level, centre, error, freedom = _against_reference(x, s2, WEIGHT * (1 - WEIGHT) ** age * window, reference)
         z = _normal_of(np.abs(level - centre) / error, freedom)
         p, limit = _erfc(z / math.sqrt(2)), np.empty(len(rows))

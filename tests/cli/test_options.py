@@ -30,6 +30,7 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
     "faithfulness": (["run"], {"checkpoint": "a.pth", "data": "data"}),
     "export": (["run"], {"to": "virelay", "out": "exported"}),
     "compare": (["old", "new"], {}),
+    "trend": (["runs"], {}),
     "nightly": (["a.pth", "data", "runs", "--device"], {}),
     "retrain": (["data", "test", "models/new", "--epochs"], {}),
     "promote": (["a.pth", "test", "models/new", "--device"], {}),

@@ -32,6 +32,10 @@ class NightlyConfig(Config):
     sign: Given[Path | None, AnyPath | None] = field(
         "Sign the manifest of each verified run with this SSH key: RUN/signatures/manifest.json.sig.", metavar="KEY"
     )
+    trend: bool = field(
+        "Hold each verified run against the nights before it: RUNS/trend/trend.html, and a finding (3) for an alarm.",
+        default=False,
+    )
     on_end: str | None = field(
         "Run this by the shell when the night has ended, with NIGHT_OUTCOME (done, findings, stopped, failed), "
         "NIGHT_EXIT_CODE and NIGHT_RUN in its environment.",

@@ -12,6 +12,8 @@ from batchcam.job.console import counted, readable_size
 
 AGAIN: Final = "start the same command again today"
 
+SINCE: Final = "--since NIGHT begins its baseline again (in a job: BATCHCAM_SINCE)"
+
 KILLED: Final = 137
 """The exit code, as the shell has it, of what SIGKILL ended: the kernel, where memory is short, or a scheduler."""
 
@@ -22,6 +24,7 @@ ADVICE: Final = {
     "changed on purpose since the run was begun, move the run away.",
     "verify": f"the run is complete, but was not verified. S{AGAIN[1:]}.",
     "sign": f"the run is complete and verified, but not signed. S{AGAIN[1:]}.",
+    "trend": f"the run is complete and verified, but was not held against the nights before it. S{AGAIN[1:]}.",
     "report": f"the run is complete and verified. For its report {AGAIN}.",
 }
 """What to do after a step that failed, by its exit code or whatever that is."""

@@ -1,4 +1,4 @@
-"""nightly: explain, verify, point `latest` to the run, report, remove old runs."""
+"""nightly: explain, verify, point `latest` to the run, trend, report, remove old runs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE
 
 LEAST_SHARE: Final = 0.2
 """Of the bytes that explain announces, for which nothing counts as compressed, those that a run takes at least."""
+
+TREND: Final = "trend"
+"""Folder in RUNS of what the nights tell together."""
 
 PROBE_BYTES: Final = 2**20
 """A disk on which so little can't be written is full."""
@@ -181,6 +184,8 @@ class _Night:
             if self.config.sign:
                 self._sign(run, self.config.sign, log)
             landing.point(self.runs / LATEST, run.name)
+            if self.config.trend:
+                self._trend(run, log)
             code = self._report(run, log)
             if code not in (EXIT_DONE, EXIT_FINDINGS):
                 self._fail("report", code, run, log)
@@ -223,6 +228,17 @@ class _Night:
             self._remove(old, log)
             code = self._step(log, *words)
         return code
+
+    def _trend(self, run: Path, log: Log) -> None:
+        """Hold a run against the nights before it."""
+        folder = self.runs / TREND
+        code = self._step(log, "trend", str(self.runs), "--alarm", "--out", str(folder))
+        if code == EXIT_FINDINGS:
+            self._findings = True
+            advice = f"look at {str(folder / 'trend.html')!r}; what changed on purpose: batchcam trend {mails.SINCE}."
+            self._mail("trend alarm (exit code 3)", advice, run, log)
+        elif code:
+            self._fail("trend", code, run, log)
 
     def _is_roomy(self) -> bool:
         """Return whether two runs such as the latest one certainly have room."""

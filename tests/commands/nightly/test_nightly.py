@@ -380,3 +380,20 @@ def test_runs_that_alone_hold_photos_are_never_removed(fake, runs):
     code, _, stderr = night(fake, runs, "--incremental", "--keep", "3")
     assert code == 2
     assert "--incremental and --keep exclude each other" in stderr
+
+
+def test_a_night_is_held_against_those_before_it_when_asked_and_silent_when_well(fake, runs):
+    assert night(fake, runs, "--trend") == (0, "", "")
+    assert [call[0] for call in fake.calls()] == ["explain", "verify", "trend", "report"]
+    assert fake.calls()[2] == ["trend", str(runs), "--alarm", "--out", f"{runs}/trend"]
+
+
+@pytest.mark.parametrize(("code", "ended", "last_step"), [(3, 3, "report"), (1, 1, "trend")])
+def test_an_alarm_is_a_finding_of_the_night_and_a_failed_trend_a_failure(fake, runs, code, ended, last_step):
+    fake.answer(trend=code)
+    returned, stdout, stderr = night(fake, runs, "--trend")
+    assert (returned, stdout) == (ended, "")
+    assert fake.calls()[-1][0] == last_step
+    assert f"exit code {code}" in stderr.splitlines()[0]
+    assert "fake trend says this" in stderr
+    assert latest(runs) == NIGHT
