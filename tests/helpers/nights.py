@@ -18,12 +18,13 @@ CHANNELS = len(CLASSES)
 
 @dataclasses.dataclass
 class Told:
+    """What a night is like: shares of right predictions, of evidence in the ring, and of unreadable samples."""
+
     """What a night is like."""
 
     accuracy: float = 0.9
     border: float = 0.3
     unreadable: float = 0.0
-    confidence: float = 0.0
 
 
 def land_nights(
@@ -34,7 +35,7 @@ def land_nights(
     same_samples: bool = False,
     **changes: object,
 ) -> Path:
-    """Write runs 001, 002, …; `of` says what each night is like, `changes` may be callables of the night."""
+    """Write runs 001, 002, …; `of` says what each night is like, and so may what is changed of the plan."""
     for night in range(nights):
         own = {key: value(night) if callable(value) else value for key, value in changes.items()}
         land_night(folder / f"{night + 1:03}", night, samples, of(night), same_samples, **own)
@@ -56,7 +57,7 @@ def land_night(run: Path, night: int, samples: int, told: Told, same_samples: bo
     maps += (1 - share) * inside / inside.sum((1, 2), keepdims=True)
     cams = np.zeros((samples, 3, *GRID))
     cams[np.arange(samples), prediction] = 50 * maps
-    logits = cams.mean((2, 3)) * (1 + told.confidence)
+    logits = cams.mean((2, 3))
     powers = np.exp(logits - logits.max(1, keepdims=True))
     prefix = "all" if same_samples else f"{night:03}"
     columns = {
@@ -85,9 +86,17 @@ def land_night(run: Path, night: int, samples: int, told: Told, same_samples: bo
     if "meta" in changes:
         texts["meta/site"] = [("north", "south")[i % 2] for i in range(samples)]
     rows = Rows(columns, texts, np.eye(3, CHANNELS, dtype=np.float32), np.zeros(3, np.float32))
-    plan = synthetic_plan(
-        class_names=CLASSES, sample_count=samples, sample_id_bytes=20, batch_size=512, shard_size=samples,
-        cams="predicted", maps="none", channels=CHANNELS, grid_size=GRID, input_size=(80, 80),
-        **{"checkpoint_sha256": "c" * 64, **changes},
-    )  # fmt: skip
+    settings = {
+        "class_names": CLASSES,
+        "sample_count": samples,
+        "sample_id_bytes": 20,
+        "batch_size": 512,
+        "shard_size": samples,
+        "cams": "predicted",
+        "maps": "none",
+        "channels": CHANNELS,
+        "grid_size": GRID,
+        "input_size": (80, 80),
+    }
+    plan = synthetic_plan(**{**settings, **changes})
     return land_run(run, plan, rows)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from batchcam.record.evidence import border, border_share, cell_shares, entropy
+from batchcam.record.evidence import border, border_share, cell_shares, entropy, in_corner, peak
 
 GRIDS = [(4, 4), (3, 5), (7, 7), (3, 3), (2, 5), (1, 6), (6, 1)]
 
@@ -98,3 +98,24 @@ def test_no_maps_give_no_numbers() -> None:
 def test_maps_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="want maps"):
         cell_shares(np.ones((4, 4), np.float32))
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_peak_is_the_first_of_the_largest_cells_and_in_a_corner_if_that_is_one(grid: tuple[int, int]) -> None:
+    height, width = grid
+    cams = np.random.default_rng(0).integers(0, 4, (200, height, width)).astype(np.float32)
+    cams[0], cams[1, 0, 0] = 2, np.nan
+    peaks = peak(cams)
+    corners = in_corner(peaks, grid)
+    assert np.isnan(peaks[:2]).all()
+    assert np.isnan(corners[:2]).all()
+    for cam, (y, x), corner in zip(cams[2:], peaks[2:], corners[2:], strict=True):
+        cells = [(-cam[i, j], i, j) for i in range(height) for j in range(width)]
+        _, i, j = min(cells)
+        if cam.min() < cam.max():
+            assert (y * height, x * width) == pytest.approx((i + 0.5, j + 0.5))
+            assert corner == (i in (0, height - 1) and j in (0, width - 1))
+
+
+def test_a_grid_that_is_all_corners_has_no_peaks_in_corners() -> None:
+    assert np.isnan(in_corner(peak(np.eye(2)[None]), (2, 2))).all()

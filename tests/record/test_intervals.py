@@ -12,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from batchcam.record.intervals import (
     auroc_influence,
     auroc_interval,
+    benjamini_hochberg,
     fewer_by_chance,
     holm,
     mcnemar,
@@ -139,3 +140,8 @@ def test_the_error_of_a_drop_of_auroc_is_the_jackknifes_and_its_interval_holds_t
             norm.cdf(1 / 2**0.5) - norm.cdf(0.5),
         )
     assert 0.92 <= kept / 200 <= 0.98
+
+
+def test_the_correction_for_false_discoveries_is_benjamini_and_hochbergs() -> None:
+    p = np.random.default_rng(0).random(40) ** 3
+    np.testing.assert_allclose(benjamini_hochberg(p), multipletests(p, method="fdr_bh")[1], rtol=1e-12)

@@ -30,6 +30,9 @@ BINS: Final = 50
 MAP_BYTES: Final = 64
 """Held for each cell of a map while its evidence is measured."""
 
+MOST_NAMED: Final = 500
+"""Classes, or groups, beyond which they have no series: what is kept of a year of nights would fill no document."""
+
 OVERALL, CLASS, GROUP = "overall", "class", "group"
 SCOPES: Final = (OVERALL, CLASS, GROUP)
 
@@ -216,7 +219,7 @@ class _Counter:
         """Return what was counted, by scope, name and measure."""
         groups = [group_name(group) for group in self._groups.numbers]
         names = {OVERALL: [""], CLASS: self.run.class_names, GROUP: groups}
-        return {scope: sums.named(names[scope]) for scope, sums in self._sums.items()}
+        return {scope: self._sums[scope].named(named) for scope, named in names.items() if len(named) <= MOST_NAMED}
 
     def calibration(self) -> list[float]:
         """Return ECE and its sampling variance, with the square of what it is above 0 by chance."""

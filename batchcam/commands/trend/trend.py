@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from batchcam.commands.trend.config import TrendConfig
-from batchcam.commands.trend.nights import Night, read_night
+from batchcam.commands.trend.nights import MOST_NAMED, SCOPES, Night, read_night
 from batchcam.commands.trend.page import trend_page
 from batchcam.commands.trend.series import Alarm, Series, alarms_of, follow
 from batchcam.errors import ConfigError, RunError
@@ -96,6 +96,8 @@ def trend(config: TrendConfig) -> TrendSummary:
         note(f"left out: {path}: {reason}", config.quiet or config.alarm)
     reference, of_reference = _reference(config, found, kept)
     nights = _nights(config, found, reference, of_reference, kept)
+    for scope in {*SCOPES} - {*of_reference.sums}:
+        note(f"no series of each {scope}: there are more than {MOST_NAMED}", config.quiet or config.alarm)
     for reason in found.damaged.values():
         note(f"left out: {reason}", quiet=False)
     events = [Event(b.name, b.checkpoint) for a, b in itertools.pairwise(nights) if a.checkpoint != b.checkpoint]

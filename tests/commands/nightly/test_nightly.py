@@ -384,8 +384,9 @@ def test_runs_that_alone_hold_photos_are_never_removed(fake, runs):
 
 def test_a_night_is_held_against_those_before_it_when_asked_and_silent_when_well(fake, runs):
     assert night(fake, runs, "--trend") == (0, "", "")
-    assert [call[0] for call in fake.calls()] == ["explain", "verify", "trend", "report"]
-    assert fake.calls()[2] == ["trend", str(runs), "--alarm", "--out", f"{runs}/trend"]
+    calls = fake.calls()
+    assert [call[0] for call in calls] == ["explain", "verify", "trend", "report"]
+    assert calls[2] == ["trend", str(runs), "--alarm", "--out", f"{runs}/trend"]
 
 
 @pytest.mark.parametrize(("code", "ended", "last_step"), [(3, 3, "report"), (1, 1, "trend")])
