@@ -130,6 +130,12 @@ NO_NAME: Final = re.compile(r"[\\/\x00-\x1f\x7f]|^\.$")
 FEWEST_IN_GROUP: Final = 20
 """Labelled samples below which a group is not judged."""
 
+BASELINE_NIGHTS: Final = 14
+"""Before the first night that a trend judges: of fewer it is hardly known how much nights differ."""
+
+FEWEST_NIGHTS: Final = 7
+"""Of a baseline."""
+
 RECOMPUTE_TOLERANCE: Final = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 1e-1, "fp16": 2e-2}
 """Largest difference by precision when a network runs again, as a share of the sample's largest value: batches,
 machines, libraries differ."""

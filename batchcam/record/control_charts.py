@@ -17,12 +17,7 @@ from typing import Final
 import numpy as np
 
 from batchcam.record.intervals import benjamini_hochberg
-
-BASELINE: Final = 14
-"""Nights before the first one that is judged: of fewer, τ is hardly known."""
-
-FEWEST_NIGHTS: Final = 7
-"""Of a baseline."""
+from batchcam.rules import BASELINE_NIGHTS
 
 WINDOW: Final = 3
 WEIGHT: Final = 0.2
@@ -89,7 +84,11 @@ def mann_whitney(counts: np.ndarray, others: np.ndarray) -> tuple[float, float]:
 
 
 def judge(
-    values: np.ndarray, variances: np.ndarray, families: np.ndarray, restarts: Sequence[int], baseline: int = BASELINE
+    values: np.ndarray,
+    variances: np.ndarray,
+    families: np.ndarray,
+    restarts: Sequence[int],
+    baseline: int = BASELINE_NIGHTS,
 ) -> Charts:
     """Return how each series fares in each night, as could be told in that night.
 

@@ -10,7 +10,6 @@ from scipy import stats
 
 from batchcam.record.control_charts import (
     ALARM_LEVEL,
-    BASELINE,
     LEAST_ERROR,
     WINDOW,
     Charts,
@@ -22,6 +21,7 @@ from batchcam.record.control_charts import (
     mann_whitney,
     rate_of,
 )
+from batchcam.rules import BASELINE_NIGHTS
 
 NOISE = 1 / math.sqrt(4 * 2000 + 2)
 
@@ -97,7 +97,7 @@ def test_the_first_nights_and_those_after_a_restart_are_not_judged() -> None:
     values = np.random.default_rng(5).normal(size=(2, 60))
     charts = judge(values, np.ones((2, 60)), np.zeros(2, int), [30])
     judged = np.isfinite(charts.p).all(0)
-    assert judged.tolist() == [BASELINE <= night < 30 or night >= 30 + BASELINE for night in range(60)]
+    assert judged.tolist() == [BASELINE_NIGHTS <= night < 30 or night >= 30 + BASELINE_NIGHTS for night in range(60)]
 
 
 def test_nights_without_a_value_are_as_if_they_were_not_there() -> None:

@@ -16,9 +16,8 @@ from batchcam.config import (
     field,
     grouping,
     overwriting,
-    require_outside,
 )
-from batchcam.record.control_charts import BASELINE, FEWEST_NIGHTS
+from batchcam.rules import BASELINE_NIGHTS, FEWEST_NIGHTS
 
 
 class TrendConfig(Config):
@@ -36,7 +35,7 @@ class TrendConfig(Config):
     )
     baseline: int = field(
         "Nights that are not judged but tell what is usual; begins again with another checkpoint.",
-        default=BASELINE,
+        default=BASELINE_NIGHTS,
         low=FEWEST_NIGHTS,
         high=LARGEST_COUNT,
         metavar="N",
@@ -61,7 +60,3 @@ class TrendConfig(Config):
         paths = [given] if isinstance(given, (str, os.PathLike)) else given
         object.__setattr__(self, "runs", tuple(map(Path, paths)))
         super().__post_init__()
-        if self.out is not None:
-            for run in self.runs:
-                if (run / "run.json").exists():
-                    require_outside(self.out, run)

@@ -16,6 +16,7 @@ from batchcam.commands.trend.config import TrendConfig
 from batchcam.commands.trend.nights import MOST_NAMED, SCOPES, Night, read_night
 from batchcam.commands.trend.page import trend_page
 from batchcam.commands.trend.series import Alarm, Series, alarms_of, follow
+from batchcam.config import require_outside
 from batchcam.errors import ConfigError, RunError
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import available_cpus
@@ -84,7 +85,7 @@ def trend(config: TrendConfig) -> TrendSummary:
 
     Raises:
         ConfigError: there is no night of `--since`, runs are multi-label, or what lies at `--out` or `--prometheus` is
-            not ours.
+            not ours, or `--out` in a run.
         RunError: runs are of several kinds, none can be read, or `--out` holds nights of another kind.
     """
     require_place(config.out, "trend", (PAGE, TABLE), config.overwrite)
@@ -92,6 +93,9 @@ def trend(config: TrendConfig) -> TrendSummary:
         require_ours(config.prometheus)
     kept = _kept(config.out)
     found = _Found(config.runs)
+    if config.out:
+        for path in (*found.plans, *found.left_out, *found.damaged):
+            require_outside(config.out, path)
     for path, reason in found.left_out.items():
         note(f"left out: {path}: {reason}", config.quiet or config.alarm)
     reference, of_reference = _reference(config, found, kept)

@@ -230,6 +230,12 @@ def test_what_trend_did_not_make_is_not_replaced(steady: Path, tmp_path: Path) -
         told_by(steady, prometheus=tmp_path / "mine.prom")
 
 
+def test_nothing_is_written_into_a_run_but_beside_it(own: Path) -> None:
+    with pytest.raises(ConfigError, match="lies in the run"):
+        told_by(own, out=own / "001" / "trend")
+    assert told_by(own, out=own / "trend").nights == told_by(own, out=own / "trend").nights
+
+
 def test_prometheus_has_the_newest_night(drifted: Path, tmp_path: Path) -> None:
     summary = told_by(drifted, prometheus=tmp_path / "trend.prom")
     lines = (tmp_path / "trend.prom").read_text().splitlines()
