@@ -86,7 +86,7 @@ def trend(config: TrendConfig) -> TrendSummary:
     Raises:
         ConfigError: there is no night of `--since`, runs are multi-label, or what lies at `--out` or `--prometheus` is
             not ours, or `--out` in a run.
-        RunError: runs are of several kinds, none can be read, or `--out` holds nights of another kind.
+        RunError: runs are of several kinds, or none can be read.
     """
     require_place(config.out, "trend", (PAGE, TABLE), config.overwrite)
     if config.prometheus:
@@ -234,7 +234,12 @@ def _nights(
     config: TrendConfig, found: _Found, reference: Path, of_reference: Night, kept: Mapping[str, Any]
 ) -> list[Night]:
     """Return what is known of each night, in their order, also of those whose runs are gone."""
-    before = [Night(**night) for night in kept.get("nights", []) if night["kind"] == of_reference.kind]
+    stated = kept.get("nights", [])
+    before = [Night(**night) for night in stated if night["kind"] == of_reference.kind]
+    if len(before) < len(stated):
+        note(
+            f"left out: {len(stated) - len(before)} nights of {DOCUMENT}, of other classes, grid or method", quiet=False
+        )
     alike = operator.attrgetter("name", "digest", "reference", "group_by")
     known = {path: of_reference for path in found.plans if path.resolve() == reference.resolve()}
     for path, name in found.names.items():
@@ -250,7 +255,7 @@ def _nights(
                 known[path] = night
             progress.advance(1)
     nights = [known[path] for path in names if path in known]
-    taken = {*names.values(), *(path.name for path in found.left_out)}
+    taken = {*names.values(), *(path.name for path in (*found.left_out, *found.damaged))}
     gone = [_unpaired(night, of_reference.digest) for night in before if night.name not in taken]
     is_sorted = [*names.values()] == sorted(names.values())
     return sorted([*gone, *nights], key=lambda night: night.name) if is_sorted else [*gone, *nights]
