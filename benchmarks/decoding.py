@@ -24,7 +24,7 @@ from batchcam.data.preprocessing import PRESETS
 from batchcam.data.sources import Source, open_source
 from batchcam.data.timed_source import timed
 from batchcam.images.planes import Decoding
-from benchmarks.speed import photos, stl10
+from benchmarks.drawn import photos, stl10
 
 IMAGES = 64
 

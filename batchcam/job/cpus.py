@@ -18,9 +18,15 @@ def available_cpus(control_groups: Path = CONTROL_GROUPS) -> int:
     return max(1, min([allowed, *_cpu_quotas(control_groups)]))
 
 
-def loader_processes(asked: int | None) -> int:
-    """Return how many processes decode images: as asked, or one for each four CPUs, at least one."""
-    return max(1, available_cpus() // 4) if asked is None else asked
+def loader_processes(asked: int | None, device: str) -> int:
+    """Return how many processes decode images for a network on this kind of device: as asked, or by the CPUs.
+
+    A GPU waits for images, so all CPUs make them. On the CPU that the network needs too, a half does: more would only
+    be needed where decoding took longer than the network.
+    """
+    if asked is not None:
+        return asked
+    return max(1, available_cpus() // (2 if device == "cpu" else 1))
 
 
 def warn_of_workers(asked: int | None) -> None:

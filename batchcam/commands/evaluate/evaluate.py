@@ -124,7 +124,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     network = on_engine(engine, network, None, probe, precision, assembly.library_source, tell)
     samples = len(assembly.source)
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
-    processes = loader_processes(config.compute.workers)
+    processes = loader_processes(config.compute.workers, device.type)
     stream = BatchStream(assembly.dataset, batches, processes, device, config.compute.start_method)
     predictions, unreadable = np.full(samples, -1, np.int64), np.zeros(samples, bool)
     sigmoids = SigmoidScores(assembly.class_names, thresholds) if assembly.findings else None

@@ -519,7 +519,8 @@ def _fingerprint(samples: _Samples) -> str:
 
 
 def _stream(config: TrainConfig, samples: _Samples, batches: Sequence[list[int]], device: torch.device) -> BatchStream:
-    return BatchStream(samples.dataset, batches, loader_processes(config.workers), device, config.start_method)
+    processes = loader_processes(config.workers, device.type)
+    return BatchStream(samples.dataset, batches, processes, device, config.start_method)
 
 
 def _validate(
