@@ -515,7 +515,7 @@ class Compute(Part):
         f"Images of one forward pass.  [default: {DEFAULT_BATCH_SIZE}]", "-b", low=1, high=LARGEST_COUNT
     )
     workers: int | None = field(
-        "Processes that decode images.  [default: half of the CPUs; with a GPU, all]", "-j", low=0, high=MOST_PROCESSES
+        "Processes that decode images.  [default: half of the CPUs, with a GPU all]", "-j", low=0, high=MOST_PROCESSES
     )
     start_method: str | None = field(
         "How these are started, where a dataset can't be forked.  [default: as Python does]", choices=START_METHODS

@@ -1,6 +1,6 @@
-"""Who competes in `benchmarks.speed`: batchcam, the plain loops, and other tools as people write them and at their best.
+"""Who competes in `benchmarks.speed`: batchcam, the plain loops, and other tools, as written and at their best.
 
-The peers save what costs least, one uncompressed array a batch; batchcam writes its whole record. At their best, peers
+Peers save what costs least, one uncompressed array a batch; batchcam writes its whole record. At their best, peers
 have batch normalisations folded into convolutions, as torch.nn.utils.fusion does it, and images with channels last.
 """
 
@@ -31,6 +31,7 @@ from batchcam.data.loader import BatchStream, RangeBatches
 from batchcam.job.cpus import loader_processes
 from batchcam.maps.parts import parts
 from batchcam.maps.preparation import ExplainableNetwork, prepare, with_engine
+from batchcam.network.device import gpu_count
 from batchcam.network.precision import set_precision
 from batchcam.rules import AUTO, CONTROLS, EXACT, TORCH
 from benchmarks.measured import Stream
@@ -78,7 +79,7 @@ class Job:
 
     def users_batches(self) -> Iterator[Tensor]:
         pinned = self.device.type == "cuda"
-        processes = loader_processes(None, self.device.type)
+        processes = loader_processes(None, gpu_count(self.device))
         loader = DataLoader(self.users_dataset(), BATCH, num_workers=processes, pin_memory=pinned)
         return (images.to(self.device, non_blocking=True) for images, _ in loader)
 
@@ -157,7 +158,7 @@ def plain_loop(job: Job, out: Path, stream: Stream) -> None:
 
 def loaded(assembly: Assembly, job: Job) -> BatchStream:
     batches = RangeBatches([(0, len(assembly.source))], BATCH)
-    return BatchStream(assembly.dataset, batches, loader_processes(None, job.device.type), job.device)
+    return BatchStream(assembly.dataset, batches, loader_processes(None, gpu_count(job.device)), job.device)
 
 
 def naive_loop(job: Job, out: Path, stream: Stream) -> None:
@@ -176,7 +177,7 @@ def timm_loop(job: Job, out: Path, stream: Stream) -> None:
     mean, std = job.stats
     loader = create_loader(
         job.users_dataset(), (3, job.size, job.size), BATCH, mean=mean, std=std, interpolation="bilinear",
-        num_workers=loader_processes(None, job.device.type), crop_pct=job.size / job.resize[0], device=job.device,
+        num_workers=loader_processes(None, gpu_count(job.device)), crop_pct=job.size / job.resize[0], device=job.device,
         pin_memory=job.device.type == "cuda",
     )  # fmt: skip
     with stream, torch.inference_mode():
@@ -329,7 +330,7 @@ def multiplying(job: Job, out: Path, stream: Stream) -> None:
 
 def product(groups: int, m: int, k: int, n: int, cached: int, device: torch.device) -> tuple[int, Callable[[], Tensor]]:
     """Return the quicker way to multiply some rows of (m, k) by (k, n), and how often it makes all, of all groups."""
-    times = math.ceil(m * k / cached)
+    times = min(m, math.ceil(m * k / cached))
     a, b = torch.randn(m // times, k, device=device), torch.randn(k, n, device=device)
     image = a.T[None, :, :, None].contiguous(memory_format=LAST)
     weight = b.T[:, :, None, None].contiguous(memory_format=LAST)

@@ -42,6 +42,14 @@ def pytest_configure(config: pytest.Config) -> None:
     compiled.is_installed = lambda: False
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu"):
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("needs a GPU")
+
+
 @pytest.fixture(name="make_plan")
 def _make_plan() -> Callable[..., Plan]:
     return synthetic_plan

@@ -18,15 +18,19 @@ def available_cpus(control_groups: Path = CONTROL_GROUPS) -> int:
     return max(1, min([allowed, *_cpu_quotas(control_groups)]))
 
 
-def loader_processes(asked: int | None, device: str) -> int:
-    """Return how many processes decode images for a network on this kind of device: as asked, or by the CPUs.
+def loader_processes(asked: int | None, gpus: int) -> int:
+    """Return how many processes decode images: as asked, or by the CPUs.
 
-    A GPU waits for images, so all CPUs make them. On the CPU that the network needs too, a half does: more would only
-    be needed where decoding took longer than the network.
+    Half of them where the network needs CPUs too: it waits for none while decoding takes less time than it does. A GPU
+    only waits for images, so all of them, shared out where there are several; but never less than a quarter, in case
+    one worker is alone with them.
+
+    Args:
+        asked: for as many.
+        gpus: that this process may choose from; 0: the network is on the CPUs.
     """
-    if asked is not None:
-        return asked
-    return max(1, available_cpus() // (2 if device == "cpu" else 1))
+    cpus = available_cpus()
+    return max(1, cpus // 4, cpus // (gpus or 2)) if asked is None else asked
 
 
 def warn_of_workers(asked: int | None) -> None:

@@ -54,6 +54,11 @@ def pick_device(name: str, local_rank: int = 0, environment: Mapping[str, str] =
     return device
 
 
+def gpu_count(device: torch.device) -> int:
+    """Return how many GPUs of this machine `device` was chosen from, 0 if it is none."""
+    return torch.cuda.device_count() if device.type == "cuda" else 0
+
+
 def _require_none_asked_for(environment: Mapping[str, str]) -> None:
     asked = _asked_for(environment)
     if asked:

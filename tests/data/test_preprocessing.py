@@ -258,7 +258,7 @@ def test_normalise_in_inference_mode_does_not_spoil_training() -> None:
     assert weight.grad is not None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_normalise_on_a_gpu_equals_the_cpu() -> None:
     batch = torch.arange(256, dtype=torch.uint8).repeat(3, 1).reshape(1, 3, 16, 16)
     assert torch.equal(PRESETS["imagenet"].normalise(batch.cuda()).cpu(), PRESETS["imagenet"].normalise(batch))

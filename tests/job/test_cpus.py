@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchcam.job.cpus import available_cpus
+from batchcam.job.cpus import available_cpus, loader_processes
 
 
 @pytest.fixture
@@ -54,6 +54,29 @@ def test_a_quota_of_version_1_counts(
     monkeypatch.setattr(Path, "read_text", _with_groups("4:memory:/elsewhere\n3:cpu,cpuacct:/docker/abc\n"))
     old_quota(tmp_path / "cpu" / "docker" / "abc", quota, "100000")
     assert available_cpus(tmp_path) == cpus
+
+
+@pytest.mark.parametrize(
+    ("cpus", "beside_a_network", "for_one_gpu", "for_one_of_two", "for_one_of_eight"),
+    [(1, 1, 1, 1, 1), (2, 1, 2, 1, 1), (4, 2, 4, 2, 1), (8, 4, 8, 4, 2), (16, 8, 16, 8, 4), (64, 32, 64, 32, 16)],
+)
+def test_loader_processes_leave_cpus_to_a_network_and_to_other_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+    cpus: int,
+    beside_a_network: int,
+    for_one_gpu: int,
+    for_one_of_two: int,
+    for_one_of_eight: int,
+) -> None:
+    monkeypatch.setattr("batchcam.job.cpus.available_cpus", lambda: cpus)
+    expected = [beside_a_network, for_one_gpu, for_one_of_two, for_one_of_eight]
+    assert [loader_processes(None, gpus) for gpus in (0, 1, 2, 8)] == expected
+
+
+@pytest.mark.parametrize("asked", [0, 1, 5, 100])
+@pytest.mark.parametrize("gpus", [0, 1, 8])
+def test_loader_processes_are_as_many_as_asked_for(many: None, asked: int, gpus: int):
+    assert loader_processes(asked, gpus) == asked
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "1 2 3", "a b"])

@@ -98,7 +98,7 @@ def test_script_hands_its_words_on_and_ends_as_the_command_does(pretend, script,
     assert pretend(script, *words, programs_do={"batchcam": "exit 75"}, **environment) == (75, [f"batchcam {command}"])
 
 
-@pytest.mark.parametrize(("gpus", "loaders"), [({}, 2), ({"CUDA_VISIBLE_DEVICES": "0"}, 6)])
+@pytest.mark.parametrize(("gpus", "loaders"), [({}, 3), ({"CUDA_VISIBLE_DEVICES": "0"}, 6)])
 def test_task_uses_the_cpus_that_slurm_gives_it(pretend, gpus, loaders):
     environment = {**ARRAY, **gpus, "SLURM_CPUS_PER_TASK": "6"}
     _, calls = pretend("explain.sbatch", "m.pth", "d", "r", programs_do={"batchcam": SAYS_ENVIRONMENT}, **environment)

@@ -402,7 +402,7 @@ def test_asking_for_a_value_would_have_been_noticed(images):
         submit_without_values(network, "all", "uint8", LABELS)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("maps", MAPS)
 @pytest.mark.parametrize(("method", "cams"), [each for each in WAYS if each[0] != "eigencam"])
 def test_batches_submitted_one_after_the_other_come_back_from_a_gpu_as_from_a_cpu(network, method, cams, maps):

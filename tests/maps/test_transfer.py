@@ -11,7 +11,7 @@ from batchcam.maps.transfer import Transfer
 CPU = torch.device("cpu")
 DEVICES = [
     CPU,
-    pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
+    pytest.param(torch.device("cuda"), marks=pytest.mark.gpu),
 ]
 
 
@@ -50,7 +50,7 @@ def test_arrays_stay_as_they_were_while_later_tensors_come_and_go(device):
     assert (first == 7).all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpus_results_are_complete_although_the_host_asks_at_once():
     device = torch.device("cuda")
     transfer = Transfer(device)

@@ -20,7 +20,7 @@ from batchcam.data.loader import BatchStream, RangeBatches
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.network.compiled import on_engine
-from batchcam.network.device import pick_device
+from batchcam.network.device import gpu_count, pick_device
 from batchcam.network.folding import fold_batch_norms
 from batchcam.network.independence import independent_logits
 from batchcam.network.precision import set_precision
@@ -124,7 +124,7 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     network = on_engine(engine, network, None, probe, precision, assembly.library_source, tell)
     samples = len(assembly.source)
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
-    processes = loader_processes(config.compute.workers, device.type)
+    processes = loader_processes(config.compute.workers, gpu_count(device))
     stream = BatchStream(assembly.dataset, batches, processes, device, config.compute.start_method)
     predictions, unreadable = np.full(samples, -1, np.int64), np.zeros(samples, bool)
     sigmoids = SigmoidScores(assembly.class_names, thresholds) if assembly.findings else None

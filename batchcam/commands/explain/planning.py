@@ -29,6 +29,7 @@ from batchcam.job.console import counted, note, readable_size
 from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.job.scheduler import Share, utc_now, whereabouts
 from batchcam.maps.preparation import ExplainableNetwork
+from batchcam.network.device import gpu_count
 from batchcam.rules import (
     AUTO,
     CONTROL_WORDS,
@@ -329,7 +330,7 @@ def bytes_of(plan: Plan, shards: Sequence[Shard]) -> int:
 def resources(config: ExplainConfig, plan: Plan, mine: Share, device: torch.device) -> dict[str, Any]:
     """Return what a worker computes with, for run.json and its own record: the plan says what of it shapes bytes."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    workers = loader_processes(config.compute.workers, device.type)
+    workers = loader_processes(config.compute.workers, gpu_count(device))
     context = multiprocessing.get_context(config.compute.start_method) if workers else None
     return {
         "task": str(mine),
@@ -350,7 +351,7 @@ def preflight(
     Returns:
         What memory goes to whom.
     """
-    processes = loader_processes(config.compute.workers, device.type)
+    processes = loader_processes(config.compute.workers, gpu_count(device))
     memory = memory_for(config.memory, plan, assembly, shards, processes)
     size = bytes_of(plan, shards)
     folder = next(p for p in (config.out.absolute(), *config.out.absolute().parents) if p.exists())

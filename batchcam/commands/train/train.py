@@ -25,7 +25,7 @@ from batchcam.errors import CheckpointError, ConfigError, DatasetError
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes, warn_of_workers
 from batchcam.network.checkpoint import pack_checkpoint, trained_on
-from batchcam.network.device import pick_device
+from batchcam.network.device import gpu_count, pick_device
 from batchcam.network.forward import USUAL_CHANNELS
 from batchcam.network.precision import set_precision
 from batchcam.network.training_images import TrainingImages
@@ -519,7 +519,7 @@ def _fingerprint(samples: _Samples) -> str:
 
 
 def _stream(config: TrainConfig, samples: _Samples, batches: Sequence[list[int]], device: torch.device) -> BatchStream:
-    processes = loader_processes(config.workers, device.type)
+    processes = loader_processes(config.workers, gpu_count(device))
     return BatchStream(samples.dataset, batches, processes, device, config.start_method)
 
 
