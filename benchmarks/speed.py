@@ -127,13 +127,13 @@ def compete(job: Job, names: list[str], asked: argparse.Namespace) -> list[dict[
             if found is not None:
                 results[name].append(found)
                 print(f"{job.name}, round {number + 1}: {name} {1 / found['s']:.1f} images/s", flush=True)
-    ours = results[OURS]
-    return [
-        row(name, found, ours, images, import_seconds(modules_of(name)[1], asked.before if name == BEFORE else None,
-                                                      1 if asked.quick else 3))
-        for name, found in results.items()
-        if len(found) == len(ours) > 0
-    ]  # fmt: skip
+    ours, rows = results[OURS], []
+    for name, found in results.items():
+        if ours and len(found) == len(ours):
+            tree = asked.before if name == BEFORE else None
+            import_s = import_seconds(modules_of(name)[1], tree, 1 if asked.quick else 3)
+            rows.append(row(name, found, ours, images, import_s))
+    return rows
 
 
 def row(
@@ -170,7 +170,7 @@ def page(result: dict[str, Any], asked: argparse.Namespace) -> str:
     ]
     for name, rows in result["jobs"].items():
         told += [table(name, rows)]
-        told += [f"{each.capitalize()}: {share:.2f}." for each, share in result["shares"][name].items()]
+        told += ["Shares: " + "; ".join(f"{each}: {share:.2f}" for each, share in result["shares"][name].items())]
     writing = result["writing"]
     told.append(
         f"Landing shards of 128 px maps: {writing['maps_per_s']:,.0f} maps/s, {writing['cpu_us_per_map']:.0f} µs of "
