@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,35 @@ def test_energy_that_cannot_be_read_is_left_out(tmp_path: Path, content: str | N
         (tmp_path / "intel-rapl:0").mkdir()
         (tmp_path / "intel-rapl:0" / "energy_uj").write_text(content)
     assert measured.energy(tmp_path) == {}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_another_checkout_takes_part_with_its_own_code(tmp_path: Path):
+    module = tmp_path / "batchcam" / "commands" / "explain" / "explain.py"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    (tmp_path / "batchcam" / "__init__.py").write_text("MARK = 17\n")
+
+    def contestant(job: object, out: Path, stream: measured.Stream) -> int:
+        import batchcam
+
+        stream.more["mark"] = batchcam.MARK
+        with stream:
+            time.sleep(0.02)
+        return 2
+
+    found = measured.measure(contestant, None, 5, torch.device("cpu"), tmp_path)
+    assert found["mark"] == 17
+    assert found["s"] >= 0.01
+    assert found["start_s"] >= 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_contestant_whose_package_is_missing_is_left_out():
+    def contestant(job: object, out: Path, stream: measured.Stream) -> None:
+        import no_such_package  # noqa: F401
+
+    assert measured.measure(contestant, None, 5, torch.device("cpu")) is None
 
 
 ROWS = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from batchcam.errors import DeviceError
-from batchcam.network.device import pick_device
+from batchcam.network.device import gpu_count, pick_device
 
 
 @pytest.fixture
@@ -100,3 +100,7 @@ def test_gpu_that_does_not_work_is_no_cpu_and_no_traceback(two_gpus, monkeypatch
 def test_device_that_is_not_here_is_refused_with_those_that_are(no_gpu, name):
     with pytest.raises(DeviceError, match=f"--device {name}: not on this machine; there are: cpu$"):
         pick_device(name)
+
+
+def test_gpus_are_counted_for_whoever_computes_on_one(two_gpus):
+    assert [gpu_count(torch.device(name)) for name in ("cuda", "cuda:1", "cpu")] == [2, 2, 0]
