@@ -14,6 +14,6 @@ images=16384
 # what fails here is in the JSON, and ends the script in the end
 timeout 100 "$python" -m pytest -q -m gpu -p no:cacheprovider --junitxml "$out/tests.xml" \
   tests/maps tests/data/test_preprocessing.py || true
-timeout 340 "$python" -m benchmarks.speed --out "$out" --device "$device" --images "$images" --rounds 1 \
+timeout 340 "$python" -m benchmarks.speed --out "$out" --device "$device" --images "$images" --rounds 1 --jobs 1 \
   --only "batchcam explain" --only "plain loop" --only "stage: " || true
 exec "$python" -m benchmarks.gpu "$out"

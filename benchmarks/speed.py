@@ -24,6 +24,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +52,22 @@ def main() -> None:
         for module in modules_of(name)[1].split(", "):
             with contextlib.suppress(ImportError):
                 importlib.import_module(module)
+    found: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as text:
         os.environ["XDG_CACHE_HOME"] = str(Path(text) / "cache")  # else the first round is no first one
-        found = {job.name: compete(job, names, asked) for job in jobs(Path(text), asked)}
+        for job in islice(jobs(Path(text), asked), asked.jobs):
+            found[job.name] = compete(job, names, asked)
+    save(found, write_speed(asked.rounds), asked)
+
+
+def save(found: dict[str, list[dict[str, Any]]], writing: dict[str, float], asked: argparse.Namespace) -> None:
     result = {
         "machine": machine(asked.device),
         "energy": "RAPL, all packages of the machine" if energy() else "not readable here",
         "asked": {name: str(value) for name, value in vars(asked).items()},
         "jobs": found,
         "shares": {name: shares(rows) for name, rows in found.items()},
-        "writing": write_speed(asked.rounds),
+        "writing": writing,
     }
     (asked.out / "bench.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     (asked.out / "bench.svg").write_text(chart(found), encoding="utf-8")
@@ -77,6 +84,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--before", type=Path, metavar="TREE", help="another checkout of this repository")
     parser.add_argument("--arch", default="resnet18", help="another network of torchvision's leaves out the peers")
     parser.add_argument("--only", action="append", metavar="TEXT", help="contestants with this in their name; again")
+    parser.add_argument("--jobs", type=int, default=2, choices=(1, 2), help="1: JPEGs alone")
     parser.add_argument("--quick", action="store_true", help=f"one round of {QUICK_IMAGES} images")
     asked = parser.parse_args()
     if asked.quick:
