@@ -110,19 +110,25 @@ def test_shares_are_of_the_stage_that_bounds_each():
     )
 
 
-XML = '<testsuites><testsuite tests="9" skipped="2" failures="{failed}" errors="0"/></testsuites>'
+XML = '<testsuites><testsuite tests="9" skipped="{skipped}" failures="{failed}" errors="0"/></testsuites>'
 
 
-@pytest.mark.parametrize(("failed", "code"), [(0, 0), (1, 1)])
-def test_a_gpus_row_has_what_was_measured_and_failed_tests_fail(tmp_path: Path, failed: int, code: int):
+@pytest.mark.parametrize(
+    ("device", "skipped", "failed", "code"),
+    [("cuda", 2, 0, 0), ("cuda", 2, 1, 1), ("cuda", 9, 0, 1), ("cpu", 9, 0, 0)],
+)
+def test_a_gpus_row_has_what_was_measured_and_tests_that_fail_or_did_not_run_fail(
+    tmp_path: Path, device: str, skipped: int, failed: int, code: int
+) -> None:
     ours = {**ROWS[0], "bytes_to_device": 150528.0, "bytes_to_host": 52000.0}
     bench = {"machine": "a machine", "jobs": {"JPEG": [ours]}, "shares": {"JPEG": speed_tables.shares(ROWS)}}
+    bench["asked"] = {"device": device}
     (tmp_path / "bench.json").write_text(json.dumps(bench))
-    (tmp_path / "tests.xml").write_text(XML.format(failed=failed))
+    (tmp_path / "tests.xml").write_text(XML.format(skipped=skipped, failed=failed))
     assert gpu.main(tmp_path) == code
     row = (tmp_path / "row.md").read_text().splitlines()[-1]
-    assert row == f"| a machine | 50 | – | 0.25 | – | 151, 52 | – | {7 - failed}, {failed} |"
-    assert json.loads((tmp_path / "gpu.json").read_text())["tests"]["passed"] == 7 - failed
+    assert row == f"| a machine | 50 | – | 0.25 | – | 151, 52 | – | {9 - skipped - failed}, {failed} |"
+    assert json.loads((tmp_path / "gpu.json").read_text())["tests"]["passed"] == 9 - skipped - failed
 
 
 def test_a_benchmark_that_did_not_end_is_a_failure(tmp_path: Path):
