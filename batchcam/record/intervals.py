@@ -19,7 +19,7 @@ MANY: Final = 10_000
 _SMALL: Final = np.array([math.lgamma(n + 1) for n in range(16)])
 
 
-def wilson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, float] | None:
+def wilson(successes: float, trials: float, level: float = LEVEL) -> tuple[float, float] | None:
     """Return Wilson's score interval of a rate (1927), None without trials; it stays within 0 and 1.
 
     Args:
@@ -38,7 +38,7 @@ def wilson(successes: int, trials: int, level: float = LEVEL) -> tuple[float, fl
     return low, high
 
 
-def paired(lost: int, won: int, trials: int, level: float = LEVEL) -> tuple[float, float] | None:
+def paired(lost: float, won: float, trials: float, level: float = LEVEL) -> tuple[float, float] | None:
     """Return the score interval of the rate lost from one trial of a pair to the other, None without any.
 
     Tango 1998, https://doi.org/10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B, eq. 13 to 17.
@@ -91,12 +91,12 @@ def mean_interval(mean: float, deviation: float, count: int, level: float = LEVE
     """
     if count < 2:
         return None
-    half = _student(level, count - 1) * deviation / math.sqrt(count)
+    half = student(level, count - 1) * deviation / math.sqrt(count)
     return mean - half, mean + half
 
 
 @functools.lru_cache
-def _student(level: float, freedom: int) -> float:
+def student(level: float, freedom: int) -> float:
     """Return between which quantiles of Student's t, this and its negative, lies `level` of it."""
     if freedom > MANY:
         return NormalDist().inv_cdf((1 + level) / 2)

@@ -1,0 +1,298 @@
+"""Samples that are not independent, such as images of one patient: intervals and tests over clusters of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+
+from batchcam.errors import ConfigError
+from batchcam.record.groups import stored_columns
+from batchcam.record.intervals import LEVEL, auroc_interval, mean_interval, paired, student, wilson
+from batchcam.rules import array_name
+from batchcam.store.schema import META, meta_array
+
+FEWEST: Final = 10
+"""Clusters below which intervals over them are rough."""
+
+GROUPS: Final = 64
+"""Into which clusters are dealt where an error follows from leaving out one group after the other."""
+
+PENDING: Final = 2**18
+"""Sums that are held before those of one cluster are joined."""
+
+Interval = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """How much samples tell of a mean.
+
+    Attributes:
+        effect: variance of the mean over that of as many independent samples; where they do not vary, as if those of a
+            cluster were one (Kish 1965).
+        clusters: that the samples are of; None: they are independent.
+    """
+
+    effect: float = 1.0
+    clusters: int | None = None
+
+    def wilson(self, successes: int, trials: int, level: float = LEVEL) -> Interval | None:
+        """Return the interval of a rate as `intervals.wilson` does, of the effective number of trials."""
+        share = self._share(level)
+        return None if share is None else wilson(share * successes, share * trials, level)
+
+    def paired(self, lost: int, won: int, trials: int, level: float = LEVEL) -> Interval | None:
+        """Return the interval of a rate lost as `intervals.paired` does, of the effective number of pairs."""
+        share = self._share(level)
+        return None if share is None else paired(share * lost, share * won, share * trials, level)
+
+    def mean(self, mean: float, deviation: float, count: int, level: float = LEVEL) -> Interval | None:
+        """Return the interval of a mean as `intervals.mean_interval` does, by the variance between clusters.
+
+        Liang and Zeger 1986, https://doi.org/10.1093/biomet/73.1.13, with Student's t of clusters - 1.
+        """
+        if self.clusters is None:
+            return mean_interval(mean, deviation, count, level)
+        if self.clusters < 2:
+            return None
+        return mean_interval(mean, deviation * math.sqrt(self.effect * self.clusters / count), self.clusters, level)
+
+    def _share(self, level: float) -> float | None:
+        """Return which share of the samples counts, None where nothing is known.
+
+        Korn and Graubard 1998: 1 / effect, at most all of them, less for degrees of freedom.
+        """
+        if self.clusters is None:
+            return 1.0
+        if self.clusters < 2:
+            return None
+        return (NormalDist().inv_cdf((1 + level) / 2) / student(level, self.clusters - 1)) ** 2 / max(1.0, self.effect)
+
+
+INDEPENDENT: Final = Design()
+
+
+class ClusterMeans:
+    """Means of values of samples in clusters, counted part by part: 32 bytes are kept of each cluster, of each kind."""
+
+    def __init__(self) -> None:
+        self._codes, self._sums = [np.zeros(0, np.int64)], [np.zeros((3, 0))]
+
+    def add(self, values: np.ndarray, clusters: np.ndarray, kinds: np.ndarray | int = 0) -> None:
+        """Count the finite ones of some values, (n,).
+
+        Args:
+            clusters: number of each one's, int64 (n,).
+            kinds: of each one, from -1, such as its class, int64 (n,).
+        """
+        known = np.isfinite(values)
+        found = values[known].astype(np.float64)
+        self._codes.append((((np.asarray(kinds) + 1) << 32) + clusters)[known])
+        self._sums.append(np.stack([np.ones(len(found)), found, found * found]))
+        if sum(map(len, self._codes[1:])) > max(PENDING, len(self._codes[0])):
+            self._join()
+
+    def _join(self) -> None:
+        codes, places = np.unique(np.concatenate(self._codes), return_inverse=True)
+        sums = np.concatenate(self._sums, 1)
+        self._codes, self._sums = [codes], [np.stack([np.bincount(places, row, len(codes)) for row in sums])]
+
+    def by_cluster(self) -> np.ndarray:
+        """Return count, sum and sum of squares of each cluster whatever the kind, (3, G)."""
+        self._join()
+        _, places = np.unique(self._codes[0] & 0xFFFFFFFF, return_inverse=True)
+        return np.stack([np.bincount(places, row) for row in self._sums[0]])
+
+    def design(self) -> Design:
+        """Return the design of the mean of all values."""
+        counts, sums, squares = self.by_cluster()
+        return _design(counts, sums, float(squares.sum()))
+
+    def design_of(self, kind: int, sizes: np.ndarray | None = None) -> Design:
+        """Return the design of the mean of the values of a kind.
+
+        Args:
+            sizes: how many values each cluster number has, where those that were not added are zero, (G,).
+        """
+        self._join()
+        start, end = np.searchsorted(self._codes[0], [(kind + 1) << 32, (kind + 2) << 32])
+        counts, sums, squares = self._sums[0][:, start:end]
+        others = np.zeros(0)
+        if sizes is not None:
+            there = self._codes[0][start:end] & 0xFFFFFFFF
+            counts, others = sizes[there], np.delete(sizes, there)
+        return _design(counts, sums, float(squares.sum()), others[others > 0])
+
+
+def _design(counts: np.ndarray, sums: np.ndarray, squares: float, others: np.ndarray | None = None) -> Design:
+    """Return the design of a mean.
+
+    Args:
+        counts, sums: of the values of each cluster.
+        squares: sum of theirs.
+        others: counts of clusters of zeros.
+    """
+    others = np.zeros(0) if others is None else others
+    clusters, count = len(counts) + len(others), float(counts.sum() + others.sum())
+    mean = float(sums.sum()) / max(count, 1)
+    within = squares - mean * mean * count
+    if clusters < 2 or within <= 1e-12 * squares:
+        return Design(float((counts**2).sum() + (others**2).sum()) / max(count, 1), clusters)
+    between = float(((sums - mean * counts) ** 2).sum()) + mean * mean * float((others**2).sum())
+    return Design(between / within * (1 - 1 / count) / (1 - 1 / clusters), clusters)
+
+
+def design_of(values: np.ndarray, clusters: np.ndarray | None) -> Design:
+    """Return the design of the mean of the finite ones of some values, (n,), by the number of each one's cluster."""
+    if clusters is None:
+        return INDEPENDENT
+    means = ClusterMeans()
+    means.add(values, clusters)
+    return means.design()
+
+
+def exchanged_by_chance(sums: np.ndarray) -> float:
+    """Return the exact two-sided p-value of so large a sum if each cluster's could as well have the other sign.
+
+    The permutation test that swaps the two sides of a pair, cluster by cluster; of clusters of one sample it is
+    McNemar's. Asymptotically that of Yang et al. 2010, https://doi.org/10.1002/bimj.201000035.
+
+    Args:
+        sums: what each cluster lost less what it won, whole numbers (G,).
+    """
+    sizes, times = np.unique(np.abs(sums[sums != 0]), return_counts=True)
+    most = round(float(sizes @ times))
+    angles = np.pi * np.arange(most + 1) / (most + 1)
+    with np.errstate(divide="ignore"):
+        transform = sum((t * np.log(np.cos(s * angles) + 0j) for s, t in zip(sizes, times, strict=True)), 0 * angles)
+    chances = np.fft.fft(np.exp(transform + 1j * most * angles)).real / (most + 1)
+    beyond = np.abs(2 * np.arange(most + 1) - most) >= abs(round(float(sums.sum())))
+    return min(1.0, max(0.0, float(chances[beyond].sum())))
+
+
+def auroc_influence_of_clusters(influence: np.ndarray, true: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Return what each cluster number adds to an AUROC, or to its drop: the sum of squares is its variance.
+
+    Obuchowski 1997, https://doi.org/10.2307/2533958, but that both sides' corrections for few clusters also stand at
+    their covariance.
+
+    Args:
+        influence: of each sample, as `intervals.auroc_influence` has it, (n,).
+        true: yes or no, bool (n,).
+        clusters: number of each one's, int64 (n,).
+    """
+    found = influence.copy()
+    for side in (true, ~true):
+        count, many = int(side.sum()), len(np.unique(clusters[side]))
+        found[side] *= math.sqrt((1 - 1 / max(2, count)) / (1 - 1 / max(2, many)))
+    return np.bincount(clusters, found)
+
+
+def auroc_interval_of_clusters(drop: float, error: float, fewest: int, level: float = LEVEL) -> Interval | None:
+    """Return the interval of a drop of AUROC as `auroc_interval` does, by Student's t.
+
+    Args:
+        fewest: clusters with a yes, or with a no, whichever are fewer.
+    """
+    if fewest < 2:
+        return None
+    wider = student(level, fewest - 1) / NormalDist().inv_cdf((1 + level) / 2)
+    return auroc_interval(drop, wider * error, fewest, level)
+
+
+def share_interval(share: float, error: float, units: int, level: float = LEVEL) -> Interval | None:
+    """Return the interval of a share that is no plain rate: Wilson's, of as many trials as give its standard error.
+
+    Args:
+        error: its standard error.
+        units: of which the error is made: samples, clusters or groups of them.
+    """
+    if units < 2:
+        return None
+    trials = share * (1 - share) / error**2 if error > 0 and 0 < share < 1 else units
+    trials *= (NormalDist().inv_cdf((1 + level) / 2) / student(level, units - 1)) ** 2
+    return wilson(share * trials, trials, level)
+
+
+def dealt(clusters: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return a number below `GROUPS` for each sample, the same for those of a cluster, dealt at random, int64 (n,)."""
+    _, places = np.unique(clusters, return_inverse=True)
+    return np.asarray(np.random.default_rng(seed).permutation(int(places.max(initial=-1)) + 1)[places] % GROUPS)
+
+
+def jackknife_error(without: np.ndarray) -> np.ndarray:
+    """Return the standard error of what has been computed without one group after the other, (R, ...), by `dealt`.
+
+    The delete-a-group jackknife: Kott 2001, Journal of Official Statistics 17(4), 521-526.
+    """
+    return np.asarray(np.sqrt((len(without) - 1) * without.var(0)))
+
+
+def cluster_array(column: str, there: Iterable[str], whose: object) -> str:
+    """Return the array of a column that says which samples belong together, given as `patient` or as `meta/patient`.
+
+    Raises:
+        ConfigError: the column is not there.
+    """
+    known = [*there]
+    name = column if array_name(column) in known else column.removeprefix(f"{META}/")
+    return meta_array(stored_columns([name], known, f"--cluster: {whose}")[0]).name
+
+
+class Clusters:
+    """Numbers clusters as they are met; a sample without a value is one by itself.
+
+    Args:
+        column: that says which samples belong together.
+    """
+
+    def __init__(self, column: str) -> None:
+        self._column, self._numbers = column.removeprefix(f"{META}/"), dict[str, int]()
+        self._samples = self._without = 0
+
+    def __len__(self) -> int:
+        """Return how many there are so far."""
+        return len(self._numbers) + self._without
+
+    def of(self, values: Iterable[str]) -> np.ndarray:
+        """Return the number of the cluster of each sample, int64 (n,)."""
+        found = []
+        for value in values:
+            if value.strip():
+                found.append(self._numbers.setdefault(value, len(self)))
+            else:
+                found.append(len(self))
+                self._without += 1
+        self._samples += len(found)
+        return np.array(found, np.int64)
+
+    def require_several(self) -> None:
+        """Refuse samples that are all of one cluster.
+
+        Raises:
+            ConfigError: they are.
+        """
+        if len(self) < 2:
+            raise ConfigError(
+                f"--cluster {self._column}: all samples are of one {self._column}: of one nothing follows"
+            )
+
+    def notes(self, designs: Mapping[str, Design]) -> Iterator[str]:
+        """Yield what readers of intervals over the clusters should know.
+
+        Args:
+            designs: of what is told, by its name.
+        """
+        what = self._column
+        effects = ", ".join(f"{name} {design.effect:.2g}" for name, design in designs.items() if design.clusters)
+        told = f"; design effect: {effects}" if effects else ""
+        yield f"{self._samples} samples of {len(self)} values of {what}: intervals over these, by Student's t{told}"
+        if self._without:
+            yield f"{self._without} samples without a value of {what} count as one of their own each"
+        if len(self) < FEWEST:
+            yield f"ONLY {len(self)} values of {what}: intervals over fewer than {FEWEST} are rough"
