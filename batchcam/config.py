@@ -198,6 +198,19 @@ def grouping() -> Any:
     return field(about, "--group-by", default=(), metavar="COLUMN")
 
 
+def clustering() -> Any:
+    """Return a field for the column that says which samples are not independent of each other."""
+    about = (
+        "Intervals over the values of this further column of the manifest, such as patient: samples of one tell less."
+    )
+    return field(about, metavar="COLUMN")
+
+
+def confident() -> Any:
+    """Return a field for the confidence of intervals."""
+    return field("Percent of confidence of the intervals.", default=95.0, low=50, high=99.9999, metavar="P")
+
+
 def overwriting() -> Any:
     """Return a field for whether what batchcam did not make may be replaced."""
     return field("Replace what lies at --out although batchcam did not make it.", default=False)
@@ -642,9 +655,8 @@ class Gates(Part):
         default=ESTIMATE,
         choices=(ESTIMATE, PROVEN_WITHIN, PROVEN_BEYOND),
     )
-    confidence: float = field(
-        "Percent of confidence of the gates' intervals.", default=95.0, low=50, high=99.9999, metavar="P"
-    )
+    confidence: float = confident()
+    cluster: str | None = clustering()
     shared_classes: bool = field("Compare the classes that both runs name, and leave out the others.", default=False)
 
     def __post_init__(self) -> None:

@@ -175,8 +175,10 @@ def exchanged_by_chance(sums: np.ndarray) -> float:
     return min(1.0, max(0.0, float(chances[beyond].sum())))
 
 
-def auroc_influence_of_clusters(influence: np.ndarray, true: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Return what each cluster number adds to an AUROC, or to its drop: the sum of squares is its variance.
+def auroc_influence_of_clusters(
+    influence: np.ndarray, true: np.ndarray, clusters: np.ndarray, count: int
+) -> np.ndarray:
+    """Return what each cluster adds to an AUROC, or to its drop, (count,): the sum of squares is its variance.
 
     Obuchowski 1997, https://doi.org/10.2307/2533958, but that both sides' corrections for few clusters also stand at
     their covariance.
@@ -185,12 +187,13 @@ def auroc_influence_of_clusters(influence: np.ndarray, true: np.ndarray, cluster
         influence: of each sample, as `intervals.auroc_influence` has it, (n,).
         true: yes or no, bool (n,).
         clusters: number of each one's, int64 (n,).
+        count: of the clusters.
     """
     found = influence.copy()
     for side in (true, ~true):
-        count, many = int(side.sum()), len(np.unique(clusters[side]))
-        found[side] *= math.sqrt((1 - 1 / max(2, count)) / (1 - 1 / max(2, many)))
-    return np.bincount(clusters, found)
+        samples, others = (max(2, len(of)) for of in (influence[side], np.unique(clusters[side])))
+        found[side] *= math.sqrt((1 - 1 / samples) / (1 - 1 / others))
+    return np.bincount(clusters, found, count)
 
 
 def auroc_interval_of_clusters(drop: float, error: float, fewest: int, level: float = LEVEL) -> Interval | None:

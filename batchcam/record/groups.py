@@ -106,8 +106,8 @@ class Grouped:
 
     def add(
         self, columns: Sequence[Iterable[str]], kinds: Sequence[np.ndarray], measures: Sequence[np.ndarray]
-    ) -> None:
-        """Add some samples.
+    ) -> np.ndarray:
+        """Add some samples, and return the number of the group of each, in the order of `tallies`, int64 (n,).
 
         Args:
             columns: a value of each sample, by column.
@@ -122,6 +122,7 @@ class Grouped:
         self._known = self._grown(self._known, [(groups[there], None) for there in known])
         sums = [(groups[there], values[there]) for there, values in zip(known, measures, strict=True)]
         self._sums = self._grown(self._sums, sums)
+        return groups
 
     def _grown(self, sums: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> np.ndarray:
         grown = np.zeros((len(parts), len(self._numbering.numbers)))

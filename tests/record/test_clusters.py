@@ -170,11 +170,11 @@ def test_the_error_of_an_auroc_is_obuchowskis() -> None:
     scores = np.round(rng.normal(size=240) + rng.normal(size=60)[clusters] + true, 1)
     influence = auroc_influence(scores, np.zeros(240), true)
 
-    found = (auroc_influence_of_clusters(influence, true, clusters) ** 2).sum()
+    found = (auroc_influence_of_clusters(influence, true, clusters, 60) ** 2).sum()
 
     assert found == pytest.approx(_obuchowski(scores, true, clusters), rel=0.01)
     assert found > 1.2 * (influence**2).sum()
-    alone = auroc_influence_of_clusters(influence, true, np.arange(240))
+    alone = auroc_influence_of_clusters(influence, true, np.arange(240), 240)
     assert alone == pytest.approx(influence)
     assert auroc_interval_of_clusters(0.1, 0.02, 10**6) == pytest.approx(auroc_interval(0.1, 0.02, 10**6), rel=1e-5)
 

@@ -9,9 +9,10 @@ from typing import Any, Final
 import numpy as np
 
 from batchcam.commands.compare.config import CompareConfig
+from batchcam.commands.compare.designs import Designs
 from batchcam.commands.compare.exchanges import Exchange, find_exchanges
 from batchcam.commands.compare.files import MOVERS_FILE, TABLE_FILE, open_table, write_files
-from batchcam.commands.compare.gates import Gate, Moved, judge_gates
+from batchcam.commands.compare.gates import Gate, Moved, intervals, judge_gates
 from batchcam.commands.compare.groups import GroupMovement, GroupMovements
 from batchcam.commands.compare.matching import Apart, Classes, listed, match_classes
 from batchcam.commands.compare.movement import ClassMovement, Flip, Movement, Mover, Pairs, Totals, Transition
@@ -27,6 +28,7 @@ from batchcam.commands.compare.sigmoids import (
 from batchcam.config import MIN_COMPARED, keywords
 from batchcam.errors import RunError
 from batchcam.job.console import Progress, counted
+from batchcam.record.clusters import Design, Interval
 from batchcam.record.study import require_place, run_notes
 from batchcam.rules import SINGLE_LABEL, TORCH, composed
 from batchcam.store.opening import open_run
@@ -64,6 +66,7 @@ class Comparison:
         relabelled: how many of the compared pairs the runs label as different classes.
         respelt: how many of them have ids in two Unicode forms.
         sigmoids: what moved for the classes of multi-label runs, else None.
+        designs: of what is told of samples that have clusters, None where they have none.
     """
 
     sides: Sides
@@ -74,6 +77,7 @@ class Comparison:
     relabelled: int
     respelt: int
     sigmoids: SigmoidPairs | None
+    designs: Designs | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +95,11 @@ class CompareSummary:
         transitions: the most frequent flips from one predicted class to another; none of multi-label runs.
         exchanges: classes that each look like a different one of the old run, such as two whose names were swapped.
         movers: samples that moved most, broken ones first.
+        confidence: per cent, of all intervals.
+        intervals: of what moved over all samples, by name; accuracies, drops and flips in per cent.
+        cluster: column of the manifest whose values the intervals are over, None: over samples.
+        clusters: how many of them there are.
+        design_effects: variances over those of as many independent samples, by name.
         group_by: columns of the manifest by which `groups` are told.
         groups: what moved in each, the largest drop of accuracy first; of multi-label runs in each class of each, the
             largest drop of AUROC first.
@@ -113,6 +122,11 @@ class CompareSummary:
     transitions: list[Transition]
     exchanges: list[Exchange]
     movers: list[Mover]
+    confidence: float
+    intervals: dict[str, Interval]
+    cluster: str | None
+    clusters: int | None
+    design_effects: dict[str, float]
     group_by: tuple[str, ...]
     groups: list[GroupMovement] | list[SigmoidGroupMovement]
     gates: tuple[Gate, ...]
@@ -131,8 +145,8 @@ def compare(config: CompareConfig) -> CompareSummary:
     """Tell what moved between two runs, and write it down where that is asked for.
 
     Raises:
-        ConfigError: the runs' classes or problem types differ, neither has a column to group by, or a gate or target
-            means nothing for them.
+        ConfigError: the runs' classes or problem types differ, neither has a column to group by or of clusters, or a
+            gate or target means nothing for them.
         RunError: not a run, runs of other samples, or an incomplete run where a gate was asked for.
     """
     require_place(config.out, "compare", (TABLE_FILE, MOVERS_FILE), config.overwrite)
@@ -179,18 +193,22 @@ def measure_all(
     movement, apart = Movement(sides.classes.names, config.top), LeftApart(sides.rows)
     sigmoids = SigmoidPairs(sides) if sides.are_multi_label else None
     groups = GroupMovements(sides, config.group_by)
+    designs = None if config.cluster is None else Designs(sides, config.cluster)
     relabelled = respelt = 0
     with Progress("compare", 2 * len(sides.rows.old), "maps", config.quiet) as progress:
         for part in sides.parts():
             compared = part.compared
+            clusters = None if designs is None else designs.of(compared)
             label, otherwise = stated_labels(compared, sides.classes)
             target = target_classes(compared, sides.classes, label, config.target)
             if sigmoids:
-                pairs = sigmoids.measure(compared, target, config.target, progress.advance)
+                pairs = sigmoids.measure(compared, target, config.target, progress.advance, clusters)
             else:
                 pairs = measure(sides, compared, sides.classes, label, target, progress.advance)
             movement.add(pairs)
-            groups.add(compared, pairs)
+            groups.add(compared, pairs, clusters)
+            if designs is not None and clusters is not None:
+                designs.add(pairs, clusters)
             apart.add(part)
             relabelled += int(otherwise.sum())
             respelt += int(np.isin(compared.old_rows, sides.rows.respelt).sum())
@@ -199,7 +217,7 @@ def measure_all(
     if sigmoids:
         movement.moved, relabelled = movement.moved or sigmoids.moved, sigmoids.relabelled
     labelled = len(sides.old) if sigmoids else int((sides.old["label"][:] >= 0).sum())
-    return Comparison(sides, movement, apart, groups, labelled, relabelled, respelt, sigmoids)
+    return Comparison(sides, movement, apart, groups, labelled, relabelled, respelt, sigmoids, designs)
 
 
 def _require_complete(run: Run) -> None:
@@ -218,12 +236,14 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         totals = sigmoid_totals(movement, moved, found.sigmoids.mean_auroc_error())
     else:
         totals, moved = movement.totals(), movement.classes()
-    groups = found.groups.found(found.sigmoids)
-    judged = Moved(
-        totals, moved, groups, len(old), found.labelled, apart, [*_setup(found, SETUP), *_class_order(found)]
-    )
+    groups = found.groups.found(found.sigmoids, found.designs is not None, config.confidence / 100)
+    designs = _designs(found, len(moved))
+    if found.designs and isinstance(totals, Totals) and totals.labelled:
+        totals = dataclasses.replace(totals, p=found.designs.change_p())
+    setup = [*_setup(found, SETUP), *_class_order(found)]
+    judged = Moved(totals, moved, groups, len(old), found.labelled, apart, setup, designs)
     gates = judge_gates(judged, config)
-    notes = [*_notes(found), *found.groups.notes]
+    notes = [*(found.designs.notes(designs) if found.designs else ()), *_notes(found), *found.groups.notes]
     if not config.evidence and totals.compared < MIN_COMPARED / 100 * len(old):
         notes.append(f"only {judged.compared_text}")
     return CompareSummary(
@@ -240,6 +260,11 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         transitions=[] if found.sigmoids else movement.transitions(TRANSITIONS),
         exchanges=find_exchanges(found.sides, movement.predicted),
         movers=_movers(found),
+        confidence=config.confidence,
+        intervals=intervals(judged, config.confidence),
+        cluster=config.cluster,
+        clusters=len(found.designs.clusters) if found.designs else None,
+        design_effects={name: design.effect for (name, place), design in designs.items() if place < 0},
         group_by=config.group_by,
         groups=groups,
         gates=gates,
@@ -248,6 +273,14 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         out=None if config.out is None else str(config.out),
         problem_type=old.plan.problem_type or SINGLE_LABEL,
     )
+
+
+def _designs(found: Comparison, classes: int) -> dict[tuple[str, int], Design]:
+    if found.designs is None:
+        return {}
+    if found.sigmoids:
+        return found.designs.found((found.sigmoids.similarity, found.sigmoids.shifts), found.sigmoids.shared)
+    return found.designs.found((found.designs.similarity, found.designs.shifts), range(classes))
 
 
 def _movers(found: Comparison) -> list[Mover]:

@@ -10,12 +10,13 @@ from typing import Final
 
 from batchcam.commands.compare.groups import GroupMovement
 from batchcam.commands.compare.matching import Apart
-from batchcam.commands.compare.movement import ClassMovement, Totals
+from batchcam.commands.compare.movement import ClassMovement, SampleTotals, Totals
 from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidGroupMovement, SigmoidMovement, SigmoidTotals
 from batchcam.config import ESTIMATE, PROVEN_BEYOND, PROVEN_WITHIN, Gates, flag
 from batchcam.job.console import counted
+from batchcam.record.clusters import INDEPENDENT, Design, Interval, auroc_interval_of_clusters
 from batchcam.record.groups import group_name
-from batchcam.record.intervals import auroc_interval, mcnemar, mean_interval, paired, wilson
+from batchcam.record.intervals import auroc_interval
 from batchcam.rules import FEWEST_IN_GROUP
 
 FEWEST_OF_CLASS: Final = 10
@@ -72,6 +73,7 @@ class Moved:
         labelled: of these, with a label; all of multi-label runs.
         apart: how many ids of either run are not compared, by reason.
         setup: in what the runs' set-ups differ.
+        designs: where samples have clusters, of what is told, by its name and the place of the class, -1: of all.
     """
 
     totals: Totals | SigmoidTotals
@@ -81,6 +83,11 @@ class Moved:
     labelled: int
     apart: Mapping[str, int]
     setup: Sequence[str] = ()
+    designs: Mapping[tuple[str, int], Design] = dataclasses.field(default_factory=dict)
+
+    def design(self, name: str, place: int = -1) -> Design:
+        """Return the design of what is told of all samples, or of the class at a place."""
+        return self.designs.get((name, place), INDEPENDENT)
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -237,20 +244,22 @@ def _flips(moved: Moved) -> Found:
     t = moved.totals
     flipped = "have a class told otherwise" if isinstance(t, SigmoidTotals) else "flipped"
     lost = f", {t.not_finite} of them as NEW is not finite" if t.not_finite else ""
-    values = _rate(t.flips, t.compared, "", f"% of {t.compared} compared samples {flipped}{lost}")
+    after = f"% of {t.compared} compared samples {flipped}{lost}"
+    values = _rate(t.flips, t.compared, "", after, moved.design("flips"))
     return Found(values, moved.left_out, "compared")
 
 
-def _rate(part: int, whole: int, before: str, after: str) -> list[Value]:
-    bounds = functools.partial(wilson, part, whole)
+def _rate(part: int, whole: int, before: str, after: str, design: Design) -> list[Value]:
+    bounds = functools.partial(design.wilson, part, whole)
     return [Value(100 * part / whole, whole, bounds, before, after)] if whole else []
 
 
-def _accuracy(moved: Moved) -> Found:
+def _accuracy(name: str, moved: Moved) -> Found:
     t = moved.totals
     assert isinstance(t, Totals)
-    right = round((t.new_accuracy or 0) * t.labelled)
-    values = _rate(right, t.labelled, "accuracy of", f"% on {t.labelled} labelled samples")
+    right = round((getattr(t, name) or 0) * t.labelled)
+    after = f"% on {t.labelled} labelled samples"
+    values = _rate(right, t.labelled, "accuracy of", after, moved.design(name))
     return Found(values, _unlabelled(moved, t), "labelled in both")
 
 
@@ -258,17 +267,18 @@ def _accuracy_change(sign: int, moved: Moved) -> Found:
     t = moved.totals
     assert isinstance(t, Totals)
     after = f"points on {t.labelled} labelled samples"
-    if t.labelled:
-        after += f" (exact McNemar p {mcnemar(t.lost, t.fixed):.2g})"
-    return Found(_drop(t.lost, t.fixed, t.labelled, after, sign), _unlabelled(moved, t), "labelled in both")
+    if t.p is not None:
+        after += f" (exact McNemar p {t.p:.2g})"
+    values = _drop(t.lost, t.fixed, t.labelled, after, moved.design("accuracy_drop"), sign)
+    return Found(values, _unlabelled(moved, t), "labelled in both")
 
 
-def _drop(lost: int, won: int, count: int, after: str, sign: int = 1) -> list[Value]:
+def _drop(lost: int, won: int, count: int, after: str, design: Design, sign: int = 1) -> list[Value]:
     """Return accuracy lost, in points, of paired samples; a sign of -1: gained."""
     if not count:
         return []
     pair, before = ((lost, won), "a drop of") if sign > 0 else ((won, lost), "a rise of")
-    bounds = functools.partial(paired, *pair, count)
+    bounds = functools.partial(design.paired, *pair, count)
     return [Value(100 * (pair[0] - pair[1]) / count, count, bounds, before, after)]
 
 
@@ -283,7 +293,8 @@ def _mean_auroc(moved: Moved) -> Found:
     if t.auroc_drop is None:
         return Found([], moved.left_out, BOTH_LABELS)
     fewest = sum(c.fewest for c in moved.classes if isinstance(c, SigmoidMovement))
-    bounds = functools.partial(auroc_interval, t.auroc_drop / 100, t.auroc_error or 0, fewest)
+    clusters = moved.design("flips").clusters
+    bounds = _auroc_bounds(t.auroc_drop, t.auroc_error, min(fewest, clusters or fewest), clusters is not None)
     after = f"points of the mean AUROC over {counted(t.macro['auroc'].classes, 'class')}"
     return Found([Value(t.auroc_drop, t.compared, bounds, "a drop of", after)], moved.left_out, BOTH_LABELS)
 
@@ -297,29 +308,37 @@ def _class_aurocs(changes: Sequence[SigmoidChange]) -> Found:
 
 
 def _auroc(c: SigmoidChange, drop: float) -> Value:
-    bounds = functools.partial(auroc_interval, drop / 100, c.auroc_error or 0, c.fewest)
+    bounds = _auroc_bounds(drop, c.auroc_error, c.fewest, c.clustered)
     after = f"points of AUROC on {counted(c.old.known, 'label')} of {group_name(c.named)}"
     return Value(drop, c.old.known, bounds, "a drop of", after)
 
 
+def _auroc_bounds(drop: float, error: float | None, fewest: int, clustered: bool) -> Callable[[float], Interval | None]:
+    interval: Callable[..., Interval | None] = auroc_interval_of_clusters if clustered else auroc_interval
+    return functools.partial(interval, drop / 100, error or 0, fewest)
+
+
 def _similarity(moved: Moved) -> Found:
     t = moved.totals
-    values = _mean_similarity(t.spearman, t.spearman_deviation, t.maps, f"over {t.maps} pairs of maps")
+    values = _mean_similarity(t, f"over {t.maps} pairs of maps", moved.design("spearman"))
     return Found(values, moved.left_out | _named(t.without_maps), "with a map in both")
 
 
-def _mean_similarity(mean: float | None, deviation: float | None, maps: int, after: str) -> list[Value]:
-    if mean is None:
+def _mean_similarity(
+    of: Totals | SigmoidTotals | ClassMovement | SigmoidMovement, after: str, design: Design
+) -> list[Value]:
+    if of.spearman is None:
         return []
-    bounds = functools.partial(mean_interval, mean, deviation or 0, maps)
-    return [Value(mean, maps, bounds, "mean similarity", after, scale=1)]
+    bounds = functools.partial(design.mean, of.spearman, of.spearman_deviation or 0, of.maps)
+    return [Value(of.spearman, of.maps, bounds, "mean similarity", after, scale=1)]
 
 
 def _class_similarities(moved: Moved) -> Found:
-    there = [c for c in moved.classes if c.maps or not _is_absent(c)]
+    there = [(place, c) for place, c in enumerate(moved.classes) if c.maps or not _is_absent(c)]
     values = []
-    for c in (c for c in there if c.maps >= FEWEST_OF_CLASS):
-        values += _mean_similarity(c.spearman, c.spearman_deviation, c.maps, f"over {c.maps} pairs of maps of {c.name}")
+    for place, c in ((place, c) for place, c in there if c.maps >= FEWEST_OF_CLASS):
+        after = f"over {c.maps} pairs of maps of {c.name}"
+        values += _mean_similarity(c, after, moved.design("spearman", place))
     few = {f"with fewer than {FEWEST_OF_CLASS} pairs of maps": len(there) - len(values)}
     return Found(values, _some(few | _absent(moved, there)), f"of a class with {FEWEST_OF_CLASS} pairs of maps")
 
@@ -336,14 +355,14 @@ def _is_absent(c: ClassMovement | SigmoidMovement) -> bool:
 
 
 def _count_shifts(moved: Moved) -> Found:
-    there = [c for c in moved.classes if not _is_absent(c)]
-    values = [v for c in there for v in _count_shift(c, moved.totals.compared)]
+    there = [(place, c) for place, c in enumerate(moved.classes) if not _is_absent(c)]
+    values = [v for place, c in there for v in _count_shift(c, moved.totals.compared, moved.design("shift", place))]
     few = {f"with fewer than {FEWEST_OF_CLASS} predictions in either run": len(there) - len(values)}
     missing = f"predicted as a class that has {FEWEST_OF_CLASS} predictions in a run"
     return Found(values, _some(few | _absent(moved, there)), missing)
 
 
-def _count_shift(c: ClassMovement | SigmoidMovement, compared: int) -> list[Value]:
+def _count_shift(c: ClassMovement | SigmoidMovement, compared: int, design: Design) -> list[Value]:
     """Return how much more or less often a class is predicted, in per cent of the larger count, if it is judged."""
     if isinstance(c, SigmoidMovement):
         old, new, moved = c.old.predicted, c.new.predicted, c.flips
@@ -352,7 +371,7 @@ def _count_shift(c: ClassMovement | SigmoidMovement, compared: int) -> list[Valu
     if max(old, new) < FEWEST_OF_CLASS:
         return []
     more, fewer = (moved + abs(new - old)) // 2, (moved - abs(new - old)) // 2
-    bounds = functools.partial(paired, more, fewer, compared)
+    bounds = functools.partial(design.paired, more, fewer, compared)
     after = f"% {'more' if new > old else 'fewer'} samples predicted as {c.name}, {old} → {new}"
     share, scale = 100 * abs(new - old) / max(old, new), 100 * compared / max(old, new)
     return [Value(share, compared, bounds, "", after, scale, either_way=True)]
@@ -367,7 +386,7 @@ def _group_drops(moved: Moved) -> Found:
     for m in (m for m in groups if m.is_judged):
         lost = m.old_correct - m.new_correct + m.fixed
         words = f"points on {m.labelled} labelled samples of {group_name(m.group)}"
-        values += _drop(lost, m.fixed, m.labelled, words)
+        values += _drop(lost, m.fixed, m.labelled, words, m.design)
     few = _some({f"with fewer than {FEWEST_IN_GROUP} labelled samples": len(groups) - len(values)})
     return Found(values, few, f"of a group with {FEWEST_IN_GROUP} samples labelled in both")
 
@@ -376,7 +395,7 @@ FOUND: Final[Mapping[str, Callable[[Moved], Found]]] = {
     "max_flips": _flips,
     "max_accuracy_drop": functools.partial(_accuracy_change, 1),
     "max_accuracy_rise": functools.partial(_accuracy_change, -1),
-    "min_accuracy": _accuracy,
+    "min_accuracy": functools.partial(_accuracy, "new_accuracy"),
     "max_auroc_drop": _mean_auroc,
     "max_class_auroc_drop": lambda moved: _class_aurocs([c for c in moved.classes if isinstance(c, SigmoidChange)]),
     "min_cam_similarity": _similarity,
@@ -385,6 +404,28 @@ FOUND: Final[Mapping[str, Callable[[Moved], Found]]] = {
     "max_group_drop": _group_drops,
 }
 """What each gate judges."""
+
+TOLD: Final[Mapping[str, tuple[Callable[[Moved], Found], type[SampleTotals]]]] = {
+    "flips_percent": (_flips, SampleTotals),
+    "old_accuracy": (functools.partial(_accuracy, "old_accuracy"), Totals),
+    "new_accuracy": (functools.partial(_accuracy, "new_accuracy"), Totals),
+    "accuracy_drop": (functools.partial(_accuracy_change, 1), Totals),
+    "auroc_drop": (_mean_auroc, SigmoidTotals),
+    "spearman": (_similarity, SampleTotals),
+}
+"""What intervals are told of, of which kind of totals."""
+
+
+def intervals(moved: Moved, confidence: float) -> dict[str, Interval]:
+    """Return the intervals of what moved over all samples by name; accuracies, drops and flips in per cent."""
+    found = {}
+    for name, (find, kind) in TOLD.items():
+        for value in find(moved).values if isinstance(moved.totals, kind) else ():
+            low, high = value.interval(confidence / 100)
+            if math.isfinite(low):
+                found[name] = low, high
+    return found
+
 
 ACCURACY: Final = ("max_accuracy_drop", "max_accuracy_rise", "min_accuracy")
 OF_CLASSES: Final = ("max_class_auroc_drop", "min_class_similarity", "max_count_shift")

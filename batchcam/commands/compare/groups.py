@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from batchcam.commands.compare.designs import SideColumns
 from batchcam.commands.compare.movement import Flip, Pairs
 from batchcam.commands.compare.reading import Part, Sides
 from batchcam.commands.compare.sigmoids import SigmoidGroupMovement, SigmoidPairs
-from batchcam.errors import ConfigError
-from batchcam.job.console import counted
+from batchcam.record.clusters import INDEPENDENT, ClusterMeans, Design
 from batchcam.record.groups import Grouped, RowGroups, Tally, grouped_by
-from batchcam.record.intervals import wilson
+from batchcam.record.intervals import LEVEL
 from batchcam.rules import FEWEST_IN_GROUP
 from batchcam.store.run import Run
 from batchcam.store.schema import meta_array
@@ -34,6 +35,7 @@ class GroupMovement:
         fixed: of those, by the new run alone.
         accuracy_drop: accuracy lost, in percentage points; None without labels.
         spearman: mean similarity of the maps, None without a pair of them.
+        design: of the drop.
     """
 
     group: tuple[str, ...]
@@ -46,6 +48,7 @@ class GroupMovement:
     fixed: int
     accuracy_drop: float | None
     spearman: float | None
+    design: Design = INDEPENDENT
 
     @property
     def is_judged(self) -> bool:
@@ -65,15 +68,13 @@ class GroupMovements:
     """
 
     def __init__(self, sides: Sides, columns: Sequence[str]) -> None:
-        self._sides, self._columns = sides, columns
-        self._grouped, self._rows = Grouped(), RowGroups()
-        self._otherwise = 0
-        self._new, self._old = (_stored(run, columns) for run in (sides.new, sides.old))
-        if self._new is None and self._old is None:
-            grouped_by(columns, sides.new.plan.meta, sides.new.path)
+        self._grouped, self._rows, self._are_multi_label = Grouped(), RowGroups(), sides.are_multi_label
+        find = functools.partial(_stored, columns=columns)
+        self._columns = SideColumns(sides, ("groups", ", ".join(columns)), find) if columns else None
+        self._flips, self._drops = ClusterMeans(), ClusterMeans()
 
-    def add(self, part: Part, pairs: Pairs) -> None:
-        """Count the compared samples of a part.
+    def add(self, part: Part, pairs: Pairs, clusters: np.ndarray | None = None) -> None:
+        """Count the compared samples of a part, of these clusters.
 
         Raises:
             ConfigError: there are too many groups.
@@ -81,12 +82,8 @@ class GroupMovements:
         """
         if not self._columns:
             return
-        new = [self._sides.of_new(name, part.new_rows) for name in self._new or ()]
-        old = [self._sides.old[name][part.old_rows] for name in self._old or ()]
-        if new and old:
-            self._otherwise += int(np.any([a != b for a, b in zip(new, old, strict=True)], 0).sum())
-        columns = new or old
-        if self._sides.are_multi_label:
+        columns = self._columns.of(part)
+        if self._are_multi_label:
             self._rows.add(columns)
             return
         labelled = pairs.label >= 0
@@ -98,51 +95,54 @@ class GroupMovements:
             labelled & (pairs.new_prediction == pairs.label),
             pairs.flip == Flip.FIXED,
         )
-        self._grouped.add(columns, kinds, (pairs.spearman,))
+        groups = self._grouped.add(columns, kinds, (pairs.spearman,))
+        if clusters is not None:
+            self._flips.add(kinds[1], clusters, groups)
+            self._drops.add(np.where(labelled, kinds[3].astype(float) - kinds[4], np.nan), clusters, groups)
 
     @property
     def notes(self) -> list[str]:
         """Whose groups they are, where the runs differ in that."""
-        named = ", ".join(self._columns)
-        if self._columns and self._new is None:
-            return [f"groups by {named} are OLD's: NEW has no such column"]
-        if self._otherwise:
-            return [f"groups are NEW's: of {counted(self._otherwise, 'compared sample')} OLD says another {named}"]
-        return []
+        return self._columns.notes if self._columns else []
 
-    def found(self, sigmoids: SigmoidPairs | None) -> list[GroupMovement] | list[SigmoidGroupMovement]:
+    def found(
+        self, sigmoids: SigmoidPairs | None, are_clustered: bool = False, level: float = LEVEL
+    ) -> list[GroupMovement] | list[SigmoidGroupMovement]:
         """Return what moved in each group: the largest drop of accuracy first, then those with too few labels.
 
         Args:
             sigmoids: of multi-label runs: then each class in each group, the largest drop of AUROC first.
+            are_clustered: whether clusters were added.
+            level: of confidence.
         """
         if sigmoids:
             return sorted((m for each in self._rows for m in sigmoids.group(*each)), key=lambda m: m.rank)
-        moved = [_movement(tally) for tally in self._grouped.tallies()]
+        moved = []
+        for number, tally in enumerate(self._grouped.tallies()):
+            of_flips = of_drop = INDEPENDENT
+            if are_clustered:
+                of_flips, of_drop = self._flips.design_of(number), self._drops.design_of(number)
+            moved.append(_movement(tally, of_flips, of_drop, level))
         drops = {m.group: -math.inf if m.accuracy_drop is None else m.accuracy_drop for m in moved}
         return sorted(moved, key=lambda m: (not m.is_judged, -drops[m.group], m.group))
 
 
-def _stored(run: Run, columns: Sequence[str]) -> list[str] | None:
-    """Return the arrays of columns, None where the run lacks one."""
-    try:
-        names = grouped_by(columns, run.plan.meta, run.path)
-    except ConfigError:
-        return None
-    return [meta_array(name).name for name in names]
+def _stored(run: Run, columns: Sequence[str]) -> list[str]:
+    return [meta_array(name).name for name in grouped_by(columns, run.plan.meta, run.path)]
 
 
-def _movement(tally: Tally) -> GroupMovement:
+def _movement(tally: Tally, of_flips: Design, of_drop: Design, level: float) -> GroupMovement:
     compared, flips, labelled, old, new, fixed = tally.counts
     return GroupMovement(
         group=tally.group,
         compared=compared,
         flips=flips,
-        flips_interval=wilson(flips, compared),
+        flips_interval=of_flips.wilson(flips, compared, level),
         labelled=labelled,
         old_correct=old,
         new_correct=new,
         fixed=fixed,
         accuracy_drop=100 * (old - new) / labelled if labelled else None,
         spearman=tally.means[0],
+        design=of_drop,
     )

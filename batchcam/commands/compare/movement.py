@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from batchcam.record.distribution import Distribution
+from batchcam.record.intervals import mcnemar
 from batchcam.record.metrics import Means, PairCounts
 from batchcam.record.study import Reason, named_counts
 
@@ -177,6 +178,7 @@ class Totals(SampleTotals):
         old_accuracy, new_accuracy: share of these predicted right.
         accuracy_drop: old minus new, in percentage points.
         lost: right in OLD, wrong in NEW; the other way round they are `fixed`.
+        p: of that, by McNemar's exact test, or where samples have clusters by exchange of whole ones; None without any.
     """
 
     labelled: int
@@ -184,6 +186,7 @@ class Totals(SampleTotals):
     new_accuracy: float | None
     accuracy_drop: float | None
     lost: int
+    p: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,12 +329,15 @@ class Movement:
     def totals(self) -> Totals:
         """Return what moved over all samples of single-label runs."""
         labelled, old, new = self._counts[:3].sum(1).tolist()
+        fixed = int(self._flips[Flip.FIXED])
+        lost = old - new + fixed
         return Totals(
             labelled=labelled,
             old_accuracy=old / labelled if labelled else None,
             new_accuracy=new / labelled if labelled else None,
             accuracy_drop=100 * (old - new) / labelled if labelled else None,
-            lost=old - new + int(self._flips[Flip.FIXED]),
+            lost=lost,
+            p=mcnemar(lost, fixed) if labelled else None,
             **self.of_samples(),
         )
 

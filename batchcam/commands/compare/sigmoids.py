@@ -19,6 +19,7 @@ from batchcam.commands.compare.movement import (
     judge,
 )
 from batchcam.commands.compare.reading import Advance, Part, Sides, measure, target_classes
+from batchcam.record.clusters import ClusterMeans, auroc_influence_of_clusters
 from batchcam.record.intervals import auroc_influence
 from batchcam.record.metrics import Means
 from batchcam.record.sigmoid_scores import SCORES, SigmoidScore, SigmoidScores
@@ -38,6 +39,8 @@ class SigmoidChange:
         old, new: its scores in each run, at the run's own threshold, by the labels that both runs state.
         change: new minus old of each of `SCORES`, None where either is.
         auroc_error: standard error of the change of AUROC, by DeLong; None likewise.
+        fewest: labels of yes or of no, whichever are fewer; where samples have clusters, those that have one.
+        clustered: whether they do.
         flips: samples at or above the threshold in one run alone.
         fixed, broken, changed: of these, by kind; changed where the runs state no label.
     """
@@ -47,6 +50,8 @@ class SigmoidChange:
     new: SigmoidScore
     change: dict[str, float | None]
     auroc_error: float | None
+    fewest: int
+    clustered: bool
     flips: int
     fixed: int
     broken: int
@@ -57,11 +62,6 @@ class SigmoidChange:
         """AUROC lost, in points of 0.01; None without a yes or a no."""
         change = self.change["auroc"]
         return None if change is None else 0 - 100 * change
-
-    @property
-    def fewest(self) -> int:
-        """Labels of yes or of no, whichever are fewer."""
-        return min(self.old.yes, self.old.known - self.old.yes)
 
     @property
     def is_judged(self) -> bool:
@@ -174,6 +174,8 @@ class SigmoidPairs:
     Attributes:
         moved: whether any logit is another one.
         relabelled: samples of which the runs label a class otherwise.
+        similarity, shifts: where samples have clusters, means by class: of the maps' similarity, and of how much more
+            often it is predicted.
     """
 
     def __init__(self, sides: Sides) -> None:
@@ -190,6 +192,8 @@ class SigmoidPairs:
         self._flips = [np.empty((0, len(names)), np.uint8)]
         self._maps = np.zeros(len(classes.names), np.int64)
         self._means = {name: Means(len(classes.names)) for name in CLASS_MEANS}
+        self._clusters, self._clustered = [np.empty(0, np.int64)], False
+        self.similarity, self.shifts = ClusterMeans(), ClusterMeans()
         self.moved, self.relabelled = False, 0
 
     def read(self, part: Part) -> Told:
@@ -208,7 +212,9 @@ class SigmoidPairs:
         otherwise = ((old_labels >= 0) & (new_labels >= 0) & (old_labels != new_labels)).any(1)
         return Told(labels, old, new, old_above, new_above, flips, otherwise)
 
-    def measure(self, part: Part, highest: np.ndarray, target: str, advance: Advance) -> Pairs:
+    def measure(
+        self, part: Part, highest: np.ndarray, target: str, advance: Advance, clusters: np.ndarray | None = None
+    ) -> Pairs:
         """Count compared samples, and return what moved for each of them.
 
         Args:
@@ -216,6 +222,7 @@ class SigmoidPairs:
             highest: class of each that stands highest above its threshold in a run, -1: there is none, OLD's counts.
             target: that run, `old` or `new`: maps are compared of these classes, and by class of all that stand above.
             advance: told how many rows are read.
+            clusters: number of each one's, int64 (n,).
 
         Raises:
             RunError: a run can't be read.
@@ -230,6 +237,13 @@ class SigmoidPairs:
         self._maps += np.bincount(classes[moved.pairing == Pairing.MEASURED], minlength=len(self._maps))
         for name, means in self._means.items():
             means.add(getattr(moved, name), classes)
+        if clusters is not None:
+            self._clusters.append(clusters)
+            self._clustered = True
+            self.similarity.add(moved.spearman, clusters[places], classes)
+            shifts = told.new_above.astype(np.int8) - told.old_above
+            rows, shared = np.nonzero(shifts)
+            self.shifts.add(shifts[rows, shared], clusters[rows], self._shared[shared])
         return self._add(told, moved.take(classes == highest[places]))
 
     def _add(self, told: Told, pairs: Pairs) -> Pairs:
@@ -258,37 +272,49 @@ class SigmoidPairs:
         self._flips = [np.concatenate(self._flips)] if len(self._flips) > 1 else self._flips
         old, new = (scores.scores(rows) for scores in self._scores)
         pairs = zip(old, new, self._influences(rows), self._flips[0][rows].T, strict=True)
-        for before, after, influence, flips in pairs:
+        for before, after, (influence, fewest), flips in pairs:
             counts = {kind.name.lower(): int((flips == kind).sum()) for kind in WORST}
             change = {name: _change(getattr(before, name), getattr(after, name)) for name in SCORES}
             error = None if influence is None else float(np.sqrt((influence**2).sum()))
             what = {"name": before.name, "old": before, "new": after, "change": change, "auroc_error": error}
-            yield {**what, "flips": sum(counts.values()), **counts}
+            yield {**what, "fewest": fewest, "clustered": self._clustered, "flips": sum(counts.values()), **counts}
 
-    def _influences(self, rows: np.ndarray | slice) -> Iterator[np.ndarray | None]:
-        """Yield what each sample adds to the change of AUROC of each class, None without a yes or a no."""
+    def _influences(self, rows: np.ndarray | slice) -> Iterator[tuple[np.ndarray | None, int]]:
+        """Yield what each cluster adds to the change of AUROC of each class, and how many have a yes, or no if fewer.
+
+        A sample is a cluster where there are no others; without a yes or a no there is None.
+        """
         (labels, old), (_, new) = (scores.stated(rows) for scores in self._scores)
+        clusters = np.arange(len(labels))
+        if self._clustered:
+            clusters = np.unique(np.concatenate(self._clusters)[rows], return_inverse=True)[1]
         for k in range(labels.shape[1]):
-            known, found = labels[:, k] >= 0, np.zeros(len(labels))
-            true = labels[known, k] == 1
+            known = labels[:, k] >= 0
+            true, of = labels[known, k] == 1, clusters[known]
             if true.all() or not true.any():
-                yield None
+                yield None, 0
                 continue
-            found[known] = auroc_influence(old[known, k], new[known, k], true)
-            yield found
+            influence = auroc_influence(old[known, k], new[known, k], true)
+            fewest = min(len(np.unique(of[side])) for side in (true, ~true))
+            yield auroc_influence_of_clusters(influence, true, of, int(clusters.max()) + 1), fewest
 
     def mean_auroc_error(self) -> float | None:
         """Return the standard error of the change of AUROC in the mean over the classes, None without one."""
         total, count = np.zeros(0), 0
-        for influence in self._influences(slice(None)):
+        for influence, _ in self._influences(slice(None)):
             if influence is not None:
                 total, count = influence if not count else total + influence, count + 1
         return float(np.sqrt((total**2).sum())) / count if count else None
 
+    @property
+    def shared(self) -> list[int]:
+        """Numbers of the shared classes."""
+        return [int(k) for k in self._shared]
+
     def classes(self) -> list[SigmoidMovement]:
         """Return what moved for each shared class."""
         deviations = self._means["spearman"].deviations
-        means = {name: means.of_classes for name, means in self._means.items()}
+        means: dict[str, list[Any]] = {name: means.of_classes for name, means in self._means.items()}
         return [
             SigmoidMovement(
                 **change,
@@ -296,7 +322,7 @@ class SigmoidPairs:
                 spearman_deviation=deviations[k],
                 **{name: values[k] for name, values in means.items()},
             )
-            for change, k in zip(self._changes(), self._shared.tolist(), strict=True)
+            for change, k in zip(self._changes(), self.shared, strict=True)
         ]
 
     def group(self, group: tuple[str, ...], rows: np.ndarray) -> list[SigmoidGroupMovement]:

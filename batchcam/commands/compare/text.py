@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -14,8 +15,7 @@ from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidGroupMoveme
 from batchcam.errors import one_line
 from batchcam.job.console import counted
 from batchcam.record.groups import group_name
-from batchcam.record.intervals import mcnemar, paired, wilson
-from batchcam.record.metrics import interval_text
+from batchcam.record.metrics import rate_text
 from batchcam.record.sigmoid_scores import SCORES
 from batchcam.record.study import class_lines, counts_text, head_lines
 
@@ -37,9 +37,9 @@ def compare_text(summary: CompareSummary) -> str:
         ("old", f"{summary.old} ({summary.old_samples} samples)"),
         ("new", f"{summary.new} ({summary.new_samples} samples)"),
         ("compared", counts_text({"samples": t.compared} | summary.apart)),
-        ("flips", _flips(t)),
-        *([("scores", _scores(t))] if isinstance(t, SigmoidTotals) else _of_one_label(t)),
-        ("maps", _maps(t)),
+        ("flips", _flips(summary)),
+        *([("scores", _scores(t))] if isinstance(t, SigmoidTotals) else _of_one_label(t, summary)),
+        ("maps", _maps(summary)),
     ]
     if summary.transitions:
         most = summary.transitions[:TRANSITIONS_SHOWN]
@@ -64,13 +64,19 @@ def _verdict(summary: CompareSummary) -> Iterator[tuple[str, str]]:
         yield "gate", gate.reason
 
 
-def _flips(t: Totals | SigmoidTotals) -> str:
+def _between(summary: CompareSummary, name: str, form: str, digits: str) -> str:
+    """Return the ends of an interval in a form, "" where there is none."""
+    ends = summary.intervals.get(name)
+    return form.format(*(format(end, digits) for end in ends)) if ends else ""
+
+
+def _flips(summary: CompareSummary) -> str:
+    t = summary.totals
     kinds = f"{t.fixed} fixed, {t.broken} broken, {t.changed} changed"
     if isinstance(t, SigmoidTotals):
         kinds = f"samples with {counted(t.class_flips, 'flip')} of a class: {kinds}, by the worst"
     lost = f"; of the broken {t.not_finite} are not finite in NEW" if t.not_finite else ""
-    low, high = wilson(t.flips, t.compared) or (0, 0)
-    interval = f"{_shown(t.flips_percent)} %, {100 * low:.2f} to {100 * high:.2f}"
+    interval = f"{_shown(t.flips_percent)} %" + _between(summary, "flips_percent", ", {} to {}", ".2f")
     return f"{t.flips} of {t.compared} ({interval}): {kinds}{lost}"
 
 
@@ -81,29 +87,32 @@ def _scores(t: SigmoidTotals) -> str:
     return f"mean over classes of {', '.join(told)} on {counted(t.labels, 'label')} stated in both"
 
 
-def _of_one_label(t: Totals) -> list[tuple[str, str]]:
+def _of_one_label(t: Totals, summary: CompareSummary) -> list[tuple[str, str]]:
     confidence = f"mean of {t.compared} {_shown(t.old_confidence)} → {_shown(t.new_confidence)}"
-    return [("accuracy", _accuracy(t)), ("confidence", confidence)]
+    return [("accuracy", _accuracy(t, summary)), ("confidence", confidence)]
 
 
-def _accuracy(t: Totals) -> str:
+def _accuracy(t: Totals, summary: CompareSummary) -> str:
     if t.accuracy_drop is None:
         return "- no sample is labelled in both"
-    shares = " → ".join(
-        interval_text(round((r or 0) * t.labelled), t.labelled) for r in (t.old_accuracy, t.new_accuracy)
-    )
-    low, high = paired(t.fixed, t.lost, t.labelled) or (0, 0)
-    change = f"{0 - t.accuracy_drop:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f}), exact McNemar p"
-    return f"{shares}, {change} {mcnemar(t.lost, t.fixed):.2g}, on {t.labelled} labelled in both"
+    shares = []
+    for name in ("old_accuracy", "new_accuracy"):
+        low, high = summary.intervals.get(name, (math.nan, math.nan))
+        shares.append(f"{rate_text(getattr(t, name))} ({low / 100:.2f}–{high / 100:.2f}, n {t.labelled})")
+    low, high = summary.intervals.get("accuracy_drop", (math.nan, math.nan))
+    change = f"{0 - t.accuracy_drop:+.2f} points ({0 - high:+.2f} to {0 - low:+.2f}), exact McNemar p"
+    return f"{' → '.join(shares)}, {change} {t.p:.2g}, on {t.labelled} labelled in both"
 
 
-def _maps(t: SampleTotals) -> str:
+def _maps(summary: CompareSummary) -> str:
+    t: SampleTotals = summary.totals
     without = "".join(f"; {count} without: {reason}" for reason, count in t.without_maps.items())
     if t.spearman is None:
         return f"{t.maps} pairs{without}"
     spread = f"median {_shown(t.spearman_median)}, a tenth below {_shown(t.spearman_p10)}"
     others = f"cosine {_shown(t.cosine)}, IoU {_shown(t.top_iou)}, peak shift {_shown(t.peak_shift)} cells"
-    return f"{t.maps} pairs: mean similarity {_shown(t.spearman)} ({spread}), {others}{without}"
+    mean = _shown(t.spearman) + _between(summary, "spearman", ", {} to {}", ".3f")
+    return f"{t.maps} pairs: mean similarity {mean} ({spread}), {others}{without}"
 
 
 def exchange_text(e: Exchange) -> str:
@@ -147,12 +156,12 @@ def _group_table(summary: CompareSummary) -> list[str]:
     return [
         "",
         *class_lines(header, rows, ", ".join(summary.group_by)),
-        "of flips the share's 95 % interval, by Wilson",
+        f"of flips the share's {summary.confidence:g} % interval, by Wilson",
     ]
 
 
 def _group_line(m: GroupMovement) -> str:
-    low, high = m.flips_interval or (0, 0)
+    low, high = m.flips_interval or (math.nan, math.nan)
     share = f"{m.flips / m.compared:.3f} ({low:.3f}–{high:.3f})"
     few = "" if m.is_judged else "  too few to judge"
     points = "-" if m.accuracy_drop is None else f"{0 - m.accuracy_drop:+.1f}"
