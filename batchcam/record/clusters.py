@@ -14,6 +14,7 @@ from batchcam.errors import ConfigError
 from batchcam.record.groups import stored_columns
 from batchcam.record.intervals import LEVEL, auroc_interval, mean_interval, paired, student, wilson
 from batchcam.rules import array_name
+from batchcam.store.run import Run
 from batchcam.store.schema import META, meta_array
 
 FEWEST: Final = 10
@@ -212,13 +213,13 @@ def share_interval(share: float, error: float, units: int, level: float = LEVEL)
     """Return the interval of a share that is no plain rate: Wilson's, of as many trials as give its standard error.
 
     Args:
-        error: its standard error.
-        units: of which the error is made: samples, clusters or groups of them.
+        error: its standard error, by the jackknife.
+        units: samples, or clusters of them.
     """
     if units < 2:
         return None
     trials = share * (1 - share) / error**2 if error > 0 and 0 < share < 1 else units
-    trials *= (NormalDist().inv_cdf((1 + level) / 2) / student(level, units - 1)) ** 2
+    trials *= (NormalDist().inv_cdf((1 + level) / 2) / student(level, min(units, GROUPS) - 1)) ** 2
     return wilson(share * trials, trials, level)
 
 
@@ -285,17 +286,30 @@ class Clusters:
                 f"--cluster {self._column}: all samples are of one {self._column}: of one nothing follows"
             )
 
-    def notes(self, designs: Mapping[str, Design]) -> Iterator[str]:
+    def notes(self, designs: Mapping[str, Design], of: str = "samples") -> Iterator[str]:
         """Yield what readers of intervals over the clusters should know.
 
         Args:
             designs: of what is told, by its name.
+            of: what was numbered.
         """
         what = self._column
         effects = ", ".join(f"{name} {design.effect:.2g}" for name, design in designs.items() if design.clusters)
         told = f"; design effect: {effects}" if effects else ""
-        yield f"{self._samples} samples of {len(self)} values of {what}: intervals over these, by Student's t{told}"
+        yield f"{self._samples} {of} of {len(self)} values of {what}: intervals over these, by Student's t{told}"
         if self._without:
-            yield f"{self._without} samples without a value of {what} count as one of their own each"
+            yield f"{self._without} {of} without a value of {what} count as one of their own each"
         if len(self) < FEWEST:
             yield f"ONLY {len(self)} values of {what}: intervals over fewer than {FEWEST} are rough"
+
+
+def read_clusters(run: Run, column: str | None, rows: np.ndarray) -> tuple[Clusters | None, np.ndarray | None]:
+    """Return the clusters of rows of a run by a column of the manifest, and the number of each row's, int64 (n,).
+
+    Raises:
+        ConfigError: the run has no such column.
+    """
+    if column is None:
+        return None, None
+    clusters = Clusters(column)
+    return clusters, clusters.of(run[cluster_array(column, run.plan.meta, run.path)][:][rows])

@@ -124,7 +124,8 @@ def test_means_that_are_added_part_by_part_are_those_of_all(monkeypatch: pytest.
     assert means.design().effect == pytest.approx(design_of(values, clusters).effect)
     for kind in (0, 1, 2):
         one = design_of(values[kinds == kind], clusters[kinds == kind])
-        assert means.design_of(kind) == Design(pytest.approx(one.effect), one.clusters)
+        assert means.design_of(kind).clusters == one.clusters
+        assert means.design_of(kind).effect == pytest.approx(one.effect)
 
 
 def test_zeros_that_were_not_added_count_by_the_size_of_their_clusters() -> None:
@@ -135,7 +136,8 @@ def test_zeros_that_were_not_added_count_by_the_size_of_their_clusters() -> None
 
     found = means.design_of(0, np.bincount(clusters))
 
-    assert found == Design(pytest.approx(design_of(values, clusters).effect), 30)
+    assert found.clusters == 30
+    assert found.effect == pytest.approx(design_of(values, clusters).effect)
 
 
 def test_the_chance_of_an_exchange_is_that_of_all_signs() -> None:
@@ -190,7 +192,8 @@ def test_leaving_out_groups_of_clusters_gives_the_error_of_their_mean() -> None:
 
     assert all(len({*groups[clusters == cluster]}) == 1 for cluster in range(20))
     assert jackknife_error(without) == pytest.approx(expected, rel=0.25)
-    assert share_interval(0.8, np.sqrt(0.8 * 0.2 / 500), 10**6) == pytest.approx(wilson(400, 500), abs=1e-5)
+    found, plain = share_interval(0.8, np.sqrt(0.8 * 0.2 / 500), 10**6), wilson(400, 500)
+    assert found == pytest.approx(plain, abs=1e-3)  # by Student's t with 63 degrees of freedom
 
 
 def test_a_sample_without_a_value_is_a_cluster_of_its_own_and_few_are_told() -> None:

@@ -9,6 +9,8 @@ from batchcam.config import (
     Classifier,
     Compute,
     RunConfig,
+    clustering,
+    confident,
     field,
     like,
     overwriting,
@@ -31,6 +33,8 @@ class FaithfulnessConfig(RunConfig):
     seed: int = random_seed("the draw, the random orders and the noise")
     deletion_to: str = field("What deleted pixels become.", default="mean", choices=SUBSTRATE_NAMES)
     insertion_from: str = field("What pixels go into.", default="blur", choices=SUBSTRATE_NAMES)
+    confidence: float = confident()
+    cluster: str | None = clustering()
     out: Path | None = field("Folder for faithfulness.json, faithfulness.csv and curves.csv.")
     device: str = field("cpu, cuda, cuda:N or auto.", default="auto")
     threads: int | None = like(Compute, "threads")

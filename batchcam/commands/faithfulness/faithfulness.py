@@ -21,6 +21,7 @@ from batchcam.job.console import Progress, note
 from batchcam.network.compiled import on_engine
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
+from batchcam.record.clusters import Design, Interval, design_of, read_clusters
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
 from batchcam.rules import AUTO, RECOMPUTE_TOLERANCE, TORCH
 from batchcam.store.opening import open_run
@@ -38,14 +39,18 @@ class Score:
     Attributes:
         area: 0 to 1, in units of the probability.
         ahead: by how much the map's area is better than this order's, mean over samples; None for the map itself.
-        ahead_error: standard error of that mean; None for fewer than two samples.
+        ahead_error: standard error of that mean, over clusters where there are; None for fewer than two samples.
         ahead_percent: of the samples, on how many the map's area is better.
+        area_interval, ahead_interval, ahead_percent_interval: None where none is known.
     """
 
     area: float
+    area_interval: Interval | None
     ahead: float | None = None
     ahead_error: float | None = None
+    ahead_interval: Interval | None = None
     ahead_percent: float | None = None
+    ahead_percent_interval: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +69,10 @@ class FaithfulnessSummary:
         probability: of the predicted class before any pixel is changed, mean over the judged samples; of a multi-label
             run the sigmoid of the class that stands highest above its threshold.
         below_threshold: of a multi-label run: judged samples of which no class reaches its threshold; else None.
+        probability_interval: of that.
+        confidence: per cent, of all intervals.
+        cluster: column of the manifest whose values the intervals are over, None: over samples.
+        clusters: how many of them there are.
         scores: by curve and order of pixels.
         findings: drawn samples whose images are not those of the run any more.
         notes: what a reader should know, a line each.
@@ -84,6 +93,10 @@ class FaithfulnessSummary:
     deletion_to: str
     insertion_from: str
     probability: float
+    probability_interval: Interval | None
+    confidence: float
+    cluster: str | None
+    clusters: int | None
     below_threshold: int | None
     scores: dict[str, dict[str, Score]]
     findings: int
@@ -146,6 +159,15 @@ def _summary(config: FaithfulnessConfig, run: Run, found: Curves) -> Faithfulnes
     if (limits := run.plan.threshold_logits) is not None:
         logits = run.logits[found.rows[found.judged]]
         below = int((logits < limits).all(1).sum())
+    clusters, numbers = read_clusters(run, config.cluster, found.rows[found.judged])
+    level, probability, notes = config.confidence / 100, found.probability[found.judged], [*_notes(run, found, below)]
+    if clusters:
+        clusters.require_several()
+        ahead = _ahead(found.areas[found.judged])
+        designs = {
+            f"ahead of the {ORDERS[1]}, {curve}": design_of(ahead[:, i, 1], numbers) for i, curve in enumerate(CURVES)
+        }
+        notes = [*clusters.notes(designs), *notes]
     return FaithfulnessSummary(
         run=str(config.run),
         run_id=run.plan.run_id,
@@ -160,30 +182,51 @@ def _summary(config: FaithfulnessConfig, run: Run, found: Curves) -> Faithfulnes
         seed=config.seed,
         deletion_to=config.deletion_to,
         insertion_from=config.insertion_from,
-        probability=float(found.probability[found.judged].mean()),
+        probability=float(probability.mean()),
+        probability_interval=_of_mean(probability, design_of(probability, numbers), level),
+        confidence=config.confidence,
+        cluster=config.cluster,
+        clusters=len(clusters) if clusters else None,
         below_threshold=below,
-        scores=_scores(found.areas[found.judged]),
+        scores=_scores(found.areas[found.judged], numbers, level),
         findings=sum(left_out.get(reason.text, 0) for reason in (LeftOut.CHANGED, LeftOut.GONE)),
-        notes=tuple(_notes(run, found, below)),
+        notes=tuple(notes),
         out=None if config.out is None else str(config.out),
     )
 
 
-def _scores(areas: np.ndarray) -> dict[str, dict[str, Score]]:
+def _ahead(areas: np.ndarray) -> np.ndarray:
+    """Return by how much the map's areas are better than those of each order, float64 (n, curves, orders)."""
+    signs = np.array([[1 if curve in FALLING else -1] for curve in CURVES])
+    return np.asarray((areas - areas[..., :1]) * signs)
+
+
+def _scores(areas: np.ndarray, clusters: np.ndarray | None, level: float) -> dict[str, dict[str, Score]]:
     """Return the scores by curve and order from areas, float64 (n, curves, orders); the map is the first order."""
-    scores: dict[str, dict[str, Score]] = {}
-    for number, curve in enumerate(CURVES):
-        of_curve = areas[:, number]
-        ahead = (of_curve - of_curve[:, :1]) * (1 if curve in FALLING else -1)
-        scores[curve] = {ORDERS[0]: Score(float(of_curve[:, 0].mean()))}
-        for other, order in enumerate(ORDERS[1:], 1):
-            scores[curve][order] = Score(
-                area=float(of_curve[:, other].mean()),
-                ahead=float(ahead[:, other].mean()),
-                ahead_error=float(ahead[:, other].std(ddof=1) / math.sqrt(len(ahead))) if len(ahead) > 1 else None,
-                ahead_percent=float((ahead[:, other] > 0).mean() * 100),
-            )
-    return scores
+    all_ahead = _ahead(areas)
+
+    def score(curve: int, order: int) -> Score:
+        area, ahead = areas[:, curve, order], all_ahead[:, curve, order]
+        of_area = float(area.mean()), _of_mean(area, design_of(area, clusters), level)
+        if not order:
+            return Score(*of_area)
+        design, better = design_of(ahead, clusters), ahead > 0
+        error = float(ahead.std(ddof=1) * math.sqrt(design.effect / len(ahead))) if len(ahead) > 1 else None
+        ends = design_of(better, clusters).wilson(int(better.sum()), len(better), level)
+        return Score(
+            *of_area,
+            ahead=float(ahead.mean()),
+            ahead_error=error,
+            ahead_interval=_of_mean(ahead, design, level),
+            ahead_percent=float(better.mean() * 100),
+            ahead_percent_interval=None if ends is None else (100 * ends[0], 100 * ends[1]),
+        )
+
+    return {curve: {order: score(c, o) for o, order in enumerate(ORDERS)} for c, curve in enumerate(CURVES)}
+
+
+def _of_mean(values: np.ndarray, design: Design, level: float) -> Interval | None:
+    return design.mean(float(values.mean()), float(values.std(ddof=1)), len(values), level) if len(values) > 1 else None
 
 
 def _notes(run: Run, found: Curves, below: int | None) -> Iterator[str]:

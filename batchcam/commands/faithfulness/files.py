@@ -34,6 +34,8 @@ RULES: Final = {
     "centre": "by nearness to the middle, in shares of each side",
     "random_map": "independent normal cells on the map's grid, bilinear to the network's input",
     "random_pixels": "every pixel by itself, in random order",
+    "interval": "of means by Student's t, of shares of samples by Wilson; over the values of `cluster`, if any, by the "
+    "variance between these, or the effective number of samples",
     "ahead": "map's area minus the other's, the sign turned where small is good: above zero the map is better",
 }
 """What the numbers mean, for readers of faithfulness.json."""

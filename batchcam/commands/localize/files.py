@@ -37,6 +37,8 @@ RULES: Final = {
     "object_share": "the object's part of the map: the energy inside of a map that is the same everywhere",
     "centre": "a Gaussian around the middle, whose standard deviation is a quarter of each side",
     "classes": "boxes at the thresholds of the whole set",
+    "interval": "over samples, images of findings, or the values of `cluster`: by Wilson of the effective number of "
+    "samples for rates, by Student's t for means, else Wilson of the error by jackknife over at most 64 groups",
     "findings": "multi-label: each annotated class of a sample, by its own map; right: it reaches its threshold",
 }
 """What the numbers mean, for readers of localize.json."""

@@ -28,6 +28,7 @@ from batchcam.commands.localize.protocol import (
 from batchcam.errors import DatasetError
 from batchcam.pictures import heatmap
 from batchcam.pictures.protocol import relative_boxes, score_map, view_values
+from batchcam.record.clusters import dealt
 from batchcam.record.rows import cam_blocks
 from batchcam.record.similarity import says_nothing
 from batchcam.record.study import Reason, first_reasons
@@ -91,7 +92,10 @@ class Judged:
         columns: numbers by name, float64 (n), NaN where there is none: `seen`, `object_share`, `peak_inside`, `points`,
             `energy`, `centre_inside`, `centre_points`, `centre_energy`.
         on_padding: share of the map's positive evidence that lies on padding, float64 (n); NaN where there is none.
+        clusters: number of the cluster of each case, such as of its patient, int64 (n); None: they are independent.
+        groups: number of each case's group, into which clusters are dealt, int64 (n).
         tallies: by class, of the maps and of the centre.
+        group_tallies: by group, of the maps.
         box_counts: boxes of the object in pixels of the map, of each case, int64 (n).
         boxes: all of them, in the order of the cases, int64 (R, 4).
     """
@@ -105,7 +109,10 @@ class Judged:
     without_map: np.ndarray
     columns: dict[str, np.ndarray]
     on_padding: np.ndarray
+    clusters: np.ndarray | None
+    groups: np.ndarray
     tallies: dict[int, tuple[Tally, Tally]]
+    group_tallies: dict[int, Tally]
     box_counts: np.ndarray
     boxes: np.ndarray
 
@@ -149,7 +156,7 @@ class _Result:
     verdicts: tuple[Verdict, Verdict] | None = None
 
 
-def start(run: Run, annotations: Annotations, method: Method) -> Judged:
+def start(run: Run, annotations: Annotations, method: Method, clusters: np.ndarray | None = None) -> Judged:
     """Return which cases can be judged, before any map is read."""
     samples = annotations.samples
     status, prediction, label = (each[:][samples] for each in (run.status, run.prediction, run.label))
@@ -175,7 +182,10 @@ def start(run: Run, annotations: Annotations, method: Method) -> Judged:
         without_map=np.zeros(count, bool),
         columns={name: np.full(count, np.nan) for name in COLUMNS},
         on_padding=np.full(count, np.nan),
+        clusters=clusters,
+        groups=dealt(np.arange(count) if clusters is None else clusters),
         tallies={},
+        group_tallies={},
         box_counts=np.zeros(count, np.int64),
         boxes=np.zeros((0, 4), np.int64),
     )
@@ -376,3 +386,4 @@ def _note(judged: Judged, sample: _Map, result: _Result) -> None:
     tallies = judged.tallies.setdefault(int(judged.classes[row]), (Tally(), Tally()))
     for tally, verdict in zip(tallies, result.verdicts, strict=True):
         tally.add(verdict, bool(judged.right[row]))
+    judged.group_tallies.setdefault(int(judged.groups[row]), Tally()).add(shown, bool(judged.right[row]))

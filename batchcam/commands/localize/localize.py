@@ -13,11 +13,12 @@ from batchcam.commands.localize.config import LocalizeConfig
 from batchcam.commands.localize.files import CURVES_FILE, SAMPLES_FILE, write_files
 from batchcam.commands.localize.judging import Judged, LeftOut, Method, measure, overlaps, start
 from batchcam.commands.localize.protocol import IOU_LEVELS, STRICT, TOLERANCE, mean
-from batchcam.commands.localize.scores import ClassScores, Score, macro, percent, score
+from batchcam.commands.localize.scores import COLUMNS, DESIGNS, SCORES, ClassScores, Score, macro, percent, score
 from batchcam.errors import ConfigError, DatasetError, RunError
 from batchcam.job.console import Progress
 from batchcam.job.cpus import available_cpus
 from batchcam.pictures.protocol import PROTOCOL_SIZE
+from batchcam.record.clusters import design_of, read_clusters
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
 from batchcam.store.opening import open_run
 from batchcam.store.plan import named_dataset
@@ -46,6 +47,10 @@ class LocalizeSummary:
         cropped: judged samples of whose object a part lies outside of the network's view.
         cropped_percent: of an object's area that lies there, mean over all judged samples.
         right_elsewhere: samples that are predicted right although the peak lies outside of the object.
+        confidence: per cent, of all intervals.
+        cluster: column of the manifest whose values the intervals are over; None: they are over samples, or over the
+            images of findings.
+        clusters: how many of them there are.
         scores: by name, see SCORES.
         classes: one a class that has samples.
         macro: of a multi-label run: mean of each score over classes.
@@ -71,6 +76,9 @@ class LocalizeSummary:
     cropped: int
     cropped_percent: float | None
     right_elsewhere: int
+    confidence: float
+    cluster: str | None
+    clusters: int | None
     scores: dict[str, Score]
     classes: list[ClassScores]
     macro: dict[str, Score]
@@ -83,7 +91,8 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
     """Tell whether the maps of a run find the annotated objects, and write it down where that is asked for.
 
     Raises:
-        ConfigError: the annotations are not there, or name images in several ways.
+        ConfigError: the annotations are not there, or name images in several ways; the run has no column of clusters,
+            or all judged samples are of one.
         DatasetError: they can't be understood, or name no sample of the run.
         RunError: not a run, or no sample can be judged.
     """
@@ -104,7 +113,10 @@ def localize(config: LocalizeConfig) -> LocalizeSummary:
                 f"{config.annotations}: {beyond.sum()} of {len(beyond)} boxes reach beyond their images: they are no "
                 "corners x0, y0, x1, y1 in pixels of these images"
             )
-        judged = start(run, annotations, method)
+        _, clusters = read_clusters(run, config.cluster, annotations.samples)
+        if several and clusters is None:
+            clusters = annotations.samples
+        judged = start(run, annotations, method, clusters)
         if several and (without := int((judged.reason == LeftOut.NOT_STORED).sum())):
             raise RunError(
                 f"{config.run}: {without} of {len(judged.reason)} annotated findings have no CAM in a run with --cams "
@@ -133,7 +145,13 @@ def _summary(
     config: LocalizeConfig, run: Run, annotations: Annotations, judged: Judged, method: Method
 ) -> LocalizeSummary:
     rows, columns = judged.rows, judged.columns
-    scores, classes = score(judged, method, run.class_names)
+    clusters, numbers = read_clusters(run, config.cluster, judged.samples[rows])
+    notes = [*_notes(run, annotations, judged)]
+    if clusters:
+        clusters.require_several()
+        designs = {SCORES[name]: design_of(columns[COLUMNS[name][0]][rows], numbers) for name in DESIGNS}
+        notes = [*clusters.notes(designs, "findings" if method.target == "finding" else "samples"), *notes]
+    scores, classes = score(judged, method, run.class_names, config.confidence / 100)
     seen = columns["seen"][rows]
     return LocalizeSummary(
         run=str(config.run),
@@ -153,11 +171,14 @@ def _summary(
         cropped=int((seen < 1).sum()),
         cropped_percent=percent(1 - mean(seen)),
         right_elsewhere=int((judged.right[rows] & (columns["peak_inside"][rows] == 0)).sum()),
+        confidence=config.confidence,
+        cluster=config.cluster,
+        clusters=len(clusters) if clusters else None,
         scores=scores,
         classes=classes,
         macro=macro(classes) if run.plan.is_multi_label else {},
         findings=int(np.isin(judged.reason, (LeftOut.BROKEN_MASK, LeftOut.TURNED_MASK)).sum()),
-        notes=tuple(_notes(run, annotations, judged)),
+        notes=tuple(notes),
         out=None if config.out is None else str(config.out),
     )
 

@@ -266,6 +266,14 @@ class Tally:
             self.pixels + other.pixels,
         )
 
+    def __sub__(self, part: Tally) -> Tally:
+        return Tally(
+            self.boxed - part.boxed,
+            self.correct - part.correct,
+            self.masked - part.masked,
+            self.pixels - part.pixels,
+        )
+
     def best(self, rule: int) -> np.ndarray:
         """Return at each IoU level the first threshold, by its number, at which most samples are found; int (3,).
 

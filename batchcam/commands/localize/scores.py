@@ -10,6 +10,8 @@ import numpy as np
 
 from batchcam.commands.localize.judging import Judged, Method
 from batchcam.commands.localize.protocol import ANY, ANY_RIGHT, IOU_LEVELS, LARGEST, STRICT, THRESHOLDS, Tally, mean
+from batchcam.record.clusters import Design, design_of, jackknife_error, share_interval
+from batchcam.record.intervals import LEVEL
 
 SCORES: Final = {
     "max_box_acc_v2": "MaxBoxAccV2",
@@ -33,6 +35,10 @@ COLUMNS: Final = {
 }
 """Scores that are means over samples: the column of the maps, and that of the centre."""
 
+RATES: Final = ("pointing_game", "peak_inside")
+DESIGNS: Final = ("peak_inside", "energy_inside")
+"""Scores whose design effect is told."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -42,6 +48,7 @@ class Score:
         percent: 0 to 100; None where no sample could be judged.
         centre_percent: of the centre.
         samples: that it is about.
+        interval: of `percent`, None where none is known, as of boxes and pixels of a class.
         threshold: share of a map's largest value at which boxes are drawn; None where there is none.
         centre_threshold: of the centre.
     """
@@ -49,6 +56,7 @@ class Score:
     percent: float | None
     centre_percent: float | None
     samples: int
+    interval: tuple[float, float] | None = None
     threshold: float | None = None
     centre_threshold: float | None = None
 
@@ -76,19 +84,61 @@ class _Thresholds:
     centre: np.ndarray
 
 
-def score(judged: Judged, method: Method, class_names: tuple[str, ...]) -> tuple[dict[str, Score], list[ClassScores]]:
-    """Return the scores by name, of all judged cases and of those of each class that has any."""
+def score(
+    judged: Judged, method: Method, class_names: tuple[str, ...], level: float = LEVEL
+) -> tuple[dict[str, Score], list[ClassScores]]:
+    """Return the scores by name, of all judged cases and of those of each class that has any.
+
+    Args:
+        level: of confidence of their intervals.
+    """
     rows, totals = judged.rows, judged.total()
     best = (np.stack([tally.best(rule) for rule in (LARGEST, ANY, ANY_RIGHT)]) for tally in totals)
     thresholds = _Thresholds(*best)
     classes = []
     for class_ in sorted(judged.tallies):
         members = rows[judged.classes[rows] == class_]
-        scores = _scores(judged, members, judged.tallies[class_], thresholds, method)
+        scores = _scores(judged, members, judged.tallies[class_], thresholds, method, level)
         classes.append(ClassScores(class_names[class_], len(members), scores))
-    scores = _scores(judged, rows, totals, thresholds, method)
+    scores = _scores(judged, rows, totals, thresholds, method, level)
     scores["pointing_game"] = _over_classes([c.scores["pointing_game"] for c in classes])
+    for name, error in errors(judged, totals[0]).items():
+        if name in scores and (share := scores[name].percent) is not None and math.isfinite(error):
+            units = scores[name].samples if judged.clusters is None else len(np.unique(judged.clusters[rows]))
+            interval = share_interval(share / 100, error / 100, min(units, scores[name].samples), level)
+            scores[name] = dataclasses.replace(scores[name], interval=_percents(interval))
     return scores, classes
+
+
+def errors(judged: Judged, total: Tally) -> dict[str, float]:
+    """Return standard errors of scores that are no means, by leaving out one group of samples after the other."""
+    found = []
+    for part in judged.group_tallies.values():
+        rest = total - part
+        any_box, right, largest = (rest.found(rule, rest.best(rule)) for rule in (ANY, ANY_RIGHT, LARGEST))
+        levels = {f"max_box_acc_v2_iou_{level}": any_box[i] for i, level in enumerate(IOU_LEVELS)}
+        boxes = {"max_box_acc_v2": any_box.mean(), "max_box_acc": largest[STRICT], "top_1_loc": right[STRICT]}
+        found.append({**levels, **boxes, "pxap": rest.pixel_precision()})
+    of_all = jackknife_error(np.array([[*each.values()] for each in found]))
+    return {**dict(zip(found[0], of_all.tolist(), strict=True)), "pointing_game": _pointing_error(judged)}
+
+
+def _pointing_error(judged: Judged) -> float:
+    """Return the standard error of the mean of classes' pointing games, in per cent, likewise."""
+    rows = judged.rows[np.isfinite(judged.columns["points"][judged.rows])]
+    classes, groups = (np.unique(each[rows], return_inverse=True)[1] for each in (judged.classes, judged.groups))
+    if len({*groups.tolist()}) < 2:
+        return math.nan
+    hits, counts = np.zeros((2, classes.max() + 1, groups.max() + 1))
+    np.add.at(hits, (classes, groups), judged.columns["points"][rows])
+    np.add.at(counts, (classes, groups), 1)
+    hits, counts = (each.sum(1, keepdims=True) - each for each in (hits, counts))
+    rates = np.divide(hits, counts, out=np.full(hits.shape, np.nan), where=counts > 0)
+    return float(100 * jackknife_error(np.nanmean(rates, 0)))
+
+
+def _percents(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (100 * interval[0], 100 * interval[1])
 
 
 def macro(classes: list[ClassScores]) -> dict[str, Score]:
@@ -106,7 +156,12 @@ def _known(value: float) -> float | None:
 
 
 def _scores(
-    judged: Judged, rows: np.ndarray, tallies: tuple[Tally, Tally], thresholds: _Thresholds, method: Method
+    judged: Judged,
+    rows: np.ndarray,
+    tallies: tuple[Tally, Tally],
+    thresholds: _Thresholds,
+    method: Method,
+    level: float,
 ) -> dict[str, Score]:
     """Return the scores of the samples in `rows`, whose counts are `tallies`, of the maps and of the centre."""
     maps, centre = tallies
@@ -114,8 +169,21 @@ def _scores(
     scores["pxap"] = Score(_known(maps.pixel_precision()), _known(centre.pixel_precision()), maps.masked)
     for name, columns in COLUMNS.items():
         values, of_centre = (judged.columns[column][rows] for column in columns)
-        scores[name] = Score(percent(mean(values)), percent(mean(of_centre)), int(np.isfinite(values).sum()))
+        known = np.isfinite(values)
+        design = design_of(values, None if judged.clusters is None else judged.clusters[rows])
+        interval = _mean_interval(values[known], design, name in RATES, level)
+        scores[name] = Score(percent(mean(values)), percent(mean(of_centre)), int(known.sum()), interval)
     return scores
+
+
+def _mean_interval(values: np.ndarray, design: Design, is_rate: bool, level: float) -> tuple[float, float] | None:
+    """Return the interval of the mean of shares, in per cent."""
+    if len(values) < 2 and not (is_rate and len(values)):
+        return None
+    if is_rate:
+        return _percents(design.wilson(int(values.sum()), len(values), level))
+    ends = _percents(design.mean(float(values.mean()), float(values.std(ddof=1)), len(values), level))
+    return None if ends is None else (max(0.0, ends[0]), min(100.0, ends[1]))
 
 
 def _box_scores(maps: Tally, centre: Tally, thresholds: _Thresholds, labelled: bool) -> dict[str, Score]:
@@ -126,7 +194,7 @@ def _box_scores(maps: Tally, centre: Tally, thresholds: _Thresholds, labelled: b
         if not maps.boxed:
             return Score(None, None, 0)
         cuts = (float(THRESHOLDS[each[rule, level]]) for each in (thresholds.maps, thresholds.centre))
-        return Score(float(found[rule][level]), float(of_centre[rule][level]), maps.boxed, *cuts)
+        return Score(float(found[rule][level]), float(of_centre[rule][level]), maps.boxed, None, *cuts)
 
     scores = {"max_box_acc_v2": Score(_known(found[ANY].mean()), _known(of_centre[ANY].mean()), maps.boxed)}
     for i, level in enumerate(IOU_LEVELS):

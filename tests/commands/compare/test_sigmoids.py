@@ -19,6 +19,8 @@ from sklearn.metrics import average_precision_score, f1_score, recall_score, roc
 
 import batchcam
 from batchcam.commands.compare.reading import Sides
+from batchcam.record.clusters import auroc_influence_of_clusters
+from batchcam.record.intervals import auroc_influence
 from tests.commands.test_every_command import COMPUTE, write_images
 from tests.commands.test_multi_label import CLASSIFIER, NAMES, network
 from tests.helpers.outputs import Ended, run_json
@@ -189,6 +191,26 @@ def test_maps_are_compared_of_each_class_at_or_above_its_threshold_or_highest_of
         assert each["maps"] == len(rows)
         assert each["spearman"] == pytest.approx(np.mean(alike), abs=1e-9)
         assert each["logit_change"] == pytest.approx(np.mean((new["logits"] - old["logits"])[rows, k]), abs=1e-6)
+
+
+def test_over_clusters_the_error_of_an_auroc_is_obuchowskis(folder: Path, sides: tuple[Side, Side]) -> None:
+    said, labels = compared(folder, "--cluster", "site").said, agreed(sides)
+    clusters = np.unique(sides[0]["site"], return_inverse=True)[1]
+    plain = {each["name"]: each for each in compared(folder).said["classes"]}
+    differing = 0
+    for k, each in ((NAMES.index(each["name"]), each) for each in said["classes"]):
+        known = labels[:, k] >= 0
+        true, of = labels[known, k] == 1, clusters[known]
+        if true.all() or not true.any():
+            assert (each["auroc_error"], each["fewest"]) == (None, 0)
+            continue
+        influence = auroc_influence(*(side["logits"][known, k] for side in sides), true)
+        error = (auroc_influence_of_clusters(influence, true, of, clusters.max() + 1) ** 2).sum() ** 0.5
+        assert each["auroc_error"] == pytest.approx(error, rel=1e-6)
+        assert each["fewest"] == min(len({*of[true]}), len({*of[~true]}))
+        differing += each["auroc_error"] != plain[each["name"]]["auroc_error"]
+    assert differing
+    assert said["clusters"] == clusters.max() + 1
 
 
 def test_groups_are_fairlearns_and_the_largest_drop_of_auroc_comes_first(

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import json
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -271,7 +272,9 @@ def test_the_document_names_the_other_files_by_their_digests(boxed: tuple[Path, 
     assert sorted(content["files"]) == ["curves.csv", "localize.csv"]
     for name, digest in content["files"].items():
         assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == digest
-    assert content["scores"] == {name: dataclasses.asdict(score) for name, score in summary.scores.items()}
+    assert content["scores"] == json.loads(
+        json.dumps({name: dataclasses.asdict(score) for name, score in summary.scores.items()})
+    )
     assert set(content["scores"]) == set(SCORES)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["curves.csv", "localize.csv", "localize.json"]
 
@@ -451,7 +454,8 @@ def test_the_text_shows_each_score_beside_the_centres_with_its_samples(boxed: tu
     lines = localize_text(summary).split("\n")
     (line,) = [each for each in lines if each.startswith("peak inside")]
     score = summary.scores["peak_inside"]
-    assert line.split()[2:] == [f"{score.percent:.1f}", f"{score.centre_percent:.1f}", "19"]
+    interval = "{:.1f}–{:.1f}".format(*score.interval)
+    assert line.split()[2:] == [f"{score.percent:.1f}", interval, f"{score.centre_percent:.1f}", "19"]
     assert not [each for each in lines if each.startswith("PxAP")]
     assert any(each.startswith("judged") and "1 unreadable images" in each for each in lines)
 
