@@ -293,14 +293,13 @@ class Clusters:
             designs: of what is told, by its name.
             of: what was numbered.
         """
-        what = self._column
         effects = ", ".join(f"{name} {design.effect:.2g}" for name, design in designs.items() if design.clusters)
         told = f"; design effect: {effects}" if effects else ""
-        yield f"{self._samples} {of} of {len(self)} values of {what}: intervals over these, by Student's t{told}"
+        yield f"{self._samples} {of} in {len(self)} clusters by {self._column}: intervals over clusters{told}"
         if self._without:
-            yield f"{self._without} {of} without a value of {what} count as one of their own each"
+            yield f"{self._without} {of} without a value of {self._column} are a cluster each"
         if len(self) < FEWEST:
-            yield f"ONLY {len(self)} values of {what}: intervals over fewer than {FEWEST} are rough"
+            yield f"ONLY {len(self)} clusters by {self._column}: intervals over fewer than {FEWEST} are rough"
 
 
 def read_clusters(run: Run, column: str | None, rows: np.ndarray) -> tuple[Clusters | None, np.ndarray | None]:

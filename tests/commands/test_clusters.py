@@ -109,7 +109,7 @@ def test_over_patients_intervals_are_wider_and_gates_are_judged_by_them(made) ->
         [end / 100 for end in clustered.intervals["flips_percent"]]
     )
     assert (plain.cluster, plain.clusters, plain.design_effects) == (None, None, {})
-    assert any("48 samples of 12 values of patient" in line for line in compare_text(clustered).splitlines())
+    assert any("48 samples in 12 clusters by patient" in line for line in compare_text(clustered).splitlines())
 
 
 def test_the_similarity_of_maps_is_that_of_regression_with_clustered_errors(made, tmp_path: Path) -> None:
@@ -201,4 +201,4 @@ def test_faithfulness_over_patients_is_that_of_regression_with_clustered_errors(
         assert single.ahead_percent_interval == pytest.approx(
             [100 * e for e in wilson(int((ahead > 0).sum()), 48) or ()]
         )
-    assert any(note.startswith("48 samples of 12 values of patient") for note in clustered.notes)
+    assert any(note.startswith("48 samples in 12 clusters by patient") for note in clustered.notes)

@@ -23,7 +23,15 @@ from batchcam.record.clusters import (
     jackknife_error,
     share_interval,
 )
-from batchcam.record.intervals import auroc_influence, auroc_interval, mcnemar, mean_interval, paired, wilson
+from batchcam.record.intervals import (
+    auroc_influence,
+    auroc_interval,
+    mcnemar,
+    mean_interval,
+    paired,
+    placements,
+    wilson,
+)
 
 
 def _patients(rng: np.random.Generator, count: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
@@ -109,6 +117,42 @@ def test_intervals_over_patients_hold_the_rate_where_those_over_images_do_not(co
             held[i] += low <= rate <= high
 
     assert 0.93 < held[0] / times < 0.97
+    assert held[1] / times < 0.8
+
+
+def test_accuracy_lost_is_held_and_seldom_called_changed_where_only_patients_differ() -> None:
+    rng, times = np.random.default_rng(10), 1500
+    held, called = np.zeros(2), np.zeros(2)
+    for _ in range(times):
+        old, clusters = _patients(rng, 50, 0.8)
+        turned = rng.random(50)[clusters] < 0.3
+        new = np.where(turned, (rng.random(50) < 0.8)[clusters], old)
+        lost, won = int((old > new).sum()), int((new > old).sum())
+        for i, design in enumerate((design_of(old - new, clusters), INDEPENDENT)):
+            low, high = design.paired(lost, won, len(old)) or (1, 0)
+            held[i] += low <= 0 <= high
+        called += exchanged_by_chance(np.bincount(clusters, old - new)) < 0.05, mcnemar(lost, won) < 0.05
+
+    assert 0.93 < held[0] / times < 0.97
+    assert held[1] / times < 0.8
+    assert called[0] / times < 0.06 < 0.2 < called[1] / times
+
+
+def test_a_drop_of_auroc_is_held_where_patients_differ() -> None:
+    rng, times, held = np.random.default_rng(11), 400, np.zeros(2)
+    clusters = np.repeat(np.arange(40), 10)
+    for _ in range(times):
+        true = (rng.random(40) < 0.4)[clusters] ^ (rng.random(400) < 0.1)
+        old, new = (true + rng.normal(size=40)[clusters] + rng.normal(size=400) for _ in range(2))
+        drop = placements(old, true)[true].mean() - placements(new, true)[true].mean()
+        influence = auroc_influence(old, new, true)
+        error = np.sqrt((auroc_influence_of_clusters(influence, true, clusters, 40) ** 2).sum())
+        fewest = min(len({*clusters[side]}) for side in (true, ~true))
+        naive = np.sqrt((influence**2).sum()), int(min(true.sum(), (~true).sum()))
+        for i, interval in enumerate((auroc_interval_of_clusters(drop, error, fewest), auroc_interval(drop, *naive))):
+            held[i] += interval[0] <= 0 <= interval[1]
+
+    assert 0.93 < held[0] / times < 0.98
     assert held[1] / times < 0.8
 
 
@@ -202,10 +246,10 @@ def test_a_sample_without_a_value_is_a_cluster_of_its_own_and_few_are_told() -> 
     assert clusters.of(["a", "", "b", "a", " "]).tolist() == [0, 1, 2, 0, 3]
     assert clusters.of(["", "b"]).tolist() == [4, 2]
     first, without, few = clusters.notes({"flips": Design(1.25, 5)})
-    assert first.startswith("7 samples of 5 values of patient")
+    assert first.startswith("7 samples in 5 clusters by patient")
     assert first.endswith("design effect: flips 1.2")
     assert without.startswith("3 samples without a value of patient")
-    assert few.startswith("ONLY 5 values of patient")
+    assert few.startswith("ONLY 5 clusters by patient")
 
 
 def test_samples_of_one_cluster_alone_are_refused() -> None:

@@ -45,6 +45,8 @@ RULES: Final = {
     "cosine": "of the signed maps",
     "top_iou": "strongest fifth of the cells, rounded up, and all cells that equal the last of them",
     "peak_shift": "Euclidean distance in cells between the largest cells; of equal ones the first, row by row",
+    "intervals": "over samples, or over the values of `cluster`: rates by Wilson and Tango of the effective number of "
+    "samples, means by Student's t, AUROC as Obuchowski 1997; McNemar's test exchanges OLD and NEW in whole clusters",
     "exchanges": "cycles of classes whose samples (clearly more than half), or last layer's rows (exactly), moved on",
 }
 """What the numbers mean, for readers of compare.json."""

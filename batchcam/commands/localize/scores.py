@@ -111,11 +111,14 @@ def score(
 
 
 def errors(judged: Judged, total: Tally) -> dict[str, float]:
-    """Return standard errors of scores that are no means, by leaving out one group of samples after the other."""
+    """Return standard errors of scores that are no means, by leaving out one group of samples after the other.
+
+    Boxes are drawn at the thresholds of all: of few samples, new ones would find as many boxes whichever are left out.
+    """
     found = []
     for part in judged.group_tallies.values():
         rest = total - part
-        any_box, right, largest = (rest.found(rule, rest.best(rule)) for rule in (ANY, ANY_RIGHT, LARGEST))
+        any_box, right, largest = (rest.found(rule, total.best(rule)) for rule in (ANY, ANY_RIGHT, LARGEST))
         levels = {f"max_box_acc_v2_iou_{level}": any_box[i] for i, level in enumerate(IOU_LEVELS)}
         boxes = {"max_box_acc_v2": any_box.mean(), "max_box_acc": largest[STRICT], "top_1_loc": right[STRICT]}
         found.append({**levels, **boxes, "pxap": rest.pixel_precision()})
