@@ -192,12 +192,6 @@ def originals(purpose: str = "") -> Any:
     )
 
 
-def grouping() -> Any:
-    """Return a field for the columns by which samples are grouped."""
-    about = "Also by the values of this further column of the manifest; twice: by both."
-    return field(about, "--group-by", default=(), metavar="COLUMN")
-
-
 def clustering() -> Any:
     """Return a field for the column that says which samples are not independent of each other."""
     about = (
@@ -206,9 +200,15 @@ def clustering() -> Any:
     return field(about, metavar="COLUMN")
 
 
-def confident() -> Any:
-    """Return a field for the confidence of intervals."""
-    return field("Percent of confidence of the intervals.", default=95.0, low=50, high=99.9999, metavar="P")
+def grouping() -> Any:
+    """Return a field for the columns by which samples are grouped."""
+    about = "Also by the values of this further column of the manifest; twice: by both."
+    return field(about, "--group-by", default=(), metavar="COLUMN")
+
+
+def confidence(of: str = "the intervals") -> Any:
+    """Return a field for how sure intervals are."""
+    return field(f"Percent of confidence of {of}.", default=95.0, low=50, high=99.9999, metavar="P")
 
 
 def overwriting() -> Any:
@@ -641,6 +641,7 @@ class Gates(Part):
         **PERCENT,
     )
     group_by: tuple[str, ...] = grouping()
+    cluster: str | None = clustering()
     same_setup: bool = field(
         "Gate: the same preprocessing, precision, engine, class names and order of them.", default=False
     )
@@ -655,8 +656,7 @@ class Gates(Part):
         default=ESTIMATE,
         choices=(ESTIMATE, PROVEN_WITHIN, PROVEN_BEYOND),
     )
-    confidence: float = confident()
-    cluster: str | None = clustering()
+    confidence: float = confidence("the gates' intervals")
     shared_classes: bool = field("Compare the classes that both runs name, and leave out the others.", default=False)
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from batchcam.errors import ConfigError
 from batchcam.record.groups import stored_columns
-from batchcam.record.intervals import LEVEL, auroc_interval, mean_interval, paired, student, wilson
+from batchcam.record.intervals import LEVEL, Interval, auroc_interval, mean_interval, paired, student, wilson
 from batchcam.rules import array_name
 from batchcam.store.run import Run
 from batchcam.store.schema import META, meta_array
@@ -26,7 +26,7 @@ GROUPS: Final = 64
 PENDING: Final = 2**18
 """Sums that are held before those of one cluster are joined."""
 
-Interval = tuple[float, float]
+NONE: Final = np.zeros(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +99,8 @@ class ClusterMeans:
             self._join()
 
     def _join(self) -> None:
+        if len(self._codes) == 1:
+            return
         codes, places = np.unique(np.concatenate(self._codes), return_inverse=True)
         sums = np.concatenate(self._sums, 1)
         self._codes, self._sums = [codes], [np.stack([np.bincount(places, row, len(codes)) for row in sums])]
@@ -123,14 +125,13 @@ class ClusterMeans:
         self._join()
         start, end = np.searchsorted(self._codes[0], [(kind + 1) << 32, (kind + 2) << 32])
         counts, sums, squares = self._sums[0][:, start:end]
-        others = np.zeros(0)
-        if sizes is not None:
-            there = self._codes[0][start:end] & 0xFFFFFFFF
-            counts, others = sizes[there], np.delete(sizes, there)
-        return _design(counts, sums, float(squares.sum()), others[others > 0])
+        if sizes is None:
+            return _design(counts, sums, float(squares.sum()))
+        there = self._codes[0][start:end] & 0xFFFFFFFF
+        return _design(sizes[there], sums, float(squares.sum()), np.delete(sizes, there))
 
 
-def _design(counts: np.ndarray, sums: np.ndarray, squares: float, others: np.ndarray | None = None) -> Design:
+def _design(counts: np.ndarray, sums: np.ndarray, squares: float, others: np.ndarray = NONE) -> Design:
     """Return the design of a mean.
 
     Args:
@@ -138,7 +139,6 @@ def _design(counts: np.ndarray, sums: np.ndarray, squares: float, others: np.nda
         squares: sum of theirs.
         others: counts of clusters of zeros.
     """
-    others = np.zeros(0) if others is None else others
     clusters, count = len(counts) + len(others), float(counts.sum() + others.sum())
     mean = float(sums.sum()) / max(count, 1)
     within = squares - mean * mean * count
@@ -281,7 +281,7 @@ class Clusters:
         Raises:
             ConfigError: they are.
         """
-        if len(self) < 2:
+        if len(self) == 1:
             raise ConfigError(
                 f"--cluster {self._column}: all samples are of one {self._column}: of one nothing follows"
             )

@@ -6,9 +6,11 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
+
+Interval: TypeAlias = tuple[float, float]
 
 LEVEL: Final = 0.95
 """Of an interval: in so many of many samples it holds the rate."""

@@ -28,7 +28,8 @@ from batchcam.commands.compare.sigmoids import (
 from batchcam.config import MIN_COMPARED, keywords
 from batchcam.errors import RunError
 from batchcam.job.console import Progress, counted
-from batchcam.record.clusters import Design, Interval
+from batchcam.record.clusters import Design
+from batchcam.record.intervals import Interval
 from batchcam.record.study import require_place, run_notes
 from batchcam.rules import SINGLE_LABEL, TORCH, composed
 from batchcam.store.opening import open_run

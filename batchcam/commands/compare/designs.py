@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from batchcam.job.console import counted
 from batchcam.record.clusters import ClusterMeans, Clusters, Design, cluster_array, exchanged_by_chance
 from batchcam.store.run import Run
 
-WHOLE = ("flips", "old_accuracy", "new_accuracy", "accuracy_drop")
+WHOLE: Final = ("flips", "old_accuracy", "new_accuracy", "accuracy_drop")
 
 
 class SideColumns:
@@ -81,7 +82,7 @@ class Designs:
         )
         self.clusters = Clusters(column)
         self._whole = {name: ClusterMeans() for name in WHOLE}
-        self.similarity, self.shifts, self._sizes = ClusterMeans(), ClusterMeans(), np.zeros(0)
+        self.similarity, self.shifts = ClusterMeans(), ClusterMeans()
 
     def of(self, part: Part) -> np.ndarray:
         """Return the number of the cluster of each of some compared samples, int64 (n,)."""

@@ -14,9 +14,9 @@ from batchcam.commands.compare.movement import ClassMovement, SampleTotals, Tota
 from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidGroupMovement, SigmoidMovement, SigmoidTotals
 from batchcam.config import ESTIMATE, PROVEN_BEYOND, PROVEN_WITHIN, Gates, flag
 from batchcam.job.console import counted
-from batchcam.record.clusters import INDEPENDENT, Design, Interval, auroc_interval_of_clusters
+from batchcam.record.clusters import INDEPENDENT, Design, auroc_interval_of_clusters
 from batchcam.record.groups import group_name
-from batchcam.record.intervals import auroc_interval
+from batchcam.record.intervals import Interval, auroc_interval
 from batchcam.rules import FEWEST_IN_GROUP
 
 FEWEST_OF_CLASS: Final = 10

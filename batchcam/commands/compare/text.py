@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -38,7 +37,7 @@ def compare_text(summary: CompareSummary) -> str:
         ("new", f"{summary.new} ({summary.new_samples} samples)"),
         ("compared", counts_text({"samples": t.compared} | summary.apart)),
         ("flips", _flips(summary)),
-        *([("scores", _scores(t))] if isinstance(t, SigmoidTotals) else _of_one_label(t, summary)),
+        *([("scores", _scores(t, summary))] if isinstance(t, SigmoidTotals) else _of_one_label(t, summary)),
         ("maps", _maps(summary)),
     ]
     if summary.transitions:
@@ -64,10 +63,10 @@ def _verdict(summary: CompareSummary) -> Iterator[tuple[str, str]]:
         yield "gate", gate.reason
 
 
-def _between(summary: CompareSummary, name: str, form: str, digits: str) -> str:
-    """Return the ends of an interval in a form, "" where there is none."""
+def _between(summary: CompareSummary, name: str, form: str, scale: float = 1) -> str:
+    """Return the ends of an interval, times `scale`, in a form, "" where there is none."""
     ends = summary.intervals.get(name)
-    return form.format(*(format(end, digits) for end in ends)) if ends else ""
+    return form.format(*sorted(scale * end for end in ends)) if ends else ""
 
 
 def _flips(summary: CompareSummary) -> str:
@@ -76,15 +75,16 @@ def _flips(summary: CompareSummary) -> str:
     if isinstance(t, SigmoidTotals):
         kinds = f"samples with {counted(t.class_flips, 'flip')} of a class: {kinds}, by the worst"
     lost = f"; of the broken {t.not_finite} are not finite in NEW" if t.not_finite else ""
-    interval = f"{_shown(t.flips_percent)} %" + _between(summary, "flips_percent", ", {} to {}", ".2f")
+    interval = f"{_shown(t.flips_percent)} %" + _between(summary, "flips_percent", ", {:.2f} to {:.2f}")
     return f"{t.flips} of {t.compared} ({interval}): {kinds}{lost}"
 
 
-def _scores(t: SigmoidTotals) -> str:
+def _scores(t: SigmoidTotals, summary: CompareSummary) -> str:
     if not t.macro:
         return "- no label is stated in both"
     told = (f"{SCORES[n]} {_shown(m.old)} → {_shown(m.new)} ({_signed(m.change)})" for n, m in t.macro.items())
-    return f"mean over classes of {', '.join(told)} on {counted(t.labels, 'label')} stated in both"
+    interval = _between(summary, "auroc_drop", "; AUROC by {:+.2f} to {:+.2f} points", -1)
+    return f"mean over classes of {', '.join(told)} on {counted(t.labels, 'label')} stated in both{interval}"
 
 
 def _of_one_label(t: Totals, summary: CompareSummary) -> list[tuple[str, str]]:
@@ -95,13 +95,12 @@ def _of_one_label(t: Totals, summary: CompareSummary) -> list[tuple[str, str]]:
 def _accuracy(t: Totals, summary: CompareSummary) -> str:
     if t.accuracy_drop is None:
         return "- no sample is labelled in both"
-    shares = []
-    for name in ("old_accuracy", "new_accuracy"):
-        low, high = summary.intervals.get(name, (math.nan, math.nan))
-        shares.append(f"{rate_text(getattr(t, name))} ({low / 100:.2f}–{high / 100:.2f}, n {t.labelled})")
-    low, high = summary.intervals.get("accuracy_drop", (math.nan, math.nan))
-    change = f"{0 - t.accuracy_drop:+.2f} points ({0 - high:+.2f} to {0 - low:+.2f}), exact McNemar p"
-    return f"{' → '.join(shares)}, {change} {t.p:.2g}, on {t.labelled} labelled in both"
+    shares = " → ".join(
+        f"{rate_text(getattr(t, name))} ({_between(summary, name, '{:.2f}–{:.2f}, ', 0.01)}n {t.labelled})"
+        for name in ("old_accuracy", "new_accuracy")
+    )
+    change = f"{0 - t.accuracy_drop:+.2f} points" + _between(summary, "accuracy_drop", " ({:+.2f} to {:+.2f})", -1)
+    return f"{shares}, {change}, exact McNemar p {t.p:.2g}, on {t.labelled} labelled in both"
 
 
 def _maps(summary: CompareSummary) -> str:
@@ -111,7 +110,7 @@ def _maps(summary: CompareSummary) -> str:
         return f"{t.maps} pairs{without}"
     spread = f"median {_shown(t.spearman_median)}, a tenth below {_shown(t.spearman_p10)}"
     others = f"cosine {_shown(t.cosine)}, IoU {_shown(t.top_iou)}, peak shift {_shown(t.peak_shift)} cells"
-    mean = _shown(t.spearman) + _between(summary, "spearman", ", {} to {}", ".3f")
+    mean = _shown(t.spearman) + _between(summary, "spearman", ", {:.3f} to {:.3f}")
     return f"{t.maps} pairs: mean similarity {mean} ({spread}), {others}{without}"
 
 
@@ -161,11 +160,11 @@ def _group_table(summary: CompareSummary) -> list[str]:
 
 
 def _group_line(m: GroupMovement) -> str:
-    low, high = m.flips_interval or (math.nan, math.nan)
-    share = f"{m.flips / m.compared:.3f} ({low:.3f}–{high:.3f})"
+    interval = "-" if m.flips_interval is None else "{:.3f}–{:.3f}".format(*m.flips_interval)
+    share = f"{m.flips / m.compared:.3f} ({interval})"
     few = "" if m.is_judged else "  too few to judge"
     points = "-" if m.accuracy_drop is None else f"{0 - m.accuracy_drop:+.1f}"
-    return f"{m.compared:>8}  {m.flips:>5}  {share}  {m.labelled:>8}  {points:>6}  {_shown(m.spearman):>10}{few}"
+    return f"{m.compared:>8}  {m.flips:>5}  {share:<19}  {m.labelled:>8}  {points:>6}  {_shown(m.spearman):>10}{few}"
 
 
 def _sigmoid_line(c: SigmoidChange) -> str:

@@ -10,7 +10,7 @@ from batchcam.config import (
     Compute,
     RunConfig,
     clustering,
-    confident,
+    confidence,
     field,
     like,
     overwriting,
@@ -33,7 +33,7 @@ class FaithfulnessConfig(RunConfig):
     seed: int = random_seed("the draw, the random orders and the noise")
     deletion_to: str = field("What deleted pixels become.", default="mean", choices=SUBSTRATE_NAMES)
     insertion_from: str = field("What pixels go into.", default="blur", choices=SUBSTRATE_NAMES)
-    confidence: float = confident()
+    confidence: float = confidence()
     cluster: str | None = clustering()
     out: Path | None = field("Folder for faithfulness.json, faithfulness.csv and curves.csv.")
     device: str = field("cpu, cuda, cuda:N or auto.", default="auto")

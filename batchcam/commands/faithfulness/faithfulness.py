@@ -21,7 +21,8 @@ from batchcam.job.console import Progress, note
 from batchcam.network.compiled import on_engine
 from batchcam.network.device import pick_device
 from batchcam.network.precision import set_precision
-from batchcam.record.clusters import Design, Interval, design_of, read_clusters
+from batchcam.record.clusters import Design, design_of, read_clusters
+from batchcam.record.intervals import Interval
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
 from batchcam.rules import AUTO, RECOMPUTE_TOLERANCE, TORCH
 from batchcam.store.opening import open_run

@@ -6,7 +6,7 @@ from typing import Final
 
 from batchcam.commands.faithfulness.curves import CURVES, ORDERS
 from batchcam.commands.faithfulness.faithfulness import FaithfulnessSummary, Score
-from batchcam.record.clusters import Interval
+from batchcam.record.intervals import Interval
 from batchcam.record.study import counts_text, head_lines, maps_text
 
 SUBSTRATE_TEXTS: Final = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import RunConfig, clustering, confident, field, overwriting, require_outside, required
+from batchcam.config import RunConfig, clustering, confidence, field, overwriting, require_outside, required
 
 
 class LocalizeConfig(RunConfig):
@@ -20,7 +20,7 @@ class LocalizeConfig(RunConfig):
     )
     mask_root: Path | None = field("Folder of the masks.  [default: where the annotations lie]")
     prefix: str | None = field("What stands before the sample ids in the annotations.  [default: found by itself]")
-    confidence: float = confident()
+    confidence: float = confidence()
     cluster: str | None = clustering()
     out: Path | None = field("Folder for localize.json, localize.csv and curves.csv.")
     workers: int | None = field("Threads that judge maps.  [default: all CPUs, at most 8]", "-j", low=0)
