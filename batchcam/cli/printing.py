@@ -5,15 +5,16 @@ from __future__ import annotations
 import collections
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchcam.errors import one_line
 from batchcam.job.console import counted, readable_size, readable_time
 from batchcam.record.groups import GroupScore, group_name
-from batchcam.record.intervals import LEVEL
-from batchcam.record.metrics import rate_text
+from batchcam.record.intervals import LEVEL, METHODS, Interval
+from batchcam.record.metrics import brackets, interval_text, rate_text
+from batchcam.record.sigmoid_scores import COLUMNS, METHOD_OF
 from batchcam.record.study import class_lines
 from batchcam.rules import CONTROLS, EXACT, MULTI_LABEL, TORCH, identity_words
 
@@ -142,9 +143,9 @@ def info_text(run: RunInfo) -> str:
         ("input", f"{_size(plan['input_size'])}, {_preprocessing(plan['preprocessing'])}"),
         ("stored", f"cams {plan['cams']}, maps {plan['maps']}, batch {plan['batch_size']}, shard {plan['shard_size']}"),
         ("created", about and about["created"]),
-        ("samples", _counts(totals)),
+        ("samples", _counts(totals, run.level, run.needed)),
         ("trained on", UNKNOWN_LEAK if run.trained_on is None else f"{run.trained_on} of {totals['samples']} samples"),
-        *(("run", _run_of_series(each)) for each in run.runs),
+        *(("run", _run_of_series(each, run.level)) for each in run.runs),
     ]
     lines = [f"{name:<11} {one_line(value)}" for name, value in head if value]
     lines += [f"{'task':<11} {one_line(_task(t))}" for t in run.tasks if not run.runs]
@@ -152,10 +153,11 @@ def info_text(run: RunInfo) -> str:
     lines += [f"{'unreadable':<11} {one_line(u)}" for u in run.unreadable]
     if (count := totals["status"]["unreadable"]) > len(run.unreadable):
         lines.append(f"{'unreadable':<11} … and {count - len(run.unreadable)} more: status and error in run.h5")
-    table = class_table(run.classes)
+    table = class_table(run.classes, run.level)
     if run.sigmoids:
-        table = sigmoid_table(run.sigmoids, run.pairs, totals["samples"] - totals["status"]["unreadable"])
-    return "\n".join([*lines, "", *table, *group_table(run.group_by, run.groups)])
+        readable = totals["samples"] - totals["status"]["unreadable"]
+        table = sigmoid_table(run.sigmoids, run.pairs, readable, run.level)
+    return "\n".join([*lines, "", *table, *group_table(run.group_by, run.groups, run.level)])
 
 
 def _origin(origin: dict[str, Any]) -> dict[str, str]:
@@ -167,14 +169,14 @@ def _origin(origin: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _counts(totals: dict[str, Any]) -> str:
-    return "; ".join([str(totals["samples"]), *_accuracy(totals), *_status(totals)])
+def _counts(totals: dict[str, Any], level: float, needed: int | None = None) -> str:
+    return "; ".join([str(totals["samples"]), *_accuracy(totals, level, needed), *_status(totals)])
 
 
-def _run_of_series(run: RunOfSeries) -> str:
+def _run_of_series(run: RunOfSeries, level: float) -> str:
     about = _origin(run.origin)
     of = f"{about['checkpoint']} sha256 {run.checkpoint_sha256[:16]}…, {about['data']}, {about['created']}"
-    return f"{run.run}: {_counts(run.totals)}; {of}"
+    return f"{run.run}: {_counts(run.totals, level)}; {of}"
 
 
 def render_text(summary: RenderSummary) -> str:
@@ -308,18 +310,20 @@ def evaluate_text(summary: EvaluateSummary | SigmoidEvaluation) -> str:
     if summary.problem_type == MULTI_LABEL:
         leaked = [_trained_on(summary.trained_on, summary.samples)] if summary.trained_on else []
         lines = [f"multi-label: {counted(summary.samples, 'sample')}{bad}", *leaked, ""]
-        groups = group_table(summary.group_by, summary.groups)
-        table = sigmoid_table(summary.classes, summary.pairs, summary.samples - summary.unreadable)
+        groups = group_table(summary.group_by, summary.groups, summary.level)
+        table = sigmoid_table(summary.classes, summary.pairs, summary.samples - summary.unreadable, summary.level)
         return "\n".join([*lines, *table, *groups])
     if summary.labelled or summary.findings == summary.samples:
-        head = f"accuracy {_share(summary.accuracy)} on {summary.labelled} labelled of {summary.samples} samples{bad}"
+        told = _of(summary.accuracy, summary.labelled, summary.level, summary.needed)
+        head = f"accuracy {told} of {summary.samples} samples{bad}"
     else:
         head = f"no labels; {summary.samples} samples{bad}"
     lines = [head]
     if summary.trained_on:
-        others = f"accuracy {_share(summary.unseen_accuracy)} on the {summary.unseen_labelled} labelled others"
+        others = f"accuracy {_of(summary.unseen_accuracy, summary.unseen_labelled or 0, summary.level)} on the others"
         lines.append(f"{_trained_on(summary.trained_on, summary.samples)}; {others}")
-    return "\n".join([*lines, "", *class_table(summary.classes), *group_table(summary.group_by, summary.groups)])
+    groups = group_table(summary.group_by, summary.groups, summary.level)
+    return "\n".join([*lines, "", *class_table(summary.classes, summary.level), *groups])
 
 
 def train_text(summary: TrainSummary | SigmoidTraining) -> str:
@@ -371,32 +375,37 @@ def demo_text(summary: DemoSummary) -> str:
     )
 
 
-def class_table(scores: Sequence[ClassScore]) -> list[str]:
+def class_table(scores: Sequence[ClassScore], level: float) -> list[str]:
     """Return a table of classes, the least accurate first, and those without labels by how often they are predicted."""
     ranked = sorted(scores, key=lambda s: (s.accuracy is None, s.accuracy or 0, 0 if s.labelled else -s.predicted))
-    columns = {"accuracy": "accuracy", "labelled": "labelled", "predicted": "predicted", "left out": "left_out"}
+    columns = {"labelled": "labelled", "predicted": "predicted", "left out": "left_out"}
     if not any(s.left_out for s in scores):
         del columns["left out"]
 
     def cells(score: ClassScore) -> str:
-        values = ((name, getattr(score, field)) for name, field in columns.items())
-        return "  ".join(f"{value if isinstance(value, int) else _share(value):>{len(name)}}" for name, value in values)
+        counts = (f"{getattr(score, field):>{len(name)}}" for name, field in columns.items())
+        return "  ".join([f"{_bounded(score.accuracy, score.intervals['accuracy']):<17}", *counts])
 
-    return class_lines("  ".join(columns), [(s.name, cells(s)) for s in ranked])
+    rows = class_lines("  ".join([f"{'accuracy':<17}", *columns]), [(s.name, cells(s)) for s in ranked])
+    return rows + [_how(level, "rates")] * any(s.labelled for s in scores)
 
 
-def sigmoid_table(scores: Sequence[SigmoidScore], pairs: Sequence[Pair], readable: int) -> list[str]:
+def sigmoid_table(scores: Sequence[SigmoidScore], pairs: Sequence[Pair], readable: int, level: float) -> list[str]:
     """Return a table of the classes of a multi-label run, the least AUROC first, and which of them come together."""
     ranked = sorted(scores, key=lambda s: s.rank)
-    columns = {name: max(7, len(name)) for name in ranked[0].cells} if ranked else {}
+    columns = {name: max(11 if field in METHOD_OF else 7, len(name)) for name, field in COLUMNS.items()}
     if not any(s.left_out for s in scores):
-        columns.pop("left out", None)
+        del columns["left out"]
+
+    def line(values: Mapping[str, str]) -> str:
+        return "  ".join(f"{values.get(name, ''):>{width}}" for name, width in columns.items())
 
     def cells(score: SigmoidScore) -> str:
-        values = {name: str(v) if isinstance(v, int) else _share(v) for name, v in score.cells.items()}
-        return "  ".join(f"{values[name]:>{width}}" for name, width in columns.items())
+        rates = {name: str(v) if isinstance(v, int) else _share(v) for name, v in score.cells.items()}
+        return f"{line(rates)}\n{line(score.brackets)}".rstrip()
 
-    rows = class_lines("  ".join(f"{name:>7}" for name in columns), [(s.name, cells(s)) for s in ranked])
+    rows = class_lines(line({name: name for name in COLUMNS}), [(s.name, cells(s)) for s in ranked])
+    rows.append(_how(level, *dict.fromkeys(METHOD_OF.values())))
     together = [
         f"{one_line(p.first)} and {one_line(p.second)}: {p.labelled} labelled, {p.predicted} predicted" for p in pairs
     ]
@@ -404,37 +413,43 @@ def sigmoid_table(scores: Sequence[SigmoidScore], pairs: Sequence[Pair], readabl
     return [counted_over, *rows, *(["", "together", *together] if together else [])]
 
 
-def group_table(columns: Sequence[str], scores: Sequence[GroupScore | SigmoidGroup]) -> list[str]:
+def group_table(columns: Sequence[str], scores: Sequence[GroupScore | SigmoidGroup], level: float) -> list[str]:
     """Return a table of groups, the worst first, none if nobody asked for groups."""
     if not scores:
         return []
-    interval = f"{LEVEL:.0%} interval"
-    head, told, judged_by = columns, f"accuracy  {interval:<13}  labelled  samples", "group"
+    head, told, judged_by = columns, f"{'accuracy':<17}  labelled  samples", "group"
     if not isinstance(scores[0], GroupScore):
         head, judged_by = (*columns, "class"), "row"
-        told = f"  AUROC  sensitivity  {interval:<13}  specificity  {interval:<13}  prevalence    known      yes"
+        rates = "  ".join(f"{name:<17}" for name in ("AUROC", "sensitivity", "specificity", "prevalence"))
+        told = f"{rates}    known      yes"
     rows = [(group_name(score.named), _group(score)) for score in scores]
     judged = sum(score.p is not None for score in scores)
-    how = f"intervals by Wilson; p by Fisher's exact test against all, by Holm for {counted(judged, judged_by)}"
-    return ["", *class_lines(told, rows, ", ".join(head), "; --json lists all"), how]
+    kinds = ["rates"] if isinstance(scores[0], GroupScore) else ["rates", "AUROC"]
+    how = f"p by Fisher's exact test against all, by Holm for {counted(judged, judged_by)}"
+    return ["", *class_lines(told, rows, ", ".join(head), "; --json lists all"), _how(level, *kinds), how]
 
 
 def _group(score: GroupScore | SigmoidGroup) -> str:
     remark = f"FALLS BEHIND, p {score.p:.2g}" if score.falls_behind else ""
     if isinstance(score, GroupScore):
-        numbers = f"{_share(score.accuracy):>8}  {_interval(score.interval)}  {score.labelled:>8}  {score.samples:>7}"
+        rate = _bounded(score.accuracy, score.interval)
+        numbers = f"{rate:<17}  {score.labelled:>8}  {score.samples:>7}"
     else:
         s = score.score
-        numbers = (
-            f"{_share(s.auroc):>7}  {_share(s.sensitivity):>11}  {_interval(score.sensitivity_interval)}  "
-            f"{_share(s.specificity):>11}  {_interval(score.specificity_interval)}  {_share(s.prevalence):>10}  "
-            f"{s.known:>7}  {s.yes:>7}"
-        )
+        names = ("auroc", "sensitivity", "specificity", "prevalence")
+        rates = "  ".join(f"{_bounded(getattr(s, name), s.intervals[name]):<17}" for name in names)
+        numbers = f"{rates}  {s.known:>7}  {s.yes:>7}"
     return f"{numbers}  {remark if score.is_judged else 'too few to judge'}"
 
 
-def _interval(interval: tuple[float, float] | None) -> str:
-    return f"{'{:.3f}–{:.3f}'.format(*interval) if interval else '-':<13}"
+def _bounded(value: float | None, interval: Interval | None) -> str:
+    return f"{_share(value)} {brackets(interval)}".rstrip()
+
+
+def _how(level: float, *kinds: str) -> str:
+    """Return how the intervals of some kinds of numbers are made."""
+    methods = ", ".join(f"of {kind} by {METHODS[kind]}" for kind in kinds)
+    return f"in brackets: {100 * level:g}% intervals, {methods}"
 
 
 def _task(task: dict[str, Any]) -> str:
@@ -461,7 +476,7 @@ def _identity(plan: dict[str, Any], totals: dict[str, Any]) -> str:
     return f"{state}; largest residual {largest:.2g}" if plan["method"] == EXACT and largest is not None else state
 
 
-def _accuracy(totals: dict[str, Any]) -> Iterator[str]:
+def _accuracy(totals: dict[str, Any], level: float = LEVEL, needed: int | None = None) -> Iterator[str]:
     """Yield how many predictions are right, nothing of a multi-label run."""
     if "labelled" not in totals:
         return
@@ -470,7 +485,13 @@ def _accuracy(totals: dict[str, Any]) -> Iterator[str]:
         return
     left_out = totals["samples"] - totals["labelled"]
     without = f", {left_out} of {totals['samples']} samples without label or prediction" if left_out else ""
-    yield f"accuracy {_share(totals['accuracy'])} of {totals['labelled']} labelled{without}"
+    yield f"accuracy {_of(totals['accuracy'], totals['labelled'], level, needed)}{without}"
+
+
+def _of(rate: float | None, count: int, level: float, needed: int | None = None) -> str:
+    """Return a rate of so many with its interval, and how many there would have to be for ± 1 point."""
+    more = f"; ± 0.01 needs n {needed}" if needed else ""
+    return "-" if rate is None else interval_text(round(rate * count), count, level, more)
 
 
 def _status(totals: dict[str, Any]) -> Iterable[str]:

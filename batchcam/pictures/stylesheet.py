@@ -44,6 +44,7 @@ bdi { overflow-wrap: anywhere }
 .skip { position: absolute; left: -100rem }
 .skip:focus { left: 1rem; top: .5rem; padding: .5rem 1rem; background: var(--page); z-index: 1 }
 .soft { color: var(--soft) }
+small { display: block; color: var(--soft); font-size: .8em; font-weight: 400; white-space: nowrap }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; padding: 0; margin: 1rem 0; list-style: none }
 .state { display: block; margin: .75rem 0; padding: .6rem .9rem; border-radius: .4rem; max-width: none }
 .state.alarm { background: var(--alarm-back); color: var(--alarm); border: 1px solid currentColor; font-weight: 600 }

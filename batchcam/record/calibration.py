@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
+from batchcam.record.intervals import LEVEL, Interval, mean_interval, root, wilson
+from batchcam.record.metrics import deviation
+
 BINS = 15
+STEPS = 32  # of the search for an end of an interval: far more digits than anybody reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +25,7 @@ class Bin:
         count: statements.
         confidence: their mean probability, None without any.
         true: share of them that are true, None without any.
+        deviation: of their probabilities, over count - 1; 0 of less than two.
     """
 
     low: float
@@ -25,6 +33,12 @@ class Bin:
     count: int
     confidence: float | None
     true: float | None
+    deviation: float
+
+    def intervals(self, level: float = LEVEL) -> tuple[Interval | None, Interval | None]:
+        """Return those of the mean probability and of the share that is true."""
+        mean = None if self.confidence is None else mean_interval(self.confidence, self.deviation, self.count, level)
+        return mean, wilson(round((self.true or 0) * self.count), self.count, level)
 
 
 class Reliability:
@@ -35,7 +49,8 @@ class Reliability:
     """
 
     def __init__(self, bins: int = BINS) -> None:
-        self._counts, self._sums, self._true = np.zeros(bins, np.int64), np.zeros(bins), np.zeros(bins, np.int64)
+        self._counts, self._true = np.zeros((2, bins), np.int64)
+        self._sums, self._squares = np.zeros((2, bins))
 
     def add(self, confidence: np.ndarray, true: np.ndarray) -> None:
         """Count some statements.
@@ -54,6 +69,7 @@ class Reliability:
         self._counts += np.bincount(place, minlength=bins)
         self._true += np.bincount(place[true], minlength=bins)
         np.add.at(self._sums, place, values)
+        np.add.at(self._squares, place, values * values)
 
     def bins(self) -> list[Bin]:
         """Return the bins, each with its mean probability and what of it is true."""
@@ -65,12 +81,13 @@ class Reliability:
                 count=int(count),
                 confidence=float(self._sums[i] / count) if count else None,
                 true=float(self._true[i] / count) if count else None,
+                deviation=deviation(float(self._sums[i]), float(self._squares[i]), int(count)) or 0.0,
             )
             for i, count in enumerate(self._counts)
         ]
 
 
-def expected_calibration_error(bins: list[Bin]) -> float | None:
+def expected_calibration_error(bins: Sequence[Bin]) -> float | None:
     """Return the mean distance of what is true from the probability over bins, by their counts; None without any.
 
     ECE = sum_b n_b / n * abs(true_b - confidence_b), Naeini et al. 2015, Guo et al. 2017,
@@ -81,3 +98,43 @@ def expected_calibration_error(bins: list[Bin]) -> float | None:
         return None
     filled = ((b.count, b.true, b.confidence) for b in bins if b.true is not None and b.confidence is not None)
     return sum(count * abs(true - confidence) for count, true, confidence in filled) / total
+
+
+def calibration_interval(bins: Sequence[Bin], level: float = LEVEL) -> Interval | None:
+    """Return the interval of the expected calibration error of what the statements are drawn from; None without any.
+
+    Chance adds to the error: where truth is calibrated it is above 0 all the same, and a bootstrap adds as much again.
+    So the distances of the bins are scaled, all by one factor, and the interval holds those errors under which the one
+    found is neither among the largest nor among the smallest. The distance of a bin is then a folded normal variable
+    (Leone et al. 1961, https://doi.org/10.2307/1266560), and their sum is taken for normal.
+    """
+    total, z = sum(b.count for b in bins), NormalDist().inv_cdf((1 + level) / 2)
+    if not total:
+        return None
+    filled = [
+        (b.count / total, b.confidence, b.true - b.confidence)
+        for b in bins
+        if b.confidence is not None and b.true is not None
+    ]
+    found = sum(share * abs(gap) for share, _, gap in filled)
+
+    def beyond(factor: float) -> float:
+        """Return how many standard deviations the error found is above the one expected of scaled distances."""
+        expected = variance = 0.0
+        for share, confidence, gap in filled:
+            rate = min(1.0, max(0.0, confidence + factor * gap))
+            centre, spread = share * factor * abs(gap), math.sqrt(share * rate * (1 - rate) / total)
+            ratio = centre / spread if spread else math.inf
+            mean = centre * math.erf(ratio / math.sqrt(2)) + spread * math.sqrt(2 / math.pi) * math.exp(
+                -ratio * ratio / 2
+            )
+            expected += mean
+            variance += centre * centre + spread * spread - mean * mean + share * (factor * gap) ** 2 / total
+        variance -= (factor * found) ** 2 / total  # how many fall into each bin varies, too
+        return (found - expected) / math.sqrt(variance) if variance > 0 else math.inf * (found - expected)
+
+    at_least = z * z / (total + z * z)  # Wilson's upper end where none of so many fails
+    if not found:
+        return 0.0, max(at_least, z * math.sqrt(sum(w * rate * (1 - rate) for w, rate, _ in filled) / total))
+    low = root(lambda factor: beyond(factor) - z, 0, 1, STEPS) if beyond(0) > z else 0.0
+    return low * found, max(at_least, found * root(lambda factor: beyond(factor) + z, 0, 1 / found, STEPS))

@@ -9,11 +9,15 @@ from typing import Final
 import numpy as np
 
 from batchcam.errors import ConfigError
-from batchcam.record.intervals import LEVEL, fewer_by_chance, holm, wilson
+from batchcam.record.intervals import LEVEL, Interval, fewer_by_chance, holm, wilson
+from batchcam.record.metrics import moments_interval
 from batchcam.rules import FEWEST_IN_GROUP, array_name
 
 MOST_GROUPS: Final = 10_000
 """More are no groups, but a name a sample."""
+
+MEASURES: Final = ("confidence", "border", "spread")
+"""Whose means are told of groups."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +30,10 @@ class GroupScore:
         labelled: with a label and a prediction.
         correct: of these.
         accuracy: their share; None without any labelled sample.
-        interval: of the accuracy, by Wilson; None likewise.
+        interval: of the accuracy; None likewise.
         confidence: mean softmax of the predicted class; None without a prediction, or where it is not known.
         border, spread: means of border share and spread of the maps (see `evidence`); None where they are not known.
+        intervals: of these means; None of less than two values.
         unreadable: samples that could not be read.
         p: probability of so few correct ones if the group were drawn from all labelled samples at random, by Fisher's
             exact test, corrected by Holm for the groups that are judged; None of one with too few.
@@ -39,10 +44,11 @@ class GroupScore:
     labelled: int
     correct: int
     accuracy: float | None
-    interval: tuple[float, float] | None
+    interval: Interval | None
     confidence: float | None
     border: float | None
     spread: float | None
+    intervals: dict[str, Interval | None]
     unreadable: int
     p: float | None
 
@@ -64,11 +70,18 @@ class GroupScore:
 
 @dataclasses.dataclass(frozen=True)
 class Tally:
-    """What was counted of one group: samples of each kind, and the mean of each measure, None without any."""
+    """What was counted of one group.
+
+    Attributes:
+        counts: samples of each kind.
+        means: of each measure, None without any.
+        moments: of each measure the sum of the values and of their squares, and how many there are.
+    """
 
     group: tuple[str, ...]
     counts: tuple[int, ...]
     means: tuple[float | None, ...]
+    moments: tuple[tuple[float, float, float], ...]
 
 
 class Numbering:
@@ -102,7 +115,7 @@ class Grouped:
 
     def __init__(self) -> None:
         self._numbering = Numbering()
-        self._counts, self._known, self._sums = (np.zeros((0, 0)) for _ in range(3))
+        self._counts, self._known, self._sums, self._squares = (np.zeros((0, 0)) for _ in range(4))
 
     def add(
         self, columns: Sequence[Iterable[str]], kinds: Sequence[np.ndarray], measures: Sequence[np.ndarray]
@@ -122,6 +135,7 @@ class Grouped:
         self._known = self._grown(self._known, [(groups[there], None) for there in known])
         sums = [(groups[there], values[there]) for there, values in zip(known, measures, strict=True)]
         self._sums = self._grown(self._sums, sums)
+        self._squares = self._grown(self._squares, [(of, np.square(values, dtype=float)) for of, values in sums])
         return groups
 
     def _grown(self, sums: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray | None]]) -> np.ndarray:
@@ -135,8 +149,9 @@ class Grouped:
         """Yield what was counted of each group."""
         for group, number in self._numbering.numbers.items():
             counts = tuple(int(count) for count in self._counts[:, number])
-            pairs = zip(self._sums[:, number], self._known[:, number], strict=True)
-            yield Tally(group, counts, tuple(float(total / known) if known else None for total, known in pairs))
+            sums = (sums[:, number].tolist() for sums in (self._sums, self._squares, self._known))
+            moments = tuple(zip(*sums, strict=True))
+            yield Tally(group, counts, tuple(total / known if known else None for total, _, known in moments), moments)
 
 
 class GroupCounts:
@@ -160,34 +175,34 @@ class GroupCounts:
         labelled = (label >= 0) & (prediction >= 0)
         kinds = (np.ones(len(label), bool), labelled, labelled & (label == prediction), rows["unreadable"])
         unknown = np.full(len(label), np.nan)
-        self._grouped.add(
-            columns, kinds, [rows.get(measure, unknown) for measure in ("confidence", "border", "spread")]
-        )
+        self._grouped.add(columns, kinds, [rows.get(measure, unknown) for measure in MEASURES])
 
-    def scores(self) -> list[GroupScore]:
-        """Return a score for each group: the least accurate first, then those not judged, then unlabelled ones."""
+    def scores(self, level: float = LEVEL) -> list[GroupScore]:
+        """Return a score for each group: the least accurate first, then those not judged, then unlabelled ones.
+
+        Args:
+            level: of confidence of the intervals.
+        """
         tallies = list(self._grouped.tallies())
         labelled, correct = (sum(tally.counts[kind] for tally in tallies) for kind in (1, 2))
         judged = [tally for tally in tallies if tally.counts[1] >= FEWEST_IN_GROUP]
         chances = holm([fewer_by_chance(t.counts[2], t.counts[1], correct, labelled) for t in judged])
         p = {tally.group: chance for tally, chance in zip(judged, chances, strict=True)}
-        scores = [_score(tally, p.get(tally.group)) for tally in tallies]
+        scores = [_score(tally, p.get(tally.group), level) for tally in tallies]
         return sorted(scores, key=lambda s: (s.p is None, s.accuracy is None, s.accuracy or 0, s.group))
 
 
-def _score(tally: Tally, p: float | None) -> GroupScore:
+def _score(tally: Tally, p: float | None, level: float) -> GroupScore:
     samples, labelled, correct, unreadable = tally.counts
-    confidence, border, spread = tally.means
     return GroupScore(
         group=tally.group,
         samples=samples,
         labelled=labelled,
         correct=correct,
         accuracy=correct / labelled if labelled else None,
-        interval=wilson(correct, labelled),
-        confidence=confidence,
-        border=border,
-        spread=spread,
+        interval=wilson(correct, labelled, level),
+        **dict(zip(MEASURES, tally.means, strict=True)),
+        intervals={name: moments_interval(*sums, level) for name, sums in zip(MEASURES, tally.moments, strict=True)},
         unreadable=unreadable,
         p=p,
     )

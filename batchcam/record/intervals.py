@@ -18,6 +18,16 @@ LEVEL: Final = 0.95
 MANY: Final = 10_000
 """Degrees of freedom from which Student's t is taken for normal: to 1e-4 of its quantile."""
 
+METHODS: Final = {
+    "rates": "Wilson",
+    "means": "Student's t",
+    "AUROC": "DeLong on the logit scale",
+    "average precision": "Boyd on the logit scale",
+    "F1": "Wilson of TP / (TP + FP + FN)",
+    "calibration error": "a test of each size of it",
+}
+"""How the interval of each kind of number is made, for people."""
+
 _SMALL: Final = np.array([math.lgamma(n + 1) for n in range(16)])
 
 
@@ -38,6 +48,14 @@ def wilson(successes: float, trials: float, level: float = LEVEL) -> tuple[float
     low = 0.0 if successes == 0 else (centre - half) / (1 + spread)
     high = 1.0 if successes == trials else (centre + half) / (1 + spread)
     return low, high
+
+
+def needed(rate: float, half: float = 0.01, level: float = LEVEL) -> int:
+    """Return how many trials make Wilson's interval of a rate so wide to either side of its middle, or less."""
+    # with u = z² / n it is half² (1 + u)² = u rate (1 - rate) + u² / 4
+    z, a, b = NormalDist().inv_cdf((1 + level) / 2), 0.25 - half * half, rate * (1 - rate) - 2 * half * half
+    u = (math.sqrt(b * b + 4 * a * half * half) - b) / (2 * a)
+    return math.ceil(z * z / u)
 
 
 def paired(lost: float, won: float, trials: float, level: float = LEVEL) -> tuple[float, float] | None:
@@ -62,14 +80,14 @@ def paired(lost: float, won: float, trials: float, level: float = LEVEL) -> tupl
         variance = trials * (2 * wins + drop * (1 - drop))
         return (lost - won - trials * drop) / math.sqrt(variance) if variance > 0 else math.inf * (rate - drop)
 
-    low = -1.0 if won == trials else _root(lambda drop: score(drop) - z, -1, rate)
-    high = 1.0 if lost == trials else _root(lambda drop: score(drop) + z, rate, 1)
+    low = -1.0 if won == trials else root(lambda drop: score(drop) - z, -1, rate)
+    high = 1.0 if lost == trials else root(lambda drop: score(drop) + z, rate, 1)
     return low, high
 
 
-def _root(falling: Callable[[float], float], low: float, high: float) -> float:
-    """Return where a function falls through 0."""
-    for _ in range(64):
+def root(falling: Callable[[float], float], low: float, high: float, steps: int = 64) -> float:
+    """Return where a function falls through 0, by halving the span so often."""
+    for _ in range(steps):
         middle = (low + high) / 2
         low, high = (middle, high) if falling(middle) > 0 else (low, middle)
     return (low + high) / 2
@@ -109,7 +127,7 @@ def student(level: float, freedom: int) -> float:
         """Return how much of `level` lies farther out than t = sqrt(freedom) * tan(angle)."""
         return level - scale * angle * float(weights @ np.cos(angle * (nodes + 1) / 2) ** (freedom - 1))
 
-    return math.sqrt(freedom) * math.tan(_root(beyond, 0, math.pi / 2))
+    return math.sqrt(freedom) * math.tan(root(beyond, 0, math.pi / 2))
 
 
 def placements(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -129,6 +147,48 @@ def placements(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
         ) / 2
         found[true == side] = below / len(others) if side else 1 - below / len(others)
     return found
+
+
+def delong(scores: np.ndarray, true: np.ndarray, level: float = LEVEL) -> Interval | None:
+    """Return the interval of an AUROC by DeLong's variance; None of less than two yes or two no.
+
+    Args:
+        scores: (n,).
+        true: yes or no, bool (n,).
+        level: of confidence.
+    """
+    fewest = min(int(true.sum()), int((~true).sum()))
+    if fewest < 2:
+        return None
+    found = placements(scores, true)
+    variance = sum(float(found[side].var(ddof=1)) / int(side.sum()) for side in (true, ~true))
+    return _on_logits(float(found[true].mean()), math.sqrt(variance), fewest, _student(level, fewest - 1))
+
+
+def average_precision_interval(value: float, yes: int, level: float = LEVEL) -> Interval:
+    """Return the interval of an average precision over so many yes.
+
+    Boyd, Eng, Page 2013, https://doi.org/10.1007/978-3-642-40994-3_29
+    """
+    return _on_logits(value, math.sqrt(value * (1 - value) / yes), yes, NormalDist().inv_cdf((1 + level) / 2))
+
+
+def f1_interval(hits: int, errors: int, level: float = LEVEL) -> Interval | None:
+    """Return the interval of an F1 of so many true positives, and false positives and negatives; None without any.
+
+    F1 = 2 J / (1 + J) where J = TP / (TP + FP + FN) is a rate. Lam 2023, https://arxiv.org/abs/2309.14621
+    """
+    ends = wilson(hits, hits + errors, level)
+    return ends and (2 * ends[0] / (1 + ends[0]), 2 * ends[1] / (1 + ends[1]))
+
+
+def _on_logits(value: float, error: float, fewest: int, quantile: float) -> Interval:
+    """Return `value` with so many standard errors to either side, on the logit scale; with none as Wilson has it."""
+    if not 0 < value < 1 or not error:
+        half = quantile**2 / (fewest + quantile**2)
+        return max(0.0, value - half), min(1.0, value + half)
+    centre, half = math.log(value / (1 - value)), quantile * error / (value * (1 - value))
+    return (1 + math.tanh((centre - half) / 2)) / 2, (1 + math.tanh((centre + half) / 2)) / 2
 
 
 def auroc_influence(old: np.ndarray, new: np.ndarray, true: np.ndarray) -> np.ndarray:

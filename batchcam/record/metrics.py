@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from batchcam.record.intervals import wilson
+from batchcam.record.intervals import LEVEL, Interval, mean_interval, wilson
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,7 @@ class ClassScore:
         correct: of those, predicted right.
         predicted: samples predicted as it.
         left_out: samples that are labelled with it and have no prediction: unreadable, or not finite.
+        intervals: of the accuracy.
     """
 
     name: str
@@ -26,6 +27,7 @@ class ClassScore:
     correct: int
     predicted: int
     left_out: int
+    intervals: dict[str, Interval | None] = dataclasses.field(default_factory=dict)
 
     @property
     def accuracy(self) -> float | None:
@@ -54,9 +56,12 @@ class ClassCounts:
         )
         self._counts += [np.bincount(classes, minlength=self._counts.shape[1]) for classes in of]
 
-    def scores(self, class_names: tuple[str, ...]) -> list[ClassScore]:
-        """Return one score for each of the K names."""
-        return [ClassScore(*row) for row in zip(class_names, *self._counts.tolist(), strict=True)]
+    def scores(self, class_names: tuple[str, ...], level: float = LEVEL) -> list[ClassScore]:
+        """Return one score for each of the K names, with intervals at a level of confidence."""
+        return [
+            ClassScore(name, labelled, correct, predicted, left_out, {"accuracy": wilson(correct, labelled, level)})
+            for name, labelled, correct, predicted, left_out in zip(class_names, *self._counts.tolist(), strict=True)
+        ]
 
 
 class PairCounts:
@@ -124,30 +129,45 @@ class Means:
     @property
     def deviation(self) -> float | None:
         """The standard deviation whatever the class, over count - 1; None of less than two values."""
-        return _deviation(*(float(values.sum()) for values in (self._sums, self._squares, self._counts)))
+        return deviation(*(float(values.sum()) for values in (self._sums, self._squares, self._counts)))
 
     @property
     def deviations(self) -> list[float | None]:
         """The same of each of the K classes."""
         values = (self._sums[1:].tolist(), self._squares[1:].tolist(), self._counts[1:].tolist())
-        return [_deviation(*each) for each in zip(*values, strict=True)]
+        return [deviation(*each) for each in zip(*values, strict=True)]
+
+    def intervals(self, level: float = LEVEL) -> list[Interval | None]:
+        """Return that of the mean of each of the K classes, None of less than two values."""
+        rows = zip(self._sums[1:].tolist(), self._squares[1:].tolist(), self._counts[1:].tolist(), strict=True)
+        return [moments_interval(*row, level) for row in rows]
 
 
-def _deviation(total: float, squares: float, count: float) -> float | None:
+def moments_interval(total: float, squares: float, count: float, level: float = LEVEL) -> Interval | None:
+    """Return the interval of a mean from the sum of the values and of their squares; None of less than two."""
+    found = deviation(total, squares, count)
+    return None if found is None else mean_interval(total / count, found, int(count), level)
+
+
+def deviation(total: float, squares: float, count: float) -> float | None:
+    """Return the standard deviation of values, over count - 1, from their sums likewise; None of less than two."""
     return math.sqrt(max(0.0, squares - total * total / count) / (count - 1)) if count > 1 else None
 
 
-def class_scores(labels: np.ndarray, predictions: np.ndarray, class_names: tuple[str, ...]) -> list[ClassScore]:
+def class_scores(
+    labels: np.ndarray, predictions: np.ndarray, class_names: tuple[str, ...], level: float = LEVEL
+) -> list[ClassScore]:
     """Return one score per class; accuracy is over samples with a label and a prediction, predictions are all counted.
 
     Args:
         labels: int64 (n,), -1 where not known.
         predictions: int64 (n,), -1 where there is none.
         class_names: K names.
+        level: of confidence of their intervals.
     """
     counted = ClassCounts(len(class_names))
     counted.add(labels, predictions)
-    return counted.scores(class_names)
+    return counted.scores(class_names, level)
 
 
 def rate_text(value: float) -> str:
@@ -159,10 +179,21 @@ def rate_text(value: float) -> str:
     return text
 
 
-def interval_text(part: int, whole: int) -> str:
-    """Return a share of at least one with its interval, by Wilson, and of how many it is: "0.800 (0.68–0.88, n 60)"."""
-    low, high = wilson(part, whole) or (0, 0)
-    return f"{rate_text(part / whole)} ({low:.2f}–{high:.2f}, n {whole})"
+def interval_text(part: int, whole: int, level: float = LEVEL, more: str = "") -> str:
+    """Return a share of at least one with its interval, by Wilson, and of how many it is: "0.800 (0.68–0.88, n 60)".
+
+    `more` is said in the brackets, too.
+    """
+    return f"{rate_text(part / whole)} {brackets(wilson(part, whole, level), f', n {whole}{more}')}"
+
+
+def brackets(interval: Interval | None, more: str = "") -> str:
+    """Return an interval as text, "" without one, with digits enough for its ends to differ: "(0.68–0.88)"."""
+    if interval is None:
+        return ""
+    low, high = interval
+    digits = min(6, max(2, math.ceil(-math.log10(max((high - low) / 2, 1e-9)))))
+    return f"({low:.{digits}f}–{high:.{digits}f}{more})".replace("-", "−")
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from batchcam.record.intervals import LEVEL, fewer_by_chance, holm, wilson
+from batchcam.record.intervals import LEVEL, Interval, fewer_by_chance, holm
 from batchcam.record.sigmoid_scores import SigmoidScore, SigmoidScores
 from batchcam.rules import FEWEST_IN_GROUP
 
@@ -20,7 +20,7 @@ class SigmoidGroup:
         group: its value of each column.
         samples: of the group.
         score: of the class, over these.
-        sensitivity_interval, specificity_interval: by Wilson; None without a yes, or a no.
+        sensitivity_interval, specificity_interval: those of the score; None without a yes, or a no.
         p: probability that so few of its yes are told, or so few of its no, whichever is less, if the group were drawn
             from all known labels of the class at random: by Fisher's exact test, corrected by Holm for all of these;
             None where there are too few of both.
@@ -29,8 +29,8 @@ class SigmoidGroup:
     group: tuple[str, ...]
     samples: int
     score: SigmoidScore
-    sensitivity_interval: tuple[float, float] | None
-    specificity_interval: tuple[float, float] | None
+    sensitivity_interval: Interval | None
+    specificity_interval: Interval | None
     p: float | None
 
     @property
@@ -75,7 +75,7 @@ def sigmoid_groups(
     for (i, _), chance in zip(places, chances, strict=True):
         least[i] = min(chance, least.get(i, 1))
     told = [
-        SigmoidGroup(group, samples, s, wilson(*s.hits[0]), wilson(*s.hits[1]), least.get(i))
+        SigmoidGroup(group, samples, s, s.intervals["sensitivity"], s.intervals["specificity"], least.get(i))
         for i, (group, samples, s, _) in enumerate(found)
     ]
     return sorted(told, key=lambda each: each.rank)

@@ -8,7 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from batchcam.record.calibration import Reliability, expected_calibration_error
+from batchcam.record.calibration import Bin, Reliability, calibration_interval, expected_calibration_error
+from batchcam.record.intervals import Interval, average_precision_interval, delong, f1_interval, wilson
+from batchcam.record.metrics import brackets
 from batchcam.rules import threshold_logit
 from batchcam.store.run import Run
 
@@ -20,6 +22,33 @@ SCORES: Final = {
     "specificity": "specificity",
 }
 """Rates of `SigmoidScore` that are better the higher they are, in words."""
+
+COLUMNS: Final = {
+    "known": "known",
+    "yes": "yes",
+    "prevalence": "prevalence",
+    "threshold": "threshold",
+    "predicted": "predicted",
+    "AUROC": "auroc",
+    "avg precision": "average_precision",
+    "F1": "f1",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "calibration error": "calibration_error",
+    "left out": "left_out",
+}
+"""Of a table of `SigmoidScore`, with what each says."""
+
+METHOD_OF: Final = {
+    "prevalence": "rates",
+    "sensitivity": "rates",
+    "specificity": "rates",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "f1": "F1",
+    "calibration_error": "calibration error",
+}
+"""By which of `METHODS` the interval of each rate is made."""
 
 PAIRS: Final = 10
 MOST_PAIRED: Final = 1024
@@ -43,6 +72,7 @@ class SigmoidScore:
         sensitivity: share of yes that are predicted.
         specificity: share of no that are not.
         calibration_error: mean distance of the sigmoid from the share of yes, over 15 bins of equal width.
+        intervals: of each of these rates by its name; none where nobody asked for a level of confidence.
     """
 
     name: str
@@ -58,6 +88,7 @@ class SigmoidScore:
     sensitivity: float | None
     specificity: float | None
     calibration_error: float | None
+    intervals: dict[str, Interval | None]
 
     @property
     def hits(self) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -74,20 +105,12 @@ class SigmoidScore:
     @property
     def cells(self) -> dict[str, float | None]:
         """What tables say of the class, by the name of the column; counts are int."""
-        return {
-            "known": self.known,
-            "yes": self.yes,
-            "prevalence": self.prevalence,
-            "threshold": self.threshold,
-            "predicted": self.predicted,
-            "AUROC": self.auroc,
-            "avg precision": self.average_precision,
-            "F1": self.f1,
-            "sensitivity": self.sensitivity,
-            "specificity": self.specificity,
-            "calibration error": self.calibration_error,
-            "left out": self.left_out,
-        }
+        return {name: getattr(self, field) for name, field in COLUMNS.items()}
+
+    @property
+    def brackets(self) -> dict[str, str]:
+        """The intervals beside that, "" where there is none."""
+        return {name: brackets(self.intervals.get(field)) for name, field in COLUMNS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +130,18 @@ class SigmoidScores:
         class_names: K names.
         thresholds: of each the probability from which it counts.
         together: count which classes come together, too.
+        level: of confidence of the rates' intervals; None: without.
     """
 
-    def __init__(self, class_names: Sequence[str], thresholds: Sequence[float], together: bool = True) -> None:
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        thresholds: Sequence[float],
+        together: bool = True,
+        level: float | None = None,
+    ) -> None:
         count = len(class_names)
-        self._names, self._thresholds = class_names, thresholds
+        self._names, self._thresholds, self._level = class_names, thresholds, level
         self._above = np.array([*map(threshold_logit, thresholds)], np.float32)
         self._labels = [np.empty((0, count), np.int8)]
         self._logits = [np.empty((0, count), np.float32)]
@@ -158,6 +188,21 @@ class SigmoidScores:
         above = logits[known] >= self._above[k]
         yes, no = int(true.sum()), int((~true).sum())
         hits, right_no = int((true & above).sum()), int((~true & ~above).sum())
+        errors, bins = (yes - hits) + (no - right_no), sigmoid_bins(scores, true)
+        precision = average_precision(scores, true)
+        intervals: dict[str, Interval | None] = {}
+        if self._level is not None:
+            intervals = {
+                "prevalence": wilson(yes, len(true), self._level),
+                "auroc": delong(scores, true, self._level),
+                "average_precision": None
+                if precision is None
+                else average_precision_interval(precision, yes, self._level),
+                "f1": f1_interval(hits, errors, self._level),
+                "sensitivity": wilson(hits, yes, self._level),
+                "specificity": wilson(right_no, no, self._level),
+                "calibration_error": calibration_interval(bins, self._level),
+            }
         return SigmoidScore(
             name=self._names[k],
             threshold=self._thresholds[k],
@@ -167,11 +212,12 @@ class SigmoidScores:
             left_out=int(((labels >= 0) & np.isnan(logits)).sum()),
             prevalence=_rate(yes, len(true)),
             auroc=auroc(scores, true),
-            average_precision=average_precision(scores, true),
-            f1=_rate(2 * hits, 2 * hits + (yes - hits) + (no - right_no)),
+            average_precision=precision,
+            f1=_rate(2 * hits, 2 * hits + errors),
             sensitivity=_rate(hits, yes),
             specificity=_rate(right_no, no),
-            calibration_error=calibration_error(scores, true),
+            calibration_error=expected_calibration_error(bins),
+            intervals=intervals,
         )
 
 
@@ -182,9 +228,9 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0]
 
 
-def scores_of(run: Run) -> tuple[list[SigmoidScore], list[Pair]]:
+def scores_of(run: Run, level: float) -> tuple[list[SigmoidScore], list[Pair]]:
     """Return the scores of an open multi-label run's classes, and which of them come together."""
-    counted = SigmoidScores(run.class_names, run.plan.thresholds)
+    counted = SigmoidScores(run.class_names, run.plan.thresholds, level=level)
     for _, block in run.blocks(("labels", "logits")):
         counted.add(block["labels"], block["logits"])
     return counted.scores(), counted.pairs()
@@ -214,11 +260,11 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700))))
 
 
-def calibration_error(logits: np.ndarray, true: np.ndarray) -> float | None:
-    """Return `expected_calibration_error` of the sigmoid: the mean distance of the share of yes from it."""
+def sigmoid_bins(logits: np.ndarray, true: np.ndarray) -> list[Bin]:
+    """Return the share of yes by the sigmoid."""
     counted = Reliability()
     counted.add(sigmoid(logits), true)
-    return expected_calibration_error(counted.bins())
+    return counted.bins()
 
 
 def _rate(part: float, whole: int) -> float | None:

@@ -145,9 +145,11 @@ def maps_text(method: str) -> str:
 def class_lines(header: str, rows: Sequence[tuple[str, str]], what: str = "class", more: str = "") -> list[str]:
     """Return a table of the first classes, or of `what` else, from the name and the other columns of each.
 
-    `more` follows how many others there are.
+    What follows a line break in the columns stands below them. `more` follows how many others there are.
     """
     shown = rows[:CLASSES_SHOWN]
     width = max(len(one_line(name)) for name in (what, *(name for name, _ in shown)))
-    lines = [f"{one_line(name):<{width}}  {columns}".rstrip() for name, columns in ((what, header), *shown)]
+    below = "\n" + " " * (width + 2)
+    table = ((one_line(name), columns.replace("\n", below)) for name, columns in ((what, header), *shown))
+    lines = [f"{name:<{width}}  {columns}".rstrip() for name, columns in table]
     return lines + ([f"… and {len(rows) - len(shown)} more{more}"] if len(rows) > len(shown) else [])

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from batchcam.record.intervals import LEVEL, Interval, needed, wilson
 from batchcam.rules import Status, flag_name
 
 NEEDS_A_LOOK: Final = (Status.UNREADABLE, Status.NON_FINITE)
@@ -70,6 +71,16 @@ def sum_totals(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "status": {name: sum(part["status"].get(name, 0) for part in parts) for name in flags},
         "largest_identity_residual": max((r for r in residuals if r is not None), default=None),
     }
+
+
+def accuracy_interval(totals: Mapping[str, Any], level: float = LEVEL) -> Interval | None:
+    """Return the interval of the accuracy that totals state, None where they state none."""
+    return wilson(totals["correct"], totals["labelled"], level) if totals.get("labelled") else None
+
+
+def accuracy_needs(totals: Mapping[str, Any], level: float = LEVEL) -> int | None:
+    """Return how many labelled samples would make that ± 1 point, None likewise."""
+    return needed(totals["accuracy"], level=level) if totals.get("labelled") else None
 
 
 def needs_a_look(totals: dict[str, Any]) -> list[dict[str, Any]]:

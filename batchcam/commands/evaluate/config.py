@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchcam.config import Classifier, Compute, LabelledConfig, argument, grouping
+from batchcam.config import Classifier, Compute, LabelledConfig, argument, confidence, grouping
 
 
 class EvaluateConfig(LabelledConfig):
@@ -12,3 +12,4 @@ class EvaluateConfig(LabelledConfig):
     data: str = argument()
     compute: Compute = Compute()
     group_by: tuple[str, ...] = grouping()
+    confidence: float = confidence()

@@ -26,6 +26,7 @@ from batchcam.network.independence import independent_logits
 from batchcam.network.precision import set_precision
 from batchcam.record import metrics
 from batchcam.record.groups import GroupCounts, GroupScore, RowGroups, grouped_by
+from batchcam.record.intervals import Interval, needed, wilson
 from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores
 from batchcam.rules import AUTO, MULTI_LABEL, SINGLE_LABEL
@@ -46,6 +47,9 @@ class EvaluateSummary:
         classes: score of each class.
         group_by: columns of the manifest by which `groups` are told.
         groups: score of each group, the least accurate first.
+        intervals: of accuracy and unseen accuracy, None where there is none.
+        needed: how many labelled samples would make that of the accuracy ± 1 point, None likewise.
+        level: of confidence of all intervals.
     """
 
     samples: int
@@ -60,6 +64,10 @@ class EvaluateSummary:
     group_by: tuple[str, ...] = ()
     groups: list[GroupScore] = dataclasses.field(default_factory=list)
     problem_type: Literal["single-label"] = SINGLE_LABEL
+    _: dataclasses.KW_ONLY
+    intervals: dict[str, Interval | None]
+    needed: int | None
+    level: float
 
     @property
     def findings(self) -> int:
@@ -77,6 +85,7 @@ class SigmoidEvaluation:
         pairs: the classes that come together most.
         group_by: as in `EvaluateSummary`.
         groups: score of each class in each group, the least AUROC first.
+        level: of confidence of all intervals.
     """
 
     samples: int
@@ -87,6 +96,7 @@ class SigmoidEvaluation:
     pairs: list[Pair]
     group_by: tuple[str, ...]
     groups: list[SigmoidGroup]
+    level: float
     problem_type: Literal["multi-label"] = MULTI_LABEL
 
     @property
@@ -122,12 +132,12 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     engine = config.compute.engine or AUTO
     tell = functools.partial(note, quiet=config.quiet)
     network = on_engine(engine, network, None, probe, precision, assembly.library_source, tell)
-    samples = len(assembly.source)
+    samples, level = len(assembly.source), config.confidence / 100
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
     processes = loader_processes(config.compute.workers, gpu_count(device))
     stream = BatchStream(assembly.dataset, batches, processes, device, config.compute.start_method)
     predictions, unreadable = np.full(samples, -1, np.int64), np.zeros(samples, bool)
-    sigmoids = SigmoidScores(assembly.class_names, thresholds) if assembly.findings else None
+    sigmoids = SigmoidScores(assembly.class_names, thresholds, level=level) if assembly.findings else None
     columns, sigmoid_rows = [assembly.source.meta[name] for name in group_by], RowGroups()
     leaked = np.full(samples, -1, np.int8)
     with stream, Progress("evaluate", samples, "images", config.quiet) as progress:
@@ -149,23 +159,36 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
         seen = int((leaked == 1).sum()) if known else None
         scores = sigmoids.scores()
         by_group = sigmoid_groups(sigmoids, scores, sigmoid_rows)
-        return SigmoidEvaluation(samples, bad, non_finite, seen, scores, sigmoids.pairs(), config.group_by, by_group)
+        pairs = sigmoids.pairs()
+        return SigmoidEvaluation(samples, bad, non_finite, seen, scores, pairs, config.group_by, by_group, level)
     groups = GroupCounts()
     if columns:
         groups.add(columns, {"label": labels, "prediction": predictions, "unreadable": unreadable})
+    labelled, of_unseen = _judged(labels, predictions), _judged(unseen, predictions)
+    accuracy, unseen_accuracy = (metrics.accuracy(truth, predictions) for truth in (labels, unseen))
     return EvaluateSummary(
         samples=samples,
-        labelled=_judged(labels, predictions),
+        labelled=labelled,
         unreadable=bad,
         non_finite=non_finite,
-        accuracy=metrics.accuracy(labels, predictions),
+        accuracy=accuracy,
         trained_on=int((leaked == 1).sum()) if known else None,
-        unseen_labelled=_judged(unseen, predictions) if known else None,
-        unseen_accuracy=metrics.accuracy(unseen, predictions) if known else None,
-        classes=metrics.class_scores(labels, predictions, assembly.class_names),
+        unseen_labelled=of_unseen if known else None,
+        unseen_accuracy=unseen_accuracy if known else None,
+        classes=metrics.class_scores(labels, predictions, assembly.class_names, level),
         group_by=config.group_by,
-        groups=groups.scores(),
+        groups=groups.scores(level),
+        intervals={
+            "accuracy": _interval(accuracy, labelled, level),
+            "unseen_accuracy": _interval(unseen_accuracy, of_unseen, level) if known else None,
+        },
+        needed=None if accuracy is None else needed(accuracy, level=level),
+        level=level,
     )
+
+
+def _interval(rate: float | None, count: int, level: float) -> Interval | None:
+    return wilson(round((rate or 0) * count), count, level)
 
 
 def _judged(labels: np.ndarray, predictions: np.ndarray) -> int:

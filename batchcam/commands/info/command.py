@@ -28,9 +28,9 @@ def info(config: InfoConfig) -> reading.RunInfo:
     _require_ours(config)
     if config.stall is not None:
         require_run(config.run, "--stall")
-    about = reading.info(config.run)
+    about = reading.info(config.run, config.confidence / 100)
     if config.group_by:
-        groups = reading.group_scores(config.run, config.group_by)
+        groups = reading.group_scores(config.run, config.group_by, about.level)
         about = dataclasses.replace(about, group_by=config.group_by, groups=groups)
     if config.prometheus:
         tasks = {} if is_series(config.run) else Watcher(config.run).look().tasks

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import AnyPath, Given, RunConfig, field, grouping, parse_duration
+from batchcam.config import AnyPath, Given, RunConfig, confidence, field, grouping, parse_duration
 
 
 class InfoConfig(RunConfig):
     """Everything that `info` is asked."""
 
     group_by: tuple[str, ...] = grouping()
+    confidence: float = confidence()
     watch: bool = field(
         "Show a run in progress until it is complete; with --json a JSON object in a line for each look.", default=False
     )

@@ -12,9 +12,10 @@ import numpy as np
 from batchcam.errors import RunError
 from batchcam.record import metrics
 from batchcam.record.groups import GroupCounts, GroupScore, RowGroups, grouped_by
+from batchcam.record.intervals import LEVEL, Interval
 from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores, scores_of
-from batchcam.record.totals import Totals, sum_totals
+from batchcam.record.totals import Totals, accuracy_interval, accuracy_needs, sum_totals
 from batchcam.rules import Status
 from batchcam.store import landing
 from batchcam.store.document import read_document
@@ -66,6 +67,9 @@ class RunInfo:
         pairs: of a multi-label run the classes that come together most.
         group_by: columns of the manifest by which `groups` are told.
         groups: score of each group, the least accurate first; of a multi-label run of each of its classes.
+        intervals: of the accuracy, None where there is none.
+        needed: how many labelled samples would make that ± 1 point, None likewise.
+        level: of confidence of all intervals.
     """
 
     run: str
@@ -87,6 +91,10 @@ class RunInfo:
     pairs: list[Pair] = dataclasses.field(default_factory=list)
     group_by: tuple[str, ...] = ()
     groups: list[GroupScore] | list[SigmoidGroup] = dataclasses.field(default_factory=list)
+    _: dataclasses.KW_ONLY
+    intervals: dict[str, Interval | None]
+    needed: int | None
+    level: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +104,7 @@ class RunOfSeries:
     Attributes:
         origin: paths, command line and time of its first call.
         totals: as its manifest states them, rows included of which another run has a newer one.
+        intervals: of their accuracy.
     """
 
     run: str
@@ -103,17 +112,21 @@ class RunOfSeries:
     checkpoint_sha256: str
     origin: dict[str, Any]
     totals: dict[str, Any]
+    intervals: dict[str, Interval | None]
 
 
-def info(run: Path) -> RunInfo:
+def info(run: Path, level: float = LEVEL) -> RunInfo:
     """Return what `run` is, a series too; of a run in progress, what has landed so far.
+
+    Args:
+        level: of confidence of the intervals.
 
     Raises:
         RunError: neither a run directory nor a series, or a file of it is damaged.
     """
     if is_series(run):
         with open_run(run) as series:
-            return _of_series(series)
+            return _of_series(series, level)
     plan = open_plan(run)
     landed = landed_shards(run, plan)
     manifest, table = stated_manifest(run, plan), None
@@ -134,7 +147,7 @@ def info(run: Path) -> RunInfo:
     pairs: list[Pair] = []
     if plan.is_multi_label and landed:
         with open_run(run, partial=bool(lost)) as opened:
-            sigmoids, pairs = scores_of(opened)
+            sigmoids, pairs = scores_of(opened, level)
     return RunInfo(
         run=str(run),
         complete=manifest is not None and not lost,
@@ -146,16 +159,17 @@ def info(run: Path) -> RunInfo:
         lost_shards=lost,
         totals=totals,
         trained_on=totals.get(TRAINED_ON),
-        classes=[] if plan.is_multi_label else tally.classes.scores(plan.class_names),
+        classes=[] if plan.is_multi_label else tally.classes.scores(plan.class_names, level),
         tasks=tasks,
         notes=notes,
         unreadable=tally.unreadable,
         sigmoids=sigmoids,
         pairs=pairs,
+        **_certainty(totals, level),
     )
 
 
-def _of_series(series: Run) -> RunInfo:
+def _of_series(series: Run, level: float) -> RunInfo:
     made = [(run, read_manifest(run.path, run.plan)) for run in series.runs]
     own = [_provenance(run.path, manifest) for run, manifest in made]
     stated = [manifest.totals for _, manifest in made]
@@ -163,7 +177,7 @@ def _of_series(series: Run) -> RunInfo:
     totals = sum_totals(stated) if alone else _counted(series)
     there, planned = series.shard_counts
     is_multi_label = series.plan.is_multi_label
-    sigmoids, pairs = scores_of(series) if is_multi_label else ([], [])
+    sigmoids, pairs = scores_of(series, level) if is_multi_label else ([], [])
     return RunInfo(
         run=str(series.path),
         complete=True,
@@ -177,17 +191,33 @@ def _of_series(series: Run) -> RunInfo:
         trained_on=totals.get(TRAINED_ON),
         classes=[]
         if is_multi_label
-        else metrics.class_scores(series.label[:], series.prediction[:], series.class_names),
+        else metrics.class_scores(series.label[:], series.prediction[:], series.class_names, level),
         tasks=[task for _, tasks, _ in own for task in tasks],
         notes=list(dict.fromkeys((*series.remarks, *(note for _, _, notes in own for note in notes)))),
         unreadable=list(_failed(series)),
         runs=[
-            RunOfSeries(run.path.name, run.plan.run_id, run.plan.checkpoint_sha256, origin, manifest.totals)
+            RunOfSeries(
+                run.path.name,
+                run.plan.run_id,
+                run.plan.checkpoint_sha256,
+                origin,
+                manifest.totals,
+                {"accuracy": accuracy_interval(manifest.totals, level)},
+            )
             for (run, manifest), (origin, _, _) in zip(made, own, strict=True)
         ],
         sigmoids=sigmoids,
         pairs=pairs,
+        **_certainty(totals, level),
     )
+
+
+def _certainty(totals: dict[str, Any], level: float) -> dict[str, Any]:
+    return {
+        "intervals": {"accuracy": accuracy_interval(totals, level)},
+        "needed": accuracy_needs(totals, level),
+        "level": level,
+    }
 
 
 def _counted(run: Run) -> dict[str, Any]:
@@ -206,21 +236,21 @@ def _failed(run: Run) -> Iterator[str]:
         yield from (f"{sample_id}: {error}" for sample_id, error in zip(*block.values(), strict=True))
 
 
-def group_scores(path: Path, columns: Sequence[str]) -> list[GroupScore] | list[SigmoidGroup]:
-    """Return how the groups of a run's samples fare, a series' too."""
+def group_scores(path: Path, columns: Sequence[str], level: float) -> list[GroupScore] | list[SigmoidGroup]:
+    """Return how the groups of a run's samples fare, a series' too, with intervals at a level of confidence."""
     with open_run(path) as run:
         names = [meta_array(column).name for column in grouped_by(columns, run.plan.meta, path)]
         if run.plan.is_multi_label:
-            return _sigmoid_groups(run, names)
+            return _sigmoid_groups(run, names, level)
         counted = GroupCounts()
         for _, block in run.blocks((*names, "label", "prediction", "confidence", "status")):
             unreadable = (block["status"] & Status.UNREADABLE) > 0
             counted.add([block[name] for name in names], {**block, "unreadable": unreadable})
-    return counted.scores()
+    return counted.scores(level)
 
 
-def _sigmoid_groups(run: Run, names: Sequence[str]) -> list[SigmoidGroup]:
-    scores, groups = SigmoidScores(run.class_names, run.plan.thresholds, together=False), RowGroups()
+def _sigmoid_groups(run: Run, names: Sequence[str], level: float) -> list[SigmoidGroup]:
+    scores, groups = SigmoidScores(run.class_names, run.plan.thresholds, False, level), RowGroups()
     for _, block in run.blocks((*names, "labels", "logits")):
         scores.add(block["labels"], block["logits"])
         groups.add([block[name] for name in names])

@@ -9,6 +9,7 @@ from batchcam.config import (
     AnyPath,
     Given,
     PartialConfig,
+    confidence,
     field,
     grouping,
     originals,
@@ -31,6 +32,7 @@ class ReportConfig(PartialConfig):
         "An older run of the same samples: tell what moved since.", metavar="OLD"
     )
     group_by: tuple[str, ...] = grouping()
+    confidence: float = confidence()
     top: int = field("Most pictures of each kind.", default=24, low=0, high=MOST_TOP)
     overwrite: bool = overwriting()
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from batchcam.errors import RunError
 from batchcam.job.console import Progress
-from batchcam.record.calibration import Bin, Reliability, expected_calibration_error
+from batchcam.record.calibration import Bin, Reliability, calibration_interval, expected_calibration_error
 from batchcam.record.distribution import Distribution
 from batchcam.record.evidence import border, border_share, cell_shares, entropy
-from batchcam.record.groups import GroupCounts, GroupScore, RowGroups, grouped_by
+from batchcam.record.groups import MEASURES, GroupCounts, GroupScore, RowGroups, grouped_by
+from batchcam.record.intervals import LEVEL, Interval
 from batchcam.record.metrics import ClassCounts, ClassScore, Means, PairCounts
 from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores, sigmoid
@@ -33,8 +34,6 @@ LABEL_BYTES: Final = 64
 """Held for each class of a row of a multi-label run."""
 
 COLUMNS: Final = ("label", "prediction", "confidence", "status", "identity_residual")
-
-MEASURES: Final = ("confidence", "border", "spread")
 
 ODD_STATUS: Final = {
     "non-finite": Status.NON_FINITE,
@@ -133,10 +132,12 @@ class Facts:
         bins: reliability of the labelled predictions, in a multi-label run of the sigmoid wherever a label is known.
         groups: right, wrong, and unlabelled predictions, where there are any; in a multi-label run all together.
         means: of each of MEASURES over the samples predicted as each class, (K,), None without any.
+        mean_intervals: of these, None of less than two.
         maps: where the evidence sits.
         firsts: samples to show by what is remarkable about them.
         scores_by_group: one per group, the least accurate first; none where nobody asked for groups. Of a multi-label
             run only their samples and means tell something.
+        level: of confidence of the intervals.
         sigmoids: of a multi-label run, what is told of each class; nothing else is about right and wrong then.
     """
 
@@ -149,9 +150,11 @@ class Facts:
     bins: list[Bin]
     groups: list[Group]
     means: dict[str, list[float | None]]
+    mean_intervals: dict[str, list[Interval | None]]
     maps: Maps
     firsts: dict[str, First]
     scores_by_group: list[GroupScore]
+    level: float
     sigmoids: Sigmoids | None = None
 
     @property
@@ -159,17 +162,25 @@ class Facts:
         """Expected calibration error, None without labelled predictions."""
         return expected_calibration_error(self.bins)
 
+    @property
+    def calibration_interval(self) -> Interval | None:
+        """That of the calibration error."""
+        return calibration_interval(self.bins, self.level)
 
-def gather(run: Run, top: int, unreadable: int, quiet: bool, group_by: tuple[str, ...] = ()) -> Facts:
+
+def gather(
+    run: Run, top: int, unreadable: int, quiet: bool, group_by: tuple[str, ...] = (), level: float = LEVEL
+) -> Facts:
     """Read what a report says of `run` in numbers.
 
     Args:
         top: most samples of each kind to show.
         unreadable: most unreadable samples to list.
         group_by: columns of the manifest by which samples are grouped.
+        level: of confidence of the intervals.
     """
     columns = [meta_array(name).name for name in grouped_by(group_by, run.plan.meta, run.path)]
-    tally = _Tally(run, top, unreadable, columns)
+    tally = _Tally(run, top, unreadable, columns, level)
     names = ["cams", *COLUMNS, *([] if run.plan.cams.is_all else ["cam_class"])]
     names += columns
     names += [TRAINED_ON] if run.plan.training_known else []
@@ -198,13 +209,14 @@ def _require_sound(run: Run, block: dict[str, np.ndarray]) -> None:
 class _Tally:
     """Counts what a report says of samples, block by block."""
 
-    def __init__(self, run: Run, top: int, unreadable: int, group_columns: list[str]) -> None:
+    def __init__(self, run: Run, top: int, unreadable: int, group_columns: list[str], level: float) -> None:
+        self._level = level
         self._group_columns, self._by_group = group_columns, GroupCounts()
         classes, grid = len(run.class_names), run.plan.grid_size
         self._ring = border(grid)
         self._totals = Totals(run.plan.is_multi_label)
         self._scores, self._confusions = ClassCounts(classes), PairCounts(classes)
-        self._sigmoids = _SigmoidTally(run, top) if run.plan.is_multi_label else None
+        self._sigmoids = _SigmoidTally(run, top, level) if run.plan.is_multi_label else None
         self._reliability = Reliability()
         self._odd = 0
         others = "all" if self._sigmoids else "without a label"
@@ -270,14 +282,16 @@ class _Tally:
             predicted=right + wrong + unjudged,
             judged=self._sigmoids.judged if self._sigmoids else right + wrong,
             odd=self._odd,
-            scores=self._scores.scores(class_names),
+            scores=self._scores.scores(class_names, self._level),
             confusions=self._confusions.most_frequent(),
             bins=self._reliability.bins(),
             groups=[group for group in self._groups if group.size],
             means={measure: means.of_classes for measure, means in self._means.items()},
+            mean_intervals={measure: means.intervals(self._level) for measure, means in self._means.items()},
             maps=Maps(float(self._ring.mean()), not self._ring.all(), cells, means),
             firsts=self._firsts,
-            scores_by_group=self._by_group.scores(),
+            scores_by_group=self._by_group.scores(self._level),
+            level=self._level,
             sigmoids=self._sigmoids.told() if self._sigmoids else None,
         )
 
@@ -285,8 +299,8 @@ class _Tally:
 class _SigmoidTally:
     """Counts what a report says of the classes of a multi-label run, block by block."""
 
-    def __init__(self, run: Run, top: int) -> None:
-        self._scores = SigmoidScores(run.class_names, run.plan.thresholds)
+    def __init__(self, run: Run, top: int, level: float) -> None:
+        self._scores = SigmoidScores(run.class_names, run.plan.thresholds, level=level)
         self._above, self._top = run.plan.threshold_logits, top
         self._missed: dict[int, First] = {}
         self._flagged: dict[int, First] = {}

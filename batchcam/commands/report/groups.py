@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from batchcam.commands.report.content import Content
-from batchcam.commands.report.writing import NONE, rate, share, stated_cell
+from batchcam.commands.report.writing import bounded, in_brackets, rate, share, stated_cell
 from batchcam.pictures.html import Markup, element, foreign, join, table
-from batchcam.record.groups import GroupScore, group_name
+from batchcam.record.groups import MEASURES, GroupScore, group_name
 from batchcam.record.intervals import LEVEL
 from batchcam.record.sigmoid_groups import SigmoidGroup
 from batchcam.rules import FEWEST_IN_GROUP
@@ -16,11 +16,8 @@ from batchcam.rules import FEWEST_IN_GROUP
 MOST_GROUPS: Final = 200
 
 EVIDENCE: Final = ("samples", "unreadable", "mean confidence", "mean border share", "mean spread")
-INTERVAL: Final = f"{LEVEL:.0%} interval"
-BY_SIGMOID: Final = (
-    *("class", "AUROC", "sensitivity", INTERVAL, "specificity", INTERVAL),
-    *("prevalence", "known", "yes", "left out", "remark"),
-)
+RATES: Final = ("auroc", "sensitivity", "specificity", "prevalence")
+BY_SIGMOID: Final = ("class", "AUROC", *RATES[1:], "known", "yes", "left out", "remark")
 
 
 def groups(content: Content) -> Markup:
@@ -29,14 +26,15 @@ def groups(content: Content) -> Markup:
     if facts.sigmoids:
         right, of = "yes at or above the threshold, or so few no below it,", "known labels of the class"
     words = (
-        f"Intervals by Wilson. A group falls behind if so few {right} would be in one by chance in less than "
+        f"A group falls behind if so few {right} would be in one by chance in less than "
         f"{1 - LEVEL:.0%} of such tables: Fisher's exact test against all {of}, one-sided, adjusted by Holm. "
         f"Below {FEWEST_IN_GROUP} {of} a group is not judged. Border share and spread are defined under "
     )
-    intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")
+    evidence_link = element("a", "where the evidence sits", href="#evidence")
+    intro = element("p", words, evidence_link, ".", in_brackets(facts.level))
     by, evidence = content.group_by, facts.scores_by_group
     if not facts.sigmoids:
-        head = ("accuracy", INTERVAL, "labelled", *EVIDENCE, "remark")
+        head = ("accuracy", "labelled", *EVIDENCE, "remark")
         return join((intro, _table("Groups", "least accurate first", by, head, [_row(s) for s in evidence])))
     told = [_sigmoid_row(each) for each in facts.sigmoids.groups]
     classes = _table("Classes", "least AUROC first", by, BY_SIGMOID, told)
@@ -53,14 +51,14 @@ def _table(
 
 def _row(score: GroupScore) -> list[object]:
     name, *evidence = _evidence_row(score)
-    return [name, rate(score.accuracy), _interval(score.interval), f"{score.labelled:,}", *evidence, _remark(score)]
+    return [name, bounded(rate(score.accuracy), score.interval), f"{score.labelled:,}", *evidence, _remark(score)]
 
 
 def _evidence_row(score: GroupScore) -> list[object]:
     return [
         foreign(group_name(score.group)),
         *(f"{count:,}" for count in (score.samples, score.unreadable)),
-        *(share(mean) for mean in (score.confidence, score.border, score.spread)),
+        *(bounded(share(getattr(score, name)), score.intervals[name]) for name in MEASURES),
     ]
 
 
@@ -69,17 +67,10 @@ def _sigmoid_row(group: SigmoidGroup) -> list[object]:
     return [
         foreign(group_name(group.group)),
         stated_cell(score.name),
-        rate(score.auroc),
-        *(rate(score.sensitivity), _interval(group.sensitivity_interval)),
-        *(rate(score.specificity), _interval(group.specificity_interval)),
-        rate(score.prevalence),
+        *(bounded(rate(getattr(score, name)), score.intervals[name]) for name in RATES),
         *(f"{count:,}" for count in (score.known, score.yes, score.left_out)),
         _remark(group),
     ]
-
-
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "{:.3f}–{:.3f}".format(*interval) if interval else NONE
 
 
 def _remark(group: GroupScore | SigmoidGroup) -> str | Markup:

@@ -14,9 +14,12 @@ from batchcam.commands.report.movement import movement
 from batchcam.commands.report.predictions import classes, confidence, confusions, together
 from batchcam.commands.report.provenance import network, provenance
 from batchcam.commands.report.writing import NONE, percent, rate, share, small, stated_cell
-from batchcam.pictures.html import Markup, definitions, element, foreign, join, page, section, table
+from batchcam.pictures.html import Markup, definitions, details, element, foreign, join, page, section, table
 from batchcam.pictures.stylesheet import STYLE
+from batchcam.record.intervals import METHODS, Interval
+from batchcam.record.metrics import brackets
 from batchcam.record.study import counts_text
+from batchcam.record.totals import accuracy_interval, accuracy_needs
 from batchcam.rules import CONTROL_WORDS
 from batchcam.store.plan import Plan
 
@@ -116,7 +119,7 @@ def _summary(content: Content) -> Markup:
         ("samples", f"{totals['samples']:,}"),
         *(_judged_classes(facts.sigmoids) if facts.sigmoids else _judged(content)),
         ("samples that the network was trained on", _trained_on(totals.get("trained_on"))),
-        ("expected calibration error", share(facts.calibration_error)),
+        ("expected calibration error", _bounded(share(facts.calibration_error), facts.calibration_interval)),
         ("unreadable samples", f"{content.counts['unreadable']:,}"),
         ("odd maps", f"{facts.odd:,}"),
         ("largest identity residual", small(totals["largest_identity_residual"])),
@@ -125,15 +128,37 @@ def _summary(content: Content) -> Markup:
     listed = (
         element("ul", *(element("li", f) for f in found)) if found else element("p", "Nothing found that needs a look.")
     )
-    return join((definitions(numbers, "numbers"), element("h3", "Findings"), listed))
+    return join((definitions(numbers, "numbers"), _methods(facts.level), element("h3", "Findings"), listed))
 
 
-def _judged(content: Content) -> Iterable[tuple[str, str]]:
-    totals = content.facts.totals
+def _bounded(text: str, interval: Interval | None, more: str = "") -> Markup:
+    told = brackets(interval, more)
+    return join((text, element("small", f" {told}") if told else ""))
+
+
+def _methods(level: float) -> Markup:
+    """Return how intervals are made."""
+    rows = [(kind, method) for kind, method in METHODS.items()]
+    words = (
+        f"In brackets below a number stands its interval: so made, {100 * level:g} in a hundred hold what the number "
+        "would be of all samples like these. It knows of chance alone, not of samples that hang together."
+    )
+    error = (
+        "Of a calibration error they are those sizes under which one as large as this would be found. Chance alone "
+        "makes some where there is none, so that of few samples the number may lie above its interval."
+    )
+    made = element("div", element("p", words), definitions(rows, "facts"), element("p", error), id="intervals")
+    return details(f"Numbers in brackets: {100 * level:g}% intervals, and how each is made", made)
+
+
+def _judged(content: Content) -> Iterable[tuple[str, str | Markup]]:
+    totals, level = content.facts.totals, content.facts.level
     without = sum(score.left_out for score in content.facts.scores)
     yield "with a label", f"{totals['labelled'] + without:,}"
     yield "of those left out: unreadable or not finite", f"{without:,}"
-    yield f"accuracy of {totals['labelled']:,} with label and prediction", rate(totals["accuracy"])
+    what, needs = f"accuracy of {totals['labelled']:,} with label and prediction", accuracy_needs(totals, level)
+    what += f"; ± 0.01 needs {needs:,}" if needs else ""
+    yield what, _bounded(rate(totals["accuracy"]), accuracy_interval(totals, level), f", n {totals['labelled']:,}")
     yield "wrong predictions", f"{content.counts['mistakes']:,}" if totals["labelled"] else NONE
 
 

@@ -10,11 +10,12 @@ import numpy as np
 from batchcam.commands.report import charts
 from batchcam.commands.report.content import Content
 from batchcam.commands.report.facts import Facts, Sigmoids
-from batchcam.commands.report.writing import NONE, histogram, rate, share, stated_cell
+from batchcam.commands.report.writing import NONE, bounded, histogram, in_brackets, rate, share, stated_cell
 from batchcam.pictures.html import Markup, details, element, foreign, image, join, table
 from batchcam.record.calibration import BINS
-from batchcam.record.metrics import ClassScore
-from batchcam.record.sigmoid_scores import MOST_PAIRED
+from batchcam.record.intervals import wilson
+from batchcam.record.metrics import ClassScore, brackets
+from batchcam.record.sigmoid_scores import COLUMNS, MOST_PAIRED
 
 MATRIX_CLASSES: Final = 30
 """Classes above which the largest confusions are listed instead of a matrix."""
@@ -35,8 +36,10 @@ def confusions(content: Content) -> Markup:
     facts, names = content.facts, content.about.plan.class_names
     if not facts.judged:
         return element("p", "No sample has both a label and a prediction.")
-    intro = element("p", f"Over the {facts.judged:,} samples that have a label and a prediction.")
-    return join((intro, _matrix(facts, names) if len(names) <= MATRIX_CLASSES else _largest_confusions(facts, names)))
+    listed = len(names) > MATRIX_CLASSES
+    words = f"Over the {facts.judged:,} samples that have a label and a prediction."
+    intro = element("p", words, in_brackets(facts.level) if listed else None)
+    return join((intro, _largest_confusions(facts, names) if listed else _matrix(facts, names)))
 
 
 def _matrix(facts: Facts, names: Sequence[str]) -> Markup:
@@ -70,7 +73,9 @@ def _largest_confusions(facts: Facts, names: Sequence[str]) -> Markup:
             foreign(names[label]),
             element("td", foreign(names[prediction]), class_="text"),
             f"{count:,}",
-            share(count / facts.scores[label].labelled),
+            bounded(
+                share(count / facts.scores[label].labelled), wilson(count, facts.scores[label].labelled, facts.level)
+            ),
             f"{counts.get((prediction, label), 0):,}",
         )
         for label, prediction, count in wrong[:LARGEST_CONFUSIONS]
@@ -122,17 +127,29 @@ def _reliability(facts: Facts) -> Markup:
     if facts.sigmoids:
         (said, true), counted = ("sigmoid", "share of yes"), "labels"
         what, than = "known labels of all classes", "surer of a yes than it may be"
-    summary = f"Reliability diagram: {true} in {BINS} bins of {said}; expected calibration error {share(error)}"
+    told = f"{share(error)} {brackets(facts.calibration_interval)}"
+    summary = f"Reliability diagram: {true} in {BINS} bins of {said}; expected calibration error {told}"
     words = (
         f"The {what} fall into {BINS} bins of equal width by {said}, upper edges included. Bars show the {true} in a "
         f"bin, dots stand at its mean {said}; below the dashed diagonal the classifier is {than}. Expected calibration "
-        f"error: {share(error)} – the mean of |{true} − mean {said}| over the bins, weighted by their {counted}."
+        f"error: {told} – the mean of |{true} − mean {said}| over the bins, weighted by their {counted}."
     )
-    rows = [(f"{b.low:.3f} to {b.high:.3f}", f"{b.count:,}", share(b.confidence), rate(b.true)) for b in facts.bins]
+    rows = [
+        (
+            f"{b.low:.3f} to {b.high:.3f}",
+            f"{b.count:,}",
+            *map(bounded, (share(b.confidence), rate(b.true)), b.intervals(facts.level)),
+        )
+        for b in facts.bins
+    ]
     numbers = table("Reliability by bin", (said, counted, f"mean {said}", true), rows)
     figure = element("figure", charts.reliability_diagram(facts.bins, (said, true), summary))
     return join(
-        (element("p", words), element("div", figure, class_="charts"), details("Numbers of the diagram", numbers))
+        (
+            element("p", words, in_brackets(facts.level)),
+            element("div", figure, class_="charts"),
+            details("Numbers of the diagram", numbers),
+        )
     )
 
 
@@ -146,7 +163,9 @@ def classes(content: Content) -> Markup:
             "classes share one scale."
         )
         heading = element("h3", "Predicted classes")
-        return join((_sigmoids(facts.sigmoids), heading, _predicted_classes(content, words, "Predicted classes")))
+        return join(
+            (_sigmoids(facts.sigmoids, facts.level), heading, _predicted_classes(content, words, "Predicted classes"))
+        )
     if not facts.judged:
         words = "Most often predicted first; no prediction has a label to judge it by."
         return _predicted_classes(content, words, "Classes")
@@ -158,7 +177,8 @@ def classes(content: Content) -> Markup:
         "that were predicted right, one square a cell; all classes share one scale. Mean confidence, border share and "
         "spread are over all samples predicted as the class; the last two are defined under "
     )
-    intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")
+    evidence = element("a", "where the evidence sits", href="#evidence")
+    intro = element("p", words, evidence, ".", in_brackets(facts.level))
     more = len(ranked) - len(rows)
     caption = "Classes, least accurate first" + (f"; {more:,} more accurate ones left out" if more else "")
     head = (
@@ -168,11 +188,15 @@ def classes(content: Content) -> Markup:
     return join((intro, _legend(limit, _unit(content)), table(caption, head, rows)))
 
 
-def _sigmoids(sigmoids: Sigmoids) -> Markup:
+def _sigmoids(sigmoids: Sigmoids, level: float) -> Markup:
     """Return how a multi-label run tells each of its classes."""
     ranked = sorted(sigmoids.scores, key=lambda score: score.rank)
     rows = [
-        (foreign(score.name), *(f"{cell:,}" if isinstance(cell, int) else rate(cell) for cell in score.cells.values()))
+        [foreign(score.name)]
+        + [
+            f"{cell:,}" if isinstance(cell, int) else bounded(rate(cell), score.intervals.get(COLUMNS[name]))
+            for name, cell in score.cells.items()
+        ]
         for score in ranked[:MOST_CLASSES]
     ]
     words = (
@@ -184,7 +208,7 @@ def _sigmoids(sigmoids: Sigmoids) -> Markup:
     more = len(ranked) - len(rows)
     caption = "Classes, least AUROC first" + (f"; {more:,} others left out" if more else "")
     head = ("class", *ranked[0].cells) if ranked else ()
-    return join((element("p", words), table(caption, head, rows, "scores")))
+    return join((element("p", words, in_brackets(level)), table(caption, head, rows, "scores")))
 
 
 def _predicted_classes(content: Content, words: str, whose: str) -> Markup:
@@ -193,12 +217,13 @@ def _predicted_classes(content: Content, words: str, whose: str) -> Markup:
     limit = _largest(facts.maps.class_cams)
     ranked = sorted(enumerate(facts.scores), key=lambda s: (-s[1].predicted, s[0]))
     rows = [
-        [foreign(score.name), f"{score.predicted:,}", *(share(means[index]) for means in facts.means.values())]
+        [foreign(score.name), f"{score.predicted:,}", *_means(facts, index)]
         + ([element("td", _class_map(facts.maps.class_cams[index], limit, score.name, unit))] if limit else [])
         for index, score in ranked[:MOST_CLASSES]
     ]
     words += " Means are over all samples predicted as the class; border share and spread are defined under "
-    intro = element("p", words, element("a", "where the evidence sits", href="#evidence"), ".")
+    evidence = element("a", "where the evidence sits", href="#evidence")
+    intro = element("p", words, evidence, ".", in_brackets(facts.level))
     more = len(ranked) - len(rows)
     caption = f"{whose}, most often predicted first" + (f"; {more:,} others left out" if more else "")
     means = ("mean confidence", "mean border share", "mean spread", *["mean map"] * bool(limit))
@@ -206,16 +231,21 @@ def _predicted_classes(content: Content, words: str, whose: str) -> Markup:
 
 
 def _class_row(content: Content, index: int, score: ClassScore, limit: float) -> list[object]:
-    cam, means = content.facts.maps.class_cams[index], content.facts.means
+    cam = content.facts.maps.class_cams[index]
     return [
         foreign(score.name),
-        element("td", rate(score.accuracy), _meter(score.accuracy)),
+        bounded(rate(score.accuracy), score.intervals["accuracy"], _meter(score.accuracy)),
         f"{score.labelled:,}",
         f"{score.correct:,}",
         f"{score.predicted:,}",
-        *(share(values[index]) for values in means.values()),
+        *_means(content.facts, index),
         element("td", _class_map(cam, limit, score.name, _unit(content))),
     ]
+
+
+def _means(facts: Facts, index: int) -> list[Markup]:
+    """Return the means over the samples that are predicted as a class."""
+    return [bounded(share(means[index]), facts.mean_intervals[name][index]) for name, means in facts.means.items()]
 
 
 def _meter(share: float | None) -> Markup | None:

@@ -19,6 +19,7 @@ from batchcam.commands.report.facts import Facts, First, gather
 from batchcam.job.console import Progress
 from batchcam.pictures.originals import Originals
 from batchcam.record.evidence import border_share, cell_shares, entropy
+from batchcam.record.intervals import LEVEL
 from batchcam.record.rows import class_names, label_text
 from batchcam.record.sigmoid_scores import sigmoid
 from batchcam.store import landing
@@ -34,7 +35,13 @@ UNREADABLE_LISTED: Final = 500
 
 
 def read_content(
-    run: Run, old: Run | None, originals: Originals, top: int, quiet: bool, group_by: tuple[str, ...] = ()
+    run: Run,
+    old: Run | None,
+    originals: Originals,
+    top: int,
+    quiet: bool,
+    group_by: tuple[str, ...] = (),
+    level: float = LEVEL,
 ) -> Content:
     """Return everything that the report of a run shows.
 
@@ -43,9 +50,10 @@ def read_content(
         old: the run that it is compared with, None for none.
         top: most samples of each kind to show.
         group_by: columns of the manifest by which samples are grouped.
+        level: of confidence of the intervals.
     """
     moved = None if old is None else read_moved(old, run, originals, top, quiet)
-    facts = gather(run, top, UNREADABLE_LISTED, quiet, group_by)
+    facts = gather(run, top, UNREADABLE_LISTED, quiet, group_by, level)
     chosen = choose(run, facts, top)
     rows = np.unique(np.concatenate(list(chosen.values())))
     shown = dict(zip(rows.tolist(), _shown(run, rows, run.prediction[rows], originals, quiet), strict=True))

@@ -13,8 +13,9 @@ from batchcam.config import keywords
 from batchcam.job.console import note
 from batchcam.pictures.originals import State, open_originals
 from batchcam.record.asked import open_asked
+from batchcam.record.intervals import Interval
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore
-from batchcam.record.totals import needs_a_look
+from batchcam.record.totals import accuracy_interval, accuracy_needs, needs_a_look
 from batchcam.store import landing
 from batchcam.store.opening import open_run
 from batchcam.store.ours import require_ours
@@ -33,6 +34,7 @@ class _Written:
     lost_files: int
     findings: int
     flips: int | None
+    level: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,8 @@ class ReportSummary(_Written):
         labelled: of those, with a label and a prediction.
         left_out: of those, with a label and no prediction: unreadable, or not finite.
         accuracy: share of the labelled ones predicted right, None without any.
+        intervals: of the accuracy.
+        needed: how many labelled ones would make that ± 1 point, None without any.
         trained_on: samples that the network was trained on, None where the checkpoint did not say.
         pictures: samples shown.
         without_image: of those, how many show the map alone.
@@ -54,11 +58,14 @@ class ReportSummary(_Written):
         findings: unreadable and non-finite samples, changed images, and lost files.
         flips: samples whose predicted class is not the older run's, in a multi-label run that have a class that is told
             otherwise; None without one.
+        level: of confidence of the intervals.
     """
 
     labelled: int
     left_out: int
     accuracy: float | None
+    intervals: dict[str, Interval | None]
+    needed: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +96,7 @@ def report(config: ReportConfig) -> ReportSummary | SigmoidReport:
         originals = open_originals(run, config.data)
         if originals.where is None:
             note("the original images are not at hand: showing maps alone", config.quiet)
-        content = read_content(run, old, originals, config.top, config.quiet, config.group_by)
+        content = read_content(run, old, originals, config.top, config.quiet, config.group_by, config.confidence / 100)
     image = write_page(content).encode("utf-8")
     landing.make_folder(config.out.parent)
     landing.land(config.out, image)
@@ -117,9 +124,16 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
         lost_files=lost,
         findings=sum(f["count"] for f in needs_a_look(totals)) + changed + lost,
         flips=content.moved.totals.flips if content.moved else None,
+        level=facts.level,
     )
     if facts.sigmoids:
         return SigmoidReport(**vars(written), classes=facts.sigmoids.scores, pairs=facts.sigmoids.pairs)
     left_out = sum(score.left_out for score in facts.scores)
-    judged = {"labelled": totals["labelled"], "left_out": left_out, "accuracy": totals["accuracy"]}
-    return ReportSummary(**vars(written), **judged)
+    return ReportSummary(
+        **vars(written),
+        labelled=totals["labelled"],
+        left_out=left_out,
+        accuracy=totals["accuracy"],
+        intervals={"accuracy": accuracy_interval(totals, facts.level)},
+        needed=accuracy_needs(totals, facts.level),
+    )

@@ -6,9 +6,10 @@ import math
 from typing import Final
 
 from batchcam.commands.report import charts
-from batchcam.pictures.html import Markup, element, foreign
+from batchcam.pictures.html import Markup, element, foreign, join
 from batchcam.record.distribution import Distribution
-from batchcam.record.metrics import rate_text
+from batchcam.record.intervals import Interval
+from batchcam.record.metrics import brackets, rate_text
 
 NONE: Final = "–"
 HISTOGRAM_BINS: Final = 20
@@ -22,6 +23,18 @@ def share(value: float | None) -> str:
 def rate(value: float | None) -> str:
     """Return a share as text that reads as all or nothing only where it is, a dash where there is none."""
     return NONE if value is None else rate_text(value)
+
+
+def bounded(text: str, interval: Interval | None, *more: object) -> Markup:
+    """Return a cell of a number with its interval below; `more` follows the number."""
+    told = brackets(interval)
+    return element("td", text, *more, element("small", f" {told}") if told else None)
+
+
+def in_brackets(level: float) -> Markup:
+    """Return what stands in brackets below numbers, with a link to how that is made."""
+    link = element("a", f"{100 * level:g}% interval", href="#intervals")
+    return join((" In brackets stands the ", link, " of the number."))
 
 
 def small(value: float | None) -> str:
