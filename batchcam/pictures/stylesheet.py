@@ -55,6 +55,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; padding: 0; margin:
   border-radius: .4rem; padding: .6rem .8rem
 }
 .numbers dt { color: var(--soft); font-size: .85rem; line-height: 1.3 }
+.numbers small { font-size: .85rem; white-space: normal }
 .numbers dd { margin: 0; font-size: 1.45rem; font-variant-numeric: tabular-nums; line-height: 1.3 }
 .facts { margin: .5rem 0 }
 .facts div {

@@ -10,7 +10,7 @@ import numpy as np
 
 from batchcam.errors import ConfigError
 from batchcam.record.intervals import LEVEL, Interval, fewer_by_chance, holm, wilson
-from batchcam.record.metrics import moments_interval
+from batchcam.record.metrics import share_interval
 from batchcam.rules import FEWEST_IN_GROUP, array_name
 
 MOST_GROUPS: Final = 10_000
@@ -202,7 +202,7 @@ def _score(tally: Tally, p: float | None, level: float) -> GroupScore:
         accuracy=correct / labelled if labelled else None,
         interval=wilson(correct, labelled, level),
         **dict(zip(MEASURES, tally.means, strict=True)),
-        intervals={name: moments_interval(*sums, level) for name, sums in zip(MEASURES, tally.moments, strict=True)},
+        intervals={name: share_interval(*sums, level) for name, sums in zip(MEASURES, tally.moments, strict=True)},
         unreadable=unreadable,
         p=p,
     )

@@ -24,7 +24,7 @@ METHODS: Final = {
     "AUROC": "DeLong on the logit scale",
     "average precision": "Boyd on the logit scale",
     "F1": "Wilson of TP / (TP + FP + FN)",
-    "calibration error": "a test of each size of it",
+    "calibration error": "an inverted test",
 }
 """How the interval of each kind of number is made, for people."""
 

@@ -138,15 +138,16 @@ class Means:
         return [deviation(*each) for each in zip(*values, strict=True)]
 
     def intervals(self, level: float = LEVEL) -> list[Interval | None]:
-        """Return that of the mean of each of the K classes, None of less than two values."""
+        """Return that of each of the K classes' mean of values from 0 to 1, None of less than two."""
         rows = zip(self._sums[1:].tolist(), self._squares[1:].tolist(), self._counts[1:].tolist(), strict=True)
-        return [moments_interval(*row, level) for row in rows]
+        return [share_interval(*row, level) for row in rows]
 
 
-def moments_interval(total: float, squares: float, count: float, level: float = LEVEL) -> Interval | None:
-    """Return the interval of a mean from the sum of the values and of their squares; None of less than two."""
+def share_interval(total: float, squares: float, count: float, level: float = LEVEL) -> Interval | None:
+    """Return the interval of a mean of values from 0 to 1 from the sums of them and their squares; None of less than 2."""
     found = deviation(total, squares, count)
-    return None if found is None else mean_interval(total / count, found, int(count), level)
+    ends = None if found is None else mean_interval(total / count, found, int(count), level)
+    return ends and (max(0.0, ends[0]), min(1.0, ends[1]))
 
 
 def deviation(total: float, squares: float, count: float) -> float | None:

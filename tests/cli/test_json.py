@@ -112,7 +112,8 @@ KEYS = {
     """,
     "evaluate": """
         (samples, labelled, unreadable, non_finite, accuracy, trained_on, unseen_labelled, unseen_accuracy,
-        classes[(name, labelled, correct, predicted, left_out)], group_by, groups, problem_type, exit_code)
+        classes[(name, labelled, correct, predicted, left_out, intervals(accuracy))], group_by, groups, problem_type,
+        intervals(accuracy, unseen_accuracy), needed, level, exit_code)
     """,
     "explain": """
         (run, run_id, samples, shards, unreadable, trained_on, seconds, complete, merged(totals(samples, labelled,
@@ -142,12 +143,12 @@ KEYS = {
         task, task_from, threads, workers), restarts, user), shards_landed, shards, lost_shards, totals(accuracy,
         correct, labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non finite,
         unreadable), trained_on), trained_on,
-        classes[(name, labelled, correct, predicted, left_out)], tasks[(device, engine, host, images_per_s, job,
-        outcome, peak_memory_bytes, peak_memory_loader_bytes, pid, restarts, samples, seconds, seconds_explaining,
+        classes[(name, labelled, correct, predicted, left_out, intervals(accuracy))],
+        tasks[(device, engine, host, images_per_s, job, outcome, peak_memory_bytes, peak_memory_loader_bytes, pid, restarts, samples, seconds, seconds_explaining,
         seconds_landing, seconds_storing, seconds_waiting_for_images,
         seconds_waiting_for_others, shards, start_method, started, task, task_from, threads, trained_on, unreadable,
         user, versions(batchcam, compressor, h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes,
-        unreadable, runs, sigmoids, pairs, group_by, groups, exit_code)
+        unreadable, runs, sigmoids, pairs, group_by, groups, intervals(accuracy), needed, level, exit_code)
     """,
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,
@@ -155,7 +156,7 @@ KEYS = {
     """,
     "report": """
         (out, bytes, complete, samples, trained_on, pictures, without_image, changed, lost_files, findings, flips,
-        labelled, left_out, accuracy, exit_code)
+        level, labelled, left_out, accuracy, intervals(accuracy), needed, exit_code)
     """,
     "localize": """
         (error, error_kind, exit_code)

@@ -16,7 +16,7 @@ NAMES, THRESHOLDS = ("edema", "fracture"), (0.3, 0.5)
 
 
 def told(columns: list[np.ndarray], labels: np.ndarray, logits: np.ndarray, parts: int = 1) -> list[SigmoidGroup]:
-    scores, groups = SigmoidScores(NAMES, THRESHOLDS, together=False), RowGroups()
+    scores, groups = SigmoidScores(NAMES, THRESHOLDS, together=False, level=0.95), RowGroups()
     for some in np.array_split(np.arange(len(labels)), parts):
         scores.add(labels[some], logits[some])
         groups.add([column[some].tolist() for column in columns])

@@ -8,12 +8,13 @@ import math
 import numpy as np
 import pytest
 
+from batchcam.record.calibration import expected_calibration_error
 from batchcam.record.sigmoid_scores import (
     Pair,
     SigmoidScores,
     auroc,
     average_precision,
-    calibration_error,
+    sigmoid_bins,
 )
 
 NAMES = ("Edema", "Fracture", "Pneumonia")
@@ -68,7 +69,8 @@ def test_calibration_error_is_the_mean_gap_over_fifteen_bins() -> None:
         inside = (chances > bin_ / 15) & (chances <= (bin_ + 1) / 15)
         if inside.any():
             expected += inside.mean() * abs(true[inside].mean() - chances[inside].mean())
-    assert calibration_error(logits[labels >= 0].astype(float), true) == pytest.approx(expected, abs=1e-12)
+    bins = sigmoid_bins(logits[labels >= 0].astype(float), true)
+    assert expected_calibration_error(bins) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -107,7 +107,7 @@ NETWORK += [
 UNREADABLE_LEFT_OUT = "6 samples, 1 left out"
 
 READERS = [
-    (["info", RUN], 0, "accuracy 0.333 of 6 labelled"),
+    (["info", RUN], 0, "accuracy 0.333 (0.10–0.70, n 6; "),
     (["merge", RUN], 3, "complete already: run.h5 and manifest.json stay as they are"),
     (
         ["verify", RUN],

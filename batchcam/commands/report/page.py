@@ -144,7 +144,7 @@ def _methods(level: float) -> Markup:
         "would be of all samples like these. It knows of chance alone, not of samples that hang together."
     )
     error = (
-        "Of a calibration error they are those sizes under which one as large as this would be found. Chance alone "
+        "Of a calibration error it holds the sizes under which one as large as this would be found. Chance alone "
         "makes some where there is none, so that of few samples the number may lie above its interval."
     )
     made = element("div", element("p", words), definitions(rows, "facts"), element("p", error), id="intervals")

@@ -151,7 +151,7 @@ def test_metrics_replace_metrics_and_nothing_else(sound_run: Path, tmp_path: Pat
 def test_an_accuracy_is_absent_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sound_run: Path) -> None:
     about = info(sound_run)
     about.totals.update(labelled=0, accuracy=None)
-    monkeypatch.setattr(command.reading, "info", lambda run: about)
+    monkeypatch.setattr(command.reading, "info", lambda run, level: about)
     command.info(InfoConfig(sound_run, prometheus=tmp_path / "a.prom"))
     assert values(tmp_path / "a.prom")["labelled"] == 0
     assert "accuracy" not in values(tmp_path / "a.prom")
