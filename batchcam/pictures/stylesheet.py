@@ -133,6 +133,8 @@ summary { cursor: pointer; padding: .25rem 0; color: var(--link) }
   .scroll { overflow: visible }
   table { font-size: 8pt }
   th, td { padding: .15rem .35rem }
+  .scores { font-size: 7pt }
+  .scores th, .scores td { padding: .15rem }
   .matrix th, .matrix td { font-size: 7pt; padding: .1rem .15rem; min-width: 0 }
   thead { display: table-header-group }
   tr, figure, .numbers div, .facts div { break-inside: avoid }

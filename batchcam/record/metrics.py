@@ -144,7 +144,7 @@ class Means:
 
 
 def share_interval(total: float, squares: float, count: float, level: float = LEVEL) -> Interval | None:
-    """Return the interval of a mean of values from 0 to 1 from the sums of them and their squares; None of less than 2."""
+    """Return the interval of a mean of values from 0 to 1, from sums of them and their squares; None of less than 2."""
     found = deviation(total, squares, count)
     ends = None if found is None else mean_interval(total / count, found, int(count), level)
     return ends and (max(0.0, ends[0]), min(1.0, ends[1]))

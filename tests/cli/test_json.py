@@ -144,8 +144,9 @@ KEYS = {
         correct, labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non finite,
         unreadable), trained_on), trained_on,
         classes[(name, labelled, correct, predicted, left_out, intervals(accuracy))],
-        tasks[(device, engine, host, images_per_s, job, outcome, peak_memory_bytes, peak_memory_loader_bytes, pid, restarts, samples, seconds, seconds_explaining,
-        seconds_landing, seconds_storing, seconds_waiting_for_images,
+        tasks[(device, engine, host, images_per_s, job, outcome, peak_memory_bytes,
+        peak_memory_loader_bytes, pid, restarts, samples, seconds, seconds_explaining, seconds_landing,
+        seconds_storing, seconds_waiting_for_images,
         seconds_waiting_for_others, shards, start_method, started, task, task_from, threads, trained_on, unreadable,
         user, versions(batchcam, compressor, h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes,
         unreadable, runs, sigmoids, pairs, group_by, groups, intervals(accuracy), needed, level, exit_code)
