@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import sem, t
+from statsmodels.stats.proportion import proportion_confint
 
 from batchcam import open_run
 from batchcam.commands.compare.compare import compare
@@ -101,6 +103,40 @@ def test_report_tells_where_the_evidence_of_each_group_sits(made, run_cli, tmp_p
         assert cells[5] == f"{np.mean(shares[site]):.3f}"
     run_cli("report", made[0], "--out", page, "--overwrite")
     assert 'id="groups"' not in page.read_text("utf-8")
+
+
+def test_no_rate_stands_without_its_interval(made, run_cli, tmp_path: Path) -> None:
+    out = run_cli("info", made[0], "--group-by", "site")[1]
+    told = [line for line in out.splitlines() if re.match("samples |class |site |ant |bee |cat |north |south ", line)]
+    rates = re.findall(r"\b[01]\.\d{3}\b(.{0,2})", "\n".join(told))
+    assert len(rates) == 6
+    assert set(rates) == {" ("}
+    assert out.count("in brackets: 95% intervals, of rates by Wilson") == 2
+    page = tmp_path / "page.html"
+    run_cli("report", made[0], "--group-by", "site", "--out", page)
+    cells = re.findall(r"<(?:td|dd)>([01]\.\d{3})(.*?)</(?:td|dd)>", page.read_text("utf-8"))
+    assert len(cells) > 15
+    assert all("<small>" in rest for _, rest in cells)
+    assert 'id="intervals"' in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize("confidence", [80, 99])
+def test_intervals_are_as_sure_as_was_asked(made, confidence: float, tmp_path: Path) -> None:
+    info = run_json("info", made[0], "--group-by", "site", "--confidence", confidence).said
+    report = run_json("report", made[0], "--confidence", confidence, "--out", tmp_path / "page.html").said
+    totals = info["totals"]
+    rates = [(totals["correct"], totals["labelled"], each["intervals"]["accuracy"]) for each in (info, report)]
+    rates += [(each["correct"], each["labelled"], each["intervals"]["accuracy"]) for each in info["classes"]]
+    rates += [(each["correct"], each["labelled"], each["interval"]) for each in info["groups"]]
+    for part, whole, ends in rates:
+        assert ends == pytest.approx(proportion_confint(part, whole, 1 - confidence / 100, "wilson"), abs=1e-12)
+    assert info["level"] == report["level"] == confidence / 100
+    assert info["needed"] == report["needed"] > totals["labelled"]
+    with open_run(made[0]) as run:
+        for group in info["groups"]:
+            said = [s.confidence for s in run if s.meta["site"] == group["group"][0] and np.isfinite(s.confidence)]
+            expected = t.interval(confidence / 100, len(said) - 1, np.mean(said), sem(said))
+            assert group["intervals"]["confidence"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_only_samples_with_the_value_are_drawn(made, run_cli, tmp_path: Path) -> None:
