@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from batchcam.record.intervals import LEVEL, Interval, needed, wilson
+from batchcam.record.intervals import Interval, needed, wilson
 from batchcam.rules import Status, flag_name
 
 NEEDS_A_LOOK: Final = (Status.UNREADABLE, Status.NON_FINITE)
@@ -73,13 +73,13 @@ def sum_totals(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def accuracy_interval(totals: Mapping[str, Any], level: float = LEVEL) -> Interval | None:
-    """Return the interval of the accuracy that totals state, None where they state none."""
-    return wilson(totals["correct"], totals["labelled"], level) if totals.get("labelled") else None
+def intervals_of(totals: Mapping[str, Any], level: float) -> dict[str, Interval | None]:
+    """Return the interval of the accuracy that totals state, None of no label; nothing of multi-label runs."""
+    return {"accuracy": wilson(totals["correct"], totals["labelled"], level)} if "labelled" in totals else {}
 
 
-def accuracy_needs(totals: Mapping[str, Any], level: float = LEVEL) -> int | None:
-    """Return how many labelled samples would make that ± 1 point, None likewise."""
+def accuracy_needs(totals: Mapping[str, Any], level: float) -> int | None:
+    """Return how many labelled samples would make that ± 1 point, None where there is none."""
     return needed(totals["accuracy"], level=level) if totals.get("labelled") else None
 
 

@@ -15,7 +15,7 @@ from batchcam.record.groups import GroupCounts, GroupScore, RowGroups, grouped_b
 from batchcam.record.intervals import LEVEL, Interval
 from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores, scores_of
-from batchcam.record.totals import Totals, accuracy_interval, accuracy_needs, sum_totals
+from batchcam.record.totals import Totals, accuracy_needs, intervals_of, sum_totals
 from batchcam.rules import Status
 from batchcam.store import landing
 from batchcam.store.document import read_document
@@ -67,8 +67,8 @@ class RunInfo:
         pairs: of a multi-label run the classes that come together most.
         group_by: columns of the manifest by which `groups` are told.
         groups: score of each group, the least accurate first; of a multi-label run of each of its classes.
-        intervals: of the accuracy, None where there is none.
-        needed: how many labelled samples would make that ± 1 point, None likewise.
+        intervals: of the accuracy; empty of multi-label runs.
+        needed: how many labelled samples would make that ± 1 point, None without any.
         level: of confidence of all intervals.
     """
 
@@ -165,7 +165,9 @@ def info(run: Path, level: float = LEVEL) -> RunInfo:
         unreadable=tally.unreadable,
         sigmoids=sigmoids,
         pairs=pairs,
-        **_certainty(totals, level),
+        intervals=intervals_of(totals, level),
+        needed=accuracy_needs(totals, level),
+        level=level,
     )
 
 
@@ -202,22 +204,16 @@ def _of_series(series: Run, level: float) -> RunInfo:
                 run.plan.checkpoint_sha256,
                 origin,
                 manifest.totals,
-                {"accuracy": accuracy_interval(manifest.totals, level)},
+                intervals_of(manifest.totals, level),
             )
             for (run, manifest), (origin, _, _) in zip(made, own, strict=True)
         ],
         sigmoids=sigmoids,
         pairs=pairs,
-        **_certainty(totals, level),
+        intervals=intervals_of(totals, level),
+        needed=accuracy_needs(totals, level),
+        level=level,
     )
-
-
-def _certainty(totals: dict[str, Any], level: float) -> dict[str, Any]:
-    return {
-        "intervals": {"accuracy": accuracy_interval(totals, level)},
-        "needed": accuracy_needs(totals, level),
-        "level": level,
-    }
 
 
 def _counted(run: Run) -> dict[str, Any]:

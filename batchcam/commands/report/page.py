@@ -19,7 +19,7 @@ from batchcam.pictures.stylesheet import STYLE
 from batchcam.record.intervals import METHODS, Interval
 from batchcam.record.metrics import brackets
 from batchcam.record.study import counts_text
-from batchcam.record.totals import accuracy_interval, accuracy_needs
+from batchcam.record.totals import accuracy_needs, intervals_of
 from batchcam.rules import CONTROL_WORDS
 from batchcam.store.plan import Plan
 
@@ -158,7 +158,10 @@ def _judged(content: Content) -> Iterable[tuple[str, str | Markup]]:
     yield "of those left out: unreadable or not finite", f"{without:,}"
     what, needs = f"accuracy of {totals['labelled']:,} with label and prediction", accuracy_needs(totals, level)
     what += f"; ± 0.01 needs {needs:,}" if needs else ""
-    yield what, _bounded(rate(totals["accuracy"]), accuracy_interval(totals, level), f", n {totals['labelled']:,}")
+    yield (
+        what,
+        _bounded(rate(totals["accuracy"]), intervals_of(totals, level)["accuracy"], f", n {totals['labelled']:,}"),
+    )
     yield "wrong predictions", f"{content.counts['mistakes']:,}" if totals["labelled"] else NONE
 
 

@@ -15,7 +15,7 @@ from batchcam.pictures.originals import State, open_originals
 from batchcam.record.asked import open_asked
 from batchcam.record.intervals import Interval
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore
-from batchcam.record.totals import accuracy_interval, accuracy_needs, needs_a_look
+from batchcam.record.totals import accuracy_needs, intervals_of, needs_a_look
 from batchcam.store import landing
 from batchcam.store.opening import open_run
 from batchcam.store.ours import require_ours
@@ -134,6 +134,6 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
         labelled=totals["labelled"],
         left_out=left_out,
         accuracy=totals["accuracy"],
-        intervals={"accuracy": accuracy_interval(totals, facts.level)},
+        intervals=intervals_of(totals, facts.level),
         needed=accuracy_needs(totals, facts.level),
     )
