@@ -151,4 +151,4 @@ def test_the_errors_interval_holds_the_truth_where_a_bootstrap_does_not() -> Non
 @pytest.mark.parametrize("temperature", [1, 1.2, 1.5, 2.5])
 def test_the_errors_interval_holds_the_truth_of_many_simulated_samples(size: int, temperature: float) -> None:
     held, _ = coverage(temperature, size, 3000)
-    assert 0.92 <= held <= 0.985
+    assert 0.91 <= held <= 0.985

@@ -254,6 +254,6 @@ def test_intervals_of_a_class_hold_the_truth_of_simulated_samples() -> None:
 @pytest.mark.parametrize("distance", [0, 1.28, 3.29])
 def test_intervals_of_a_class_hold_the_truth_of_many_simulated_samples(size: int, distance: float) -> None:
     found = Simulated(0.5, distance).coverage(size, 4000 if size < 10_000 else 1000)
-    assert 0.94 <= found["f1"] <= 0.96
-    assert 0.935 <= found["auroc"] <= 0.965
-    assert found["average_precision"] >= 0.93
+    assert 0.935 <= found["f1"] <= 0.965
+    assert 0.925 <= found["auroc"] <= 0.97
+    assert found["average_precision"] >= 0.915
