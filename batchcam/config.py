@@ -206,9 +206,9 @@ def grouping() -> Any:
     return field(about, "--group-by", default=(), metavar="COLUMN")
 
 
-def confidence(of: str = "the intervals") -> Any:
+def confidence() -> Any:
     """Return a field for how sure intervals are."""
-    return field(f"Percent of confidence of {of}.", default=95.0, low=50, high=99.9999, metavar="P")
+    return field("Percent of confidence of the intervals.", default=95.0, low=50, high=99.9999, metavar="P")
 
 
 def overwriting() -> Any:
@@ -656,7 +656,7 @@ class Gates(Part):
         default=ESTIMATE,
         choices=(ESTIMATE, PROVEN_WITHIN, PROVEN_BEYOND),
     )
-    confidence: float = confidence("the gates' intervals")
+    confidence: float = confidence()
     shared_classes: bool = field("Compare the classes that both runs name, and leave out the others.", default=False)
 
     def __post_init__(self) -> None:

@@ -162,7 +162,7 @@ def delong(scores: np.ndarray, true: np.ndarray, level: float = LEVEL) -> Interv
         return None
     found = placements(scores, true)
     variance = sum(float(found[side].var(ddof=1)) / int(side.sum()) for side in (true, ~true))
-    return _on_logits(float(found[true].mean()), math.sqrt(variance), fewest, _student(level, fewest - 1))
+    return _on_logits(float(found[true].mean()), math.sqrt(variance), fewest, student(level, fewest - 1))
 
 
 def average_precision_interval(value: float, yes: int, level: float = LEVEL) -> Interval:
