@@ -15,8 +15,9 @@ from statsmodels.stats.proportion import proportion_confint
 from batchcam import open_run
 from batchcam.commands.compare.compare import compare
 from batchcam.commands.compare.config import CompareConfig
-from batchcam.commands.compare.gates import Moved, judge_gates
+from batchcam.commands.compare.gates import judge_gates
 from batchcam.commands.compare.groups import GroupMovement
+from batchcam.commands.compare.values import Moved
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.config import Classifier, Compute, Gates

@@ -12,7 +12,7 @@ from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.designs import Designs
 from batchcam.commands.compare.exchanges import Exchange, find_exchanges
 from batchcam.commands.compare.files import MOVERS_FILE, TABLE_FILE, open_table, write_files
-from batchcam.commands.compare.gates import Gate, Moved, intervals, judge_gates
+from batchcam.commands.compare.gates import Gate, judge_gates
 from batchcam.commands.compare.groups import GroupMovement, GroupMovements
 from batchcam.commands.compare.matching import Apart, Classes, listed, match_classes
 from batchcam.commands.compare.movement import ClassMovement, Flip, Movement, Mover, Pairs, Totals, Transition
@@ -25,6 +25,7 @@ from batchcam.commands.compare.sigmoids import (
     SigmoidTotals,
     sigmoid_totals,
 )
+from batchcam.commands.compare.values import Moved, intervals
 from batchcam.config import MIN_COMPARED, keywords
 from batchcam.errors import RunError
 from batchcam.job.console import Progress, counted

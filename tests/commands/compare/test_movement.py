@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from batchcam.commands.compare.gates import Gate, Moved, judge_gates
+from batchcam.commands.compare.gates import Gate, judge_gates
 from batchcam.commands.compare.matching import Apart, match_classes, match_ids, why_apart
 from batchcam.commands.compare.movement import (
     ClassMovement,
@@ -23,6 +23,7 @@ from batchcam.commands.compare.movement import (
     movers,
     same_view,
 )
+from batchcam.commands.compare.values import Moved
 from batchcam.config import Gates
 from batchcam.errors import ConfigError
 
