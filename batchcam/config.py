@@ -658,9 +658,18 @@ class Gates(Part):
     )
     confidence: float = confidence()
     shared_classes: bool = field("Compare the classes that both runs name, and leave out the others.", default=False)
+    rename: tuple[str, ...] = field(
+        "A class that NEW calls otherwise than OLD; may be repeated.", default=(), metavar="OLD=NEW"
+    )
+    changed_inputs: str = field(
+        "Samples of one id whose images' bytes are others in NEW.", default="leave", choices=("compare", "leave")
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for text in self.rename:
+            if not re.fullmatch("(?s).+=.+", text):
+                raise ConfigError(f"--rename {text}: want OLD=NEW, two names of one class")
         if self.max_group_drop is not None and not self.group_by:
             raise ConfigError("--max-group-drop: of which groups? say --group-by COLUMN")
         if self.min_accuracy is not None and 0 < self.min_accuracy <= 1:
@@ -691,20 +700,21 @@ class Gates(Part):
                 raise ConfigError(f"{flag(name)}: goes with multi-label runs: say --max-accuracy-drop P")
 
     @property
+    def given(self) -> dict[str, Any]:
+        """What is asked otherwise than by default, by name."""
+        values = {each.name: (getattr(self, each.name), each.default) for each, _ in members(Gates)}
+        return {name: value for name, (value, default) in values.items() if value != default}
+
+    @property
     def words(self) -> list[str]:
         """The options of `batchcam compare` that ask for the same."""
         words: list[str] = []
-        for each, _ in members(Gates):
-            value, option = getattr(self, each.name), flag_of(each)
+        for name, value in self.given.items():
             if value is True:
-                words.append(option)
-            elif value != each.default:
-                given = (
-                    value
-                    if isinstance(value, tuple)
-                    else (f"{value:.15g}" if isinstance(value, float | int) else value,)
-                )
-                words += [word for one in given for word in (option, one)]
+                words.append(flag(name))
+                continue
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [flag(name), f"{one:.15g}" if isinstance(one, float | int) else one]
         return words
 
     @property
@@ -726,10 +736,14 @@ class Gates(Part):
         return any(limit is not None for limit in self.limits.values())
 
     @property
+    def is_gate(self) -> bool:
+        """Whether anything was asked that may stop a run."""
+        return self.evidence > 0 or self.same_setup or self.asks
+
+    @property
     def of_one_run(self) -> Gates:
         """Those that mean something for a run held against itself: minima."""
-        names = [each.name for each, _ in members(Gates) if not each.name.startswith("max_")]
-        return Gates(**{name: getattr(self, name) for name in names})
+        return Gates(**{n: value for n, value in self.given.items() if not n.startswith("max_") and n != "rename"})
 
 
 def keywords(config: Callable[P, Built], command: Callable[[Built], Summary]) -> Callable[P, Summary]:

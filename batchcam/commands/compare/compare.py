@@ -14,7 +14,7 @@ from batchcam.commands.compare.exchanges import Exchange, find_exchanges
 from batchcam.commands.compare.files import MOVERS_FILE, TABLE_FILE, open_table, write_files
 from batchcam.commands.compare.gates import Gate, judge_gates
 from batchcam.commands.compare.groups import GroupMovement, GroupMovements
-from batchcam.commands.compare.matching import Apart, Classes, listed, match_classes
+from batchcam.commands.compare.matching import Apart, match_classes, own_classes
 from batchcam.commands.compare.movement import ClassMovement, Flip, Movement, Mover, Pairs, Totals, Transition
 from batchcam.commands.compare.reading import LeftApart, Part, Sides, measure, stated_labels, target_classes
 from batchcam.commands.compare.sigmoids import (
@@ -32,7 +32,7 @@ from batchcam.job.console import Progress, counted
 from batchcam.record.clusters import Design
 from batchcam.record.intervals import Interval
 from batchcam.record.study import require_place, run_notes
-from batchcam.rules import SINGLE_LABEL, TORCH, composed
+from batchcam.rules import SINGLE_LABEL, TORCH
 from batchcam.store.opening import open_run
 from batchcam.store.problem import require_one_problem
 from batchcam.store.run import Run
@@ -60,13 +60,14 @@ class Comparison:
     """Two runs side by side.
 
     Attributes:
-        sides: the runs, and which of their rows have one sample id.
+        sides: the runs, and which of their rows are one sample.
         movement: what moved over the compared pairs of them.
         apart: ids of either run that are not compared.
         groups: what moved in each group, where groups were asked for.
         labelled: how many of the old run's rows have a label; all of multi-label runs.
         relabelled: how many of the compared pairs the runs label as different classes.
         respelt: how many of them have ids in two Unicode forms.
+        changed_inputs: how many of them have other bytes in the new run.
         sigmoids: what moved for the classes of multi-label runs, else None.
         designs: of what is told of samples that have clusters, None where they have none.
     """
@@ -78,6 +79,7 @@ class Comparison:
     labelled: int
     relabelled: int
     respelt: int
+    changed_inputs: int
     sigmoids: SigmoidPairs | None
     designs: Designs | None
 
@@ -91,6 +93,10 @@ class CompareSummary:
         old_run_id, new_run_id: of their plans.
         old_samples, new_samples: rows read.
         apart: ids of either run that are not compared, by reason.
+        paired_by_content: samples whose id is in one run alone, paired by `input_sha256`.
+        ambiguous: ids of `apart` that could be paired so with several.
+        changed_inputs: compared samples with other bytes in the new run.
+        renamed: the new run's names of classes that are called otherwise in the old one, as was said, by the old ones.
         relabelled: compared samples that the runs label as different classes.
         totals: over all compared samples.
         classes: one a class, the old run's classes first; of multi-label runs those that both have.
@@ -118,6 +124,10 @@ class CompareSummary:
     old_samples: int
     new_samples: int
     apart: dict[str, int]
+    paired_by_content: int
+    ambiguous: int
+    changed_inputs: int
+    renamed: dict[str, str]
     relabelled: int
     totals: Totals | SigmoidTotals
     classes: list[ClassMovement] | list[SigmoidMovement]
@@ -153,9 +163,6 @@ def compare(config: CompareConfig) -> CompareSummary:
     """
     require_place(config.out, "compare", (TABLE_FILE, MOVERS_FILE), config.overwrite)
     with open_run(config.old) as old_run, open_run(config.new) as new_run:
-        if config.is_gate:
-            for run in (old_run, new_run):
-                _require_complete(run)
         sides = set_side_by_side(config, old_run, new_run)
         if config.out is None:
             return summarise(config, measure_all(config, sides))
@@ -174,13 +181,19 @@ def set_side_by_side(config: CompareConfig, old_run: Run, new_run: Run) -> Sides
 
     Raises:
         ConfigError: the runs' classes or problem types differ, or a gate or target means nothing for them.
-        RunError: the runs have no sample in common, or one of them is damaged.
+        RunError: the runs have no sample in common, one of them is damaged, or incomplete where a gate was asked for.
     """
+    for run in (old_run, new_run) if config.is_gate else ():
+        if not run.complete:
+            raise RunError(f"{run.path}: {run.state}: a gate judges complete runs; run explain again")
     require_one_problem(old_run, new_run)
     config.require_meant(old_run.plan.is_multi_label)
-    sides = Sides(old_run, new_run, match_classes(old_run.class_names, new_run.class_names, config.shared_classes))
+    classes = match_classes(old_run.class_names, new_run.class_names, config.shared_classes, config.rename)
+    sides = Sides(old_run, new_run, classes, config.changed_inputs == "compare")
     if not len(sides.rows.old):
-        raise RunError(f"{config.old}, {config.new}: no sample id is in both; they explain other datasets")
+        several = f", and {sides.rows.ambiguous} have the bytes of several" if sides.rows.ambiguous else ""
+        what = f"no sample id is in both, and no image by its bytes{several}"
+        raise RunError(f"{config.old}, {config.new}: {what}; they explain other datasets")
     return sides
 
 
@@ -196,7 +209,7 @@ def measure_all(
     sigmoids = SigmoidPairs(sides) if sides.are_multi_label else None
     groups = GroupMovements(sides, config.group_by)
     designs = None if config.cluster is None else Designs(sides, config.cluster)
-    relabelled = respelt = 0
+    relabelled = respelt = changed = 0
     with Progress("compare", 2 * len(sides.rows.old), "maps", config.quiet) as progress:
         for part in sides.parts():
             compared = part.compared
@@ -214,17 +227,13 @@ def measure_all(
             apart.add(part)
             relabelled += int(otherwise.sum())
             respelt += int(np.isin(compared.old_rows, sides.rows.respelt).sum())
+            changed += int((~compared.same_input).sum())
             seen(part, pairs)
             progress.advance(2 * (len(part.reasons) - len(label)))
     if sigmoids:
         movement.moved, relabelled = movement.moved or sigmoids.moved, sigmoids.relabelled
     labelled = len(sides.old) if sigmoids else int((sides.old["label"][:] >= 0).sum())
-    return Comparison(sides, movement, apart, groups, labelled, relabelled, respelt, sigmoids, designs)
-
-
-def _require_complete(run: Run) -> None:
-    if not run.complete:
-        raise RunError(f"{run.path}: {run.state}: a gate judges complete runs; run explain again")
+    return Comparison(sides, movement, apart, groups, labelled, relabelled, respelt, changed, sigmoids, designs)
 
 
 def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
@@ -256,6 +265,10 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         old_samples=len(old),
         new_samples=len(new),
         apart=apart,
+        paired_by_content=len(found.sides.rows.moved),
+        ambiguous=found.sides.rows.ambiguous,
+        changed_inputs=found.changed_inputs,
+        renamed=dict(found.sides.classes.renamed),
         relabelled=found.relabelled,
         totals=totals,
         classes=moved,
@@ -287,12 +300,15 @@ def _designs(found: Comparison, classes: int) -> dict[tuple[str, int], Design]:
 
 def _movers(found: Comparison) -> list[Mover]:
     chosen = list(found.movement.movers())
-    ids = found.sides.old.sample_id[np.array([pairs.old_row[row] for pairs, row, _ in chosen], np.int64)]
+    old, new = (
+        np.array([getattr(pairs, rows)[row] for pairs, row, _ in chosen], np.int64) for rows in ("old_row", "new_row")
+    )
+    ids = found.sides.old.sample_id[old], found.sides.other_ids(old, new)
     names = found.sides.classes.names
-    return [_mover(*each, names, sample_id) for each, sample_id in zip(chosen, ids, strict=True)]
+    return [_mover(*each, names, *of) for each, *of in zip(chosen, *ids, strict=True)]
 
 
-def _mover(pairs: Pairs, row: int, reason: str, names: tuple[str, ...], sample_id: str) -> Mover:
+def _mover(pairs: Pairs, row: int, reason: str, names: tuple[str, ...], sample_id: str, other_id: bytes) -> Mover:
     classes = ("label", "old_prediction", "new_prediction", "map_class")
     numbers = ("old_confidence", "new_confidence", "confidence_change", "logit_change")
     measures = ("spearman", "cosine", "top_iou", "peak_shift")
@@ -303,7 +319,8 @@ def _mover(pairs: Pairs, row: int, reason: str, names: tuple[str, ...], sample_i
         told = {kind.name.lower(): _named(names, flips == kind) for kind in WORST}
         flip = "; ".join(f"{kind} {which}" for kind, which in told.items() if which) or flip
         known["label"] = _named(names, pairs.labels[row] == 1) if (pairs.labels[row] >= 0).any() else None
-    return Mover(reason=reason, sample_id=sample_id, flip=flip, **known, **values)
+    other = other_id.decode() or None
+    return Mover(reason=reason, sample_id=sample_id, flip=flip, **known, **values, new_sample_id=other)
 
 
 def _named(names: tuple[str, ...], chosen: np.ndarray) -> str:
@@ -319,10 +336,8 @@ def _renamed(found: Comparison) -> str:
     old, new = found.sides.old.plan, found.sides.new.plan
     if old.checkpoint_sha256 != new.checkpoint_sha256:
         return ""
-    for number, (before, after) in enumerate(zip(old.class_names, new.class_names, strict=False)):
-        if composed(before) != composed(after):
-            return f", but its class {number} is {before} in OLD and {after} in NEW: one of them has the wrong names"
-    return ""
+    order = next(_other_order(found), "")
+    return f", but its {order}: one of them has the wrong names" if order else ""
 
 
 def _setup(found: Comparison, names: Sequence[str]) -> Iterator[str]:
@@ -346,18 +361,18 @@ def _said(value: object) -> str:
 
 def _class_order(found: Comparison) -> Iterator[str]:
     """Yield in what the runs' lists of classes differ."""
-    yield from _own_classes(found.sides.classes)
-    pairs = zip(found.sides.old.class_names, found.sides.new.class_names, strict=False)
-    for number, (old, new) in enumerate(pairs):
-        if composed(old) != composed(new):
-            yield f"class {number} is {old} in OLD and {new} in NEW"
+    yield from own_classes(found.sides.classes.only_old, found.sides.classes.only_new)
+    yield from _other_order(found)
+
+
+def _other_order(found: Comparison) -> Iterator[str]:
+    """Yield the first class that has another number in the other run."""
+    sides, classes = found.sides, found.sides.classes
+    places = zip(classes.old.tolist(), classes.new.tolist(), strict=False)
+    for number, (old, new) in enumerate(places):
+        if old != new:
+            yield f"class {number} is {sides.old.class_names[number]} in OLD and {sides.new.class_names[number]} in NEW"
             return
-
-
-def _own_classes(classes: Classes) -> Iterator[str]:
-    for side, names in (("OLD", classes.only_old), ("NEW", classes.only_new)):
-        if names:
-            yield f"{counted(len(names), 'class')} only in {side}: {listed(names)}"
 
 
 def _notes(found: Comparison) -> Iterator[str]:
@@ -366,7 +381,7 @@ def _notes(found: Comparison) -> Iterator[str]:
         yield from run_notes(run, side)
     if old.plan.method != new.plan.method:
         yield f"maps by {new.plan.method} in NEW, by {old.plan.method} in OLD: their similarity says little"
-    changed = found.apart.counts.get(Apart.CHANGED_INPUT.text, 0)
+    changed = found.apart.counts.get(Apart.CHANGED_INPUT.text, 0) + found.changed_inputs
     if old.plan.run_id == new.plan.run_id and changed:
         yield f"both have one run id, but {changed} of their images differ: one name of the dataset, two contents"
     elif old.plan.run_id == new.plan.run_id:
@@ -380,13 +395,28 @@ def _notes(found: Comparison) -> Iterator[str]:
         yield f"the runs differ in {', '.join(differing)}"
     if old.plan.is_multi_label:
         yield from _other_thresholds(found.sides)
-    yield from _own_classes(classes)
+    yield from own_classes(classes.only_old, classes.only_new)
+    yield from _pairing(found)
     for count, what in ((classes.respelt, "class names"), (found.respelt, "sample ids")):
         if count:
             yield f"{count} {what} are written in another Unicode form in NEW than in OLD, and count as the same"
     if found.relabelled:
         otherwise = "otherwise of some class" if found.sigmoids else "as different classes"
         yield f"{found.relabelled} samples are labelled {otherwise}; their flips can't be judged as fixed or broken"
+
+
+def _pairing(found: Comparison) -> Iterator[str]:
+    """Yield which samples and classes count as one although the runs name them, or have them, otherwise."""
+    rows, renamed = found.sides.rows, found.sides.classes.renamed
+    if renamed:
+        yield f"one class by --rename: {', '.join(f'{old} → {new}' for old, new in renamed.items())}"
+    if len(rows.moved):
+        yield f"{counted(len(rows.moved), 'sample')} moved or renamed: paired by the SHA-256 of the image"
+    if rows.ambiguous:
+        what = counted(rows.ambiguous, "removed or added sample")
+        yield f"{what} not paired: the other run has their bytes, and one of the runs has them several times"
+    if found.changed_inputs:
+        yield f"{counted(found.changed_inputs, 'sample')} compared although the image's bytes are others in NEW"
 
 
 def _other_thresholds(sides: Sides) -> Iterator[str]:

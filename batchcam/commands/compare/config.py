@@ -19,6 +19,9 @@ class CompareConfig(Gates, Config):
     target: str = field("Whose class's CAMs to compare.", default="old", choices=("old", "new", "label"))
     top: int = field("Movers to list of each kind.", default=50, low=0, high=10_000)
     overwrite: bool = overwriting()
+    markdown: bool = field(
+        "Tell it in GitHub's Markdown, as for a pull request's summary; not with --json.", default=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,8 +34,3 @@ class CompareConfig(Gates, Config):
         super().require_meant(multi_label)
         if multi_label and self.target == "label":
             raise ConfigError("--target label: several labels of a sample may be true: say old or new")
-
-    @property
-    def is_gate(self) -> bool:
-        """Whether a limit was asked for."""
-        return self.evidence > 0 or self.same_setup or self.asks

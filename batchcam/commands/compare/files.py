@@ -33,9 +33,10 @@ TABLE_FILE: Final = "compare.h5"
 MOVERS_FILE: Final = "movers.csv"
 
 RULES: Final = {
-    "samples": "matched by sample id; compared where input_sha256 is the same and OLD has finite numbers",
+    "samples": "matched by sample id, those in one run alone by input_sha256 where each of them has another; compared "
+    "where input_sha256 is the same, or changed_inputs says compare, and OLD has finite numbers",
     "not finite": "in NEW alone: a broken flip, and a wrong answer",
-    "classes": "matched by name",
+    "classes": "matched by name, or as --rename says",
     "label": "counts where both runs state the same one",
     "flip": "another predicted class: fixed wrong to right, broken right to wrong, changed anything else",
     "maps": "raw CAMs of one class on one input, where the crop boxes agree to a pixel on every edge",
@@ -81,7 +82,8 @@ SIGMOID_MEANINGS: Final = {
 """What these arrays of multi-label runs are instead."""
 
 ARRAYS: Final = (
-    Array("sample_id", SAMPLE, "text", "text", b"", "stable name of a sample that is compared"),
+    Array("sample_id", SAMPLE, "text", "text", b"", "stable name of a sample that is compared, in the old run"),
+    Array("new_sample_id", SAMPLE, "text", "text", b"", "its name in the new run, empty where that is the same"),
     Array("old_index", SAMPLE, "int64", "checked", -1, "position in the old run's dataset"),
     Array("new_index", SAMPLE, "int64", "checked", -1, "position in the new run's dataset"),
     Array("label", SAMPLE, "int64", "checked", -1, "class that both runs state; -1: not known, or not the same"),
@@ -149,7 +151,8 @@ class Table:
         set_text(names.attrs, "long_name", "names of the classes that label, predictions and map_class number")
         compared = sum(int((part.reasons == Apart.COMPARED).sum()) for part in sides.parts())
         matched, alone = len(sides.rows.old), len(sides.rows.removed) + len(sides.rows.added)
-        widths = {"sample_id": _id_bytes(sides.old), "apart_id": max(map(_id_bytes, (sides.old, sides.new)))}
+        widths = {"sample_id": _id_bytes(sides.old), "new_sample_id": _id_bytes(sides.new)}
+        widths["apart_id"] = max(widths.values())
         self._meta = [meta_array(name) for name in sides.new.plan.meta]
         widths |= {meta_array(name).name: width for name, width in sides.new.plan.meta.items()}
         said = (Array(a.name, SAMPLE, "text", "text", b"", f"{a.name} of the new run") for a in self._meta)
@@ -165,6 +168,7 @@ class Table:
         sides, apart = self._sides, part.reasons != Apart.COMPARED
         values = {
             "sample_id": encoded_ids(sides.old, pairs.old_row),
+            "new_sample_id": sides.other_ids(pairs.old_row, pairs.new_row),
             "old_index": sides.old.sample_index[pairs.old_row],
             "new_index": sides.of_new("sample_index", pairs.new_row),
             **{a.name: encode_text(sides.of_new(a.name, pairs.new_row).tolist()) for a in self._meta},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from batchcam.errors import ConfigError, OtherClassesError, one_line
+from batchcam.job.console import counted
 from batchcam.record.study import Reason, first_reasons
 from batchcam.rules import Status, composed
 
@@ -38,6 +39,7 @@ class Classes:
         old, new: number of each class of a run, int64 (K,).
         only_old, only_new: names that one run alone has.
         respelt: how many names of the new run have another Unicode form than the old run's.
+        renamed: names of the old run that are called otherwise in the new one, as the user says, and how.
     """
 
     names: tuple[str, ...]
@@ -46,6 +48,7 @@ class Classes:
     only_old: tuple[str, ...] = ()
     only_new: tuple[str, ...] = ()
     respelt: int = 0
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def number(self, classes: np.ndarray, of: np.ndarray) -> np.ndarray:
         """Return a run's class indices in the common numbering, -1 as it is; `of` is `old` or `new`."""
@@ -58,34 +61,79 @@ class Classes:
         return np.asarray(indices[numbers])
 
 
-def match_classes(old: tuple[str, ...], new: tuple[str, ...], shared_only: bool) -> Classes:
+def match_classes(
+    old: tuple[str, ...], new: tuple[str, ...], shared_only: bool, renames: Sequence[str] = ()
+) -> Classes:
     """Return the classes of two runs matched by name, in whatever Unicode form it is written.
 
     Args:
         old, new: names by class index.
         shared_only: go on where one run has classes that the other has not.
+        renames: classes that the new run calls otherwise, `OLD=NEW` each.
 
     Raises:
         OtherClassesError: the names differ and that is not wanted, or none is shared.
-        ConfigError: one stands twice in differing lists.
+        ConfigError: one stands twice in differing lists, or the renames can't be meant.
     """
+    renamed = _renamed(old, new, renames)
+    before = {after: name for name, after in renamed.items()}
     spellings = {composed(name): name for name in old}
-    written, known = new, set(old)
+    written, known = tuple(before.get(name, name) for name in new), set(old)
     new = tuple(name if name in known else spellings.get(composed(name), name) for name in written)
     respelt = sum(name != other for name, other in zip(written, new, strict=True))
     if old == new:
-        return Classes(old, np.arange(len(old)), np.arange(len(new)), respelt=respelt)
+        return Classes(old, np.arange(len(old)), np.arange(len(new)), respelt=respelt, renamed=renamed)
     if len(set(old)) < len(old) or len(set(new)) < len(new):
         raise ConfigError("class names differ and one stands twice, so that they can't be matched by name")
     only_old, only_new = (tuple(n for n in a if n not in set(b)) for a, b in ((old, new), (new, old)))
+    same = "--rename OLD=NEW tells which are the same"
     if len(only_old) == len(old):
-        raise OtherClassesError(f"no class is in both runs: OLD has {listed(old)}; NEW has {listed(new)}")
+        raise OtherClassesError(f"no class is in both runs: OLD has {listed(old)}; NEW has {listed(new)}; {same}")
     if (only_old or only_new) and not shared_only:
-        sides = [f"only in {side}: {listed(names)}" for side, names in (("OLD", only_old), ("NEW", only_new)) if names]
-        raise OtherClassesError(f"classes differ; {'; '.join(sides)}; --shared-classes compares those that both have")
+        told = f"{'; '.join(own_classes(only_old, only_new))}; --shared-classes compares those that both have"
+        raise OtherClassesError(f"classes differ: {told}" + (f"; {same}" if only_old and only_new else ""))
     names = old + only_new
     numbers = {name: number for number, name in enumerate(names)}
-    return Classes(names, np.arange(len(old)), np.array([numbers[name] for name in new]), only_old, only_new, respelt)
+    common = np.array([numbers[name] for name in new])
+    return Classes(names, np.arange(len(old)), common, only_old, only_new, respelt, renamed)
+
+
+def _renamed(old: Sequence[str], new: Sequence[str], renames: Sequence[str]) -> dict[str, str]:
+    """Return what the new run calls classes of the old one; a name may hold a = itself.
+
+    Raises:
+        ConfigError: a run has no such class, or a class would be two, or two would be one.
+    """
+    sides = [{composed(name): name for name in names} for names in (old, new)]
+    found: dict[str, str] = {}
+    back: dict[str, str] = {}
+    for text in renames:
+        splits = [(text[:at], text[at + 1 :]) for at, character in enumerate(text) if character == "="]
+        meant = [(sides[0].get(composed(a), ""), sides[1].get(composed(b), "")) for a, b in splits]
+        readings = [pair for pair in meant if all(pair)]
+        if len(readings) > 1:
+            raise ConfigError(f"--rename {text}: can be read in {len(readings)} ways, as these names hold a = too")
+        if not readings:
+            told = zip(("OLD", "NEW"), (old, new), splits[0], meant[0], strict=True)
+            lacks = [
+                f"{side} has no class {name}: it has {listed(names)}" for side, names, name, own in told if not own
+            ]
+            raise ConfigError(f"--rename {text}: {'; '.join(lacks)}")
+        before, after = readings[0]
+        if found.setdefault(before, after) != after or back.setdefault(after, before) != before:
+            raise ConfigError(f"--rename {text}: another --rename names {before} or {after} too: a class is one class")
+    for side, known, given, taken in (("NEW", sides[1], found, back), ("OLD", sides[0], back, found)):
+        for name in given:
+            if composed(name) in known and composed(name) not in map(composed, taken):
+                other = "which class of OLD it was" if side == "NEW" else "what NEW calls it"
+                raise ConfigError(f"--rename: {side} has another class {name}: say by --rename {other}")
+    return found
+
+
+def own_classes(only_old: Sequence[str], only_new: Sequence[str]) -> list[str]:
+    """Return which classes one run alone has, as people read it."""
+    sides = (("OLD", only_old), ("NEW", only_new))
+    return [f"{counted(len(names), 'class')} only in {side}: {listed(names)}" for side, names in sides if names]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -96,13 +144,15 @@ def listed(names: Sequence[str]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """Rows of two runs that have the same sample id, and rows whose id the other run has not; old rows ascend.
+    """Rows of two runs that are one sample, and rows that have no partner; old rows ascend.
 
     Attributes:
         old, new: rows of each pair, int64 (n,), or a range.
         removed: other rows of the old run, int64.
         added: other rows of the new run, int64.
         respelt: old rows whose ids the runs write in two Unicode forms, int64.
+        moved: old rows that have another id in the new run and the same bytes, int64.
+        ambiguous: how many of `removed` and `added` have the other run's bytes, and so has another of them.
     """
 
     old: np.ndarray | range
@@ -110,6 +160,8 @@ class Matching:
     removed: np.ndarray
     added: np.ndarray
     respelt: np.ndarray
+    moved: np.ndarray
+    ambiguous: int = 0
 
 
 NONE: Final = np.zeros(0, np.int64)
@@ -117,7 +169,7 @@ NONE: Final = np.zeros(0, np.int64)
 
 def matched_in_order(count: int) -> Matching:
     """Return the rows of two runs that list the same `count` samples in the same order."""
-    return Matching(range(count), range(count), NONE, NONE, NONE)
+    return Matching(range(count), range(count), NONE, NONE, NONE, NONE)
 
 
 def match_ids(old: np.ndarray, new: np.ndarray) -> Matching:
@@ -145,7 +197,36 @@ def match_ids(old: np.ndarray, new: np.ndarray) -> Matching:
         found[respelt] = others[again[again >= 0]]
         added[found[found >= 0]] = False
     matched = found >= 0
-    return Matching(np.flatnonzero(matched), found[matched], np.flatnonzero(~matched), np.flatnonzero(added), respelt)
+    rows = np.flatnonzero(matched), found[matched], np.flatnonzero(~matched), np.flatnonzero(added)
+    return Matching(*rows, respelt, NONE)
+
+
+def match_bytes(by_id: Matching, removed: np.ndarray, added: np.ndarray) -> Matching:
+    """Return the same with pairs of rows that have no partner by their ids, and whose bytes no other such row has.
+
+    Args:
+        removed, added: digests of these rows of the old and the new run, uint8 (n, 32); zeros: there is none.
+    """
+    # of one length, so that the zero bytes at an end, which numpy leaves out, tell no two digests apart or together
+    texts = (np.ascontiguousarray(digests).view("S32").ravel() for digests in (removed, added))
+    (old, old_at, old_counts), (new, new_at, new_counts) = (
+        np.unique(each, return_index=True, return_counts=True) for each in texts
+    )
+    shared, first, second = np.intersect1d(old, new, assume_unique=True, return_indices=True)
+    first, second = first[shared != b""], second[shared != b""]
+    once = (old_counts[first] == 1) & (new_counts[second] == 1)
+    places, partners = old_at[first[once]], new_at[second[once]]
+    rows = np.concatenate([by_id.old, by_id.removed[places]]), np.concatenate([by_id.new, by_id.added[partners]])
+    order = np.argsort(rows[0], kind="stable")
+    return dataclasses.replace(
+        by_id,
+        old=rows[0][order],
+        new=rows[1][order],
+        removed=np.delete(by_id.removed, places),
+        added=np.delete(by_id.added, partners),
+        moved=np.sort(by_id.removed[places]),
+        ambiguous=int(old_counts[first[~once]].sum() + new_counts[second[~once]].sum()),
+    )
 
 
 def _partners(old: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -409,6 +409,7 @@ class Mover:
         old_confidence, new_confidence, confidence_change: at the class that each run predicts.
         map_class: class whose logits and maps are compared, None without one.
         logit_change, spearman, cosine, top_iou, peak_shift: None where there is nothing to compare.
+        new_sample_id: its id in the new run, None where that is the same.
     """
 
     reason: str
@@ -426,3 +427,4 @@ class Mover:
     cosine: float | None
     top_iou: float | None
     peak_shift: float | None
+    new_sample_id: str | None

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from batchcam.commands.compare.matching import Apart, Classes, Matching, match_ids, matched_in_order, why_apart
+from batchcam.commands.compare.matching import (
+    Apart,
+    Classes,
+    Matching,
+    match_bytes,
+    match_ids,
+    matched_in_order,
+    why_apart,
+)
 from batchcam.commands.compare.movement import Pairing, Pairs, judge, same_view
 from batchcam.errors import RunError
 from batchcam.record.repeats import Repeats, hashes
@@ -37,7 +45,7 @@ Advance = Callable[[int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Some pairs of rows with one sample id.
+    """Some pairs of rows of one sample.
 
     Attributes:
         old_rows, new_rows: of the runs, int64 (n,).
@@ -56,6 +64,11 @@ class Part:
         """The pairs that are compared."""
         return self.take(self.reasons == Apart.COMPARED)
 
+    @property
+    def same_input(self) -> np.ndarray:
+        """Which pairs have the same bytes, bool (n,)."""
+        return np.asarray((self.old["input_sha256"] == self.new["input_sha256"]).all(1))
+
     def take(self, chosen: np.ndarray) -> Part:
         """Return the pairs that are chosen, bool (n,), or at some places."""
         old, new = ({name: values[chosen] for name, values in side.items()} for side in (self.old, self.new))
@@ -66,7 +79,7 @@ class LeftApart:
     """Ids of either run that are not compared: how many by reason, and the rows of the first ones.
 
     Args:
-        rows: which rows of the runs have one sample id.
+        rows: which rows of the runs are one sample.
     """
 
     def __init__(self, rows: Matching) -> None:
@@ -101,15 +114,16 @@ class Sides:
 
     Attributes:
         old, new: the runs.
-        rows: which of their rows have one sample id.
+        rows: which of their rows are one sample.
         classes: of both.
+        changed_inputs: whether pairs of one id with other bytes are compared too.
 
     Raises:
         RunError: an id stands twice in a run, or a file can't be read.
     """
 
-    def __init__(self, old: Run, new: Run, classes: Classes) -> None:
-        self.old, self.new, self.classes = old, new, classes
+    def __init__(self, old: Run, new: Run, classes: Classes, changed_inputs: bool = False) -> None:
+        self.old, self.new, self.classes, self.changed_inputs = old, new, classes, changed_inputs
         self.rows = match(old, new)
         self._in_order = isinstance(self.rows.new, range) or bool((np.diff(self.rows.new) > 0).all())
         self._whole: dict[str, np.ndarray] = {}
@@ -127,6 +141,14 @@ class Sides:
         if not self._in_order and name not in self._whole:
             self._whole[name] = self.new[name][:]
         return np.asarray((self.new[name] if self._in_order else self._whole[name])[rows])
+
+    def other_ids(self, old_rows: np.ndarray, new_rows: np.ndarray) -> np.ndarray:
+        """Return the encoded sample ids of the new run where they are others, else empty, of some pairs."""
+        other = np.isin(old_rows, np.concatenate([self.rows.respelt, self.rows.moved]))
+        found = encoded_ids(self.new, new_rows[other])
+        ids = np.zeros(len(old_rows), found.dtype)
+        ids[other] = found
+        return ids
 
     def parts(self) -> Iterator[Part]:
         """Yield all pairs, in the order of the old run.
@@ -146,14 +168,10 @@ class Sides:
             }
             for run, columns in ((self.old, old), (self.new, new)):
                 _require_classes(run, columns)
-            reasons = why_apart(
-                old["status"],
-                new["status"],
-                old["prediction"] >= 0,
-                new["prediction"] >= 0,
-                (old["input_sha256"] == new["input_sha256"]).all(1),
-            )
-            yield Part(old_rows, new_rows, old, new, reasons)
+            part = Part(old_rows, new_rows, old, new, np.zeros(len(old_rows), np.uint8))
+            usable = old["prediction"] >= 0, new["prediction"] >= 0
+            reasons = why_apart(old["status"], new["status"], *usable, part.same_input | self.changed_inputs)
+            yield dataclasses.replace(part, reasons=reasons)
 
 
 def _require_classes(run: Run, columns: dict[str, np.ndarray]) -> None:
@@ -163,7 +181,9 @@ def _require_classes(run: Run, columns: dict[str, np.ndarray]) -> None:
 
 
 def match(old: Run, new: Run) -> Matching:
-    """Return which rows have one sample id: of two runs that list the same samples in the same order in little memory.
+    """Return which rows are one sample, by its id, else by its bytes.
+
+    Of two runs that list the same samples in the same order in little memory.
 
     Raises:
         RunError: an id stands twice in a run.
@@ -171,9 +191,16 @@ def match(old: Run, new: Run) -> Matching:
     try:
         if _have_one_list(old, new):
             return matched_in_order(len(old))
-        return match_ids(*(np.concatenate(list(_encoded_ids(run))) for run in (old, new)))
+        found = match_ids(*(np.concatenate(list(_encoded_ids(run))) for run in (old, new)))
     except ValueError as error:
         raise RunError(f"{old.path}, {new.path}: {error}; see batchcam verify") from error
+    if len(found.removed) and len(found.added):
+        return match_bytes(found, _digests(old, found.removed), _digests(new, found.added))
+    return found
+
+
+def _digests(run: Run, rows: np.ndarray) -> np.ndarray:
+    return np.concatenate([run["input_sha256"][rows[at : at + ID_ROWS]] for at in range(0, len(rows), ID_ROWS)])
 
 
 def _have_one_list(old: Run, new: Run) -> bool:

@@ -194,7 +194,8 @@ def _points(movement: ClassMovement) -> str:
 def _mover_table(summary: CompareSummary) -> list[str]:
     moved, is_multi_label = summary.movers, isinstance(summary.totals, SigmoidTotals)
     rows = [
-        f"{m.reason:<10}  {_shown(m.spearman):>6}  {_shown(m.confidence_change):>6}  {one_line(m.sample_id)}: "
+        f"{m.reason:<10}  {_shown(m.spearman):>6}  {_shown(m.confidence_change):>6}  {one_line(m.sample_id)}"
+        + (f" (NEW: {one_line(m.new_sample_id)}): " if m.new_sample_id else ": ")
         + one_line(_of_classes(m) if is_multi_label else _of_one(m))
         for m in moved[:MOVERS_SHOWN]
     ]

@@ -9,7 +9,7 @@ from batchcam.commands.compare.movement import Pairing
 from batchcam.commands.report.content import Moved, MovedSample
 from batchcam.commands.report.drawing import Picture
 from batchcam.commands.report.writing import share, signed
-from batchcam.pictures.html import Markup, element, foreign, image
+from batchcam.pictures.html import Markup, element, foreign, image, join
 from batchcam.pictures.originals import State
 
 REASONS: Final = {
@@ -75,7 +75,8 @@ def _figure(sample: MovedSample, is_multi_label: bool) -> Markup:
         *([] if mover.flip == "same" else [", ", flip]),
         class_="wrong-text" if mover.flip.startswith("broken") else None,
     )  # fmt: skip
-    said = element("p", element("code", foreign(mover.sample_id)))
+    ids = [element("code", foreign(each)) for each in (mover.sample_id, mover.new_sample_id) if each]
+    said = element("p", join(ids, ", in NEW "))
     caption = element("figcaption", names, said, predicted, labelled, _measures(sample), _missing(picture))
     return element("figure", drawn, caption)
 

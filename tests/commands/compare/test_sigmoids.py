@@ -368,7 +368,7 @@ def test_classes_of_one_run_alone_are_left_out_where_that_is_wanted(folder: Path
     words = (*CLASSIFIER, "--class-names", tmp_path / "names.txt", *COMPUTE, "--out", tmp_path / "run")
     assert run_json("explain", folder / "new.pth", folder / "other.csv", *words).code == 0
     runs = (folder / "old", tmp_path / "run")
-    assert "only in OLD: Edema; only in NEW: Oedema" in run_json("compare", *runs).err
+    assert "1 class only in OLD: Edema; 1 class only in NEW: Oedema" in run_json("compare", *runs).err
     said = run_json("compare", *runs, "--shared-classes", "--out", tmp_path / "out").said
     assert {each["name"] for each in said["classes"]} == {*NAMES} - {"Edema"}
     with h5py.File(tmp_path / "out/compare.h5") as file:

@@ -178,7 +178,7 @@ def test_classes_that_the_checkpoint_or_the_promoted_version_does_not_have_are_r
 
     assert promote(both, "two", two_classes)[0] == 0
     code, stderr = promote(both, "three", three_classes)
-    assert (code, "refused: classes differ; only in NEW: cat; --shared-classes compares" in stderr) == (3, True)
+    assert (code, "refused: classes differ: 1 class only in NEW: cat; --shared-classes compares" in stderr) == (3, True)
     other = images(tmp_path / "other", "ant", "dog")
     code, stderr = promote(other, "four", three_classes)
     assert (code, "refused: " in stderr, "not know these classes of the dataset: dog" in stderr) == (3, True, True)
