@@ -34,7 +34,7 @@ from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.trend.config import TrendConfig
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.config import Config, MergeConfig, members, option_of
-from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, one_line
+from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError, one_line
 from batchcam.job.stop import stop_if_asked
 
 EXIT_CODES = {
@@ -80,6 +80,9 @@ class Command:
         config = build(self.config, values)
         if isinstance(config, InfoConfig) and config.watch:
             return _watch(config, as_json)
+        as_markdown = isinstance(config, CompareConfig) and config.markdown
+        if as_markdown and as_json:
+            raise ConfigError("--markdown and --json exclude each other")
         function = self.function
         if not self.is_job:  # jobs tell others how they ended
             stop_if_asked()  # importing torch took its time
@@ -87,14 +90,12 @@ class Command:
         code = _exit_code(summary)
         if findings_ok and code == EXIT_FINDINGS:
             code = EXIT_DONE
-        self._tell(summary, as_json, code)
-        return code
-
-    def _tell(self, summary: Any, as_json: bool, code: int) -> None:
-        if told := self.to_text(summary):
+        to_text = _load("commands.compare.markdown", "compare_markdown") if as_markdown else self.to_text
+        if told := to_text(summary):
             click.echo(told, err=self.is_job)
         if as_json:
             click.echo(json.dumps({**dataclasses.asdict(summary), "exit_code": code}, default=str))
+        return code
 
     @property
     def function(self) -> Callable[..., Any]:

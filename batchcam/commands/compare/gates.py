@@ -51,6 +51,12 @@ class Gate:
     needed: int | None = None
     not_judged: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """What `reason` says: option and limit, the verdict in words, what was found."""
+        asked, told, found = self.reason.split(": ", 2)
+        return asked, told, found
+
 
 def judge_gates(moved: Moved, asked: Gates) -> tuple[Gate, ...]:
     """Return the gates that were asked for, and whether enough was compared for them to mean anything."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from batchcam.commands.compare.compare import CompareSummary
 from batchcam.commands.compare.exchanges import Exchange
-from batchcam.commands.compare.gates import UNDECIDED
+from batchcam.commands.compare.gates import UNDECIDED, Gate
 from batchcam.commands.compare.groups import GroupMovement
 from batchcam.commands.compare.movement import ClassMovement, Mover, SampleTotals, Totals, ranked_classes
 from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidGroupMovement, SigmoidMovement, SigmoidTotals
@@ -16,23 +17,62 @@ from batchcam.job.console import counted
 from batchcam.record.groups import group_name
 from batchcam.record.metrics import rate_text
 from batchcam.record.sigmoid_scores import SCORES
-from batchcam.record.study import class_lines, counts_text, head_lines
+from batchcam.record.study import CLASSES_SHOWN, class_lines, counts_text, head_lines
 
 MOVERS_SHOWN: Final = 10
 TRANSITIONS_SHOWN: Final = 5
 CYCLE_SHOWN: Final = 6
 
-SIGMOID_HEADER: Final = (
-    "labels     yes  AUROC        points  average precision      F1  sensitivity  specificity  above          "
-    "flips  fixed  broken  changed"
+MAPS: Final = "similarity: rank correlation of the CAMs' cells; IoU: overlap of their strongest fifth of cells"
+LEGEND: Final = (
+    "points: of accuracy, NEW minus OLD",
+    "changed: a flip from one wrong class to another, or without a label that both state",
+    "left: predicted as the class in OLD and as another in NEW",
+    MAPS,
 )
+SIGMOID_LEGEND: Final = (
+    "points: 0.01 of AUROC, NEW minus OLD; the scores after it are changes too",
+    "changed: a flip of the class without a label that both state",
+    "above: samples at or above the class's threshold",
+    MAPS,
+)
+
+Columns = Mapping[str, Callable[[Any], object]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of texts under the names of their columns, the first of which says what a row is of."""
+
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    legend: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """The table for a terminal, numbers to the right."""
+        shown = [self.head, *self.rows[:CLASSES_SHOWN]]
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        lines = ["  ".join(f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True)) for row in shown]
+        names = [name for name, *_ in self.rows]
+        cells = [*lines[1:], *[""] * (len(names) - len(shown) + 1)]
+        return ["", *class_lines(lines[0], list(zip(names, cells, strict=True)), self.head[0]), *self.legend]
 
 
 def compare_text(summary: CompareSummary) -> str:
     """Return the result of `compare`: verdict and gates, what moved, the classes and samples that moved most."""
+    gates = [("gate", gate.reason) for gate in ranked_gates(summary)]
+    head = [*([("verdict", verdict(summary))] if gates else []), *gates, *facts(summary)]
+    lines = head_lines(head, summary.notes, summary.out, "compare")
+    for table in tables(summary):
+        lines += table.lines
+    return "\n".join([*lines, *_mover_lines(summary)])
+
+
+def facts(summary: CompareSummary) -> list[tuple[str, str]]:
+    """Return what moved over all samples, under short names."""
     t = summary.totals
-    head = [
-        *_verdict(summary),
+    told = [
         ("old", f"{summary.old} ({summary.old_samples} samples)"),
         ("new", f"{summary.new} ({summary.new_samples} samples)"),
         ("compared", counts_text({"samples": t.compared} | summary.apart)),
@@ -42,25 +82,21 @@ def compare_text(summary: CompareSummary) -> str:
     ]
     if summary.transitions:
         most = summary.transitions[:TRANSITIONS_SHOWN]
-        head.append(("moved", ", ".join(f"{m.count} {m.old} → {m.new}" for m in most)))
-    head += [("exchanged", exchange_text(exchange)) for exchange in summary.exchanges]
-    lines = head_lines(head, summary.notes, summary.out, "compare")
-    return "\n".join([*lines, "", *_class_table(summary.classes), *_group_table(summary), *_mover_table(summary)])
+        told.append(("moved", ", ".join(f"{m.count} {m.old} → {m.new}" for m in most)))
+    return [*told, *(("exchanged", exchange_text(exchange)) for exchange in summary.exchanges)]
 
 
-def _verdict(summary: CompareSummary) -> Iterator[tuple[str, str]]:
-    """Yield whether NEW may go on, then each gate, those first that stop it."""
-    if not summary.gates:
-        return
-    stopping = [gate.option for gate in summary.gates if not gate.passed]
+def verdict(summary: CompareSummary) -> str:
+    """Return whether NEW may go on."""
+    stopping = dict.fromkeys(gate.option for gate in summary.gates if not gate.passed)
     undecided = sum(gate.verdict == UNDECIDED for gate in summary.gates)
-    verdict = f"STOPPED by {', '.join(dict.fromkeys(stopping))}" if stopping else "passed"
-    yield (
-        "verdict",
-        verdict + (f"; {undecided} of {counted(len(summary.gates), 'gate')} undecided" if undecided else ""),
-    )
-    for gate in sorted(summary.gates, key=lambda gate: gate.passed):
-        yield "gate", gate.reason
+    told = f"STOPPED by {', '.join(stopping)}" if stopping else "passed"
+    return told + (f"; {undecided} of {counted(len(summary.gates), 'gate')} undecided" if undecided else "")
+
+
+def ranked_gates(summary: CompareSummary) -> list[Gate]:
+    """Return the gates, those first that stop NEW."""
+    return sorted(summary.gates, key=lambda gate: gate.passed)
 
 
 def _between(summary: CompareSummary, name: str, form: str, scale: float = 1) -> str:
@@ -129,80 +165,116 @@ def exchange_text(e: Exchange) -> str:
     )
 
 
-def _class_table(classes: Sequence[ClassMovement | SigmoidMovement]) -> list[str]:
-    sigmoids = [c for c in classes if isinstance(c, SigmoidMovement)]
-    if sigmoids:
-        rows = [
-            (c.name, f"{_sigmoid_line(c)}  {_shown(c.spearman):>10}") for c in sorted(sigmoids, key=lambda c: c.rank)
-        ]
-        return class_lines(f"{SIGMOID_HEADER}  similarity", rows)
-    header = "labelled  points  fixed  broken  predicted        left  similarity  peak shift"
-    ranked = ranked_classes([c for c in classes if isinstance(c, ClassMovement)])
-    legend = "left: predicted as the class in OLD and as another in NEW; IoU: overlap of the strongest fifth of cells"
-    return [*class_lines(header, [(c.name, _class_line(c)) for c in ranked]), legend]
+def tables(summary: CompareSummary) -> list[Table]:
+    """Return what moved by class and by group, the worst first."""
+    classes: Any = summary.classes
+    if isinstance(summary.totals, SigmoidTotals):
+        ranked = sorted(classes, key=lambda c: c.rank)
+        found = [_table("class", SIGMOID_CLASSES, [(c.name, c) for c in ranked], SIGMOID_LEGEND)]
+        columns, what = SIGMOID_GROUPS, (*summary.group_by, "class")
+        groups: list[Any] = [(m.named, m) for m in summary.groups if isinstance(m, SigmoidGroupMovement)]
+    else:
+        found = [_table("class", CLASSES, [(c.name, c) for c in ranked_classes(classes)], LEGEND)]
+        columns, what = GROUPS, summary.group_by
+        groups = [(m.group, m) for m in summary.groups if isinstance(m, GroupMovement)]
+    if groups:
+        rows = [(group_name(group), m) for group, m in groups]
+        share = f"share: of flips, with its {summary.confidence:g} % interval, by Wilson"
+        legend = (share,) if columns is GROUPS else ()
+        found.append(_table(", ".join(what), columns, rows, legend))
+    return found
 
 
-def _group_table(summary: CompareSummary) -> list[str]:
-    if not summary.groups:
-        return []
-    sigmoids = [m for m in summary.groups if isinstance(m, SigmoidGroupMovement)]
-    if sigmoids:
-        few = {True: "", False: "  too few to judge"}
-        rows = [(group_name(m.named), f"{_sigmoid_line(m)}{few[m.is_judged]}") for m in sigmoids]
-        return ["", *class_lines(SIGMOID_HEADER, rows, ", ".join((*summary.group_by, "class")))]
-    header = "compared  flips  share               labelled  points  similarity"
-    rows = [(group_name(m.group), _group_line(m)) for m in summary.groups if isinstance(m, GroupMovement)]
-    return [
-        "",
-        *class_lines(header, rows, ", ".join(summary.group_by)),
-        f"of flips the share's {summary.confidence:g} % interval, by Wilson",
-    ]
+def _table(what: str, columns: Columns, rows: Iterable[tuple[str, Any]], legend: tuple[str, ...]) -> Table:
+    cells = [(name, *(str(of(row)) for of in columns.values())) for name, row in rows]
+    return Table((what, *columns), cells, legend)
 
 
-def _group_line(m: GroupMovement) -> str:
-    interval = "-" if m.flips_interval is None else "{:.3f}–{:.3f}".format(*m.flips_interval)
-    share = f"{m.flips / m.compared:.3f} ({interval})"
-    few = "" if m.is_judged else "  too few to judge"
-    points = "-" if m.accuracy_drop is None else f"{0 - m.accuracy_drop:+.1f}"
-    return f"{m.compared:>8}  {m.flips:>5}  {share:<19}  {m.labelled:>8}  {points:>6}  {_shown(m.spearman):>10}{few}"
+def _share(m: GroupMovement) -> str:
+    low, high = m.flips_interval or (0, 0)
+    return f"{m.flips / m.compared:.3f} ({low:.3f}–{high:.3f})"
 
 
-def _sigmoid_line(c: SigmoidChange) -> str:
-    drop = "-" if c.auroc_drop is None else f"{0 - c.auroc_drop:+.1f}"
-    auroc = f"{_shown(c.old.auroc)}→{_shown(c.new.auroc)}"
-    others = "  ".join(f"{_signed(c.change[name]):>{max(6, len(SCORES[name]))}}" for name in SCORES if name != "auroc")
-    predicted = f"{c.old.predicted}→{c.new.predicted}"
-    kinds = f"{c.flips:>5}  {c.fixed:>5}  {c.broken:>6}  {c.changed:>7}"
-    return f"{c.old.known:>6}  {c.old.yes:>6}  {auroc:<11}  {drop:>6}  {others}  {predicted:<13}  {kinds}"
+def _few(m: GroupMovement | SigmoidGroupMovement) -> str:
+    return "" if m.is_judged else "too few to judge"
+
+
+def _points(drop: float | None) -> str:
+    return "-" if drop is None else f"{0 - drop:+.1f}"
 
 
 def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.3f}"
 
 
-def _class_line(c: ClassMovement) -> str:
-    return (
-        f"{c.labelled:>8}  {_points(c):>6}  {c.fixed:>5}  {c.broken:>6}  {f'{c.old_predicted}→{c.new_predicted}':<13}"
-        f"  {c.left:>6}  {_shown(c.spearman):>10}  {_shown(c.peak_shift):>10}"
-    )
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
-def _points(movement: ClassMovement) -> str:
-    return "-" if movement.accuracy_drop is None else f"{0 - movement.accuracy_drop:+.1f}"
+def _similarity(c: ClassMovement | SigmoidMovement | GroupMovement) -> str:
+    return _shown(c.spearman)
 
 
-def _mover_table(summary: CompareSummary) -> list[str]:
+def _change(name: str) -> Callable[[SigmoidChange], str]:
+    return lambda c: _signed(c.change[name])
+
+
+CLASSES: Final[Columns] = {
+    "labelled": lambda c: c.labelled,
+    "points": lambda c: _points(c.accuracy_drop),
+    "fixed": lambda c: c.fixed,
+    "broken": lambda c: c.broken,
+    "predicted": lambda c: f"{c.old_predicted}→{c.new_predicted}",
+    "left": lambda c: c.left,
+    "similarity": _similarity,
+    "peak shift": lambda c: _shown(c.peak_shift),
+}
+SIGMOIDS: Final[Columns] = {
+    "labels": lambda c: c.old.known,
+    "yes": lambda c: c.old.yes,
+    "AUROC": lambda c: f"{_shown(c.old.auroc)}→{_shown(c.new.auroc)}",
+    "points": lambda c: _points(c.auroc_drop),
+    **{title: _change(name) for name, title in SCORES.items() if name != "auroc"},
+    "above": lambda c: f"{c.old.predicted}→{c.new.predicted}",
+    "flips": lambda c: c.flips,
+    "fixed": lambda c: c.fixed,
+    "broken": lambda c: c.broken,
+    "changed": lambda c: c.changed,
+}
+SIGMOID_CLASSES: Final[Columns] = {**SIGMOIDS, "similarity": _similarity}
+SIGMOID_GROUPS: Final[Columns] = {**SIGMOIDS, "": _few}
+GROUPS: Final[Columns] = {
+    "compared": lambda m: m.compared,
+    "flips": lambda m: m.flips,
+    "share": _share,
+    "labelled": lambda m: m.labelled,
+    "points": lambda m: _points(m.accuracy_drop),
+    "similarity": _similarity,
+    "": _few,
+}
+
+
+def mover_text(m: Mover, is_multi_label: bool) -> str:
+    """Return what became of a sample that moved far."""
+    return _of_classes(m) if is_multi_label else _of_one(m)
+
+
+def _mover_lines(summary: CompareSummary) -> list[str]:
     moved, is_multi_label = summary.movers, isinstance(summary.totals, SigmoidTotals)
     rows = [
-        f"{m.reason:<10}  {_shown(m.spearman):>6}  {_shown(m.confidence_change):>6}  {one_line(m.sample_id)}"
-        + (f" (NEW: {one_line(m.new_sample_id)}): " if m.new_sample_id else ": ")
-        + one_line(_of_classes(m) if is_multi_label else _of_one(m))
+        f"{m.reason:<10}  {_shown(m.spearman):>6}  {_shown(m.confidence_change):>6}  "
+        + one_line(f"{mover_ids(m)}: {mover_text(m, is_multi_label)}")
         for m in moved[:MOVERS_SHOWN]
     ]
     if not rows:
         return []
     more = [f"… and {len(moved) - MOVERS_SHOWN} more movers"] if len(moved) > MOVERS_SHOWN else []
     return ["", "moved most  similarity, confidence change, sample", *rows, *more]
+
+
+def mover_ids(m: Mover) -> str:
+    """Return a sample's id, and that of the new run where it is another."""
+    return m.sample_id if m.new_sample_id is None else f"{m.sample_id} (NEW: {m.new_sample_id})"
 
 
 def _of_one(m: Mover) -> str:
@@ -212,7 +284,3 @@ def _of_one(m: Mover) -> str:
 def _of_classes(m: Mover) -> str:
     labels = "labels not known" if m.label is None else f"labels {m.label or 'none'}"
     return f"{'no flip' if m.flip == 'same' else m.flip}; {labels}"
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
