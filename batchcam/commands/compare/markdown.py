@@ -22,8 +22,8 @@ OWN: Final = ("compared", "flips", "accuracy", "confidence", "scores", "maps")
 
 def compare_markdown(summary: CompareSummary) -> str:
     """Return the result of `compare`: the verdict, the gates, what moved, the classes that moved most."""
-    told = verdict(summary) if summary.gates else "no gate was asked for"
-    lines = [f"### batchcam compare: {told}", *_gates(ranked_gates(summary))]
+    told = verdict(summary.gates) if summary.gates else "no gate was asked for"
+    lines = [f"### batchcam compare: {told}", *_gates(ranked_gates(summary.gates))]
     rows = [(name, value if name in OWN else code(value)) for name, value in facts(summary)]
     lines += _table(("", "what moved"), [*rows, *(("note", code(note)) for note in summary.notes)])
     for table in tables(summary):

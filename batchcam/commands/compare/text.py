@@ -61,8 +61,8 @@ class Table:
 
 def compare_text(summary: CompareSummary) -> str:
     """Return the result of `compare`: verdict and gates, what moved, the classes and samples that moved most."""
-    gates = [("gate", gate.reason) for gate in ranked_gates(summary)]
-    head = [*([("verdict", verdict(summary))] if gates else []), *gates, *facts(summary)]
+    gates = [("gate", gate.reason) for gate in ranked_gates(summary.gates)]
+    head = [*([("verdict", verdict(summary.gates))] if gates else []), *gates, *facts(summary)]
     lines = head_lines(head, summary.notes, summary.out, "compare")
     for table in tables(summary):
         lines += table.lines
@@ -86,17 +86,17 @@ def facts(summary: CompareSummary) -> list[tuple[str, str]]:
     return [*told, *(("exchanged", exchange_text(exchange)) for exchange in summary.exchanges)]
 
 
-def verdict(summary: CompareSummary) -> str:
+def verdict(gates: Sequence[Gate]) -> str:
     """Return whether NEW may go on."""
-    stopping = dict.fromkeys(gate.option for gate in summary.gates if not gate.passed)
-    undecided = sum(gate.verdict == UNDECIDED for gate in summary.gates)
+    stopping = dict.fromkeys(gate.option for gate in gates if not gate.passed)
+    undecided = sum(gate.verdict == UNDECIDED for gate in gates)
     told = f"STOPPED by {', '.join(stopping)}" if stopping else "passed"
-    return told + (f"; {undecided} of {counted(len(summary.gates), 'gate')} undecided" if undecided else "")
+    return told + (f"; {undecided} of {counted(len(gates), 'gate')} undecided" if undecided else "")
 
 
-def ranked_gates(summary: CompareSummary) -> list[Gate]:
+def ranked_gates(gates: Sequence[Gate]) -> list[Gate]:
     """Return the gates, those first that stop NEW."""
-    return sorted(summary.gates, key=lambda gate: gate.passed)
+    return sorted(gates, key=lambda gate: gate.passed)
 
 
 def _between(summary: CompareSummary, name: str, form: str, scale: float = 1) -> str:

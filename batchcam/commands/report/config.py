@@ -7,11 +7,11 @@ from typing import Final
 
 from batchcam.config import (
     AnyPath,
+    Gates,
     Given,
     PartialConfig,
-    confidence,
     field,
-    grouping,
+    flag,
     originals,
     overwriting,
     require_outside,
@@ -23,16 +23,14 @@ SUFFIXES: Final = (".html", ".htm")
 MOST_TOP: Final = 200  # pictures of a kind: about 15 kB each, in a file that mail should carry
 
 
-class ReportConfig(PartialConfig):
+class ReportConfig(Gates, PartialConfig):
     """Everything that `report` is asked."""
 
     out: Given[Path, AnyPath] = required("FILE.html: one file that needs nothing else.")
     data: str | None = originals()
     against: Given[Path | None, AnyPath | None] = field(
-        "An older run of the same samples: tell what moved since.", metavar="OLD"
+        "An older run of the same samples: tell what moved since; a gate that stops ends with 3.", metavar="OLD"
     )
-    group_by: tuple[str, ...] = grouping()
-    confidence: float = confidence()
     top: int = field("Most pictures of each kind.", default=24, low=0, high=MOST_TOP)
     overwrite: bool = overwriting()
 
@@ -40,6 +38,8 @@ class ReportConfig(PartialConfig):
         super().__post_init__()
         if self.out.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"--out {self.out}: want a name that ends in .html")
+        if self.against is None and (asked := [name for name in self.given if name != "group_by"]):
+            raise ConfigError(f"{flag(asked[0])} needs --against")
         for run in (self.run, self.against):
             if run is not None:
                 require_outside(self.out, run.parent if run.is_file() else run)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from batchcam.commands.compare.gates import Gate
 from batchcam.commands.compare.movement import ClassMovement, Movement, Mover, Pairing, Totals, Transition
 from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
 from batchcam.commands.report.drawing import Picture
@@ -150,6 +151,7 @@ class Moved:
         only_old, only_new: names of classes that one run alone has.
         transitions: the most frequent flips.
         movers: samples that moved most, broken ones first.
+        gates: the limits that were asked for, those first that stop the run.
         notes: what a reader should know, a line each.
     """
 
@@ -164,6 +166,7 @@ class Moved:
     only_new: tuple[str, ...]
     transitions: Sequence[Transition]
     movers: Sequence[MovedSample]
+    gates: Sequence[Gate]
     notes: Sequence[str]
 
     @property

@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
+from batchcam.commands.compare.gates import PASSED, Gate
 from batchcam.commands.compare.movement import ClassMovement, Totals, Transition
 from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
+from batchcam.commands.compare.text import verdict
 from batchcam.commands.report.content import About, Moved
 from batchcam.commands.report.movers import movers
 from batchcam.commands.report.provenance import side_by_side
@@ -40,7 +42,13 @@ SIMILARITY: Final = (
 def movement(new: About, moved: Moved) -> Markup:
     """Return what moved: provenance of both runs, samples, predictions, confidence, maps, classes, samples."""
     names = join(("OLD is ", foreign(moved.old.run), "; NEW is the run of this report, ", foreign(new.run), "."))
-    shown: list[object] = [element("p", names), *_states(moved), _numbers(moved.totals), _change(moved.totals)]
+    shown: list[object] = [
+        element("p", names),
+        *_states(moved),
+        *_gates(moved.gates),
+        _numbers(moved.totals),
+        _change(moved.totals),
+    ]
     if moved.totals.flips:
         shown.append(element("p", SIGMOID_FLIPS if moved.sigmoids else FLIPS))
         shown += [] if moved.sigmoids else [_transitions(moved.transitions)]
@@ -71,6 +79,20 @@ def _states(moved: Moved) -> Iterator[Markup]:
             )
     if moved.notes:
         yield element("ul", *(element("li", foreign(note, longest=400)) for note in moved.notes))
+
+
+def _gates(gates: Sequence[Gate]) -> Iterator[Markup]:
+    """Yield whether the run may go on, and what each gate says."""
+    if gates:
+        kind = "good" if all(gate.passed for gate in gates) else "alarm"
+        yield element("p", f"Gates: {verdict(gates)}.", class_=f"state {kind}")
+        rows = []
+        for asked, told, found in (gate.parts for gate in gates):
+            cell = element("td", told, class_="text" if told == PASSED else "text wrong-text")
+            rows.append((asked, cell, element("td", foreign(found, longest=600), class_="text")))
+        yield table(
+            "Gates", ("gate", *(element("th", name, scope="col", class_="text") for name in ("verdict", "found"))), rows
+        )
 
 
 def _numbers(t: Totals | SigmoidTotals) -> Markup:

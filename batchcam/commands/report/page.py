@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from batchcam.commands.compare.text import verdict
 from batchcam.commands.report.content import ODD, WITHOUT_ORIGINAL, About, Content
 from batchcam.commands.report.evidence import evidence
 from batchcam.commands.report.facts import Sigmoids
@@ -193,6 +194,8 @@ def _findings(content: Content) -> Iterable[Markup]:
         apart = f"; not compared: {counts_text(content.moved.apart)}" if content.moved.apart else ""
         nothing = f"nothing, over {t.compared:,} compared samples"
         yield join((link, f": {nothing if content.moved.nothing else text}{apart}"))
+        if content.moved.gates:
+            yield join((f"Gates: {verdict(content.moved.gates)}",))
     if content.unreadable:
         yield _finding("Unreadable samples", content.counts["unreadable"], "unreadable")
     for kind, (heading, _) in ODD.items():

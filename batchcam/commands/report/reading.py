@@ -11,15 +11,15 @@ from batchcam.commands.compare.compare import Comparison, measure_all, set_side_
 from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.movement import ClassMovement, Mover, Pairing, ranked_classes
 from batchcam.commands.compare.sigmoids import SigmoidMovement
-from batchcam.commands.compare.text import exchange_text
+from batchcam.commands.compare.text import exchange_text, ranked_gates
 from batchcam.commands.info.info import provenance
+from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.report.content import About, Content, Moved, MovedSample, Shown, ShownOfClass
 from batchcam.commands.report.drawing import draw
 from batchcam.commands.report.facts import Facts, First, gather
 from batchcam.job.console import Progress
 from batchcam.pictures.originals import Originals
 from batchcam.record.evidence import border_share, cell_shares, entropy
-from batchcam.record.intervals import LEVEL
 from batchcam.record.rows import class_names, label_text
 from batchcam.record.sigmoid_scores import sigmoid
 from batchcam.store import landing
@@ -34,26 +34,16 @@ APART_LISTED: Final = 300
 UNREADABLE_LISTED: Final = 500
 
 
-def read_content(
-    run: Run,
-    old: Run | None,
-    originals: Originals,
-    top: int,
-    quiet: bool,
-    group_by: tuple[str, ...] = (),
-    level: float = LEVEL,
-) -> Content:
+def read_content(run: Run, old: Run | None, originals: Originals, config: ReportConfig) -> Content:
     """Return everything that the report of a run shows.
 
     Args:
         run: an open run, or a shard of one.
         old: the run that it is compared with, None for none.
-        top: most samples of each kind to show.
-        group_by: columns of the manifest by which samples are grouped.
-        level: of confidence of the intervals.
     """
-    moved = None if old is None else read_moved(old, run, originals, top, quiet)
-    facts = gather(run, top, UNREADABLE_LISTED, quiet, group_by, level)
+    top, quiet = config.top, config.quiet
+    moved = None if old is None else read_moved(old, run, originals, config)
+    facts = gather(run, top, UNREADABLE_LISTED, quiet, config.group_by, config.confidence / 100)
     chosen = choose(run, facts, top)
     rows = np.unique(np.concatenate(list(chosen.values())))
     shown = dict(zip(rows.tolist(), _shown(run, rows, run.prediction[rows], originals, quiet), strict=True))
@@ -66,7 +56,7 @@ def read_content(
         odd=kinds,
         counts=counts | ({"unjudged": 0} if facts.judged else {}),
         unreadable=_unreadable(run, facts.firsts["unreadable"].rows),
-        group_by=group_by,
+        group_by=config.group_by,
         moved=moved,
         missed=_of_classes(run, facts.sigmoids.missed, originals, top, quiet) if facts.sigmoids else (),
         flagged=_of_classes(run, facts.sigmoids.flagged, originals, top, quiet) if facts.sigmoids else (),
@@ -168,17 +158,16 @@ def _unreadable(run: Run, rows: np.ndarray) -> list[tuple[str, str, str]]:
     return list(zip(run.sample_id[rows].tolist(), labels, run.error[rows].tolist(), strict=True))
 
 
-def read_moved(old: Run, new: Run, originals: Originals, top: int, quiet: bool) -> Moved:
+def read_moved(old: Run, new: Run, originals: Originals, config: ReportConfig) -> Moved:
     """Return what moved from one run to another, as `compare` tells it, with pictures of the samples that moved most.
 
-    Args:
-        old, new: open runs.
-        top: most samples of each kind to show.
+    Classes that one run alone has are left out and told; where a gate is asked for only if `compare` would do so.
     """
-    config = CompareConfig(old.path, new.path, shared_classes=True, top=top, quiet=quiet)
-    sides = set_side_by_side(config, old, new)
-    found = measure_all(config, sides)
-    summary = summarise(config, found)
+    shared = {} if config.is_gate else {"shared_classes": True}
+    asked = CompareConfig(old.path, new.path, top=config.top, quiet=config.quiet, **config.given | shared)
+    sides = set_side_by_side(asked, old, new)
+    found = measure_all(asked, sides)
+    summary = summarise(asked, found)
     return Moved(
         old=about_run(old),
         totals=summary.totals,
@@ -190,7 +179,8 @@ def read_moved(old: Run, new: Run, originals: Originals, top: int, quiet: bool) 
         only_old=sides.classes.only_old,
         only_new=sides.classes.only_new,
         transitions=summary.transitions,
-        movers=_moved_samples(found, summary.movers, originals, quiet),
+        movers=_moved_samples(found, summary.movers, originals, config.quiet),
+        gates=ranked_gates(summary.gates),
         notes=(*map(exchange_text, summary.exchanges), *summary.notes),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 
+from batchcam.commands.compare.gates import Gate
 from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.report.content import Content
 from batchcam.commands.report.page import write_page
@@ -35,6 +36,7 @@ class _Written:
     findings: int
     flips: int | None
     level: float
+    gates: tuple[Gate, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +57,11 @@ class ReportSummary(_Written):
         without_image: of those, how many show the map alone.
         changed: of those, how many because the image is no longer the one that was explained.
         lost_files: shards, or run.h5, left out because they are gone or damaged.
-        findings: unreadable and non-finite samples, changed images, and lost files.
+        findings: unreadable and non-finite samples, changed images, lost files, and gates that stop the run.
         flips: samples whose predicted class is not the older run's, in a multi-label run that have a class that is told
             otherwise; None without one.
         level: of confidence of the intervals.
+        gates: the limits that were asked for.
     """
 
     labelled: int
@@ -86,7 +89,8 @@ def report(config: ReportConfig) -> ReportSummary | SigmoidReport:
 
     Raises:
         RunError: not a run directory, nothing has landed yet, a file of it is damaged, or no sample is in both runs.
-        ConfigError: the data can't be searched for images, no class is in both runs, or of two runs one is multi-label.
+        ConfigError: the data can't be searched for images, no class is in both runs, of two runs one is multi-label, or a gate
+            means nothing for them.
         BatchcamError: the file can't be written.
     """
     require_ours(config.out, config.overwrite)
@@ -96,7 +100,7 @@ def report(config: ReportConfig) -> ReportSummary | SigmoidReport:
         originals = open_originals(run, config.data)
         if originals.where is None:
             note("the original images are not at hand: showing maps alone", config.quiet)
-        content = read_content(run, old, originals, config.top, config.quiet, config.group_by, config.confidence / 100)
+        content = read_content(run, old, originals, config)
     image = write_page(content).encode("utf-8")
     landing.make_folder(config.out.parent)
     landing.land(config.out, image)
@@ -112,6 +116,7 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
     lost = len(content.about.lost)
     changed = states.count(State.CHANGED)
     facts, totals = content.facts, content.facts.totals
+    gates = tuple(content.moved.gates) if content.moved else ()
     written = _Written(
         out=str(config.out),
         bytes=size,
@@ -122,9 +127,13 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
         without_image=len(states) - states.count(State.FOUND),
         changed=changed,
         lost_files=lost,
-        findings=sum(f["count"] for f in needs_a_look(totals)) + changed + lost,
+        findings=sum(f["count"] for f in needs_a_look(totals))
+        + changed
+        + lost
+        + sum(not gate.passed for gate in gates),
         flips=content.moved.totals.flips if content.moved else None,
         level=facts.level,
+        gates=gates,
     )
     if facts.sigmoids:
         return SigmoidReport(**vars(written), classes=facts.sigmoids.scores, pairs=facts.sigmoids.pairs)
