@@ -42,13 +42,8 @@ SIMILARITY: Final = (
 def movement(new: About, moved: Moved) -> Markup:
     """Return what moved: provenance of both runs, samples, predictions, confidence, maps, classes, samples."""
     names = join(("OLD is ", foreign(moved.old.run), "; NEW is the run of this report, ", foreign(new.run), "."))
-    shown: list[object] = [
-        element("p", names),
-        *_states(moved),
-        *_gates(moved.gates),
-        _numbers(moved.totals),
-        _change(moved.totals),
-    ]
+    shown: list[object] = [element("p", names), *_states(moved), *_gates(moved.gates)]
+    shown += [_numbers(moved.totals), _change(moved.totals)]
     if moved.totals.flips:
         shown.append(element("p", SIGMOID_FLIPS if moved.sigmoids else FLIPS))
         shown += [] if moved.sigmoids else [_transitions(moved.transitions)]
@@ -88,11 +83,10 @@ def _gates(gates: Sequence[Gate]) -> Iterator[Markup]:
         yield element("p", f"Gates: {verdict(gates)}.", class_=f"state {kind}")
         rows = []
         for asked, told, found in (gate.parts for gate in gates):
-            cell = element("td", told, class_="text" if told == PASSED else "text wrong-text")
-            rows.append((asked, cell, element("td", foreign(found, longest=600), class_="text")))
-        yield table(
-            "Gates", ("gate", *(element("th", name, scope="col", class_="text") for name in ("verdict", "found"))), rows
-        )
+            kind = "text" if told == PASSED else "text wrong-text"
+            rows.append((asked, element("td", told, class_=kind), element("td", foreign(found, 600), class_="text")))
+        head = (element("th", name, scope="col", class_="text") for name in ("verdict", "found"))
+        yield table("What each gate says", ("gate", *head), rows)
 
 
 def _numbers(t: Totals | SigmoidTotals) -> Markup:

@@ -89,8 +89,8 @@ def report(config: ReportConfig) -> ReportSummary | SigmoidReport:
 
     Raises:
         RunError: not a run directory, nothing has landed yet, a file of it is damaged, or no sample is in both runs.
-        ConfigError: the data can't be searched for images, no class is in both runs, of two runs one is multi-label, or a gate
-            means nothing for them.
+        ConfigError: the data can't be searched for images, no class is in both runs, one of two runs is multi-label, or a
+            gate means nothing for them.
         BatchcamError: the file can't be written.
     """
     require_ours(config.out, config.overwrite)
@@ -117,6 +117,7 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
     changed = states.count(State.CHANGED)
     facts, totals = content.facts, content.facts.totals
     gates = tuple(content.moved.gates) if content.moved else ()
+    stopping = sum(not gate.passed for gate in gates)
     written = _Written(
         out=str(config.out),
         bytes=size,
@@ -127,10 +128,7 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
         without_image=len(states) - states.count(State.FOUND),
         changed=changed,
         lost_files=lost,
-        findings=sum(f["count"] for f in needs_a_look(totals))
-        + changed
-        + lost
-        + sum(not gate.passed for gate in gates),
+        findings=sum(f["count"] for f in needs_a_look(totals)) + changed + lost + stopping,
         flips=content.moved.totals.flips if content.moved else None,
         level=facts.level,
         gates=gates,
