@@ -89,7 +89,7 @@ def report(config: ReportConfig) -> ReportSummary | SigmoidReport:
 
     Raises:
         RunError: not a run directory, nothing has landed yet, a file of it is damaged, or no sample is in both runs.
-        ConfigError: the data can't be searched for images, no class is in both runs, one of two runs is multi-label, or a
+        ConfigError: the data can't be searched for images, no class is in both runs, one run is multi-label, or a
             gate means nothing for them.
         BatchcamError: the file can't be written.
     """
