@@ -122,11 +122,12 @@ def _renamed(old: Sequence[str], new: Sequence[str], renames: Sequence[str]) -> 
         before, after = readings[0]
         if found.setdefault(before, after) != after or back.setdefault(after, before) != before:
             raise ConfigError(f"--rename {text}: another --rename names {before} or {after} too: a class is one class")
-    for side, known, given, taken in (("NEW", sides[1], found, back), ("OLD", sides[0], back, found)):
-        for name in given:
-            if composed(name) in known and composed(name) not in map(composed, taken):
-                other = "which class of OLD it was" if side == "NEW" else "what NEW calls it"
-                raise ConfigError(f"--rename: {side} has another class {name}: say by --rename {other}")
+    for before, after in found.items():
+        twice = f"--rename {before}={after}: {{}} has a class {{}} too: say by another --rename {{}}"
+        if sides[1].get(composed(before), after) not in back:
+            raise ConfigError(twice.format("NEW", before, "which of OLD's that is"))
+        if sides[0].get(composed(after), before) not in found:
+            raise ConfigError(twice.format("OLD", after, "what NEW calls that"))
     return found
 
 

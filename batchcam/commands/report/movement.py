@@ -147,9 +147,9 @@ def _apart(moved: Moved) -> Markup:
     table_ = table("By reason", ("reason", "samples"), [(reason, f"{n:,}") for reason, n in moved.apart.items()])
     lists = [_ids(reason, count, moved.apart_ids[reason]) for reason, count in moved.apart.items()]
     words = (
-        "A sample is compared where both runs have its id and the same image, by SHA-256, and OLD has finite numbers "
-        "for it; not finite in NEW is a broken flip. Added ones are in NEW alone, removed ones in OLD alone; a changed "
-        "input is another image under one id."
+        "A sample is compared where both runs have its id and the same image, by SHA-256, or each has the image under an "
+        "id of its own, and OLD has finite numbers for it; not finite in NEW is a broken flip. Added ones are in NEW "
+        "alone, removed ones in OLD alone; a changed input is another image under one id."
     )
     return join((element("p", words), table_, *lists))
 

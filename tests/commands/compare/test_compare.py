@@ -279,7 +279,7 @@ def test_added_removed_and_changed_inputs_are_listed_and_never_compared(tmp_path
     plan, old = make_rows(1)
     old_run = write(tmp_path / "old", plan, old)
     plan, new = make_rows(2, [*old.texts["sample_id"][:19], "=neu\n1.png", "neu 2.png"])
-    new.columns["input_sha256"][[0, 2], 31] ^= 1
+    new.columns["input_sha256"][[0, 2, 19, 20], 31] ^= 1
     new_run = write(tmp_path / "new", plan, new)
     summary = of(old_run, new_run, out=tmp_path / "out")
     assert summary.apart == {
@@ -494,7 +494,9 @@ def test_a_comparison_of_nothing_still_writes_its_files(tmp_path: Path) -> None:
 
 
 def test_runs_of_other_samples_are_refused(run_pair: tuple[Path, Path], tmp_path: Path) -> None:
-    other = write(tmp_path / "other", *make_rows(2, [f"other {i}" for i in range(COUNT)]))
+    plan, rows = make_rows(2, [f"other {i}" for i in range(COUNT)])
+    rows.columns["input_sha256"][:, 0] ^= 255
+    other = write(tmp_path / "other", plan, rows)
     with pytest.raises(RunError, match="no sample id is in both"):
         of(run_pair[0], other)
 

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
+from batchcam.commands.compare.compare import compare
+from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.report.report import ReportSummary
 from batchcam.errors import ConfigError, RunError
@@ -337,7 +339,7 @@ def test_no_samples_are_drawn_where_none_are_asked_for(sides: tuple[Side, Side],
 def test_samples_that_are_not_compared_are_listed_by_reason(tmp_path: Path) -> None:
     old = make_rows(1)
     new = make_rows(2, [*old[1].texts["sample_id"][:19], "neu 1.png", "neu 2.png"])
-    new[1].columns["input_sha256"][[0, 2], 31] ^= 1
+    new[1].columns["input_sha256"][[0, 2, 19, 20], 31] ^= 1
     _, source = reported((old, new), tmp_path)
     counts = {row[0]: int(row[1]) for row in table_of(chapter(source), "By reason")[1:]}
     expected = {
@@ -351,6 +353,50 @@ def test_samples_that_are_not_compared_are_listed_by_reason(tmp_path: Path) -> N
     lists = re.findall(r"<details><summary>\d+ ([a-z ]*)</summary>(.*?)</details>", chapter(source), re.S)
     assert {reason: [Page(i).text for i in re.findall(r"<li>.*?</li>", ids)] for reason, ids in lists} == expected
     assert not set(figures(source)) & {i for ids in expected.values() for i in ids}
+
+
+def test_a_sample_that_moved_is_shown_with_both_ids(tmp_path: Path) -> None:
+    old = make_rows(1)
+    new = make_rows(2, [f"neu/{row}.png" for row in range(COUNT)])
+    source = reported((old, new), tmp_path)[1]
+    shown = [Page(figure).text for figure in figures(source).values()]
+    both = zip(old[1].texts["sample_id"], new[1].texts["sample_id"], strict=True)
+    told = [f"{before} , in NEW {after}" for before, after in both]
+    assert shown
+    assert all(any(pair in figure for pair in told) for figure in shown)
+
+
+def test_gates_stand_in_a_table_and_one_that_stops_is_a_finding(tmp_path: Path) -> None:
+    both = make_rows(1), make_rows(2)
+    plain, _ = reported(both, tmp_path)
+    asked = {"max_flips": 10.0, "max_accuracy_drop": 100.0, "min_compared": 50.0}
+    summary, source = reported(both, tmp_path, **asked, overwrite=True)
+    gates = compare(CompareConfig(tmp_path / "old", tmp_path / "new", quiet=True, **asked)).gates
+    assert summary.gates == gates
+    rows = table_of(chapter(source), "What each gate says")
+    assert rows == [["gate", "verdict", "found"], *(list(gate.parts) for gate in sorted(gates, key=lambda g: g.passed))]
+    assert [row[1] for row in rows[1:]][:2] == ["exceeded", "passed"]
+    assert "Gates: STOPPED by --max-flips." in Page(chapter(source)).text
+    assert summary.findings == plain.findings + 1
+    assert Page(source).wrong == []
+
+
+def test_a_gate_without_an_older_run_is_refused_and_groups_are_not(tmp_path: Path) -> None:
+    for asked in ({"max_flips": 1.0}, {"rename": ("a=b",)}, {"decide": "proven-within"}):
+        with pytest.raises(ConfigError, match=f"^--{next(iter(asked)).replace('_', '-')} needs --against$"):
+            ReportConfig(tmp_path / "run", out=tmp_path / "r.html", **asked)
+    ReportConfig(tmp_path / "run", out=tmp_path / "r.html", group_by=("site",))
+
+
+def test_a_gate_judges_runs_of_other_classes_only_where_compare_would(sides: tuple[Side, Side], tmp_path: Path) -> None:
+    old, (plan, rows) = sides
+    renamed = dataclasses.replace(plan, class_names=(*CLASS_NAMES[:4], "lynx")), rows
+    with pytest.raises(ConfigError, match="classes differ: 1 class only in OLD"):
+        reported((old, renamed), tmp_path, max_flips=100.0, min_compared=0.0)
+    asked = {"rename": (f"{CLASS_NAMES[4]}=lynx",), "max_flips": 100.0, "min_compared": 0.0}
+    told, source = reported((old, renamed), tmp_path, **asked, overwrite=True)
+    assert [gate.passed for gate in told.gates] == [True]
+    assert "Gates: passed." in Page(chapter(source)).text
 
 
 def test_what_differs_between_the_runs_is_marked(tmp_path: Path) -> None:
@@ -386,6 +432,7 @@ def test_what_is_not_compared_stands_beside_nothing_moved(tmp_path: Path) -> Non
         new.columns["input_sha256"][row, 0] ^= 1
     for row in (4, 5, 7, 8, 10, 11):
         new.texts["sample_id"][row] = f"new {row}"
+        new.columns["input_sha256"][row, 0] ^= 1
     _, source = reported(((plan, old), (dataclasses.replace(plan, checkpoint_sha256="e" * 64), new)), tmp_path)
     text = Page(source).text
     assert (
@@ -454,7 +501,9 @@ def test_runs_without_a_class_or_a_sample_in_common_are_refused_in_one_line(
     others = write_run(tmp_path / "others", dataclasses.replace(plan, class_names=tuple("abcde")), rows)
     with pytest.raises(ConfigError, match=r"^no class is in both runs: [^\n]*$"):
         write(new, tmp_path / "r.html", against=others)
-    strangers = write_run(tmp_path / "strangers", *make_rows(3, [f"{i}.png" for i in range(COUNT)]))
+    plan, rows = make_rows(3, [f"{i}.png" for i in range(COUNT)])
+    rows.columns["input_sha256"][:, 0] ^= 255
+    strangers = write_run(tmp_path / "strangers", plan, rows)
     with pytest.raises(RunError, match=r"^[^\n]*no sample id is in both[^\n]*$"):
         write(old, tmp_path / "r.html", against=strangers)
     assert not (tmp_path / "r.html").exists()
