@@ -13,7 +13,14 @@ from typing import Any
 import click
 
 from batchcam.cli import dynamo
-from batchcam.cli.options import PROCESS_OPTIONS, build, findings_ok_option, parameters, version_option
+from batchcam.cli.options import (
+    PROCESS_OPTIONS,
+    build,
+    findings_ok_option,
+    parameters,
+    version_option,
+    without_variables,
+)
 from batchcam.cli.variables import remarks
 from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.demo.config import DemoConfig
@@ -33,7 +40,7 @@ from batchcam.commands.submit.config import FinishConfig, GpusConfig, SubmitConf
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.trend.config import TrendConfig
 from batchcam.commands.verify.config import VerifyConfig
-from batchcam.config import Config, MergeConfig, members, option_of
+from batchcam.config import Config, Gates, MergeConfig, members, option_of
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError, one_line
 from batchcam.job.stop import stop_if_asked
 
@@ -77,6 +84,8 @@ class Command:
 
     def run(self, as_json: bool, findings_ok: bool = False, **values: Any) -> int:
         """Do what the values of the options say, and return the exit code."""
+        if self.config is ReportConfig and values["against"] is None:
+            values = {**without_variables(values, Gates), "group_by": values["group_by"]}
         config = build(self.config, values)
         if isinstance(config, InfoConfig) and config.watch:
             return _watch(config, as_json)

@@ -98,6 +98,13 @@ def build(config: type[P], values: Mapping[str, Any], **given: Any) -> P:
     return config(**given)
 
 
+def without_variables(values: Mapping[str, Any], config: type[Part]) -> dict[str, Any]:
+    """Return the values of options without those of a config that variables gave: they are for other commands."""
+    source, given = click.get_current_context().get_parameter_source, click.core.ParameterSource.ENVIRONMENT
+    own = {_name(field): field.default for field, _ in members(config)}
+    return {name: own[name] if name in own and source(name) is given else value for name, value in values.items()}
+
+
 def _is_part(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Part)
 

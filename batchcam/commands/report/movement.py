@@ -147,7 +147,7 @@ def _apart(moved: Moved) -> Markup:
     table_ = table("By reason", ("reason", "samples"), [(reason, f"{n:,}") for reason, n in moved.apart.items()])
     lists = [_ids(reason, count, moved.apart_ids[reason]) for reason, count in moved.apart.items()]
     words = (
-        "A sample is compared where both runs have its id and the same image, by SHA-256, or each has the image under an "
+        "A sample is compared where both runs have its id and the same image, by SHA-256, or each has it under an "
         "id of its own, and OLD has finite numbers for it; not finite in NEW is a broken flip. Added ones are in NEW "
         "alone, removed ones in OLD alone; a changed input is another image under one id."
     )

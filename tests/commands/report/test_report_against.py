@@ -32,6 +32,7 @@ from tests.helpers.synthetic import (
     UNREADABLE,
     Rows,
     land_shards,
+    run_command,
     synthetic_plan,
     synthetic_rows,
 )
@@ -386,6 +387,17 @@ def test_a_gate_without_an_older_run_is_refused_and_groups_are_not(tmp_path: Pat
         with pytest.raises(ConfigError, match=f"^--{next(iter(asked)).replace('_', '-')} needs --against$"):
             ReportConfig(tmp_path / "run", out=tmp_path / "r.html", **asked)
     ReportConfig(tmp_path / "run", out=tmp_path / "r.html", group_by=("site",))
+
+
+def test_gates_of_variables_are_for_other_commands_where_there_is_no_older_run(
+    sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = write_both(sides, tmp_path)
+    monkeypatch.setenv("BATCHCAM_MAX_FLIPS", "1")
+    words = ("report", new, "--quiet", "--overwrite", "--out", tmp_path / "r.html")
+    assert "--max-flips" not in run_command(*words)[1]
+    assert "--max-flips 1: exceeded" in run_command(*words, "--against", old)[1]
+    assert run_command(*words, "--max-flips", 1)[0] == 2
 
 
 def test_a_gate_judges_runs_of_other_classes_only_where_compare_would(sides: tuple[Side, Side], tmp_path: Path) -> None:
