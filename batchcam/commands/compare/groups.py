@@ -51,6 +51,11 @@ class GroupMovement:
     design: Design = INDEPENDENT
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """What tables name the row by."""
+        return self.group
+
+    @property
     def is_judged(self) -> bool:
         """Whether enough samples are labelled."""
         return self.labelled >= FEWEST_IN_GROUP

@@ -203,18 +203,16 @@ def match_ids(old: np.ndarray, new: np.ndarray) -> Matching:
 
 
 def match_bytes(by_id: Matching, removed: np.ndarray, added: np.ndarray) -> Matching:
-    """Return the same with pairs of rows that have no partner by their ids, and whose bytes no other such row has.
+    """Return the same with pairs of rows that have no partner by their ids, and whose number no other such row has.
 
     Args:
-        removed, added: digests of these rows of the old and the new run, uint8 (n, 32); zeros: there is none.
+        removed, added: numbers of the bytes of these rows of the old and the new run, uint64; 0: there are none.
     """
-    # of one length, so that the zero bytes at an end, which numpy leaves out, tell no two digests apart or together
-    texts = (np.ascontiguousarray(digests).view("S32").ravel() for digests in (removed, added))
     (old, old_at, old_counts), (new, new_at, new_counts) = (
-        np.unique(each, return_index=True, return_counts=True) for each in texts
+        np.unique(each, return_index=True, return_counts=True) for each in (removed, added)
     )
-    shared, first, second = np.intersect1d(old, new, assume_unique=True, return_indices=True)
-    first, second = first[shared != b""], second[shared != b""]
+    first = np.flatnonzero(np.isin(old, new) & (old > 0))
+    second = np.searchsorted(new, old[first])
     once = (old_counts[first] == 1) & (new_counts[second] == 1)
     places, partners = old_at[first[once]], new_at[second[once]]
     rows = np.concatenate([by_id.old, by_id.removed[places]]), np.concatenate([by_id.new, by_id.added[partners]])

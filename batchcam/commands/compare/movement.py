@@ -227,12 +227,10 @@ class ClassMovement:
         """Accuracy lost, in percentage points, None without labels."""
         return 100 * (self.old_correct - self.new_correct) / self.labelled if self.labelled else None
 
-
-def ranked_classes(classes: list[ClassMovement]) -> list[ClassMovement]:
-    """Return classes, the largest loss of accuracy first, then the least alike maps."""
-    return sorted(
-        classes, key=lambda c: (-(c.accuracy_drop or 0), math.inf if c.spearman is None else c.spearman, c.name)
-    )
+    @property
+    def rank(self) -> tuple[object, ...]:
+        """What tables are sorted by: the largest loss of accuracy first, then the least alike maps."""
+        return -(self.accuracy_drop or 0), math.inf if self.spearman is None else self.spearman, self.name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from batchcam.commands.compare.compare import CompareSummary
 from batchcam.commands.compare.exchanges import Exchange
 from batchcam.commands.compare.gates import UNDECIDED, Gate
-from batchcam.commands.compare.groups import GroupMovement
-from batchcam.commands.compare.movement import ClassMovement, Mover, SampleTotals, Totals, ranked_classes
-from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidGroupMovement, SigmoidMovement, SigmoidTotals
+from batchcam.commands.compare.movement import Mover, SampleTotals, Totals
+from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidTotals
 from batchcam.errors import one_line
 from batchcam.job.console import counted
 from batchcam.record.groups import group_name
 from batchcam.record.metrics import rate_text
 from batchcam.record.sigmoid_scores import SCORES
-from batchcam.record.study import CLASSES_SHOWN, class_lines, counts_text, head_lines
+from batchcam.record.study import class_lines, counts_text, head_lines
 
 MOVERS_SHOWN: Final = 10
 TRANSITIONS_SHOWN: Final = 5
@@ -37,7 +37,7 @@ SIGMOID_LEGEND: Final = (
     MAPS,
 )
 
-Columns = Mapping[str, Callable[[Any], object]]
+Columns = dict[str, Callable[[Any], object]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Table:
     @property
     def lines(self) -> list[str]:
         """The table for a terminal, numbers to the right."""
-        shown = [self.head, *self.rows[:CLASSES_SHOWN]]
-        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-        lines = ["  ".join(f"{c:>{w}}" for c, w in zip(row[1:], widths[1:], strict=True)) for row in shown]
-        names = [name for name, *_ in self.rows]
-        cells = [*lines[1:], *[""] * (len(names) - len(shown) + 1)]
-        return ["", *class_lines(lines[0], list(zip(names, cells, strict=True)), self.head[0]), *self.legend]
+        widths = [max(map(len, column)) for column in zip(self.head, *self.rows, strict=True)]
+        (what, head), *rows = (
+            (name, "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)))
+            for name, *cells in (self.head, *self.rows)
+        )
+        return ["", *class_lines(head, rows, what), *self.legend]
 
 
 def compare_text(summary: CompareSummary) -> str:
@@ -167,36 +167,21 @@ def exchange_text(e: Exchange) -> str:
 
 def tables(summary: CompareSummary) -> list[Table]:
     """Return what moved by class and by group, the worst first."""
-    classes: Any = summary.classes
-    if isinstance(summary.totals, SigmoidTotals):
-        ranked = sorted(classes, key=lambda c: c.rank)
-        found = [_table("class", SIGMOID_CLASSES, [(c.name, c) for c in ranked], SIGMOID_LEGEND)]
-        columns, what = SIGMOID_GROUPS, (*summary.group_by, "class")
-        groups: list[Any] = [(m.named, m) for m in summary.groups if isinstance(m, SigmoidGroupMovement)]
-    else:
-        found = [_table("class", CLASSES, [(c.name, c) for c in ranked_classes(classes)], LEGEND)]
-        columns, what = GROUPS, summary.group_by
-        groups = [(m.group, m) for m in summary.groups if isinstance(m, GroupMovement)]
-    if groups:
-        rows = [(group_name(group), m) for group, m in groups]
+    classes: Sequence[Any] = summary.classes
+    are_sigmoids = isinstance(summary.totals, SigmoidTotals)
+    ranked = [(c.name, c) for c in sorted(classes, key=lambda c: c.rank)]
+    found = [_table("class", ranked, *((SIGMOID_CLASSES, SIGMOID_LEGEND) if are_sigmoids else (CLASSES, LEGEND)))]
+    if summary.groups:
+        what = ", ".join((*summary.group_by, "class") if are_sigmoids else summary.group_by)
+        rows = [(group_name(m.named), m) for m in summary.groups]
         share = f"share: of flips, with its {summary.confidence:g} % interval, by Wilson"
-        legend = (share,) if columns is GROUPS else ()
-        found.append(_table(", ".join(what), columns, rows, legend))
+        found.append(_table(what, rows, *((SIGMOID_GROUPS, ()) if are_sigmoids else (GROUPS, (share,)))))
     return found
 
 
-def _table(what: str, columns: Columns, rows: Iterable[tuple[str, Any]], legend: tuple[str, ...]) -> Table:
+def _table(what: str, rows: Iterable[tuple[str, Any]], columns: Columns, legend: tuple[str, ...]) -> Table:
     cells = [(name, *(str(of(row)) for of in columns.values())) for name, row in rows]
     return Table((what, *columns), cells, legend)
-
-
-def _share(m: GroupMovement) -> str:
-    low, high = m.flips_interval or (0, 0)
-    return f"{m.flips / m.compared:.3f} ({low:.3f}–{high:.3f})"
-
-
-def _few(m: GroupMovement | SigmoidGroupMovement) -> str:
-    return "" if m.is_judged else "too few to judge"
 
 
 def _points(drop: float | None) -> str:
@@ -211,14 +196,12 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _similarity(c: ClassMovement | SigmoidMovement | GroupMovement) -> str:
-    return _shown(c.spearman)
+def _change(score: str) -> Callable[[SigmoidChange], str]:
+    return lambda c: _signed(c.change[score])
 
 
-def _change(name: str) -> Callable[[SigmoidChange], str]:
-    return lambda c: _signed(c.change[name])
-
-
+SIMILARITY: Final[Columns] = {"similarity": lambda c: _shown(c.spearman)}
+FEW: Final[Columns] = {"": lambda m: "" if m.is_judged else "too few to judge"}
 CLASSES: Final[Columns] = {
     "labelled": lambda c: c.labelled,
     "points": lambda c: _points(c.accuracy_drop),
@@ -226,8 +209,17 @@ CLASSES: Final[Columns] = {
     "broken": lambda c: c.broken,
     "predicted": lambda c: f"{c.old_predicted}→{c.new_predicted}",
     "left": lambda c: c.left,
-    "similarity": _similarity,
+    **SIMILARITY,
     "peak shift": lambda c: _shown(c.peak_shift),
+}
+GROUPS: Final[Columns] = {
+    "compared": lambda m: m.compared,
+    "flips": lambda m: m.flips,
+    "share": lambda m: "{:.3f} ({:.3f}–{:.3f})".format(m.flips / m.compared, *m.flips_interval or (0, 0)),
+    "labelled": lambda m: m.labelled,
+    "points": lambda m: _points(m.accuracy_drop),
+    **SIMILARITY,
+    **FEW,
 }
 SIGMOIDS: Final[Columns] = {
     "labels": lambda c: c.old.known,
@@ -236,27 +228,18 @@ SIGMOIDS: Final[Columns] = {
     "points": lambda c: _points(c.auroc_drop),
     **{title: _change(name) for name, title in SCORES.items() if name != "auroc"},
     "above": lambda c: f"{c.old.predicted}→{c.new.predicted}",
-    "flips": lambda c: c.flips,
-    "fixed": lambda c: c.fixed,
-    "broken": lambda c: c.broken,
-    "changed": lambda c: c.changed,
+    **{kind: operator.attrgetter(kind) for kind in ("flips", "fixed", "broken", "changed")},
 }
-SIGMOID_CLASSES: Final[Columns] = {**SIGMOIDS, "similarity": _similarity}
-SIGMOID_GROUPS: Final[Columns] = {**SIGMOIDS, "": _few}
-GROUPS: Final[Columns] = {
-    "compared": lambda m: m.compared,
-    "flips": lambda m: m.flips,
-    "share": _share,
-    "labelled": lambda m: m.labelled,
-    "points": lambda m: _points(m.accuracy_drop),
-    "similarity": _similarity,
-    "": _few,
-}
+SIGMOID_CLASSES: Final[Columns] = SIGMOIDS | SIMILARITY
+SIGMOID_GROUPS: Final[Columns] = SIGMOIDS | FEW
 
 
 def mover_text(m: Mover, is_multi_label: bool) -> str:
     """Return what became of a sample that moved far."""
-    return _of_classes(m) if is_multi_label else _of_one(m)
+    if not is_multi_label:
+        return f"{m.old_prediction} → {m.new_prediction or 'not finite'}, label {m.label or '-'}"
+    labels = "labels not known" if m.label is None else f"labels {m.label or 'none'}"
+    return f"{'no flip' if m.flip == 'same' else m.flip}; {labels}"
 
 
 def _mover_lines(summary: CompareSummary) -> list[str]:
@@ -275,12 +258,3 @@ def _mover_lines(summary: CompareSummary) -> list[str]:
 def mover_ids(m: Mover) -> str:
     """Return a sample's id, and that of the new run where it is another."""
     return m.sample_id if m.new_sample_id is None else f"{m.sample_id} (NEW: {m.new_sample_id})"
-
-
-def _of_one(m: Mover) -> str:
-    return f"{m.old_prediction} → {m.new_prediction or 'not finite'}, label {m.label or '-'}"
-
-
-def _of_classes(m: Mover) -> str:
-    labels = "labels not known" if m.label is None else f"labels {m.label or 'none'}"
-    return f"{'no flip' if m.flip == 'same' else m.flip}; {labels}"

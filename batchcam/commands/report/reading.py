@@ -9,7 +9,7 @@ import numpy as np
 
 from batchcam.commands.compare.compare import Comparison, measure_all, set_side_by_side, summarise
 from batchcam.commands.compare.config import CompareConfig
-from batchcam.commands.compare.movement import ClassMovement, Mover, Pairing, ranked_classes
+from batchcam.commands.compare.movement import ClassMovement, Mover, Pairing
 from batchcam.commands.compare.sigmoids import SigmoidMovement
 from batchcam.commands.compare.text import exchange_text, ranked_gates
 from batchcam.commands.info.info import provenance
@@ -174,7 +174,7 @@ def read_moved(old: Run, new: Run, originals: Originals, config: ReportConfig) -
         movement=found.movement,
         apart=summary.apart,
         apart_ids=found.apart.ids(sides, APART_LISTED),
-        classes=ranked_classes([c for c in summary.classes if isinstance(c, ClassMovement)]),
+        classes=sorted((c for c in summary.classes if isinstance(c, ClassMovement)), key=lambda c: c.rank),
         sigmoids=sorted((c for c in summary.classes if isinstance(c, SigmoidMovement)), key=lambda c: c.rank),
         only_old=sides.classes.only_old,
         only_new=sides.classes.only_new,
