@@ -34,7 +34,7 @@ MOVERS_FILE: Final = "movers.csv"
 
 RULES: Final = {
     "samples": "matched by sample id, those in one run alone by input_sha256 where each of them has another; compared "
-    "where input_sha256 is the same, or changed_inputs says compare, and OLD has finite numbers",
+    "where input_sha256 is the same, of one id with --changed-inputs compare anyway, and OLD has finite numbers",
     "not finite": "in NEW alone: a broken flip, and a wrong answer",
     "classes": "matched by name, or as --rename says",
     "label": "counts where both runs state the same one",

@@ -153,7 +153,7 @@ class Matching:
         added: other rows of the new run, int64.
         respelt: old rows whose ids the runs write in two Unicode forms, int64.
         moved: old rows that have another id in the new run and the same bytes, int64.
-        ambiguous: how many of `removed` and `added` have the other run's bytes, and so has another of them.
+        ambiguous: how many of `removed` and `added` have bytes that both have, and one of them several times.
     """
 
     old: np.ndarray | range
