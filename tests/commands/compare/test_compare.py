@@ -279,7 +279,7 @@ def test_added_removed_and_changed_inputs_are_listed_and_never_compared(tmp_path
     plan, old = make_rows(1)
     old_run = write(tmp_path / "old", plan, old)
     plan, new = make_rows(2, [*old.texts["sample_id"][:19], "=neu\n1.png", "neu 2.png"])
-    new.columns["input_sha256"][[0, 2, 19, 20], 31] ^= 1
+    new.columns["input_sha256"][[0, 2, 19, 20], 0] ^= 1
     new_run = write(tmp_path / "new", plan, new)
     summary = of(old_run, new_run, out=tmp_path / "out")
     assert summary.apart == {
