@@ -215,7 +215,9 @@ CLASSES: Final[Columns] = {
 GROUPS: Final[Columns] = {
     "compared": lambda m: m.compared,
     "flips": lambda m: m.flips,
-    "share": lambda m: "{:.3f} ({:.3f}–{:.3f})".format(m.flips / m.compared, *m.flips_interval or (0, 0)),
+    "share": lambda m: (
+        f"{m.flips / m.compared:.3f} ({'-' if m.flips_interval is None else '{:.3f}–{:.3f}'.format(*m.flips_interval)})"
+    ),
     "labelled": lambda m: m.labelled,
     "points": lambda m: _points(m.accuracy_drop),
     **SIMILARITY,
