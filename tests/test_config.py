@@ -231,7 +231,7 @@ def test_gates_are_handed_on_in_the_words_of_compare_nothing_lost():
         "min_cam_similarity": -0.25, "min_class_similarity": 0.3, "max_accuracy_rise": 7.25, "min_accuracy": 80.5,
         "max_count_shift": 35.0, "same_setup": True, "decide": "proven-beyond", "confidence": 99.5,
         "max_group_drop": 5.0, "group_by": ("site", "age"), "min_compared": 0.0, "shared_classes": True,
-        "rename": ("a=b", "c=d=e"), "changed_inputs": "compare",
+        "cluster": "patient", "rename": ("a=b", "c=d=e"), "changed_inputs": "compare",
     }  # fmt: skip
     assert asked.keys() == {field.name for field in dataclasses.fields(Gates)}
     handed = cli.commands["compare"].make_context("compare", [*Gates(**asked).words, "old", "new"]).params

@@ -34,7 +34,7 @@ from batchcam.commands.localize.config import LocalizeConfig
 from batchcam.commands.nightly.config import NightlyConfig
 from batchcam.commands.promote.config import PromoteConfig
 from batchcam.commands.render.config import RenderConfig
-from batchcam.commands.report.config import ReportConfig
+from batchcam.commands.report.config import OF_ONE_RUN, ReportConfig
 from batchcam.commands.retrain.config import RetrainConfig
 from batchcam.commands.submit.config import FinishConfig, GpusConfig, SubmitConfig, TaskConfig
 from batchcam.commands.train.config import TrainConfig
@@ -85,7 +85,7 @@ class Command:
     def run(self, as_json: bool, findings_ok: bool = False, **values: Any) -> int:
         """Do what the values of the options say, and return the exit code."""
         if self.config is ReportConfig and values["against"] is None:
-            values = {**without_variables(values, Gates), "group_by": values["group_by"]}
+            values = without_variables(values, Gates) | {name: values[name] for name in OF_ONE_RUN}
         config = build(self.config, values)
         if isinstance(config, InfoConfig) and config.watch:
             return _watch(config, as_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import json
 import re
 import time
 from collections import Counter
@@ -396,6 +397,8 @@ def test_gates_of_variables_are_for_other_commands_where_there_is_no_older_run(
     monkeypatch.setenv("BATCHCAM_MAX_FLIPS", "1")
     words = ("report", new, "--quiet", "--overwrite", "--out", tmp_path / "r.html")
     assert "--max-flips" not in run_command(*words)[1]
+    monkeypatch.setenv("BATCHCAM_CONFIDENCE", "80")
+    assert json.loads(run_command(*words, "--json")[1].splitlines()[-1])["level"] == 0.8
     assert "--max-flips 1: exceeded" in run_command(*words, "--against", old)[1]
     assert run_command(*words, "--max-flips", 1)[0] == 2
 
