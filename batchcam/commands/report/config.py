@@ -22,6 +22,9 @@ from batchcam.errors import ConfigError
 SUFFIXES: Final = (".html", ".htm")
 MOST_TOP: Final = 200  # pictures of a kind: about 15 kB each, in a file that mail should carry
 
+OF_ONE_RUN: Final = ("group_by", "confidence")
+"""What of `Gates` means something without an older run."""
+
 
 class ReportConfig(Gates, PartialConfig):
     """Everything that `report` is asked."""
@@ -38,7 +41,7 @@ class ReportConfig(Gates, PartialConfig):
         super().__post_init__()
         if self.out.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"--out {self.out}: want a name that ends in .html")
-        if self.against is None and (asked := [name for name in self.given if name != "group_by"]):
+        if self.against is None and (asked := [name for name in self.given if name not in OF_ONE_RUN]):
             raise ConfigError(f"{flag(asked[0])} needs --against")
         for run in (self.run, self.against):
             if run is not None:
