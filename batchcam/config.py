@@ -599,8 +599,19 @@ class LabelledConfig(LabelOptions, Config):
             raise ConfigError("--threshold and --thresholds-from exclude each other")
 
 
+AUTO: Final = "auto"
+
+
+def parse_limit(text: str) -> float | str:
+    """Return a limit, or "auto" for one from retrainings."""
+    try:
+        return text if text == AUTO else float(text)
+    except ValueError:
+        raise ValueError(f"{text!r}: expected a number, or auto") from None
+
+
 PERCENT: Final[dict[str, Any]] = {"low": 0, "high": 100, "metavar": "P"}
-SIMILARITY: Final[dict[str, Any]] = {"low": -1, "high": 1, "metavar": "S"}
+SIMILARITY: Final[dict[str, Any]] = {"low": -1, "high": 1, "metavar": "S|auto", "parse": parse_limit}
 
 ESTIMATE: Final = "estimate"
 PROVEN_WITHIN: Final = "proven-within"
@@ -611,9 +622,10 @@ class Gates(Part):
     """How far a run may be from an older one."""
 
     _: dataclasses.KW_ONLY
-    max_flips: float | None = field(
-        "Gate: percent of compared samples whose prediction changed; multi-label: with a class that is told otherwise.",
-        **PERCENT,
+    max_flips: float | str | None = field(
+        "Gate: percent of compared samples whose prediction changed; multi-label: with a class that is told otherwise; "
+        "auto, here and below: by --noise.",
+        **(PERCENT | {"metavar": "P|auto", "parse": parse_limit}),
     )
     max_accuracy_drop: float | None = field(
         "Gate: percentage points, on samples labelled in both; not of multi-label runs.", **PERCENT
@@ -629,8 +641,8 @@ class Gates(Part):
     max_class_auroc_drop: float | None = field(
         f"Gate, multi-label: the same of each class with {FEWEST_IN_GROUP} labels that both state.", **PERCENT
     )
-    min_cam_similarity: float | None = field("Gate: mean similarity (rank correlation) of the CAMs.", **SIMILARITY)
-    min_class_similarity: float | None = field("Gate: the same of each class with ten pairs of CAMs.", **SIMILARITY)
+    min_cam_similarity: float | str | None = field("Gate: mean similarity (rank correlation) of the CAMs.", **SIMILARITY)
+    min_class_similarity: float | str | None = field("Gate: the same of each class with ten pairs of CAMs.", **SIMILARITY)
     max_count_shift: float | None = field(
         "Gate: percent by which a class is predicted more or less often, of the larger count, if that is ten.",
         **PERCENT,
@@ -642,6 +654,12 @@ class Gates(Part):
     )
     group_by: tuple[str, ...] = grouping()
     cluster: str | None = clustering()
+    noise: tuple[AnyPath, ...] = field(
+        "A run of TEST by an honest retraining, OLD's recipe from another seed; at least twice: tells whether NEW moves "
+        "more than retraining does, and sets the limits that are auto.",
+        default=(),
+        metavar="RUN",
+    )
     same_setup: bool = field(
         "Gate: the same preprocessing, precision, engine, class names and order of them.", default=False
     )
@@ -672,11 +690,22 @@ class Gates(Part):
                 raise ConfigError(f"--rename {text}: want OLD=NEW, two names of one class")
         if self.max_group_drop is not None and not self.group_by:
             raise ConfigError("--max-group-drop: of which groups? say --group-by COLUMN")
+        if len(self.noise) == 1:
+            raise ConfigError(f"--noise {self.noise[0]}: one retraining has no spread: name at least two")
         if self.min_accuracy is not None and 0 < self.min_accuracy <= 1:
             share = self.min_accuracy
             raise ConfigError(
                 f"--min-accuracy {share:g}: in per cent: say {100 * share:g} for {share:.3f}, or more than 1"
             )
+
+    def require_noise(self) -> None:
+        """Refuse limits that are auto without retrainings to take them from.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.auto and not self.noise:
+            raise ConfigError(f"{flag(self.auto[0])} auto: from which retrainings? say --noise RUN, at least twice")
 
     def require_meant(self, multi_label: bool) -> None:
         """Refuse gates that mean nothing for the runs that are compared.
@@ -714,12 +743,12 @@ class Gates(Part):
                 words.append(flag(name))
                 continue
             for one in value if isinstance(value, tuple) else (value,):
-                words += [flag(name), f"{one:.15g}" if isinstance(one, float | int) else one]
+                words += [flag(name), f"{one:.15g}" if isinstance(one, float | int) else str(one)]
         return words
 
     @property
-    def limits(self) -> dict[str, float | None]:
-        """The limits by name, None where none was asked for."""
+    def limits(self) -> dict[str, float | str | None]:
+        """The limits by name, None where none was asked for, AUTO where --noise tells it."""
         names = (each.name for each, _ in members(Gates) if each.name[:4] in ("max_", "min_"))
         return {name: getattr(self, name) for name in names if name != "min_compared"}
 
@@ -741,9 +770,16 @@ class Gates(Part):
         return self.evidence > 0 or self.same_setup or self.asks
 
     @property
+    def auto(self) -> list[str]:
+        """The limits that --noise tells."""
+        return [name for name, limit in self.limits.items() if limit == AUTO]
+
+    @property
     def of_one_run(self) -> Gates:
-        """Those that mean something for a run held against itself: minima."""
-        return Gates(**{n: value for n, value in self.given.items() if not n.startswith("max_") and n != "rename"})
+        """Those that mean something for a run held against itself: minima that are numbers."""
+        others = {"rename", "noise", *self.auto}
+        given = {name: value for name, value in self.given.items() if name not in others}
+        return Gates(**{name: value for name, value in given.items() if not name.startswith("max_")})
 
 
 def keywords(config: Callable[P, Built], command: Callable[[Built], Summary]) -> Callable[P, Summary]:

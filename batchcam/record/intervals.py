@@ -120,14 +120,24 @@ def student(level: float, freedom: int) -> float:
     """Return between which quantiles of Student's t, this and its negative, lies `level` of it."""
     if freedom > MANY:
         return NormalDist().inv_cdf((1 + level) / 2)
+    return math.sqrt(freedom) * math.tan(root(lambda angle: level - _within(angle, freedom), 0, math.pi / 2))
+
+
+def student_limit(tail: float, freedom: int) -> float:
+    """Return above what lies so much, less than a half, of Student's t."""
+    return student(1 - 2 * tail, freedom)
+
+
+def student_tail(t: float, freedom: int) -> float:
+    """Return how much of Student's t, of at most MANY degrees of freedom, lies above `t`."""
+    return (1 - math.copysign(_within(math.atan(abs(t) / math.sqrt(freedom)), freedom), t)) / 2
+
+
+def _within(angle: float, freedom: int) -> float:
+    """Return how much of Student's t lies between sqrt(freedom) * tan(angle) and its negative."""
     nodes, weights = np.polynomial.legendre.leggauss(64)
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
-
-    def beyond(angle: float) -> float:
-        """Return how much of `level` lies farther out than t = sqrt(freedom) * tan(angle)."""
-        return level - scale * angle * float(weights @ np.cos(angle * (nodes + 1) / 2) ** (freedom - 1))
-
-    return math.sqrt(freedom) * math.tan(root(beyond, 0, math.pi / 2))
+    return scale * angle * float(weights @ np.cos(angle * (nodes + 1) / 2) ** (freedom - 1))
 
 
 def placements(scores: np.ndarray, true: np.ndarray) -> np.ndarray:

@@ -25,8 +25,9 @@ class CompareConfig(Gates, Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.require_noise()
         if self.out is not None:
-            for run in (self.old, self.new):
+            for run in (self.old, self.new, *map(Path, self.noise)):
                 require_outside(self.out, run.parent if run.is_file() else run)
 
     def require_meant(self, multi_label: bool) -> None:

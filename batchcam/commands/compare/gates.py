@@ -60,7 +60,7 @@ class Gate:
 
 def judge_gates(moved: Moved, asked: Gates) -> tuple[Gate, ...]:
     """Return the gates that were asked for, and whether enough was compared for them to mean anything."""
-    limits = {name: limit for name, limit in asked.limits.items() if limit is not None}
+    limits = {name: limit for name, limit in asked.limits.items() if isinstance(limit, float | int)}
     gates = [_judge(name, limit, FOUND[name](moved), asked) for name, limit in limits.items()]
     if asked.same_setup:
         gates.append(_same_setup(moved.setup))
