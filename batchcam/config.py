@@ -641,8 +641,12 @@ class Gates(Part):
     max_class_auroc_drop: float | None = field(
         f"Gate, multi-label: the same of each class with {FEWEST_IN_GROUP} labels that both state.", **PERCENT
     )
-    min_cam_similarity: float | str | None = field("Gate: mean similarity (rank correlation) of the CAMs.", **SIMILARITY)
-    min_class_similarity: float | str | None = field("Gate: the same of each class with ten pairs of CAMs.", **SIMILARITY)
+    min_cam_similarity: float | str | None = field(
+        "Gate: mean similarity (rank correlation) of the CAMs.", **SIMILARITY
+    )
+    min_class_similarity: float | str | None = field(
+        "Gate: the same of each class with ten pairs of CAMs.", **SIMILARITY
+    )
     max_count_shift: float | None = field(
         "Gate: percent by which a class is predicted more or less often, of the larger count, if that is ten.",
         **PERCENT,
@@ -655,8 +659,8 @@ class Gates(Part):
     group_by: tuple[str, ...] = grouping()
     cluster: str | None = clustering()
     noise: tuple[AnyPath, ...] = field(
-        "A run of TEST by an honest retraining, OLD's recipe from another seed; at least twice: tells whether NEW moves "
-        "more than retraining does, and sets the limits that are auto.",
+        "A run of OLD's samples by an honest retraining: its recipe, another seed. At least twice: tells whether NEW "
+        "moves more than retraining does, and sets the limits that are auto.",
         default=(),
         metavar="RUN",
     )

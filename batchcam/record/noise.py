@@ -1,19 +1,18 @@
 """What retraining alone moves: honest retrainings as the null of a difference from OLD, and limits taken from them.
 
 The runs of one recipe from other seeds are independent and alike. Their differences from one and the same OLD are then,
-given OLD, again independent and alike, and so is NEW's if it is honest: the k differences d(OLD, noise) and d(OLD, NEW)
-are exchangeable. Differences between two noise runs are left out: those that share a run depend on each other, and to use
-them takes a model of how (Griffing 1956, https://doi.org/10.1071/BI9560463, method 4).
+given OLD, independent and alike again, and so is NEW's if it is honest: the k differences d(OLD, noise) and d(OLD, NEW)
+are exchangeable. Differences between two noise runs are left out: those that share a run depend on each other, and to
+use them takes a model of how (Griffing 1956, https://doi.org/10.1071/BI9560463, method 4), and k times the reading.
 
-A rank among k + 1 can't be rarer than 1 / (k + 1), a third to a fifth with the few retrainings that anybody has.
-Student's t says more: one further value of a normal distribution lies above mean + t * s * sqrt(1 + 1 / k) with the
-probability of t's tail, k - 1 degrees of freedom (Hahn 1970, https://doi.org/10.2307/2284349).
-Means over samples are near enough to normal on a scale where their spread does not depend on where they lie: for what
-is a share arcsin(sqrt(share)), else the square root (Bartlett 1947, https://doi.org/10.2307/3001536).
+A rank among k + 1 can't be rarer than 1 / (k + 1): a third, or a quarter, of the few retrainings that anybody has.
+Student's t says more: a further value of a normal distribution lies above mean + t * s * sqrt(1 + 1 / k) with the
+probability of t's tail, k - 1 degrees of freedom (Hahn 1970, https://doi.org/10.2307/2284349). Means over samples are
+near enough to normal on a scale where their spread does not depend on where they lie: arcsin(sqrt(share)) of what is a
+share or can be made one, else the square root (Bartlett 1947, https://doi.org/10.2307/3001536).
 
-With few samples, k differences may agree by chance. No spread is taken to be smaller than that of so many independent
-samples: 1 / (2 sqrt(n)) on these scales, at least as much as any shares of such have; of correlations, which are no
-counts, than what half a sample's turn from 1 to -1 makes.
+Few samples may agree by chance. No spread is taken to be smaller than that of n independent samples, which is at most
+1 / (2 sqrt(n)) on these scales; of correlations, which are no counts, than 1 / (2 n): one sample that turns round.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from batchcam.commands.compare.gates import Gate, judge_gates
 from batchcam.commands.compare.groups import GroupMovement, GroupMovements
 from batchcam.commands.compare.matching import Apart, match_classes, own_classes
 from batchcam.commands.compare.movement import ClassMovement, Flip, Movement, Mover, Pairs, Totals, Transition
+from batchcam.commands.compare.noise import Means, Noise, Retrainings, means_of, sourced
 from batchcam.commands.compare.reading import LeftApart, Part, Sides, measure, stated_labels, target_classes
 from batchcam.commands.compare.sigmoids import (
     WORST,
@@ -83,6 +85,13 @@ class Comparison:
     sigmoids: SigmoidPairs | None
     designs: Designs | None
 
+    def moved(self) -> tuple[Totals | SigmoidTotals, list[ClassMovement] | list[SigmoidMovement]]:
+        """Return what moved in totals, and by class."""
+        if self.sigmoids is None:
+            return self.movement.totals(), self.movement.classes()
+        classes = self.sigmoids.classes()
+        return sigmoid_totals(self.movement, classes, self.sigmoids.mean_auroc_error()), classes
+
 
 @dataclasses.dataclass(frozen=True)
 class CompareSummary:
@@ -112,6 +121,7 @@ class CompareSummary:
         groups: what moved in each, the largest drop of accuracy first; of multi-label runs in each class of each, the
             largest drop of AUROC first.
         gates: the limits that were asked for.
+        noise: what retraining alone moves, None where no retrainings were named.
         findings: of them, how many are exceeded; and whether one checkpoint's classes have two orders.
         notes: what a reader should know, a line each.
         out: folder of the files, None where none were asked for.
@@ -142,6 +152,7 @@ class CompareSummary:
     group_by: tuple[str, ...]
     groups: list[GroupMovement] | list[SigmoidGroupMovement]
     gates: tuple[Gate, ...]
+    noise: Noise | None
     findings: int
     notes: tuple[str, ...]
     out: str | None
@@ -240,20 +251,18 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     """Return what moved in totals, by class, and the samples that moved most."""
     old, new, movement = found.sides.old, found.sides.new, found.movement
     apart = found.apart.counts
-    totals: Totals | SigmoidTotals
-    moved: list[ClassMovement] | list[SigmoidMovement]
-    if found.sigmoids:
-        moved = found.sigmoids.classes()
-        totals = sigmoid_totals(movement, moved, found.sigmoids.mean_auroc_error())
-    else:
-        totals, moved = movement.totals(), movement.classes()
+    totals, moved = found.moved()
+    noise = _noise(config, found, means_of(totals, moved)) if config.noise else None
     groups = found.groups.found(found.sigmoids, found.designs is not None, config.confidence / 100)
     designs = _designs(found, len(moved))
     if found.designs and isinstance(totals, Totals) and totals.labelled:
         totals = dataclasses.replace(totals, p=found.designs.change_p())
     setup = [*_setup(found, SETUP), *_class_order(found)]
     judged = Moved(totals, moved, groups, len(old), found.labelled, apart, setup, designs)
-    gates = judge_gates(judged, config)
+    limits: dict[str, Any] = noise.limits if noise else {}
+    gates = judge_gates(judged, dataclasses.replace(config, **limits))
+    if noise:
+        gates = tuple(sourced(gate, noise) for gate in gates)
     notes = [*(found.designs.notes(designs) if found.designs else ()), *_notes(found), *found.groups.notes]
     if not config.evidence and totals.compared < MIN_COMPARED / 100 * len(old):
         notes.append(f"only {judged.compared_text}")
@@ -283,6 +292,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         group_by=config.group_by,
         groups=groups,
         gates=gates,
+        noise=noise,
         findings=sum(not gate.passed for gate in gates) + bool(_renamed(found)),
         notes=tuple(notes),
         out=None if config.out is None else str(config.out),
@@ -296,6 +306,20 @@ def _designs(found: Comparison, classes: int) -> dict[tuple[str, int], Design]:
     if found.sigmoids:
         return found.designs.found((found.sigmoids.similarity, found.sigmoids.shifts), found.sigmoids.shared)
     return found.designs.found((found.designs.similarity, found.designs.shifts), range(classes))
+def _noise(config: CompareConfig, found: Comparison, new: Means) -> Noise:
+    """Return what retraining alone moves: each of the named runs is read once beside OLD."""
+    old = found.sides.old
+    retrainings = Retrainings(old, found.sides.new, found.apart.counts)
+    alone = dataclasses.replace(config, group_by=(), cluster=None, rename=(), max_group_drop=None, top=0)
+    for path in config.noise:
+        with open_run(Path(path)) as run:
+            _require_complete(run)
+            retrainings.require_other_weights(run)
+            other = measure_all(alone, set_side_by_side(alone, old, run))
+            differing, apart = [*_setup(other, DIFFERING)], other.apart.counts
+            means = means_of(*other.moved())
+            retrainings.add(run, differing, apart, other.relabelled, other.movement.moved, means)
+    return retrainings.told(new, config)
 
 
 def _movers(found: Comparison) -> list[Mover]:

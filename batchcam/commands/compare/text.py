@@ -11,6 +11,7 @@ from batchcam.commands.compare.compare import CompareSummary
 from batchcam.commands.compare.exchanges import Exchange
 from batchcam.commands.compare.gates import UNDECIDED, Gate
 from batchcam.commands.compare.movement import Mover, SampleTotals, Totals
+from batchcam.commands.compare.noise import noise_lines
 from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidTotals
 from batchcam.errors import one_line
 from batchcam.job.console import counted
@@ -79,6 +80,7 @@ def facts(summary: CompareSummary) -> list[tuple[str, str]]:
         ("flips", _flips(summary)),
         *([("scores", _scores(t, summary))] if isinstance(t, SigmoidTotals) else _of_one_label(t, summary)),
         ("maps", _maps(summary)),
+        *(("noise", line) for line in (noise_lines(summary.noise) if summary.noise else ())),
     ]
     if summary.transitions:
         most = summary.transitions[:TRANSITIONS_SHOWN]
