@@ -232,8 +232,12 @@ def test_gates_are_handed_on_in_the_words_of_compare_nothing_lost():
         "max_count_shift": 35.0, "same_setup": True, "decide": "proven-beyond", "confidence": 99.5,
         "max_group_drop": 5.0, "group_by": ("site", "age"), "min_compared": 0.0, "shared_classes": True,
         "cluster": "patient", "rename": ("a=b", "c=d=e"), "changed_inputs": "compare",
+        "noise": ("first/run", "second/run"),
     }  # fmt: skip
     assert asked.keys() == {field.name for field in dataclasses.fields(Gates)}
     handed = cli.commands["compare"].make_context("compare", [*Gates(**asked).words, "old", "new"]).params
-    assert {name: handed[name] for name in asked} == asked
+    assert dataclasses.asdict(Gates(**{name: handed[name] for name in asked})) == asked
     assert Gates().words == []
+    assert Gates(max_flips="auto", min_cam_similarity="0.5").words == [
+        *("--max-flips", "auto", "--min-cam-similarity", "0.5")
+    ]

@@ -11,16 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from batchcam.config import PROMOTED, Classifier, Gates, Option, Part, flag_of, members
-from batchcam.errors import CLASSES_DIFFER, EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, RunError
+from batchcam.config import PROMOTED, Classifier, Gates, Option, Part, flag, flag_of, members
+from batchcam.errors import CLASSES_DIFFER, EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, ConfigError, RunError
+from batchcam.job.console import counted
 from batchcam.job.lock import locked
 from batchcam.job.steps import Steps, parted
 from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.manifest import holds_images
 from batchcam.store.problem import is_multi_label
+from batchcam.store.schema import MANIFEST_FILE
 
 RECOMPUTED: Final = 16
+NOISE: Final = "noise"
+"""Folder of a version's retrainings, each with its number."""
+
+WITH_FINDINGS: Final = "promoted, with findings: some images could not be read, see above"
 DEFAULT_GATES: Final = {False: ("--max-accuracy-drop", "1"), True: ("--max-auroc-drop", "1")}
 """Where none was asked for, by whether the runs are multi-label."""
 
@@ -57,30 +63,20 @@ class Candidate:
         gates: how far its run may be from that of the promoted version.
 
     Raises:
-        ConfigError: a gate means nothing for the promoted version's run.
+        ConfigError: a gate means nothing for the promoted version's run, or is auto and the version has no retrainings.
     """
 
     def __init__(self, version: Path, test: str, gates: Gates, steps: Steps) -> None:
         multi_label = is_multi_label(version.parent / PROMOTED / "run")
         if multi_label is not None:
             gates.require_meant(multi_label)
-        self.version, self.test, self._gates, self._steps = version, test, gates, steps
+        self.version, self.test, self._steps = version, test, steps
+        self._gates = _with_retrainings(gates, version.parent / PROMOTED)
         self.findings = False
 
     def step(self, *words: str) -> int:
         """Run a command; return its exit code, 0 or 3."""
-        return self._run(*words)[0]
-
-    def _run(self, *words: str) -> tuple[int, str]:
-        """Run a command; return its exit code, 0 or 3, and what it said to stdout."""
-        with tempfile.TemporaryFile() as stdout:
-            code = self._steps.run(*words, "--json", stdout=stdout)
-            stdout.seek(0)
-            text, said = parted(stdout.read().decode(errors="replace"))
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        _require_done(words[0], code, said)
-        return code, text
+        return run_step(self._steps, *words)[0]
 
     def judge(self, checkpoint: Path, *options: str) -> None:
         """Explain the test images, prove the record, and compare it with that of the promoted version.
@@ -110,14 +106,52 @@ class Candidate:
 
     def _compare(self, old: Path, new: Path, words: list[str]) -> None:
         out = self.version / "compare"
-        code, text = self._run("compare", str(old), str(new), "--out", str(out), *words)
+        code, text = run_step(self._steps, "compare", str(old), str(new), "--out", str(out), *words)
         landing.land(out.with_suffix(".txt"), text.encode())
         if code:
             raise NotPromotedError(f"refused: {_reasons(out / 'compare.json')}", EXIT_FINDINGS)
 
 
-def decide(version: Path, quiet: bool, work: Callable[[Steps], bool]) -> DecisionSummary:
-    """Point models/promoted to a version if `work` on it, which returns whether it has findings, does not refuse."""
+def run_step(steps: Steps, *words: str) -> tuple[int, str]:
+    """Run a command; return its exit code, 0 or 3, and what it said to stdout.
+
+    Raises:
+        NotPromotedError: it failed, or was stopped.
+    """
+    with tempfile.TemporaryFile() as stdout:
+        code = steps.run(*words, "--json", stdout=stdout)
+        stdout.seek(0)
+        text, said = parted(stdout.read().decode(errors="replace"))
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    _require_done(words[0], code, said)
+    return code, text
+
+
+def _with_retrainings(gates: Gates, promoted: Path) -> Gates:
+    """Return gates whose limits that are auto come from the promoted version's retrainings, where none are named."""
+    if not gates.auto or gates.noise or not promoted.is_symlink():
+        return gates
+    runs = sorted(path.parent for path in promoted.resolve().glob(f"{NOISE}/*/run/{MANIFEST_FILE}"))
+    if len(runs) < 2:
+        raise ConfigError(
+            f"{flag(gates.auto[0])} auto: {promoted} has {counted(len(runs), 'retraining')}, and two are needed: run "
+            "the retrain that promoted it again with --seeds 3, or say --noise RUN"
+        )
+    return dataclasses.replace(gates, noise=tuple(runs))
+
+
+def decide(
+    version: Path, quiet: bool, work: Callable[[Steps], bool], after: Callable[[Steps], None] = lambda steps: None
+) -> DecisionSummary:
+    """Point models/promoted to a version if `work` on it does not refuse, and do what comes after.
+
+    Args:
+        version: the version.
+        quiet: whether the steps are to be quiet.
+        work: returns whether there are findings.
+        after: what is done for a version that is promoted, or was already.
+    """
     promoted = version.parent / PROMOTED
     landing.make_folder(version)
 
@@ -125,16 +159,20 @@ def decide(version: Path, quiet: bool, work: Callable[[Steps], bool]) -> Decisio
         return DecisionSummary(str(version), decision, os.readlink(promoted) if promoted.is_symlink() else None, code)
 
     with locked(version.parent) as lock, Steps(quiet, lock) as steps:
-        if promoted.exists() and promoted.samefile(version):
-            return summary("is promoted already; nothing done", EXIT_DONE)
         try:
-            findings = work(steps)
+            if promoted.exists() and promoted.samefile(version):
+                decision, code = "is promoted already", EXIT_DONE
+            else:
+                findings = work(steps)
+                landing.point(promoted, version.name)
+                decision, code = (WITH_FINDINGS, EXIT_FINDINGS) if findings else ("promoted", EXIT_DONE)
         except NotPromotedError as error:
             return summary(str(error), error.code)
-        landing.point(promoted, version.name)
-    if findings:
-        return summary("promoted, with findings: some images could not be read, see above", EXIT_FINDINGS)
-    return summary("promoted", EXIT_DONE)
+        try:
+            after(steps)
+        except NotPromotedError as error:
+            return summary(f"{decision}, but its retrainings: {error}", error.code)
+    return summary(decision, code)
 
 
 def options_of(part: type[Part], words: Sequence[str], more: Sequence[str] = ()) -> list[str]:

@@ -165,6 +165,57 @@ def test_a_promoted_version_is_left_alone(fake, models, first):
     assert fake.calls() == []
 
 
+def test_further_seeds_are_trained_once_a_version_is_promoted_and_not_again(fake, models):
+    assert retrain(fake, models / "first", "--seeds", "2")[0] == 0
+    noise = f"{models}/first/noise"
+    again = [
+        [
+            ["train", "my train", "--out", f"{noise}/{n}/model.pth", "--epochs", "2", "--seed", f"100000{n}", "--json"],
+            ["explain", f"{noise}/{n}/model.pth", "my test", "--out", f"{noise}/{n}/run", "--json"],
+        ]
+        for n in (1, 2, 3)
+    ]
+    assert fake.calls()[4:] == again[0] + again[1]
+    assert retrain(fake, models / "first", "--seeds", "2")[0] == 0
+    assert fake.calls() == []
+    assert retrain(fake, models / "first", "--seeds", "3")[0] == 0
+    assert fake.calls() == again[2]
+
+
+@pytest.mark.parametrize(("code", "told"), [(75, "stopped early at train"), (1, "train failed")])
+def test_a_version_stays_promoted_where_its_retrainings_fail_and_they_go_on_later(fake, models, first, code, told):
+    fake.answer(train=code)
+    ended, _, stderr = retrain(fake, models / "first", "--seeds", "2")
+    assert (ended, promoted(models), told in stderr) == (code, "first", True)
+    assert "is promoted already, but its retrainings" in stderr
+    fake.answer(train=0)
+    assert retrain(fake, models / "first", "--seeds", "2")[0] == 0
+    assert (models / "first" / "noise" / "2" / "run" / "manifest.json").exists()
+
+
+def test_a_refused_version_gets_no_retrainings(fake, models, first):
+    fake.answer(compare=3)
+    assert retrain(fake, models / "second", "--seeds", "2")[0] == 3
+    assert not (models / "second" / "noise").exists()
+
+
+def test_limits_that_are_auto_come_from_the_promoted_versions_retrainings(fake, models):
+    retrain(fake, models / "first", "--seeds", "2", "--min-cam-similarity", "auto")
+    assert "compare" not in {words[0] for words in fake.calls()}
+    retrain(fake, models / "second", "--min-cam-similarity", "auto")
+    noise = [word for n in (1, 2) for word in ("--noise", f"{models}/first/noise/{n}/run")]
+    assert fake.calls()[-1][5:-1] == ["--min-cam-similarity", "auto", *noise]
+
+
+def test_limits_that_are_auto_without_retrainings_are_refused_before_anything_is_trained(fake, models, first):
+    code, _, stderr = retrain(fake, models / "second", "--max-flips", "auto")
+    assert (code, fake.calls()) == (2, [])
+    assert "--max-flips auto: " in stderr
+    assert "has 0 retrainings, and two are needed: run the retrain that promoted it again with --seeds 3" in stderr
+    code = retrain(fake, models / "second", "--max-flips", "auto", "--noise", "a", "--noise", "b")[0]
+    assert (code, fake.calls()[-1][5:-1]) == (0, ["--max-flips", "auto", "--noise", "a", "--noise", "b"])
+
+
 def test_a_promoted_version_that_is_gone_is_not_taken_for_none(fake, models, first):
     first.rename(models / "archived")
     fake.answer(compare=1)
