@@ -9,6 +9,7 @@
 #   models/second/model.pth    the checkpoint (and model.last.pth, to go on from)
 #   models/second/run/         its explanation of TEST
 #   models/second/compare/     what moved since the version that was promoted then; in words: compare.txt beside it
+#   models/second/noise/1/     with --seeds: the recipe again from another seed, for limits that are auto
 #   models/promoted            -> first or second; one link, so that a checkpoint and its run are always of one version
 #
 # To adapt it, do before the last line what training needs; options of the steps come from variables

@@ -8,11 +8,11 @@ use them takes a model of how (Griffing 1956, https://doi.org/10.1071/BI9560463,
 A rank among k + 1 can't be rarer than 1 / (k + 1): a third, or a quarter, of the few retrainings that anybody has.
 Student's t says more: a further value of a normal distribution lies above mean + t * s * sqrt(1 + 1 / k) with the
 probability of t's tail, k - 1 degrees of freedom (Hahn 1970, https://doi.org/10.2307/2284349). Means over samples are
-near enough to normal on a scale where their spread does not depend on where they lie: arcsin(sqrt(share)) of what is a
-share or can be made one, else the square root (Bartlett 1947, https://doi.org/10.2307/3001536).
+near enough to normal on a scale where their spread does not depend on where they lie: arcsin(sqrt(share)), artanh of a
+correlation (Fisher 1921), else the square root (Bartlett 1947, https://doi.org/10.2307/3001536).
 
-Few samples may agree by chance. No spread is taken to be smaller than that of n independent samples, which is at most
-1 / (2 sqrt(n)) on these scales; of correlations, which are no counts, than 1 / (2 n): one sample that turns round.
+Few samples may agree by chance: no spread is taken to be smaller than 1 / (2 sqrt(n)), that of a share of n independent
+samples on its scale.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from typing import Final
 
 from batchcam.record.intervals import holm, student_limit, student_tail
 
+LARGEST: Final = 1 - 1e-6  # correlation that is told from 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
@@ -32,37 +34,35 @@ class Measure:
 
     Attributes:
         worse: 1 if larger values are, -1 if smaller ones are, 0 if both are.
-        low, high: between which it lies; high is inf for what is no share.
-        is_count: whether samples have it or not, or have one of few values.
+        whole: what a share is a share of; None of correlations, inf of what has no end.
     """
 
     worse: int
-    low: float
-    high: float
-    is_count: bool
+    whole: float | None
 
     def scaled(self, value: float) -> float:
         """Return a value on the scale where spreads are alike."""
-        if math.isinf(self.high):
-            return math.sqrt(value)
-        return math.asin(math.sqrt(min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))))
+        if self.whole is None:
+            return math.atanh(min(LARGEST, max(-LARGEST, value)))
+        return math.sqrt(value) if math.isinf(self.whole) else math.asin(math.sqrt(min(1.0, value / self.whole)))
 
     def unscaled(self, scaled: float) -> float:
         """Return the value at a place of that scale, or at its end."""
-        if math.isinf(self.high):
-            return max(0.0, scaled) ** 2
-        return self.low + (self.high - self.low) * math.sin(min(math.pi / 2, max(0.0, scaled))) ** 2
+        if self.whole is None:
+            return math.tanh(scaled)
+        root = max(0.0, scaled)
+        return root**2 if math.isinf(self.whole) else self.whole * math.sin(min(math.pi / 2, root)) ** 2
 
 
 MEASURES: Final[Mapping[str, Measure]] = {
-    "flips_percent": Measure(1, 0, 100, True),
-    "accuracy": Measure(0, 0, 1, True),
-    "auroc": Measure(0, 0, 1, True),
-    "spearman": Measure(-1, -1, 1, False),
-    "cosine": Measure(-1, -1, 1, False),
-    "top_iou": Measure(-1, 0, 1, True),
-    "peak_shift": Measure(1, 0, math.inf, True),
-    "worst_class_spearman": Measure(-1, -1, 1, False),
+    "flips_percent": Measure(1, 100),
+    "accuracy": Measure(0, 1),
+    "auroc": Measure(0, 1),
+    "spearman": Measure(-1, None),
+    "cosine": Measure(-1, None),
+    "top_iou": Measure(-1, 1),
+    "peak_shift": Measure(1, math.inf),
+    "worst_class_spearman": Measure(-1, None),
 }
 
 
@@ -114,8 +114,7 @@ def limit(measure: str, retrained: Sequence[Value], level: float) -> float:
 def _predicted(kind: Measure, retrained: Sequence[Value]) -> tuple[float, float]:
     """Return mean, and standard deviation, of how far from it one further value is, on the measure's scale."""
     values, count = [kind.scaled(each.value) for each in retrained], min(each.count for each in retrained)
-    least = 1 / (2 * math.sqrt(count)) if kind.is_count else 1 / (2 * count)
-    return fmean(values), max(stdev(values), least) * math.sqrt(1 + 1 / len(values))
+    return fmean(values), max(stdev(values), 1 / (2 * math.sqrt(count))) * math.sqrt(1 + 1 / len(values))
 
 
 def corrected(spreads: Sequence[Spread]) -> list[Spread]:

@@ -195,8 +195,7 @@ def set_side_by_side(config: CompareConfig, old_run: Run, new_run: Run) -> Sides
         RunError: the runs have no sample in common, one of them is damaged, or incomplete where a gate was asked for.
     """
     for run in (old_run, new_run) if config.is_gate else ():
-        if not run.complete:
-            raise RunError(f"{run.path}: {run.state}: a gate judges complete runs; run explain again")
+        _require_complete(run, "a gate judges")
     require_one_problem(old_run, new_run)
     config.require_meant(old_run.plan.is_multi_label)
     classes = match_classes(old_run.class_names, new_run.class_names, config.shared_classes, config.rename)
@@ -206,6 +205,11 @@ def set_side_by_side(config: CompareConfig, old_run: Run, new_run: Run) -> Sides
         what = f"no sample id is in both, and no image by its bytes{several}"
         raise RunError(f"{config.old}, {config.new}: {what}; they explain other datasets")
     return sides
+
+
+def _require_complete(run: Run, who: str) -> None:
+    if not run.complete:
+        raise RunError(f"{run.path}: {run.state}: {who} complete runs; run explain again")
 
 
 def measure_all(
@@ -306,6 +310,8 @@ def _designs(found: Comparison, classes: int) -> dict[tuple[str, int], Design]:
     if found.sigmoids:
         return found.designs.found((found.sigmoids.similarity, found.sigmoids.shifts), found.sigmoids.shared)
     return found.designs.found((found.designs.similarity, found.designs.shifts), range(classes))
+
+
 def _noise(config: CompareConfig, found: Comparison, new: Means) -> Noise:
     """Return what retraining alone moves: each of the named runs is read once beside OLD."""
     old = found.sides.old
@@ -313,9 +319,9 @@ def _noise(config: CompareConfig, found: Comparison, new: Means) -> Noise:
     alone = dataclasses.replace(config, group_by=(), cluster=None, rename=(), max_group_drop=None, top=0)
     for path in config.noise:
         with open_run(Path(path)) as run:
-            _require_complete(run)
+            _require_complete(run, "--noise takes")
             retrainings.require_other_weights(run)
-            other = measure_all(alone, set_side_by_side(alone, old, run))
+            other = measure_all(alone, set_side_by_side(dataclasses.replace(alone, new=Path(path)), old, run))
             differing, apart = [*_setup(other, DIFFERING)], other.apart.counts
             means = means_of(*other.moved())
             retrainings.add(run, differing, apart, other.relabelled, other.movement.moved, means)

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from batchcam.commands.compare.gates import FEWEST_OF_CLASS, Gate
+from batchcam.commands.compare.gates import Gate
 from batchcam.commands.compare.matching import Apart
 from batchcam.commands.compare.movement import ClassMovement, Totals
 from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
+from batchcam.commands.compare.values import FEWEST_OF_CLASS
 from batchcam.config import Gates, flag
 from batchcam.errors import ConfigError
 from batchcam.job.console import counted

@@ -83,15 +83,13 @@ def test_an_honest_run_passes_and_one_with_other_maps_is_stopped(tmp_path: Path,
     assert "97.5 % of such pass" in gate.reason
 
 
-def test_a_limit_is_students_prediction_limit_on_the_angular_scale(
-    tmp_path: Path, old: Path, honest: list[Path]
-) -> None:
+def test_a_limit_is_students_prediction_limit_of_fishers_z(tmp_path: Path, old: Path, honest: list[Path]) -> None:
     summary = of(old, trained(tmp_path / "new", 9), honest, min_cam_similarity="auto", min_compared=80)
-    angles = np.arcsin(np.sqrt((1 + np.array(spread_of(summary, "spearman").retrained)) / 2))
-    deviation = max(angles.std(ddof=1), 1 / (2 * summary.totals.maps))
-    expected = angles.mean() - stats.t.ppf(0.95, 2) * deviation * np.sqrt(4 / 3)
+    z = np.arctanh(spread_of(summary, "spearman").retrained)
+    deviation = max(z.std(ddof=1), 1 / (2 * np.sqrt(summary.totals.maps)))
+    expected = np.tanh(z.mean() - stats.t.ppf(0.95, 2) * deviation * np.sqrt(4 / 3))
     assert summary.noise is not None
-    assert summary.noise.limits == {"min_cam_similarity": pytest.approx(2 * np.sin(expected) ** 2 - 1, abs=1e-12)}
+    assert summary.noise.limits == {"min_cam_similarity": pytest.approx(expected, abs=1e-9)}
     assert summary.gates[0].limit == summary.noise.limits["min_cam_similarity"]
 
 
