@@ -694,8 +694,6 @@ class Gates(Part):
                 raise ConfigError(f"--rename {text}: want OLD=NEW, two names of one class")
         if self.max_group_drop is not None and not self.group_by:
             raise ConfigError("--max-group-drop: of which groups? say --group-by COLUMN")
-        if len(self.noise) == 1:
-            raise ConfigError(f"--noise {self.noise[0]}: one retraining has no spread: name at least two")
         if self.min_accuracy is not None and 0 < self.min_accuracy <= 1:
             share = self.min_accuracy
             raise ConfigError(
@@ -712,7 +710,7 @@ class Gates(Part):
             raise ConfigError(f"{flag(self.auto[0])} auto: from which retrainings? say --noise RUN, at least twice")
 
     def require_meant(self, multi_label: bool) -> None:
-        """Refuse gates that mean nothing for the runs that are compared.
+        """Refuse gates, and a single retraining, that mean nothing for the runs that are compared.
 
         Args:
             multi_label: whether they are.
@@ -720,6 +718,8 @@ class Gates(Part):
         Raises:
             ConfigError: the message names the gates that do.
         """
+        if len(self.noise) == 1:
+            raise ConfigError(f"--noise {self.noise[0]}: one retraining has no spread: name at least two")
         given = [
             name for name in ("max_accuracy_drop", "max_accuracy_rise", "min_accuracy") if self.limits[name] is not None
         ]

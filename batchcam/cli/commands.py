@@ -199,8 +199,9 @@ COMMANDS = (
             "refuse (3).\n\n"
             "VERSION/model.pth is the checkpoint, VERSION/run its explanation, and the link `promoted` beside VERSION "
             "points to the promoted one. Without a gate: --max-accuracy-drop 1, of multi-label runs --max-auroc-drop "
-            "1. The first version is promoted without a comparison, or held to the minima of --min-…. Limits that are auto "
-            "come from the promoted version's retrainings, which --seeds makes. Run again to go on, or to try other gates.",
+            "1. The first version is promoted without a comparison, or held to the minima of --min-…. Limits that are "
+            "auto come from the promoted version's retrainings, which --seeds makes. Run again to go on, or to try "
+            "other gates.",
             is_job=True),
     Command("promote", PromoteConfig, "--max-flips 5 best.pth photos/test models/second --arch resnet50",
             "Do what retrain does after training, for CKPT of your own training code: copy it to VERSION, explain "

@@ -50,6 +50,7 @@ WRITTEN = {
     "TIME": "90s",
     "N|HxW": "32x48",
     "R,G,B": "0.25,0.5,1",
+    "S|auto": "0.5",
     "LOW,HIGH": "0,4095",
     "SELECTION": "topk:3",
     "HxW": "8x16",

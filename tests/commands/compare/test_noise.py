@@ -123,7 +123,7 @@ def test_old_saved_again_under_another_digest_is_no_retraining(tmp_path: Path, o
 
 def test_one_retraining_and_auto_without_any_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--noise a: one retraining has no spread"):
-        CompareConfig("old", "new", noise=("a",))
+        CompareConfig("old", "new", noise=("a",)).require_meant(multi_label=False)
     with pytest.raises(ConfigError, match="--max-flips auto: from which retrainings"):
         CompareConfig("old", "new", max_flips="auto")
     with pytest.raises(ConfigError, match="--min-cam-similarity 'fair': expected a number, or auto"):
