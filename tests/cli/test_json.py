@@ -196,7 +196,7 @@ KEYS = {
         exchanges[(classes, samples, followed, same_weights, maps, spearman, spearman_as_named)], movers[(reason,
         sample_id, label, old_prediction, new_prediction, flip, old_confidence, new_confidence, confidence_change,
         map_class, logit_change, spearman, cosine, top_iou, peak_shift)], group_by, groups, gates[(option, limit, value,
-        verdict, passed, reason, low, high, needed, not_judged)], findings, notes, out, problem_type, exit_code)
+        verdict, passed, reason, low, high, needed, not_judged)], noise, findings, notes, out, problem_type, exit_code)
     """,
 }
 

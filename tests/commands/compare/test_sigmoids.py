@@ -18,9 +18,14 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
 
 import batchcam
+from batchcam.commands.compare.compare import measure_all, set_side_by_side
+from batchcam.commands.compare.config import CompareConfig
+from batchcam.commands.compare.noise import means_of
 from batchcam.commands.compare.reading import Sides
+from batchcam.commands.compare.sigmoids import SigmoidTotals
 from batchcam.record.clusters import auroc_influence_of_clusters
 from batchcam.record.intervals import auroc_influence
+from batchcam.record.noise import Value
 from tests.commands.test_every_command import COMPUTE, write_images
 from tests.commands.test_multi_label import CLASSIFIER, NAMES, network
 from tests.helpers.outputs import Ended, run_json
@@ -328,6 +333,19 @@ def test_the_report_tells_what_compare_tells(folder: Path, tmp_path: Path) -> No
         if each["change"]["auroc"] is not None:
             assert float(told[each["name"]]["AUROC NEW"]) == pytest.approx(each["new"]["auroc"], abs=5.1e-4)
     assert len(told) == len(NAMES)
+
+
+def test_means_beside_retrainings_are_those_that_compare_tells(folder: Path) -> None:
+    config = CompareConfig(folder / "old", folder / "new", shared_classes=True, quiet=True)
+    with batchcam.open_run(config.old) as old, batchcam.open_run(config.new) as new:
+        totals, classes = measure_all(config, set_side_by_side(config, old, new)).moved()
+    means = means_of(totals, classes)
+    assert isinstance(totals, SigmoidTotals)
+    assert means["auroc", None].value == totals.macro["auroc"].new
+    assert means["spearman", None] == Value(totals.spearman or 0, totals.maps)
+    alike = [means["spearman", c.name].value for c in classes if c.maps >= 10]
+    assert alike == [c.spearman for c in classes if c.maps >= 10]
+    assert means["worst_class_spearman", None].value == min(alike)
 
 
 def test_sigmoids_of_different_classes_have_no_mean(folder: Path, tmp_path: Path) -> None:
