@@ -106,6 +106,40 @@ class CamSelection:
         return class_count if self.is_all or self.is_positive else self.top or 1 + self.has_label
 
 
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """`prefix` tokens that are no cells, such as the class token, then a grid row by row; written HxW or HxW+prefix."""
+
+    height: int
+    width: int
+    prefix: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Tokens:
+        """Return what `str` wrote.
+
+        Raises:
+            ValueError: it wrote something else.
+        """
+        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})(?:\+(\d{1,5}))?", text)
+        if not match or not int(match[1]) * int(match[2]):
+            raise ValueError(f"{text!r}: expected HxW, or HxW+N with N tokens before the grid's, such as 14x14+1")
+        return cls(int(match[1]), int(match[2]), int(match[3] or 0))
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}" + (f"+{self.prefix}" if self.prefix else "")
+
+    @property
+    def cells(self) -> int:
+        """How many lie in the grid."""
+        return self.height * self.width
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.cells + self.prefix
+
+
 IN_MEMORY: Final = "in memory"
 """What a record says first of a network or a dataset that is no file."""
 

@@ -139,6 +139,7 @@ def info_text(run: RunInfo) -> str:
         ("problem", plan.get("problem_type", "")),
         ("maps", plan["method"] if plan["control"] == CONTROLS[0] else f"{plan['method']}, control {plan['control']}"),
         ("identity", _identity(plan, totals)),
+        ("in cells", run.spatial and str(run.spatial)),
         ("dataset", about and f"{about['data']} fingerprint {plan['dataset_fingerprint'][:16]}…"),
         ("input", f"{_size(plan['input_size'])}, {_preprocessing(plan['preprocessing'])}"),
         ("stored", f"cams {plan['cams']}, maps {plan['maps']}, batch {plan['batch_size']}, shard {plan['shard_size']}"),

@@ -50,8 +50,10 @@ def selected_class_activation_maps(activations: Tensor, weight: Tensor, classes:
     return maps.masked_fill((classes < 0)[:, :, None, None], float("nan"))
 
 
-def identity_residual(cams: Tensor, classes: Tensor, bias: Tensor, logits: Tensor) -> Tensor:
-    """Return, per sample, the largest abs(mean of CAM + bias - logit) over its maps.
+def identity_residual(
+    cams: Tensor, classes: Tensor, bias: Tensor, logits: Tensor, offset: Tensor | None = None
+) -> Tensor:
+    """Return, per sample, the largest abs(mean of CAM + offset + bias - logit) over its maps.
 
     Zero up to rounding exactly when the maps explain the logits: global average pooling and the linear layer commute.
 
@@ -60,12 +62,14 @@ def identity_residual(cams: Tensor, classes: Tensor, bias: Tensor, logits: Tenso
         classes: class of each map, int64 (N, M); maps of class -1 do not count.
         bias: bias of the final linear layer, (K,).
         logits: network output, (N, K).
+        offset: what of each logit lies in no cell, (N, M); None: nothing.
 
     Returns:
         (N,), in units of the logit; NaN where maps or logits are not finite.
     """
     known = classes.clamp(min=0)
-    differences = cams.mean((2, 3)) + bias[known] - logits.gather(1, known)
+    sums = cams.mean((2, 3)) + bias[known] + (0 if offset is None else offset)
+    differences = sums - logits.gather(1, known)
     return differences.abs().masked_fill(classes < 0, 0).amax(1)
 
 

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from batchcam.maps import cam
-from batchcam.maps.capture import ActivationCapture
+from batchcam.maps.capture import ActivationCapture, LedgerCapture, Maps
 from batchcam.network.forward import forward
 from batchcam.network.proof import ExactNetwork
+from batchcam.network.terms import Term
 
 
-class ExactMaps(ActivationCapture):
-    """Logits and CAMs of one network, with its one hook; use it with `with`.
+class ExactMaps:
+    """Logits and CAMs of one network, with its hooks; use it with `with`.
 
     Args:
         proved: what `prove` returned.
@@ -22,22 +23,46 @@ class ExactMaps(ActivationCapture):
     """What `forward` and the maps run in: quicker than `no_grad`, and nothing in it can ever have a gradient."""
 
     def __init__(self, proved: ExactNetwork) -> None:
-        super().__init__(proved.layer)
         self._proved = proved
+        self._capture: ActivationCapture | LedgerCapture = (
+            LedgerCapture(proved.network, proved.ledger) if proved.ledger else ActivationCapture(proved.layer)
+        )
+
+    def __enter__(self) -> ExactMaps:
+        self._capture.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._capture.__exit__(*_)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits (N, K), float32, for normalised images, and keep what `cams` needs."""
-        return forward(self._proved.network, pixels).float()
+        with self._capture.listening(pixels):
+            return forward(self._proved.network, pixels).float()
 
-    def all_cams(self) -> Tensor:
+    def all_cams(self) -> Maps:
         """Return the raw CAMs of all classes (N, K, h, w), float32, of the latest forward pass."""
-        return cam.class_activation_maps(self._proved.activations(self.take()), self._proved.weight)
+        return self._sums(None)
 
-    def cams(self, classes: Tensor) -> Tensor:
+    def cams(self, classes: Tensor) -> Maps:
         """Return raw CAMs (N, M, h, w), float32, for classes (N, M) of the latest forward pass; NaN for class -1."""
-        activations = self._proved.activations(self.take())
-        return cam.selected_class_activation_maps(activations, self._proved.weight, classes)
+        return self._sums(classes)
 
-    def residual(self, cams: Tensor, classes: Tensor, logits: Tensor) -> Tensor:
+    def residual(self, maps: Maps, classes: Tensor, logits: Tensor) -> Tensor:
         """Return how far the maps are from adding up to the logits, see `cam.identity_residual`."""
-        return cam.identity_residual(cams, classes, self._proved.bias, logits)
+        return cam.identity_residual(maps.cams, classes, self._proved.bias, logits, maps.offset)
+
+    def _sums(self, classes: Tensor | None) -> Maps:
+        def of(term: Term) -> Tensor:
+            if classes is None:
+                return term.scaled(cam.class_activation_maps(term.values, term.weight))
+            return term.scaled(cam.selected_class_activation_maps(term.values, term.weight, classes))
+
+        terms = self._proved.terms(self._capture.take())
+        first, *more = terms.cells
+        cams = of(first)
+        for term in more:
+            cams += of(term)
+        if not terms.rest:
+            return Maps(cams)
+        return Maps(cams, torch.stack([of(term)[:, :, 0, 0] for term in terms.rest]).sum(0))

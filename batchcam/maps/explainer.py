@@ -12,6 +12,7 @@ from batchcam.data.own_transform import OwnTransform
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import ModelError
 from batchcam.maps import cam
+from batchcam.maps.capture import Maps
 from batchcam.maps.parts import parts
 from batchcam.maps.preparation import ExplainableNetwork, maps_of
 from batchcam.maps.transfer import Arriving, Transfer
@@ -51,6 +52,7 @@ class ExplainedBatch:
     cams: np.ndarray
     identity_residual: np.ndarray
     status: np.ndarray
+    offset: np.ndarray | None = None
     maps: np.ndarray | None = None
     map_range: np.ndarray | None = None
 
@@ -136,8 +138,9 @@ class Explainer:
         heights = logits if self._above is None else logits - self._above
         prediction = cam.first_argmax(heights).masked_fill(~finite, -1)
         classes = self._classes(heights, prediction, labels)
-        cams = self._cams(classes)
-        residual = self._maps.residual(cams, classes, logits)
+        maps = self._cams(classes)
+        cams, offset = maps
+        residual = self._maps.residual(maps, classes, logits)
         known = (classes >= 0)[:, :, None, None]
         finite &= (torch.isfinite(cams) | ~known).flatten(1).all(1)
         predicted = self._predicted_cams(cams, classes, prediction)
@@ -153,6 +156,7 @@ class Explainer:
             "cams": cams,
             "identity_residual": residual,
             "status": status.to(torch.uint8),
+            **({} if offset is None else {"offset": offset}),
             **self._upsampled(predicted, finite, constant),
         }
 
@@ -189,15 +193,17 @@ class Explainer:
             return torch.stack([prediction, self._transfer.to_device(torch.from_numpy(labels))], 1)
         return prediction[:, None]
 
-    def _cams(self, classes: Tensor) -> Tensor:
+    def _cams(self, classes: Tensor) -> Maps:
         """Return the raw CAMs (n, M, h, w) of the stored classes; NaN where there is none."""
         if not (self._request.cams.is_all or self._request.cams.is_positive):
             return self._maps.cams(classes)
-        cams = self._maps.all_cams()
+        maps = self._maps.all_cams()
         if self._request.cams.is_all:
-            return cams
-        places = classes[:, :, None, None]
-        return cams.gather(1, places.clamp(min=0).expand_as(cams)).masked_fill(places < 0, float("nan"))
+            return maps
+        known, none = classes.clamp(min=0), classes < 0
+        cams = maps.cams.gather(1, known[:, :, None, None].expand(-1, -1, *maps.cams.shape[2:]))
+        offset = None if maps.offset is None else maps.offset.gather(1, known).masked_fill(none, float("nan"))
+        return Maps(cams.masked_fill(none[:, :, None, None], float("nan")), offset)
 
     def _predicted_cams(self, cams: Tensor, classes: Tensor, prediction: Tensor) -> Tensor:
         """Return the predicted class's CAM of each sample, (n, h, w); NaN where no class is predicted."""
@@ -226,6 +232,7 @@ class Explainer:
             "cams": torch.empty(rows, count, *self._explainable.grid_size),
             "identity_residual": torch.empty(rows),
             "status": torch.empty(rows, dtype=torch.uint8),
+            **({"offset": torch.empty(rows, count)} if self._explainable.has_offset else {}),
         }
         if self._request.maps == "none":
             return blank
@@ -242,7 +249,9 @@ def _joined(pieces: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def _blank_rows(batch: ExplainedBatch, rows: np.ndarray, request: Request) -> None:
     """Overwrite what the network made of placeholders by what the schema says of unreadable samples."""
-    for values in (batch.logits, batch.cams, batch.confidence, batch.identity_residual, batch.map_range):
+    for values in (
+        *(batch.logits, batch.cams, batch.confidence, batch.identity_residual, batch.offset, batch.map_range),
+    ):
         if values is not None:
             values[rows] = np.nan
     batch.prediction[rows] = -1
@@ -259,7 +268,8 @@ def _require_identity(batch: ExplainedBatch, precision: str) -> None:
     beyond = sound & (batch.identity_residual > IDENTITY_TOLERANCE[precision] * scale)
     if beyond.any():
         row = int(beyond.argmax())
+        offset = "" if batch.offset is None else " + offset"
         raise ModelError(
-            f"row {row} of a batch: mean(CAM) + bias misses the logit by {batch.identity_residual[row]:.3g} "
+            f"row {row} of a batch: mean(CAM) + bias{offset} misses the logit by {batch.identity_residual[row]:.3g} "
             f"(precision {precision}); use a higher --precision, or the network is not deterministic"
         )

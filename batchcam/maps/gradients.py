@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from batchcam.errors import ModelError
-from batchcam.maps.capture import ActivationCapture
+from batchcam.maps.capture import ActivationCapture, Maps
 from batchcam.maps.gradient_maps import METHODS
 from batchcam.network.forward import forward
 from batchcam.network.target_layer import TargetLayer
@@ -41,6 +41,9 @@ class GradientNetwork:
 
     engine = ""
     """torch, which has gradients."""
+
+    has_offset = False
+    """No identity, and nothing that it lacks."""
 
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what a record holds for W and b, of which there are none: NaN."""
@@ -163,14 +166,14 @@ class GradientMaps(ActivationCapture):
         detached: Tensor = logits.detach()
         return detached
 
-    def all_cams(self) -> Tensor:
+    def all_cams(self) -> Maps:
         """Return the raw maps of all classes (N, K, h, w), float32, as `cams` does: by K backward passes."""
         if self._pass is None:
             raise RuntimeError("no forward pass to explain")
         logits = self._pass[0]
         return self.cams(torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1))
 
-    def cams(self, classes: Tensor) -> Tensor:
+    def cams(self, classes: Tensor) -> Maps:
         """Return raw maps (N, M, h, w), float32, for classes (N, M) of the latest forward pass; NaN for class -1.
 
         One backward pass for each of the M columns, whatever N is: a sample's logits depend on no other sample.
@@ -187,9 +190,9 @@ class GradientMaps(ActivationCapture):
         for column in classes.T:
             gradients = self._gradients(logits, activations, column)
             maps.append(method(layer.grid(activations.detach().float()), layer.grid(gradients.float())))
-        return torch.stack(maps, 1).masked_fill((classes < 0)[:, :, None, None], torch.nan)
+        return Maps(torch.stack(maps, 1).masked_fill((classes < 0)[:, :, None, None], torch.nan))
 
-    def residual(self, cams: Tensor, classes: Tensor, logits: Tensor) -> Tensor:
+    def residual(self, maps: Maps, classes: Tensor, logits: Tensor) -> Tensor:
         """Return NaN (N,): no identity covers these maps."""
         return torch.full((len(logits),), torch.nan, device=logits.device)
 

@@ -18,7 +18,7 @@ from batchcam.network.independence import independent_logits
 from batchcam.network.proof import ExactNetwork, prove
 from batchcam.network.tail import without_tail
 from batchcam.network.target_layer import TargetLayer
-from batchcam.rules import EXACT, OPENVINO
+from batchcam.rules import EXACT, OPENVINO, Tokens
 
 ExplainableNetwork = ExactNetwork | GradientNetwork
 """What can be explained: both know their target layer, grid, classes and what a record holds of the classifier."""
@@ -31,6 +31,7 @@ def prepare(
     control: str,
     target_layer: str | None,
     tell: Callable[[str], None] = lambda _: None,
+    tokens: Tokens | None = None,
 ) -> ExplainableNetwork:
     """Return the network on the probe's device with the layer that `method` explains.
 
@@ -41,10 +42,12 @@ def prepare(
         control: one of rules.CONTROLS.
         target_layer: name of the layer; None: the one found.
         tell: called with what was done to the network that changes its numbers.
+        tokens: which tokens are cells; None: to be found.
 
     Raises:
         ModelError: there is no such layer, the method does not go with the network, or an answer for an image depends
             on more than the image.
+        ConfigError: `tokens` are not those of the layer.
     """
     network = network.to(probe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     logits = independent_logits(network, probe)
@@ -53,9 +56,16 @@ def prepare(
     randomise(network, control, probe)
     fold_batch_norms(network, probe)
     network.to(memory_format=torch.channels_last)
+    explained: ExplainableNetwork
     if method == EXACT:
-        return prove(network, probe, target_layer)
-    return with_gradients(network, probe, method, target_layer)
+        explained = prove(network, probe, target_layer, tokens)
+        if explained.ledger:
+            tell(explained.ledger.told)
+    else:
+        explained = with_gradients(network, probe, method, target_layer)
+    if tokens and TargetLayer.parse(explained.target_layer).tokens != tokens:
+        raise ConfigError(f"--tokens {tokens}: the maps are of {explained.target_layer}; leave the option out")
+    return explained
 
 
 def with_engine(
@@ -69,9 +79,14 @@ def with_engine(
     """Return the network as an engine computes it, see `on_engine`.
 
     Raises:
-        ConfigError: OpenVINO is asked for where there have to be gradients, a GPU or another precision than fp32.
+        ConfigError: OpenVINO is asked for where there have to be gradients or calls of attention, on a GPU, or in
+            another precision than fp32.
         ModelError: it can't compute the network.
     """
+    if isinstance(explainable, ExactNetwork) and explainable.ledger:
+        if engine == OPENVINO:
+            raise ConfigError(f"--engine {engine}: attention is heard in torch only; leave the option out")
+        return explainable
     if isinstance(explainable, ExactNetwork):
         layer = TargetLayer.parse(explainable.target_layer).name
         network = on_engine(engine, explainable.network, layer, probe, precision, source, tell)

@@ -50,10 +50,10 @@ class Head:
         """Return the head that starts before `module`, None if that is no linear map, nor a layer norm, of vectors."""
         width = self.width
         if isinstance(module, nn.Linear) and module.out_features == width:
-            return self._behind_linear(module.weight, module.bias, layer)
+            return self.behind_linear(module.weight, module.bias, layer)
         if isinstance(module, nn.Conv2d) and (module.kernel_size, module.groups) == ((1, 1), 1):
             weight = module.weight[:, :, 0, 0]
-            return self._behind_linear(weight, module.bias, layer) if len(weight) == width else None
+            return self.behind_linear(weight, module.bias, layer) if len(weight) == width else None
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.num_features == width:
             return self._behind_batch_norm(module, layer)
         if isinstance(module, nn.LayerNorm) and math.prod(module.normalized_shape) == width:
@@ -70,7 +70,8 @@ class Head:
         misses = (_times(self.diagonal_or_full, x.T).T + self.bias - logits.double()).abs().amax()
         return bool(misses <= HEAD_TOLERANCE * logits.double().abs().amax())
 
-    def _behind_linear(self, weight: Tensor, bias: Tensor | None, layer: str) -> Head:
+    def behind_linear(self, weight: Tensor, bias: Tensor | None, layer: str) -> Head:
+        """Return the head that starts before a linear map."""
         shift = _times(self.diagonal_or_full, bias.detach()) if bias is not None else 0
         return Head(_times(self.diagonal_or_full, weight.detach()), self.bias + shift, None, layer)
 
@@ -124,7 +125,9 @@ def heads(network: nn.Module, trace: Trace) -> Iterator[tuple[Tensor, Head]]:
     modules = dict(network.named_modules())
     for name in reversed(trace.outputs):
         output, given = trace.outputs[name], trace.inputs[name]
-        if output.numel() != vector.numel() or not torch.equal(output.reshape(vector.shape), vector):
+        if (token := _token(output, vector)) is not None and given.shape[:2] == output.shape[:2]:
+            given = given[:, token]
+        elif output.numel() != vector.numel() or not torch.equal(output.reshape(vector.shape), vector):
             continue
         earlier = head.behind(modules[name], name)
         # more numbers than the map takes are a grid's cells
@@ -138,6 +141,14 @@ def heads(network: nn.Module, trace: Trace) -> Iterator[tuple[Tensor, Head]]:
         yield vector, head
         if head.norm_eps is not None:
             return  # what lies before it is divided by a number that depends on more than the pooled vector
+
+
+def _token(output: Tensor, vector: Tensor) -> int | None:
+    """Return which token of output (N, T, C) the vector (N, C) is, None where it is none of several."""
+    if output.ndim != 3 or output.shape[1] == 1 or output.shape[::2] != vector.shape:
+        return None
+    equal = (output == vector[:, None]).all(2).all(0).nonzero()
+    return int(equal[0]) if len(equal) else None
 
 
 def _returned(network: nn.Module, logits: Tensor) -> tuple[Tensor, Head]:

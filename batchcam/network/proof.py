@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,16 +13,22 @@ from batchcam.errors import ModelError
 from batchcam.network.affine import affine_head, affine_layer
 from batchcam.network.compiled import CompiledNetwork
 from batchcam.network.heads import Head, heads
+from batchcam.network.ledger import Heard, Ledger, find_ledger
 from batchcam.network.tail import ending
-from batchcam.network.target_layer import TargetLayer
-from batchcam.network.tracing import Trace, finite_trace, grid_output
-from batchcam.rules import IDENTITY_TOLERANCE, OPENVINO
+from batchcam.network.target_layer import ALL_TOKENS, ATTENTION, CLASS_AND_TOKENS, TOKENS, TargetLayer
+from batchcam.network.terms import Terms
+from batchcam.network.tokens import MOST_PREFIX, TokenGrids
+from batchcam.network.tracing import Trace, finite_trace, output_of
+from batchcam.rules import IDENTITY_TOLERANCE, OPENVINO, Tokens
 
 FEATURE_TOLERANCE = 1e-5
 """A layer is what is pooled when its spatial mean is the pooled vector up to this share of its size."""
 
 KINDS = tuple(TargetLayer("", relu, channels_last=last) for last in (False, True) for relu in (False, True))
 """What a network may do with a module's output before it pools it."""
+
+TOKEN_KINDS = (TOKENS, ALL_TOKENS, CLASS_AND_TOKENS)
+"""What it may pool of tokens."""
 
 SIZE_OF_SEVERAL_CELLS = 64
 """Pixels a side: networks divide by 32 at most, nearly all of them."""
@@ -41,6 +48,7 @@ class ExactNetwork:
         grid_size: (h, w) of the activations.
         residual: largest abs(mean(CAM) + bias - logit) on the probe, relative to max(1, largest abs(logit)).
         norm_eps: eps of the layer norm, None where there is none.
+        ledger: how the logits are a sum over tokens, where these are no layer's mean.
     """
 
     network: nn.Module
@@ -50,6 +58,7 @@ class ExactNetwork:
     grid_size: tuple[int, int]
     residual: float
     norm_eps: float | None = None
+    ledger: Ledger | None = None
 
     @property
     def layer(self) -> nn.Module:
@@ -77,35 +86,60 @@ class ExactNetwork:
         """Return W and b as a record holds them."""
         return self.weight.cpu().numpy(), self.bias.cpu().numpy()
 
-    def activations(self, output: Tensor) -> Tensor:
-        """Return A (N, C, h, w), float32, from the captured output."""
-        return TargetLayer.parse(self.target_layer).activations(output.float(), self.norm_eps)
+    @property
+    def has_offset(self) -> bool:
+        """Whether some of the logits, besides their bias, lies in no cell."""
+        layer = TargetLayer.parse(self.target_layer)
+        return bool(layer.tokens) and layer.pooled != TOKENS
+
+    def terms(self, captured: Tensor | Heard) -> Terms:
+        """Return what the logits are a sum of, float32, from what was captured of a forward pass."""
+        if isinstance(captured, Heard):
+            assert self.ledger is not None
+            return self.ledger.terms(captured)
+        return TargetLayer.parse(self.target_layer).terms(captured.float(), self.weight, self.norm_eps)
 
 
-def prove(network: nn.Module, probe: Tensor, target_layer: str | None = None) -> ExactNetwork:
+def prove(
+    network: nn.Module, probe: Tensor, target_layer: str | None = None, tokens: Tokens | None = None
+) -> ExactNetwork:
     """Find the layer of whose spatial mean the logits are an exact linear map, and measure the identity on a probe.
+
+    Where there is none, what attention brings from tokens into the one that the classifier takes, see `ledger`.
 
     Args:
         network: in evaluation mode, on the probe's device.
         probe: normalised images, (N, C, H, W).
         target_layer: name of a layer to take instead of the one found; the identity is measured all the same.
+        tokens: which tokens are cells; None: to be found.
 
     Raises:
         ModelError: there is no such layer, none of that name, or no finite logits.
     """
+    if len(probe) == 1:
+        probe = torch.cat([probe, probe.flip(3)])  # what is constant shows in two
     trace = finite_trace(network, probe)
     found = list(heads(network, trace))
-    if target_layer is None:
+    layer = None if target_layer is None else TargetLayer.parse(target_layer)
+    grids = TokenGrids(network, probe, trace, (layer and layer.tokens) or tokens)
+    if layer and layer.pooled == ATTENTION:
+        ledger = _with_ledger(network, probe, trace, found, grids)
+        if ledger is None or ledger.target_layer != target_layer:
+            raise ModelError(f"target layer {target_layer!r}: the network has no such sum of attention; leave it out")
+        return ledger
+    if layer is None:
         try:
-            layer, head = _pooled_layer(network, trace, found)
+            layer, head = _pooled_layer(network, trace, found, grids)
         except ModelError:
+            if ledger := _with_ledger(network, probe, trace, found, grids):
+                return ledger
             if (affine := affine_layer(network, probe, trace)) is None:
                 raise
             layer, head = affine
         _require_grid(network, probe, layer, trace.outputs[layer.name])
         return _measured(network, trace, layer, head)
-    layer = TargetLayer.parse(target_layer)
-    channels = layer.grid(grid_output(network, trace, layer.name)).shape[1]
+    output = output_of(network, trace, layer.name, layer.takes)
+    channels = layer.vector(output).shape[1]
     # the logits themselves are what is pooled only where no linear layer gives them
     fitting = [head for _, head in found[1:] or found if head.width == channels]
     if not fitting and (affine_map := affine_head(network, probe, layer)):
@@ -129,7 +163,34 @@ def require_identity(proved: ExactNetwork, precision: str) -> None:
         )
 
 
-def _pooled_layer(network: nn.Module, trace: Trace, found: list[tuple[Tensor, Head]]) -> tuple[TargetLayer, Head]:
+def _with_ledger(
+    network: nn.Module, probe: Tensor, trace: Trace, found: list[tuple[Tensor, Head]], grids: TokenGrids
+) -> ExactNetwork | None:
+    if (ledger_and_heard := find_ledger(network, probe, trace, found, grids)) is None:
+        return None
+    ledger, heard = ledger_and_heard
+    layer = TargetLayer(
+        ledger.place.module,
+        normed=ledger.norm_eps is not None,
+        tokens=ledger.tokens,
+        pooled=ATTENTION,
+        layers=len(ledger.branches),
+    )
+    return ExactNetwork(
+        network=network,
+        target_layer=str(layer),
+        weight=ledger.weight,
+        bias=ledger.bias,
+        grid_size=(ledger.tokens.height, ledger.tokens.width),
+        residual=_relative_residual(ledger.terms(heard), ledger.bias, trace.logits),
+        norm_eps=ledger.norm_eps,
+        ledger=ledger,
+    )
+
+
+def _pooled_layer(
+    network: nn.Module, trace: Trace, found: list[tuple[Tensor, Head]], grids: TokenGrids
+) -> tuple[TargetLayer, Head]:
     """Return the layer whose mean is one of the vectors, and its head: of several, the one with most cells."""
     fitting = [
         (layer, head)
@@ -137,6 +198,8 @@ def _pooled_layer(network: nn.Module, trace: Trace, found: list[tuple[Tensor, He
         for kind in KINDS
         if (layer := _layer_with_mean(network, trace, vector, kind))
     ]
+    if not fitting:
+        fitting = [(layer, head) for vector, head in found if (layer := _tokens_with_mean(trace, vector, grids))]
     if fitting:
         return max(fitting, key=lambda each: _cell_count(each[0].grid(trace.outputs[each[0].name])))
     if len(found) == 1:
@@ -144,11 +207,27 @@ def _pooled_layer(network: nn.Module, trace: Trace, found: list[tuple[Tensor, He
             f"no linear layer gives the network's output{_in_the_way(network, trace)}: CAM needs global average "
             f"pooling and one linear layer at the end; {WAY_OUT}"
         )
+    vector, head = found[1]
     raise ModelError(
-        f"no module's output, averaged over space, is what the last linear layer {found[1][1].layer!r} takes: CAM "
-        "needs global average pooling right before it, which VGG, AlexNet and most transformers do not have; "
-        f"{WAY_OUT}"
+        f"no module's output, averaged over space, is what the last linear layer {head.layer!r} takes"
+        f"{_tokens_in_the_way(trace, vector)}: CAM needs global average pooling right before it, which VGG, AlexNet "
+        f"and others do not have, or attention that is added to it; {WAY_OUT}"
     )
+
+
+def _tokens_in_the_way(trace: Trace, vector: Tensor) -> str:
+    """Return whose tokens are averaged, though no grid is known of them."""
+    limit = FEATURE_TOLERANCE * vector.float().abs().amax()
+    for name, output in trace.outputs.items():
+        if output.ndim == 3 and len(output) == len(vector) and output.shape[2] == vector.shape[1]:
+            for prefix in range(min(MOST_PREFIX, output.shape[1] - 1) + 1):
+                if (output[:, prefix:].float().mean(1) - vector.float()).abs().amax() <= limit:
+                    before = f", and {prefix} before these" if prefix else ""
+                    return (
+                        f" (it is the mean of {output.shape[1] - prefix} tokens of {name!r}{before}, whose grid is not "
+                        "found: say which tokens are cells with --tokens)"
+                    )
+    return ""
 
 
 def _in_the_way(network: nn.Module, trace: Trace) -> str:
@@ -168,8 +247,7 @@ def _layer_with_mean(network: nn.Module, trace: Trace, vector: Tensor, kind: Tar
     def fits(output: Tensor) -> bool:
         if output.ndim != 4 or kind.grid(output).shape[:2] != vector.shape:
             return False
-        mean = kind.activations(output.float(), None).mean((2, 3))
-        return bool((mean - vector.float()).abs().amax() <= FEATURE_TOLERANCE * scale)
+        return bool((kind.vector(output.float()) - vector.float()).abs().amax() <= FEATURE_TOLERANCE * scale)
 
     fitting = {name: kind.grid(output) for name, output in trace.outputs.items() if fits(output)}
     # the first one to run tells where the features come from: a pooling layer's single cell is its own mean
@@ -177,6 +255,27 @@ def _layer_with_mean(network: nn.Module, trace: Trace, vector: Tensor, kind: Tar
         return None
     name = min(fitting, key=lambda name: (-_cell_count(fitting[name]), name.count(".")))
     return dataclasses.replace(kind, name=name)
+
+
+def _tokens_with_mean(trace: Trace, vector: Tensor, grids: TokenGrids) -> TargetLayer | None:
+    """Return the tokens whose mean `vector` is: the outermost ones."""
+    limit = FEATURE_TOLERANCE * vector.float().abs().amax()
+    for name in sorted(trace.outputs, key=lambda name: name.count(".")):
+        output = trace.outputs[name]
+        if (
+            output.ndim != 3
+            or len(output) != len(vector)
+            or output.shape[2] not in (vector.shape[1], vector.shape[1] / 2)
+        ):
+            continue
+        if (tokens := grids.of(output.shape[1])) is None:
+            continue
+        for pooled in TOKEN_KINDS:
+            layer = TargetLayer(name, tokens=tokens, pooled=pooled)
+            mean = layer.vector(output.float())
+            if mean.shape == vector.shape and (mean - vector.float()).abs().amax() <= limit:
+                return layer
+    return None
 
 
 def _pools_otherwise(network: nn.Module, trace: Trace, kind: TargetLayer, name: str) -> bool:
@@ -207,22 +306,23 @@ def _require_grid(network: nn.Module, probe: Tensor, layer: TargetLayer, output:
 
 def _measured(network: nn.Module, trace: Trace, layer: TargetLayer, head: Head) -> ExactNetwork:
     weight, bias = head.weight.float(), head.bias.float()
-    activations = layer.activations(trace.outputs[layer.name].float(), head.norm_eps)
+    terms = layer.terms(trace.outputs[layer.name].float(), weight, head.norm_eps)
+    height, width = terms.cells[0].values.shape[2:]
     return ExactNetwork(
         network=network,
         target_layer=str(dataclasses.replace(layer, normed=head.norm_eps is not None)),
         weight=weight,
         bias=bias,
-        grid_size=(activations.shape[2], activations.shape[3]),
-        residual=_relative_residual(activations, weight, bias, trace.logits),
+        grid_size=(height, width),
+        residual=_relative_residual(terms, bias, trace.logits),
         norm_eps=head.norm_eps,
     )
 
 
-def _relative_residual(activations: Tensor, weight: Tensor, bias: Tensor, logits: Tensor) -> float:
-    """Return the largest abs(W mean(A) + b - logit), as a share of the sample's largest logit.
+def _relative_residual(terms: Terms, bias: Tensor, logits: Tensor) -> float:
+    """Return how far the terms are from adding up to the logits, as a share of the sample's largest logit.
 
-    W mean(A) is the mean of the maps W A: what is proved here of the layer, the explainer measures of every map.
+    Means of cells are the means of their maps: what is proved here of the layer, the explainer measures of every map.
     """
-    residual = (activations.mean((2, 3)) @ weight.T + bias - logits.float()).abs().amax(1)
+    residual = (terms.logits() + bias - logits.float()).abs().amax(1)
     return float((residual / logits.float().abs().amax(1).clamp(min=1)).amax())

@@ -84,10 +84,15 @@ def _hooks(network: nn.Module, listen: Callable[[str], Callable[..., None]]) -> 
 
 
 def grid_output(network: nn.Module, trace: Trace, name: str) -> Tensor:
-    """Return what module `name` gave, (N, C, h, w).
+    """Return what module `name` gave, (N, C, h, w), see `output_of`."""
+    return output_of(network, trace, name, lambda output: output.ndim == 4)
+
+
+def output_of(network: nn.Module, trace: Trace, name: str, takes: Callable[[Tensor], bool]) -> Tensor:
+    """Return what module `name` gave.
 
     Raises:
-        ModelError: there is no such module, or it gives no grid.
+        ModelError: there is no such module, or it gives no grid, or not the tokens that `takes` wants.
     """
     modules = [name for name, _ in network.named_modules() if name]
     if name not in modules:
@@ -96,6 +101,6 @@ def grid_output(network: nn.Module, trace: Trace, name: str) -> Tensor:
         )
         raise ModelError(f"target layer {name!r}: the network has no such module; did you mean: {close}")
     output = trace.outputs.get(name)
-    if output is None or output.ndim != 4:
+    if output is None or not takes(output):
         raise ModelError(f"target layer {name!r} does not give activations of shape (N, C, h, w)")
     return output

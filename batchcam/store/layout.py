@@ -60,7 +60,7 @@ def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
         "run_id": plan.run_id,
         **{name: getattr(plan, name) for name in TEXTS_OF_PLAN},
         **({schema.PROBLEM_TYPE: plan.problem_type} if plan.is_multi_label else {}),
-        **(schema.ROOT_WORDS if plan.exact else schema.GRADIENT_WORDS),
+        **(schema.OFFSET_WORDS if plan.has_offset else schema.ROOT_WORDS if plan.exact else schema.GRADIENT_WORDS),
     }
     for name, text in texts.items():
         set_text(file.attrs, name, text)

@@ -144,6 +144,7 @@ class Plan:
         label_columns: by class, the manifest's column that says whether it is true, where labels are columns, or the
             label that does, where these are lists of which only some count.
         engine: what computed the network: openvino, or "" for torch.
+        has_offset: whether some of the logits, besides their bias, lies in no cell, as of networks of tokens.
     """
 
     checkpoint_sha256: str
@@ -179,6 +180,7 @@ class Plan:
     label_separator: str = ""
     label_columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     engine: str = ""
+    has_offset: bool = False
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -251,7 +253,7 @@ class Plan:
     @property
     def schema_min_reader(self) -> int | None:
         """The oldest schema that a reader of its files has to know; None where they don't say."""
-        return 2 if self.is_multi_label else schema.OLDEST_READER[self.schema_version]
+        return 2 if self.is_multi_label or self.has_offset else schema.OLDEST_READER[self.schema_version]
 
     @property
     def is_multi_label(self) -> bool:
@@ -267,7 +269,9 @@ class Plan:
     def arrays(self) -> tuple[schema.Array, ...]:
         """The arrays with a row per sample, in the order in which they are created."""
         known, problem = self.training_known, self.problem_type
-        arrays = schema.sample_arrays(self.maps, self.exact, self.schema_version, known, self.meta, problem)
+        arrays = schema.sample_arrays(
+            self.maps, self.exact, self.schema_version, known, self.meta, problem, self.has_offset
+        )
         if not self.cams.is_positive:
             return arrays
         return tuple(dataclasses.replace(a, storage="sparse") if a.name in ("cams", "cam_class") else a for a in arrays)
@@ -349,6 +353,8 @@ class Plan:
                 raise ValueError(f"{name} of the plan is not one that this batchcam knows")
         if self.identity is True and not self.exact:
             raise ValueError("the plan claims an identity for maps that have none")
+        if type(self.has_offset) is not bool or (self.has_offset and (not self.exact or self.schema_version < 2)):
+            raise ValueError("has_offset of the plan is not true or false, or true of maps without an identity")
         if not type(self.identity) is type(self.training_known) is bool or not isinstance(self.preprocessing, dict):
             raise ValueError("identity or training_known of the plan is not true or false, or preprocessing no table")
         self.cams.count(len(self.class_names))

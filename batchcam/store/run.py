@@ -21,7 +21,16 @@ from batchcam.store.files import RunFiles
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import READ_BYTES, blocks, decode, read, split
-from batchcam.store.schema import LABELS, SAMPLE_ARRAYS, THRESHOLD, TRAINED_ON, Array, meta_array, stays_in_shards
+from batchcam.store.schema import (
+    LABELS,
+    OFFSET,
+    SAMPLE_ARRAYS,
+    THRESHOLD,
+    TRAINED_ON,
+    Array,
+    meta_array,
+    stays_in_shards,
+)
 from batchcam.store.stored_cams import stored_ranks
 
 if TYPE_CHECKING:
@@ -58,7 +67,8 @@ class Sample:
         input_sha256: digest of the stored image, hex.
         input_bytes: size of the stored file when the dataset was listed, -1 where there is none; None in schema 1.
         trained_on: whether the network was trained on this image, None where that is not known.
-        identity_residual: largest abs(mean of CAM + bias - logit).
+        identity_residual: largest abs(mean of CAM + bias + offset - logit).
+        offset: what of each map's logit lies in no cell, (M,); None where all of it does, but for the bias.
         status: flags.
         error: why the sample is unreadable, "" if it is not.
         meta: what a manifest says besides, by column.
@@ -81,6 +91,7 @@ class Sample:
     input_bytes: int | None
     trained_on: bool | None
     identity_residual: float
+    offset: np.ndarray | None
     status: Status
     error: str
     meta: Mapping[str, str]
@@ -147,6 +158,7 @@ class Column:
         if self._name not in run._arrays:
             newer = f"the run is of schema {run.plan.schema_version}, which does not have it"
             reasons = {TRAINED_ON: "the checkpoint does not say it of such images", LABELS: "the run is single-label"}
+            reasons[OFFSET] = "all of its logits but the bias lies in cells"
             why = newer if self._since > run.plan.schema_version else reasons.get(self._name, NO_MAPS)
             raise AttributeError(f"{owner.__name__} has no attribute {self._name!r}: {why}")
         return RunArray(run, run._arrays[self._name])
@@ -189,6 +201,7 @@ class Run:
     logits = Column()
     cam_class = Column()
     cams = Column()
+    offset = Column()
     maps = Column()
     map_range = Column()
     crop_box = Column()
@@ -460,6 +473,7 @@ class Run:
             input_bytes=int(at["input_bytes"]) if "input_bytes" in at else None,
             trained_on=bool(at[TRAINED_ON]) if at.get(TRAINED_ON, -1) >= 0 else None,
             identity_residual=float(at["identity_residual"]),
+            offset=at.get(OFFSET),
             status=Status(int(at["status"])),
             error=at["error"],
             meta={name: at[meta_array(name).name] for name in self.plan.meta},

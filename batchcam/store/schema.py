@@ -75,6 +75,7 @@ LOGIT_PER_CELL: Final = "logit per cell"
 
 TRAINED_ON: Final = "trained_on"
 LABELS: Final = "labels"
+OFFSET: Final = "offset"
 PROBLEM_TYPE: Final = "problem_type"
 
 
@@ -117,6 +118,10 @@ SAMPLE_ARRAYS: Final = (
         "cams", "float32", NAN,
         "raw class activation maps, signed, unscaled, without bias; mean over cells + bias = logit",
         "map_rank", "cam_y", "cam_x", units=LOGIT_PER_CELL,
+    ),
+    _numbers(
+        OFFSET, "float32", NAN, "what of the logit of each map's class lies in no cell, besides the bias", "map_rank",
+        units="logit", since=2,
     ),
     Array(
         "maps", ("sample_index", "y", "x"), "uint8", "deflate", 0,
@@ -176,6 +181,12 @@ MULTI_LABEL_MEANINGS: Final[Mapping[str, str]] = {
 }
 """What these arrays of a multi-label run are instead."""
 
+OFFSET_MEANINGS: Final[Mapping[str, str]] = {
+    "cams": "raw class activation maps, signed, unscaled; mean over cells + bias + offset = logit",
+    "identity_residual": "largest abs(mean of CAM + bias + offset - logit) over the stored classes",
+}
+"""What these arrays of a run with `offset` are instead."""
+
 FLOAT_MAPS_MEANING: Final = "predicted class's CAM, bilinear to the input size, raw values"
 
 VIRTUAL_IN_MASTER: Final = ("cams", "maps", "status")
@@ -201,6 +212,13 @@ ROOT_WORDS: Final[Mapping[str, str]] = {
     "sign": "positive: evidence for the class; negative: evidence against it",
     "references": "Zhou et al. 2016, https://arxiv.org/abs/1512.04150",
 }
+
+OFFSET_WORDS: Final[Mapping[str, str]] = {
+    **ROOT_WORDS,
+    "units": "cams: logit per cell; mean over a map's cells + classifier/bias + offset = logits, for each class",
+    "references": f"{ROOT_WORDS['references']}; Gandelsman et al. 2024, https://arxiv.org/abs/2310.05916",
+}
+"""ROOT_WORDS of a run with `offset`."""
 
 GRADIENT_WORDS: Final[Mapping[str, str]] = {
     "title": "Maps of every sample of a dataset by a gradient method, with the predictions that they are about",
@@ -261,6 +279,7 @@ def sample_arrays(
     training_known: bool = False,
     meta: Iterable[str] = (),
     problem_type: str = "",
+    has_offset: bool = False,
 ) -> tuple[Array, ...]:
     """Return the arrays with a row per sample for a plan's choice of `maps` (see rules.MAP_KINDS).
 
@@ -270,11 +289,10 @@ def sample_arrays(
         with_identity = sample_arrays(maps, True, schema, training_known, meta, problem_type)
         return tuple(map(_without_identity, with_identity))
     is_multi_label = problem_type == MULTI_LABEL
-    left_out = {TRAINED_ON: not training_known, LABELS: not is_multi_label}
+    left_out = {TRAINED_ON: not training_known, LABELS: not is_multi_label, OFFSET: not has_offset}
     arrays = tuple(a for a in SAMPLE_ARRAYS if a.since <= schema and not left_out.get(a.name))
-    if is_multi_label:
-        meanings = {a.name: MULTI_LABEL_MEANINGS.get(a.name, a.meaning) for a in arrays}
-        arrays = tuple(dataclasses.replace(a, meaning=meanings[a.name]) for a in arrays)
+    meanings = {**(MULTI_LABEL_MEANINGS if is_multi_label else {}), **(OFFSET_MEANINGS if has_offset else {})}
+    arrays = tuple(dataclasses.replace(a, meaning=meanings.get(a.name, a.meaning)) for a in arrays)
     arrays += tuple(map(meta_array, meta))
     if maps == "uint8":
         return arrays

@@ -22,6 +22,7 @@ from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, Array
 
 KIND: Final = (
     *("class_names", "method", "control", "grid_size", "input_size", "cams", "maps", "problem_type", "thresholds"),
+    "has_offset",
 )
 """Fields of the plan in which the runs of a series agree: what a row's arrays are, and what their numbers mean."""
 

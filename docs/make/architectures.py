@@ -32,15 +32,14 @@ BETWEEN = "an activation lies between two linear layers"
 FLATTENED = "cells are flattened, not averaged; activations lie between linear layers"
 WHOLE_GRID = "a convolution takes the whole grid to one cell; activations lie between linear layers"
 TWO = "its logits are the mean of two classifiers'"
-CLASS_TOKEN = "the class token is no mean of cells"
-TOKENS = "it averages tokens, of which no module says where they lie"
+CLASS_TOKEN = "no module gives what attention adds to its class token"
+TOKENS = "it averages tokens that are in no order of rows where there first are so many; `--tokens 7x7` takes them so"
 
 REASONS = {
     "mobilenet_v3": BETWEEN,
     "maxvit": BETWEEN,
     "vgg": FLATTENED,
     "alexnet": FLATTENED,
-    "vit": CLASS_TOKEN,
 }
 """Why a family of torchvision's has none, by how its names start."""
 
@@ -53,7 +52,8 @@ efficientnet_b0 tf_efficientnetv2_b0 mixnet_s mobilenetv2_100 mnasnet_100 fbnetc
 mobilevit_xxs edgenext_xx_small convnext_atto convnextv2_atto convmixer_768_32 poolformer_s12
 focalnet_tiny_srf swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 nest_tiny gcvit_xxtiny davit_tiny
 coatnet_pico_rw_224 maxvit_pico_rw_256 tiny_vit_5m_224 pvt_v2_b0 visformer_tiny nextvit_small shvit_s1
-efficientvit_m0
+efficientvit_m0 resnet50_clip twins_svt_small mixer_s32_224 resmlp_12_224 vit_tiny_patch16_224
+deit_tiny_patch16_224 beit_base_patch16_224 convit_tiny pit_ti_224
 """
 
 TIMM = {
@@ -70,22 +70,13 @@ TIMM = {
     "mambaout_femto": BETWEEN,
     "maxvit_tiny_tf_224": BETWEEN,
     "vgg11": WHOLE_GRID,
-    "resnet50_clip": "attention pools the cells",
     "repvit_m0_9": TWO,
     "efficientformer_l1": TWO,
     "levit_128s": TWO,
     "volo_d1_224": "logits of the cells, at their largest, are part of the logits",
-    "twins_svt_small": TOKENS,
     "hiera_tiny_224": TOKENS,
     "mvitv2_tiny": TOKENS,
-    "mixer_s32_224": TOKENS,
-    "resmlp_12_224": TOKENS,
-    "vit_tiny_patch16_224": CLASS_TOKEN,
-    "deit_tiny_patch16_224": CLASS_TOKEN,
-    "beit_base_patch16_224": TOKENS,
     "cait_xxs24_224": CLASS_TOKEN,
-    "convit_tiny": CLASS_TOKEN,
-    "pit_ti_224": CLASS_TOKEN,
     "xcit_nano_12_p16_224": CLASS_TOKEN,
 }
 """Networks of timm's, with why they have none."""

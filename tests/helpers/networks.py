@@ -168,6 +168,8 @@ def torchvision_network(name: str, class_count: int = 4) -> nn.Module:
     torch.manual_seed(1)
     extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     network = torchvision.models.get_model(name, weights=None, num_classes=class_count, **extra)
+    if name.startswith("vit_"):  # whose head starts with zeros
+        nn.init.normal_(network.heads.head.weight, std=0.05)
     return randomised(network)
 
 

@@ -73,7 +73,7 @@ def test_maps_of_a_batch_are_those_of_each_image_and_class_alone(name, method):
     found = with_gradients(network, images, method)
     with GradientMaps(found) as maps:
         logits = maps.forward(images)
-        cams = maps.cams(classes)
+        cams = maps.cams(classes).cams
     layer = network.get_submodule(found.target_layer)
     for n in range(3):
         # the reference differentiates the whole network, image by image
@@ -104,7 +104,7 @@ def test_layer_whose_output_is_rectified_in_place_is_looked_at_as_it_was():
     network, images = seeded(InPlace), random_images(2, 32, 32)
     with GradientMaps(with_gradients(network, images, "hirescam", "body")) as maps, torch.no_grad():
         maps.forward(images)
-        cams = maps.cams(torch.tensor([[0], [1]]))
+        cams = maps.cams(torch.tensor([[0], [1]])).cams
         before = network.body(network.stem(images))
         gradient = torch.stack([network.head.weight[k] for k in (0, 1)])[:, :, None, None] * (before > 0)
         expected = (gradient * before).sum(1) / before[0, 0].numel()

@@ -189,7 +189,7 @@ def test_gradient_methods_explain_half_the_output():
     explainable = prepare(network, IMAGES, "gradcam", "none", "body")
     with GradientMaps(explainable) as maps:
         maps.forward(IMAGES)
-        cams = maps.all_cams()
+        cams = maps.all_cams().cams
     torch.testing.assert_close(cams, torch.stack([-expected, expected], 1))
 
 

@@ -59,6 +59,7 @@ CHANGES = {
     "label_separator": "|",
     "label_columns": {"ant": "Ant"},
     "engine": "openvino",
+    "has_offset": True,
 }
 
 
@@ -168,7 +169,7 @@ def test_a_field_of_the_wrong_type_or_range_is_refused(make_plan, field: str, wr
             "weights_key",
             "label_kind",
         ),
-        "True": ("identity", "training_known"),
+        "True": ("identity", "training_known", "has_offset"),
         "['a']": ("class_names", "architecture_options"),
         "[]": ("architecture_options", "thresholds"),
         "[1, 2]": ("grid_size", "input_size"),

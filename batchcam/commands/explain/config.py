@@ -20,7 +20,7 @@ from batchcam.config import (
     required,
     time_limit,
 )
-from batchcam.rules import CONTROLS, MAP_KINDS, METHODS, CamSelection
+from batchcam.rules import CONTROLS, MAP_KINDS, METHODS, CamSelection, Tokens
 
 EVERYTHING: Final = 100
 """Per cent of images that may be unreadable where nothing is to stop the work."""
@@ -49,6 +49,12 @@ class ExplainConfig(LabelledConfig):
     shard_size: int | None = field("Samples of one shard.  [default: about 64 MiB]", low=1, high=LARGEST_COUNT)
     target_layer: str | None = field(
         "Layer to explain.  [default: the one that the classifier pools; for gradient methods the last grid]"
+    )
+    tokens: Given[Tokens | None, Tokens | str | None] = field(
+        "Which of a transformer's tokens are cells, row by row: a grid HxW after N tokens of another kind, such as "
+        "14x14+1.  [default: found]",
+        metavar="HxW[+N]",
+        parse=Tokens.parse,
     )
     identity: bool = field(
         "Explain --target-layer although its CAMs do not add up to the logits.", "--no-identity", default=True

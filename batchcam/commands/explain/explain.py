@@ -234,7 +234,9 @@ def _assembled(
     layer = settle(config.target_layer, same_weights, "target_layer", None)
     images = assembly.normalised_probe(device)
     told: list[str] = []
-    explainable = prepare(assembly.network, images, settings.method, settings.control, layer, told.append)
+    explainable = prepare(
+        assembly.network, images, settings.method, settings.control, layer, told.append, config.tokens
+    )
     if config.identity and isinstance(explainable, ExactNetwork):
         require_identity(explainable, "fp32")
     source = assembly.library_source

@@ -197,6 +197,7 @@ def make_plan(
         preprocessing=assembly.planned_preprocessing,
         precision=settings.precision,
         engine=explainable.engine,
+        has_offset=explainable.has_offset,
         architecture=assembly.architecture,
         weights_key=assembly.checkpoint.weights_key,
         architecture_options=assembly.architecture_options,

@@ -15,6 +15,7 @@ from batchcam.record.groups import GroupCounts, GroupScore, RowGroups, grouped_b
 from batchcam.record.intervals import LEVEL, Interval
 from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores, scores_of
+from batchcam.record.spatial import SpatialShare, spatial_shares
 from batchcam.record.totals import Totals, accuracy_needs, intervals_of, sum_totals
 from batchcam.rules import Status
 from batchcam.store import landing
@@ -66,6 +67,7 @@ class RunInfo:
         sigmoids: score of each class of a multi-label run, over the samples that are left of it.
         pairs: of a multi-label run the classes that come together most.
         group_by: columns of the manifest by which `groups` are told.
+        spatial: how much of the predictions is in the cells of their maps; None where all but the bias is.
         groups: score of each group, the least accurate first; of a multi-label run of each of its classes.
         intervals: of the accuracy; empty of multi-label runs.
         needed: how many labelled samples would make that ± 1 point, None without any.
@@ -89,6 +91,7 @@ class RunInfo:
     runs: list[RunOfSeries] = dataclasses.field(default_factory=list)
     sigmoids: list[SigmoidScore] = dataclasses.field(default_factory=list)
     pairs: list[Pair] = dataclasses.field(default_factory=list)
+    spatial: SpatialShare | None = None
     group_by: tuple[str, ...] = ()
     groups: list[GroupScore] | list[SigmoidGroup] = dataclasses.field(default_factory=list)
     _: dataclasses.KW_ONLY
@@ -145,9 +148,11 @@ def info(run: Path, level: float = LEVEL) -> RunInfo:
         notes.append(f"numbers are of all {plan.sample_count} samples, as run.h5 has them; see batchcam verify")
     sigmoids: list[SigmoidScore] = []
     pairs: list[Pair] = []
-    if plan.is_multi_label and landed:
+    spatial = None
+    if (plan.is_multi_label or plan.has_offset) and landed:
         with open_run(run, partial=bool(lost)) as opened:
-            sigmoids, pairs = scores_of(opened, level)
+            sigmoids, pairs = scores_of(opened, level) if plan.is_multi_label else ([], [])
+            spatial = spatial_shares(opened)
     return RunInfo(
         run=str(run),
         complete=manifest is not None and not lost,
@@ -168,6 +173,7 @@ def info(run: Path, level: float = LEVEL) -> RunInfo:
         intervals=intervals_of(totals, level),
         needed=accuracy_needs(totals, level),
         level=level,
+        spatial=spatial,
     )
 
 
@@ -213,6 +219,7 @@ def _of_series(series: Run, level: float) -> RunInfo:
         intervals=intervals_of(totals, level),
         needed=accuracy_needs(totals, level),
         level=level,
+        spatial=spatial_shares(series),
     )
 
 

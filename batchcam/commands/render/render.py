@@ -19,12 +19,13 @@ from batchcam.pictures.originals import Original, Originals, State, open_origina
 from batchcam.pictures.overlay import View, overlay
 from batchcam.record.asked import open_asked
 from batchcam.record.sigmoid_scores import sigmoid
+from batchcam.record.spatial import spatial_share
 from batchcam.rules import Status
 from batchcam.store import landing
 from batchcam.store.ours import require_ours
 from batchcam.store.problem import require_single_label
 from batchcam.store.run import Run, Sample
-from batchcam.store.stored_cams import stored_cam
+from batchcam.store.stored_cams import stored_cam, stored_ranks
 
 SHEET_PICTURES: Final = 20
 """Pictures of a sheet for which no number was asked: two rows of ten, evenly spread over the selected samples."""
@@ -313,6 +314,9 @@ class _Drawing:
             if class_ >= 0 and np.isfinite(sample.logits[class_]):
                 said = ("falsely", "missed")[sample.labels[class_]] if wrong else "→"
                 lines[-1] = f"{said} {self._run.class_names[class_]} {float(sigmoid(sample.logits[class_])):.2f}"
+        if sample.offset is not None and (rank := stored_ranks(sample.cam_class[None], np.array([class_]))[0]) >= 0:
+            share = float(spatial_share(sample.cams[rank].mean(), sample.offset[rank]))
+            lines += [f"{share:.0%} of this logit is in these cells"] if np.isfinite(share) else []
         if self._config.contrast:
             lines.append(" − ".join(self._config.contrast))
         return "\n".join(sheet.printable(line) for line in lines)

@@ -18,6 +18,7 @@ from batchcam.record.intervals import LEVEL, Interval
 from batchcam.record.metrics import ClassCounts, ClassScore, Means, PairCounts
 from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores, sigmoid
+from batchcam.record.spatial import SpatialShare, spatial_shares
 from batchcam.record.totals import Totals
 from batchcam.rules import Status
 from batchcam.store.run import Run
@@ -139,6 +140,7 @@ class Facts:
             run only their samples and means tell something.
         level: of confidence of the intervals.
         sigmoids: of a multi-label run, what is told of each class; nothing else is about right and wrong then.
+        spatial: how much of the predictions is in the cells of their maps; None where all but the bias is.
     """
 
     totals: dict[str, Any]
@@ -156,6 +158,7 @@ class Facts:
     scores_by_group: list[GroupScore]
     level: float
     sigmoids: Sigmoids | None = None
+    spatial: SpatialShare | None = None
 
     @property
     def calibration_error(self) -> float | None:
@@ -193,7 +196,7 @@ def gather(
             _require_sound(run, block)
             tally.add(rows, block, picked_cams(block["cams"], block.get("cam_class"), block["prediction"]))
             progress.advance(len(rows))
-    return tally.facts(run.class_names)
+    return dataclasses.replace(tally.facts(run.class_names), spatial=spatial_shares(run))
 
 
 def _require_sound(run: Run, block: dict[str, np.ndarray]) -> None:

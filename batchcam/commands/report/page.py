@@ -124,6 +124,7 @@ def _summary(content: Content) -> Markup:
         ("unreadable samples", f"{content.counts['unreadable']:,}"),
         ("odd maps", f"{facts.odd:,}"),
         ("largest identity residual", small(totals["largest_identity_residual"])),
+        *([("in the cells of maps", str(facts.spatial))] if facts.spatial else []),
     ]
     found = list(_findings(content))
     listed = (

@@ -10,7 +10,7 @@ import numpy as np
 from batchcam.pictures import heatmap
 from batchcam.rules import CONSTANT_RELATIVE_RANGE, IDENTITY_TOLERANCE, Status
 from batchcam.store.plan import Plan
-from batchcam.store.schema import LABELS
+from batchcam.store.schema import LABELS, OFFSET
 from batchcam.store.stored_cams import predicted_cams
 
 Block = Mapping[str, np.ndarray]
@@ -85,7 +85,7 @@ def _is_utf8(text: bytes) -> bool:
 def _blank(block: Block, plan: Plan) -> np.ndarray:
     """Return which rows hold, but for their map, only what an unreadable sample's row may hold."""
     rows = len(block["status"])
-    names = ("logits", "cams", "confidence", "identity_residual", "map_range")
+    names = ("logits", "cams", "confidence", "identity_residual", OFFSET, "map_range")
     blank = np.logical_and.reduce([np.isnan(block[n]).reshape(rows, -1).all(1) for n in names if n in block])
     if not plan.cams.is_all:
         blank &= (block["cam_class"] == -1).all(1)
@@ -120,13 +120,13 @@ def _cams(block: Block, readable: np.ndarray, plan: Plan, bias: np.ndarray) -> I
     yield Wrong(
         "cam-class", "cam_class", readable & _wrong_classes(block, plan), f"not the classes that '{plan.cams}' stores"
     )
-    unknown = readable & (~known & ~np.isnan(cams).all((2, 3))).any(1)
+    unknown = readable & (~known & ~(np.isnan(cams).all((2, 3)) & np.isnan(block.get(OFFSET, np.nan)))).any(1)
     yield Wrong("cam-class", "cams", unknown, "numbers in a CAM that has no class")
     finite = np.isfinite(logits).all(1) & (np.isfinite(cams) | ~known[..., None, None]).all((1, 2, 3))
     sound = readable & finite
     if plan.exact:
         safe = np.clip(classes, 0, len(bias) - 1)
-        sums = cams.astype(np.float64).mean((2, 3)) + bias[safe]
+        sums = cams.astype(np.float64).mean((2, 3)) + bias[safe] + block.get(OFFSET, 0)
         residual = np.where(known, np.abs(sums - np.take_along_axis(logits, safe, 1)), 0).max(1)
         yield from _identity(block, residual, sound, plan)
     else:
@@ -143,7 +143,8 @@ def _identity(block: Block, residual: np.ndarray, sound: np.ndarray, plan: Plan)
     yield Wrong("identity", "identity_residual", sound & off, "not what CAMs, bias and logits give")
     if plan.identity:
         beyond = residual > IDENTITY_TOLERANCE[plan.precision] * scale
-        yield Wrong("identity", "cams", sound & beyond, "mean of a CAM + bias is not the class's logit")
+        offset = " + offset" if plan.has_offset else ""
+        yield Wrong("identity", "cams", sound & beyond, f"mean of a CAM + bias{offset} is not the class's logit")
 
 
 def _wrong_classes(block: Block, plan: Plan) -> np.ndarray:

@@ -1,0 +1,78 @@
+"""A run of a network of tokens: its record says what of each logit lies in no cell, and an auditor checks it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import batchcam
+from batchcam.commands.info.info import info
+from batchcam.commands.verify.audit import audit
+from batchcam.errors import ConfigError, RunError
+from batchcam.record.spatial import spatial_share
+from tests.network.test_ledger import vision_transformer
+
+OPTIONS = {"image_size": 32, "mean": 0.5, "std": 0.5, "class_names": ["a", "b", "c"], "workers": 0}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        (folder / name).mkdir()
+        for index in range(3):
+            Image.fromarray(random.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(folder / name / f"{index}.png")
+    (folder / "a" / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["all", "topk:2", "predicted+label"])
+def run(request, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    batchcam.explain(vision_transformer(), data, out, cams=request.param, **OPTIONS)
+    return out
+
+
+def test_maps_bias_and_offset_add_up_to_the_logits_in_the_record_alone(run):
+    assert not batchcam.verify(run).found
+    with batchcam.open_run(run) as opened:
+        assert opened.plan.has_offset
+        readable = opened.prediction[:] >= 0
+        classes, bias = opened.cam_class[readable], opened.classifier[1]
+        sums = opened.cams[readable].mean((2, 3)) + bias[classes] + opened.offset[readable]
+        np.testing.assert_allclose(sums, np.take_along_axis(opened.logits[readable], classes, 1), atol=1e-5)
+        assert np.isnan(opened.offset[~readable]).all()
+
+
+def test_offset_that_is_not_the_networks_is_found(run):
+    with batchcam.open_run(run) as opened:
+        ((_, block),) = opened.blocks([array.name for array in opened.arrays])
+        block = {name: np.char.encode(v.astype(str)) if v.dtype == object else v for name, v in block.items()}
+        plan, bias = opened.plan, opened.classifier[1]
+    assert not list(audit(block, plan, bias))
+    wrong = list(audit({**block, "offset": block["offset"] + np.float32(0.1)}, plan, bias))
+    assert {each.rule for each in wrong} == {"identity"}
+    blank = np.isnan(block["offset"])
+    filled = list(audit({**block, "offset": np.where(blank, np.float32(0), block["offset"])}, plan, bias))
+    assert {each.rule for each in filled} == {"status"}
+
+
+def test_share_of_the_prediction_in_the_cells_is_told(run):
+    told = info(run).spatial
+    with batchcam.open_run(run) as opened:
+        shares = []
+        for row in np.flatnonzero(opened.prediction[:] >= 0):
+            rank = opened.cam_class[row].tolist().index(opened.prediction[row])
+            shares.append(spatial_share(opened.cams[row, rank].mean(), opened.offset[row, rank]))
+    assert told.median == pytest.approx(np.median(shares), abs=1e-4)
+    assert told.low <= told.median <= told.high
+
+
+def test_tokens_that_are_not_the_layers_are_refused(data, tmp_path):
+    with pytest.raises(batchcam.ModelError, match="no module's output"):
+        batchcam.explain(vision_transformer(), data, tmp_path / "run", tokens="3x3+1", **OPTIONS)
+    batchcam.explain(vision_transformer(), data, tmp_path / "run", tokens="4x4+1", **OPTIONS)
+    with pytest.raises((ConfigError, RunError), match="--tokens 2x8"):
+        batchcam.explain(vision_transformer(), data, tmp_path / "run", tokens="2x8+1", **OPTIONS)
