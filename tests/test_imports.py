@@ -195,7 +195,7 @@ def test_only_the_workers_folders_know_torch() -> None:
         ("from batchcam.store.plan import Plan", "maps", {"store"}),
         ("from batchcam.pictures import heatmap", "store", {"pictures"}),
         ("import batchcam.commands.explain", "store", {"commands/explain"}),
-        ("from batchcam.pictures.html import x", "commands/compare", {"commands/report"}),
+        ("from batchcam.commands.report.movers import x", "commands/compare", {"commands/report"}),
         ("from batchcam.commands.compare.gates import x", "commands/report", set()),
         ("from batchcam.config import Classifier", "job", {"config"}),
         ("import pandas", "store", {"pandas"}),
