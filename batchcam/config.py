@@ -560,6 +560,16 @@ def parse_names(text: str) -> tuple[str, ...]:
     return names
 
 
+class NetworkConfig(RunConfig):
+    """What commands are asked that ask a run's network again."""
+
+    classifier: Classifier = required("The run's checkpoint.", "--checkpoint")
+    data: str = required("The run's dataset.")
+    _: dataclasses.KW_ONLY
+    device: str = like(Compute, "device")
+    threads: int | None = like(Compute, "threads")
+
+
 class LabelOptions(Part):
     """How a dataset's labels are to be read: one class a sample, or several."""
 

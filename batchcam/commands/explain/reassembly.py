@@ -4,21 +4,46 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 
 import torch
+from torch import nn
 
 from batchcam.commands.explain.assembly import Assembly, assemble
+from batchcam.commands.explain.listing import read_listing
 from batchcam.commands.explain.planning import fingerprint, require_same_kind
-from batchcam.config import LABEL_KINDS, Classifier, MapDataset
+from batchcam.config import LABEL_KINDS, Classifier, MapDataset, NetworkConfig
 from batchcam.data.findings import LabelReading
 from batchcam.data.labels import match_classes
 from batchcam.data.planned import Listing
 from batchcam.data.preprocessing import Preprocessing
 from batchcam.errors import CheckpointError, ConfigError, DatasetError
+from batchcam.job.console import note
 from batchcam.maps.preparation import ExplainableNetwork, prepare
+from batchcam.network.compiled import on_engine
+from batchcam.network.device import pick_device
 from batchcam.network.libraries import is_of_a_library
-from batchcam.rules import SINGLE_LABEL
+from batchcam.network.precision import set_precision
+from batchcam.rules import AUTO, SINGLE_LABEL, TORCH
 from batchcam.store.plan import Plan
+
+
+def opened_network(config: NetworkConfig, plan: Plan) -> tuple[Assembly, nn.Module, torch.device]:
+    """Return what the run of this plan worked with, its network as it computed, and where that is.
+
+    Raises:
+        CheckpointError: the checkpoint is not the run's.
+        DatasetError: the dataset is not the run's.
+    """
+    device = pick_device(config.device)
+    set_precision(plan.precision, device, config.threads)
+    listing = read_listing(config.run, plan) if config.run.is_dir() else None
+    assembly, explainable = reassemble(plan, config.classifier, config.data, device, listing)
+    require_dataset(plan, assembly)
+    images, tell = assembly.normalised_probe(device), functools.partial(note, quiet=config.quiet)
+    engine = AUTO if plan.engine else TORCH
+    network = on_engine(engine, explainable.network, None, images, plan.precision, assembly.library_source, tell)
+    return assembly, network, device
 
 
 def reassemble(

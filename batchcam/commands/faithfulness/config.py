@@ -6,28 +6,22 @@ from pathlib import Path
 from typing import Final
 
 from batchcam.config import (
-    Classifier,
-    Compute,
-    RunConfig,
+    NetworkConfig,
     clustering,
     confidence,
     field,
-    like,
     overwriting,
     random_seed,
     require_outside,
-    required,
 )
 
 SUBSTRATE_NAMES: Final = ("mean", "zero", "blur")
 """What can stand in for the pixels that are taken away; `zero` is of the normalised input."""
 
 
-class FaithfulnessConfig(RunConfig):
+class FaithfulnessConfig(NetworkConfig):
     """Everything that `faithfulness` is asked."""
 
-    classifier: Classifier = required("The run's checkpoint.", "--checkpoint")
-    data: str = required("The run's dataset.")
     samples: int = field("How many to draw at random.", default=50, low=1)
     steps: int = field("Steps of each curve.", default=20, low=2, high=1000)
     seed: int = random_seed("the draw, the random orders and the noise")
@@ -36,8 +30,6 @@ class FaithfulnessConfig(RunConfig):
     confidence: float = confidence()
     cluster: str | None = clustering()
     out: Path | None = field("Folder for faithfulness.json, faithfulness.csv and curves.csv.")
-    device: str = field("cpu, cuda, cuda:N or auto.", default="auto")
-    threads: int | None = like(Compute, "threads")
     overwrite: bool = overwriting()
 
     def __post_init__(self) -> None:

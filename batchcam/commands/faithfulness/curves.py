@@ -11,17 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from batchcam.commands.explain.assembly import Assembly
-from batchcam.commands.faithfulness.imputation import NOISE, area, centre_map, impute, ranks, step_counts
+from batchcam.commands.explain.drawn import LeftOut, left_out, require_consistent
+from batchcam.commands.explain.probing import normalised
 from batchcam.data.loader import LoadedBatch, collate
-from batchcam.errors import RunError
 from batchcam.maps import cam
+from batchcam.maps.imputation import NOISE, area, centre_map, impute, ranks, step_counts
 from batchcam.network.forward import forward
 from batchcam.network.precision import in_precision
-from batchcam.record.study import Reason, first_reasons
 from batchcam.record.window import image_window
-from batchcam.rules import Status
 from batchcam.store.run import Run
-from batchcam.store.stored_cams import predicted_cams, stored_ranks
+from batchcam.store.stored_cams import predicted_cams
 
 CURVES: Final = ("deletion", "insertion", "road")
 FALLING: Final = ("deletion", "road")
@@ -32,18 +31,6 @@ ORDERS: Final = ("map", "centre", "random_map", "random_pixels")
 
 _Window: TypeAlias = "tuple[int, int, int, int]"
 """First row, end of the rows, first column and end of the columns of an image in the network's input."""
-
-
-class LeftOut(Reason):
-    """Why a drawn sample is not judged."""
-
-    JUDGED = 0
-    UNREADABLE = 1
-    NON_FINITE = 2, "not finite"
-    CONSTANT = 3, "constant map"
-    GONE = 4, "unreadable now"
-    CHANGED = 5, "another image now"
-    OVERFLOWN = 6, "not finite once changed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +121,7 @@ def measure(run: Run, assembly: Assembly, rows: np.ndarray, probe: Probe, advanc
         rows: sorted, int64 (n,).
         advance: called with how many samples were done.
     """
-    _require_consistent(run, rows, len(assembly.dataset))
+    require_consistent(run, rows, len(assembly.dataset))
     pixels = int(np.prod(run.plan.input_size))
     counts = step_counts(pixels, probe.steps)
     found = Curves(
@@ -148,9 +135,11 @@ def measure(run: Run, assembly: Assembly, rows: np.ndarray, probe: Probe, advanc
     for start in range(0, len(rows), group):
         part = np.arange(start, min(start + group, len(rows)))
         batch = collate([assembly.dataset[i] for i in run.sample_index[rows[part]].tolist()])
-        kept = _judged(run, found, part, batch)
+        found.errors[start : start + len(part)] = batch.errors
+        found.reasons[part] = left_out(run, rows[part], batch)
+        kept = np.flatnonzero(found.reasons[part] == LeftOut.JUDGED)
         if len(kept):
-            images = _normalised(assembly, batch.pixels[torch.from_numpy(kept)].to(probe.device))
+            images = normalised(batch.pixels[torch.from_numpy(kept)].to(probe.device), assembly.preprocessing)
             for window, own in _windows(batch, kept, run.plan.input_size).items():
                 with torch.inference_mode():
                     found.values[part[kept[own]]] = _curves(run, rows[part[kept[own]]], images[own], window, probe)
@@ -158,39 +147,6 @@ def measure(run: Run, assembly: Assembly, rows: np.ndarray, probe: Probe, advanc
             found.reasons[part[kept][overflown]] = LeftOut.OVERFLOWN
         advance(len(part))
     return found
-
-
-def _require_consistent(run: Run, rows: np.ndarray, count: int) -> None:
-    """Refuse a record that names a sample, a class or a map that is not there."""
-    index, status, prediction = run.sample_index[rows], run.status[rows], run.prediction[rows]
-    sound = (index >= 0) & (index < count) & (prediction < len(run.class_names))
-    sound &= (prediction >= 0) | (status & (Status.UNREADABLE | Status.NON_FINITE) > 0)
-    sound &= (stored_ranks(run.cam_class[rows], prediction) >= 0) | (prediction < 0)
-    if not sound.all():
-        raise RunError(f"{run.path}: row {rows[int(sound.argmin())]} contradicts itself; see batchcam verify")
-
-
-def _judged(run: Run, found: Curves, part: np.ndarray, batch: LoadedBatch) -> np.ndarray:
-    """Return which samples of a batch can be judged, as places in it; note why the others can't."""
-    rows = found.rows[part]
-    status = run.status[rows]
-    found.errors[part[0] : part[-1] + 1] = batch.errors
-    found.reasons[part] = first_reasons(
-        {
-            LeftOut.UNREADABLE: (status & Status.UNREADABLE) > 0,
-            LeftOut.GONE: np.array([bool(error) for error in batch.errors]),
-            LeftOut.CHANGED: (run.input_sha256[rows] != batch.sha256.numpy()).any(1),
-            LeftOut.NON_FINITE: (status & Status.NON_FINITE) > 0,
-            LeftOut.CONSTANT: (status & Status.CONSTANT_MAP) > 0,
-        }
-    )
-    return np.flatnonzero(found.reasons[part] == LeftOut.JUDGED)
-
-
-def _normalised(assembly: Assembly, pixels: Tensor) -> Tensor:
-    if assembly.preprocessing is None:
-        return pixels.float()
-    return assembly.preprocessing.normalise(pixels)
 
 
 def _windows(batch: LoadedBatch, kept: np.ndarray, size: tuple[int, int]) -> dict[_Window, list[int]]:

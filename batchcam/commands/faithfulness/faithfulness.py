@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
-from batchcam.commands.explain.listing import read_listing
-from batchcam.commands.explain.reassembly import reassemble, require_dataset
+from batchcam.commands.explain.drawn import LeftOut
+from batchcam.commands.explain.reassembly import opened_network
 from batchcam.commands.faithfulness.config import FaithfulnessConfig
-from batchcam.commands.faithfulness.curves import CURVES, FALLING, ORDERS, Curves, LeftOut, Probe, measure
+from batchcam.commands.faithfulness.curves import CURVES, FALLING, ORDERS, Curves, Probe, measure
 from batchcam.commands.faithfulness.files import CURVES_FILE, SAMPLES_FILE, write_files
-from batchcam.commands.faithfulness.imputation import SUBSTRATES
 from batchcam.errors import ConfigError, RunError
-from batchcam.job.console import Progress, note
-from batchcam.network.compiled import on_engine
-from batchcam.network.device import pick_device
-from batchcam.network.precision import set_precision
+from batchcam.job.console import Progress
+from batchcam.maps.imputation import SUBSTRATES
 from batchcam.record.clusters import Design, design_of, read_clusters
 from batchcam.record.intervals import Interval
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
-from batchcam.rules import AUTO, RECOMPUTE_TOLERANCE, TORCH
+from batchcam.rules import RECOMPUTE_TOLERANCE
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
 from batchcam.store.series import require_run
@@ -119,14 +115,7 @@ def faithfulness(config: FaithfulnessConfig) -> FaithfulnessSummary:
         plan = run.plan
         if config.steps > math.prod(plan.input_size):
             raise ConfigError(f"--steps {config.steps}: the network's input has {math.prod(plan.input_size)} pixels")
-        device = pick_device(config.device)
-        set_precision(plan.precision, device, config.threads)
-        listing = read_listing(config.run, plan) if config.run.is_dir() else None
-        assembly, explainable = reassemble(plan, config.classifier, config.data, device, listing)
-        require_dataset(plan, assembly)
-        images, tell = assembly.normalised_probe(device), functools.partial(note, quiet=config.quiet)
-        engine = AUTO if plan.engine else TORCH
-        network = on_engine(engine, explainable.network, None, images, plan.precision, assembly.library_source, tell)
+        assembly, network, device = opened_network(config, plan)
         probe = Probe(
             network=network,
             device=device,

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Curves, LeftOut
+from batchcam.commands.explain.drawn import LeftOut
+from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Curves
 from batchcam.record.names import csv_number, csv_table
 from batchcam.record.rows import class_names, label_texts
 from batchcam.record.study import land_study

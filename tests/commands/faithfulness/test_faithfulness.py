@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
-from batchcam.commands.faithfulness import imputation as faithfulness
 from batchcam.commands.faithfulness.config import SUBSTRATE_NAMES, FaithfulnessConfig
 from batchcam.commands.faithfulness.curves import CURVES, ORDERS, Probe, follow
 from batchcam.commands.faithfulness.faithfulness import FaithfulnessSummary, draw
@@ -32,6 +31,7 @@ from batchcam.commands.faithfulness.text import faithfulness_text
 from batchcam.config import Classifier, Compute
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, RunError
 from batchcam.maps import cam
+from batchcam.maps import imputation as faithfulness
 from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.opening import open_run
