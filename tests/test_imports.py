@@ -34,6 +34,10 @@ TABLE: dict[str, set[str]] = {
         *("numpy", "cv2", "config", "job", "pictures", "record", "store"),
         *("commands/explain", "commands/train", "commands/verify"),
     },
+    "commands/discover": {
+        *("numpy", "torch", "cv2", "config", "job", "pictures", "record", "store", "maps", "network", "data"),
+        "commands/explain",
+    },
     "commands/evaluate": {
         "numpy",
         "torch",
@@ -85,7 +89,7 @@ WORKER = {
     "maps",
     "network",
     "data",
-    *(f"commands/{c}" for c in ("demo", "evaluate", "explain", "faithfulness", "train")),
+    *(f"commands/{c}" for c in ("demo", "discover", "evaluate", "explain", "faithfulness", "train")),
 }
 """The folders that may need torch."""
 

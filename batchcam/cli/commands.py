@@ -24,6 +24,7 @@ from batchcam.cli.options import (
 from batchcam.cli.variables import remarks
 from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.demo.config import DemoConfig
+from batchcam.commands.discover.config import DiscoverConfig
 from batchcam.commands.evaluate.config import EvaluateConfig
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.export.config import ExportConfig
@@ -177,6 +178,9 @@ COMMANDS = (
     Command("faithfulness", FaithfulnessConfig, "runs/monday --checkpoint model.pth --data photos/test --out curves",
             "Tell whether the network uses what the maps point to: deletion, insertion and ROAD, beside baselines.",
             text="commands.faithfulness.text"),
+    Command("discover", DiscoverConfig, "runs/monday --checkpoint model.pth --data photos/test --out shortcuts",
+            "Tell whether a region carries a class into other images by itself, as a shortcut does; show the regions.",
+            text="commands.discover.text"),
     Command("export", ExportConfig, "runs/monday --to csv --out monday-table",
             "Hand a run over in another tool's format: ViRelAy, WSOL score maps, pictures, tables."),
     Command("compare", CompareConfig, "runs/monday runs/tuesday --max-accuracy-drop 1 --min-cam-similarity 0.5",

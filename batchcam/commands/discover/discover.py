@@ -1,0 +1,169 @@
+"""discover: does a region by itself carry a class into other images, as a shortcut does? Needs the network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from batchcam.commands.discover.config import DiscoverConfig
+from batchcam.commands.discover.files import PAGE, TABLE, write_files
+from batchcam.commands.discover.regions import centre_window, has_room, overlap, window_size
+from batchcam.commands.discover.rule import NOT_SEEN, TOO_FEW, Verdict, verdicts
+from batchcam.commands.discover.trials import Asked, Outcomes, draw, measure
+from batchcam.commands.explain.drawn import LeftOut
+from batchcam.commands.explain.reassembly import opened_network
+from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, RunError
+from batchcam.job.console import Progress
+from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
+from batchcam.store.opening import open_run
+from batchcam.store.run import Run
+from batchcam.store.series import require_run
+
+GATE: Final = "--max-portable"
+
+
+@dataclasses.dataclass(frozen=True)
+class PortableGate:
+    """Whether the largest effect is within the limit.
+
+    Attributes:
+        limit: per cent.
+        value: largest of all samples' and of each class's; None: nothing could be judged, which does not pass.
+        worst: class that it is of, None: of all samples.
+    """
+
+    limit: float
+    value: float | None
+    worst: str | None
+    passed: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscoverSummary:
+    """Which classes a region carries by itself.
+
+    Attributes:
+        method: how the run's maps were made.
+        region: rows and columns of a region, in cells of the map.
+        grid: cells of a map.
+        samples: rows of the run.
+        drawn: of them, as many as possible of each predicted class.
+        judged: of the drawn ones.
+        left_out: the others, by reason.
+        overall: of all samples.
+        classes: of each class, the largest effect first.
+        claims: classes of which something is claimed, by what it is.
+        not_seen: what the verdicts say nothing about.
+        gate: None where none was asked for.
+        findings: drawn samples whose images are not those of the run any more.
+        notes: what a reader should know, a line each.
+        out: folder of the files, None where none were asked for.
+    """
+
+    run: str
+    run_id: str
+    method: str
+    control: str
+    region: tuple[int, int]
+    grid: tuple[int, int]
+    samples: int
+    drawn: int
+    judged: int
+    left_out: dict[str, int]
+    seed: int
+    overall: Verdict
+    classes: list[Verdict]
+    claims: dict[str, str]
+    not_seen: tuple[str, ...]
+    gate: PortableGate | None
+    findings: int
+    notes: tuple[str, ...]
+    out: str | None
+
+    @property
+    def exit_code(self) -> int:
+        """3 where images changed or the gate is not passed, else 0."""
+        stopped = self.findings or (self.gate is not None and not self.gate.passed)
+        return EXIT_FINDINGS if stopped else EXIT_DONE
+
+
+def discover(config: DiscoverConfig) -> DiscoverSummary:
+    """Paste regions of a sample of a run into other images, take them away, keep them alone; ask the network.
+
+    Raises:
+        CheckpointError: the checkpoint is not the run's.
+        DatasetError: the dataset is not the run's.
+        RunError: not a run, its maps have too few cells, or no sample can be judged.
+    """
+    require_place(config.out, "discover", (PAGE, TABLE), config.overwrite)
+    require_run(config.run, "discover")
+    with open_run(config.run) as run:
+        plan = run.plan
+        if not has_room(plan.grid_size, window_size(plan.grid_size)):
+            cells = "x".join(map(str, plan.grid_size))
+            raise RunError(f"{config.run}: maps of {cells} cells tell no place: explain an earlier --target-layer")
+        assembly, network, device = opened_network(config, plan)
+        limits = plan.threshold_logits
+        asked = Asked(network, device, plan.precision, plan.batch_size, config.seed, limits)
+        rows = draw(run.prediction[:], config.samples, config.seed)
+        with Progress("discover", len(rows), "samples", config.quiet) as progress:
+            found = measure(run, assembly, rows, asked, progress.advance)
+        if not found.judged.any():
+            reasons = counts_text(count_left_out(LeftOut, found.reasons)) or "none has a prediction"
+            raise RunError(f"{config.run}: no sample of {len(rows)} can be judged: {reasons}")
+        summary = _summary(config, run, found)
+        if config.out is not None:
+            write_files(config.out, run, found, summary)
+    return summary
+
+
+def _summary(config: DiscoverConfig, run: Run, found: Outcomes) -> DiscoverSummary:
+    plan, left_out = run.plan, count_left_out(LeftOut, found.reasons)
+    size = window_size(plan.grid_size)
+    apart = ~overlap(found.windows[:, 0], np.array(centre_window(plan.grid_size, size)), size)
+    overall, *classes = verdicts(found, plan.class_names, plan.grid_size, apart)
+    return DiscoverSummary(
+        run=str(config.run),
+        run_id=plan.run_id,
+        method=plan.method,
+        control=plan.control,
+        region=size,
+        grid=plan.grid_size,
+        samples=len(run),
+        drawn=len(found.rows),
+        judged=int(found.judged.sum()),
+        left_out=left_out,
+        seed=config.seed,
+        overall=overall,
+        classes=classes,
+        claims={str(v.name): v.verdict for v in classes if v.is_claim},
+        not_seen=NOT_SEEN,
+        gate=None if config.max_portable is None else _gate(config.max_portable, [overall, *classes]),
+        findings=sum(left_out.get(reason.text, 0) for reason in (LeftOut.CHANGED, LeftOut.GONE)),
+        notes=tuple(_notes(run, overall, classes)),
+        out=None if config.out is None else str(config.out),
+    )
+
+
+def _gate(limit: float, found: list[Verdict]) -> PortableGate:
+    effects = [(v.carried.effect * 100, v.name) for v in found if v.carried is not None]
+    if not effects:
+        return PortableGate(limit, None, None, passed=False)
+    value, worst = max(effects, key=lambda effect: effect[0])
+    return PortableGate(limit, value, worst, passed=value <= limit)
+
+
+def _notes(run: Run, overall: Verdict, classes: list[Verdict]) -> Iterator[str]:
+    yield from run_notes(run, control="regions carry what a network with random weights makes of them")
+    few = [v for v in classes if v.verdict == TOO_FEW]
+    if few:
+        yield f"{len(few)} of {len(classes)} classes have too few samples to be judged: draw more by --samples"
+    if overall.verdict == TOO_FEW:
+        yield "too few samples to be judged at all"
+    if run.plan.padding is not None:
+        yield "padding counts as part of the picture: a border that is padding carries how images were padded"
+    if run.plan.is_multi_label:
+        yield "a class is told where its sigmoid reaches its threshold; samples are judged by the one highest above it"
