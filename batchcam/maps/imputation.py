@@ -1,4 +1,4 @@
-"""Pure numbers about whether the network uses what a map points to: deletion, insertion and ROAD curves.
+"""What stands in for pixels that are taken away, and the order in which: deletion, insertion and ROAD curves.
 
 Deletion and insertion as in Petsiuk et al. 2018 (RISE, arXiv 1806.07421): pixels change in order of the map's value,
 and the class's probability is followed. The area that is emptied has a shape, and the picture is of a kind that the
@@ -61,12 +61,12 @@ def mean_colour(images: Tensor) -> Tensor:
     return images.mean((2, 3), keepdim=True).expand_as(images)
 
 
-def blurred(images: Tensor) -> Tensor:
-    """Return images (n, C, H, W) under a Gaussian of deviation `BLUR` * shorter side, cut at three deviations.
+def blurred(images: Tensor, share: float = BLUR) -> Tensor:
+    """Return images (n, C, H, W) under a Gaussian of deviation `share` * shorter side, cut at three deviations.
 
     Edges are extended.
     """
-    deviation = BLUR * min(images.shape[2:])
+    deviation = share * min(images.shape[2:])
     radius = math.ceil(3 * deviation)
     offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-((offsets / deviation) ** 2) / 2)

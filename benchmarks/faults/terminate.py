@@ -84,6 +84,7 @@ def _commands(bench: Bench) -> dict[str, tuple[Callable[[Path], None], Command]]
             nothing,
             lambda out: ["faithfulness", run, *again, "--steps", 4, "--out", out / "curves"],
         ),
+        "discover": (nothing, lambda out: ["discover", run, *again, "--out", out / "shortcuts"]),
     }
     others = {name: (nothing, command) for name, command in other_commands(bench).items()}
     return {name: commands[name] for name in ("merge", "verify")} if bench.quick else {**commands, **others}

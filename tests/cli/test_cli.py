@@ -307,6 +307,7 @@ NAMED_TOO_LONG = (
     ("info", LONG), ("merge", LONG), ("render", LONG, "--out", "a.png"), ("report", LONG, "--out", "a.html"),
     ("compare", LONG, LONG), ("export", LONG, "--to", "csv", "--out", "o"), ("explain", LONG, LONG, "--out", LONG),
     ("localize", LONG, "--annotations", LONG), ("faithfulness", LONG, "--checkpoint", LONG, "--data", LONG),
+    ("discover", LONG, "--checkpoint", LONG, "--data", LONG),
     ("evaluate", LONG, LONG), ("demo", "--out", LONG), ("render", "here", "--out", LONG),
     ("report", "here", "--out", LONG + ".html"), ("export", "here", "--to", "csv", "--out", LONG),
 )  # fmt: skip
@@ -551,7 +552,11 @@ def test_what_runs_a_network_again_asks_for_the_runs_own_model(capsys, images, t
     words = [*explain_words(weights, images, tmp_path / "run"), "--preprocess", "stl10", "-q"]
     assert run(capsys, *words, "--model", NETWORK)[0] == 0
     again = ["--checkpoint", weights, "--data", images, "--device", "cpu"]
-    for command in (["verify", tmp_path / "run", "--recompute", 1], ["faithfulness", tmp_path / "run"]):
+    commands = (
+        ["verify", tmp_path / "run", "--recompute", 1],
+        *([c, tmp_path / "run"] for c in ("faithfulness", "discover")),
+    )
+    for command in commands:
         expect(
             capsys,
             [*command, *again],

@@ -85,6 +85,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "localize": run_json("localize", run, *boxes),
         "faithfulness": run_json("faithfulness", run, *again, "--samples", 2, "--steps", 2, "--device", "cpu"),
         "trend": run_json("trend", run),
+        "discover": run_json("discover", run, *again, "--device", "cpu"),
         "nightly": run_json("nightly", root / "none.pth", data, root / "nights"),
         "retrain": run_json("retrain", data, data, root / "models/first", "--arch", "none"),
         "promote": run_json("promote", root / "boxes.csv", data, root / "models/second"),
@@ -167,6 +168,9 @@ KEYS = {
     """,
     "trend": """
         (nights, reference, events, judged, waiting, alarms, past, left_out, findings, alarm_only, out, exit_code)
+    """,
+    "discover": """
+        (error, error_kind, exit_code)
     """,
     "nightly": """
         (run, outcome, latest, removed, mails, exit_code)

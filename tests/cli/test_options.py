@@ -28,6 +28,7 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
     "report": (["run"], {"out": "page.html"}),
     "localize": (["run"], {"annotations": "boxes.csv"}),
     "faithfulness": (["run"], {"checkpoint": "a.pth", "data": "data"}),
+    "discover": (["run"], {"checkpoint": "a.pth", "data": "data"}),
     "export": (["run"], {"to": "virelay", "out": "exported"}),
     "compare": (["old", "new"], {}),
     "trend": (["runs"], {}),

@@ -172,7 +172,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
 
 def test_no_command_is_forgotten() -> None:
     on_runs = {"merge", "localize", *(words(Path("run"), Path("out"))[0] for words in READERS.values())}
-    others = {"explain", "evaluate", "faithfulness", "train", "demo", "nightly", "retrain", "promote", "submit", "jobs"}
+    others = {
+        "explain",
+        "evaluate",
+        "faithfulness",
+        "discover",
+        "train",
+        "demo",
+        "nightly",
+        "retrain",
+        "promote",
+        "submit",
+        "jobs",
+    }
     assert {name for name, command in cli.commands.items() if not command.hidden} - on_runs == others
 
 

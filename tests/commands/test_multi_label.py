@@ -497,7 +497,7 @@ def test_a_second_version_is_judged_by_its_auroc_and_a_night_ends_well(copy: Pat
 def test_every_command_on_runs_was_tried() -> None:
     shown = {name: command for name, command in cli.commands.items() if not command.hidden}
     reading = {name for name, command in shown.items() if any(each.name == "run" for each in command.params)}
-    assert reading - {command.partition(" ")[0] for command in COMMANDS} == {"faithfulness", "submit"}
+    assert reading - {command.partition(" ")[0] for command in COMMANDS} == {"faithfulness", "discover", "submit"}
 
 
 def flat(score: dict[str, Any]) -> dict[str, Any]:
@@ -642,6 +642,33 @@ def test_faithfulness_follows_the_sigmoid_of_the_class_highest_above_its_thresho
     assert [found for text in texts for found in SINGLE_LABEL_WORDS.findall(text)] == []
     with (tmp_path / "faithfulness.csv").open(newline="") as stream:
         assert next(csv.DictReader(stream))["label"] == "|".join(np.array(NAMES)[labels()[0] == 1])
+
+
+def test_discover_asks_whether_each_class_reaches_its_threshold(
+    folder: Path, columns: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    words = (
+        "--checkpoint",
+        folder / "weights.pth",
+        "--model",
+        f"{__name__}:network",
+        "--data",
+        folder / "chexpert.csv",
+    )
+    ended = run_json("discover", folder / "run", *words, "--out", tmp_path, "--device", "cpu")
+    assert (ended.code, ended.faults) == (0, [])
+    limits = np.log(columns["threshold"] / (1 - columns["threshold"]))
+    reached, predicted = columns["logits"] >= limits, columns["prediction"]
+    read = columns["status"] & 1 == 0
+    told = reached[np.arange(COUNT), predicted]
+    assert ended.said["left_out"].get("the network does not say this class now", 0) == (read & ~told).sum()
+    with h5py.File(tmp_path / "discover.h5") as file:
+        for row in np.flatnonzero(file["left_out"][:] == b""):
+            index = file["sample_index"][row]
+            assert told[index]
+            assert not reached[file["partner"][row], predicted[index]]
+    texts = [ended.out, (tmp_path / "discover.html").read_text(), (tmp_path / "discover.json").read_text()]
+    assert [found for text in texts for found in SINGLE_LABEL_WORDS.findall(text)] == []
 
 
 @pytest.mark.parametrize(

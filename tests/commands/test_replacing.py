@@ -27,6 +27,7 @@ FILES: dict[str, tuple[Words, str]] = {
 STUDIES: dict[str, tuple[str, ...]] = {
     "localize": ("localize.json", "localize.csv", "curves.csv"),
     "faithfulness": ("faithfulness.json", "faithfulness.csv", "curves.csv"),
+    "discover": ("discover.json", "discover.h5", "discover.html"),
 }
 
 
@@ -95,11 +96,9 @@ def test_what_is_no_file_is_not_replaced_by_one(sound_run, tmp_path, kind):
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_study_is_refused_before_it_begins_where_files_of_others_lie(sound_run, tmp_path, study):
-    extra = {
-        "localize": ["--annotations", "boxes.csv"],
-        "faithfulness": ["--checkpoint", "model.pth", "--data", "photos"],
-    }
-    words = [study, sound_run, *extra[study], "--out", tmp_path]
+    network = ["--checkpoint", "model.pth", "--data", "photos"]
+    extra = ["--annotations", "boxes.csv"] if study == "localize" else network
+    words = [study, sound_run, *extra, "--out", tmp_path]
     for name in STUDIES[study]:
         (tmp_path / name).write_text("mine")
         ended = run_json(*words)

@@ -171,6 +171,7 @@ def test_what_is_about_one_run_refuses_a_series_by_one_line_that_names_one(night
         ["info", nights, "--watch"],
         ["info", nights, "--stall", "30m"],
         ["faithfulness", nights, "--checkpoint", tmp_path / "model.pth", "--data", tmp_path],
+        ["discover", nights, "--checkpoint", tmp_path / "model.pth", "--data", tmp_path],
     ]
     for words in asked:
         code, _, err = run_cli(*words)

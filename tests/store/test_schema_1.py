@@ -126,6 +126,7 @@ READERS = [
         "2 samples; 1 unreadable images; 4 not annotated",
     ),
     (["faithfulness", RUN, *NETWORK, "--out", OUT], 0, "6 samples of 7 drawn"),
+    (["discover", RUN, *NETWORK, "--out", OUT], 0, "too few samples to be judged at all"),
     (["export", RUN, "--to", "virelay", "--data", IMAGES, "--out", OUT], 0, UNREADABLE_LEFT_OUT),
     (["export", RUN, "--to", "png", "--data", IMAGES, "--out", OUT], 0, UNREADABLE_LEFT_OUT),
     (["export", RUN, "--to", "wsol", "--out", OUT], 0, UNREADABLE_LEFT_OUT),

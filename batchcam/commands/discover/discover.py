@@ -141,7 +141,7 @@ def _summary(config: DiscoverConfig, run: Run, found: Outcomes) -> DiscoverSumma
         classes=classes,
         claims={str(v.name): v.verdict for v in classes if v.is_claim},
         not_seen=NOT_SEEN,
-        gate=None if config.max_portable is None else _gate(config.max_portable, [overall, *classes]),
+        gate=None if config.max_portable is None else _gate(config.max_portable, [*classes, overall]),
         findings=sum(left_out.get(reason.text, 0) for reason in (LeftOut.CHANGED, LeftOut.GONE)),
         notes=tuple(_notes(run, overall, classes)),
         out=None if config.out is None else str(config.out),

@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from batchcam.commands.discover.regions import centre_window, peak_windows, pixels, window_apart, window_size
+from batchcam.commands.discover.regions import (
+    SHARE,
+    centre_window,
+    peak_windows,
+    pixels,
+    window_apart,
+    window_size,
+)
 from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.drawn import LeftOut, left_out, require_consistent
 from batchcam.commands.explain.probing import normalised
@@ -200,38 +207,47 @@ def _judge(run: Run, assembly: Assembly, found: Outcomes, part: np.ndarray, aske
         found.errors[place] = error
     found.reasons[part] = left_out(run, rows, batch)
     found.classes[part] = run.prediction[rows]
-    kept = np.flatnonzero(found.reasons[part] == LeftOut.JUDGED)
+    # an image of a constant map has no peak, and takes others' regions
+    kept = np.flatnonzero(np.isin(found.reasons[part], (LeftOut.JUDGED, LeftOut.CONSTANT)))
     if not len(kept):
         return
-    said = asked.said(run.logits[rows[kept]])
+    said, classes = asked.said(run.logits[rows[kept]]), found.classes[part[kept]]
     rngs = [np.random.default_rng([asked.seed, int(row)]) for row in rows[kept]]
-    classes = found.classes[part[kept]]
     partners = np.array([_partner(rng, ~said[:, class_]) for rng, class_ in zip(rngs, classes, strict=True)])
     says = said[np.arange(len(kept)), classes]
-    found.reasons[part[kept]] = np.select([~says, partners < 0], [LeftOut.OTHERWISE, LeftOut.ALONE])
-    usable = np.flatnonzero(says & (partners >= 0))
+    reasons = found.reasons[part[kept]]
+    reasons = np.select([reasons > 0, ~says, partners < 0], [reasons, LeftOut.OTHERWISE, LeftOut.ALONE])
+    found.reasons[part[kept]] = reasons
+    usable = np.flatnonzero(reasons == LeftOut.JUDGED)
     if not len(usable):
         return
+    own, others = torch.from_numpy(usable), torch.from_numpy(partners[usable])
+    found.partners[part[kept][usable]] = rows[kept][others]
     stored = batch.pixels[torch.from_numpy(kept)]
     images = normalised(stored.to(asked.device), assembly.preprocessing)
-    own, places = rows[kept][usable], part[kept][usable]
-    rngs, classes, partners = [rngs[i] for i in usable], classes[usable], partners[usable]
-    found.partners[places] = rows[kept][partners]
-    cams = predicted_cams({name: getattr(run, name)[own] for name in ("cams", "cam_class", "prediction")})
+    places = part[kept][usable]
+    group = _Group(images[own], images[others], found.fills[places], [rngs[i] for i in usable])
+    _ask(run, found, places, group, stored[own], asked)
+
+
+def _ask(run: Run, found: Outcomes, places: np.ndarray, group: _Group, stored: Tensor, asked: Asked) -> None:
+    """Fill in what the network says of the changed images of drawn samples, whose views are `stored`."""
+    rows, classes = found.rows[places], found.classes[places]
+    cams = predicted_cams({name: getattr(run, name)[rows] for name in ("cams", "cam_class", "prediction")})
     grid, view = run.plan.grid_size, run.plan.input_size
     size = window_size(grid)
     found.peaks[places], peak = peak_windows(cams, size)
-    others = [[window_apart(rng, window, grid, size) for _ in range(2)] for rng, window in zip(rngs, peak, strict=True)]
+    others = [[window_apart(rng, w, grid, size) for _ in range(2)] for rng, w in zip(group.rngs, peak, strict=True)]
     found.windows[places] = np.concatenate([peak[:, None], np.array(others)], 1)
-    group = _Group(images[torch.from_numpy(usable)], images[torch.from_numpy(partners)], found.fills[places], rngs)
     boxes = [[pixels(window, grid, view) for window in of_one] for of_one in found.windows[places]]
     middle = pixels(np.array(centre_window(grid, size)), grid, view)
     for trial, changed in enumerate(group.changed(boxes, middle)):
         logits = asked.logits(changed)
         found.holds[places, trial] = asked.said(logits)[np.arange(len(places)), classes]
         found.reasons[places[~np.isfinite(logits).all(1)]] = LeftOut.OVERFLOWN
-    for place, own_image, (box, *_) in zip(places.tolist(), usable.tolist(), boxes, strict=True):
-        found.pictures.add(place, int(found.classes[place]), bool(found.holds[place, 0]), stored[own_image], box)
+    carries = found.holds[places, TRIALS.index("peak")]
+    for place, class_, carried, pixels_of_view, (box, *_) in zip(places, classes, carries, stored, boxes, strict=True):
+        found.pictures.add(int(place), int(class_), bool(carried), pixels_of_view, box)
 
 
 def _partner(rng: np.random.Generator, others: np.ndarray) -> int:
@@ -268,23 +284,17 @@ class _Group:
         yield self._removed(peak)
         yield self._removed(other)
         kept = mean_colour(self.images).clone()
-        for i, box in enumerate(peak):
-            kept[(i, slice(None), box[0], box[1])] = self.images[(i, slice(None), box[0], box[1])]
+        for i, (rows, columns) in enumerate(peak):
+            kept[i, :, rows, columns] = self.images[i, :, rows, columns]
         yield kept
 
     def _pasted(self, sources: list[_Box], places: list[_Box]) -> Tensor:
         pasted = self.targets.clone()
-        for i, (source, place) in enumerate(zip(sources, places, strict=True)):
-            height, width = pasted[i, 0][place].shape
-            region = self.images[
-                (i, slice(None), source[0], source[1])
-            ]  # a pixel more or less where cells are no whole pixels
-            region = (
-                torch.nn.functional.interpolate(region[None], (height, width))
-                if region.shape[1:] != (height, width)
-                else region
-            )
-            pasted[(i, slice(None), place[0], place[1])] = region
+        for i, ((top, left), (rows, columns)) in enumerate(zip(sources, places, strict=True)):
+            region, size = self.images[i, :, top, left], pasted[i, 0, rows, columns].shape
+            if region.shape[1:] != size:  # cells that are no whole pixels
+                region = torch.nn.functional.interpolate(region[None], tuple(size))[0]
+            pasted[i, :, rows, columns] = region
         return pasted
 
     def _bordered(self) -> Tensor:
@@ -296,7 +306,7 @@ class _Group:
 
     def _removed(self, boxes: list[_Box]) -> Tensor:
         filled = self.images.clone()
-        means, soft = mean_colour(self.images), blurred(self.images)
+        means, soft = mean_colour(self.images), blurred(self.images, 1 / SHARE)
         for i, box in enumerate(boxes):
             region, fill = (i, slice(None), box[0], box[1]), FILLS[self.fills[i]]
             filled[region] = self._imputed(i, box) if fill == "road" else (means if fill == "mean" else soft)[region]
