@@ -55,6 +55,7 @@ WRITTEN = {
     "LOW,HIGH": "0,4095",
     "SELECTION": "topk:3",
     "HxW": "8x16",
+    "HxW[+N]": "14x14+1",
     "A B": "a b",
     "COLUMN=VALUE": "site=b",
     "KIND=NAME,…": "path=image_id,label=dx",

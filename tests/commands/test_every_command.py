@@ -184,6 +184,7 @@ def test_no_command_is_forgotten() -> None:
         "promote",
         "submit",
         "jobs",
+        "trend",
     }
     assert {name for name, command in cli.commands.items() if not command.hidden} - on_runs == others
 
