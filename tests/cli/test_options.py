@@ -25,7 +25,7 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
     "verify": (["run"], {"checkpoint": "a.pth", "data": "data"}),
     "info": (["run"], {}),
     "render": (["run"], {"out": "sheet.png"}),
-    "report": (["run"], {"out": "page.html"}),
+    "report": (["run"], {"out": "page.html", "against": "old"}),
     "localize": (["run"], {"annotations": "boxes.csv"}),
     "faithfulness": (["run"], {"checkpoint": "a.pth", "data": "data"}),
     "discover": (["run"], {"checkpoint": "a.pth", "data": "data"}),
@@ -40,7 +40,7 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
 }
 """Arguments of each command, and options that it can't do without, or others can't."""
 
-GATED = ("compare", "promote", "retrain", "submit")
+GATED = ("compare", "promote", "report", "retrain", "submit")
 MORE = {("export", "palette"): {"to": "png"}, **{(name, "max-group-drop"): {"group-by": "site"} for name in GATED}}
 """What an option needs besides."""
 
@@ -58,6 +58,7 @@ WRITTEN = {
     "HxW[+N]": "14x14+1",
     "A B": "a b",
     "COLUMN=VALUE": "site=b",
+    "OLD=NEW": "cat=tiger",
     "KIND=NAME,…": "path=image_id,label=dx",
 }
 """What people write for what the help calls so."""
@@ -216,7 +217,7 @@ def test_the_help_has_the_choices_from_the_config_and_each_option_and_its_defaul
         if isinstance(option.type, click.Choice):
             assert f"--{name} [{'|'.join(option.type.choices)}]" in text
         else:
-            assert "|" not in str(option.metavar).replace("N|HxW", "")
+            assert "|" not in str(option.metavar).replace("N|HxW", "").removesuffix("|auto")
         if option.show_default:
             assert f"[default: {option.default}" in " ".join(text.split())
 
