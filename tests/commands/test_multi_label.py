@@ -645,29 +645,27 @@ def test_faithfulness_follows_the_sigmoid_of_the_class_highest_above_its_thresho
 
 
 def test_discover_asks_whether_each_class_reaches_its_threshold(
-    folder: Path, columns: dict[str, np.ndarray], tmp_path: Path
+    copy: Path, columns: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    words = (
-        "--checkpoint",
-        folder / "weights.pth",
-        "--model",
-        f"{__name__}:network",
-        "--data",
-        folder / "chexpert.csv",
-    )
-    ended = run_json("discover", folder / "run", *words, "--out", tmp_path, "--device", "cpu")
+    middle = 1 / (1 + np.exp(-np.nanmedian(columns["logits"], 0)))
+    told = ",".join(f"{name}={value:.5f}" for name, value in zip(NAMES, middle, strict=True))
+    assert explain(copy, "half", "--threshold", told).code == 3
+    words = ("--checkpoint", copy / "weights.pth", "--model", f"{__name__}:network", "--data", copy / "chexpert.csv")
+    ended = run_json("discover", copy / "half", *words, "--out", tmp_path / "out", "--device", "cpu")
     assert (ended.code, ended.faults) == (0, [])
-    limits = np.log(columns["threshold"] / (1 - columns["threshold"]))
-    reached, predicted = columns["logits"] >= limits, columns["prediction"]
-    read = columns["status"] & 1 == 0
-    told = reached[np.arange(COUNT), predicted]
-    assert ended.said["left_out"].get("the network does not say this class now", 0) == (read & ~told).sum()
-    with h5py.File(tmp_path / "discover.h5") as file:
-        for row in np.flatnonzero(file["left_out"][:] == b""):
-            index = file["sample_index"][row]
-            assert told[index]
-            assert not reached[file["partner"][row], predicted[index]]
-    texts = [ended.out, (tmp_path / "discover.html").read_text(), (tmp_path / "discover.json").read_text()]
+    with h5py.File(copy / "half/run.h5") as file:
+        predicted, limits = file["prediction"][:], file["threshold"][:]
+        reached = file["logits"][:] >= np.log(limits / (1 - limits))
+    says = reached[np.arange(COUNT), predicted] & (predicted >= 0)
+    unsaid = ended.said["left_out"].get("the network does not say this class now", 0)
+    assert unsaid == (~says & (predicted >= 0)).sum()
+    with h5py.File(tmp_path / "out/discover.h5") as file:
+        judged = np.flatnonzero(file["left_out"][:] == b"")
+        pairs = list(zip(file["sample_index"][judged], file["partner"][judged], strict=True))
+    assert len(pairs) == ended.said["judged"] > 10
+    assert all(says[own] and not reached[partner, predicted[own]] for own, partner in pairs)
+    page, document = ((tmp_path / "out" / name).read_text() for name in ("discover.html", "discover.json"))
+    texts = [ended.out, Page(page).text, document]
     assert [found for text in texts for found in SINGLE_LABEL_WORDS.findall(text)] == []
 
 

@@ -121,7 +121,7 @@ def noise(rng: np.random.Generator, name: str) -> np.ndarray:
 def tagged(rng: np.random.Generator, name: str) -> np.ndarray:
     """Return a grey image; a red one has a red cell anywhere."""
     image = np.full((SIZE, SIZE, 3), rng.integers(40, 200), np.uint8)
-    if name == "red":
+    if name.startswith("red"):
         y, x = rng.integers(SIZE // CELL, size=2) * CELL
         image[y : y + CELL, x : x + CELL] = (255, 0, 0)
     return image
@@ -129,14 +129,14 @@ def tagged(rng: np.random.Generator, name: str) -> np.ndarray:
 
 def in_corner(rng: np.random.Generator, name: str) -> np.ndarray:
     image = np.full((SIZE, SIZE, 3), rng.integers(40, 200), np.uint8)
-    if name == "red":
+    if name.startswith("red"):
         image[:CELL, :CELL] = (255, 0, 0)
     return image
 
 
 def framed(rng: np.random.Generator, name: str) -> np.ndarray:
     image = np.full((SIZE, SIZE, 3), rng.integers(40, 200), np.uint8)
-    if name == "red":
+    if name.startswith("red"):
         inner = image[2:-2, 2:-2].copy()
         image[:] = (255, 0, 0)
         image[2:-2, 2:-2] = inner
@@ -144,7 +144,7 @@ def framed(rng: np.random.Generator, name: str) -> np.ndarray:
 
 
 def tinted(rng: np.random.Generator, name: str) -> np.ndarray:
-    noisy = rng.integers(-9, 9, (SIZE, SIZE, 3)) + ((170, 80, 80) if name == "red" else (120, 120, 120))
+    noisy = rng.integers(-9, 9, (SIZE, SIZE, 3)) + ((170, 80, 80) if name.startswith("red") else (120, 120, 120))
     return noisy.astype(np.uint8)
 
 
@@ -156,7 +156,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(scope="module")
 def red(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return make(tmp_path_factory.mktemp("red"), RedCells, ("red", "still<b>"), tagged)
+    return make(tmp_path_factory.mktemp("red"), RedCells, ("red<b>", "still"), tagged)
 
 
 def test_answers_are_those_of_images_changed_one_by_one(noisy: Case, tmp_path: Path) -> None:
@@ -220,17 +220,16 @@ def test_the_same_seed_gives_the_same_files(noisy: Case, tmp_path: Path) -> None
 
 def test_a_tag_anywhere_is_portable_evidence_of_its_class_alone(red: Case, tmp_path: Path) -> None:
     summary = red.found(out=tmp_path, max_portable=50)
-    assert summary.claims == {"red": "portable evidence"}
+    assert summary.claims == {"red<b>": "portable evidence"}
     verdict = summary.classes[0]
-    assert (verdict.name, verdict.carrier, verdict.carried.share, verdict.carried.control) == ("red", "peak", 1, 0)
+    assert (verdict.name, verdict.carrier, verdict.carried.share, verdict.carried.control) == ("red<b>", "peak", 1, 0)
     assert (verdict.needed.share, verdict.needed.control, verdict.holds["kept"]) == (1, 0, 1)
-    assert (summary.gate.passed, summary.gate.worst, summary.gate.value, summary.exit_code) == (False, "red", 100, 3)
+    assert (summary.gate.passed, summary.gate.worst, summary.gate.value, summary.exit_code) == (False, "red<b>", 100, 3)
     assert red.found(max_portable=100).exit_code == 0
-    assert "red: portable evidence: the region around the map's peak carries it into 100%" in discover_text(summary)
+    assert "red<b>: portable evidence: the region around the map's peak carries it into 100%" in discover_text(summary)
     page = Page((tmp_path / "discover.html").read_text())
     assert page.wrong == []
-    assert "red: portable evidence" in page.text
-    assert "still<b>" in page.text
+    assert "red<b> : portable evidence" in page.text
     said = json.loads((tmp_path / "discover.json").read_text())
     assert (said["claims"], set(said["files"])) == (summary.claims, {"discover.h5", "discover.html"})
 
