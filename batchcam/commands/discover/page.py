@@ -74,7 +74,7 @@ def _table(summary: DiscoverSummary) -> Markup:
     head = ("class", "samples", "carried", "control", "more, with its interval", "p", "also elsewhere", "kept alone",
             "needed, with its interval", "peaks at the edge", "verdict")  # fmt: skip
     rows = (_row(verdict) for verdict in (summary.overall, *summary.classes))
-    caption = "Shares of samples; intervals are corrected for all that is tested here, p-values by Holm"
+    caption = "Shares of samples; intervals allow for all that is tested here, p-values by Holm"
     return table(caption, head, rows, "scores")
 
 
