@@ -1,9 +1,10 @@
 """Control charts: whether one of many series moves from night to night by more than chance.
 
 A night's value x has a known sampling variance s², of that night's samples, and nights differ by a variance τ² besides.
-The reference of a series are its first nights, and later ones that were no part of an alarm: they give its level and
-τ². Judged is the exponentially weighted mean of the last `WINDOW` nights, against the level; p-values are corrected for
-the series that are judged in a night (Benjamini–Hochberg). The rule was frozen by simulation, see the tests.
+The reference of a series are its first nights, and later ones that were no part of an alarm: they give its level and,
+with the other series of its family, τ². Judged is the exponentially weighted mean of the last `WINDOW` nights, against
+the level; p-values are corrected for the series that are judged in a night (Benjamini–Hochberg). The rule was frozen by
+simulation, see the tests.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from batchcam.record.intervals import benjamini_hochberg
 from batchcam.rules import BASELINE_NIGHTS
 
 WINDOW: Final = 3
-WEIGHT: Final = 0.2
+WEIGHT: Final = 0.1
 """Of a night against those before it."""
 
 ALARM_LEVEL: Final = 0.005
@@ -28,6 +29,9 @@ ALARM_LEVEL: Final = 0.005
 
 LEAST_ERROR: Final = 5e-4
 """Standard error that a night has at least: what moves by less is of no concern, whatever its p-value."""
+
+LEAST_SCATTER: Final = 0.1
+"""As a share of s², below which a series, such as one that stays 0, does not tell how much others scatter."""
 
 _erfc: Final = np.vectorize(math.erfc, [np.float64])
 
@@ -95,7 +99,7 @@ def judge(
     Args:
         values: of each series in each night, (series, nights), NaN where it has none.
         variances: sampling variance of each.
-        families: number of the family of each series, int64 (series,): p-values are corrected within each.
+        families: number of the family of each series, int64 (series,): p-values are corrected, τ² is told, within each.
         restarts: nights with which a new baseline begins.
         baseline: nights with a value that begin a series, which are not judged.
     """
@@ -114,7 +118,8 @@ def judge(
         window = there & ~first & (age < WINDOW)
         reference = there & (first | ((age >= WINDOW) & ~touched[rows, seen]))
         x, s2 = (np.where(there, each[rows, seen], none) for each, none in ((values, 0), (errors, 1)))
-        level, centre, error, freedom = _against_reference(x, s2, WEIGHT * (1 - WEIGHT) ** age * window, reference)
+        weights = WEIGHT * (1 - WEIGHT) ** age * window
+        level, centre, error, freedom = _against_reference(x, s2, weights, reference, families[rows])
         z = _normal_of(np.abs(level - centre) / error, freedom)
         p, limit = _erfc(z / math.sqrt(2)), np.empty(len(rows))
         for family in np.unique(families[rows]):
@@ -128,22 +133,49 @@ def judge(
 
 
 def _against_reference(
-    x: np.ndarray, s2: np.ndarray, weights: np.ndarray, reference: np.ndarray
+    x: np.ndarray, s2: np.ndarray, weights: np.ndarray, reference: np.ndarray, families: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the level of the window and of the reference, the standard error of their difference and its freedom."""
     count = reference.sum(1)
     mean = (x * reference).sum(1) / count
-    scatter = ((x - mean[:, None]) ** 2 * reference).sum(1) / (count - 1)
-    scatter *= 1 + np.sqrt(2 / (count - 1))  # its standard deviation: too small a τ² would raise alarms for months
     sampled = (s2 * reference).sum(1) / count
-    tau2 = np.maximum(0, scatter - sampled)
-    of_night = s2 + tau2[:, None]
+    scatter = ((x - mean[:, None]) ** 2 * reference).sum(1) / (count - 1) / sampled
+    scatter, freedom = shrunken(scatter, count - 1, families)
+    scatter *= 1 + np.sqrt(2 / freedom)  # its standard deviation: too small a τ² would raise alarms for months
+    excess = np.maximum(0, scatter - 1)
+    of_night = s2 + (excess * sampled)[:, None]
     precision = reference / of_night
     weights = weights / weights.sum(1, keepdims=True)
     level, centre = (weights * x).sum(1), (precision * x).sum(1) / precision.sum(1)
     error = np.sqrt((weights**2 * of_night).sum(1) + 1 / precision.sum(1))
-    freedom = (count - 1) * ((tau2 + sampled) / np.maximum(tau2, 1e-3 * sampled)) ** 2  # s² is known, τ² is not
-    return level, centre, error, freedom
+    return level, centre, error, freedom * ((1 + excess) / np.maximum(excess, 1e-3)) ** 2  # s² is known, τ² is not
+
+
+def shrunken(variances: np.ndarray, freedom: np.ndarray, families: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return variances drawn towards what their families have in common, and the freedom that they have then.
+
+    The more they are alike, the more: Smyth 2004, https://doi.org/10.2202/1544-6115.1027, section 6.2, with the
+    beginnings of the asymptotic series of digamma and trigamma.
+
+    Args:
+        variances: each as a share of what sampling explains, (n,).
+        freedom: of each.
+        families: number of the family of each.
+    """
+    _, family = np.unique(families, return_inverse=True)
+    telling = variances > LEAST_SCATTER
+    count = np.maximum(1, np.bincount(family, telling))[family]
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.asarray(np.bincount(family, values * telling)[family] / count)
+
+    logs = np.log(np.maximum(variances, LEAST_SCATTER)) + 1 / freedom + 1 / (3 * freedom**2)
+    centre = mean(logs)
+    spread = mean((logs - centre) ** 2) * count / np.maximum(1, count - 1) - mean(2 / freedom + 2 / freedom**2)
+    spread = np.maximum(spread, 1e-3)
+    prior = np.minimum((1 + np.sqrt(1 + 2 * spread)) / spread, (count - 1) * freedom)  # no more than the others tell
+    common = np.exp(centre - 1 / np.maximum(prior, 0.1) - 1 / (3 * np.maximum(prior, 0.1) ** 2))
+    return (prior * common + freedom * variances) / (prior + freedom), prior + freedom
 
 
 def _normal_of(t: np.ndarray, freedom: np.ndarray) -> np.ndarray:

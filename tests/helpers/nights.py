@@ -20,8 +20,6 @@ CHANNELS = len(CLASSES)
 class Told:
     """What a night is like: shares of right predictions, of evidence in the ring, and of unreadable samples."""
 
-    """What a night is like."""
-
     accuracy: float = 0.9
     border: float = 0.3
     unreadable: float = 0.0
@@ -62,7 +60,9 @@ def land_night(run: Path, night: int, samples: int, told: Told, same_samples: bo
     prefix = "all" if same_samples else f"{night:03}"
     columns = {
         "sample_index": np.arange(samples),
-        "input_sha256": np.tile(np.arange(samples)[:, None] % 251, (1, 32)).astype(np.uint8),
+        "input_sha256": np.random.default_rng([98, 0 if same_samples else night]).integers(
+            0, 256, (samples, 32), np.uint8
+        ),
         "input_bytes": 1000 + np.arange(samples),
         "label": label,
         "prediction": prediction,

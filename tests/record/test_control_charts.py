@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, special, stats
 
 from batchcam.record.control_charts import (
     ALARM_LEVEL,
     LEAST_ERROR,
+    WEIGHT,
     WINDOW,
     Charts,
     _normal_of,
@@ -20,6 +21,7 @@ from batchcam.record.control_charts import (
     judge,
     mann_whitney,
     rate_of,
+    shrunken,
 )
 from batchcam.rules import BASELINE_NIGHTS
 
@@ -136,7 +138,7 @@ def test_the_level_and_its_limits_are_those_of_plain_loops() -> None:
     sampled = sum(s2[i] for i in reference) / len(reference)
     tau2 = max(0, scatter - sampled)
     centre = sum(x[i] / (s2[i] + tau2) for i in reference) / sum(1 / (s2[i] + tau2) for i in reference)
-    weights = [0.8**2, 0.8, 1]
+    weights = [(1 - WEIGHT) ** 2, 1 - WEIGHT, 1]
     level = sum(w * x[17 + i] for i, w in enumerate(weights)) / sum(weights)
     variance = sum((w / sum(weights)) ** 2 * (s2[17 + i] + tau2) for i, w in enumerate(weights))
     variance += 1 / sum(1 / (s2[i] + tau2) for i in reference)
@@ -148,6 +150,42 @@ def test_the_level_and_its_limits_are_those_of_plain_loops() -> None:
     )
     limit = stats.t.isf(ALARM_LEVEL / 2, freedom) * math.sqrt(variance)
     assert charts.half_width[0, -1] == pytest.approx(limit, rel=0.01)
+
+
+def test_variances_that_are_alike_are_told_together_and_those_that_differ_one_by_one() -> None:
+    rng = np.random.default_rng(13)
+    freedom, family = np.full(400, 13), np.zeros(400, int)
+    alike = rng.chisquare(13, 400) / 13
+    drawn, more = shrunken(alike, freedom, family)
+    assert drawn == pytest.approx(np.ones(400), abs=0.1)
+    assert more.min() > 200
+    differing = alike * np.exp(2 * rng.normal(size=400))
+    drawn, more = shrunken(differing, freedom, family)
+    told = differing > 0.5
+    assert np.abs(np.log(drawn / differing))[told].max() < 0.5
+    assert more.max() < 15
+
+
+@pytest.mark.parametrize("spread", [0.4, 0.7])
+def test_the_common_variance_is_that_of_the_exact_digamma_and_trigamma(spread: float) -> None:
+    rng = np.random.default_rng(14)
+    d = 13
+    variances = rng.chisquare(d, 5000) / d * np.exp(spread * rng.normal(size=5000))
+    logs = np.log(variances) - special.digamma(d / 2) + math.log(d / 2)
+    excess = logs.var(ddof=1) - special.polygamma(1, d / 2)
+    prior = 2 * optimize.brentq(lambda y: special.polygamma(1, y) - excess, 0.1, 1e4)
+    common = math.exp(logs.mean() + special.digamma(prior / 2) - math.log(prior / 2))
+    drawn, freedom = shrunken(variances, np.full(5000, d), np.zeros(5000, int))
+    assert freedom == pytest.approx(np.full(5000, d + prior), rel=0.03)
+    assert drawn == pytest.approx((prior * common + d * variances) / (prior + d), rel=0.03)
+
+
+def test_a_series_alone_in_its_family_and_one_that_never_moves_tell_nothing_of_others() -> None:
+    variances, freedom = np.array([1.0, 1.4, 0.8, 0.0, 3.0]), np.full(5, 20)
+    drawn, more = shrunken(variances, freedom, np.array([0, 0, 0, 0, 1]))
+    assert drawn[4] == pytest.approx(3, rel=0.01)
+    assert more[4] == 20
+    np.testing.assert_allclose(drawn[:3], shrunken(variances[:3], freedom[:3], np.zeros(3, int))[0])
 
 
 def test_what_moves_by_less_than_the_least_error_is_no_alarm() -> None:

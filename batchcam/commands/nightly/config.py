@@ -11,6 +11,9 @@ from batchcam.errors import ConfigError
 LATEST: Final = "latest"
 """The link to the newest run that was verified."""
 
+TREND: Final = "trend"
+"""The folder of what moves over the nights, and the name of its document."""
+
 
 class NightlyConfig(Config):
     """Everything that `nightly` is asked."""
@@ -21,7 +24,7 @@ class NightlyConfig(Config):
     options: tuple[str, ...] = passed_on("explain")
     keep: int | None = field(
         "Remove runs that are older than the N newest complete ones that verify has passed, but not those that the "
-        "file RUNS/keep names, one a line.  [default: keep all]",
+        "file RUNS/keep names, one a line, nor the reference of --trend.  [default: keep all]",
         low=1,
         high=LARGEST_COUNT,
         metavar="N",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from batchcam.commands.nightly import mails, retention
-from batchcam.commands.nightly.config import LATEST, NightlyConfig
+from batchcam.commands.nightly.config import LATEST, TREND, NightlyConfig
 from batchcam.commands.nightly.log import Log
 from batchcam.commands.nightly.on_end import outcome, tell
 from batchcam.commands.nightly.signing import sign, signature_file
@@ -26,9 +26,6 @@ from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE
 
 LEAST_SHARE: Final = 0.2
 """Of the bytes that explain announces, for which nothing counts as compressed, those that a run takes at least."""
-
-TREND: Final = "trend"
-"""Folder in RUNS of what the nights tell together."""
 
 PROBE_BYTES: Final = 2**20
 """A disk on which so little can't be written is full."""

@@ -1,4 +1,4 @@
-"""Which old runs go: those older than the newest complete ones, but for the latest and those that somebody keeps."""
+"""Which old runs go: those older than the newest complete ones, but for the latest and those that are kept."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from batchcam.commands.nightly.config import LATEST
+from batchcam.commands.nightly.config import LATEST, TREND
 from batchcam.config import read_option_file
 from batchcam.errors import BatchcamError, ConfigError
+from batchcam.store.document import read_document
 from batchcam.store.manifest import holds_images, unverified_note
 from batchcam.store.schema import PLAN_FILE
 
@@ -52,7 +53,7 @@ def surplus(run: Path, keep: int) -> list[Path]:
 
     A run that verify has not passed, or of which most images could not be read, does not count.
     """
-    kept = kept_names(run.parent)
+    kept = kept_names(run.parent) | _reference(run.parent)
     older = [path for path in dated_runs(run.parent, run.name) if path != run]
     complete = 1
     while older and complete < keep:
@@ -88,6 +89,14 @@ def kept_names(runs: Path) -> set[str]:
         if not is_day(name) and not os.path.lexists(runs / name):
             raise ConfigError(f"{file}: {name!r} names no run; write a name a line, such as 2026-11-24")
     return names
+
+
+def _reference(runs: Path) -> set[str]:
+    """Return the name of the run that trend holds the others against, which would begin again without it."""
+    try:
+        return {read_document(runs / TREND / f"{TREND}.json")["reference_run"]}
+    except (OSError, BatchcamError, KeyError):
+        return set()
 
 
 def beside(run: Path, suffix: str) -> Path:

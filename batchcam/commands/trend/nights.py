@@ -15,8 +15,9 @@ from batchcam.job.stop import stop_if_asked
 from batchcam.record.calibration import Reliability, expected_calibration_error
 from batchcam.record.control_charts import arcsine, mann_whitney
 from batchcam.record.evidence import border_share, cell_shares, entropy, in_corner, peak
-from batchcam.record.groups import Numbering, group_name, grouped_by
-from batchcam.rules import FEWEST_IN_GROUP, Status
+from batchcam.record.groups import MOST_GROUPS, Numbering, group_name, grouped_by
+from batchcam.rules import FEWEST_IN_GROUP, Status, array_name
+from batchcam.store.plan import Plan
 from batchcam.store.run import Run
 from batchcam.store.schema import meta_array
 from batchcam.store.stored_cams import predicted_cams
@@ -31,7 +32,7 @@ MAP_BYTES: Final = 64
 """Held for each cell of a map while its evidence is measured."""
 
 MOST_NAMED: Final = 500
-"""Classes, or groups, beyond which they have no series: what is kept of a year of nights would fill no document."""
+"""Classes, or groups, beyond which they have no series."""
 
 OVERALL, CLASS, GROUP = "overall", "class", "group"
 SCOPES: Final = (OVERALL, CLASS, GROUP)
@@ -42,7 +43,6 @@ class Measure:
     """One number a night.
 
     Attributes:
-        text: what it is.
         of: which class's samples a series of a class has: `labelled` or `predicted`; "" where it is overall alone.
         is_rate: whether it is the share of samples of which something is true, so that its noise is known.
     """
@@ -51,6 +51,9 @@ class Measure:
     of: str = "predicted"
     is_rate: bool = False
 
+
+RANK: Final = "_rank"
+"""What follows the name of a measure that is held against the reference's as a population."""
 
 MEASURES: Final = {
     "accuracy": Measure("accuracy", "labelled", True),
@@ -69,7 +72,8 @@ MEASURES: Final = {
     "spread_rank": Measure("spread above the reference's (Mann–Whitney)", ""),
 }
 RANKED: Final = ("confidence", "border", "spread")
-ADDED: Final = tuple(name for name, measure in MEASURES.items() if measure.of)
+SUMMED: Final = tuple(name for name, measure in MEASURES.items() if measure.of)
+NONE: Final = (math.nan,) * 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,15 +81,13 @@ class Night:
     """What is kept of a run.
 
     Attributes:
-        name: of the run.
         digest: of its manifest: the same one, the same numbers.
-        reference: digest of the manifest of the run that flips and similarity are told against; of itself, it has none.
+        reference: the digest of the run that flips and similarity are told against; its own: it has none.
         checkpoint: digest of its weights, and which of the checkpoint's.
-        kind: class names and grid.
+        kind: what has to be the same of all nights.
         group_by: columns of its groups.
-        samples: how many it has.
-        sums: count, sum and sum of squares of each measure, by scope, a class's or group's name, and the measure.
-        calibration: ECE and its sampling variance; none without labels.
+        numbers: by scope, a class's or group's name, and measure: the value as people read it, as it is judged, and the
+            sampling variance of that.
         histograms: counts of each of `RANKED`.
     """
 
@@ -96,56 +98,23 @@ class Night:
     kind: dict[str, Any]
     group_by: list[str]
     samples: int
-    sums: dict[str, dict[str, dict[str, list[float]]]]
-    calibration: list[float]
+    numbers: dict[str, dict[str, dict[str, list[float]]]]
     histograms: dict[str, list[int]]
 
-    def value(self, scope: str, name: str, measure: str) -> tuple[float, float, float]:
+    def value(self, scope: str, name: str, measure: str, reference: Night) -> Sequence[float]:
         """Return a value as people read it, as it is judged, and the sampling variance of that; NaN where none is."""
-        count, total, squares = self.sums.get(scope, {}).get(name, {}).get(measure, (0, 0, 0))
-        if count < FEWEST_IN_GROUP:
-            return math.nan, math.nan, math.nan
-        mean = total / count
-        if MEASURES[measure].is_rate:
-            angle, variance = arcsine(np.array(total), np.array(count))
-            return mean, float(angle), float(variance)
-        return mean, mean, max(0.0, squares / count - mean * mean) / (count - 1)
-
-    def overall(self, measure: str, reference: Night) -> tuple[float, float, float]:
-        """Return the same of a measure that is of all samples alone."""
-        if measure == "calibration":
-            value, variance = self.calibration or (math.nan, math.nan)
-        elif reference.digest != self.digest:
-            counts = (np.array(night.histograms[measure.removesuffix("_rank")]) for night in (self, reference))
-            value, variance = mann_whitney(*counts)
-        else:
-            value = variance = math.nan
+        ranked = measure.removesuffix(RANK)
+        if ranked == measure:
+            return self.numbers.get(scope, {}).get(name, {}).get(measure, NONE)
+        if scope != OVERALL or reference.digest == self.digest:
+            return NONE
+        value, variance = mann_whitney(*(np.array(night.histograms[ranked]) for night in (self, reference)))
         return value, value, variance
 
-
-class _Sums:
-    """Count, sum and sum of squares of each measure, by a number of what has them."""
-
-    def __init__(self) -> None:
-        self._sums = {name: np.zeros((3, 0)) for name in ADDED}
-
-    def add(self, measure: str, numbers: np.ndarray, values: np.ndarray) -> None:
-        known = np.isfinite(values) & (numbers >= 0)
-        numbers, values = numbers[known], values[known].astype(np.float64)
-        there = self._sums[measure]
-        size = max(there.shape[1], int(numbers.max(initial=-1)) + 1)
-        grown = np.zeros((3, size))
-        grown[:, : there.shape[1]] = there
-        for row, weights in zip(grown, (None, values, values * values), strict=True):
-            row += np.bincount(numbers, weights, size)
-        self._sums[measure] = grown
-
-    def named(self, names: Sequence[str]) -> dict[str, dict[str, list[float]]]:
-        found: dict[str, dict[str, list[float]]] = {}
-        for name, sums in self._sums.items():
-            for number in np.flatnonzero(sums[0]).tolist():
-                found.setdefault(names[number], {})[name] = sums[:, number].tolist()
-        return found
+    @property
+    def size(self) -> int:
+        """How many values it has."""
+        return sum(len(of_name) for names in self.numbers.values() for of_name in names.values())
 
 
 class _Counter:
@@ -153,9 +122,10 @@ class _Counter:
 
     def __init__(self, run: Run, columns: Sequence[str]) -> None:
         self.run, self.columns = run, [meta_array(column).name for column in columns]
-        self._sums = {scope: _Sums() for scope in SCOPES}
+        sizes = {OVERALL: 1, CLASS: len(run.class_names), GROUP: MOST_GROUPS if columns else 0}
+        self._sums = {scope: {name: np.zeros((3, size)) for name in SUMMED} for scope, size in sizes.items()}
         self._groups, self._reliability = Numbering(), Reliability()
-        self._histograms = {name: np.zeros(BINS, np.int64) for name in RANKED}
+        self.histograms = {name: np.zeros(BINS, np.int64) for name in RANKED}
 
     def rows(self) -> None:
         """Count what the run alone tells."""
@@ -180,7 +150,7 @@ class _Counter:
             self._add(values, {"labelled": label, "predicted": prediction}, block)
             sure = judged & np.isfinite(confidence)
             self._reliability.add(confidence[sure], (label == prediction)[sure])
-            for name, counts in self._histograms.items():
+            for name, counts in self.histograms.items():
                 counts += np.histogram(values[name][np.isfinite(values[name])], BINS, (0, 1))[0]
             stop_if_asked()
 
@@ -208,32 +178,47 @@ class _Counter:
     def _add(
         self, values: Mapping[str, np.ndarray], classes: Mapping[str, np.ndarray], block: Mapping[str, np.ndarray]
     ) -> None:
-        groups = self._groups.of([block[column] for column in self.columns]) if self.columns else None
+        groups = {GROUP: self._groups.of([block[column] for column in self.columns])} if self.columns else {}
         for name, each in values.items():
-            self._sums[OVERALL].add(name, np.zeros(len(each), np.int64), each)
-            self._sums[CLASS].add(name, classes[MEASURES[name].of], each)
-            if groups is not None:
-                self._sums[GROUP].add(name, groups, each)
+            numbers = {OVERALL: np.zeros(len(each), np.int64), CLASS: classes[MEASURES[name].of], **groups}
+            for scope, number in numbers.items():
+                known = np.isfinite(each) & (number >= 0)
+                told = each[known].astype(np.float64)
+                for row, weights in zip(self._sums[scope][name], (None, told, told * told), strict=True):
+                    row += np.bincount(number[known], weights, len(row))
 
-    def sums(self) -> dict[str, dict[str, dict[str, list[float]]]]:
+    def numbers(self) -> dict[str, dict[str, dict[str, list[float]]]]:
         """Return what was counted, by scope, name and measure."""
         groups = [group_name(group) for group in self._groups.numbers]
         names = {OVERALL: [""], CLASS: self.run.class_names, GROUP: groups}
-        return {scope: self._sums[scope].named(named) for scope, named in names.items() if len(named) <= MOST_NAMED}
+        found: dict[str, dict[str, dict[str, list[float]]]] = {
+            scope: {} for scope, named in names.items() if len(named) <= MOST_NAMED
+        }
+        for scope, of_scope in found.items():
+            for name, sums in self._sums[scope].items():
+                for number in np.flatnonzero(sums[0] >= FEWEST_IN_GROUP).tolist():
+                    of_scope.setdefault(names[scope][number], {})[name] = _judged(name, *sums[:, number].tolist())
+        if error := self._calibration():
+            found[OVERALL].setdefault("", {})["calibration"] = error
+        return found
 
-    def calibration(self) -> list[float]:
-        """Return ECE and its sampling variance, with the square of what it is above 0 by chance."""
+    def _calibration(self) -> list[float]:
+        """Return ECE, twice, and its sampling variance, with the square of what it is above 0 by chance."""
         bins = self._reliability.bins()
         error, total = expected_calibration_error(bins), sum(each.count for each in bins)
         if error is None or total < FEWEST_IN_GROUP:
             return []
         spreads = [each.count * each.true * (1 - each.true) for each in bins if each.true is not None]
         by_chance = sum(math.sqrt(2 * spread / math.pi) for spread in spreads) / total
-        return [error, sum(spreads) / total**2 + by_chance**2]
+        return [error, error, sum(spreads) / total**2 + by_chance**2]
 
-    def histograms(self) -> dict[str, list[int]]:
-        """Return the counts of each of `RANKED`."""
-        return {name: counts.tolist() for name, counts in self._histograms.items()}
+
+def _judged(measure: str, count: float, total: float, squares: float) -> list[float]:
+    """Return a mean, as it is judged, and the sampling variance of that, from the sums of its values."""
+    mean = total / count
+    if MEASURES[measure].is_rate:
+        return [mean, *map(float, arcsine(np.array(total), np.array(count)))]
+    return [mean, mean, max(0.0, squares / count - mean * mean) / (count - 1)]
 
 
 def read_night(run: Run, name: str, digests: tuple[str, str], reference: Run, columns: Sequence[str]) -> Night:
@@ -241,34 +226,42 @@ def read_night(run: Run, name: str, digests: tuple[str, str], reference: Run, co
 
     Args:
         run: open.
-        name: of the night.
         digests: of the manifests of the run and of the reference.
         reference: the run that flips and similarity are told against, open; may be the run itself.
-        columns: of the manifest, to group samples by.
+        columns: of the manifest, to group samples by; a run that lacks one has no groups.
 
     Raises:
         RunError: a file of it is damaged.
     """
-    counter = _Counter(run, grouped_by(columns, run.plan.meta, run.path))
+    plan, (own, of_reference) = run.plan, digests
+    counter = _Counter(run, grouped_by(columns, plan.meta, run.path) if has_columns(plan, columns) else ())
     counter.rows()
-    own, of_reference = digests
     if own != of_reference:
         counter.against(reference)
-    plan = run.plan
     return Night(
         name=name,
         digest=own,
         reference=of_reference,
         checkpoint=f"{plan.checkpoint_sha256} {plan.weights_key or ''}".strip(),
-        kind=kind_of(run),
+        kind=kind_of(plan),
         group_by=[*columns],
         samples=len(run),
-        sums=counter.sums(),
-        calibration=counter.calibration(),
-        histograms=counter.histograms(),
+        numbers=counter.numbers(),
+        histograms={name: counts.tolist() for name, counts in counter.histograms.items()},
     )
 
 
-def kind_of(run: Run) -> dict[str, Any]:
+def has_columns(plan: Plan, columns: Sequence[str]) -> bool:
+    """Return whether samples of a run can be grouped by columns of the manifest."""
+    return all(column in plan.meta or array_name(column) in plan.meta for column in columns)
+
+
+def kind_of(plan: Plan) -> dict[str, Any]:
     """Return what has to be the same of all nights, as JSON types."""
-    return {"class_names": [*run.class_names], "grid_size": [*run.plan.grid_size], "method": run.plan.method}
+    return {
+        "class_names": [*plan.class_names],
+        "grid_size": [*plan.grid_size],
+        "method": plan.method,
+        "control": plan.control,
+        "problem_type": plan.problem_type,
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ class Series:
     """One measure over the nights, of everything, of a class or of a group; arrays are (nights,), NaN: none.
 
     Attributes:
-        scope: overall, class or group.
+        scope: of `SCOPES`.
         name: of the class or the group.
         measure: of `MEASURES`.
         values: as people read them.
@@ -46,6 +46,11 @@ class Series:
         text = MEASURES[self.measure].text
         return f"{self.scope} {self.name}: {text}" if self.name else text
 
+    def numbers(self, night: int) -> list[float]:
+        """Return what it is in a night: value, level, centre, low, high, p."""
+        columns = (self.values, self.level, self.centre, self.low, self.high, self.p)
+        return [float(column[night]) for column in columns]
+
     def ends_alarm(self, night: int) -> bool:
         """Return whether it was in alarm in a night, and no longer in the one after it."""
         return bool(self.alarms[night] and not self.alarms[night + 1])
@@ -53,16 +58,11 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Alarm:
-    """A series whose level is farther from what is usual than chance explains.
+    """A series whose level is farther from what is usual than chance explains: a night of `Series`.
 
     Attributes:
-        series: of what it is.
+        series: its title.
         value: of that night alone.
-        level: weighted mean of the last nights.
-        centre: what is usual.
-        low, high: limits of the level.
-        p: corrected for the series that were judged in that night.
-        since: the night at which the series is likeliest to have changed.
     """
 
     night: str
@@ -91,27 +91,25 @@ def follow(nights: Sequence[Night], reference: Night, restarts: Sequence[int], b
     keys = [
         (scope, name, measure)
         for scope in SCOPES
-        for name in dict.fromkeys(name for night in nights for name in night.sums.get(scope, {}))
+        for name in dict.fromkeys(name for night in nights for name in night.numbers.get(scope, {}))
         for measure, about in MEASURES.items()
         if about.of or scope == OVERALL
     ]
-    table = np.array([[_value(night, key, reference) for night in nights] for key in keys]).reshape(-1, len(nights), 3)
+    table = np.array([[night.value(*key, reference) for night in nights] for key in keys]).reshape(-1, len(nights), 3)
     some = np.isfinite(table[..., 0]).any(1)
     keys, table = [key for key, kept in zip(keys, some, strict=True) if kept], table[some]
     families = np.array([SCOPES.index(scope) for scope, *_ in keys], np.int64)
     charts = judge(table[..., 1], table[..., 2], families, restarts, baseline)
-    low, high, alarms = charts.centre - charts.half_width, charts.centre + charts.half_width, charts.alarms
     found = []
     for row, key in enumerate(keys):
         read = rate_of if MEASURES[key[2]].is_rate else np.asarray
-        level, centre, least, most = (read(each[row]) for each in (charts.level, charts.centre, low, high))
-        since = _changes(table[row, :, 1], table[row, :, 2], alarms[row], restarts)
-        found.append(Series(*key, table[row, :, 0], level, centre, least, most, charts.p[row], alarms[row], since))
+        centre, half = charts.centre[row], charts.half_width[row]
+        level, centre, low, high = (read(each) for each in (charts.level[row], centre, centre - half, centre + half))
+        values, judged, variances = table[row].T
+        alarms = charts.alarms[row]
+        since = _changes(judged, variances, alarms, restarts)
+        found.append(Series(*key, values, level, centre, low, high, charts.p[row], alarms, since))
     return found
-
-
-def _value(night: Night, key: tuple[str, str, str], reference: Night) -> tuple[float, float, float]:
-    return night.value(*key) if MEASURES[key[2]].of else night.overall(key[2], reference)
 
 
 def _changes(values: np.ndarray, variances: np.ndarray, alarms: np.ndarray, restarts: Sequence[int]) -> np.ndarray:
@@ -123,24 +121,12 @@ def _changes(values: np.ndarray, variances: np.ndarray, alarms: np.ndarray, rest
     return since
 
 
-def alarms_of(series: Sequence[Series], nights: Sequence[Night], night: int) -> list[Alarm]:
+def alarms_of(series: Iterable[Series], nights: Sequence[str], night: int) -> list[Alarm]:
     """Return what is in alarm in a night, the least probable first."""
-    found = [
-        Alarm(
-            night=nights[night].name,
-            scope=each.scope,
-            name=each.name,
-            measure=each.measure,
-            series=each.title,
-            value=float(each.values[night]),
-            level=float(each.level[night]),
-            centre=float(each.centre[night]),
-            low=float(each.low[night]),
-            high=float(each.high[night]),
-            p=float(each.p[night]),
-            since=nights[int(each.since[night])].name,
-        )
-        for each in series
-        if each.alarms[night]
-    ]
+    found = []
+    for each in series:
+        if each.alarms[night]:
+            key, since = (each.scope, each.name, each.measure, each.title), nights[int(each.since[night])]
+            value, level, centre, low, high, p = each.numbers(night)
+            found.append(Alarm(nights[night], *key, value, level, centre, low, high, p, since))
     return sorted(found, key=lambda alarm: alarm.p)

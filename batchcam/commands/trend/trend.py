@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import itertools
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,28 +13,34 @@ from typing import Any, Final
 import numpy as np
 
 from batchcam.commands.trend.config import TrendConfig
-from batchcam.commands.trend.nights import MOST_NAMED, SCOPES, Night, read_night
+from batchcam.commands.trend.nights import GROUP, MOST_NAMED, OVERALL, SCOPES, Night, has_columns, kind_of, read_night
 from batchcam.commands.trend.page import trend_page
 from batchcam.commands.trend.series import Alarm, Series, alarms_of, follow
 from batchcam.config import require_outside
 from batchcam.errors import ConfigError, RunError
-from batchcam.job.console import Progress, note
+from batchcam.job.console import Progress, counted, note
 from batchcam.job.cpus import available_cpus
 from batchcam.job.crew import crew
 from batchcam.record.exposition import Sample, exposition, require_ours
+from batchcam.record.groups import grouped_by
 from batchcam.record.names import csv_number, csv_table
 from batchcam.record.study import land_study, require_place
+from batchcam.rules import FEWEST_IN_GROUP
 from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.manifest import unverified_note
 from batchcam.store.opening import open_run
-from batchcam.store.plan import Plan, open_plan
+from batchcam.store.plan import Plan, differences, open_plan
 from batchcam.store.problem import require_single_label
+from batchcam.store.run import Run
 from batchcam.store.schema import MANIFEST_FILE
-from batchcam.store.series import is_series, require_one_kind, require_run, runs_of_series
+from batchcam.store.series import is_series, require_run, runs_of_series
 
 TREND_VERSION: Final = 1
 """Changes with the names and meanings in the files."""
+
+MOST_KEPT: Final = 400_000
+"""Values in trend.json, of the newest nights: more would be no document. A class has eleven a night."""
 
 PAGE, TABLE, DOCUMENT = "trend.html", "trend.csv", "trend.json"
 PAIRED: Final = ("flips", "similarity")
@@ -91,31 +97,44 @@ def trend(config: TrendConfig) -> TrendSummary:
     require_place(config.out, "trend", (PAGE, TABLE), config.overwrite)
     if config.prometheus:
         require_ours(config.prometheus)
-    kept = _kept(config.out)
-    found = _Found(config.runs)
+    kept, found = _kept(config.out), _Found(config.runs)
     if config.out:
         for path in (*found.plans, *found.left_out, *found.damaged):
             require_outside(config.out, path)
+    if lacking := [path for path, plan in found.plans.items() if not has_columns(plan, config.group_by)]:
+        *_, newest = found.plans
+        grouped_by(config.group_by, found.plans[newest].meta, newest)
+        told = f"no groups of {counted(len(lacking), 'run')}, such as {lacking[-1]}: no column of --group-by"
+        note(told, config.quiet or config.alarm)
+    path, reference = _reference(config, found, kept)
+    nights = _nights(config, found, path, reference, kept)
     for path, reason in found.left_out.items():
         note(f"left out: {path}: {reason}", config.quiet or config.alarm)
-    reference, of_reference = _reference(config, found, kept)
-    nights = _nights(config, found, reference, of_reference, kept)
-    for scope in {*SCOPES} - {*of_reference.sums}:
-        note(f"no series of each {scope}: there are more than {MOST_NAMED}", config.quiet or config.alarm)
     for reason in found.damaged.values():
         note(f"left out: {reason}", quiet=False)
+    for scope in {*SCOPES} - {*reference.numbers}:
+        note(f"no series of each {scope}: there are more than {MOST_NAMED}", config.quiet or config.alarm)
     events = [Event(b.name, b.checkpoint) for a, b in itertools.pairwise(nights) if a.checkpoint != b.checkpoint]
     names = [night.name for night in nights]
+    if not names:
+        raise RunError(_none_read(found))
     restarts = [] if config.one_baseline else [names.index(event.night) for event in events]
     if config.since is not None:
         if config.since not in names:
             raise ConfigError(f"--since {config.since}: no such night: from {names[0]} to {names[-1]}")
         restarts.append(names.index(config.since))
-    series = follow(nights, of_reference, restarts, config.baseline)
-    summary = _summary(config, found, nights, of_reference.name, events, series)
+    series = follow(nights, reference, restarts, config.baseline)
+    _tell_missing(nights, series)
+    summary = _summary(config, found, names, reference.name, events, series)
     if config.out:
-        files = {PAGE: trend_page(summary, series).encode(), TABLE: _table(nights, series)}
-        content = {"reference": of_reference.digest, "nights": [dataclasses.asdict(night) for night in nights]}
+        files = {PAGE: trend_page(summary, series).encode(), TABLE: _table(names, series)}
+        sizes = itertools.accumulate(night.size for night in reversed(nights))
+        kept_nights = nights[len(nights) - sum(size <= MOST_KEPT for size in sizes) :]
+        content = {
+            "reference": reference.digest,
+            "reference_run": reference.name,
+            "nights": [dataclasses.asdict(night) for night in kept_nights],
+        }
         land_study(config.out, "trend", TREND_VERSION, files, content)
     if config.prometheus:
         landing.land(config.prometheus, _metrics(summary, series).encode())
@@ -137,25 +156,27 @@ class _Found:
         self.digests: dict[Path, str] = {}
         self.left_out: dict[Path, str] = {}
         self.damaged: dict[Path, str] = {}
+        places: set[Path] = set()
         for path in paths:
             if is_series(path):
                 series = runs_of_series(path)
                 self.left_out |= series.left_out
-                for run in series.complete:
-                    self._take(run)
+                runs = series.complete
             elif not path.is_dir():
                 raise RunError(f"{path}: neither a run directory nor a folder of runs")
             elif unverified_note(path).exists():
-                self.left_out[path] = f"verify has not passed it, says {unverified_note(path).name}"
+                runs, self.left_out[path] = (), f"verify has not passed it, says {unverified_note(path).name}"
             elif not (path / MANIFEST_FILE).exists():
                 open_plan(path)
-                self.left_out[path] = "not complete"
+                runs, self.left_out[path] = (), "not complete"
             else:
-                self._take(path)
-        for path, plan in self.plans.items():
-            if plan.is_multi_label:
-                require_single_label("trend", path)
-        require_one_kind(self.plans)
+                runs = (path,)
+            for run in runs:
+                if run.resolve() not in places:
+                    self._take(run)
+                places.add(run.resolve())
+        if self.plans:
+            self._require_one_kind([path for path in paths if path in self.plans])
 
     def _take(self, path: Path) -> None:
         try:
@@ -163,6 +184,18 @@ class _Found:
             self.plans[path] = plan
         except RunError as error:
             self.lose(path, error)
+
+    def _require_one_kind(self, named: Sequence[Path]) -> None:
+        """Leave out runs of another kind than the newest one's, or refuse those that were named one by one."""
+        *_, newest = self.plans
+        if self.plans[newest].is_multi_label:
+            require_single_label("trend", newest)
+        for path, plan in [*self.plans.items()]:
+            if differing := _differing(plan, self.plans[newest], newest):
+                if path in named:
+                    raise RunError(f"{path}: {differing}; name runs of one kind")
+                del self.plans[path]
+                self.left_out[path] = differing
 
     def lose(self, path: Path, error: RunError) -> None:
         """Leave out a run that is damaged."""
@@ -172,8 +205,14 @@ class _Found:
     @property
     def names(self) -> dict[Path, str]:
         """What the runs to read are called: by their folders, unless two would be one."""
-        names = [path.name for path in self.plans]
-        return {path: str(path) if names.count(path.name) > 1 else path.name for path in self.plans}
+        names = {path: path.resolve().name for path in self.plans}
+        several = collections.Counter(names.values())
+        return {path: str(path) if several[name] > 1 else name for path, name in names.items()}
+
+
+def _differing(plan: Plan, newest: Plan, path: Path) -> str:
+    differing = differences(kind_of(plan), kind_of(newest))
+    return f"of another kind than {path.name} (here): {', '.join(differing.values())}" if differing else ""
 
 
 def _kept(out: Path | None) -> dict[str, Any]:
@@ -189,22 +228,38 @@ def _kept(out: Path | None) -> dict[str, Any]:
 
 def _reference(config: TrendConfig, found: _Found, kept: Mapping[str, Any]) -> tuple[Path, Night]:
     """Return the run that the others are told against: as asked, as before, or the first one that can be read."""
-    if config.reference is not None:
-        require_run(config.reference, "--reference")
-        require_one_kind({**found.plans, config.reference: open_plan(config.reference)})
-        return config.reference, _read(config.reference, config.reference, config.reference.name, config.group_by)
-    before = [path for path in found.plans if found.digests[path] == kept.get("reference")]
-    for path in dict.fromkeys((*before, *found.plans)):
+    asked, names = config.reference, found.names
+    if asked is not None:
+        require_run(asked, "--reference")
+        path = next((own for own in names if own.resolve() == asked.resolve()), asked)
+        *_, newest = found.plans or [path]
+        if differing := _differing(open_plan(path), open_plan(newest), newest):
+            raise RunError(f"--reference {path}: {differing}")
+        with open_run(path) as run:
+            return path, _read(path, names.get(path, path.resolve().name), run, _digest(path), config.group_by)
+    before = [path for path in names if found.digests[path] == kept.get("reference")]
+    for path in dict.fromkeys((*before, *names)):
         try:
-            return path, _read(path, path, found.names[path], config.group_by)
+            with open_run(path) as run:
+                reference = _read(path, names[path], run, found.digests[path], config.group_by)
         except RunError as error:
             found.lose(path, error)
-    raise RunError(f"no run can be read: {next(iter(found.damaged.values()), 'none is complete')}")
+            continue
+        if kept and reference.digest != kept["reference"]:
+            told = f"the reference was {kept['reference_run']}, which is gone: flips and similarity begin again"
+            note(f"{told}, against {reference.name}", config.quiet or config.alarm)
+        return path, reference
+    raise RunError(_none_read(found))
 
 
-def _read(path: Path, reference: Path, name: str, columns: Sequence[str]) -> Night:
-    with open_run(path) as run, open_run(reference) as other:
-        return read_night(run, name, (_digest(path), _digest(reference)), other, columns)
+def _none_read(found: _Found) -> str:
+    path, why = next(iter((found.damaged | found.left_out).items()))
+    return f"{path}: no run can be read: {why}"
+
+
+def _read(path: Path, name: str, reference: Run, of_reference: str, columns: Sequence[str]) -> Night:
+    with open_run(path) as run:
+        return read_night(run, name, (_digest(path), of_reference), reference, columns)
 
 
 def _digest(run: Path) -> str:
@@ -219,81 +274,88 @@ def _read_all(names: Mapping[Path, str], reference: Path, columns: Sequence[str]
     processes = min(len(names), available_cpus())
 
     def work(number: int) -> Iterator[Night | RunError]:
-        for path, name in [*names.items()][number::processes]:
-            try:
-                yield _read(path, reference, name, columns)
-            except RunError as error:
-                yield error
+        with open_run(reference) as other:
+            digest = _digest(reference)
+            for path, name in [*names.items()][number::processes]:
+                try:
+                    yield _read(path, name, other, digest, columns)
+                except RunError as error:
+                    yield error
 
     with crew(processes, work) as members:
         for place in range(len(names)):
             yield next(members[place % processes])
 
 
-def _nights(
-    config: TrendConfig, found: _Found, reference: Path, of_reference: Night, kept: Mapping[str, Any]
-) -> list[Night]:
+def _nights(config: TrendConfig, found: _Found, path: Path, reference: Night, kept: Mapping[str, Any]) -> list[Night]:
     """Return what is known of each night, in their order, also of those whose runs are gone."""
-    stated = kept.get("nights", [])
-    before = [Night(**night) for night in stated if night["kind"] == of_reference.kind]
+    stated = [Night(**night) for night in kept.get("nights", [])]
+    before = [night for night in stated if night.kind == reference.kind]
     if len(before) < len(stated):
-        note(
-            f"left out: {len(stated) - len(before)} nights of {DOCUMENT}, of other classes, grid or method", quiet=False
-        )
-    alike = operator.attrgetter("name", "digest", "reference", "group_by")
-    known = {path: of_reference for path in found.plans if path.resolve() == reference.resolve()}
-    for path, name in found.names.items():
-        wanted = (name, found.digests[path], of_reference.digest, [*config.group_by])
-        known.update((path, night) for night in before if alike(night) == wanted)
-    names = found.names
-    unread = {path: name for path, name in names.items() if path not in known}
+        told = f"{counted(len(stated) - len(before), 'night')} of {DOCUMENT}, of other classes, grid or method"
+        note(f"left out: {told}", config.quiet or config.alarm)
+    names, columns = found.names, [*config.group_by]
+    same = {(night.name, night.digest, night.reference, *night.group_by): night for night in before}
+    known = {run: same.get((name, found.digests[run], reference.digest, *columns)) for run, name in names.items()}
+    known |= {path: reference} if path in names else {}
+    unread = {run: name for run, name in names.items() if not known[run]}
     with Progress("read", len(unread), "runs", config.quiet or config.alarm) as progress:
-        for path, night in zip(unread, _read_all(unread, reference, config.group_by), strict=True):
+        for run, night in zip(unread, _read_all(unread, path, columns), strict=True):
             if isinstance(night, RunError):
-                found.lose(path, night)
+                found.lose(run, night)
             else:
-                known[path] = night
+                known[run] = night
             progress.advance(1)
-    nights = [known[path] for path in names if path in known]
-    taken = {*names.values(), *(path.name for path in (*found.left_out, *found.damaged))}
-    gone = [_unpaired(night, of_reference.digest) for night in before if night.name not in taken]
-    is_sorted = [*names.values()] == sorted(names.values())
-    return sorted([*gone, *nights], key=lambda night: night.name) if is_sorted else [*gone, *nights]
+    nights = [night for night in known.values() if night]
+    taken = {*names.values(), *(run.name for run in (*found.left_out, *found.damaged))}
+    gone = [_meant(night, reference.digest, columns) for night in before if night.name not in taken]
+    in_order = [*names.values()] == sorted(names.values())
+    return sorted([*gone, *nights], key=lambda night: night.name) if in_order else [*gone, *nights]
 
 
-def _unpaired(night: Night, reference: str) -> Night:
-    """Return a night whose run is gone, without what it says of another reference."""
-    if night.reference == reference:
-        return night
-    sums = {
-        scope: {name: {m: v for m, v in by.items() if m not in PAIRED} for name, by in names.items()}
-        for scope, names in night.sums.items()
-    }
-    return dataclasses.replace(night, sums=sums)
+def _meant(night: Night, reference: str, columns: list[str]) -> Night:
+    """Return a night whose run is gone, without what it says of another reference, or of other groups."""
+    numbers = {scope: names for scope, names in night.numbers.items() if scope != GROUP or night.group_by == columns}
+    if night.reference != reference:
+        numbers = {
+            scope: {name: {m: v for m, v in by.items() if m not in PAIRED} for name, by in names.items()}
+            for scope, names in numbers.items()
+        }
+    return dataclasses.replace(night, numbers=numbers)
+
+
+def _tell_missing(nights: Sequence[Night], series: Iterable[Series]) -> None:
+    """Say so where the newest night has too few samples for what was judged before it; nothing would alarm."""
+    missing = [
+        each.title
+        for each in series
+        if each.scope == OVERALL and not np.isfinite(each.values[-1]) and np.isfinite(each.p[-2:-1]).any()
+    ]
+    if missing:
+        night = nights[-1]
+        told = f"{night.name}, {counted(night.samples, 'sample')}: no {', no '.join(missing)}"
+        note(f"{told}: fewer than {FEWEST_IN_GROUP} that count, where the night before was judged", quiet=False)
 
 
 def _summary(
     config: TrendConfig,
     found: _Found,
-    nights: Sequence[Night],
+    nights: list[str],
     reference: str,
     events: list[Event],
     series: list[Series],
 ) -> TrendSummary:
     last = len(nights) - 1
     alarms = alarms_of(series, nights, last)
-    past = [
-        alarm for night in range(last) for alarm in alarms_of([s for s in series if s.ends_alarm(night)], nights, night)
-    ]
     judged = sum(bool(np.isfinite(each.p[last])) for each in series)
     return TrendSummary(
-        nights=[night.name for night in nights],
+        nights=nights,
         reference=reference,
         events=events,
         judged=judged,
         waiting=sum(bool(np.isfinite(each.values[last])) for each in series) - judged,
         alarms=alarms,
-        past=past,
+        past=[a for n in range(last) for a in alarms_of([s for s in series if s.ends_alarm(n)], nights, n)],
         left_out={str(path): reason for path, reason in (found.left_out | found.damaged).items()},
         findings=len(alarms) + len(found.damaged),
         alarm_only=config.alarm,
@@ -301,38 +363,35 @@ def _summary(
     )
 
 
-def _table(nights: Sequence[Night], series: Iterable[Series]) -> bytes:
+def _table(nights: Sequence[str], series: Iterable[Series]) -> bytes:
     def rows() -> Iterator[tuple[object, ...]]:
         for each in series:
-            for number in np.flatnonzero(np.isfinite(each.values)).tolist():
-                columns = (each.values, each.level, each.centre, each.low, each.high, each.p)
-                numbers = [csv_number(float(column[number])) for column in columns]
-                since = nights[int(each.since[number])].name if each.alarms[number] else None
-                alarm = int(each.alarms[number])
-                yield nights[number].name, each.scope, each.name, each.measure, *numbers, alarm, since
+            for night in np.flatnonzero(np.isfinite(each.values)).tolist():
+                alarm = int(each.alarms[night])
+                since = nights[int(each.since[night])] if alarm else None
+                numbers = map(csv_number, each.numbers(night))
+                yield nights[night], each.scope, each.name, each.measure, *numbers, alarm, since
 
     return csv_table(COLUMNS, rows())
 
 
 def _metrics(summary: TrendSummary, series: Sequence[Series]) -> str:
     """Return the newest night's numbers in Prometheus's text format."""
-    labels = [{"scope": each.scope, "name": each.name, "measure": each.measure} for each in series]
-    shown = {
-        "trend_value": ("Of the newest night.", "values"),
-        "trend_level": ("Weighted mean of the newest nights, which is judged.", "level"),
-        "trend_low": ("Limit of the level.", "low"),
-        "trend_high": ("Limit of the level.", "high"),
-    }
-    counts = {
-        "trend_nights": ("Nights.", len(summary.nights)),
-        "trend_judged": ("Series that are judged in the newest night.", summary.judged),
-        "trend_alarms": ("Of these, series in alarm.", len(summary.alarms)),
-    }
-    counted: list[tuple[str, str, list[Sample]]] = [
-        (name, text, [({"night": summary.nights[-1]}, value)]) for name, (text, value) in counts.items()
+    night = {"night": summary.nights[-1]}
+    metrics: list[tuple[str, str, list[Sample]]] = [
+        ("trend_nights", "Nights.", [(night, len(summary.nights))]),
+        ("trend_judged", "Series that are judged in the newest night.", [(night, summary.judged)]),
+        ("trend_alarms", "Of these, series in alarm.", [(night, len(summary.alarms))]),
     ]
-    for name, (text, column) in shown.items():
-        newest = [float(getattr(each, column)[-1]) for each in series]
-        told: list[Sample] = [(label, value) for label, value in zip(labels, newest, strict=True) if np.isfinite(value)]
-        counted.append((name, text, told))
-    return exposition(counted)
+    for name, text, column in (
+        ("trend_value", "Of the newest night.", 0),
+        ("trend_level", "Weighted mean of the newest nights, which is judged.", 1),
+        ("trend_low", "Limit of the level.", 3),
+        ("trend_high", "Limit of the level.", 4),
+    ):
+        newest = (
+            ({"scope": each.scope, "name": each.name, "measure": each.measure}, each.numbers(-1)[column])
+            for each in series
+        )
+        metrics.append((name, text, [sample for sample in newest if np.isfinite(sample[1])]))
+    return exposition(metrics)

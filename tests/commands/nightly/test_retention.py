@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from batchcam.commands.nightly import retention
+from batchcam.store import landing
+from batchcam.store.document import seal
 from tests.helpers.fake_batchcam import Fake, latest, write_documents
 
 NIGHT = "2026-11-24"
@@ -183,3 +185,10 @@ def test_a_run_of_another_user_stays_whole_and_is_told(fake: Fake, runs: Path, m
 )
 def test_a_day_is_one_of_the_calendar(name: str, is_one: bool) -> None:
     assert retention.is_day(name) == is_one
+
+
+def test_the_run_that_trend_holds_the_others_against_does_not_go(fake: Fake, runs: Path) -> None:
+    landing.make_folder(runs / "trend")
+    landing.land(runs / "trend" / "trend.json", seal({"reference_run": OLD[0]}))
+    assert night(fake, runs, "--keep", "2")[0] == 0
+    assert there(runs) == {"trend", OLD[0], OLD[3], NIGHT}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 
 import batchcam
+from batchcam.commands.compare.movement import Pairs
+from batchcam.commands.compare.reading import Part, Sides, measure
 from batchcam.commands.trend import nights as reading
 from batchcam.commands.trend.config import TrendConfig
 from batchcam.commands.trend.nights import MEASURES
@@ -167,10 +171,76 @@ def test_runs_are_taken_in_the_order_in_which_they_are_named(steady: Path) -> No
     assert summary.reference == "003"
 
 
-def test_runs_of_other_classes_are_refused(own: Path) -> None:
+def test_runs_before_other_classes_are_left_out_and_told_but_refused_where_they_were_named(own: Path) -> None:
     land_night(own / "013", 12, 30, Told(), class_names=("ant", "bee", "wasp"))
-    with pytest.raises(RunError, match=r"can't be read as a series: .*class"):
-        told_by(own)
+    summary = told_by(own)
+    assert (summary.nights, summary.findings) == (["013"], 0)
+    assert "class names (2 fly there, wasp here)" in summary.left_out[str(own / "012")]
+    with pytest.raises(RunError, match=r"012: of another kind than 013 \(here\): class names"):
+        trend(TrendConfig((own / "012", own / "013"), quiet=True))
+
+
+def test_how_maps_are_stored_makes_no_other_kind(own: Path) -> None:
+    land_night(own / "013", 12, 150, Told(), input_size=(160, 160))
+    assert told_by(own).nights[0] == "001"
+
+
+def test_a_link_to_a_run_is_that_run(drifted: Path, tmp_path: Path) -> None:
+    link = tmp_path / "latest"
+    link.symlink_to(drifted / "012")
+    summary = told_by(drifted, reference=link)
+    assert (summary.nights[-1], summary.reference) == ("012", "012")
+    assert {alarm.night for alarm in summary.alarms} == {"012"}
+    assert trend(TrendConfig((drifted / "011", link, drifted / "012"), quiet=True)).nights == ["011", "012"]
+
+
+def test_runs_without_the_column_of_the_groups_have_none(drifted: Path, tmp_path: Path, run_cli) -> None:
+    runs = Path(shutil.copytree(drifted, tmp_path / "runs"))
+    shutil.rmtree(runs / "003")
+    land_night(runs / "003", 2, 150, Told())
+    code, _, stderr = run_cli("trend", runs, "--out", tmp_path / "out", "--group-by", "site", *COUNTS)
+    assert code == 3
+    assert f"no groups of 1 run, such as {runs / '003'}" in stderr
+    nights = {row["night"] for row in rows(tmp_path / "out") if row["scope"] == "group"}
+    assert len(nights) == NIGHTS - 1
+    assert run_cli("trend", runs, "--group-by", "ward")[0] == 2
+
+
+def test_a_reference_that_is_gone_is_told_and_groups_of_other_columns_go(
+    drifted: Path, tmp_path: Path, run_cli
+) -> None:
+    runs, out = Path(shutil.copytree(drifted, tmp_path / "runs")), tmp_path / "out"
+    told_by(runs, out=out, group_by=("site",))
+    shutil.rmtree(runs / "001")
+    assert "the reference was 001, which is gone" in run_cli("trend", runs, "--out", out, *COUNTS)[2]
+    found = rows(out)
+    assert {row["scope"] for row in found} == {"overall", "class"}
+    assert {row["measure"] for row in found if row["night"] == "001"} == set(MEASURES) - {"flips", "similarity"}
+    assert "which is gone" not in run_cli("trend", runs, "--out", out, *COUNTS)[2]
+
+
+def test_a_night_of_few_samples_is_told_where_those_before_were_judged(own: Path, run_cli) -> None:
+    land_night(own / "013", 12, 5, Told())
+    code, stdout, stderr = run_cli("trend", own, "--alarm", *COUNTS)
+    assert (code, stdout) == (0, "")
+    assert "013, 5 samples: no accuracy, no unreadable samples, no mean confidence" in stderr
+
+
+def test_only_runs_that_can_not_be_read_are_an_error_with_a_reference_too(own: Path) -> None:
+    (own / "002" / "manifest.json").unlink()
+    with pytest.raises(RunError, match="002: no run can be read: not complete"):
+        trend(TrendConfig((own / "002",), reference=own / "001", quiet=True))
+
+
+def test_the_newest_nights_are_kept_as_far_as_a_document_holds_them(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_by(own, out=tmp_path / "all")
+    monkeypatch.setattr("batchcam.commands.trend.trend.MOST_KEPT", 200)
+    told_by(own, out=tmp_path / "some")
+    nights = json.loads((tmp_path / "some" / "trend.json").read_text())["nights"]
+    assert 0 < len(nights) < NIGHTS
+    assert nights == json.loads((tmp_path / "all" / "trend.json").read_text())["nights"][-len(nights) :]
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, run_cli) -> None:
@@ -252,11 +322,21 @@ def test_few_samples_of_a_class_are_no_series(tmp_path: Path) -> None:
     assert len(CLASSES) * 20 > 40
 
 
-def test_maps_are_compared_on_so_many_pairs_at_most(
-    drifted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_maps_are_compared_on_so_many_pairs_at_most(drifted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = []
+
+    def measured(sides: Sides, pairs: Part, *others: Any) -> Pairs:
+        counts.append(len(pairs.old_rows))
+        return measure(sides, pairs, *others)
+
     monkeypatch.setattr(reading, "MOST_PAIRS", 50)
-    told_by(drifted, out=tmp_path / "out")
-    nights = json.loads((tmp_path / "out" / "trend.json").read_text())["nights"]
-    sums = nights[-1]["sums"]["overall"][""]
-    assert sums["similarity"][0] <= 50 < sums["flips"][0]
+    monkeypatch.setattr(reading, "measure", measured)
+    monkeypatch.setattr("batchcam.commands.trend.trend.crew", in_this_process)
+    told_by(drifted)
+    assert len(counts) == NIGHTS - 1
+    assert 30 < max(counts) <= 50
+
+
+@contextlib.contextmanager
+def in_this_process(count: int, work: Callable[[int], Iterator[Any]]) -> Iterator[list[Iterator[Any]]]:
+    yield [work(number) for number in range(count)]
