@@ -66,9 +66,11 @@ def arcsine(count: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.arcsin(np.sqrt((count + 0.375) / (total + 0.75))), 1 / (4 * total + 2)
 
 
-def rate_of(angle: np.ndarray) -> np.ndarray:
-    """Return the rates of values on the scale of `arcsine`."""
-    return np.asarray(np.sin(np.clip(angle, 0, math.pi / 2)) ** 2)
+def rate_of(angle: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """Return the rates of values on the scale of `arcsine`, as of samples whose number gives the middle variance."""
+    total = (1 / np.nanmedian(variances) - 2) / 4
+    count = (total + 0.75) * np.sin(np.clip(angle, 0, math.pi / 2)) ** 2 - 0.375
+    return np.asarray(np.clip(count / total, 0, 1))
 
 
 def mann_whitney(counts: np.ndarray, others: np.ndarray) -> tuple[float, float]:

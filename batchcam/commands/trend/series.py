@@ -102,11 +102,10 @@ def follow(nights: Sequence[Night], reference: Night, restarts: Sequence[int], b
     charts = judge(table[..., 1], table[..., 2], families, restarts, baseline)
     found = []
     for row, key in enumerate(keys):
-        read = rate_of if MEASURES[key[2]].is_rate else np.asarray
-        centre, half = charts.centre[row], charts.half_width[row]
-        level, centre, low, high = (read(each) for each in (charts.level[row], centre, centre - half, centre + half))
         values, judged, variances = table[row].T
-        alarms = charts.alarms[row]
+        centre, half, alarms = charts.centre[row], charts.half_width[row], charts.alarms[row]
+        shown = np.array([charts.level[row], centre, centre - half, centre + half])
+        level, centre, low, high = rate_of(shown, variances) if MEASURES[key[2]].is_rate else shown
         since = _changes(judged, variances, alarms, restarts)
         found.append(Series(*key, values, level, centre, low, high, charts.p[row], alarms, since))
     return found
