@@ -24,8 +24,8 @@ WINDOW: Final = 3
 WEIGHT: Final = 0.1
 """Of a night against those before it."""
 
-ALARM_LEVEL: Final = 0.005
-"""Corrected p-value of an alarm: at most one in two hundred nights in which nothing changed."""
+ALARM_LEVEL: Final = 0.003
+"""Corrected p-value of an alarm: in at most three of a thousand nights in which nothing changed."""
 
 LEAST_ERROR: Final = 5e-4
 """Standard error that a night has at least: what moves by less is of no concern, whatever its p-value."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from batchcam.commands.compare.matching import match_classes
-from batchcam.commands.compare.reading import Part, Sides, measure, stated_labels, target_classes
+from batchcam.commands.compare.reading import Part, Sides, measure
 from batchcam.job.stop import stop_if_asked
 from batchcam.record.calibration import Reliability, expected_calibration_error
 from batchcam.record.control_charts import arcsine, mann_whitney
@@ -161,14 +161,10 @@ class _Counter:
         step = -(-len(sides.rows.old) // MOST_PAIRS)
         for part in sides.parts():
             pairs = part.compared
-            flips = classes.number(pairs.old["prediction"], classes.old) != classes.number(
-                pairs.new["prediction"], classes.new
-            )
-            self._add_pairs("flips", flips, pairs)
+            self._add_pairs("flips", pairs.old["prediction"] != pairs.new["prediction"], pairs)
             pairs = pairs.take(pairs.old_rows % step == 0)
-            label, _ = stated_labels(pairs, classes)
-            old = target_classes(pairs, classes, label, "old")
-            alike = measure(sides, pairs, classes, label, old, lambda _: stop_if_asked())
+            old = classes.number(pairs.old["prediction"], classes.old)
+            alike = measure(sides, pairs, classes, old, old, lambda _: stop_if_asked())
             self._add_pairs("similarity", alike.spearman, pairs)
 
     def _add_pairs(self, name: str, values: np.ndarray, pairs: Part) -> None:

@@ -49,7 +49,7 @@ EXPLAINED: Final = (
 def trend_page(summary: TrendSummary, series: Sequence[Series]) -> str:
     """Return the page as the text of one HTML file."""
     nights = summary.nights
-    events = [nights.index(event.night) for event in summary.events]
+    events = [nights.index(night) for night in summary.events]
     sections = [
         section("alarms", "Alarms", _alarms(summary)),
         *(
@@ -71,33 +71,26 @@ def trend_page(summary: TrendSummary, series: Sequence[Series]) -> str:
 
 
 def _state(summary: TrendSummary) -> Markup:
-    if summary.alarms:
-        told = f"{counted(len(summary.alarms), 'alarm')} in the newest night."
+    alarms, damaged = len(summary.alarms), summary.findings - len(summary.alarms)
+    told = counted(alarms, "alarm") if alarms else "No alarm" if summary.judged else "Nothing is judged"
+    told += f" in the newest night: {summary.judged} series judged, {summary.waiting} not yet."
+    if damaged:
+        told += f" Left out: {counted(damaged, 'damaged run')}."
+    if summary.findings or not summary.judged:
         return element("p", told, class_="state alarm", role="alert")
-    if not summary.judged:
-        return element("p", "Nothing is judged yet: too few nights.", class_="state alarm")
-    return element("p", f"No alarm: {summary.judged} series judged in the newest night.", class_="state good")
+    return element("p", told, class_="state good")
 
 
 def _alarms(summary: TrendSummary) -> Markup:
     facts: list[tuple[object, object]] = [
         ("flips and similarity against", foreign(summary.reference)),
-        ("judged in the newest night", f"{summary.judged} series, {summary.waiting} not yet"),
-        *(
-            (element("span", "another checkpoint, ", foreign(e.night)), element("code", e.checkpoint))
-            for e in summary.events
-        ),
-        *((element("span", "left out: ", foreign(path)), foreign(why)) for path, why in summary.left_out.items()),
+        *((join(("another checkpoint, ", foreign(n))), element("code", e)) for n, e in summary.events.items()),
+        *((join(("left out: ", foreign(path))), foreign(why)) for path, why in summary.left_out.items()),
     ]
+    tables = (("In the newest night", summary.alarms), ("Ended since, with their last night", summary.past))
     head = ("series", "night", "since", "level", "usual", "limits", "p")
-    shown = [definitions(facts, class_="facts")]
-    for caption, alarms in (
-        ("In the newest night", summary.alarms),
-        ("Ended since, with their last night", summary.past),
-    ):
-        if alarms:
-            shown.append(table(caption, head, (_row(alarm) for alarm in alarms)))
-    return join(shown)
+    shown = (table(caption, head, map(_row, alarms)) for caption, alarms in tables if alarms)
+    return join([definitions(facts, class_="facts"), *shown])
 
 
 def _row(alarm: Alarm) -> tuple[object, ...]:
@@ -107,12 +100,11 @@ def _row(alarm: Alarm) -> tuple[object, ...]:
 
 
 def _charts(series: list[Series], nights: Sequence[str], events: Sequence[int]) -> Markup:
-    ranked = (
-        sorted(series, key=lambda s: (not s.alarms[-1], not s.alarms.any())) if len(series) > len(MEASURES) else series
-    )
+    if len(series) > len(MEASURES):
+        series = sorted(series, key=lambda s: (not s.alarms[-1], not s.alarms.any()))
     figures = [
         element("figure", element("figcaption", foreign(each.title)), chart(each, nights, events))
-        for each in ranked[:MOST_CHARTS]
+        for each in series[:MOST_CHARTS]
     ]
     rest = len(series) - len(figures)
     more = [element("p", f"{rest} more series in trend.csv.")] if rest > 0 else []

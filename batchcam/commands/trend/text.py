@@ -21,7 +21,7 @@ def trend_text(summary: TrendSummary) -> str:
     nights = summary.nights
     lines = [
         f"{counted(len(nights), 'night')}: {nights[0]} to {nights[-1]}, against {summary.reference}",
-        *(f"{event.night}: another checkpoint, {event.checkpoint[:12]}" for event in summary.events),
+        *(f"{night}: another checkpoint, {checkpoint[:12]}" for night, checkpoint in summary.events.items()),
         *(f"ended: {alarm_line(alarm)}" for alarm in summary.past[-MOST_PAST:]),
         *alarms,
         f"{summary.judged} series judged in {nights[-1]}: {counted(len(alarms), 'alarm') if alarms else 'no alarm'}",

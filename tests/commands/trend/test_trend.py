@@ -123,7 +123,7 @@ def test_another_checkpoint_is_an_event_and_begins_the_baseline_again(tmp_path: 
     changed = {"checkpoint_sha256": lambda night: ("a" if night < 9 else "b") * 64}
     folder = land_nights(tmp_path / "runs", 11, 150, lambda n: Told(accuracy=0.95 if n < 9 else 0.6), **changed)
     summary = told_by(folder)
-    assert [event.night for event in summary.events] == ["010"]
+    assert summary.events == {"010": "b" * 64}
     assert (summary.judged, summary.alarms) == (0, [])
     assert summary.waiting > 0
     assert "accuracy" in {alarm.measure for alarm in told_by(folder, one_baseline=True).alarms}
@@ -143,7 +143,10 @@ def test_a_damaged_run_is_left_out_told_and_a_finding(own: Path, run_cli) -> Non
     code, _, stderr = run_cli("trend", own, "--alarm", *COUNTS)
     assert code == 3
     assert str(shard) in stderr
-    summary = told_by(own)
+    summary = told_by(own, out=own / "trend")
+    page = Page((own / "trend" / "trend.html").read_text()).text
+    assert "No alarm in the newest night: " in page
+    assert " 0 not yet. Left out: 1 damaged run." in page
     assert "005" not in summary.nights
     assert [*summary.left_out] == [str(own / "005")]
 
@@ -256,7 +259,7 @@ def test_what_is_known_of_a_run_is_not_read_again_and_outlives_it(
     told_by(own, out=out)
     before = rows(out)
     shutil.rmtree(own / "002")
-    monkeypatch.setattr("batchcam.commands.trend.trend._read_all", lambda names, *_: iter([1 / 0] if names else []))
+    monkeypatch.setattr("batchcam.commands.trend.runs._read_all", lambda names, *_: iter([1 / 0] if names else []))
     summary = told_by(own, out=out)
     assert "002" in summary.nights
     assert rows(out) == before
@@ -275,7 +278,7 @@ def test_the_same_runs_give_the_same_files_from_any_number_of_processes(
 ) -> None:
     found = []
     for cpus in (1, 2):
-        monkeypatch.setattr("batchcam.commands.trend.trend.available_cpus", lambda cpus=cpus: cpus)
+        monkeypatch.setattr("batchcam.commands.trend.runs.available_cpus", lambda cpus=cpus: cpus)
         told_by(steady, out=tmp_path / str(cpus))
         found.append([(tmp_path / str(cpus) / name).read_bytes() for name in ("trend.csv", "trend.json")])
     assert found[0] == found[1]
@@ -331,7 +334,7 @@ def test_maps_are_compared_on_so_many_pairs_at_most(drifted: Path, monkeypatch: 
 
     monkeypatch.setattr(reading, "MOST_PAIRS", 50)
     monkeypatch.setattr(reading, "measure", measured)
-    monkeypatch.setattr("batchcam.commands.trend.trend.crew", in_this_process)
+    monkeypatch.setattr("batchcam.commands.trend.runs.crew", in_this_process)
     told_by(drifted)
     assert len(counts) == NIGHTS - 1
     assert 30 < max(counts) <= 50
