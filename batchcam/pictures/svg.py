@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 from batchcam.pictures.html import Markup, element
+
+TICKS: Final = 4
+"""Lines of a grid, at most one more."""
 
 WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 12, 40
@@ -30,6 +36,12 @@ def label_at(x: float, y: float, text: str) -> Markup:
 def axis_name(width: int, height: int, text: str) -> Markup:
     """Return what the horizontal axis is."""
     return element("text", text, x=(LEFT + width - RIGHT) / 2, y=height - 6, text_anchor="middle", class_="axis")
+
+
+def grid_step(span: float) -> float:
+    """Return what the lines of a grid over `span` are apart: 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(span / TICKS))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= span / TICKS)
 
 
 def plain(value: float) -> str:

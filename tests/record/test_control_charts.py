@@ -28,41 +28,32 @@ from batchcam.rules import BASELINE_NIGHTS
 NOISE = 1 / math.sqrt(4 * 2000 + 2)
 
 
-def rates(rng: np.random.Generator, rate: np.ndarray, samples: int = 2000, between: float = 0.0) -> Charts:
-    """Judge rates of some samples a night that differ by `between` besides, on arcsine's scale."""
+def rates(rng: np.random.Generator, rate: np.ndarray, between: float = 0.0) -> Charts:
+    """Judge rates of 2000 samples a night, 20 series a family, that differ by `between` besides, on arcsine's scale."""
     angle = np.arcsin(np.sqrt(rate)) + between * rng.normal(size=rate.shape)
-    counts = rng.binomial(samples, np.sin(angle) ** 2)
-    return judge(*arcsine(counts, np.full(rate.shape, samples)), np.zeros(len(rate), int), [])
-
-
-def starts(charts: Charts) -> int:
-    alarms = charts.alarms
-    return int((alarms[:, 1:] & ~alarms[:, :-1]).sum())
+    counts = rng.binomial(2000, np.sin(angle) ** 2)
+    return judge(*arcsine(counts, np.full(rate.shape, 2000)), np.arange(len(rate)) // 20, [])
 
 
 def still(rng: np.random.Generator, rounds: int, between: float) -> np.ndarray:
-    return np.array([starts(rates(rng, np.full((20, 100), 0.9), between=between)) for _ in range(rounds)])
+    """How many alarms begin in 100 nights of 20 series without change."""
+    alarms = rates(rng, np.full((20 * rounds, 100), 0.9), between).alarms
+    return np.asarray((alarms[:, 1:] & ~alarms[:, :-1]).sum(1).reshape(rounds, 20).sum(1))
 
 
 def dropped(rng: np.random.Generator, rounds: int, change: float, rate: float = 0.9) -> float:
     """The share of rounds in which one of 20 series that changes in night 30 is in alarm by night 32."""
-    told = 0
-    for _ in range(rounds):
-        rate_of_night = np.full((20, 33), rate)
-        rate_of_night[0, 30:] += change
-        told += bool(rates(rng, rate_of_night).alarms[0, 30:].any())
-    return told / rounds
+    rate_of_night = np.full((20 * rounds, 33), rate)
+    rate_of_night[::20, 30:] += change
+    return float(rates(rng, rate_of_night).alarms[::20, 30:].any(1).mean())
 
 
 def moved(rng: np.random.Generator, rounds: int, samples: int) -> float:
     """The same of border shares of which 0.1 moves there."""
-    told = 0
-    for _ in range(rounds):
-        means = rng.normal(0.3, 0.2 / math.sqrt(samples), (20, 33))
-        means[0, 30:] += 0.1
-        charts = judge(means, np.full(means.shape, 0.04 / samples), np.zeros(20, int), [])
-        told += bool(charts.alarms[0, 30:].any())
-    return told / rounds
+    means = rng.normal(0.3, 0.2 / math.sqrt(samples), (20 * rounds, 33))
+    means[::20, 30:] += 0.1
+    charts = judge(means, np.full(means.shape, 0.04 / samples), np.arange(len(means)) // 20, [])
+    return float(charts.alarms[::20, 30:].any(1).mean())
 
 
 def test_nothing_that_changes_gives_at_most_an_alarm_in_a_hundred_nights_of_twenty_series() -> None:
@@ -79,12 +70,12 @@ def test_a_drop_of_three_points_and_evidence_that_moves_are_told_within_three_ni
 @pytest.mark.parametrize("between", [0, 0.5, 1, 2])
 def test_a_hundred_nights_of_twenty_series_without_change_have_at_most_an_alarm(between: float) -> None:
     alarms = still(np.random.default_rng(2), 200, between * NOISE)
-    assert alarms.mean() <= 0.5
-    assert (alarms <= 1).mean() >= 0.93
+    assert alarms.mean() <= 0.35
+    assert (alarms <= 1).mean() >= 0.95
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rate", "change", "least"), [(0.9, -0.03, 0.95), (0.95, -0.03, 0.95), (0.8, -0.03, 0.8)])
+@pytest.mark.parametrize(("rate", "change", "least"), [(0.9, -0.03, 0.95), (0.95, -0.03, 0.95), (0.8, -0.03, 0.9)])
 def test_a_drop_at_two_thousand_samples_is_told_within_three_nights(rate: float, change: float, least: float) -> None:
     assert dropped(np.random.default_rng(3), 1000, change, rate) >= least
 

@@ -19,9 +19,11 @@ from batchcam.pictures.svg import (
     HEIGHT,
     LEFT,
     RIGHT,
+    TICKS,
     TOP,
     WIDTH,
     axis_name,
+    grid_step,
     horizontal,
     label_at,
     number,
@@ -32,7 +34,6 @@ from batchcam.record.calibration import Bin
 
 SQUARE = 340
 BAR_GAP = 1.5
-TICKS = 4
 
 MOST_CELLS: Final = 28
 """Cells on a side of a small map; larger grids are averaged down to it."""
@@ -116,9 +117,7 @@ def reliability_diagram(bins: Sequence[Bin], names: tuple[str, str], summary: st
 
 def nice_ticks(most: float) -> list[int]:
     """Return whole numbers from 0 to at least `most`, evenly spaced by 1, 2 or 5 times a power of ten."""
-    rough = max(1.0, most / TICKS)
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(int(power * factor) for factor in (1, 2, 5, 10) if power * factor >= rough)
+    step = int(grid_step(max(most, TICKS)))
     return list(range(0, math.ceil(most / step) * step + 1, step))
 
 

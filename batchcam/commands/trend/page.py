@@ -13,7 +13,7 @@ from batchcam.commands.trend.series import Alarm, Series
 from batchcam.job.console import counted
 from batchcam.pictures.html import Markup, definitions, element, foreign, join, page, section, table
 from batchcam.pictures.stylesheet import STYLE
-from batchcam.pictures.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, horizontal, number, plain, svg
+from batchcam.pictures.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, grid_step, horizontal, number, plain, svg
 from batchcam.record.control_charts import ALARM_LEVEL, WEIGHT, WINDOW
 from batchcam.rules import FEWEST_IN_GROUP
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from batchcam.commands.trend.trend import TrendSummary
 
 WIDTH: Final = 460
-TICKS: Final = 4
 
 MOST_CHARTS: Final = 200
 """Of classes, and of groups; those in alarm, and then those that were, come first."""
@@ -133,7 +132,7 @@ def chart(series: Series, nights: Sequence[str], events: Iterable[int]) -> Marku
     def points(values: np.ndarray, numbers: Iterable[int]) -> str:
         return " ".join(f"{number(x(n))},{number(y(float(values[n])))}" for n in numbers)
 
-    step = _step(high - low)
+    step = grid_step(high - low)
     ticks = [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
     parts = [horizontal(y(tick), plain(tick), LEFT, WIDTH - RIGHT) for tick in ticks]
     for stretch in _stretches(np.isfinite(series.level), events):
@@ -169,9 +168,3 @@ def _stretches(known: np.ndarray, events: Iterable[int]) -> list[list[int]]:
         else:
             found.append([n])
     return found
-
-
-def _step(span: float) -> float:
-    """Return what the lines of a grid are apart: 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(span / TICKS))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= span / TICKS)

@@ -26,7 +26,7 @@ from batchcam.store.run import Run
 from batchcam.store.schema import MANIFEST_FILE
 from batchcam.store.series import is_series, require_run, runs_of_series
 
-TREND_VERSION: Final = 1
+TREND_VERSION: Final = 2
 """Changes with the names and meanings in the files."""
 
 DOCUMENT: Final = "trend.json"
@@ -171,7 +171,9 @@ def _reference(config: TrendConfig, found: Found, kept: Mapping[str, Any]) -> tu
             found.lose(path, error)
             continue
         if kept and reference.digest != kept["reference"]:
-            told = f"the reference was {kept['reference_run']}, which is gone: flips and similarity begin again"
+            told = (
+                f"the reference was {kept['reference_run']}, which is not among RUNS: flips and similarity begin again"
+            )
             note(f"{told}, against {reference.name}", config.quiet or config.alarm)
         return path, reference
     raise RunError(found.none_read)

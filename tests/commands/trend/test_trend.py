@@ -215,11 +215,11 @@ def test_a_reference_that_is_gone_is_told_and_groups_of_other_columns_go(
     runs, out = Path(shutil.copytree(drifted, tmp_path / "runs")), tmp_path / "out"
     told_by(runs, out=out, group_by=("site",))
     shutil.rmtree(runs / "001")
-    assert "the reference was 001, which is gone" in run_cli("trend", runs, "--out", out, *COUNTS)[2]
+    assert "the reference was 001, which is not among RUNS" in run_cli("trend", runs, "--out", out, *COUNTS)[2]
     found = rows(out)
     assert {row["scope"] for row in found} == {"overall", "class"}
     assert {row["measure"] for row in found if row["night"] == "001"} == set(MEASURES) - {"flips", "similarity"}
-    assert "which is gone" not in run_cli("trend", runs, "--out", out, *COUNTS)[2]
+    assert "not among RUNS" not in run_cli("trend", runs, "--out", out, *COUNTS)[2]
 
 
 def test_a_night_of_few_samples_is_told_where_those_before_were_judged(own: Path, run_cli) -> None:
