@@ -34,9 +34,9 @@ TREND_STYLE: Final = """
 EXPLAINED: Final = (
     f"Dots: nights. Line: the level, a weighted mean of the last {WINDOW} nights (each weighs {1 - WEIGHT:g} of the "
     "next one). Dashed: what is usual, the mean of the first nights and of later ones that were no part of an alarm. "
-    "Band: limits of the level, from the sampling noise of each night's samples and the variance between nights: "
-    "outside is an alarm, a large red dot. Vertical line: another checkpoint, with which the baseline begins again "
-    "unless --one-baseline says otherwise.",
+    "Band: limits of the level, from the sampling noise of each night's samples and the variance between nights, which "
+    "series tell together as far as they are alike: outside is an alarm, a large red dot. Vertical line: another "
+    "checkpoint, with which the baseline begins again unless --one-baseline says otherwise.",
     f"An alarm has a p-value of at most {ALARM_LEVEL:g}, two-sided, corrected by Benjamini–Hochberg for the series "
     "that are judged in that night: overall, of classes and of groups apart.",
     "Accuracy and unreadable samples of a class are of the samples labelled with it, everything else is of those "
