@@ -710,12 +710,14 @@ class Gates(Part):
                 f"--min-accuracy {share:g}: in per cent: say {100 * share:g} for {share:.3f}, or more than 1"
             )
 
-    def require_noise(self) -> None:
-        """Refuse limits that are auto without retrainings to take them from.
+    def require_whole(self) -> None:
+        """Refuse limits that are auto without retrainings to take them from, and who decides where no limit is.
 
         Raises:
             ConfigError: there are none.
         """
+        if self.decide != ESTIMATE and not self.asks:
+            raise ConfigError(f"--decide {self.decide}: of which gate? say one with a limit, such as --max-flips P")
         if self.auto and not self.noise:
             raise ConfigError(f"{flag(self.auto[0])} auto: from which retrainings? say --noise RUN, at least twice")
 

@@ -315,8 +315,10 @@ def _designs(found: Comparison, classes: int) -> dict[tuple[str, int], Design]:
 def _noise(config: CompareConfig, found: Comparison, new: Means) -> Noise:
     """Return what retraining alone moves: each of the named runs is read once beside OLD."""
     old = found.sides.old
-    retrainings = Retrainings(old, found.sides.new, found.apart.counts)
-    alone = dataclasses.replace(config, group_by=(), cluster=None, rename=(), max_group_drop=None, top=0)
+    retrainings = Retrainings(found.sides, found.apart.counts, found.relabelled)
+    alone = dataclasses.replace(
+        config, group_by=(), cluster=None, rename=(), max_group_drop=None, changed_inputs="leave", top=0
+    )
     for path in config.noise:
         with open_run(Path(path)) as run:
             _require_complete(run, "--noise takes")

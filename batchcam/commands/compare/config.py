@@ -25,7 +25,7 @@ class CompareConfig(Gates, Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_noise()
+        self.require_whole()
         if self.out is not None:
             for run in (self.old, self.new, *map(Path, self.noise)):
                 require_outside(self.out, run.parent if run.is_file() else run)

@@ -52,6 +52,11 @@ class Gate:
     not_judged: tuple[str, ...] = ()
 
     @property
+    def needs_a_look(self) -> bool:
+        """Whether it stops the run, or is undecided."""
+        return not self.passed or self.verdict == UNDECIDED
+
+    @property
     def parts(self) -> tuple[str, str, str]:
         """What `reason` says: option and limit, the verdict in words, what was found."""
         asked, told, found = self.reason.split(": ", 2)

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from batchcam.commands.compare.gates import Gate
-from batchcam.commands.compare.matching import Apart
+from batchcam.commands.compare.matching import Apart, own_classes
 from batchcam.commands.compare.movement import ClassMovement, Totals
+from batchcam.commands.compare.reading import Sides
 from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
 from batchcam.commands.compare.values import FEWEST_OF_CLASS
 from batchcam.config import Gates, flag
@@ -32,6 +33,8 @@ TOLD: Final = {
     "auroc": ("mean AUROC", "moves", "doesn't clearly move", "AUROC"),
     "spearman": ("CAMs", "differ", "don't clearly differ", "similarity"),
 }
+SCORES: Final = ("accuracy", "auroc")
+"""What is not told of samples whose labels NEW has otherwise."""
 CLASSES_SHOWN: Final = 5
 
 Means = dict[tuple[str, str | None], Value]
@@ -59,21 +62,25 @@ class Retrainings:
     """Runs that are to be honest retrainings, one after the other.
 
     Args:
-        old: OLD.
-        new: NEW, which is none of them.
-        apart: how many ids of OLD and NEW are not compared, by reason.
+        sides: OLD, and NEW, which is none of them.
+        apart: how many of their ids are not compared, by reason.
+        relabelled: samples that NEW labels otherwise.
 
     Raises:
-        ConfigError: NEW has other samples than OLD.
+        ConfigError: NEW has other samples or classes than OLD.
     """
 
-    def __init__(self, old: Run, new: Run, apart: dict[str, int]) -> None:
-        self._old = old
-        self._known = dict.fromkeys(new.networks, "NEW's") | dict.fromkeys(old.networks, "OLD's")
+    def __init__(self, sides: Sides, apart: dict[str, int], relabelled: int) -> None:
+        self._old, self._relabelled = sides.old, relabelled
+        self._known = dict.fromkeys(sides.new.networks, "NEW's") | dict.fromkeys(sides.old.networks, "OLD's")
         self._names: list[str] = []
         self._means: list[Means] = []
         if others := _other_samples(apart):
             raise ConfigError(f"--noise: NEW has other samples than OLD ({others}), whose movement it can't tell")
+        if own := own_classes(sides.classes.only_old, sides.classes.only_new):
+            raise ConfigError(
+                f"--noise: NEW has other classes than OLD ({'; '.join(own)}): no retraining tells of these"
+            )
 
     def require_other_weights(self, run: Run) -> None:
         """Refuse a run of several networks, of other classes than OLD's, or of weights that were seen before.
@@ -128,7 +135,8 @@ class Retrainings:
         Raises:
             ConfigError: they can't tell a limit that was to be taken from them, or tell one that stops nothing.
         """
-        shared = {key: [means[key] for means in self._means] for key in new if all(key in m for m in self._means)}
+        told = [key for key in new if key[0] not in SCORES or not self._relabelled]
+        shared = {key: [means[key] for means in self._means] for key in told if all(key in m for m in self._means)}
         spreads = [spread(*key, values, new[key]) for key, values in shared.items()]
         of_classes = corrected([each for each in spreads if each.class_name is not None])
         level = 1 - (1 - asked.confidence / 100) / max(1, len(asked.auto))
@@ -206,8 +214,10 @@ def sourced(gate: Gate, noise: Noise) -> Gate:
     return gate
 
 
-def noise_lines(noise: Noise) -> Iterator[str]:
+def noise_lines(noise: Noise | None) -> Iterator[str]:
     """Yield whether NEW moves more than retraining does, a sentence each for predictions, scores, maps and classes."""
+    if noise is None:
+        return
     chance, runs = 1 - noise.confidence / 100, counted(len(noise.runs), "retraining")
     clear = []
     for s in (each for each in noise.spreads if each.measure in TOLD):

@@ -80,7 +80,7 @@ def facts(summary: CompareSummary) -> list[tuple[str, str]]:
         ("flips", _flips(summary)),
         *([("scores", _scores(t, summary))] if isinstance(t, SigmoidTotals) else _of_one_label(t, summary)),
         ("maps", _maps(summary)),
-        *(("noise", line) for line in (noise_lines(summary.noise) if summary.noise else ())),
+        *(("noise", line) for line in noise_lines(summary.noise)),
     ]
     if summary.transitions:
         most = summary.transitions[:TRANSITIONS_SHOWN]

@@ -13,6 +13,7 @@ from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
 from batchcam.commands.report.drawing import Picture
 from batchcam.commands.report.facts import Facts
 from batchcam.pictures.originals import State
+from batchcam.record.intervals import Interval
 from batchcam.store.plan import Plan
 
 ODD: Final = {
@@ -151,6 +152,8 @@ class Moved:
         only_old, only_new: names of classes that one run alone has.
         transitions: the most frequent flips.
         movers: samples that moved most, broken ones first.
+        intervals: of what moved over all samples, by name; accuracies, drops and flips in per cent.
+        level: of confidence of the intervals.
         gates: the limits that were asked for, those first that stop the run.
         notes: what a reader should know, a line each.
     """
@@ -166,6 +169,8 @@ class Moved:
     only_new: tuple[str, ...]
     transitions: Sequence[Transition]
     movers: Sequence[MovedSample]
+    intervals: Mapping[str, Interval]
+    level: float
     gates: Sequence[Gate]
     notes: Sequence[str]
 

@@ -7,14 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from batchcam.commands.compare.gates import PASSED, Gate
-from batchcam.commands.compare.movement import ClassMovement, Totals, Transition
+from batchcam.commands.compare.movement import ClassMovement, Transition
 from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
 from batchcam.commands.compare.text import verdict
 from batchcam.commands.report.content import About, Moved
 from batchcam.commands.report.movers import movers
 from batchcam.commands.report.provenance import side_by_side
-from batchcam.commands.report.writing import NONE, histogram, percent, rate, share, signed, stated_cell
+from batchcam.commands.report.writing import (
+    NONE,
+    bounded,
+    histogram,
+    in_brackets,
+    percent,
+    rate,
+    share,
+    signed,
+    stated_cell,
+)
 from batchcam.pictures.html import Markup, definitions, details, element, foreign, join, table
+from batchcam.record.metrics import brackets
 from batchcam.record.sigmoid_scores import SCORES
 
 Each = TypeVar("Each")
@@ -43,7 +54,7 @@ def movement(new: About, moved: Moved) -> Markup:
     """Return what moved: provenance of both runs, samples, predictions, confidence, maps, classes, samples."""
     names = join(("OLD is ", foreign(moved.old.run), "; NEW is the run of this report, ", foreign(new.run), "."))
     shown: list[object] = [element("p", names), *_states(moved), *_gates(moved.gates)]
-    shown += [_numbers(moved.totals), _change(moved.totals)]
+    shown += [_numbers(moved), element("p", in_brackets(moved.level) if moved.intervals else None), _change(moved)]
     if moved.totals.flips:
         shown.append(element("p", SIGMOID_FLIPS if moved.sigmoids else FLIPS))
         shown += [] if moved.sigmoids else [_transitions(moved.transitions)]
@@ -89,7 +100,8 @@ def _gates(gates: Sequence[Gate]) -> Iterator[Markup]:
         yield table("What each gate says", ("gate", *head), rows)
 
 
-def _numbers(t: Totals | SigmoidTotals) -> Markup:
+def _numbers(moved: Moved) -> Markup:
+    t = moved.totals
     flips = [("flips of all classes", f"{t.class_flips:,}")] if isinstance(t, SigmoidTotals) else []
     what = "samples with a flip of any class" if flips else "flips: predictions of another class"
     return definitions(
@@ -97,41 +109,59 @@ def _numbers(t: Totals | SigmoidTotals) -> Markup:
             ("samples compared", f"{t.compared:,}"),
             *([("of these not finite in NEW: flips, broken", f"{t.not_finite:,}")] if t.not_finite else []),
             *flips,
-            (f"{what}, {percent(t.flips_percent)}", f"{t.flips:,}"),
+            (
+                f"{what}, {percent(t.flips_percent)} {brackets(moved.intervals.get('flips_percent'))}".strip(),
+                f"{t.flips:,}",
+            ),
             ("fixed", f"{t.fixed:,}"),
             ("broken", f"{t.broken:,}"),
             ("changed otherwise", f"{t.changed:,}"),
-            ("mean similarity of maps", share(t.spearman)),
+            ("mean similarity of maps", f"{share(t.spearman)}{_ends(moved, 'spearman', share)}"),
         ],
         "numbers",
     )
 
 
-def _change(t: Totals | SigmoidTotals) -> Markup:
+def _ends(moved: Moved, name: str, form: Callable[[float], str], scale: float = 1) -> str:
+    """Return an interval, times `scale`, in brackets, "" where there is none."""
+    ends = sorted(scale * end for end in moved.intervals.get(name, ()))
+    return f" ({' to '.join(map(form, ends))})" if ends else ""
+
+
+def _hundredths(change: float) -> str:
+    return signed(change, 2)
+
+
+def _change(moved: Moved) -> Markup:
     """Return scores before and after."""
     rows = [
-        *_scores(t),
-        ("mean logit of the class that OLD predicts", NONE, NONE, signed(t.logit_change)),
+        *_scores(moved),
+        ("mean logit of the class that OLD predicts", NONE, NONE, signed(moved.totals.logit_change)),
     ]
     return table("Over all compared samples", ("measure", "OLD", "NEW", "change"), rows)
 
 
-def _scores(t: Totals | SigmoidTotals) -> Iterator[tuple[str, str, str, str]]:
+def _scores(moved: Moved) -> Iterator[tuple[object, ...]]:
     """Yield each score before and after: accuracy and confidence, of multi-label runs the means over the classes."""
+    t = moved.totals
     if isinstance(t, SigmoidTotals):
         for name, mean in t.macro.items():
             yield (
                 f"mean {SCORES[name]} of {mean.classes:,} classes",
                 rate(mean.old),
                 rate(mean.new),
-                signed(mean.change),
+                signed(mean.change) + (_ends(moved, "auroc_drop", signed, -0.01) if name == "auroc" else ""),
             )
         return
-    points = NONE if t.accuracy_drop is None else f"{signed(-t.accuracy_drop, 2)} points"
+    points = NONE
+    if t.accuracy_drop is not None:
+        points = f"{signed(-t.accuracy_drop, 2)} points{_ends(moved, 'accuracy_drop', _hundredths, -1)}"
     what = f"accuracy on {t.labelled:,} samples labelled in both"
-    yield what, rate(t.old_accuracy), rate(t.new_accuracy), points
-    moved = None if t.old_confidence is None or t.new_confidence is None else t.new_confidence - t.old_confidence
-    yield "mean confidence", share(t.old_confidence), share(t.new_confidence), signed(moved)
+    ends = (moved.intervals.get(name) for name in ("old_accuracy", "new_accuracy"))
+    shares = (each and (each[0] / 100, each[1] / 100) for each in ends)
+    yield what, *map(bounded, (rate(t.old_accuracy), rate(t.new_accuracy)), shares), points
+    more = None if t.old_confidence is None or t.new_confidence is None else t.new_confidence - t.old_confidence
+    yield "mean confidence", share(t.old_confidence), share(t.new_confidence), signed(more)
 
 
 def _transitions(transitions: Sequence[Transition]) -> Markup:

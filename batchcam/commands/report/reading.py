@@ -10,6 +10,7 @@ import numpy as np
 from batchcam.commands.compare.compare import Comparison, measure_all, set_side_by_side, summarise
 from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.movement import ClassMovement, Mover, Pairing
+from batchcam.commands.compare.noise import noise_lines
 from batchcam.commands.compare.sigmoids import SigmoidMovement
 from batchcam.commands.compare.text import exchange_text, ranked_gates
 from batchcam.commands.info.info import provenance
@@ -180,8 +181,10 @@ def read_moved(old: Run, new: Run, originals: Originals, config: ReportConfig) -
         only_new=sides.classes.only_new,
         transitions=summary.transitions,
         movers=_moved_samples(found, summary.movers, originals, config.quiet),
+        intervals=summary.intervals,
+        level=summary.confidence / 100,
         gates=ranked_gates(summary.gates),
-        notes=(*map(exchange_text, summary.exchanges), *summary.notes),
+        notes=(*noise_lines(summary.noise), *map(exchange_text, summary.exchanges), *summary.notes),
     )
 
 

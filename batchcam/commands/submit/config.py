@@ -39,7 +39,7 @@ class SubmitConfig(Gates, Config):
         super().__post_init__()
         if self.against is None and (gates := self.words):
             raise ConfigError(f"{gates[0]} needs --against")
-        self.require_noise()
+        self.require_whole()
         if self.stage and self.data.startswith(WITHOUT_FILES):
             raise ConfigError(f"--stage copies image files, of which {self.data} has none")
 

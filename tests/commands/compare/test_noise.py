@@ -137,6 +137,41 @@ def test_new_of_other_samples_is_not_judged_by_retrainings_of_olds(
         of(old, new, honest)
 
 
+def test_new_of_other_classes_is_not_judged_by_retrainings_of_olds(
+    tmp_path: Path, old: Path, honest: list[Path]
+) -> None:
+    new = trained(tmp_path / "new", 9, class_names=("ant", "wasp", *CLASS_NAMES[2:]))
+    with pytest.raises(ConfigError, match="NEW has other classes than OLD .*1 class only in NEW: wasp"):
+        of(old, new, honest, shared_classes=True)
+    renamed = of(old, new, honest, rename=(f"{CLASS_NAMES[1]}=wasp",))
+    assert {s.class_name for s in renamed.noise.spreads if s.class_name} == {*CLASS_NAMES[:2]}
+
+
+def test_new_with_other_labels_has_no_accuracy_beside_that_of_retrainings(
+    tmp_path: Path, old: Path, honest: list[Path]
+) -> None:
+    plan, rows = make_rows(1, checkpoint_sha256=f"{9:064x}")
+    rows.columns["label"][0] += 1
+    summary = of(old, write(tmp_path / "new", plan, rows), honest)
+    assert summary.relabelled == 1
+    assert summary.noise is not None
+    assert {s.measure for s in summary.noise.spreads if not s.class_name} >= {"flips_percent", "spearman"}
+    assert "accuracy" not in {s.measure for s in summary.noise.spreads}
+
+
+def test_a_retraining_has_olds_images_whatever_new_may_have(tmp_path: Path, old: Path, honest: list[Path]) -> None:
+    def of_other_bytes(folder: Path, seed: int) -> Path:
+        plan, rows = make_rows(1, checkpoint_sha256=f"{seed:064x}")
+        rows.columns["input_sha256"][0, 0] ^= 1
+        return write(folder, plan, rows)
+
+    new = of_other_bytes(tmp_path / "new", 9)
+    assert of(old, new, honest, changed_inputs="compare").changed_inputs == 1
+    other = of_other_bytes(tmp_path / "other", 20)
+    with pytest.raises(ConfigError, match=r"other has other samples than OLD \(1 changed input\)"):
+        of(old, new, [honest[0], other], changed_inputs="compare")
+
+
 def test_a_limit_that_stops_nothing_is_refused(tmp_path: Path, old: Path) -> None:
     wild = [trained(tmp_path / f"wild {n}", 40 + n, spread=spread) for n, spread in enumerate((0.1, 40))]
     with pytest.raises(ConfigError, match=r"2 retrainings make it -.*nothing in common pass: name more, or say"):

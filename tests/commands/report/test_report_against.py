@@ -14,7 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
+from batchcam.cli.printing import report_text
 from batchcam.commands.compare.compare import compare
 from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.report.config import ReportConfig
@@ -138,7 +140,9 @@ def test_flips_accuracy_and_confidence_are_those_of_a_loop(told: Told) -> None:
     assert {name: int(said[name]) for name in ("fixed", "broken", "changed otherwise")} == kinds
     assert told.summary.flips == sum(kinds.values())
     assert said["samples compared"] == "19"
-    assert said[f"flips: predictions of another class, {100 * told.summary.flips / 19:.1f}%"] == str(told.summary.flips)
+    low, high = binomtest(told.summary.flips, 19).proportion_ci(method="wilson")
+    share = f"{100 * told.summary.flips / 19:.1f}% ({100 * low:.2f}–{100 * high:.2f})"
+    assert said[f"flips: predictions of another class, {share}"] == str(told.summary.flips)
     labelled = [row for row in KEPT if row != UNLABELLED]
     shares = [sum(r.columns["prediction"][i] == r.columns["label"][i] for i in labelled) / 18 for r in (old, new)]
     means = [sum(float(r.columns["confidence"][i]) for i in KEPT) / 19 for r in (old, new)]
