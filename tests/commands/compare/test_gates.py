@@ -216,3 +216,10 @@ def test_the_verdict_comes_first(tmp_path: Path) -> None:
     assert "--max-flips 5:" in second
     assert compare_text(of(*pair, min_accuracy=10, min_compared=0)).startswith("verdict     passed")
     assert not compare_text(of(*pair)).startswith("verdict")
+
+
+def test_who_decides_is_asked_only_where_a_limit_is() -> None:
+    for gates in ({}, {"same_setup": True}, {"min_compared": 99}):
+        with pytest.raises(ConfigError, match="--decide proven-within: of which gate"):
+            CompareConfig("old", "new", decide="proven-within", **gates)
+    CompareConfig("old", "new", decide="proven-within", max_flips=1)

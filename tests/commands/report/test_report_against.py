@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 from batchcam.cli.printing import report_text
 from batchcam.commands.compare.compare import compare
 from batchcam.commands.compare.config import CompareConfig
+from batchcam.commands.compare.noise import noise_lines
 from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.report.report import ReportSummary
 from batchcam.errors import ConfigError, RunError
@@ -148,7 +149,8 @@ def test_flips_accuracy_and_confidence_are_those_of_a_loop(told: Told) -> None:
     means = [sum(float(r.columns["confidence"][i]) for i in KEPT) / 19 for r in (old, new)]
     rows = {row[0]: row[1:] for row in table_of(chapter(source), "Over all compared samples")[1:]}
     points = f"{100 * (shares[1] - shares[0]):+.2f} points".replace("-", "−")
-    assert rows["accuracy on 18 samples labelled in both"] == [*map(shown, shares), points]
+    cells = rows["accuracy on 18 samples labelled in both"]
+    assert [cell.partition(" (")[0] for cell in cells] == [*map(shown, shares), points]
     assert rows["mean confidence"][:2] == [*map(shown, means)]
     assert rows["mean confidence"][2] == f"{means[1] - means[0]:+.3f}".replace("-", "−")
 
@@ -385,6 +387,24 @@ def test_gates_stand_in_a_table_and_one_that_stops_is_a_finding(tmp_path: Path) 
     assert "Gates: STOPPED by --max-flips." in Page(chapter(source)).text
     assert summary.findings == plain.findings + 1
     assert Page(source).wrong == []
+
+
+def test_the_chapter_tells_intervals_and_what_retraining_moves_as_compare_does(tmp_path: Path) -> None:
+    noise = tuple(write_run(tmp_path / f"seed {seed}", *make_rows(seed)) for seed in (3, 4))
+    asked = {"noise": noise, "max_flips": 90.0, "min_compared": 0.0}
+    summary, source = reported((make_rows(1), make_rows(2)), tmp_path, **asked)
+    told = compare(CompareConfig(tmp_path / "old", tmp_path / "new", quiet=True, **asked))
+    page = Page(chapter(source))
+    lines = [*noise_lines(told.noise)]
+    assert lines
+    assert all(line in page.text for line in lines)
+    ends = {name: sorted(100 * end for end in told.intervals[name]) for name in ("spearman", "accuracy_drop")}
+    low, high = (shown(end / 100) for end in ends["spearman"])
+    assert f"({low} to {high})" in numbers(source)["mean similarity of maps"]
+    low, high = (f"{-end / 100:+.2f}".replace("-", "−") for end in reversed(ends["accuracy_drop"]))
+    assert f"points ({low} to {high})" in page.text
+    assert told.gates[0].verdict == "undecided"
+    assert told.gates[0].reason in report_text(summary)
 
 
 def test_a_gate_without_an_older_run_is_refused_and_groups_are_not(tmp_path: Path) -> None:
