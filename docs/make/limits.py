@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,17 @@ NIGHTS: Final = 18
 BY_NEW: Final = 2
 NIGHT_PER_CLASS: Final = 20
 
+MOVED: Final = "verdict|gate|accuracy|maps|noise"
+OVERALL: Final = "(?!ALARM .*: class )"
+"""Which lines of `compare` and of `trend` are shown."""
+
+NOISE: Final = " ".join(f"--noise runs/{model}" for model in (RESEEDED, *(f"seed-{seed}" for seed in SEEDS)))
+ASKED: Final = {
+    f"compare runs/{OLD} runs/{RESEEDED} --max-accuracy-drop 1": MOVED,
+    f"compare runs/{OLD} runs/{NEW} {NOISE} --min-cam-similarity auto": MOVED,
+    "trend nights --one-baseline": OVERALL,
+}
+
 TRANSCRIPT: Final = "limits.txt"
 
 
@@ -36,13 +48,7 @@ def build(settings: Settings) -> str:
         make_model(dataclasses.replace(settings, seed=settings.seed + seed), f"seed-{seed}")
     for night in range(1, NIGHTS + 1):
         _explain_night(settings, night)
-    noise = [word for model in (RESEEDED, *(f"seed-{seed}" for seed in SEEDS)) for word in ("--noise", f"runs/{model}")]
-    asked = (
-        ["compare", "runs/old", "runs/reseeded", "--max-accuracy-drop", "2"],
-        ["compare", "runs/old", "runs/new", *noise, "--min-cam-similarity", "auto"],
-        ["trend", "nights"],
-    )
-    told = "\n".join(said(settings.out, words) for words in asked)
+    told = "\n".join(said(settings.out, *each) for each in ASKED.items())
     (settings.out / TRANSCRIPT).write_text(told, encoding="utf-8")
     return told
 
@@ -56,11 +62,12 @@ def _explain_night(settings: Settings, night: int) -> None:
     explain(ExplainConfig(classifier, str(drawn.images(TEST)), run, settings.compute, quiet=True))
 
 
-def said(folder: Path, words: list[str]) -> str:
-    """Return a command, run in a folder, with what it says and its exit code."""
-    command = [sys.executable, "-m", "batchcam", *words, "--quiet"]
+def said(folder: Path, words: str, shown: str) -> str:
+    """Return a command, run in a folder, with those lines of what it says that match `shown`, and its exit code."""
+    command = [sys.executable, "-m", "batchcam", *words.split(), "--quiet"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    return f"$ batchcam {' '.join(words)}\n{done.stdout}{done.stderr}exit code {done.returncode}\n"
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if re.match(shown, line)]
+    return "\n".join([f"$ batchcam {words}  # exit code {done.returncode}", *lines, ""])
 
 
 def main() -> None:
