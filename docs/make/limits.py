@@ -25,7 +25,7 @@ NIGHTS: Final = 18
 BY_NEW: Final = 2
 NIGHT_PER_CLASS: Final = 20
 
-MOVED: Final = "verdict|gate|accuracy|maps|noise"
+MOVED: Final = "verdict|gate +--(?!min-compared)|accuracy|noise"
 OVERALL: Final = "(?!ALARM .*: class )"
 """Which lines of `compare` and of `trend` are shown."""
 
@@ -72,9 +72,7 @@ def said(folder: Path, words: str, shown: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for everything, such as that of docs.make.shortcut"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for everything")
     parser.add_argument("--threads", type=int, default=2, help="of the network (default: 2)")
     chosen = parser.parse_args()
     print(build(Settings(chosen.out, threads=chosen.threads)), end="")

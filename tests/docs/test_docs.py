@@ -55,6 +55,7 @@ NOT_RUN = {
     "containers": "needs Docker: tests/test_containers.py builds and runs the images without it",
     "engines": "needs the engine: `pytest -m slow tests/jobs/test_engines.py` runs what the page says it does",
     "training": "trains: tests/docs/test_training.py runs it, with -m slow what needs a package",
+    "limits": "trains: `python -m docs.make.limits` makes it; tests/docs/test_limits.py parses it",
     "MATLAB": "needs MATLAB",
     "signature": "needs a key: tests/commands/verify/test_signature.py signs and verifies",
     "lmdb": "lmdb is no dependency of the tests",

@@ -27,7 +27,7 @@ def test_a_command_is_shown_with_its_exit_code_and_the_lines_that_matter(tmp_pat
     first, *lines = said(tmp_path, "compare old new --max-flips 10", MOVED).splitlines()
     assert first == "$ batchcam compare old new --max-flips 10  # exit code 3"
     assert lines[0].startswith("verdict     STOPPED by --max-flips")
-    assert {line.split()[0] for line in lines} == {"verdict", "gate", "accuracy", "maps"}
+    assert {line.split()[0] for line in lines} == {"verdict", "gate", "accuracy"}
     land_nights(tmp_path / "nights", 8, 60)
     first, *lines = said(tmp_path, "trend nights --baseline 7", OVERALL).splitlines()
     assert lines[0] == "8 nights: 001 to 008, against 001"
