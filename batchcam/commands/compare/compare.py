@@ -316,14 +316,12 @@ def _noise(config: CompareConfig, found: Comparison, new: Means) -> Noise:
     """Return what retraining alone moves: each of the named runs is read once beside OLD."""
     old = found.sides.old
     retrainings = Retrainings(found.sides, found.apart.counts, found.relabelled)
-    alone = dataclasses.replace(
-        config, group_by=(), cluster=None, rename=(), max_group_drop=None, changed_inputs="leave", top=0
-    )
     for path in config.noise:
         with open_run(Path(path)) as run:
             _require_complete(run, "--noise takes")
             retrainings.require_other_weights(run)
-            other = measure_all(alone, set_side_by_side(dataclasses.replace(alone, new=Path(path)), old, run))
+            alone = CompareConfig(config.old, path, target=config.target, top=0, quiet=config.quiet)
+            other = measure_all(alone, set_side_by_side(alone, old, run))
             differing, apart = [*_setup(other, DIFFERING)], other.apart.counts
             means = means_of(*other.moved())
             retrainings.add(run, differing, apart, other.relabelled, other.movement.moved, means)
