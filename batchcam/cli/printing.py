@@ -13,9 +13,10 @@ from batchcam.errors import one_line
 from batchcam.job.console import counted, readable_size, readable_time
 from batchcam.record.groups import GroupScore, group_name
 from batchcam.record.intervals import LEVEL, METHODS, Interval
-from batchcam.record.metrics import brackets, interval_text, rate_text
+from batchcam.record.metrics import bounded_rate, brackets, rate_text
 from batchcam.record.sigmoid_scores import COLUMNS, METHOD_OF
 from batchcam.record.study import class_lines
+from batchcam.record.totals import intervals_of
 from batchcam.rules import CONTROLS, EXACT, MULTI_LABEL, TORCH, identity_words
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _complete_text(summary: MergeSummary) -> str:
     samples = counted(totals["samples"], "sample")
     parts = [f"{samples} in {counted(summary.shards, 'shard')}, {size:.0f} bytes each"]
     leaked = [_trained_on(totals["trained_on"], totals["samples"])] if totals.get("trained_on") else []
-    return "; ".join([*parts, *_accuracy(totals), *leaked, *_status(totals)])
+    return "; ".join([*parts, *_accuracy(totals, intervals_of(totals, LEVEL)), *leaked, *_status(totals)])
 
 
 def _trained_on(leaked: int, samples: int) -> str:
@@ -111,7 +112,7 @@ def verify_text(summary: VerifySummary) -> str:
         f"{readable_size(summary.bytes)} checked{again}"
     )
     lines += [f"not checked: {each}" for each in summary.unchecked]
-    lines += [f"note: {one_line(each)}" for each in summary.notes]
+    lines += _notes(summary.notes)
     for run in summary.runs:
         lines.append(f"{one_line(Path(run.run).name)}: manifest.json SHA-256 {run.manifest_sha256 or 'not known'}")
     if summary.manifest_sha256:
@@ -144,9 +145,9 @@ def info_text(run: RunInfo) -> str:
         ("input", f"{_size(plan['input_size'])}, {_preprocessing(plan['preprocessing'])}"),
         ("stored", f"cams {plan['cams']}, maps {plan['maps']}, batch {plan['batch_size']}, shard {plan['shard_size']}"),
         ("created", about and about["created"]),
-        ("samples", _counts(totals, run.level, run.needed)),
+        ("samples", _counts(totals, run.intervals, run.needed)),
         ("trained on", UNKNOWN_LEAK if run.trained_on is None else f"{run.trained_on} of {totals['samples']} samples"),
-        *(("run", _run_of_series(each, run.level)) for each in run.runs),
+        *(("run", _run_of_series(each)) for each in run.runs),
     ]
     lines = [f"{name:<11} {one_line(value)}" for name, value in head if value]
     lines += [f"{'task':<11} {one_line(_task(t))}" for t in run.tasks if not run.runs]
@@ -170,14 +171,14 @@ def _origin(origin: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _counts(totals: dict[str, Any], level: float, needed: int | None = None) -> str:
-    return "; ".join([str(totals["samples"]), *_accuracy(totals, level, needed), *_status(totals)])
+def _counts(totals: dict[str, Any], intervals: Mapping[str, Interval | None], needed: int | None = None) -> str:
+    return "; ".join([str(totals["samples"]), *_accuracy(totals, intervals, needed), *_status(totals)])
 
 
-def _run_of_series(run: RunOfSeries, level: float) -> str:
+def _run_of_series(run: RunOfSeries) -> str:
     about = _origin(run.origin)
     of = f"{about['checkpoint']} sha256 {run.checkpoint_sha256[:16]}…, {about['data']}, {about['created']}"
-    return f"{run.run}: {_counts(run.totals, level)}; {of}"
+    return f"{run.run}: {_counts(run.totals, run.intervals)}; {of}"
 
 
 def render_text(summary: RenderSummary) -> str:
@@ -215,7 +216,8 @@ def report_text(summary: ReportSummary | SigmoidReport) -> str:
     state = ", of what is left of a damaged run" if summary.lost_files else parts[summary.complete]
     told += [one_line(gate.reason) for gate in summary.gates if gate.needs_a_look]
     sizes = f"{counted(summary.pictures, 'picture')}, {readable_size(summary.bytes)}"
-    return "; ".join([f"{one_line(summary.out)}: {counted(summary.samples, 'sample')}{state}, {sizes}", *told])
+    head = f"{one_line(summary.out)}: {counted(summary.samples, 'sample')}{state}, {sizes}"
+    return "\n".join(["; ".join([head, *told]), *_notes(summary.notes)])
 
 
 def export_text(summary: ExportSummary) -> str:
@@ -311,21 +313,24 @@ def evaluate_text(summary: EvaluateSummary | SigmoidEvaluation) -> str:
     bad += f", {summary.non_finite} with logits that are not finite" if summary.non_finite else ""
     if summary.problem_type == MULTI_LABEL:
         leaked = [_trained_on(summary.trained_on, summary.samples)] if summary.trained_on else []
-        lines = [f"multi-label: {counted(summary.samples, 'sample')}{bad}", *leaked, ""]
+        lines = [f"multi-label: {counted(summary.samples, 'sample')}{bad}", *leaked, *_notes(summary.notes), ""]
         groups = group_table(summary.group_by, summary.groups, summary.level)
         table = sigmoid_table(summary.classes, summary.pairs, summary.samples - summary.unreadable, summary.level)
         return "\n".join([*lines, *table, *groups])
     if summary.labelled or summary.findings == summary.samples:
-        told = _of(summary.accuracy, summary.labelled, summary.level, summary.needed)
+        told = bounded_rate(summary.accuracy, summary.labelled, summary.intervals["accuracy"], _needs(summary.needed))
         head = f"accuracy {told} of {summary.samples} samples{bad}"
     else:
         head = f"no labels; {summary.samples} samples{bad}"
     lines = [head]
     if summary.trained_on:
-        others = f"accuracy {_of(summary.unseen_accuracy, summary.unseen_labelled or 0, summary.level)} on the others"
+        interval = summary.intervals["unseen_accuracy"]
+        others = (
+            f"accuracy {bounded_rate(summary.unseen_accuracy, summary.unseen_labelled or 0, interval)} on the others"
+        )
         lines.append(f"{_trained_on(summary.trained_on, summary.samples)}; {others}")
     groups = group_table(summary.group_by, summary.groups, summary.level)
-    return "\n".join([*lines, "", *class_table(summary.classes, summary.level), *groups])
+    return "\n".join([*lines, *_notes(summary.notes), "", *class_table(summary.classes, summary.level), *groups])
 
 
 def train_text(summary: TrainSummary | SigmoidTraining) -> str:
@@ -478,7 +483,9 @@ def _identity(plan: dict[str, Any], totals: dict[str, Any]) -> str:
     return f"{state}; largest residual {largest:.2g}" if plan["method"] == EXACT and largest is not None else state
 
 
-def _accuracy(totals: dict[str, Any], level: float = LEVEL, needed: int | None = None) -> Iterator[str]:
+def _accuracy(
+    totals: dict[str, Any], intervals: Mapping[str, Interval | None], needed: int | None = None
+) -> Iterator[str]:
     """Yield how many predictions are right, nothing of a multi-label run."""
     if "labelled" not in totals:
         return
@@ -487,13 +494,17 @@ def _accuracy(totals: dict[str, Any], level: float = LEVEL, needed: int | None =
         return
     left_out = totals["samples"] - totals["labelled"]
     without = f", {left_out} of {totals['samples']} samples without label or prediction" if left_out else ""
-    yield f"accuracy {_of(totals['accuracy'], totals['labelled'], level, needed)}{without}"
+    told = bounded_rate(totals["accuracy"], totals["labelled"], intervals["accuracy"], _needs(needed))
+    yield f"accuracy {told}{without}"
 
 
-def _of(rate: float | None, count: int, level: float, needed: int | None = None) -> str:
-    """Return a rate of so many with its interval, and how many there would have to be for ± 1 point."""
-    more = f"; ± 0.01 needs n {needed}" if needed else ""
-    return "-" if rate is None else interval_text(round(rate * count), count, level, more)
+def _needs(needed: int | None) -> str:
+    """Return how many samples there would have to be for ± 1 point."""
+    return f"; ± 0.01 needs n {needed}" if needed else ""
+
+
+def _notes(notes: Iterable[str]) -> list[str]:
+    return [f"note: {one_line(each)}" for each in notes]
 
 
 def _status(totals: dict[str, Any]) -> Iterable[str]:

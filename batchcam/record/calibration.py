@@ -9,7 +9,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from batchcam.record.intervals import LEVEL, Interval, mean_interval, root, wilson
+from batchcam.record.clusters import INDEPENDENT, ClusterMeans, Design
+from batchcam.record.intervals import LEVEL, Interval, root, student
 from batchcam.record.metrics import deviation
 
 BINS = 15
@@ -26,6 +27,7 @@ class Bin:
         confidence: their mean probability, None without any.
         true: share of them that are true, None without any.
         deviation: of their probabilities, over count - 1; 0 of less than two.
+        designs: of their mean probability, and of the share that is true.
     """
 
     low: float
@@ -34,11 +36,15 @@ class Bin:
     confidence: float | None
     true: float | None
     deviation: float
+    designs: tuple[Design, Design] = (INDEPENDENT, INDEPENDENT)
 
     def intervals(self, level: float = LEVEL) -> tuple[Interval | None, Interval | None]:
         """Return those of the mean probability and of the share that is true."""
-        mean = None if self.confidence is None else mean_interval(self.confidence, self.deviation, self.count, level)
-        return mean, wilson(round((self.true or 0) * self.count), self.count, level)
+        if self.confidence is None or self.true is None:
+            return None, None
+        of_mean, of_true = self.designs
+        mean = of_mean.mean(self.confidence, self.deviation, self.count, level)
+        return mean, of_true.wilson(round(self.true * self.count), self.count, level)
 
 
 class Reliability:
@@ -51,13 +57,15 @@ class Reliability:
     def __init__(self, bins: int = BINS) -> None:
         self._counts, self._true = np.zeros((2, bins), np.int64)
         self._sums, self._squares = np.zeros((2, bins))
+        self._clustered = (ClusterMeans(), ClusterMeans())
 
-    def add(self, confidence: np.ndarray, true: np.ndarray) -> None:
+    def add(self, confidence: np.ndarray, true: np.ndarray, clusters: np.ndarray | None = None) -> None:
         """Count some statements.
 
         Args:
             confidence: probability of each, such as of the predicted class, (n,), from 0 to 1.
             true: bool (n,).
+            clusters: number of each one's, int64 (n,).
 
         Raises:
             ValueError: a confidence is not a number from 0 to 1.
@@ -70,6 +78,8 @@ class Reliability:
         self._true += np.bincount(place[true], minlength=bins)
         np.add.at(self._sums, place, values)
         np.add.at(self._squares, place, values * values)
+        for means, of in zip(self._clustered, (values, true), strict=True):
+            means.add(of, clusters, place)
 
     def bins(self) -> list[Bin]:
         """Return the bins, each with its mean probability and what of it is true."""
@@ -82,6 +92,7 @@ class Reliability:
                 confidence=float(self._sums[i] / count) if count else None,
                 true=float(self._true[i] / count) if count else None,
                 deviation=deviation(float(self._sums[i]), float(self._squares[i]), int(count)) or 0.0,
+                designs=(self._clustered[0].design_of(i), self._clustered[1].design_of(i)),
             )
             for i, count in enumerate(self._counts)
         ]
@@ -100,41 +111,45 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float | None:
     return sum(count * abs(true - confidence) for count, true, confidence in filled) / total
 
 
-def calibration_interval(bins: Sequence[Bin], level: float = LEVEL) -> Interval | None:
+def calibration_interval(bins: Sequence[Bin], level: float = LEVEL, clusters: int | None = None) -> Interval | None:
     """Return the interval of the expected calibration error of what the statements are drawn from; None without any.
+
+    Of statements of so many clusters each bin counts by its design effect, and Student's t is taken for the normal.
 
     Chance adds to the error: where truth is calibrated it is above 0 all the same, and a bootstrap adds as much again.
     So the distances of the bins are scaled, all by one factor, and the interval holds those errors under which the one
     found is neither among the largest nor among the smallest. The distance of a bin is then a folded normal variable
     (Leone et al. 1961, https://doi.org/10.2307/1266560), and their sum is taken for normal.
     """
-    total, z = sum(b.count for b in bins), NormalDist().inv_cdf((1 + level) / 2)
-    if not total:
+    total = sum(b.count for b in bins)
+    if not total or (clusters is not None and clusters < 2):
         return None
+    z = NormalDist().inv_cdf((1 + level) / 2) if clusters is None else student(level, clusters - 1)
     filled = [
-        (b.count / total, b.confidence, b.true - b.confidence)
+        (b.count / total, b.confidence, b.true - b.confidence, max(1.0, b.designs[1].effect) / total)
         for b in bins
         if b.confidence is not None and b.true is not None
     ]
-    found = sum(share * abs(gap) for share, _, gap in filled)
+    found = sum(share * abs(gap) for share, _, gap, _ in filled)
+    each = sum(share * of_one for share, _, _, of_one in filled)
 
     def beyond(factor: float) -> float:
         """Return how many standard deviations the error found is above the one expected of scaled distances."""
         expected = variance = 0.0
-        for share, confidence, gap in filled:
+        for share, confidence, gap, of_one in filled:
             rate = min(1.0, max(0.0, confidence + factor * gap))
-            centre, spread = share * factor * abs(gap), math.sqrt(share * rate * (1 - rate) / total)
+            centre, spread = share * factor * abs(gap), math.sqrt(share * rate * (1 - rate) * of_one)
             ratio = centre / spread if spread else math.inf
             mean = centre * math.erf(ratio / math.sqrt(2)) + spread * math.sqrt(2 / math.pi) * math.exp(
                 -ratio * ratio / 2
             )
             expected += mean
-            variance += centre * centre + spread * spread - mean * mean + share * (factor * gap) ** 2 / total
-        variance -= (factor * found) ** 2 / total  # how many fall into each bin varies, too
+            variance += centre * centre + spread * spread - mean * mean + share * (factor * gap) ** 2 * each
+        variance -= (factor * found) ** 2 * each  # how many fall into each bin varies, too
         return (found - expected) / math.sqrt(variance) if variance > 0 else math.inf * (found - expected)
 
-    at_least = z * z / (total + z * z)  # Wilson's upper end where none of so many fails
+    at_least = z * z * each / (1 + z * z * each)  # Wilson's upper end where none of so many fails
     if not found:
-        return 0.0, max(at_least, z * math.sqrt(sum(w * rate * (1 - rate) for w, rate, _ in filled) / total))
+        return 0.0, max(at_least, z * math.sqrt(sum(w * rate * (1 - rate) * of_one for w, rate, _, of_one in filled)))
     low = root(lambda factor: beyond(factor) - z, 0, 1, STEPS) if beyond(0) > z else 0.0
     return low * found, max(at_least, found * root(lambda factor: beyond(factor) + z, 0, 1 / found, STEPS))

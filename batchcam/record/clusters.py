@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 
 from batchcam.errors import ConfigError
-from batchcam.record.groups import stored_columns
-from batchcam.record.intervals import LEVEL, Interval, auroc_interval, mean_interval, paired, student, wilson
+from batchcam.record.intervals import LEVEL, Interval, auroc_interval, mean_interval, needed, paired, student, wilson
+from batchcam.record.names import stored_columns
 from batchcam.rules import array_name
 from batchcam.store.run import Run
 from batchcam.store.schema import META, meta_array
@@ -44,12 +44,12 @@ class Design:
 
     def wilson(self, successes: int, trials: int, level: float = LEVEL) -> Interval | None:
         """Return the interval of a rate as `intervals.wilson` does, of the effective number of trials."""
-        share = self._share(level)
+        share = self.share(level)
         return None if share is None else wilson(share * successes, share * trials, level)
 
     def paired(self, lost: int, won: int, trials: int, level: float = LEVEL) -> Interval | None:
         """Return the interval of a rate lost as `intervals.paired` does, of the effective number of pairs."""
-        share = self._share(level)
+        share = self.share(level)
         return None if share is None else paired(share * lost, share * won, share * trials, level)
 
     def mean(self, mean: float, deviation: float, count: int, level: float = LEVEL) -> Interval | None:
@@ -63,7 +63,11 @@ class Design:
             return None
         return mean_interval(mean, deviation * math.sqrt(self.effect * self.clusters / count), self.clusters, level)
 
-    def _share(self, level: float) -> float | None:
+    def needed(self, rate: float, level: float = LEVEL) -> int:
+        """Return how many trials `intervals.needed` has, with as many in a cluster as there are now."""
+        return math.ceil(max(1.0, self.effect) * needed(rate, level=level))
+
+    def share(self, level: float = LEVEL) -> float | None:
         """Return which share of the samples counts, None where nothing is known.
 
         Korn and Graubard 1998: 1 / effect, at most all of them, less for degrees of freedom.
@@ -82,15 +86,19 @@ class ClusterMeans:
     """Means of values of samples in clusters, counted part by part: 32 bytes are kept of each cluster, of each kind."""
 
     def __init__(self) -> None:
+        self._independent = True
         self._codes, self._sums = [np.zeros(0, np.int64)], [np.zeros((3, 0))]
 
-    def add(self, values: np.ndarray, clusters: np.ndarray, kinds: np.ndarray | int = 0) -> None:
+    def add(self, values: np.ndarray, clusters: np.ndarray | None, kinds: np.ndarray | int = 0) -> None:
         """Count the finite ones of some values, (n,).
 
         Args:
-            clusters: number of each one's, int64 (n,).
+            clusters: number of each one's, int64 (n,); None: they are independent.
             kinds: of each one, from -1, such as its class, int64 (n,).
         """
+        if clusters is None:
+            return
+        self._independent = False
         known = np.isfinite(values)
         found = values[known].astype(np.float64)
         self._codes.append((((np.asarray(kinds) + 1) << 32) + clusters)[known])
@@ -113,6 +121,8 @@ class ClusterMeans:
 
     def design(self) -> Design:
         """Return the design of the mean of all values."""
+        if self._independent:
+            return INDEPENDENT
         counts, sums, squares = self.by_cluster()
         return _design(counts, sums, float(squares.sum()))
 
@@ -122,6 +132,8 @@ class ClusterMeans:
         Args:
             sizes: how many values each cluster number has, where those that were not added are zero, (G,).
         """
+        if self._independent:
+            return INDEPENDENT
         self._join()
         start, end = np.searchsorted(self._codes[0], [(kind + 1) << 32, (kind + 2) << 32])
         counts, sums, squares = self._sums[0][:, start:end]
@@ -177,7 +189,7 @@ def exchanged_by_chance(sums: np.ndarray) -> float:
 
 
 def auroc_influence_of_clusters(
-    influence: np.ndarray, true: np.ndarray, clusters: np.ndarray, count: int
+    influence: np.ndarray, true: np.ndarray, clusters: np.ndarray, count: int = 0
 ) -> np.ndarray:
     """Return what each cluster adds to an AUROC, or to its drop, (count,): the sum of squares is its variance.
 
@@ -188,7 +200,7 @@ def auroc_influence_of_clusters(
         influence: of each sample, as `intervals.auroc_influence` has it, (n,).
         true: yes or no, bool (n,).
         clusters: number of each one's, int64 (n,).
-        count: of the clusters.
+        count: of the clusters, where it is more than the largest number.
     """
     found = influence.copy()
     for side in (true, ~true):
@@ -237,15 +249,20 @@ def jackknife_error(without: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt((len(without) - 1) * without.var(0)))
 
 
-def cluster_array(column: str, there: Iterable[str], whose: object) -> str:
-    """Return the array of a column that says which samples belong together, given as `patient` or as `meta/patient`.
+def stored_cluster(column: str, there: Iterable[str], whose: object) -> str:
+    """Return a column that says which samples belong together as it is stored, given as `patient` or `meta/patient`.
 
     Raises:
         ConfigError: the column is not there.
     """
     known = [*there]
     name = column if array_name(column) in known else column.removeprefix(f"{META}/")
-    return meta_array(stored_columns([name], known, f"--cluster: {whose}")[0]).name
+    return stored_columns([name], known, f"--cluster: {whose}")[0]
+
+
+def cluster_array(column: str, there: Iterable[str], whose: object) -> str:
+    """Return the array of such a column."""
+    return meta_array(stored_cluster(column, there, whose)).name
 
 
 class Clusters:
@@ -300,6 +317,41 @@ class Clusters:
             yield f"{self._without} {of} without a value of {self._column} are a cluster each"
         if len(self) < FEWEST:
             yield f"ONLY {len(self)} clusters by {self._column}: intervals over fewer than {FEWEST} are rough"
+
+
+class ClusterColumn:
+    """The column of a run that says which samples belong together, if one was named.
+
+    Attributes:
+        arrays: what is read for it.
+
+    Raises:
+        ConfigError: the run has no such column.
+    """
+
+    def __init__(self, run: Run, column: str | None) -> None:
+        self.arrays: tuple[str, ...] = () if column is None else (cluster_array(column, run.plan.meta, run.path),)
+        self._clusters = None if column is None else Clusters(column)
+
+    def of(self, block: Mapping[str, Iterable[str]]) -> np.ndarray | None:
+        """Return the number of the cluster of each sample of a block, int64 (n,), None without a column."""
+        return None if self._clusters is None else self._clusters.of(block[self.arrays[0]])
+
+    @property
+    def count(self) -> int | None:
+        """How many clusters there are, None without a column."""
+        return None if self._clusters is None else len(self._clusters)
+
+    def notes(self, designs: Mapping[str, Design]) -> list[str]:
+        """Return what `Clusters.notes` yields.
+
+        Raises:
+            ConfigError: all samples are of one cluster.
+        """
+        if self._clusters is None:
+            return []
+        self._clusters.require_several()
+        return [*self._clusters.notes(designs)]
 
 
 def read_clusters(run: Run, column: str | None, rows: np.ndarray) -> tuple[Clusters | None, np.ndarray | None]:

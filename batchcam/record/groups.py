@@ -9,9 +9,11 @@ from typing import Final
 import numpy as np
 
 from batchcam.errors import ConfigError
-from batchcam.record.intervals import LEVEL, Interval, fewer_by_chance, holm, wilson
-from batchcam.record.metrics import share_interval
-from batchcam.rules import FEWEST_IN_GROUP, array_name
+from batchcam.record.clusters import ClusterMeans, Design
+from batchcam.record.intervals import LEVEL, Interval, fewer_by_chance, holm
+from batchcam.record.metrics import mean_share_interval
+from batchcam.record.names import stored_columns
+from batchcam.rules import FEWEST_IN_GROUP
 
 MOST_GROUPS: Final = 10_000
 """More are no groups, but a name a sample."""
@@ -36,7 +38,8 @@ class GroupScore:
         intervals: of these means; None of less than two values.
         unreadable: samples that could not be read.
         p: probability of so few correct ones if the group were drawn from all labelled samples at random, by Fisher's
-            exact test, corrected by Holm for the groups that are judged; None of one with too few.
+            exact test, corrected by Holm for the groups that are judged; None of one with too few. Where samples have
+            clusters, of the effective number of samples; None of one cluster.
     """
 
     group: tuple[str, ...]
@@ -159,14 +162,18 @@ class GroupCounts:
 
     def __init__(self) -> None:
         self._grouped = Grouped()
+        self._right, self._measures = ClusterMeans(), {measure: ClusterMeans() for measure in MEASURES}
 
-    def add(self, columns: Sequence[Iterable[str]], rows: Mapping[str, np.ndarray]) -> None:
+    def add(
+        self, columns: Sequence[Iterable[str]], rows: Mapping[str, np.ndarray], clusters: np.ndarray | None = None
+    ) -> None:
         """Count some samples.
 
         Args:
             columns: a value of each sample, by column.
             rows: `label`, `prediction` (-1: none), `unreadable` and, if known, `confidence`, `border` and `spread`
                 (NaN: none) of each, (n,).
+            clusters: number of each one's, int64 (n,).
 
         Raises:
             ConfigError: there are more than `MOST_GROUPS` groups.
@@ -175,7 +182,11 @@ class GroupCounts:
         labelled = (label >= 0) & (prediction >= 0)
         kinds = (np.ones(len(label), bool), labelled, labelled & (label == prediction), rows["unreadable"])
         unknown = np.full(len(label), np.nan)
-        self._grouped.add(columns, kinds, [rows.get(measure, unknown) for measure in MEASURES])
+        measured = [rows.get(measure, unknown) for measure in MEASURES]
+        groups = self._grouped.add(columns, kinds, measured)
+        self._right.add(np.where(labelled, label == prediction, np.nan), clusters, groups)
+        for means, values in zip(self._measures.values(), measured, strict=True):
+            means.add(values, clusters, groups)
 
     def scores(self, level: float = LEVEL) -> list[GroupScore]:
         """Return a score for each group: the least accurate first, then those not judged, then unlabelled ones.
@@ -183,29 +194,54 @@ class GroupCounts:
         Args:
             level: of confidence of the intervals.
         """
-        tallies = list(self._grouped.tallies())
-        labelled, correct = (sum(tally.counts[kind] for tally in tallies) for kind in (1, 2))
-        judged = [tally for tally in tallies if tally.counts[1] >= FEWEST_IN_GROUP]
-        chances = holm([fewer_by_chance(t.counts[2], t.counts[1], correct, labelled) for t in judged])
-        p = {tally.group: chance for tally, chance in zip(judged, chances, strict=True)}
-        scores = [_score(tally, p.get(tally.group), level) for tally in tallies]
+        tallies, whole = list(self._grouped.tallies()), self._right.design()
+        of_all = (sum(t.counts[2] for t in tallies), sum(t.counts[1] for t in tallies))
+        chances = {
+            number: fewer_than_others((t.counts[2], t.counts[1]), self._right.design_of(number), of_all, whole)
+            for number, t in enumerate(tallies)
+        }
+        judged = {number: chance for number, chance in chances.items() if chance is not None}
+        p = dict(zip(judged, holm([*judged.values()]), strict=True))
+        scores = [self._score(number, tally, p.get(number), level) for number, tally in enumerate(tallies)]
         return sorted(scores, key=lambda s: (s.p is None, s.accuracy is None, s.accuracy or 0, s.group))
 
+    def _score(self, number: int, tally: Tally, p: float | None, level: float) -> GroupScore:
+        samples, labelled, correct, unreadable = tally.counts
+        moments = zip(self._measures.items(), tally.moments, strict=True)
+        return GroupScore(
+            group=tally.group,
+            samples=samples,
+            labelled=labelled,
+            correct=correct,
+            accuracy=correct / labelled if labelled else None,
+            interval=self._right.design_of(number).wilson(correct, labelled, level),
+            **dict(zip(MEASURES, tally.means, strict=True)),
+            intervals={
+                name: mean_share_interval(*sums, level, means.design_of(number)) for (name, means), sums in moments
+            },
+            unreadable=unreadable,
+            p=p,
+        )
 
-def _score(tally: Tally, p: float | None, level: float) -> GroupScore:
-    samples, labelled, correct, unreadable = tally.counts
-    return GroupScore(
-        group=tally.group,
-        samples=samples,
-        labelled=labelled,
-        correct=correct,
-        accuracy=correct / labelled if labelled else None,
-        interval=wilson(correct, labelled, level),
-        **dict(zip(MEASURES, tally.means, strict=True)),
-        intervals={name: share_interval(*sums, level) for name, sums in zip(MEASURES, tally.moments, strict=True)},
-        unreadable=unreadable,
-        p=p,
-    )
+
+def fewer_than_others(
+    part: tuple[int, int], design: Design, whole: tuple[int, int], design_of_whole: Design
+) -> float | None:
+    """Return the probability that a part has so few successes if it is drawn from the whole at random.
+
+    Args:
+        part, whole: successes and trials, those of the part are in the whole.
+        design, design_of_whole: how much they tell: of clusters the effective numbers count, rounded.
+
+    Returns:
+        None of fewer than `FEWEST_IN_GROUP` trials, or of one cluster.
+    """
+    share, share_of_others = design.share(), design_of_whole.share()
+    if part[1] < FEWEST_IN_GROUP or share is None or share_of_others is None:
+        return None
+    own = [round(share * count) for count in part]
+    others = [round(share_of_others * (all_ - count)) for all_, count in zip(whole, part, strict=True)]
+    return fewer_by_chance(own[0], own[1], own[0] + others[0], own[1] + others[1])
 
 
 class RowGroups:
@@ -242,19 +278,3 @@ def grouped_by(columns: Sequence[str], there: Iterable[str], whose: object) -> l
     if len(set(stored)) < len(stored):
         raise ConfigError(f"--group-by {' '.join(columns)}: a column is named twice")
     return stored
-
-
-def stored_columns(wanted: Iterable[str], there: Iterable[str], whose: object) -> list[str]:
-    """Return the names under which columns of a manifest are stored; each may be given as the manifest has it.
-
-    Raises:
-        ConfigError: a column is not there.
-    """
-    known, found = [*there], []
-    for name in wanted:
-        stored = next((each for each in (name, array_name(name)) if each in known), None)
-        if stored is None:
-            told = f"it has {', '.join(known)}" if known else "it has none: only a manifest's further columns are kept"
-            raise ConfigError(f"{whose}: no column {name!r}; {told}")
-        found.append(stored)
-    return found

@@ -28,6 +28,7 @@ METHODS: Final = {
 }
 """How the interval of each kind of number is made, for people."""
 
+_gauss = functools.cache(np.polynomial.legendre.leggauss)
 _SMALL: Final = np.array([math.lgamma(n + 1) for n in range(16)])
 
 
@@ -135,7 +136,7 @@ def student_tail(t: float, freedom: int) -> float:
 
 def _within(angle: float, freedom: int) -> float:
     """Return how much of Student's t lies between sqrt(freedom) * tan(angle) and its negative."""
-    nodes, weights = np.polynomial.legendre.leggauss(64)
+    nodes, weights = _gauss(64)
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
     return scale * angle * float(weights @ np.cos(angle * (nodes + 1) / 2) ** (freedom - 1))
 
@@ -149,33 +150,26 @@ def placements(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
         scores: (n,).
         true: yes or no, bool (n,), some of each.
     """
-    found = np.empty(len(scores))
-    for side in (True, False):
-        others = np.sort(scores[true != side])
-        below = (
-            np.searchsorted(others, scores[true == side]) + np.searchsorted(others, scores[true == side], "right")
-        ) / 2
-        found[true == side] = below / len(others) if side else 1 - below / len(others)
-    return found
+    _, place = np.unique(scores, return_inverse=True)
+    yes, no = (np.bincount(place[side], minlength=int(place.max()) + 1) for side in (true, ~true))
+    no_below, yes_above = np.cumsum(no) - no / 2, yes.sum() - np.cumsum(yes) + yes / 2
+    return np.asarray(np.where(true, (no_below / no.sum())[place], (yes_above / yes.sum())[place]))
 
 
-def delong(scores: np.ndarray, true: np.ndarray, level: float = LEVEL) -> Interval | None:
+def delong(area: float, influence: np.ndarray, fewest: int, level: float = LEVEL) -> Interval | None:
     """Return the interval of an AUROC by DeLong's variance; None of less than two yes or two no.
 
     Args:
-        scores: (n,).
-        true: yes or no, bool (n,).
+        area: the AUROC.
+        influence: what each sample, or cluster of them, adds to it.
+        fewest: yes or no, or clusters that have one, whichever are fewer.
         level: of confidence.
     """
-    fewest = min(int(true.sum()), int((~true).sum()))
-    if fewest < 2:
-        return None
-    found = placements(scores, true)
-    variance = sum(float(found[side].var(ddof=1)) / int(side.sum()) for side in (true, ~true))
-    return _on_logits(float(found[true].mean()), math.sqrt(variance), fewest, student(level, fewest - 1))
+    error = math.sqrt(influence @ influence)
+    return None if fewest < 2 else _on_logits(area, error, fewest, student(level, fewest - 1))
 
 
-def average_precision_interval(value: float, yes: int, level: float = LEVEL) -> Interval:
+def average_precision_interval(value: float, yes: float, level: float = LEVEL) -> Interval:
     """Return the interval of an average precision over so many yes.
 
     Boyd, Eng, Page 2013, https://doi.org/10.1007/978-3-642-40994-3_29
@@ -183,16 +177,15 @@ def average_precision_interval(value: float, yes: int, level: float = LEVEL) -> 
     return _on_logits(value, math.sqrt(value * (1 - value) / yes), yes, NormalDist().inv_cdf((1 + level) / 2))
 
 
-def f1_interval(hits: int, errors: int, level: float = LEVEL) -> Interval | None:
-    """Return the interval of an F1 of so many true positives, and false positives and negatives; None without any.
+def f1_interval(ends: Interval | None) -> Interval | None:
+    """Return the interval of F1 = 2 J / (1 + J) from that of J = TP / (TP + FP + FN), which is a rate.
 
-    F1 = 2 J / (1 + J) where J = TP / (TP + FP + FN) is a rate. Lam 2023, https://arxiv.org/abs/2309.14621
+    Lam 2023, https://arxiv.org/abs/2309.14621
     """
-    ends = wilson(hits, hits + errors, level)
     return ends and (2 * ends[0] / (1 + ends[0]), 2 * ends[1] / (1 + ends[1]))
 
 
-def _on_logits(value: float, error: float, fewest: int, quantile: float) -> Interval:
+def _on_logits(value: float, error: float, fewest: float, quantile: float) -> Interval:
     """Return `value` with so many standard errors to either side, on the logit scale; with none as Wilson has it."""
     if not 0 < value < 1 or not error:
         half = quantile**2 / (fewest + quantile**2)
@@ -201,20 +194,18 @@ def _on_logits(value: float, error: float, fewest: int, quantile: float) -> Inte
     return (1 + math.tanh((centre - half) / 2)) / 2, (1 + math.tanh((centre + half) / 2)) / 2
 
 
-def auroc_influence(old: np.ndarray, new: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Return what each sample adds to the drop of the AUROC beyond the mean, (n,): the sum of squares is its variance.
-
-    DeLong's, for two scores of the same samples.
+def auroc_influence(placed: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return what each sample adds to an AUROC beyond the mean, (n,): the sum of squares is DeLong's variance.
 
     Args:
-        old, new: scores, (n,).
+        placed: `placements`, or how they differ between two scores of the same samples: then of the difference, (n,).
         true: yes or no, bool (n,), some of each.
     """
-    lost = placements(old, true) - placements(new, true)
+    found = np.empty(len(placed))
     for side in (true, ~true):
         count = int(side.sum())
-        lost[side] = (lost[side] - lost[side].mean()) / math.sqrt(count * max(1, count - 1))
-    return np.asarray(lost)
+        found[side] = (placed[side] - placed[side].mean()) / math.sqrt(count * max(1, count - 1))
+    return found
 
 
 def auroc_interval(drop: float, error: float, fewest: int, level: float = LEVEL) -> tuple[float, float]:

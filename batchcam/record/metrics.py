@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 
-from batchcam.record.intervals import LEVEL, Interval, mean_interval, wilson
+from batchcam.record.clusters import INDEPENDENT, ClusterMeans, Design
+from batchcam.record.intervals import LEVEL, Interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +45,18 @@ class ClassCounts:
 
     def __init__(self, class_count: int) -> None:
         self._counts = np.zeros((4, class_count), np.int64)
+        self._right = ClusterMeans()
 
-    def add(self, labels: np.ndarray, predictions: np.ndarray) -> None:
-        """Count some samples, as `class_scores` takes them."""
+    def add(self, labels: np.ndarray, predictions: np.ndarray, clusters: np.ndarray | None = None) -> None:
+        """Count some samples.
+
+        Args:
+            labels: int64 (n,), -1 where not known.
+            predictions: int64 (n,), -1 where there is none.
+            clusters: number of each one's, int64 (n,).
+        """
         known = (labels >= 0) & (predictions >= 0)
+        self._right.add(np.where(known, labels == predictions, np.nan), clusters, labels)
         of = (
             labels[known],
             labels[known & (labels == predictions)],
@@ -56,11 +65,33 @@ class ClassCounts:
         )
         self._counts += [np.bincount(classes, minlength=self._counts.shape[1]) for classes in of]
 
+    @property
+    def labelled(self) -> int:
+        """Samples with a label and a prediction."""
+        return int(self._counts[0].sum())
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of these that were predicted right; None without any."""
+        return int(self._counts[1].sum()) / self.labelled if self.labelled else None
+
+    @property
+    def design(self) -> Design:
+        """That of the accuracy."""
+        return self._right.design()
+
+    def interval(self, level: float = LEVEL) -> Interval | None:
+        """Return that of the accuracy."""
+        return self.design.wilson(int(self._counts[1].sum()), self.labelled, level)
+
     def scores(self, class_names: tuple[str, ...], level: float = LEVEL) -> list[ClassScore]:
-        """Return one score for each of the K names, with intervals at a level of confidence."""
+        """Return one score for each of the K names, with intervals at a level of confidence.
+
+        Accuracy is over samples with a label and a prediction, predictions are all counted.
+        """
         return [
-            ClassScore(name, labelled, correct, predicted, left_out, {"accuracy": wilson(correct, labelled, level)})
-            for name, labelled, correct, predicted, left_out in zip(class_names, *self._counts.tolist(), strict=True)
+            ClassScore(name, *counts, {"accuracy": self._right.design_of(k).wilson(counts[1], counts[0], level)})
+            for k, (name, counts) in enumerate(zip(class_names, self._counts.T.tolist(), strict=True))
         ]
 
 
@@ -104,9 +135,11 @@ class Means:
     def __init__(self, class_count: int) -> None:
         self._sums, self._squares = np.zeros((2, class_count + 1))
         self._counts = np.zeros(class_count + 1, np.int64)
+        self._clustered = ClusterMeans()
 
-    def add(self, values: np.ndarray, classes: np.ndarray) -> None:
-        """Count values, (n,), each with its class, int64 (n,), -1: none."""
+    def add(self, values: np.ndarray, classes: np.ndarray, clusters: np.ndarray | None = None) -> None:
+        """Count values, (n,), each with its class, int64 (n,), -1: none, and the number of its cluster."""
+        self._clustered.add(values, clusters, classes)
         finite = np.isfinite(values)
         # one after the other, so that the sum does not depend on where a part ends
         places, found = classes[finite] + 1, values[finite].astype(np.float64)
@@ -140,35 +173,21 @@ class Means:
     def intervals(self, level: float = LEVEL) -> list[Interval | None]:
         """Return that of each of the K classes' mean of values from 0 to 1, None of less than two."""
         rows = zip(self._sums[1:].tolist(), self._squares[1:].tolist(), self._counts[1:].tolist(), strict=True)
-        return [share_interval(*row, level) for row in rows]
+        return [mean_share_interval(*row, level, self._clustered.design_of(k)) for k, row in enumerate(rows)]
 
 
-def share_interval(total: float, squares: float, count: float, level: float = LEVEL) -> Interval | None:
+def mean_share_interval(
+    total: float, squares: float, count: float, level: float = LEVEL, design: Design = INDEPENDENT
+) -> Interval | None:
     """Return the interval of a mean of values from 0 to 1, from sums of them and their squares; None of less than 2."""
     found = deviation(total, squares, count)
-    ends = None if found is None else mean_interval(total / count, found, int(count), level)
+    ends = None if found is None else design.mean(total / count, found, int(count), level)
     return ends and (max(0.0, ends[0]), min(1.0, ends[1]))
 
 
 def deviation(total: float, squares: float, count: float) -> float | None:
     """Return the standard deviation of values, over count - 1, from their sums likewise; None of less than two."""
     return math.sqrt(max(0.0, squares - total * total / count) / (count - 1)) if count > 1 else None
-
-
-def class_scores(
-    labels: np.ndarray, predictions: np.ndarray, class_names: tuple[str, ...], level: float = LEVEL
-) -> list[ClassScore]:
-    """Return one score per class; accuracy is over samples with a label and a prediction, predictions are all counted.
-
-    Args:
-        labels: int64 (n,), -1 where not known.
-        predictions: int64 (n,), -1 where there is none.
-        class_names: K names.
-        level: of confidence of their intervals.
-    """
-    counted = ClassCounts(len(class_names))
-    counted.add(labels, predictions)
-    return counted.scores(class_names, level)
 
 
 def rate_text(value: float) -> str:
@@ -180,18 +199,18 @@ def rate_text(value: float) -> str:
     return text
 
 
-def interval_text(part: int, whole: int, level: float = LEVEL, more: str = "") -> str:
-    """Return a share of at least one with its interval, by Wilson, and of how many it is: "0.800 (0.68–0.88, n 60)".
+def bounded_rate(rate: float | None, count: int, interval: Interval | None, more: str = "") -> str:
+    """Return a share with its interval and of how many it is, "-" without one: "0.800 (0.68–0.88, n 60)".
 
     `more` is said in the brackets, too.
     """
-    return f"{rate_text(part / whole)} {brackets(wilson(part, whole, level), f', n {whole}{more}')}"
+    return "-" if rate is None else f"{rate_text(rate)} {brackets(interval, f', n {count}{more}')}"
 
 
 def brackets(interval: Interval | None, more: str = "") -> str:
-    """Return an interval as text, "" without one, with digits enough for its ends to differ: "(0.68–0.88)"."""
+    """Return an interval as text, with digits enough for its ends to differ: "(0.68–0.88)"; without one just `more`."""
     if interval is None:
-        return ""
+        return f"({more.removeprefix(', ')})" if more else ""
     low, high = interval
     digits = min(6, max(2, math.ceil(-math.log10(max((high - low) / 2, 1e-9)))))
     return f"({low:.{digits}f}–{high:.{digits}f}{more})".replace("-", "−")

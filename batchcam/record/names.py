@@ -1,4 +1,4 @@
-"""File names and tables from a run's texts, which are untrusted."""
+"""File names, columns and tables from a run's texts, which are untrusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import BinaryIO, Final
 
 import numpy as np
 
-from batchcam.errors import escaped
+from batchcam.errors import ConfigError, escaped
+from batchcam.rules import array_name
 
 COMPONENT_BYTES: Final = 180  # of the 255 that file systems allow; the rest is for endings and temporary names
 PATH_BYTES: Final = 900
@@ -109,3 +110,19 @@ def write_csv(content: BinaryIO, header: Sequence[str], rows: Iterable[Sequence[
 def csv_number(value: float) -> str | None:
     """Return a number as a cell, empty where it is not finite."""
     return f"{value:.6g}" if np.isfinite(value) else None
+
+
+def stored_columns(wanted: Iterable[str], there: Iterable[str], whose: object) -> list[str]:
+    """Return the names under which columns of a manifest are stored; each may be given as the manifest has it.
+
+    Raises:
+        ConfigError: a column is not there.
+    """
+    known, found = [*there], []
+    for name in wanted:
+        stored = next((each for each in (name, array_name(name)) if each in known), None)
+        if stored is None:
+            told = f"it has {', '.join(known)}" if known else "it has none: only a manifest's further columns are kept"
+            raise ConfigError(f"{whose}: no column {name!r}; {told}")
+        found.append(stored)
+    return found

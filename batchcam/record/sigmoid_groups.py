@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from batchcam.record.intervals import LEVEL, Interval, fewer_by_chance, holm
+from batchcam.record.groups import fewer_than_others
+from batchcam.record.intervals import LEVEL, Interval, holm
 from batchcam.record.sigmoid_scores import SigmoidScore, SigmoidScores
 from batchcam.rules import FEWEST_IN_GROUP
 
@@ -23,7 +24,7 @@ class SigmoidGroup:
         sensitivity_interval, specificity_interval: those of the score; None without a yes, or a no.
         p: probability that so few of its yes are told, or so few of its no, whichever is less, if the group were drawn
             from all known labels of the class at random: by Fisher's exact test, corrected by Holm for all of these;
-            None where there are too few of both.
+            None where there are too few of both. Where samples have clusters, as in `GroupScore`.
     """
 
     group: tuple[str, ...]
@@ -64,18 +65,20 @@ def sigmoid_groups(
         of_all: what they are over all groups.
         groups: each with the rows of its samples, as they were added.
     """
-    found = [
-        (group, len(rows), score, whole.hits)
-        for group, rows in groups
-        for score, whole in zip(scores.scores(rows), of_all, strict=True)
-    ]
-    places = [(i, side) for i, (*_, s, _) in enumerate(found) for side in (0, 1) if s.hits[side][1] >= FEWEST_IN_GROUP]
-    chances = holm([fewer_by_chance(*found[i][2].hits[side], *found[i][3][side]) for i, side in places])
+    found: list[tuple[tuple[str, ...], int, SigmoidScore]] = []
+    places, chances = [], []
+    for group, rows in groups:
+        for score, whole in zip(scores.scores(rows), of_all, strict=True):
+            for own, design, all_, of_whole in zip(score.hits, score.designs, whole.hits, whole.designs, strict=True):
+                if (chance := fewer_than_others(own, design, all_, of_whole)) is not None:
+                    places.append(len(found))
+                    chances.append(chance)
+            found.append((group, len(rows), score))
     least: dict[int, float] = {}
-    for (i, _), chance in zip(places, chances, strict=True):
-        least[i] = min(chance, least.get(i, 1))
+    for place, chance in zip(places, holm(chances), strict=True):
+        least[place] = min(chance, least.get(place, 1))
     told = [
-        SigmoidGroup(group, samples, s, s.intervals["sensitivity"], s.intervals["specificity"], least.get(i))
-        for i, (group, samples, s, _) in enumerate(found)
+        SigmoidGroup(group, samples, s, s.intervals["sensitivity"], s.intervals["specificity"], least.get(place))
+        for place, (group, samples, s) in enumerate(found)
     ]
     return sorted(told, key=lambda each: each.rank)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 
-from batchcam.record.calibration import Bin, Reliability, calibration_interval, expected_calibration_error
-from batchcam.record.intervals import Interval, average_precision_interval, delong, f1_interval, wilson
+from batchcam.record.calibration import Reliability, calibration_interval, expected_calibration_error
+from batchcam.record.clusters import INDEPENDENT, ClusterColumn, Design, auroc_influence_of_clusters, design_of
+from batchcam.record.intervals import (
+    Interval,
+    auroc_influence,
+    average_precision_interval,
+    delong,
+    f1_interval,
+    placements,
+)
 from batchcam.record.metrics import brackets
 from batchcam.rules import threshold_logit
 from batchcam.store.run import Run
@@ -73,6 +82,7 @@ class SigmoidScore:
         specificity: share of no that are not.
         calibration_error: mean distance of the sigmoid from the share of yes, over 15 bins of equal width.
         intervals: of each of these rates by its name; none where nobody asked for a level of confidence.
+        designs: of sensitivity and specificity.
     """
 
     name: str
@@ -89,6 +99,7 @@ class SigmoidScore:
     specificity: float | None
     calibration_error: float | None
     intervals: dict[str, Interval | None]
+    designs: tuple[Design, Design] = (INDEPENDENT, INDEPENDENT)
 
     @property
     def hits(self) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -145,16 +156,19 @@ class SigmoidScores:
         self._above = np.array([*map(threshold_logit, thresholds)], np.float32)
         self._labels = [np.empty((0, count), np.int8)]
         self._logits = [np.empty((0, count), np.float32)]
+        self._clusters: list[np.ndarray] = []
         paired = count if together and count <= MOST_PAIRED else 0
         self._together = np.zeros((2, paired, paired))
 
-    def add(self, labels: np.ndarray, logits: np.ndarray) -> None:
+    def add(self, labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | None = None) -> None:
         """Add samples.
 
         Args:
             labels: 1, 0, or -1 where not known, int8 (n, K).
             logits: float32 (n, K); rows with one that is not finite have no prediction.
+            clusters: number of each one's, int64 (n,); of all samples or of none.
         """
+        self._clusters += [] if clusters is None else [clusters]
         rows = np.where(np.isfinite(logits).all(1)[:, None], logits, np.nan).astype(np.float32)
         self._labels.append(labels)
         self._logits.append(rows)
@@ -162,10 +176,25 @@ class SigmoidScores:
             if len(counts):
                 counts += true.T.astype(np.float64) @ true.astype(np.float64)
 
-    def scores(self, rows: np.ndarray | slice = slice(None)) -> list[SigmoidScore]:
-        """Return the score of each class, over all samples or those at some of the rows in which they were added."""
-        labels, logits = self.stated(rows)
-        return [self._score(k, labels[:, k], logits[:, k]) for k in range(len(self._names))]
+    def scores(self, rows: np.ndarray | slice | None = None) -> list[SigmoidScore]:
+        """Return the score of each class, over all samples or those at some of the rows in which they were added.
+
+        Of a part of the samples the calibration error has no interval: that takes a search of each.
+        """
+        labels, logits = self.stated(slice(None) if rows is None else rows)
+        clusters = _joined(self._clusters)[slice(None) if rows is None else rows] if self._clusters else None
+        names = [name for name in METHOD_OF if rows is None or name != "calibration_error"]
+        return [self._score(k, labels[:, k], logits[:, k], clusters, names) for k in range(len(self._names))]
+
+    @property
+    def design(self) -> Design:
+        """That of the share of all known labels that are told."""
+        labels, logits = self.stated(slice(None))
+        if not self._clusters:
+            return INDEPENDENT
+        known = (labels >= 0) & ~np.isnan(logits)
+        right = (labels == 1) == (logits >= self._above)
+        return design_of(right[known], np.repeat(_joined(self._clusters), known.sum(1)))
 
     def stated(self, rows: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
         """Return labels, and logits, NaN where there is no prediction, (n, K), of some of the rows that were added."""
@@ -182,43 +211,117 @@ class SigmoidScores:
             if labelled[i] or predicted[i]
         ]
 
-    def _score(self, k: int, labels: np.ndarray, logits: np.ndarray) -> SigmoidScore:
+    def _score(
+        self, k: int, labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | None, names: Sequence[str]
+    ) -> SigmoidScore:
         known = (labels >= 0) & ~np.isnan(logits)
-        scores, true = logits[known].astype(np.float64), labels[known] == 1
-        above = logits[known] >= self._above[k]
-        yes, no = int(true.sum()), int((~true).sum())
-        hits, right_no = int((true & above).sum()), int((~true & ~above).sum())
-        errors, bins = (yes - hits) + (no - right_no), sigmoid_bins(scores, true)
-        precision = average_precision(scores, true)
-        intervals: dict[str, Interval | None] = {}
-        if self._level is not None:
-            intervals = {
-                "prevalence": wilson(yes, len(true), self._level),
-                "auroc": delong(scores, true, self._level),
-                "average_precision": None
-                if precision is None
-                else average_precision_interval(precision, yes, self._level),
-                "f1": f1_interval(hits, errors, self._level),
-                "sensitivity": wilson(hits, yes, self._level),
-                "specificity": wilson(right_no, no, self._level),
-                "calibration_error": calibration_interval(bins, self._level),
-            }
+        of = Known(logits[known].astype(np.float64), labels[known] == 1, logits[known] >= self._above[k])
+        of = of if clusters is None else dataclasses.replace(of, clusters=clusters[known])
+        yes, no, hits, right_no = (int(each.sum()) for each in (of.true, ~of.true, of.hits, ~of.true & ~of.above))
+        errors = (yes - hits) + (no - right_no)
         return SigmoidScore(
             name=self._names[k],
             threshold=self._thresholds[k],
-            known=len(true),
+            known=len(of.true),
             yes=yes,
             predicted=int((logits >= self._above[k]).sum()),
             left_out=int(((labels >= 0) & np.isnan(logits)).sum()),
-            prevalence=_rate(yes, len(true)),
-            auroc=auroc(scores, true),
-            average_precision=precision,
+            prevalence=_rate(yes, len(of.true)),
+            auroc=of.auroc,
+            average_precision=of.average_precision,
             f1=_rate(2 * hits, 2 * hits + errors),
             sensitivity=_rate(hits, yes),
             specificity=_rate(right_no, no),
-            calibration_error=expected_calibration_error(bins),
-            intervals=intervals,
+            calibration_error=expected_calibration_error(of.reliability.bins()),
+            intervals={} if self._level is None else {name: INTERVALS[name](of, self._level) for name in names},
+            designs=(of.design(of.above, of.true), of.design(of.above, ~of.true)),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What is said of a class by the samples whose label is known and that have logits.
+
+    Attributes:
+        logits: float64 (n,).
+        true: whether they are labelled with it, bool (n,).
+        above: whether they are at or above its threshold, bool (n,).
+        clusters: number of each one's, int64 (n,); None: they are independent.
+    """
+
+    logits: np.ndarray
+    true: np.ndarray
+    above: np.ndarray
+    clusters: np.ndarray | None = None
+
+    @property
+    def hits(self) -> np.ndarray:
+        return np.asarray(self.true & self.above)
+
+    @functools.cached_property
+    def placed(self) -> np.ndarray | None:
+        """Their `placements`, None without a yes or a no."""
+        return placements(self.logits, self.true) if 0 < self.true.sum() < len(self.true) else None
+
+    @property
+    def auroc(self) -> float | None:
+        return None if self.placed is None else float(self.placed[self.true].mean())
+
+    @functools.cached_property
+    def precisions(self) -> np.ndarray:
+        """The precision at the logit of each yes, (yes,)."""
+        return precisions(self.logits, self.true)
+
+    @property
+    def average_precision(self) -> float | None:
+        return float(self.precisions.mean()) if len(self.precisions) else None
+
+    @functools.cached_property
+    def reliability(self) -> Reliability:
+        found = Reliability()
+        found.add(sigmoid(self.logits), self.true, self.clusters)
+        return found
+
+    def design(self, values: np.ndarray, side: np.ndarray | slice = slice(None)) -> Design:
+        """Return that of the mean of values, of the samples of a side."""
+        return design_of(values[side], None if self.clusters is None else self.clusters[side])
+
+    def rate(self, right: np.ndarray, side: np.ndarray | slice, level: float) -> Interval | None:
+        """Return the interval of how many of a side are right."""
+        return self.design(right, side).wilson(int(right[side].sum()), len(right[side]), level)
+
+    def auroc_interval(self, level: float) -> Interval | None:
+        if self.placed is None or self.auroc is None:
+            return None
+        influence, fewest = auroc_influence(self.placed, self.true), min(np.bincount(self.true).tolist())
+        if self.clusters is not None:
+            influence = auroc_influence_of_clusters(influence, self.true, self.clusters)
+            fewest = min(len(np.unique(self.clusters[side])) for side in (self.true, ~self.true))
+        return delong(self.auroc, influence, fewest, level)
+
+    def average_precision_interval(self, level: float) -> Interval | None:
+        """Return that of Boyd, of the effective number of yes, as far as their precisions go."""
+        clusters = None if self.clusters is None else self.clusters[self.true]
+        share = design_of(self.precisions, clusters).share(level)
+        if self.average_precision is None or share is None:
+            return None
+        return average_precision_interval(self.average_precision, share * len(self.precisions), level)
+
+    def calibration_interval(self, level: float) -> Interval | None:
+        clusters = None if self.clusters is None else len(np.unique(self.clusters))
+        return calibration_interval(self.reliability.bins(), level, clusters)
+
+
+INTERVALS: Final[dict[str, Callable[[Known, float], Interval | None]]] = {
+    "prevalence": lambda of, level: of.rate(of.true, slice(None), level),
+    "auroc": Known.auroc_interval,
+    "average_precision": Known.average_precision_interval,
+    "f1": lambda of, level: f1_interval(of.rate(of.hits, of.true | of.above, level)),
+    "sensitivity": lambda of, level: of.rate(of.above, of.true, level),
+    "specificity": lambda of, level: of.rate(~of.above, ~of.true, level),
+    "calibration_error": Known.calibration_interval,
+}
+"""How the interval of each of `METHOD_OF` is found."""
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -228,43 +331,32 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0]
 
 
-def scores_of(run: Run, level: float) -> tuple[list[SigmoidScore], list[Pair]]:
-    """Return the scores of an open multi-label run's classes, and which of them come together."""
-    counted = SigmoidScores(run.class_names, run.plan.thresholds, level=level)
-    for _, block in run.blocks(("labels", "logits")):
-        counted.add(block["labels"], block["logits"])
-    return counted.scores(), counted.pairs()
+def counted_of(
+    run: Run, level: float, cluster: str | None = None, together: bool = True
+) -> tuple[SigmoidScores, ClusterColumn]:
+    """Return what scores of an open multi-label run's classes are made of, and the clusters of its samples."""
+    counted = SigmoidScores(run.class_names, run.plan.thresholds, together, level)
+    clusters = ClusterColumn(run, cluster)
+    for _, block in run.blocks((*clusters.arrays, "labels", "logits")):
+        counted.add(block["labels"], block["logits"], clusters.of(block))
+    return counted, clusters
 
 
 def auroc(scores: np.ndarray, true: np.ndarray) -> float | None:
-    """Return the area under the ROC curve; None without a yes or a no.
-
-    It is Mann and Whitney's U / (yes · no), from the ranks of the yes, the same for equal scores.
-    """
-    yes, no = int(true.sum()), int((~true).sum())
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
-    return _rate(float(ranks[place][true].sum()) - yes * (yes + 1) / 2, yes * no)
+    """Return the area under the ROC curve, of which equal scores count half; None without a yes or a no."""
+    return Known(scores, true, true).auroc
 
 
-def average_precision(scores: np.ndarray, true: np.ndarray) -> float | None:
-    """Return sum_n (R_n - R_n-1) P_n over the distinct scores, from the highest; None without a yes."""
-    _, place, counts = np.unique(-scores, return_inverse=True, return_counts=True)
-    gained = np.bincount(place, true, len(counts))
-    precision = np.cumsum(gained) / np.cumsum(counts)
-    return _rate(float((gained * precision).sum()), int(true.sum()))
+def precisions(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return the precision at each yes, of all at or above its score, (yes,): the mean is the average precision."""
+    _, place = np.unique(-scores, return_inverse=True)
+    gained, counts = np.bincount(place, true), np.bincount(place)
+    return np.asarray((np.cumsum(gained) / np.cumsum(counts))[place[true]])
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Return the probabilities of logits, float64."""
     return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700))))
-
-
-def sigmoid_bins(logits: np.ndarray, true: np.ndarray) -> list[Bin]:
-    """Return the share of yes by the sigmoid."""
-    counted = Reliability()
-    counted.add(sigmoid(logits), true)
-    return counted.bins()
 
 
 def _rate(part: float, whole: int) -> float | None:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from batchcam.record.intervals import Interval, needed, wilson
+from batchcam.record.clusters import INDEPENDENT, Design
+from batchcam.record.intervals import Interval
 from batchcam.rules import Status, flag_name
 
 NEEDS_A_LOOK: Final = (Status.UNREADABLE, Status.NON_FINITE)
@@ -73,14 +74,14 @@ def sum_totals(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def intervals_of(totals: Mapping[str, Any], level: float) -> dict[str, Interval | None]:
+def intervals_of(totals: Mapping[str, Any], level: float, design: Design = INDEPENDENT) -> dict[str, Interval | None]:
     """Return the interval of the accuracy that totals state, None of no label; nothing of multi-label runs."""
-    return {"accuracy": wilson(totals["correct"], totals["labelled"], level)} if "labelled" in totals else {}
+    return {"accuracy": design.wilson(totals["correct"], totals["labelled"], level)} if "labelled" in totals else {}
 
 
-def accuracy_needs(totals: Mapping[str, Any], level: float) -> int | None:
+def accuracy_needs(totals: Mapping[str, Any], level: float, design: Design = INDEPENDENT) -> int | None:
     """Return how many labelled samples would make that ± 1 point, None where there is none."""
-    return needed(totals["accuracy"], level=level) if totals.get("labelled") else None
+    return design.needed(totals["accuracy"], level) if totals.get("labelled") else None
 
 
 def needs_a_look(totals: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Intervals over patients in compare, localize and faithfulness, against plain counts over the images."""
+"""Intervals over patients, against plain counts over the images."""
 
 from __future__ import annotations
 
@@ -19,17 +19,24 @@ from batchcam import open_run
 from batchcam.commands.compare.compare import CompareSummary, compare
 from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.text import compare_text
+from batchcam.commands.evaluate.config import EvaluateConfig
+from batchcam.commands.evaluate.evaluate import evaluate
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.faithfulness.config import FaithfulnessConfig
 from batchcam.commands.faithfulness.faithfulness import faithfulness
+from batchcam.commands.info.command import info
+from batchcam.commands.info.config import InfoConfig
 from batchcam.commands.localize.config import LocalizeConfig
 from batchcam.commands.localize.localize import LocalizeSummary, localize
 from batchcam.commands.localize.protocol import Tally, Verdict
 from batchcam.commands.localize.scores import errors as box_errors
+from batchcam.commands.report.config import ReportConfig
+from batchcam.commands.report.report import report
 from batchcam.config import Classifier, Compute
 from batchcam.errors import ConfigError
-from batchcam.record.intervals import wilson
+from batchcam.record.clusters import design_of
+from batchcam.record.intervals import needed, wilson
 from tests.helpers.networks import GapNetwork, seeded
 
 CLASSES = ("ant", "bee", "cat")
@@ -202,3 +209,47 @@ def test_faithfulness_over_patients_is_that_of_regression_with_clustered_errors(
             [100 * e for e in wilson(int((ahead > 0).sum()), 48) or ()]
         )
     assert any(note.startswith("48 samples in 12 clusters by patient") for note in clustered.notes)
+
+
+def test_the_accuracy_of_a_run_over_patients_is_wilsons_of_the_effective_number_of_images(made, tmp_path: Path) -> None:
+    told = columns(made)
+    right = (told["old"] == told["label"]).astype(float)
+    share, error, _ = over_patients(right, told["patient"])
+    effect = error**2 / (right.var(ddof=1) / 48)
+    n = 48 / effect * (norm.ppf(0.975) / t.ppf(0.975, PATIENTS - 1)) ** 2
+    expected = wilson(share * n, n)
+
+    about = info(InfoConfig(made[0], cluster="patient", group_by=("ward",)))
+    data = str(made[0].with_name("list.csv"))
+    compute = Compute(batch_size=8, workers=0, threads=1, device="cpu")
+    evaluated = evaluate(EvaluateConfig(made[2], data, compute, cluster="meta/patient", group_by=("ward",), quiet=True))
+    reported = report(ReportConfig(made[0], tmp_path / "r.html", cluster="patient", group_by=("ward",), quiet=True))
+
+    for summary in (about, evaluated, reported):
+        assert summary.intervals["accuracy"] == pytest.approx(expected, rel=1e-3)
+        assert summary.needed == math.ceil(effect * needed(share))
+        assert (summary.clusters, summary.notes[-1][:34]) == (PATIENTS, "48 samples in 12 clusters by patie")
+    for summary in (about, evaluated):
+        assert summary.groups[0].interval == summary.intervals["accuracy"]
+        ((name, k),) = [(c.name, CLASSES.index(c.name)) for c in summary.classes if c.name == "bee"]
+        own = told["label"] == k
+        assert name and summary.classes[k].intervals["accuracy"] == pytest.approx(
+            design_of(right[own], told["patient"][own]).wilson(int(right[own].sum()), int(own.sum()))
+        )
+    page = (tmp_path / "r.html").read_text()
+    assert "48 samples in 12 clusters by patient" in page
+    assert "of samples that hang together" not in page
+
+
+def test_one_cluster_or_no_such_column_is_refused_of_one_run_too(made, tmp_path: Path) -> None:
+    for ask in (
+        lambda column: info(InfoConfig(made[0], cluster=column)),
+        lambda column: report(ReportConfig(made[0], tmp_path / "r.html", cluster=column, quiet=True)),
+        lambda column: evaluate(
+            EvaluateConfig(made[2], str(made[0].with_name("list.csv")), cluster=column, quiet=True)
+        ),
+    ):
+        with pytest.raises(ConfigError, match="--cluster ward: all samples are of one ward"):
+            ask("ward")
+        with pytest.raises(ConfigError, match="no column 'site'; it has patient, room, ward"):
+            ask("site")

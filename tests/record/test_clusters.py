@@ -145,7 +145,7 @@ def test_a_drop_of_auroc_is_held_where_patients_differ() -> None:
         true = (rng.random(40) < 0.4)[clusters] ^ (rng.random(400) < 0.1)
         old, new = (true + rng.normal(size=40)[clusters] + rng.normal(size=400) for _ in range(2))
         drop = placements(old, true)[true].mean() - placements(new, true)[true].mean()
-        influence = auroc_influence(old, new, true)
+        influence = auroc_influence(placements(old, true) - placements(new, true), true)
         error = np.sqrt((auroc_influence_of_clusters(influence, true, clusters, 40) ** 2).sum())
         fewest = min(len({*clusters[side]}) for side in (true, ~true))
         naive = np.sqrt((influence**2).sum()), int(min(true.sum(), (~true).sum()))
@@ -214,7 +214,7 @@ def test_the_error_of_an_auroc_is_obuchowskis() -> None:
     clusters = np.repeat(np.arange(60), 4)
     true = rng.random(240) < rng.random(60)[clusters]
     scores = np.round(rng.normal(size=240) + rng.normal(size=60)[clusters] + true, 1)
-    influence = auroc_influence(scores, np.zeros(240), true)
+    influence = auroc_influence(placements(scores, true), true)
 
     found = (auroc_influence_of_clusters(influence, true, clusters, 60) ** 2).sum()
 

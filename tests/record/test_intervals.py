@@ -16,7 +16,6 @@ from batchcam.record.intervals import (
     auroc_interval,
     average_precision_interval,
     benjamini_hochberg,
-    delong,
     f1_interval,
     fewer_by_chance,
     holm,
@@ -27,7 +26,7 @@ from batchcam.record.intervals import (
     placements,
     wilson,
 )
-from batchcam.record.sigmoid_scores import SigmoidScores
+from batchcam.record.sigmoid_scores import Known, SigmoidScores
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.999])
@@ -168,7 +167,7 @@ def test_the_error_of_a_drop_of_auroc_is_the_jackknifes_and_its_interval_holds_t
         true = np.arange(count) < 90
         old = rng.normal(size=count) + true
         new = old + rng.normal(size=count)
-        influence = auroc_influence(old, new, true)
+        influence = auroc_influence(placements(old, true) - placements(new, true), true)
         drop = roc_auc_score(true, old) - roc_auc_score(true, new)
         kept += holds(
             auroc_interval(drop, float(np.sqrt((influence**2).sum())), 90),
@@ -192,9 +191,10 @@ def test_the_interval_of_an_auroc_is_delongs_by_plain_loops() -> None:
         error = (np.var(above.mean(1), ddof=1) / len(yes) + np.var(above.mean(0), ddof=1) / len(no)) ** 0.5
         half = t.ppf((1 + level) / 2, min(len(yes), len(no)) - 1) * error / (above.mean() * (1 - above.mean()))
         expected = expit(logit(above.mean()) + half * np.array([-1, 1]))
-        np.testing.assert_allclose(delong(scores, true, level), expected, rtol=1e-12)
-    assert delong(scores, np.arange(90) < 1) is None
-    apart = delong(np.arange(30.0), np.arange(30) >= 20)
+        np.testing.assert_allclose(Known(scores, true, true).auroc_interval(level), expected, rtol=1e-12)
+    assert Known(scores, np.arange(90) < 1, true).auroc_interval(0.95) is None
+    true = np.arange(30) >= 20
+    apart = Known(np.arange(30.0), true, true).auroc_interval(0.95)
     assert apart is not None
     assert apart == (pytest.approx(10 / (10 + t.ppf(0.975, 9) ** 2)), 1)
 
@@ -202,8 +202,8 @@ def test_the_interval_of_an_auroc_is_delongs_by_plain_loops() -> None:
 def test_the_interval_of_an_f1_is_that_of_a_rate_which_it_is_a_function_of() -> None:
     for hits, errors in ((0, 5), (3, 1), (40, 25), (7, 0)):
         share = np.array(proportion_confint(hits, hits + errors, 0.05, "wilson"))
-        np.testing.assert_allclose(f1_interval(hits, errors), 2 * share / (1 + share), atol=1e-12)
-    assert f1_interval(0, 0) is None
+        np.testing.assert_allclose(f1_interval(wilson(hits, hits + errors)), 2 * share / (1 + share), atol=1e-12)
+    assert f1_interval(None) is None
 
 
 def test_the_interval_of_an_average_precision_is_boyds() -> None:
@@ -253,7 +253,7 @@ def test_intervals_of_a_class_hold_the_truth_of_simulated_samples() -> None:
 @pytest.mark.parametrize("size", [100, 1000, 10_000])
 @pytest.mark.parametrize("distance", [0, 1.28, 3.29])
 def test_intervals_of_a_class_hold_the_truth_of_many_simulated_samples(size: int, distance: float) -> None:
-    found = Simulated(0.5, distance).coverage(size, 4000 if size < 10_000 else 1000)
-    assert 0.935 <= found["f1"] <= 0.965
-    assert 0.925 <= found["auroc"] <= 0.97
-    assert found["average_precision"] >= 0.915
+    found = Simulated(0.5, distance).coverage(size, 4000)
+    assert 0.94 <= found["f1"] <= 0.96
+    assert 0.937 <= found["auroc"] <= 0.966
+    assert 0.935 <= found["average_precision"] <= (0.974 if distance < 3 else 1)

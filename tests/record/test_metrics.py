@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from batchcam.record import metrics
-from batchcam.record.metrics import Means, PairCounts
+from batchcam.record.metrics import ClassCounts, ClassScore, Means, PairCounts
+
+
+def class_scores(labels: np.ndarray, predictions: np.ndarray, names: tuple[str, ...]) -> list[ClassScore]:
+    counted = ClassCounts(len(names))
+    counted.add(labels, predictions)
+    return counted.scores(names)
 
 
 def test_accuracy_counts_samples_that_have_a_label_and_a_prediction():
@@ -23,7 +29,7 @@ def test_accuracy_is_unknown_without_labels():
 def test_class_scores_count_what_loops_count():
     rng = np.random.default_rng(0)
     labels, predictions = rng.integers(-1, 4, 200), rng.integers(-1, 4, 200)
-    for k, score in enumerate(metrics.class_scores(labels, predictions, ("a", "b", "c", "d"))):
+    for k, score in enumerate(class_scores(labels, predictions, ("a", "b", "c", "d"))):
         rows = [(t, p) for t, p in zip(labels, predictions, strict=True) if t >= 0 and p >= 0]
         assert score.labelled == sum(t == k for t, _ in rows)
         assert score.correct == sum(t == p == k for t, p in rows)
@@ -43,7 +49,7 @@ def test_a_rate_reads_as_all_or_nothing_only_where_it_is(right: int, of: int, te
 
 
 def test_class_without_samples_has_no_accuracy():
-    scores = metrics.class_scores(np.array([0]), np.array([0]), ("a", "b"))
+    scores = class_scores(np.array([0]), np.array([0]), ("a", "b"))
     assert (scores[0].accuracy, scores[1].accuracy) == (1.0, None)
 
 

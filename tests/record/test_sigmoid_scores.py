@@ -10,11 +10,10 @@ import pytest
 
 from batchcam.record.calibration import expected_calibration_error
 from batchcam.record.sigmoid_scores import (
+    Known,
     Pair,
     SigmoidScores,
     auroc,
-    average_precision,
-    sigmoid_bins,
 )
 
 NAMES = ("Edema", "Fracture", "Pneumonia")
@@ -58,7 +57,7 @@ def test_average_precision_is_precision_at_each_distinct_score_weighted_by_the_r
         above = scores >= score
         expected += (true & above).sum() / above.sum() * ((true & above).sum() / true.sum() - recall)
         recall = (true & above).sum() / true.sum()
-    assert average_precision(scores, true) == pytest.approx(expected, abs=1e-12)
+    assert Known(scores, true, true).average_precision == pytest.approx(expected, abs=1e-12)
 
 
 def test_calibration_error_is_the_mean_gap_over_fifteen_bins() -> None:
@@ -69,7 +68,7 @@ def test_calibration_error_is_the_mean_gap_over_fifteen_bins() -> None:
         inside = (chances > bin_ / 15) & (chances <= (bin_ + 1) / 15)
         if inside.any():
             expected += inside.mean() * abs(true[inside].mean() - chances[inside].mean())
-    bins = sigmoid_bins(logits[labels >= 0].astype(float), true)
+    bins = Known(logits[labels >= 0].astype(float), true, true).reliability.bins()
     assert expected_calibration_error(bins) == pytest.approx(expected, abs=1e-12)
 
 

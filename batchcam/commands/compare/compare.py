@@ -257,7 +257,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     apart = found.apart.counts
     totals, moved = found.moved()
     noise = _noise(config, found, means_of(totals, moved)) if config.noise else None
-    groups = found.groups.found(found.sigmoids, found.designs is not None, config.confidence / 100)
+    groups = found.groups.found(found.sigmoids, config.confidence / 100)
     designs = _designs(found, len(moved))
     if found.designs and isinstance(totals, Totals) and totals.labelled:
         totals = dataclasses.replace(totals, p=found.designs.change_p())
@@ -284,7 +284,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         renamed=dict(found.sides.classes.renamed),
         relabelled=found.relabelled,
         totals=totals,
-        classes=moved,
+        classes=with_intervals(judged, moved, config.confidence / 100),
         transitions=[] if found.sigmoids else movement.transitions(TRANSITIONS),
         exchanges=find_exchanges(found.sides, movement.predicted),
         movers=_movers(found),
@@ -294,7 +294,7 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
         clusters=len(found.designs.clusters) if found.designs else None,
         design_effects={name: design.effect for (name, place), design in designs.items() if place < 0},
         group_by=config.group_by,
-        groups=groups,
+        groups=with_intervals(judged, groups, config.confidence / 100),
         gates=gates,
         noise=noise,
         findings=sum(not gate.passed for gate in gates) + bool(_renamed(found)),

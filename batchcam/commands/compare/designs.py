@@ -95,7 +95,7 @@ class Designs:
             for predicted in (pairs.old_prediction, pairs.new_prediction)
         )
         for name, values in zip(WHOLE, (pairs.flip != Flip.SAME, old, new, old - new), strict=True):
-            self._whole[name].add(values, clusters)
+            self._whole[name].add(values, clusters, pairs.label)
         self.similarity.add(pairs.spearman, clusters, pairs.map_class)
         moved = pairs.old_prediction != pairs.new_prediction
         for classes, sign in ((pairs.new_prediction, 1), (pairs.old_prediction, -1)):
@@ -115,6 +115,7 @@ class Designs:
         designs["spearman", -1] = self.similarity.design()
         sizes = self._whole["flips"].by_cluster()[0]
         for place, number in enumerate(classes):
+            designs["accuracy_drop", place] = self._whole["accuracy_drop"].design_of(number)
             designs["spearman", place] = of_classes[0].design_of(number)
             designs["shift", place] = of_classes[1].design_of(number, sizes)
         return designs

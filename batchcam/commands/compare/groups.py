@@ -15,7 +15,7 @@ from batchcam.commands.compare.reading import Part, Sides
 from batchcam.commands.compare.sigmoids import SigmoidGroupMovement, SigmoidPairs
 from batchcam.record.clusters import INDEPENDENT, ClusterMeans, Design
 from batchcam.record.groups import Grouped, RowGroups, Tally, grouped_by
-from batchcam.record.intervals import LEVEL
+from batchcam.record.intervals import LEVEL, Interval
 from batchcam.rules import FEWEST_IN_GROUP
 from batchcam.store.run import Run
 from batchcam.store.schema import meta_array
@@ -36,6 +36,7 @@ class GroupMovement:
         accuracy_drop: accuracy lost, in percentage points; None without labels.
         spearman: mean similarity of the maps, None without a pair of them.
         design: of the drop.
+        intervals: of the drop of accuracy, by name, if there is any.
     """
 
     group: tuple[str, ...]
@@ -49,6 +50,7 @@ class GroupMovement:
     accuracy_drop: float | None
     spearman: float | None
     design: Design = INDEPENDENT
+    intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -101,9 +103,8 @@ class GroupMovements:
             pairs.flip == Flip.FIXED,
         )
         groups = self._grouped.add(columns, kinds, (pairs.spearman,))
-        if clusters is not None:
-            self._flips.add(kinds[1], clusters, groups)
-            self._drops.add(np.where(labelled, kinds[3].astype(float) - kinds[4], np.nan), clusters, groups)
+        self._flips.add(kinds[1], clusters, groups)
+        self._drops.add(np.where(labelled, kinds[3].astype(float) - kinds[4], np.nan), clusters, groups)
 
     @property
     def notes(self) -> list[str]:
@@ -111,23 +112,19 @@ class GroupMovements:
         return self._columns.notes if self._columns else []
 
     def found(
-        self, sigmoids: SigmoidPairs | None, are_clustered: bool = False, level: float = LEVEL
+        self, sigmoids: SigmoidPairs | None, level: float = LEVEL
     ) -> list[GroupMovement] | list[SigmoidGroupMovement]:
         """Return what moved in each group: the largest drop of accuracy first, then those with too few labels.
 
         Args:
             sigmoids: of multi-label runs: then each class in each group, the largest drop of AUROC first.
-            are_clustered: whether clusters were added.
             level: of confidence.
         """
         if sigmoids:
             return sorted((m for each in self._rows for m in sigmoids.group(*each)), key=lambda m: m.rank)
         moved = []
         for number, tally in enumerate(self._grouped.tallies()):
-            of_flips = of_drop = INDEPENDENT
-            if are_clustered:
-                of_flips, of_drop = self._flips.design_of(number), self._drops.design_of(number)
-            moved.append(_movement(tally, of_flips, of_drop, level))
+            moved.append(_movement(tally, self._flips.design_of(number), self._drops.design_of(number), level))
         drops = {m.group: -math.inf if m.accuracy_drop is None else m.accuracy_drop for m in moved}
         return sorted(moved, key=lambda m: (not m.is_judged, -drops[m.group], m.group))
 

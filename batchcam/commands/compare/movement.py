@@ -203,6 +203,7 @@ class ClassMovement:
         maps: pairs of its maps.
         logit_change, spearman, cosine, top_iou, peak_shift: means where its logits and maps are compared, or None.
         spearman_deviation: standard deviation of the similarity, None of less than two pairs.
+        intervals: of the drop of accuracy and of the similarity, by name, where there are any.
     """
 
     name: str
@@ -221,6 +222,7 @@ class ClassMovement:
     top_iou: float | None
     peak_shift: float | None
     spearman_deviation: float | None
+    intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
 
     @property
     def accuracy_drop(self) -> float | None:

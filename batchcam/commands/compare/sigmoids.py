@@ -20,7 +20,7 @@ from batchcam.commands.compare.movement import (
 )
 from batchcam.commands.compare.reading import Advance, Part, Sides, measure, target_classes
 from batchcam.record.clusters import ClusterMeans, auroc_influence_of_clusters
-from batchcam.record.intervals import auroc_influence
+from batchcam.record.intervals import Interval, auroc_influence, placements
 from batchcam.record.metrics import Means
 from batchcam.record.sigmoid_scores import SCORES, SigmoidScore, SigmoidScores
 from batchcam.rules import FEWEST_IN_GROUP
@@ -43,6 +43,7 @@ class SigmoidChange:
         clustered: whether they do.
         flips: samples at or above the threshold in one run alone.
         fixed, broken, changed: of these, by kind; changed where the runs state no label.
+        intervals: of the drop of AUROC, and of the similarity of its maps, by name, where there are any.
     """
 
     name: str
@@ -56,6 +57,7 @@ class SigmoidChange:
     fixed: int
     broken: int
     changed: int
+    intervals: dict[str, Interval] = dataclasses.field(default_factory=dict, kw_only=True)
 
     @property
     def auroc_drop(self) -> float | None:
@@ -294,7 +296,8 @@ class SigmoidPairs:
             if true.all() or not true.any():
                 yield None, 0
                 continue
-            influence = auroc_influence(old[known, k], new[known, k], true)
+            lost = placements(old[known, k], true) - placements(new[known, k], true)
+            influence = auroc_influence(lost, true)
             fewest = min(len(np.unique(of[side])) for side in (true, ~true))
             yield auroc_influence_of_clusters(influence, true, of, int(clusters.max()) + 1), fewest
 

@@ -10,13 +10,15 @@ from typing import Any, Final
 from batchcam.commands.compare.compare import CompareSummary
 from batchcam.commands.compare.exchanges import Exchange
 from batchcam.commands.compare.gates import UNDECIDED, Gate
-from batchcam.commands.compare.movement import Mover, SampleTotals, Totals
+from batchcam.commands.compare.groups import GroupMovement
+from batchcam.commands.compare.movement import ClassMovement, Mover, SampleTotals, Totals
 from batchcam.commands.compare.noise import noise_lines
-from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidTotals
+from batchcam.commands.compare.sigmoids import SigmoidChange, SigmoidMovement, SigmoidTotals
 from batchcam.errors import one_line
 from batchcam.job.console import counted
 from batchcam.record.groups import group_name
-from batchcam.record.metrics import rate_text
+from batchcam.record.intervals import Interval
+from batchcam.record.metrics import brackets, rate_text
 from batchcam.record.sigmoid_scores import SCORES
 from batchcam.record.study import class_lines, counts_text, head_lines
 
@@ -172,12 +174,14 @@ def tables(summary: CompareSummary) -> list[Table]:
     classes: Sequence[Any] = summary.classes
     are_sigmoids = isinstance(summary.totals, SigmoidTotals)
     ranked = [(c.name, c) for c in sorted(classes, key=lambda c: c.rank)]
-    found = [_table("class", ranked, *((SIGMOID_CLASSES, SIGMOID_LEGEND) if are_sigmoids else (CLASSES, LEGEND)))]
+    of_classes, legend = (SIGMOID_CLASSES, SIGMOID_LEGEND) if are_sigmoids else (CLASSES, LEGEND)
+    how = f"in brackets: {summary.confidence:g}% intervals of points by {'DeLong' if are_sigmoids else 'Tango'}, of "
+    how += "similarities by Student's t"
+    found = [_table("class", ranked, of_classes, (*legend, how))]
     if summary.groups:
         what = ", ".join((*summary.group_by, "class") if are_sigmoids else summary.group_by)
         rows = [(group_name(m.named), m) for m in summary.groups]
-        share = f"share: of flips, with its {summary.confidence:g} % interval, by Wilson"
-        found.append(_table(what, rows, *((SIGMOID_GROUPS, ()) if are_sigmoids else (GROUPS, (share,)))))
+        found.append(_table(what, rows, SIGMOID_GROUPS if are_sigmoids else GROUPS, ("share: of flips",)))
     return found
 
 
@@ -186,8 +190,19 @@ def _table(what: str, rows: Iterable[tuple[str, Any]], columns: Columns, legend:
     return Table((what, *columns), cells, legend)
 
 
-def _points(drop: float | None) -> str:
-    return "-" if drop is None else f"{0 - drop:+.1f}"
+def points_text(drop: float | None, interval: Interval | None) -> str:
+    """Return what was lost as a change, with its interval: "+1.2 (-0.3 to +2.7)"."""
+    between = "" if interval is None else f" ({0 - interval[1]:+.1f} to {0 - interval[0]:+.1f})"
+    return "-" if drop is None else f"{0 - drop:+.1f}{between}"
+
+
+def _points(name: str) -> Callable[[Any], str]:
+    return lambda c: points_text(getattr(c, name), c.intervals.get(name))
+
+
+def similarity_text(c: ClassMovement | SigmoidMovement | GroupMovement) -> str:
+    """Return the mean similarity of maps with its interval, where that is known."""
+    return f"{_shown(c.spearman)} {brackets(c.intervals.get('spearman'))}".rstrip()
 
 
 def _signed(value: float | None) -> str:
@@ -202,11 +217,11 @@ def _change(score: str) -> Callable[[SigmoidChange], str]:
     return lambda c: _signed(c.change[score])
 
 
-SIMILARITY: Final[Columns] = {"similarity": lambda c: _shown(c.spearman)}
+SIMILARITY: Final[Columns] = {"similarity": similarity_text}
 FEW: Final[Columns] = {"": lambda m: "" if m.is_judged else "too few to judge"}
 CLASSES: Final[Columns] = {
     "labelled": lambda c: c.labelled,
-    "points": lambda c: _points(c.accuracy_drop),
+    "points": _points("accuracy_drop"),
     "fixed": lambda c: c.fixed,
     "broken": lambda c: c.broken,
     "predicted": lambda c: f"{c.old_predicted}→{c.new_predicted}",
@@ -217,11 +232,9 @@ CLASSES: Final[Columns] = {
 GROUPS: Final[Columns] = {
     "compared": lambda m: m.compared,
     "flips": lambda m: m.flips,
-    "share": lambda m: (
-        f"{m.flips / m.compared:.3f} ({'-' if m.flips_interval is None else '{:.3f}–{:.3f}'.format(*m.flips_interval)})"
-    ),
+    "share": lambda m: f"{m.flips / m.compared:.3f} {brackets(m.flips_interval)}".rstrip(),
     "labelled": lambda m: m.labelled,
-    "points": lambda m: _points(m.accuracy_drop),
+    "points": _points("accuracy_drop"),
     **SIMILARITY,
     **FEW,
 }
@@ -229,7 +242,7 @@ SIGMOIDS: Final[Columns] = {
     "labels": lambda c: c.old.known,
     "yes": lambda c: c.old.yes,
     "AUROC": lambda c: f"{_shown(c.old.auroc)}→{_shown(c.new.auroc)}",
-    "points": lambda c: _points(c.auroc_drop),
+    "points": _points("auroc_drop"),
     **{title: _change(name) for name, title in SCORES.items() if name != "auroc"},
     "above": lambda c: f"{c.old.predicted}→{c.new.predicted}",
     **{kind: operator.attrgetter(kind) for kind in ("flips", "fixed", "broken", "changed")},

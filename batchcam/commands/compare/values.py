@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from batchcam.commands.compare.groups import GroupMovement
 from batchcam.commands.compare.matching import Apart
@@ -150,6 +150,11 @@ def _drop(lost: int, won: int, count: int, after: str, design: Design, sign: int
     return [Value(100 * (pair[0] - pair[1]) / count, count, bounds, before, after)]
 
 
+def _accuracy_lost(of: ClassMovement | GroupMovement, design: Design, after: str) -> list[Value]:
+    lost = of.old_correct - of.new_correct + of.fixed
+    return _drop(lost, of.fixed, of.labelled, after, design)
+
+
 def _unlabelled(moved: Moved, t: Totals) -> dict[str, int]:
     without = t.compared - t.labelled
     return moved.left_out | ({"without one label in both": without} if without else {})
@@ -252,9 +257,7 @@ def _group_drops(moved: Moved) -> Found:
     groups = [m for m in moved.groups if isinstance(m, GroupMovement)]
     values = []
     for m in (m for m in groups if m.is_judged):
-        lost = m.old_correct - m.new_correct + m.fixed
-        words = f"points on {m.labelled} labelled samples of {group_name(m.group)}"
-        values += _drop(lost, m.fixed, m.labelled, words, m.design)
+        values += _accuracy_lost(m, m.design, f"points on {m.labelled} labelled samples of {group_name(m.group)}")
     few = _some({f"with fewer than {FEWEST_IN_GROUP} labelled samples": len(groups) - len(values)})
     return Found(values, few, f"of a group with {FEWEST_IN_GROUP} samples labelled in both")
 
@@ -293,6 +296,29 @@ def intervals(moved: Moved, confidence: float) -> dict[str, Interval]:
             if math.isfinite(low):
                 found[name] = low, high
     return found
+
+
+Row = TypeVar("Row", ClassMovement, SigmoidMovement, GroupMovement, SigmoidGroupMovement)
+
+
+def with_intervals(moved: Moved, rows: Sequence[Row], level: float) -> list[Row]:
+    """Return classes, or groups, with the intervals of what moved in each."""
+    return [dataclasses.replace(row, intervals=_row_intervals(moved, row, place, level)) for place, row in enumerate(rows)]
+
+
+def _row_intervals(
+    moved: Moved, row: ClassMovement | GroupMovement | SigmoidChange, place: int, level: float
+) -> dict[str, Interval]:
+    found = {}
+    if isinstance(row, SigmoidChange):
+        found["auroc_drop"] = [] if row.auroc_drop is None else [_auroc(row, row.auroc_drop)]
+    else:
+        design = row.design if isinstance(row, GroupMovement) else moved.design("accuracy_drop", place)
+        found["accuracy_drop"] = _accuracy_lost(row, design, "")
+    if isinstance(row, (ClassMovement, SigmoidMovement)):
+        found["spearman"] = _mean_similarity(row, "", moved.design("spearman", place))
+    intervals = {name: value.interval(level) for name, values in found.items() for value in values}
+    return {name: ends for name, ends in intervals.items() if math.isfinite(ends[0])}
 
 
 def _some(counts: Mapping[str, int]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchcam.config import Classifier, Compute, LabelledConfig, argument, confidence, grouping
+from batchcam.config import Classifier, Compute, LabelledConfig, argument, clustering, confidence, grouping
 
 
 class EvaluateConfig(LabelledConfig):
@@ -13,3 +13,4 @@ class EvaluateConfig(LabelledConfig):
     compute: Compute = Compute()
     group_by: tuple[str, ...] = grouping()
     confidence: float = confidence()
+    cluster: str | None = clustering()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,9 +25,10 @@ from batchcam.network.device import gpu_count, pick_device
 from batchcam.network.folding import fold_batch_norms
 from batchcam.network.independence import independent_logits
 from batchcam.network.precision import set_precision
-from batchcam.record import metrics
+from batchcam.record.clusters import Clusters, stored_cluster
 from batchcam.record.groups import GroupCounts, GroupScore, RowGroups, grouped_by
-from batchcam.record.intervals import Interval, needed, wilson
+from batchcam.record.intervals import Interval
+from batchcam.record.metrics import ClassCounts, ClassScore
 from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores
 from batchcam.rules import AUTO, MULTI_LABEL, SINGLE_LABEL
@@ -50,6 +52,9 @@ class EvaluateSummary:
         intervals: of accuracy and unseen accuracy, None where there is none.
         needed: how many labelled samples would make that of the accuracy ± 1 point, None likewise.
         level: of confidence of all intervals.
+        cluster: column of the manifest whose values the intervals are over, None: over samples.
+        clusters: how many of them there are.
+        notes: what a reader of the intervals should know.
     """
 
     samples: int
@@ -60,7 +65,7 @@ class EvaluateSummary:
     trained_on: int | None
     unseen_labelled: int | None
     unseen_accuracy: float | None
-    classes: list[metrics.ClassScore]
+    classes: list[ClassScore]
     group_by: tuple[str, ...] = ()
     groups: list[GroupScore] = dataclasses.field(default_factory=list)
     problem_type: Literal["single-label"] = SINGLE_LABEL
@@ -68,6 +73,9 @@ class EvaluateSummary:
     intervals: dict[str, Interval | None]
     needed: int | None
     level: float
+    cluster: str | None
+    clusters: int | None
+    notes: list[str]
 
     @property
     def findings(self) -> int:
@@ -83,7 +91,7 @@ class SigmoidEvaluation:
         samples, unreadable, non_finite, trained_on: as in `EvaluateSummary`.
         classes: score of each class.
         pairs: the classes that come together most.
-        group_by: as in `EvaluateSummary`.
+        group_by, cluster, clusters, notes: as in `EvaluateSummary`.
         groups: score of each class in each group, the least AUROC first.
         level: of confidence of all intervals.
     """
@@ -97,6 +105,9 @@ class SigmoidEvaluation:
     group_by: tuple[str, ...]
     groups: list[SigmoidGroup]
     level: float
+    cluster: str | None
+    clusters: int | None
+    notes: list[str]
     problem_type: Literal["multi-label"] = MULTI_LABEL
 
     @property
@@ -109,7 +120,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     """Predict every sample and count.
 
     Raises:
-        BatchcamError: the checkpoint or the dataset can't be used, or do not fit; or it has no column to group by.
+        BatchcamError: the checkpoint or the dataset can't be used, or do not fit; or it has no column to group by, or
+            of clusters.
     """
     device = pick_device(config.compute.device)
     warn_of_workers(config.compute.workers)
@@ -125,6 +137,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     for remark in (*assembly.remarks, *leak_remarks(assembly)):
         note(remark, config.quiet)
     group_by = grouped_by(config.group_by, assembly.source.meta, config.data)
+    clusters, numbers = _clusters(config, assembly.source.meta)
+    told: dict[str, Any] = {"cluster": config.cluster, "clusters": None if clusters is None else len(clusters)}
     network = assembly.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     probe = assembly.normalised_probe(device)
     independent_logits(network, probe)
@@ -146,7 +160,8 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
             logits = predict(network, assembly.preprocessing, batch, len(assembly.class_names), device, precision)
             predictions[indices] = np.where(np.isfinite(logits).all(1), np.nan_to_num(logits).argmax(1), -1)
             if sigmoids and assembly.findings:
-                sigmoids.add(assembly.findings.values[indices], logits)
+                of = None if numbers is None else numbers[indices]
+                sigmoids.add(assembly.findings.values[indices], logits, of)
                 sigmoid_rows.add([[texts[row] for row in indices.tolist()] for texts in columns])
             leaked[indices] = trained_on(assembly, batch.sha256.numpy())
             unreadable[indices] = batch.unreadable
@@ -160,36 +175,44 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
         scores = sigmoids.scores()
         by_group = sigmoid_groups(sigmoids, scores, sigmoid_rows)
         pairs = sigmoids.pairs()
-        return SigmoidEvaluation(samples, bad, non_finite, seen, scores, pairs, config.group_by, by_group, level)
+        told["notes"] = [*clusters.notes({"labels told right": sigmoids.design})] if clusters else []
+        counts = (samples, bad, non_finite, seen)
+        return SigmoidEvaluation(*counts, scores, pairs, config.group_by, by_group, level, **told)
     groups = GroupCounts()
     if columns:
-        groups.add(columns, {"label": labels, "prediction": predictions, "unreadable": unreadable})
-    labelled, of_unseen = _judged(labels, predictions), _judged(unseen, predictions)
-    accuracy, unseen_accuracy = (metrics.accuracy(truth, predictions) for truth in (labels, unseen))
+        rows = {"label": labels, "prediction": predictions, "unreadable": unreadable}
+        groups.add(columns, rows, numbers)
+    counted, of_unseen = (ClassCounts(len(assembly.class_names)) for _ in range(2))
+    counted.add(labels, predictions, numbers)
+    of_unseen.add(unseen, predictions, numbers)
+    told["notes"] = [*clusters.notes({"accuracy": counted.design})] if clusters else []
     return EvaluateSummary(
         samples=samples,
-        labelled=labelled,
+        labelled=counted.labelled,
         unreadable=bad,
         non_finite=non_finite,
-        accuracy=accuracy,
+        accuracy=counted.accuracy,
         trained_on=int((leaked == 1).sum()) if known else None,
-        unseen_labelled=of_unseen if known else None,
-        unseen_accuracy=unseen_accuracy if known else None,
-        classes=metrics.class_scores(labels, predictions, assembly.class_names, level),
+        unseen_labelled=of_unseen.labelled if known else None,
+        unseen_accuracy=of_unseen.accuracy if known else None,
+        classes=counted.scores(assembly.class_names, level),
         group_by=config.group_by,
         groups=groups.scores(level),
         intervals={
-            "accuracy": _interval(accuracy, labelled, level),
-            "unseen_accuracy": _interval(unseen_accuracy, of_unseen, level) if known else None,
+            "accuracy": counted.interval(level),
+            "unseen_accuracy": of_unseen.interval(level) if known else None,
         },
-        needed=None if accuracy is None else needed(accuracy, level=level),
+        needed=None if counted.accuracy is None else counted.design.needed(counted.accuracy, level),
         level=level,
+        **told,
     )
 
 
-def _interval(rate: float | None, count: int, level: float) -> Interval | None:
-    return wilson(round((rate or 0) * count), count, level)
-
-
-def _judged(labels: np.ndarray, predictions: np.ndarray) -> int:
-    return int(((labels >= 0) & (predictions >= 0)).sum())
+def _clusters(config: EvaluateConfig, meta: Mapping[str, Sequence[str]]) -> tuple[Clusters | None, np.ndarray | None]:
+    """Return the clusters of the samples, and the number of each one's, int64 (n,)."""
+    if config.cluster is None:
+        return None, None
+    clusters = Clusters(config.cluster)
+    numbers = clusters.of(meta[stored_cluster(config.cluster, meta, config.data)])
+    clusters.require_several()
+    return clusters, numbers

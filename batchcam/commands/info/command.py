@@ -23,14 +23,14 @@ def info(config: InfoConfig) -> reading.RunInfo:
     Raises:
         RunError: not a run directory, a file of it is damaged, or no shard landed for as long as `--stall` says.
         ConfigError: what lies at `--prometheus` is not ours; `--against` has no class of the run, or is given alone;
-            the run has no column to group by.
+            the run has no column to group by, or of clusters.
     """
     _require_ours(config)
     if config.stall is not None:
         require_run(config.run, "--stall")
-    about = reading.info(config.run, config.confidence / 100)
+    about = reading.info(config.run, config.confidence / 100, config.cluster)
     if config.group_by:
-        groups = reading.group_scores(config.run, config.group_by, about.level)
+        groups = reading.group_scores(config.run, config.group_by, about.level, config.cluster)
         about = dataclasses.replace(about, group_by=config.group_by, groups=groups)
     if config.prometheus:
         tasks = {} if is_series(config.run) else Watcher(config.run).look().tasks
@@ -59,7 +59,7 @@ def watch(
     while True:
         seen = watcher.look()
         if config.prometheus:
-            about = reading.info(config.run) if seen.complete else seen
+            about = reading.info(config.run, config.confidence / 100, config.cluster) if seen.complete else seen
             prometheus.write(config.prometheus, about, seen.tasks, _flips(config, seen.complete))
         yield seen
         if seen.complete:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import AnyPath, Given, RunConfig, confidence, field, grouping, parse_duration
+from batchcam.config import AnyPath, Given, RunConfig, clustering, confidence, field, grouping, parse_duration
 
 
 class InfoConfig(RunConfig):
@@ -12,6 +12,7 @@ class InfoConfig(RunConfig):
 
     group_by: tuple[str, ...] = grouping()
     confidence: float = confidence()
+    cluster: str | None = clustering()
     watch: bool = field(
         "Show a run in progress until it is complete; with --json a JSON object in a line for each look.", default=False
     )

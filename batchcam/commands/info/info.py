@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from batchcam.errors import RunError
-from batchcam.record import metrics
+from batchcam.record.clusters import INDEPENDENT, ClusterColumn, Design
 from batchcam.record.groups import GroupCounts, GroupScore, RowGroups, grouped_by
 from batchcam.record.intervals import LEVEL, Interval
+from batchcam.record.metrics import ClassCounts, ClassScore
 from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
-from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores, scores_of
+from batchcam.record.sigmoid_scores import Pair, SigmoidScore, counted_of
 from batchcam.record.spatial import SpatialShare, spatial_shares
 from batchcam.record.totals import Totals, accuracy_needs, intervals_of, sum_totals
 from batchcam.rules import Status
@@ -72,6 +73,8 @@ class RunInfo:
         intervals: of the accuracy; empty of multi-label runs.
         needed: how many labelled samples would make that ± 1 point, None without any.
         level: of confidence of all intervals.
+        cluster: column of the manifest whose values the intervals are over, None: over samples.
+        clusters: how many of them there are.
     """
 
     run: str
@@ -84,7 +87,7 @@ class RunInfo:
     lost_shards: int
     totals: dict[str, Any]
     trained_on: int | None
-    classes: list[metrics.ClassScore]
+    classes: list[ClassScore]
     tasks: list[dict[str, Any]]
     notes: list[str]
     unreadable: list[str]
@@ -98,6 +101,8 @@ class RunInfo:
     intervals: dict[str, Interval | None]
     needed: int | None
     level: float
+    cluster: str | None
+    clusters: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,18 +123,20 @@ class RunOfSeries:
     intervals: dict[str, Interval | None]
 
 
-def info(run: Path, level: float = LEVEL) -> RunInfo:
+def info(run: Path, level: float = LEVEL, cluster: str | None = None) -> RunInfo:
     """Return what `run` is, a series too; of a run in progress, what has landed so far.
 
     Args:
         level: of confidence of the intervals.
+        cluster: column of the manifest that says which samples belong together.
 
     Raises:
         RunError: neither a run directory nor a series, or a file of it is damaged.
+        ConfigError: there is no such column, or all samples are of one cluster.
     """
     if is_series(run):
         with open_run(run) as series:
-            return _of_series(series, level)
+            return _of_series(series, level, cluster)
     plan = open_plan(run)
     landed = landed_shards(run, plan)
     manifest, table = stated_manifest(run, plan), None
@@ -146,12 +153,13 @@ def info(run: Path, level: float = LEVEL) -> RunInfo:
     lost = _lost(run, plan, table, landed) if table else 0
     if lost:
         notes.append(f"numbers are of all {plan.sample_count} samples, as run.h5 has them; see batchcam verify")
-    sigmoids: list[SigmoidScore] = []
-    pairs: list[Pair] = []
+    of_classes = _Classes(classes=[] if plan.is_multi_label else tally.classes.scores(plan.class_names, level))
     spatial = None
-    if (plan.is_multi_label or plan.has_offset) and landed:
-        with open_run(run, partial=bool(lost)) as opened:
-            sigmoids, pairs = scores_of(opened, level) if plan.is_multi_label else ([], [])
+    if (plan.is_multi_label or plan.has_offset or cluster) and landed:
+        # totals of one label are of all samples, whatever is left
+        with open_run(run, partial=bool(lost) and not (cluster and not plan.is_multi_label)) as opened:
+            if plan.is_multi_label or cluster:
+                of_classes = _of_classes(opened, level, cluster)
             spatial = spatial_shares(opened)
     return RunInfo(
         run=str(run),
@@ -164,28 +172,58 @@ def info(run: Path, level: float = LEVEL) -> RunInfo:
         lost_shards=lost,
         totals=totals,
         trained_on=totals.get(TRAINED_ON),
-        classes=[] if plan.is_multi_label else tally.classes.scores(plan.class_names, level),
+        classes=of_classes.classes,
         tasks=tasks,
-        notes=notes,
+        notes=[*notes, *of_classes.notes],
         unreadable=tally.unreadable,
-        sigmoids=sigmoids,
-        pairs=pairs,
-        intervals=intervals_of(totals, level),
-        needed=accuracy_needs(totals, level),
+        sigmoids=of_classes.sigmoids,
+        pairs=of_classes.pairs,
+        intervals=intervals_of(totals, level, of_classes.design),
+        needed=accuracy_needs(totals, level, of_classes.design),
         level=level,
         spatial=spatial,
+        cluster=cluster,
+        clusters=of_classes.clusters,
     )
 
 
-def _of_series(series: Run, level: float) -> RunInfo:
+@dataclasses.dataclass(frozen=True)
+class _Classes:
+    """What `RunInfo` says of each class; `design`: of the accuracy, or of the share of labels told right."""
+
+    classes: list[ClassScore] = dataclasses.field(default_factory=list)
+    sigmoids: list[SigmoidScore] = dataclasses.field(default_factory=list)
+    pairs: list[Pair] = dataclasses.field(default_factory=list)
+    design: Design = INDEPENDENT
+    clusters: int | None = None
+    notes: Sequence[str] = ()
+
+
+def _of_classes(run: Run, level: float, cluster: str | None) -> _Classes:
+    if run.plan.is_multi_label:
+        scores, column = counted_of(run, level, cluster)
+        notes = column.notes({"labels told right": scores.design})
+        return _Classes([], scores.scores(), scores.pairs(), scores.design, column.count, notes)
+    counts, column = _class_counts(run, cluster)
+    notes = column.notes({"accuracy": counts.design})
+    return _Classes(counts.scores(run.class_names, level), [], [], counts.design, column.count, notes)
+
+
+def _class_counts(run: Run, cluster: str | None) -> tuple[ClassCounts, ClusterColumn]:
+    counts, column = ClassCounts(len(run.class_names)), ClusterColumn(run, cluster)
+    for _, block in run.blocks((*column.arrays, "label", "prediction")):
+        counts.add(block["label"], block["prediction"], column.of(block))
+    return counts, column
+
+
+def _of_series(series: Run, level: float, cluster: str | None) -> RunInfo:
     made = [(run, read_manifest(run.path, run.plan)) for run in series.runs]
     own = [_provenance(run.path, manifest) for run, manifest in made]
     stated = [manifest.totals for _, manifest in made]
     alone = len(series) == sum(totals["samples"] for totals in stated)
     totals = sum_totals(stated) if alone else _counted(series)
     there, planned = series.shard_counts
-    is_multi_label = series.plan.is_multi_label
-    sigmoids, pairs = scores_of(series, level) if is_multi_label else ([], [])
+    of_classes = _of_classes(series, level, cluster)
     return RunInfo(
         run=str(series.path),
         complete=True,
@@ -197,11 +235,11 @@ def _of_series(series: Run, level: float) -> RunInfo:
         lost_shards=0,
         totals=totals,
         trained_on=totals.get(TRAINED_ON),
-        classes=[]
-        if is_multi_label
-        else metrics.class_scores(series.label[:], series.prediction[:], series.class_names, level),
+        classes=of_classes.classes,
         tasks=[task for _, tasks, _ in own for task in tasks],
-        notes=list(dict.fromkeys((*series.remarks, *(note for _, _, notes in own for note in notes)))),
+        notes=list(
+            dict.fromkeys((*series.remarks, *(note for _, _, notes in own for note in notes), *of_classes.notes))
+        ),
         unreadable=list(_failed(series)),
         runs=[
             RunOfSeries(
@@ -210,16 +248,18 @@ def _of_series(series: Run, level: float) -> RunInfo:
                 run.plan.checkpoint_sha256,
                 origin,
                 manifest.totals,
-                intervals_of(manifest.totals, level),
+                intervals_of(manifest.totals, level, _class_counts(run, cluster)[0].design if cluster else INDEPENDENT),
             )
             for (run, manifest), (origin, _, _) in zip(made, own, strict=True)
         ],
-        sigmoids=sigmoids,
-        pairs=pairs,
-        intervals=intervals_of(totals, level),
-        needed=accuracy_needs(totals, level),
+        sigmoids=of_classes.sigmoids,
+        pairs=of_classes.pairs,
+        intervals=intervals_of(totals, level, of_classes.design),
+        needed=accuracy_needs(totals, level, of_classes.design),
         level=level,
         spatial=spatial_shares(series),
+        cluster=cluster,
+        clusters=of_classes.clusters,
     )
 
 
@@ -239,25 +279,23 @@ def _failed(run: Run) -> Iterator[str]:
         yield from (f"{sample_id}: {error}" for sample_id, error in zip(*block.values(), strict=True))
 
 
-def group_scores(path: Path, columns: Sequence[str], level: float) -> list[GroupScore] | list[SigmoidGroup]:
+def group_scores(
+    path: Path, columns: Sequence[str], level: float, cluster: str | None = None
+) -> list[GroupScore] | list[SigmoidGroup]:
     """Return how the groups of a run's samples fare, a series' too, with intervals at a level of confidence."""
     with open_run(path) as run:
         names = [meta_array(column).name for column in grouped_by(columns, run.plan.meta, path)]
         if run.plan.is_multi_label:
-            return _sigmoid_groups(run, names, level)
-        counted = GroupCounts()
-        for _, block in run.blocks((*names, "label", "prediction", "confidence", "status")):
+            scores, groups = counted_of(run, level, cluster, together=False)[0], RowGroups()
+            for _, block in run.blocks(names):
+                groups.add([block[name] for name in names])
+            return sigmoid_groups(scores, scores.scores(), groups)
+        counted, clusters = GroupCounts(), ClusterColumn(run, cluster)
+        read = dict.fromkeys((*names, *clusters.arrays, "label", "prediction", "confidence", "status"))
+        for _, block in run.blocks(tuple(read)):
             unreadable = (block["status"] & Status.UNREADABLE) > 0
-            counted.add([block[name] for name in names], {**block, "unreadable": unreadable})
+            counted.add([block[name] for name in names], {**block, "unreadable": unreadable}, clusters.of(block))
     return counted.scores(level)
-
-
-def _sigmoid_groups(run: Run, names: Sequence[str], level: float) -> list[SigmoidGroup]:
-    scores, groups = SigmoidScores(run.class_names, run.plan.thresholds, False, level), RowGroups()
-    for _, block in run.blocks((*names, "labels", "logits")):
-        scores.add(block["labels"], block["logits"])
-        groups.add([block[name] for name in names])
-    return sigmoid_groups(scores, scores.scores(), groups)
 
 
 def provenance(run: Path, plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
@@ -290,7 +328,7 @@ class _Tally:
     """What info tells of the samples, counted part by part."""
 
     def __init__(self, plan: Plan) -> None:
-        self.totals, self.classes = Totals(plan.is_multi_label), metrics.ClassCounts(len(plan.class_names))
+        self.totals, self.classes = Totals(plan.is_multi_label), ClassCounts(len(plan.class_names))
         self.unreadable: list[str] = []
         self._training_known = plan.training_known
 

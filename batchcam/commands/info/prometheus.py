@@ -21,6 +21,8 @@ METRICS: Final = {
     "unreadable": "Samples that could not be read; of a run that is watched, as its tasks found until now.",
     "labelled": "Samples with label and prediction, of which accuracy is the share; not of a run that is watched.",
     "accuracy": "Correct predictions by labelled samples, 0 to 1; absent without labels.",
+    "accuracy_low": "Lower end of the interval of the accuracy, over samples or --cluster, at --confidence.",
+    "accuracy_high": "Upper end of it.",
     "compared": "Samples compared with the run that --against names; absent without, and before the run is complete.",
     "flips": "Of these, predictions that are another class; in multi-label runs samples of which a class flipped.",
     "shards": "Shards of the plan.",
@@ -74,6 +76,7 @@ def _of_run(about: RunInfo) -> dict[str, float | None]:
         "unreadable": totals["status"][flag_name(Status.UNREADABLE)],
         "labelled": totals.get("labelled"),
         "accuracy": totals.get("accuracy"),
+        **dict(zip(("accuracy_low", "accuracy_high"), about.intervals.get("accuracy") or (None, None), strict=True)),
         "task_seconds": working_seconds(about.tasks),
     }
 

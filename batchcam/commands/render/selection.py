@@ -9,7 +9,7 @@ import numpy as np
 
 from batchcam.commands.render.config import Selection
 from batchcam.errors import ConfigError, one_line
-from batchcam.record.groups import stored_columns
+from batchcam.record.names import stored_columns
 from batchcam.store.run import Run
 from batchcam.store.schema import meta_array
 

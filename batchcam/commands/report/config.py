@@ -22,7 +22,7 @@ from batchcam.errors import ConfigError
 SUFFIXES: Final = (".html", ".htm")
 MOST_TOP: Final = 200  # pictures of a kind: about 15 kB each, in a file that mail should carry
 
-OF_ONE_RUN: Final = ("group_by", "confidence")
+OF_ONE_RUN: Final = ("group_by", "confidence", "cluster")
 """What of `Gates` means something without an older run."""
 
 

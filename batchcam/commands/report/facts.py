@@ -11,6 +11,7 @@ import numpy as np
 from batchcam.errors import RunError
 from batchcam.job.console import Progress
 from batchcam.record.calibration import Bin, Reliability, calibration_interval, expected_calibration_error
+from batchcam.record.clusters import ClusterColumn, Design
 from batchcam.record.distribution import Distribution
 from batchcam.record.evidence import border, border_share, cell_shares, entropy
 from batchcam.record.groups import MEASURES, GroupCounts, GroupScore, RowGroups, grouped_by
@@ -139,6 +140,9 @@ class Facts:
         scores_by_group: one per group, the least accurate first; none where nobody asked for groups. Of a multi-label
             run only their samples and means tell something.
         level: of confidence of the intervals.
+        design: of the accuracy, in a multi-label run of the share of labels told right.
+        clusters: of samples, that the intervals are over; None: over samples.
+        notes: what readers of the intervals should know.
         sigmoids: of a multi-label run, what is told of each class; nothing else is about right and wrong then.
         spatial: how much of the predictions is in the cells of their maps; None where all but the bias is.
     """
@@ -157,6 +161,9 @@ class Facts:
     firsts: dict[str, First]
     scores_by_group: list[GroupScore]
     level: float
+    design: Design
+    clusters: int | None
+    notes: list[str]
     sigmoids: Sigmoids | None = None
     spatial: SpatialShare | None = None
 
@@ -168,11 +175,17 @@ class Facts:
     @property
     def calibration_interval(self) -> Interval | None:
         """That of the calibration error."""
-        return calibration_interval(self.bins, self.level)
+        return calibration_interval(self.bins, self.level, self.clusters)
 
 
 def gather(
-    run: Run, top: int, unreadable: int, quiet: bool, group_by: tuple[str, ...] = (), level: float = LEVEL
+    run: Run,
+    top: int,
+    unreadable: int,
+    quiet: bool,
+    group_by: tuple[str, ...] = (),
+    level: float = LEVEL,
+    cluster: str | None = None,
 ) -> Facts:
     """Read what a report says of `run` in numbers.
 
@@ -181,11 +194,12 @@ def gather(
         unreadable: most unreadable samples to list.
         group_by: columns of the manifest by which samples are grouped.
         level: of confidence of the intervals.
+        cluster: column of the manifest that says which samples belong together.
     """
     columns = [meta_array(name).name for name in grouped_by(group_by, run.plan.meta, run.path)]
-    tally = _Tally(run, top, unreadable, columns, level)
+    tally = _Tally(run, top, unreadable, columns, level, ClusterColumn(run, cluster))
     names = ["cams", *COLUMNS, *([] if run.plan.cams.is_all else ["cam_class"])]
-    names += columns
+    names += [*columns, *(array for array in tally.clusters.arrays if array not in columns)]
     names += [TRAINED_ON] if run.plan.training_known else []
     held = CELL_BYTES * math.prod(run.plan.grid_size) + ROW_BYTES
     if run.plan.is_multi_label:
@@ -212,8 +226,10 @@ def _require_sound(run: Run, block: dict[str, np.ndarray]) -> None:
 class _Tally:
     """Counts what a report says of samples, block by block."""
 
-    def __init__(self, run: Run, top: int, unreadable: int, group_columns: list[str], level: float) -> None:
-        self._level = level
+    def __init__(
+        self, run: Run, top: int, unreadable: int, group_columns: list[str], level: float, clusters: ClusterColumn
+    ) -> None:
+        self._level, self.clusters = level, clusters
         self._group_columns, self._by_group = group_columns, GroupCounts()
         classes, grid = len(run.class_names), run.plan.grid_size
         self._ring = border(grid)
@@ -235,25 +251,26 @@ class _Tally:
         predicted = prediction >= 0
         judged = predicted & (label >= 0)
         right, wrong, unjudged = judged & (prediction == label), judged & (prediction != label), predicted & ~judged
+        clusters = self.clusters.of(block)
         self._totals.add(block)
-        self._scores.add(label, prediction)
+        self._scores.add(label, prediction, clusters)
         self._confusions.add(label[judged], prediction[judged])
         if self._sigmoids:
-            self._reliability.add(*self._sigmoids.add(rows, block))
+            self._reliability.add(*self._sigmoids.add(rows, block, clusters))
         else:
-            self._reliability.add(block["confidence"][judged], right[judged])
+            self._reliability.add(block["confidence"][judged], right[judged], _of(clusters, judged))
         shares = cell_shares(cams)
         measured = {"confidence": block["confidence"], "border": border_share(shares), "spread": entropy(shares)}
         is_unreadable = (status & Status.UNREADABLE) > 0
         if self._group_columns:
             columns = [block[name] for name in self._group_columns]
-            self._by_group.add(columns, {**block, **measured, "unreadable": is_unreadable})
+            self._by_group.add(columns, {**block, **measured, "unreadable": is_unreadable}, clusters)
             if self._sigmoids:
                 self._sigmoids.groups.add(columns)
         for group, chosen in zip(self._groups, (right, wrong, unjudged), strict=True):
             group.add(measured, chosen)
         for measure, means in self._means.items():
-            means.add(measured[measure][predicted], prediction[predicted])
+            means.add(measured[measure][predicted], prediction[predicted], _of(clusters, predicted))
         is_true = block["labels"][np.arange(len(rows)), prediction] == 1 if self._sigmoids else right
         self._add_maps(cams, shares, prediction, is_true & predicted)
         flags = {kind: (status & flag) > 0 for kind, flag in ODD_STATUS.items()}
@@ -277,6 +294,9 @@ class _Tally:
     def facts(self, class_names: tuple[str, ...]) -> Facts:
         """Return what was counted."""
         right, wrong, unjudged = (group.size for group in self._groups)
+        design, what = self._scores.design, "accuracy"
+        if self._sigmoids:
+            design, what = self._sigmoids.design, "labels told right"
         with np.errstate(invalid="ignore"):
             means = self._sums / np.where(self._counts > 0, self._counts, np.nan)[:, None, None]
             cells = self._cells / (self._mapped or math.nan)
@@ -295,8 +315,15 @@ class _Tally:
             firsts=self._firsts,
             scores_by_group=self._by_group.scores(self._level),
             level=self._level,
+            design=design,
+            clusters=self.clusters.count,
+            notes=self.clusters.notes({what: design}),
             sigmoids=self._sigmoids.told() if self._sigmoids else None,
         )
+
+
+def _of(clusters: np.ndarray | None, chosen: np.ndarray) -> np.ndarray | None:
+    return None if clusters is None else clusters[chosen]
 
 
 class _SigmoidTally:
@@ -309,10 +336,16 @@ class _SigmoidTally:
         self._flagged: dict[int, First] = {}
         self.judged, self.groups = 0, RowGroups()
 
-    def add(self, rows: np.ndarray, block: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Count some samples; return the probability of each class whose label is known, and whether it is true."""
+    @property
+    def design(self) -> Design:
+        return self._scores.design
+
+    def add(
+        self, rows: np.ndarray, block: dict[str, np.ndarray], clusters: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Count some samples; return the probability of each known label, whether it is true, and its cluster."""
         labels, logits = block["labels"], block["logits"]
-        self._scores.add(labels, logits)
+        self._scores.add(labels, logits, clusters)
         known = (labels >= 0) & np.isfinite(logits).all(1)[:, None]
         self.judged += int(known.any(1).sum())
         distance = logits - self._above
@@ -322,7 +355,8 @@ class _SigmoidTally:
                 chosen = wrong[:, class_]
                 first = firsts.setdefault(class_, First(self._top))
                 first.add(sign * distance[chosen, class_], rows[chosen])
-        return sigmoid(logits[known]), labels[known] == 1
+        of = None if clusters is None else np.repeat(clusters, known.sum(1))
+        return sigmoid(logits[known]), labels[known] == 1, of
 
     def told(self) -> Sigmoids:
         """Return what was counted."""

@@ -8,7 +8,7 @@ from typing import Final
 from batchcam.commands.compare.text import verdict
 from batchcam.commands.report.content import ODD, WITHOUT_ORIGINAL, About, Content
 from batchcam.commands.report.evidence import evidence
-from batchcam.commands.report.facts import Sigmoids
+from batchcam.commands.report.facts import Facts, Sigmoids
 from batchcam.commands.report.gallery import across, flagged, hits, missed, mistakes, odd, unsure
 from batchcam.commands.report.groups import groups
 from batchcam.commands.report.movement import movement
@@ -130,7 +130,7 @@ def _summary(content: Content) -> Markup:
     listed = (
         element("ul", *(element("li", f) for f in found)) if found else element("p", "Nothing found that needs a look.")
     )
-    return join((definitions(numbers, "numbers"), _methods(facts.level), element("h3", "Findings"), listed))
+    return join((definitions(numbers, "numbers"), _methods(facts), element("h3", "Findings"), listed))
 
 
 def _bounded(text: str, interval: Interval | None, more: str = "") -> Markup:
@@ -138,31 +138,36 @@ def _bounded(text: str, interval: Interval | None, more: str = "") -> Markup:
     return join((text, element("small", f" {told}") if told else ""))
 
 
-def _methods(level: float) -> Markup:
+def _methods(facts: Facts) -> Markup:
     """Return how intervals are made."""
-    rows = [(kind, method) for kind, method in METHODS.items()]
+    level, over = facts.level, [element("p", element("strong", foreign(note))) for note in facts.notes]
+    alone = "" if over else " It knows of chance alone, not of samples that hang together."
     words = (
         f"In brackets below a number stands its interval: so made, {100 * level:g} in a hundred hold what the number "
-        "would be of all samples like these. It knows of chance alone, not of samples that hang together."
+        f"would be of all samples like these.{alone}"
     )
     error = (
         "Of a calibration error it holds the sizes under which one as large as this would be found. Chance alone "
         "makes some where there is none, so that of few samples the number may lie above its interval."
     )
-    made = element("div", element("p", words), definitions(rows, "facts"), element("p", error), id="intervals")
+    made = element(
+        "div", element("p", words), *over, definitions(METHODS.items(), "facts"), element("p", error), id="intervals"
+    )
     return details(f"Numbers in brackets: {100 * level:g}% intervals, and how each is made", made)
 
 
 def _judged(content: Content) -> Iterable[tuple[str, str | Markup]]:
-    totals, level = content.facts.totals, content.facts.level
+    totals, level, design = content.facts.totals, content.facts.level, content.facts.design
     without = sum(score.left_out for score in content.facts.scores)
     yield "with a label", f"{totals['labelled'] + without:,}"
     yield "of those left out: unreadable or not finite", f"{without:,}"
-    what, needs = f"accuracy of {totals['labelled']:,} with label and prediction", accuracy_needs(totals, level)
+    what, needs = f"accuracy of {totals['labelled']:,} with label and prediction", accuracy_needs(totals, level, design)
     what += f"; ± 0.01 needs {needs:,}" if needs else ""
     yield (
         what,
-        _bounded(rate(totals["accuracy"]), intervals_of(totals, level)["accuracy"], f", n {totals['labelled']:,}"),
+        _bounded(
+            rate(totals["accuracy"]), intervals_of(totals, level, design)["accuracy"], f", n {totals['labelled']:,}"
+        ),
     )
     yield "wrong predictions", f"{content.counts['mistakes']:,}" if totals["labelled"] else NONE
 

@@ -44,7 +44,7 @@ def read_content(run: Run, old: Run | None, originals: Originals, config: Report
     """
     top, quiet = config.top, config.quiet
     moved = None if old is None else read_moved(old, run, originals, config)
-    facts = gather(run, top, UNREADABLE_LISTED, quiet, config.group_by, config.confidence / 100)
+    facts = gather(run, top, UNREADABLE_LISTED, quiet, config.group_by, config.confidence / 100, config.cluster)
     chosen = choose(run, facts, top)
     rows = np.unique(np.concatenate(list(chosen.values())))
     shown = dict(zip(rows.tolist(), _shown(run, rows, run.prediction[rows], originals, quiet), strict=True))

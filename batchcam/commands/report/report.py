@@ -36,6 +36,9 @@ class _Written:
     findings: int
     flips: int | None
     level: float
+    cluster: str | None
+    clusters: int | None
+    notes: list[str]
     gates: tuple[Gate, ...]
 
 
@@ -61,6 +64,9 @@ class ReportSummary(_Written):
         flips: samples whose predicted class is not the older run's, in a multi-label run that have a class that is told
             otherwise; None without one.
         level: of confidence of the intervals.
+        cluster: column of the manifest whose values the intervals are over, None: over samples.
+        clusters: how many of them there are.
+        notes: what readers of the intervals should know.
         gates: the limits that were asked for.
     """
 
@@ -131,6 +137,9 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
         findings=sum(f["count"] for f in needs_a_look(totals)) + changed + lost + stopping,
         flips=content.moved.totals.flips if content.moved else None,
         level=facts.level,
+        cluster=config.cluster,
+        clusters=facts.clusters,
+        notes=facts.notes,
         gates=gates,
     )
     if facts.sigmoids:
@@ -141,6 +150,6 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
         labelled=totals["labelled"],
         left_out=left_out,
         accuracy=totals["accuracy"],
-        intervals=intervals_of(totals, facts.level),
-        needed=accuracy_needs(totals, facts.level),
+        intervals=intervals_of(totals, facts.level, facts.design),
+        needed=accuracy_needs(totals, facts.level, facts.design),
     )

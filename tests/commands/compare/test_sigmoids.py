@@ -24,7 +24,7 @@ from batchcam.commands.compare.noise import means_of
 from batchcam.commands.compare.reading import Sides
 from batchcam.commands.compare.sigmoids import SigmoidTotals
 from batchcam.record.clusters import auroc_influence_of_clusters
-from batchcam.record.intervals import auroc_influence
+from batchcam.record.intervals import auroc_influence, placements
 from batchcam.record.noise import Value
 from tests.commands.test_every_command import COMPUTE, write_images
 from tests.commands.test_multi_label import CLASSIFIER, NAMES, network
@@ -209,7 +209,8 @@ def test_over_clusters_the_error_of_an_auroc_is_obuchowskis(folder: Path, sides:
         if true.all() or not true.any():
             assert (each["auroc_error"], each["fewest"]) == (None, 0)
             continue
-        influence = auroc_influence(*(side["logits"][known, k] for side in sides), true)
+        old, new = (placements(side["logits"][known, k], true) for side in sides)
+        influence = auroc_influence(old - new, true)
         error = (auroc_influence_of_clusters(influence, true, of, clusters.max() + 1) ** 2).sum() ** 0.5
         assert each["auroc_error"] == pytest.approx(error, rel=1e-6)
         assert each["fewest"] == min(len({*of[true]}), len({*of[~true]}))

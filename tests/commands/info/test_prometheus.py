@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from statsmodels.stats.proportion import proportion_confint
 
 from batchcam.commands.compare.compare import compare
 from batchcam.commands.compare.config import CompareConfig
@@ -63,14 +64,17 @@ def tasks(**count: int) -> dict[str, int]:
 
 def test_metrics_of_a_complete_run_are_what_its_manifest_says(sound_run: Path, tmp_path: Path, run_cli) -> None:
     file = tmp_path / "batchcam.prom"
-    assert run_cli("info", sound_run, "--prometheus", file)[0] == 0
+    assert run_cli("info", sound_run, "--prometheus", file, "--confidence", "90")[0] == 0
     manifest = json.loads((sound_run / "manifest.json").read_bytes())
     totals = manifest["totals"]
+    wilson = proportion_confint(totals["correct"], totals["labelled"], 0.1, "wilson")
     assert values(file) == {
         "samples": totals["samples"],
         "unreadable": totals["status"]["unreadable"],
         "labelled": totals["labelled"],
         "accuracy": totals["correct"] / totals["labelled"],
+        "accuracy_low": pytest.approx(wilson[0]),
+        "accuracy_high": pytest.approx(wilson[1]),
         "shards": len(manifest["shards"]),
         "shards_landed": len(manifest["shards"]),
         "complete": 1,
