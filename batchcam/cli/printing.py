@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchcam.errors import one_line
 from batchcam.job.console import counted, readable_size, readable_time
 from batchcam.record.groups import GroupScore, group_name
-from batchcam.record.intervals import LEVEL, METHODS, Interval
+from batchcam.record.intervals import LEVEL, METHODS, Interval, wilson
 from batchcam.record.metrics import bounded_rate, brackets, rate_text
 from batchcam.record.sigmoid_scores import COLUMNS, METHOD_OF
 from batchcam.record.study import class_lines
@@ -340,9 +340,12 @@ def train_text(summary: TrainSummary | SigmoidTraining) -> str:
         score, learned, judged = "mean AUROC", s.train_auroc, s.val_auroc
     else:
         score, learned, judged = "accuracy", s.train_accuracy, s.val_accuracy
-    trained = _score_of(learned, s.train_samples, s.train_left_out, "while learning")
+    trained = _score_of(_share(learned), s.train_samples, s.train_left_out, "while learning")
     leaked = f"{s.val_trained_on} trained on: this says nothing of other images" if s.val_trained_on else ""
-    validated = _score_of(judged, s.val_samples, s.val_left_out, leaked)
+    held = _share(judged)
+    if s.problem_type != MULTI_LABEL and judged is not None and s.val_samples and not leaked:
+        held = _rate_of(judged, s.val_samples)
+    validated = _score_of(held, s.val_samples, s.val_left_out, leaked)
     bad = f"; {counted(s.unreadable, 'image')} could not be read in the last epoch" if s.unreadable else ""
     text = (
         f"{one_line(s.checkpoint)}: epoch {s.best_epoch} of {s.epochs}, training {score} {trained}, "
@@ -358,11 +361,15 @@ def train_text(summary: TrainSummary | SigmoidTraining) -> str:
     return f"{text}\ntraining {reached}, validation {_share(s.val_accuracy)}: learned by heart"
 
 
-def _score_of(score: float | None, samples: int | None, left_out: int | None, remark: str) -> str:
+def _rate_of(rate: float, count: int) -> str:
+    return bounded_rate(rate, count, wilson(round(rate * count), count))
+
+
+def _score_of(score: str, samples: int | None, left_out: int | None, remark: str) -> str:
     """Return a score, of how many images, and what was left out of it; these are None where nobody counted."""
     of = "" if samples is None else f" of {counted(samples, 'image')}"
     remarks = "; ".join(filter(None, [f"{left_out} left out" if left_out else "", remark]))
-    return f"{_share(score)}{of}" + (f" ({remarks})" if remarks else "")
+    return f"{score}{of}" + (f" ({remarks})" if remarks else "")
 
 
 def demo_text(summary: DemoSummary) -> str:
@@ -372,9 +379,9 @@ def demo_text(summary: DemoSummary) -> str:
     seen = f"of which training saw {s.trained_on}" if s.trained_on else "that training never saw"
     return "\n".join(
         [
-            f"accuracy        {_share(summary.accuracy)} on {judged} {seen}",
-            f"CAM peak        {_share(summary.peak_in_object)} on the object; "
-            f"the image's centre: {_share(summary.centre_in_object)}",
+            f"accuracy        {_rate_of(s.accuracy, s.judged)} on {judged} {seen}",
+            f"CAM peak        {_rate_of(s.peak_in_object, s.judged)} on the object; "
+            f"the image's centre: {_rate_of(s.centre_in_object, s.judged)}",
             f"run             {one_line(summary.run)}: verified, {summary.findings} findings",
             f"picture         {one_line(summary.picture)}",
             f"took            {summary.seconds:.0f} s",

@@ -89,9 +89,17 @@ class ClassCounts:
 
         Accuracy is over samples with a label and a prediction, predictions are all counted.
         """
+        rows = zip(class_names, *self._counts.tolist(), strict=True)
         return [
-            ClassScore(name, *counts, {"accuracy": self._right.design_of(k).wilson(counts[1], counts[0], level)})
-            for k, (name, counts) in enumerate(zip(class_names, self._counts.T.tolist(), strict=True))
+            ClassScore(
+                name,
+                labelled,
+                correct,
+                predicted,
+                left_out,
+                {"accuracy": self._right.design_of(k).wilson(correct, labelled, level)},
+            )
+            for k, (name, labelled, correct, predicted, left_out) in enumerate(rows)
         ]
 
 

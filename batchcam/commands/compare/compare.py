@@ -27,7 +27,7 @@ from batchcam.commands.compare.sigmoids import (
     SigmoidTotals,
     sigmoid_totals,
 )
-from batchcam.commands.compare.values import Moved, intervals
+from batchcam.commands.compare.values import Moved, intervals, with_intervals
 from batchcam.config import MIN_COMPARED, keywords
 from batchcam.errors import RunError
 from batchcam.job.console import Progress, counted

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from batchcam.record.distribution import Distribution
-from batchcam.record.intervals import mcnemar
+from batchcam.record.intervals import Interval, mcnemar
 from batchcam.record.metrics import Means, PairCounts
 from batchcam.record.study import Reason, named_counts
 

@@ -190,14 +190,17 @@ def _table(what: str, rows: Iterable[tuple[str, Any]], columns: Columns, legend:
     return Table((what, *columns), cells, legend)
 
 
-def points_text(drop: float | None, interval: Interval | None) -> str:
-    """Return what was lost as a change, with its interval: "+1.2 (-0.3 to +2.7)"."""
-    between = "" if interval is None else f" ({0 - interval[1]:+.1f} to {0 - interval[0]:+.1f})"
-    return "-" if drop is None else f"{0 - drop:+.1f}{between}"
+def gained_text(lost: Interval | None) -> str:
+    """Return the interval of what was lost as that of a change, "" without one: "(-0.3 to +2.7)"."""
+    return "" if lost is None else f"({0 - lost[1]:+.1f} to {0 - lost[0]:+.1f})"
 
 
 def _points(name: str) -> Callable[[Any], str]:
-    return lambda c: points_text(getattr(c, name), c.intervals.get(name))
+    def text(c: Any) -> str:
+        drop = getattr(c, name)
+        return "-" if drop is None else f"{0 - drop:+.1f} {gained_text(c.intervals.get(name))}".rstrip()
+
+    return text
 
 
 def similarity_text(c: ClassMovement | SigmoidMovement | GroupMovement) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final
 
 from batchcam.commands.compare.groups import GroupMovement
 from batchcam.commands.compare.matching import Apart
@@ -298,12 +298,11 @@ def intervals(moved: Moved, confidence: float) -> dict[str, Interval]:
     return found
 
 
-Row = TypeVar("Row", ClassMovement, SigmoidMovement, GroupMovement, SigmoidGroupMovement)
-
-
-def with_intervals(moved: Moved, rows: Sequence[Row], level: float) -> list[Row]:
+def with_intervals(moved: Moved, rows: Sequence[Any], level: float) -> list[Any]:
     """Return classes, or groups, with the intervals of what moved in each."""
-    return [dataclasses.replace(row, intervals=_row_intervals(moved, row, place, level)) for place, row in enumerate(rows)]
+    return [
+        dataclasses.replace(row, intervals=_row_intervals(moved, row, place, level)) for place, row in enumerate(rows)
+    ]
 
 
 def _row_intervals(

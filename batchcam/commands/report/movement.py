@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from batchcam.commands.compare.gates import PASSED, Gate
 from batchcam.commands.compare.movement import ClassMovement, Transition
 from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
-from batchcam.commands.compare.text import verdict
+from batchcam.commands.compare.text import gained_text, verdict
 from batchcam.commands.report.content import About, Moved
 from batchcam.commands.report.movers import movers
 from batchcam.commands.report.provenance import side_by_side
@@ -25,6 +25,7 @@ from batchcam.commands.report.writing import (
     stated_cell,
 )
 from batchcam.pictures.html import Markup, definitions, details, element, foreign, join, table
+from batchcam.record.intervals import Interval
 from batchcam.record.metrics import brackets
 from batchcam.record.sigmoid_scores import SCORES
 
@@ -263,12 +264,21 @@ def _sigmoid_row(c: SigmoidMovement) -> tuple[object, ...]:
     return (
         foreign(c.name),
         *(f"{c.old.known:,}", f"{c.old.yes:,}", rate(c.old.auroc), rate(c.new.auroc)),
-        NONE if c.auroc_drop is None else signed(-c.auroc_drop, 1),
+        _points(c.auroc_drop, c.intervals.get("auroc_drop")),
         *(signed(c.change[name]) for name in SCORES if name != "auroc"),
         *(share(c.old.threshold), share(c.new.threshold), f"{c.old.predicted:,}", f"{c.new.predicted:,}"),
         *(f"{c.flips:,}", f"{c.fixed:,}", f"{c.broken:,}", f"{c.changed:,}"),
-        *(signed(c.logit_change), share(c.spearman), share(c.peak_shift)),
+        *_maps(c),
     )
+
+
+def _points(drop: float | None, interval: Interval | None) -> Markup:
+    told = gained_text(interval).replace("-", "−")
+    return element("td", signed(None if drop is None else -drop, 1), element("small", f" {told}") if told else None)
+
+
+def _maps(c: ClassMovement | SigmoidMovement) -> tuple[object, ...]:
+    return signed(c.logit_change), bounded(share(c.spearman), c.intervals.get("spearman")), share(c.peak_shift)
 
 
 def _classes(classes: Sequence[ClassMovement]) -> Iterator[Markup]:
@@ -295,10 +305,10 @@ def _by_class(
 
 def _class_row(c: ClassMovement) -> tuple[object, ...]:
     before, after = (right / c.labelled if c.labelled else None for right in (c.old_correct, c.new_correct))
-    points = NONE if c.accuracy_drop is None else signed(-c.accuracy_drop, 1)
+    points = _points(c.accuracy_drop, c.intervals.get("accuracy_drop"))
     return (
         foreign(c.name),
         *(f"{c.labelled:,}", rate(before), rate(after), points, f"{c.fixed:,}", f"{c.broken:,}"),
         *(f"{c.old_predicted:,}", f"{c.new_predicted:,}", f"{c.left:,}"),
-        *(signed(c.logit_change), share(c.spearman), share(c.peak_shift)),
+        *_maps(c),
     )

@@ -125,7 +125,9 @@ def test_with_watch_the_file_is_written_at_each_look(finished_run: Path, tmp_pat
         (0, 2, last.first),
         (1, 3, 21),
     ]
-    assert seen[0].keys() ^ seen[1].keys() == {"labelled", "accuracy", "last_success_timestamp_seconds"}
+    assert seen[0].keys() ^ seen[1].keys() == {
+        *("labelled", "accuracy", "accuracy_low", "accuracy_high", "last_success_timestamp_seconds")
+    }
 
 
 def test_a_stalled_run_has_its_metrics_all_the_same(finished_run: Path, tmp_path: Path, run_cli) -> None:
@@ -155,7 +157,8 @@ def test_metrics_replace_metrics_and_nothing_else(sound_run: Path, tmp_path: Pat
 def test_an_accuracy_is_absent_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sound_run: Path) -> None:
     about = info(sound_run)
     about.totals.update(labelled=0, accuracy=None)
-    monkeypatch.setattr(command.reading, "info", lambda run, level: about)
+    about.intervals.update(accuracy=None)
+    monkeypatch.setattr(command.reading, "info", lambda run, level, cluster: about)
     command.info(InfoConfig(sound_run, prometheus=tmp_path / "a.prom"))
     assert values(tmp_path / "a.prom")["labelled"] == 0
     assert "accuracy" not in values(tmp_path / "a.prom")
