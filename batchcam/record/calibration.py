@@ -57,7 +57,7 @@ class Reliability:
     def __init__(self, bins: int = BINS) -> None:
         self._counts, self._true = np.zeros((2, bins), np.int64)
         self._sums, self._squares = np.zeros((2, bins))
-        self._clustered = (ClusterMeans(), ClusterMeans())
+        self._clustered, self._gaps = (ClusterMeans(), ClusterMeans()), ClusterMeans()
 
     def add(self, confidence: np.ndarray, true: np.ndarray, clusters: np.ndarray | None = None) -> None:
         """Count some statements.
@@ -80,6 +80,12 @@ class Reliability:
         np.add.at(self._squares, place, values * values)
         for means, of in zip(self._clustered, (values, true), strict=True):
             means.add(of, clusters, place)
+        self._gaps.add(true - values, clusters, place)
+
+    @property
+    def design(self) -> Design:
+        """That of the expected calibration error, as far as its bins stay on the side of truth where they are."""
+        return self._gaps.design_of_distances()
 
     def bins(self) -> list[Bin]:
         """Return the bins, each with its mean probability and what of it is true."""
@@ -111,10 +117,10 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float | None:
     return sum(count * abs(true - confidence) for count, true, confidence in filled) / total
 
 
-def calibration_interval(bins: Sequence[Bin], level: float = LEVEL, clusters: int | None = None) -> Interval | None:
+def calibration_interval(bins: Sequence[Bin], level: float = LEVEL, design: Design = INDEPENDENT) -> Interval | None:
     """Return the interval of the expected calibration error of what the statements are drawn from; None without any.
 
-    Of statements of so many clusters each bin counts by its design effect, and Student's t is taken for the normal.
+    Of statements in clusters the effective number counts, and Student's t is taken for the normal.
 
     Chance adds to the error: where truth is calibrated it is above 0 all the same, and a bootstrap adds as much again.
     So the distances of the bins are scaled, all by one factor, and the interval holds those errors under which the one
@@ -122,23 +128,22 @@ def calibration_interval(bins: Sequence[Bin], level: float = LEVEL, clusters: in
     (Leone et al. 1961, https://doi.org/10.2307/1266560), and their sum is taken for normal.
     """
     total = sum(b.count for b in bins)
-    if not total or (clusters is not None and clusters < 2):
+    if not total or (design.clusters is not None and design.clusters < 2):
         return None
-    z = NormalDist().inv_cdf((1 + level) / 2) if clusters is None else student(level, clusters - 1)
+    z = NormalDist().inv_cdf((1 + level) / 2) if design.clusters is None else student(level, design.clusters - 1)
     filled = [
-        (b.count / total, b.confidence, b.true - b.confidence, max(1.0, b.designs[1].effect) / total)
+        (b.count / total, b.confidence, b.true - b.confidence)
         for b in bins
         if b.confidence is not None and b.true is not None
     ]
-    found = sum(share * abs(gap) for share, _, gap, _ in filled)
-    each = sum(share * of_one for share, _, _, of_one in filled)
+    found, each = sum(share * abs(gap) for share, _, gap in filled), max(1.0, design.effect) / total
 
     def beyond(factor: float) -> float:
         """Return how many standard deviations the error found is above the one expected of scaled distances."""
         expected = variance = 0.0
-        for share, confidence, gap, of_one in filled:
+        for share, confidence, gap in filled:
             rate = min(1.0, max(0.0, confidence + factor * gap))
-            centre, spread = share * factor * abs(gap), math.sqrt(share * rate * (1 - rate) * of_one)
+            centre, spread = share * factor * abs(gap), math.sqrt(share * rate * (1 - rate) * each)
             ratio = centre / spread if spread else math.inf
             mean = centre * math.erf(ratio / math.sqrt(2)) + spread * math.sqrt(2 / math.pi) * math.exp(
                 -ratio * ratio / 2
@@ -150,6 +155,6 @@ def calibration_interval(bins: Sequence[Bin], level: float = LEVEL, clusters: in
 
     at_least = z * z * each / (1 + z * z * each)  # Wilson's upper end where none of so many fails
     if not found:
-        return 0.0, max(at_least, z * math.sqrt(sum(w * rate * (1 - rate) * of_one for w, rate, _, of_one in filled)))
+        return 0.0, max(at_least, z * math.sqrt(each * sum(w * rate * (1 - rate) for w, rate, _ in filled)))
     low = root(lambda factor: beyond(factor) - z, 0, 1, STEPS) if beyond(0) > z else 0.0
     return low * found, max(at_least, found * root(lambda factor: beyond(factor) + z, 0, 1 / found, STEPS))

@@ -26,6 +26,9 @@ GROUPS: Final = 64
 PENDING: Final = 2**18
 """Sums that are held before those of one cluster are joined."""
 
+MASK: Final = 2**32 - 1
+"""Of a code: the number of the cluster."""
+
 NONE: Final = np.zeros(0)
 
 
@@ -116,7 +119,7 @@ class ClusterMeans:
     def by_cluster(self) -> np.ndarray:
         """Return count, sum and sum of squares of each cluster whatever the kind, (3, G)."""
         self._join()
-        _, places = np.unique(self._codes[0] & 0xFFFFFFFF, return_inverse=True)
+        _, places = np.unique(self._codes[0] & MASK, return_inverse=True)
         return np.stack([np.bincount(places, row) for row in self._sums[0]])
 
     def design(self) -> Design:
@@ -139,8 +142,20 @@ class ClusterMeans:
         counts, sums, squares = self._sums[0][:, start:end]
         if sizes is None:
             return _design(counts, sums, float(squares.sum()))
-        there = self._codes[0][start:end] & 0xFFFFFFFF
+        there = self._codes[0][start:end] & MASK
         return _design(sizes[there], sums, float(squares.sum()), np.delete(sizes, there))
+
+    def design_of_distances(self) -> Design:
+        """Return the design of the sum over the kinds of how far their means are from 0, to the side of each."""
+        if self._independent:
+            return INDEPENDENT
+        self._join()
+        kinds, clusters = (
+            np.unique(of, return_inverse=True)[1] for of in (self._codes[0] >> 32, self._codes[0] & MASK)
+        )
+        counts, sums, squares = self._sums[0]
+        sides = np.sign(np.bincount(kinds, sums))[kinds]
+        return _design(np.bincount(clusters, counts), np.bincount(clusters, sides * sums), float(squares.sum()))
 
 
 def _design(counts: np.ndarray, sums: np.ndarray, squares: float, others: np.ndarray = NONE) -> Design:

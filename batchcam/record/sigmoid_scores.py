@@ -308,8 +308,7 @@ class Known:
         return average_precision_interval(self.average_precision, share * len(self.precisions), level)
 
     def calibration_interval(self, level: float) -> Interval | None:
-        clusters = None if self.clusters is None else len(np.unique(self.clusters))
-        return calibration_interval(self.reliability.bins(), level, clusters)
+        return calibration_interval(self.reliability.bins(), level, self.reliability.design)
 
 
 INTERVALS: Final[dict[str, Callable[[Known, float], Interval | None]]] = {

@@ -89,3 +89,22 @@ def test_columns_are_found_as_the_manifest_has_them_or_refused_with_those_that_a
         grouped_by(["site"], [], "runs/a")
     with pytest.raises(ConfigError, match="named twice"):
         grouped_by(["a/b", r"a\x2fb"], [r"a\x2fb"], "runs/a")
+
+
+def test_of_copies_in_one_cluster_a_group_falls_behind_as_it_does_of_one_each() -> None:
+    rng = np.random.default_rng(9)
+    site = np.array(["a", "b"])[(np.arange(600) >= 450).astype(int)]
+    right = rng.random(600) < np.where(site == "a", 0.85, 0.75)
+    rows = {"label": np.zeros(600, int), "prediction": (~right).astype(int), "unreadable": np.zeros(600, bool)}
+    once, copied, of_one = GroupCounts(), GroupCounts(), GroupCounts()
+    once.add([site], rows)
+    copies = {name: np.repeat(column, 5) for name, column in rows.items()}
+    copied.add([np.repeat(site, 5)], copies, np.repeat(np.arange(600), 5))
+    of_one.add([site], rows, np.where(site == "b", 600, np.arange(600)))
+
+    for alone, told in zip(once.scores(), copied.scores(), strict=True):
+        assert told.labelled == 5 * alone.labelled
+        assert told.p == pytest.approx(alone.p, rel=0.25)
+        assert told.interval == pytest.approx(alone.interval, abs=3e-3)
+    (b,) = [score for score in of_one.scores() if score.group == ("b",)]
+    assert (b.is_judged, b.interval) == (False, None)

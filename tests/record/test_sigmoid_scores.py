@@ -138,3 +138,25 @@ def test_pairs_are_those_that_are_labelled_together_most_often() -> None:
         Pair("Fracture", "Pneumonia", 1, 1),
         Pair("Edema", "Pneumonia", 0, 2),
     ]
+
+
+def test_copies_of_each_sample_tell_no_more_than_one_of_it_if_they_are_of_one_cluster() -> None:
+    rng = np.random.default_rng(8)
+    labels = rng.integers(0, 2, (4000, 1)).astype(np.int8)
+    logits = (rng.normal(size=(4000, 1)) + 1.5 * labels).astype(np.float32)
+    once, copied = (SigmoidScores(("a",), (0.6,), level=0.95) for _ in range(2))
+    once.add(labels, logits)
+    patients = np.repeat(np.arange(4000), 4)
+    for part in np.array_split(np.arange(16_000), 3):
+        copied.add(np.repeat(labels, 4, 0)[part], np.repeat(logits, 4, 0)[part], patients[part])
+
+    (alone,), (told,) = once.scores(), copied.scores()
+
+    assert copied.design.effect == pytest.approx(4, rel=1e-3)
+    for name, ends in told.intervals.items():
+        assert getattr(told, name) == pytest.approx(getattr(alone, name), abs=1e-3), name
+        assert ends == pytest.approx(alone.intervals[name], abs=1e-3), name
+    rows = np.arange(400)
+    (part,), (of_one,) = copied.scores(4 * rows), copied.scores(np.arange(4))
+    assert part.intervals["auroc"] == pytest.approx(once.scores(rows)[0].intervals["auroc"], abs=1e-3)
+    assert set(of_one.intervals.values()) == {None}

@@ -132,6 +132,7 @@ class Facts:
         scores: one per class.
         confusions: pairs of label and prediction that occur with their counts, right ones too, the most frequent first.
         bins: reliability of the labelled predictions, in a multi-label run of the sigmoid wherever a label is known.
+        bins_design: of their calibration error.
         groups: right, wrong, and unlabelled predictions, where there are any; in a multi-label run all together.
         means: of each of MEASURES over the samples predicted as each class, (K,), None without any.
         mean_intervals: of these, None of less than two.
@@ -154,6 +155,7 @@ class Facts:
     scores: list[ClassScore]
     confusions: list[tuple[int, int, int]]
     bins: list[Bin]
+    bins_design: Design
     groups: list[Group]
     means: dict[str, list[float | None]]
     mean_intervals: dict[str, list[Interval | None]]
@@ -175,7 +177,7 @@ class Facts:
     @property
     def calibration_interval(self) -> Interval | None:
         """That of the calibration error."""
-        return calibration_interval(self.bins, self.level, self.clusters)
+        return calibration_interval(self.bins, self.level, self.bins_design)
 
 
 def gather(
@@ -308,6 +310,7 @@ class _Tally:
             scores=self._scores.scores(class_names, self._level),
             confusions=self._confusions.most_frequent(),
             bins=self._reliability.bins(),
+            bins_design=self._reliability.design,
             groups=[group for group in self._groups if group.size],
             means={measure: means.of_classes for measure, means in self._means.items()},
             mean_intervals={measure: means.intervals(self._level) for measure, means in self._means.items()},
