@@ -104,7 +104,7 @@ def test_of_copies_in_one_cluster_a_group_falls_behind_as_it_does_of_one_each() 
 
     for alone, told in zip(once.scores(), copied.scores(), strict=True):
         assert told.labelled == 5 * alone.labelled
-        assert told.p == pytest.approx(alone.p, rel=0.25)
+        assert told.p == pytest.approx(alone.p, rel=0.4)
         assert told.interval == pytest.approx(alone.interval, abs=3e-3)
     (b,) = [score for score in of_one.scores() if score.group == ("b",)]
     assert (b.is_judged, b.interval) == (False, None)
