@@ -284,11 +284,12 @@ class Known:
 
     def design(self, values: np.ndarray, side: np.ndarray | slice = slice(None)) -> Design:
         """Return that of the mean of values, of the samples of a side."""
-        return design_of(values[side], None if self.clusters is None else self.clusters[side])
+        return INDEPENDENT if self.clusters is None else design_of(values[side], self.clusters[side])
 
     def rate(self, right: np.ndarray, side: np.ndarray | slice, level: float) -> Interval | None:
         """Return the interval of how many of a side are right."""
-        return self.design(right, side).wilson(int(right[side].sum()), len(right[side]), level)
+        told = right[side]
+        return self.design(right, side).wilson(int(told.sum()), len(told), level)
 
     def auroc_interval(self, level: float) -> Interval | None:
         if self.placed is None or self.auroc is None:
