@@ -67,17 +67,35 @@ def entropy(shares: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(-(shares * logs).sum((1, 2)) / np.log(cells), 0, 1))
 
 
-def peak(maps: np.ndarray) -> np.ndarray:
-    """Return where each map is largest, its cell's centre (y, x) as shares of the view from the top left, (n, 2).
+def corners(grid_size: tuple[int, int]) -> np.ndarray:
+    """Return which cells of a grid (h, w) are its four corners, bool (h, w)."""
+    found = np.zeros(grid_size, bool)
+    found[:: max(1, grid_size[0] - 1), :: max(1, grid_size[1] - 1)] = True
+    return found
 
-    Of equal cells the first counts, row by row; NaN for a map that is constant or not finite.
+
+def peak_cell(maps: np.ndarray) -> np.ndarray:
+    """Return which cell of each map is largest, of equal ones the first, row by row, int64 (n,).
+
+    -1 for a map that is constant or not finite.
 
     Args:
         maps: raw CAMs, (n, h, w).
     """
-    height, width = maps.shape[1:]
-    cells = np.stack(np.divmod(maps.reshape(len(maps), -1).argmax(1), width), 1)
-    return np.where(says_nothing(maps)[:, None], np.nan, (cells + 0.5) / (height, width))
+    return np.where(says_nothing(maps), -1, maps.reshape(len(maps), -1).argmax(1))
+
+
+def peak(maps: np.ndarray) -> np.ndarray:
+    """Return where each map is largest, its cell's centre (y, x) as shares of the view from the top left, (n, 2).
+
+    NaN where `peak_cell` finds none.
+
+    Args:
+        maps: raw CAMs, (n, h, w).
+    """
+    cells, (height, width) = peak_cell(maps), maps.shape[1:]
+    places = np.stack(np.divmod(cells, width), 1) + 0.5
+    return np.where(cells[:, None] < 0, np.nan, places / (height, width))
 
 
 def in_corner(peaks: np.ndarray, grid_size: tuple[int, int]) -> np.ndarray:

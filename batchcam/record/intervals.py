@@ -243,6 +243,13 @@ def fewer_by_chance(successes: int, trials: int, all_successes: int, all_trials:
     return min(1.0, float(np.exp(logs).sum()))
 
 
+def more_by_chance(successes: int, trials: int, rate: float) -> float:
+    """Return the probability of so many successes, or more, if each trial succeeds at a rate, above 0 and below 1."""
+    drawn = np.arange(successes, trials + 1)
+    logs = _log_choose(trials, drawn) + drawn * math.log(rate) + (trials - drawn) * math.log1p(-rate)
+    return min(1.0, float(np.exp(logs).sum()))
+
+
 def holm(probabilities: Sequence[float]) -> list[float]:
     """Return p-values corrected by Holm (1979): any at all is below a level by chance only that seldom."""
     order = np.argsort(probabilities, kind="stable")
