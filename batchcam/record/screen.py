@@ -85,14 +85,14 @@ class Gathering:
         return (self.interval[0] - self.expected) / (1 - self.expected)
 
 
-def outer(grid_size: tuple[int, int]) -> np.ndarray:
+def outer_cells(grid_size: tuple[int, int]) -> np.ndarray:
     """Return which cells have their centre outside of the middle half of height and width, bool (h, w)."""
     away = [np.abs((np.arange(side) + 0.5) / side - 0.5) > 0.25 for side in grid_size]
     return np.asarray(away[0][:, None] | away[1])
 
 
 def screen(counts: np.ndarray, class_names: Sequence[str], level: float = LEVEL) -> list[Gathering]:
-    """Return where peaks gather, of all together and of each class at most one place, that with the largest excess.
+    """Return where peaks gather: of all together, and of each class, the smallest place that is far beyond chance.
 
     The corner cells and the outermost ring are compared with their share of the grid (exact binomial test), each other
     outer cell of a class also with the other classes (Fisher's exact test).
@@ -102,47 +102,53 @@ def screen(counts: np.ndarray, class_names: Sequence[str], level: float = LEVEL)
         class_names: K names.
         level: of confidence of the intervals.
     """
-    grid = counts.shape[1:]
-    if min(grid) < SMALLEST_GRID:
+    if min(counts.shape[1:]) < SMALLEST_GRID:
         return []
-    names, masks = _places(grid)
-    flat = counts.reshape(len(counts), -1)
-    there = np.vstack([flat.sum(0), flat]) @ masks.reshape(len(masks), -1).T
-    peaks = np.concatenate([[flat.sum()], flat.sum(1)])
-    others, others_there = peaks[0] - peaks, there[0] - there
-    expected = np.tile(masks.mean((1, 2)), (len(peaks), 1))
-    compared = (others >= FEWEST)[:, None] & (masks.sum((1, 2)) == 1)
-    expected = np.where(compared, np.maximum(expected, others_there / np.maximum(1, others)[:, None]), expected)
+    names, masks = _places(counts.shape[1:])
+    sizes = masks.sum(1)
+    cells = counts.reshape(len(counts), -1)
+    there = np.vstack([cells.sum(0), cells]) @ masks.T
+    peaks = np.concatenate([[cells.sum()], cells.sum(1)])
+    others, there_of_others = peaks[0] - peaks, there[0] - there
+    chance = sizes / masks.shape[1]
+    compared = (others >= FEWEST)[:, None] & (sizes == 1)
+    expected = np.where(compared, np.maximum(chance, there_of_others / np.maximum(1, others)[:, None]), chance)
     judged = peaks >= FEWEST
-    far = (there / np.maximum(1, peaks)[:, None] - expected >= LEAST_EXCESS * (1 - expected)) & judged[:, None]
+    more = there / np.maximum(1, peaks)[:, None] - expected
+    candidates = np.argwhere(judged[:, None] & (more > 0) & (more >= LEAST_EXCESS * (1 - expected)))
     found: list[Gathering] = []
-    for unit, place in np.argwhere(far).tolist():
+    for unit, place in candidates.tolist():
         part, whole = int(there[unit, place]), int(peaks[unit])
-        by_chance = more_by_chance(part, whole, float(masks[place].mean()))
+        by_chance = more_by_chance(part, whole, float(chance[place]))
         if compared[unit, place]:
-            rest = whole - part, whole, int(peaks[0] - there[0, place]), int(peaks[0])
-            by_chance = max(by_chance, fewer_by_chance(*rest))
-        interval = wilson(part, whole, level) or (0.0, 1.0)
-        cells = tuple(np.flatnonzero(masks[place]).tolist())
-        what = names[place], cells, part, whole, float(expected[unit, place]), interval, by_chance
-        found.append(Gathering(class_names[unit - 1] if unit else None, *what))
-    # whatever is not far enough counts as a test that found nothing
+            by_chance = max(
+                by_chance, fewer_by_chance(whole - part, whole, int(peaks[0] - there[0, place]), int(peaks[0]))
+            )
+        found.append(
+            Gathering(
+                class_names[unit - 1] if unit else None,
+                names[place],
+                tuple(np.flatnonzero(masks[place]).tolist()),
+                part,
+                whole,
+                float(expected[unit, place]),
+                wilson(part, whole, level) or (0.0, 1.0),
+                by_chance,
+            )
+        )
+    # whatever is no candidate counts as a test that found nothing
     tested = np.ones(int(judged.sum()) * len(masks))
     tested[: len(found)] = [gathering.by_chance for gathering in found]
-    best: dict[str | None, Gathering] = {}
-    for gathering, by_chance in zip(found, benjamini_hochberg(tested).tolist(), strict=False):
-        known = best.get(gathering.class_name)
-        is_further = known is None or gathering.excess > known.excess
-        if by_chance <= FALSE_SHARE and gathering.excess >= LEAST_EXCESS and is_further:
-            best[gathering.class_name] = dataclasses.replace(gathering, by_chance=by_chance)
-    return list(best.values())
+    corrected = benjamini_hochberg(tested).tolist()
+    told = [dataclasses.replace(g, by_chance=p) for g, p in zip(found, corrected, strict=False)]
+    far = [g for g in told if g.by_chance <= FALSE_SHARE and g.excess >= LEAST_EXCESS]
+    smallest = {g.class_name: g for g in sorted(far, key=lambda g: (-len(g.cells), g.excess))}
+    return sorted(smallest.values(), key=lambda g: (g.class_name is not None, -g.excess))
 
 
 def _places(grid_size: tuple[int, int]) -> tuple[list[str], np.ndarray]:
-    """Return the places that are judged, in words and as cells, bool (p, h, w)."""
-    places = np.argwhere(outer(grid_size)).tolist()
-    single = np.zeros((len(places), *grid_size), bool)
-    for mask, (y, x) in zip(single, places, strict=True):
-        mask[y, x] = True
-    names = [CORNERS, BORDER, *(f"the cell in row {y + 1}, column {x + 1}" for y, x in places)]
-    return names, np.stack([corners(grid_size), border(grid_size), *single])
+    """Return the places that are judged, in words and as cells, bool (p, h w)."""
+    outer = np.flatnonzero(outer_cells(grid_size))
+    cells = [f"the cell in row {y + 1}, column {x + 1}" for y, x in np.argwhere(outer_cells(grid_size)).tolist()]
+    single = np.arange(grid_size[0] * grid_size[1]) == outer[:, None]
+    return [CORNERS, BORDER, *cells], np.vstack([corners(grid_size).ravel(), border(grid_size).ravel(), single])

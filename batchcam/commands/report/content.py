@@ -14,6 +14,7 @@ from batchcam.commands.report.drawing import Picture
 from batchcam.commands.report.facts import Facts
 from batchcam.pictures.originals import State
 from batchcam.record.intervals import Interval
+from batchcam.record.screen import Gathering
 from batchcam.store.plan import Plan
 
 ODD: Final = {
@@ -129,6 +130,14 @@ class ShownOfClass:
 
 
 @dataclasses.dataclass(frozen=True)
+class Gathered:
+    """A place where peaks gather, and some of the samples whose peak is there."""
+
+    gathering: Gathering
+    shown: Sequence[Shown]
+
+
+@dataclasses.dataclass(frozen=True)
 class MovedSample:
     """A sample that moved far: what is said of it, whether its maps are compared, and how it is shown."""
 
@@ -186,6 +195,7 @@ class Content:
 
     Attributes:
         about: what the run is and who made it.
+        gathered: where peaks gather, all samples together first, then the most remarkable.
         mistakes: wrong predictions, the most confident first.
         hits: right predictions, the least confident first.
         unsure: where no prediction has a label to judge it by: the least confident ones.
@@ -202,6 +212,7 @@ class Content:
 
     about: About
     facts: Facts
+    gathered: Sequence[Gathered]
     mistakes: Sequence[Shown]
     hits: Sequence[Shown]
     unsure: Sequence[Shown]
@@ -219,6 +230,7 @@ class Content:
         """Whether the original of each sample that the report shows is shown, by row."""
         chosen = [self.mistakes, self.hits, self.unsure, self.across, *self.odd.values()]
         chosen += [of_class.shown for of_class in (*self.missed, *self.flagged)]
+        chosen += [place.shown for place in self.gathered]
         pictures = [each.picture for shown in chosen for each in shown]
         pictures += [each.picture for each in self.moved.movers] if self.moved else []
         return {picture.sample.row: picture.state for picture in pictures}

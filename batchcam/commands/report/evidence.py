@@ -30,7 +30,8 @@ def evidence(facts: Facts, padded: bool) -> Markup:
         words.insert(2, "The images of this run are padded: cells of the ring may lie on the padding.")
     shown: list[object] = [element("p", text) for text in words]
     if np.isfinite(maps.cells).all():
-        shown.append(_cells(maps.cells))
+        caption = "Mean share of positive evidence in each cell, per cent, over all samples that have any"
+        shown.append(cell_table(maps.cells, caption, "Most evidence, on average, lies"))
     for measure, heading, what in (("border", "Border share", "border share"), ("spread", "Spread", "spread")):
         bars = [
             histogram(group.spread[measure], group.name, group.kind, what)
@@ -42,18 +43,15 @@ def evidence(facts: Facts, padded: bool) -> Markup:
     return join(shown)
 
 
-def _cells(cells: np.ndarray) -> Markup:
-    """Return how the positive evidence is spread over the grid, in per cent."""
+def cell_table(cells: np.ndarray, caption: str, most_lies: str) -> Markup:
+    """Return shares of each cell of the grid in per cent, of a large grid that of the largest alone."""
     most = float(cells.max())
     rows = [
         [f"row {y + 1}", *(element("td", f"{100 * c:.1f}", class_=f"plain s{charts.shade(c / most)}") for c in line)]
         for y, line in enumerate(cells.tolist())
     ]
-    caption = "Mean share of positive evidence in each cell, per cent, over all samples that have any"
     head = [element("span", "cell"), *(str(x + 1) for x in range(cells.shape[1]))]
     if max(cells.shape) > LARGEST_TABLE:
         y, x = np.unravel_index(int(cells.argmax()), cells.shape)
-        return element(
-            "p", f"Most evidence, on average, lies in row {y + 1}, column {x + 1}: {100 * most:.2f} per cent."
-        )
+        return element("p", f"{most_lies} in row {y + 1}, column {x + 1}: {100 * most:.2f} per cent.")
     return table(caption, head, rows, "grid")

@@ -17,6 +17,7 @@ from batchcam.record.evidence import border, border_share, cell_shares, entropy
 from batchcam.record.groups import MEASURES, GroupCounts, GroupScore, RowGroups, grouped_by
 from batchcam.record.intervals import LEVEL, Interval
 from batchcam.record.metrics import ClassCounts, ClassScore, Means, PairCounts
+from batchcam.record.screen import Gathering, PeakCounts, screen
 from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore, SigmoidScores, sigmoid
 from batchcam.record.spatial import SpatialShare, spatial_shares
@@ -137,6 +138,8 @@ class Facts:
         means: of each of MEASURES over the samples predicted as each class, (K,), None without any.
         mean_intervals: of these, None of less than two.
         maps: where the evidence sits.
+        peaks: how many predictions as each class have their map's peak in each cell, (K, h, w).
+        gatherings: where more peaks are than chance explains.
         firsts: samples to show by what is remarkable about them.
         scores_by_group: one per group, the least accurate first; none where nobody asked for groups. Of a multi-label
             run only their samples and means tell something.
@@ -160,6 +163,8 @@ class Facts:
     means: dict[str, list[float | None]]
     mean_intervals: dict[str, list[Interval | None]]
     maps: Maps
+    peaks: np.ndarray
+    gatherings: list[Gathering]
     firsts: dict[str, First]
     scores_by_group: list[GroupScore]
     level: float
@@ -244,6 +249,7 @@ class _Tally:
         self._groups = [Group("right", "right"), Group("wrong", "wrong"), Group(others, "plain")]
         self._means = {measure: Means(classes) for measure in MEASURES}
         self._cells, self._mapped = np.zeros(grid), 0
+        self._peaks = PeakCounts(classes, grid)
         self._sums, self._counts = np.zeros((classes, *grid)), np.zeros(classes)
         kinds = ("mistakes", "hits", "unjudged", *ODD_STATUS, "border-only")
         self._firsts = {kind: First(top) for kind in kinds} | {"unreadable": First(unreadable)}
@@ -286,6 +292,7 @@ class _Tally:
             self._firsts[kind].add(rows[chosen], rows[chosen])
 
     def _add_maps(self, cams: np.ndarray, shares: np.ndarray, prediction: np.ndarray, is_true: np.ndarray) -> None:
+        self._peaks.add(cams, prediction)
         some = np.isfinite(shares[:, 0, 0])
         self._cells += shares[some].sum(0)
         self._mapped += int(some.sum())
@@ -315,6 +322,8 @@ class _Tally:
             means={measure: means.of_classes for measure, means in self._means.items()},
             mean_intervals={measure: means.intervals(self._level) for measure, means in self._means.items()},
             maps=Maps(float(self._ring.mean()), not self._ring.all(), cells, means),
+            peaks=self._peaks.cells,
+            gatherings=screen(self._peaks.cells, class_names, self._level),
             firsts=self._firsts,
             scores_by_group=self._by_group.scores(self._level),
             level=self._level,

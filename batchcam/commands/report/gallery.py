@@ -57,10 +57,10 @@ def _of_classes(content: Content, classes: Sequence[ShownOfClass], what: str) ->
     shown = [each for each in classes if each.shown]
     if rest := len(classes) - len(shown):
         words += f" Classes with such samples for which there is no room: {rest:,}; --top makes more."
-    parts = [element("p", words + _key([sample for each in shown for sample in each.shown]))]
+    parts = [element("p", words + key([sample for each in shown for sample in each.shown]))]
     for each in shown:
         how_many = element("p", f"{len(each.shown):,} of {each.count:,} shown.")
-        parts += [element("h3", foreign(each.name)), how_many, _figures(each.shown)]
+        parts += [element("h3", foreign(each.name)), how_many, figures(each.shown)]
     return join(parts)
 
 
@@ -80,15 +80,16 @@ def _gallery(shown: Sequence[Shown], count: int, words: str, nothing: str) -> Ma
     if not count:
         return element("p", nothing)
     how_many = f" {len(shown):,} of {count:,} shown." if len(shown) < count else f" All {count:,} shown."
-    return join((element("p", words + how_many + _key(shown)), _figures(shown)))
+    return join((element("p", words + how_many + key(shown)), figures(shown)))
 
 
-def _figures(shown: Sequence[Shown]) -> Markup:
+def figures(shown: Sequence[Shown]) -> Markup:
+    """Return samples side by side."""
     figures = [element("li", _figure(each)) for each in shown]
     return element("ul", *figures, class_="gallery") if figures else Markup()
 
 
-def _key(shown: Sequence[Shown]) -> str:
+def key(shown: Sequence[Shown]) -> str:
     """Return how to read pictures; nothing where none has a heatmap."""
     pictures = [each.picture for each in shown]
     if not any(any(p.mapped) for p in pictures):

@@ -12,6 +12,7 @@ from batchcam.commands.report.facts import Facts, Sigmoids
 from batchcam.commands.report.gallery import across, flagged, hits, missed, mistakes, odd, unsure
 from batchcam.commands.report.groups import groups
 from batchcam.commands.report.movement import movement
+from batchcam.commands.report.peaks import findings, peaks
 from batchcam.commands.report.predictions import classes, confidence, confusions, together
 from batchcam.commands.report.provenance import network, provenance
 from batchcam.commands.report.writing import NONE, percent, rate, share, small, stated_cell
@@ -40,6 +41,7 @@ def write_page(content: Content) -> str:
         ("classes", "Classes", classes(content)),
         *([("groups", "Groups", groups(content))] if content.group_by else []),
         ("evidence", "Where the evidence sits", evidence(content.facts, about.plan.padding is not None)),
+        ("peaks", "Where peaks gather", peaks(content)),
         *_galleries(content),
         ("odd", "Odd maps", odd(content)),
         ("unreadable", "Unreadable samples", _unreadable(content.unreadable, content.counts["unreadable"])),
@@ -202,6 +204,7 @@ def _findings(content: Content) -> Iterable[Markup]:
         yield join((link, f": {nothing if content.moved.nothing else text}{apart}"))
         if content.moved.gates:
             yield join((f"Gates: {verdict(content.moved.gates)}",))
+    yield from findings(content.gathered)
     if content.unreadable:
         yield _finding("Unreadable samples", content.counts["unreadable"], "unreadable")
     for kind, (heading, _) in ODD.items():

@@ -263,10 +263,10 @@ def _class_map(cam: np.ndarray, limit: float, name: str, unit: str) -> Markup | 
         f"Mean map of {name}: from {cam.min():.3g} to {cam.max():.3g}{unit}, "
         f"strongest in row {y + 1}, column {x + 1} of {cam.shape[0]}×{cam.shape[1]}"
     )
-    return image(charts.signed_map(cam, limit), "image/png", alt, _map_size(cam.shape), "cells")
+    return image(charts.signed_map(cam, limit), "image/png", alt, map_size(cam.shape), "cells")
 
 
-def _map_size(grid: tuple[int, ...]) -> tuple[int, int]:
+def map_size(grid: tuple[int, ...]) -> tuple[int, int]:
     """Return the (height, width) in CSS pixels at which a small map is shown."""
     longest = max(grid)
     scale = min(LARGEST_MAP, max(SMALLEST_MAP, longest * CELL_PIXELS)) / longest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,24 +15,28 @@ from batchcam.commands.compare.sigmoids import SigmoidMovement
 from batchcam.commands.compare.text import exchange_text, ranked_gates
 from batchcam.commands.info.info import provenance
 from batchcam.commands.report.config import ReportConfig
-from batchcam.commands.report.content import About, Content, Moved, MovedSample, Shown, ShownOfClass
+from batchcam.commands.report.content import About, Content, Gathered, Moved, MovedSample, Shown, ShownOfClass
 from batchcam.commands.report.drawing import draw
 from batchcam.commands.report.facts import Facts, First, gather
 from batchcam.job.console import Progress
 from batchcam.pictures.originals import Originals
-from batchcam.record.evidence import border_share, cell_shares, entropy
+from batchcam.record.evidence import border_share, cell_shares, entropy, peak_cell
 from batchcam.record.rows import class_names, label_text
+from batchcam.record.screen import Gathering
 from batchcam.record.sigmoid_scores import sigmoid
 from batchcam.store import landing
 from batchcam.store.reader import COLUMN_BYTES
 from batchcam.store.run import Run, Sample
 from batchcam.store.schema import MANIFEST_FILE
-from batchcam.store.stored_cams import picked_cams
+from batchcam.store.stored_cams import picked_cams, predicted_cams
 
 APART_LISTED: Final = 300
 """Ids of each reason that a report lists."""
 
 UNREADABLE_LISTED: Final = 500
+
+MOST_GATHERED: Final = 8
+"""Samples of a place where peaks gather that a report shows."""
 
 
 def read_content(run: Run, old: Run | None, originals: Originals, config: ReportConfig) -> Content:
@@ -53,6 +57,7 @@ def read_content(run: Run, old: Run | None, originals: Originals, config: Report
     return Content(
         about=about_run(run),
         facts=facts,
+        gathered=_gathered(run, facts.gatherings, originals, top, quiet),
         **{kind: kinds.pop(kind) for kind in ("mistakes", "hits", "unsure", "across")},
         odd=kinds,
         counts=counts | ({"unjudged": 0} if facts.judged else {}),
@@ -100,6 +105,24 @@ def _across(run: Run, count: int, top: int) -> np.ndarray:
         found.append(predicted[here - before])
         before += len(predicted)
     return np.concatenate(found)
+
+
+def _gathered(run: Run, gatherings: Sequence[Gathering], originals: Originals, top: int, quiet: bool) -> list[Gathered]:
+    """Return where peaks gather, with the first samples there: `top` in all, as many of each."""
+    each = min(MOST_GATHERED, top // max(1, len(gatherings)) or 1)
+    rows = [np.zeros(0, np.int64) for _ in gatherings]
+    wanted = range(min(top, len(gatherings)))
+    for some, block in run.blocks(("cams", "cam_class", "prediction")) if wanted else ():
+        cells = peak_cell(predicted_cams(block))
+        for place in wanted:
+            there = np.isin(cells, gatherings[place].cells)
+            if (name := gatherings[place].class_name) is not None:
+                there &= block["prediction"] == run.class_names.index(name)
+            rows[place] = np.concatenate([rows[place], some[there]])[:each]
+        if all(len(rows[place]) == each for place in wanted):
+            break
+    shown = (_shown(run, found, run.prediction[found], originals, quiet) if len(found) else [] for found in rows)
+    return [Gathered(*pair) for pair in zip(gatherings, shown, strict=True)]
 
 
 def _of_classes(

@@ -15,6 +15,7 @@ from batchcam.job.console import note
 from batchcam.pictures.originals import State, open_originals
 from batchcam.record.asked import open_asked
 from batchcam.record.intervals import Interval
+from batchcam.record.screen import Gathering
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore
 from batchcam.record.totals import accuracy_needs, intervals_of, needs_a_look
 from batchcam.store import landing
@@ -40,6 +41,7 @@ class _Written:
     clusters: int | None
     notes: list[str]
     gates: tuple[Gate, ...]
+    gatherings: tuple[Gathering, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +70,7 @@ class ReportSummary(_Written):
         clusters: how many of them there are.
         notes: what readers of the intervals should know.
         gates: the limits that were asked for.
+        gatherings: where peaks gather more than chance explains, no findings: they tell where to look.
     """
 
     labelled: int
@@ -141,6 +144,7 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
         clusters=facts.clusters,
         notes=facts.notes,
         gates=gates,
+        gatherings=tuple(facts.gatherings),
     )
     if facts.sigmoids:
         return SigmoidReport(**vars(written), classes=facts.sigmoids.scores, pairs=facts.sigmoids.pairs)
