@@ -50,6 +50,16 @@ MAP_KINDS: Final = ("uint8", "float32", "none")
 PALETTES: Final = ("viridis", "jet")
 """Colours of maps: viridis is perceptually even, jet is the best known."""
 
+EVIDENCE: Final = ("border_share", "corner_share", "spread", "peak_y", "peak_x")
+"""Of the predicted class's map: shares of its positive evidence in the outermost ring and in the corner cells, its
+relative entropy over the cells, and where the map is largest, as a share of the view from its top left."""
+
+PEAK_IN_IMAGE: Final = ("peak_image_y", "peak_image_x")
+"""The same place in pixels of the upright original; outside of it where the view is padded."""
+
+CERTAINTY: Final = ("entropy", "margin", "loss")
+"""Of the softmax: entropy in nats, lead of the largest probability over the next, cross-entropy against the label."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CamSelection:

@@ -49,6 +49,11 @@ def border_share(shares: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(np.isfinite(shares[:, 0, 0]), 1 - np.clip(inside, 0, 1), np.nan))
 
 
+def corner_share(shares: np.ndarray) -> np.ndarray:
+    """Return the share of positive evidence in the four corner cells, float64 (n,), 0 to 1; `shares` likewise."""
+    return np.asarray(shares[:, corners(shares.shape[1:])].sum(1))
+
+
 def entropy(shares: np.ndarray) -> np.ndarray:
     """Return how widely positive evidence is spread: its Shannon entropy over the cells, relative to the largest one.
 

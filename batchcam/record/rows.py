@@ -5,11 +5,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
-from batchcam.errors import RunError
+from batchcam.errors import ConfigError, RunError, one_line
 from batchcam.record.names import safe_name
 from batchcam.rules import Status
 from batchcam.store.run import Run
@@ -17,6 +17,8 @@ from batchcam.store.stored_cams import picked_cams, stored_ranks
 
 Target = Literal["predicted", "label"]
 """The class explained for each sample: the predicted one, or the one that the dataset says."""
+
+NAMED_CLASSES: Final = 10  # that an error lists
 
 Advance = Callable[[int], None]
 """Told how many more samples are done."""
@@ -63,12 +65,13 @@ class Choice:
         return Outcome(len(self.rows), sum(self.left_out.values()), changed, (*self.notes, *notes))
 
 
-def choose(run: Run, target: Target, finite: bool) -> Choice:
+def choose(run: Run, target: Target, finite: bool, predicted: str | None = None) -> Choice:
     """Return the samples of `run` that have a CAM of the target class.
 
     Args:
         target: which class to explain.
         finite: leave out samples whose numbers are not finite.
+        predicted: those of `predicted_as` alone.
 
     Raises:
         RunError: there are none; the message says why.
@@ -77,6 +80,8 @@ def choose(run: Run, target: Target, finite: bool) -> Choice:
     reasons: dict[str, np.ndarray] = {"unreadable": (status & Status.UNREADABLE) > 0}
     if finite:
         reasons["numbers that are not finite"] = (status & Status.NON_FINITE) > 0
+    if predicted is not None:
+        reasons["not predicted as asked"] = ~predicted_as(run, predicted)
     if target == "label":
         reasons["no label"] = classes < 0
     if not run.plan.cams.is_all:
@@ -93,6 +98,20 @@ def choose(run: Run, target: Target, finite: bool) -> Choice:
         raise RunError(f"{run.path}: no sample of {len(run)} can be exported: {told}")
     rows = np.flatnonzero(shown)
     return Choice(rows, classes[rows], dict(left_out))
+
+
+def predicted_as(run: Run, class_name: str | None) -> np.ndarray:
+    """Return which samples are predicted as a class, by `class_index`, bool (n,); None: all are meant.
+
+    Raises:
+        ConfigError: there is no such class, or no such sample.
+    """
+    if class_name is None:
+        return np.ones(len(run), bool)
+    meant: np.ndarray = run.prediction[:] == class_index(run, class_name, "--predicted")
+    if not meant.any():
+        raise ConfigError(f"--predicted {class_name}: no sample of {len(run)} is predicted as it")
+    return meant
 
 
 def cam_blocks(
@@ -127,6 +146,20 @@ def file_names(run: Run, rows: np.ndarray, ending: str, folds_case: bool) -> lis
     if len(set(ids)) < len(ids):
         raise RunError(f"{run.path}: a sample id stands twice; see batchcam verify")
     return [safe_name(sample_id, ending, folds_case) for sample_id in ids]
+
+
+def class_index(run: Run, name: str, option: str) -> int:
+    """Return the index of a class given by name, or by index where no class has such a name.
+
+    Raises:
+        ConfigError: there is none; the message names the option.
+    """
+    try:
+        return run.class_index(int(name) if name not in run.class_names and name.isdecimal() else name)
+    except KeyError as error:
+        known = ", ".join(map(one_line, run.class_names[:NAMED_CLASSES]))
+        more = f" and {len(run.class_names) - NAMED_CLASSES} more" if len(run.class_names) > NAMED_CLASSES else ""
+        raise ConfigError(f"{option} {name}: no such class; the run has {known}{more}") from error
 
 
 def class_names(run: Run, classes: np.ndarray) -> list[str | None]:

@@ -42,6 +42,7 @@ class ExportConfig(PartialConfig):
     out: Path = required("Folder; run again to go on.")
     data: str | None = originals(", for virelay and png")
     target: str | None = field("Explained class.  [default: predicted; label for wsol]", choices=("predicted", "label"))
+    predicted: str | None = field("Samples predicted as this class alone, by name or index.", metavar="C")
     size: tuple[int, int] | str | None = field(
         "Size of the maps, or 'input', or for virelay 'grid'.  [default: 224x224 for wsol]",
         metavar="HxW",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, cast
 
+import numpy as np
+
 from batchcam.commands.export import png, table, virelay, wsol
 from batchcam.commands.export.config import TAKES, ExportConfig
 from batchcam.commands.export.folder import ExportFolder, identity_of
@@ -13,7 +15,7 @@ from batchcam.job.console import Progress
 from batchcam.pictures.originals import open_originals
 from batchcam.pictures.protocol import PROTOCOL_SIZE
 from batchcam.record.asked import open_asked
-from batchcam.record.rows import Advance, Outcome, Target
+from batchcam.record.rows import Advance, Outcome, Target, predicted_as
 from batchcam.store.problem import require_single_label
 from batchcam.store.run import Run
 
@@ -65,6 +67,8 @@ def export(config: ExportConfig) -> ExportSummary:
             "size": _size(config, run),
             "palette": _palette(config) if config.to in TAKES["palette"] else None,
         }
+        if config.predicted is not None:
+            options["predicted"] = config.predicted
         if run.lost:  # another export than the whole run's
             options["shards"] = [[s.file for s in each.shards] for each in run.runs]
         folder = ExportFolder(config.out, identity_of(run.plan, config.to, options))
@@ -87,17 +91,17 @@ def export(config: ExportConfig) -> ExportSummary:
 
 
 def _write(config: ExportConfig, run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
-    if config.to == "csv":
-        return table.write_csv(run, folder, advance)
-    if config.to == "parquet":
-        return table.write_parquet(run, folder, advance)
+    if config.to in ("csv", "parquet"):
+        rows = np.flatnonzero(predicted_as(run, config.predicted))
+        (table.write_csv if config.to == "csv" else table.write_parquet)(run, folder, rows, advance)
+        return Outcome(len(rows), len(run) - len(rows))
     target, size = _target(config), _size(config, run)
     if config.to == "wsol":
-        return wsol.write(run, folder, target, size or PROTOCOL_SIZE, advance)
+        return wsol.write(run, folder, target, config.predicted, size or PROTOCOL_SIZE, advance)
     originals = open_originals(run, config.data)
     if config.to == "png":
-        return png.write(run, folder, originals, target, _palette(config), advance)
-    return virelay.write(run, folder, originals, target, size, advance)
+        return png.write(run, folder, originals, target, config.predicted, _palette(config), advance)
+    return virelay.write(run, folder, originals, target, config.predicted, size, advance)
 
 
 def _target(config: ExportConfig) -> Target:

@@ -46,7 +46,13 @@ HEADER: Final = (
 
 
 def write(
-    run: Run, folder: ExportFolder, originals: Originals, target: Target, palette: str, advance: Advance
+    run: Run,
+    folder: ExportFolder,
+    originals: Originals,
+    target: Target,
+    predicted: str | None,
+    palette: str,
+    advance: Advance,
 ) -> Outcome:
     """Write an overlay and a grey-level map for each sample, and an index of all samples, last.
 
@@ -57,10 +63,11 @@ def write(
     Args:
         folder: where to.
         target: class explained.
+        predicted: as `choose` takes it.
         palette: one of `rules.PALETTES`.
         advance: told of each sample.
     """
-    choice = choose(run, target, finite=True)
+    choice = choose(run, target, True, predicted)
     names = file_names(run, choice.rows, ENDING, folder.folds_case)
     states = np.zeros(len(names), np.int64)
     constant, writer = 0, _Writer(folder, originals, run.plan.input_size, palette)

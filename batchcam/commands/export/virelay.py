@@ -53,7 +53,13 @@ class Part:
 
 
 def write(
-    run: Run, folder: ExportFolder, originals: Originals, target: Target, size: tuple[int, int] | None, advance: Advance
+    run: Run,
+    folder: ExportFolder,
+    originals: Originals,
+    target: Target,
+    predicted: str | None,
+    size: tuple[int, int] | None,
+    advance: Advance,
 ) -> Outcome:
     """Write the project; `project.yaml` last.
 
@@ -61,10 +67,11 @@ def write(
         folder: where to.
         originals: where the images are; grey where they are not.
         target: class explained.
+        predicted: as `choose` takes it.
         size: (H, W) to which the CAMs are upsampled; None: raw cells, which the viewer scales.
         advance: told of each part.
     """
-    choice = choose(run, target, finite=True)
+    choice = choose(run, target, True, predicted)
     if len(choice.rows) >= 2**32:
         raise RunError(f"{run.path}: more samples than ViRelAy can count")
     parts, states, constant = [], np.zeros(len(choice.rows), np.uint8), 0

@@ -20,7 +20,9 @@ NAMES_FILE: Final = "names.csv"
 ENDING: Final = ".npy"
 
 
-def write(run: Run, folder: ExportFolder, target: Target, size: tuple[int, int], advance: Advance) -> Outcome:
+def write(
+    run: Run, folder: ExportFolder, target: Target, predicted: str | None, size: tuple[int, int], advance: Advance
+) -> Outcome:
     """Write a score map for each sample, float64 in [0, 1], and the metadata files that list them.
 
     The frame of a score map is the whole original image resized to `size`, as the protocol's boxes and masks are;
@@ -29,11 +31,12 @@ def write(run: Run, folder: ExportFolder, target: Target, size: tuple[int, int],
     Args:
         folder: where to.
         target: class explained: the protocol's is the label (GT-known).
+        predicted: as `choose` takes it.
         size: (H, W) of the score maps.
         advance: told of each batch.
     """
     require_traced("export --to wsol", run.path, run.plan)
-    choice = choose(run, target, finite=False)
+    choice = choose(run, target, False, predicted)
     names = file_names(run, choice.rows, ENDING, folder.folds_case)
     zeros = outside = 0
     for part, cams, block in cam_blocks(run, choice.rows, choice.classes, ("crop_box", "image_size")):

@@ -7,11 +7,11 @@ from typing import Final
 
 from batchcam.config import Part, PartialConfig, field, originals, overwriting, require_outside, required
 from batchcam.errors import ConfigError
-from batchcam.rules import PALETTES
+from batchcam.rules import CERTAINTY, EVIDENCE, PALETTES
 
-RANKINGS: Final = ("confidence", "entropy", "margin", "loss", "identity_residual")
-"""What samples can be ranked by: softmax at the predicted class; entropy of the softmax in nats; lead of the predicted
-class's probability over the next; cross-entropy against the label; how far mean of CAM + bias is from the logit."""
+RANKINGS: Final = ("confidence", "identity_residual", *CERTAINTY, *EVIDENCE)
+"""What samples can be ranked by: softmax at the predicted class; how far mean of CAM + bias is from the logit; and what
+is measured of each sample."""
 
 MOST_SHEET_PICTURES: Final = 1000
 OTHER_PICTURES: Final = (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg")
@@ -30,6 +30,7 @@ class Selection(Part):
         "--class",
         metavar="C",
     )
+    predicted: str | None = field("Samples predicted as this class, by name or index.", metavar="C")
     wrong: bool = field(
         "Samples predicted otherwise than labelled; multi-label: in any class, with the map of the worst.",
         default=False,

@@ -11,13 +11,14 @@ from typing import Final
 import numpy as np
 
 from batchcam.commands.render.config import RenderConfig
-from batchcam.commands.render.selection import class_index, is_wrong, most_wrong, select, shown_class, spread
+from batchcam.commands.render.selection import is_wrong, most_wrong, select, shown_class, spread
 from batchcam.errors import ConfigError
 from batchcam.job.console import Progress, note
 from batchcam.pictures import heatmap, sheet
 from batchcam.pictures.originals import Original, Originals, State, open_originals
 from batchcam.pictures.overlay import View, overlay
 from batchcam.record.asked import open_asked
+from batchcam.record.rows import class_index
 from batchcam.record.sigmoid_scores import sigmoid
 from batchcam.record.spatial import spatial_share
 from batchcam.rules import Status

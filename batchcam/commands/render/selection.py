@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+import math
 
 import numpy as np
 
 from batchcam.commands.render.config import Selection
-from batchcam.errors import ConfigError, one_line
+from batchcam.errors import ConfigError
+from batchcam.record.measures import CELL_BYTES, LOGIT_BYTES, ROW_BYTES, certainty_measures, evidence_measures
 from batchcam.record.names import stored_columns
+from batchcam.record.rows import class_index
+from batchcam.rules import CERTAINTY, EVIDENCE
 from batchcam.store.run import Run
 from batchcam.store.schema import meta_array
-
-LOGIT_BYTES: Final = 40  # held for each logit while samples are ranked: float64, a few times
-NAMED_CLASSES: Final = 10  # that an error lists
 
 
 def select(run: Run, selection: Selection) -> np.ndarray:
     """Return the rows of a run that a selection picks, int64 (m,): by rank, or as asked for, or in the run's order.
 
-    Only columns of one value a sample are read, and logits where the rank needs them, a block at a time. Samples
+    Only columns of one value a sample are read, and logits or maps where the rank needs them, in blocks. Samples
     without a value to rank by (unreadable ones; unlabelled ones by loss) are in no `top` and no `bottom`.
     """
     rows: np.ndarray = _matching(run, selection)
     count = selection.top or selection.bottom
     if count is None:
         return rows
-    values = _VALUES[selection.by](run, rows)
+    values = _values(run, rows, selection.by)
     rows, values = rows[~np.isnan(values)], values[~np.isnan(values)]
     order = np.argsort(-values if selection.top else values, kind="stable")
     return np.asarray(rows[order[:count]])
@@ -38,20 +37,6 @@ def spread(rows: np.ndarray, count: int) -> np.ndarray:
     if len(rows) <= count:
         return rows
     return np.asarray(rows[np.linspace(0, len(rows) - 1, count).round().astype(np.int64)])
-
-
-def class_index(run: Run, name: str, option: str) -> int:
-    """Return the index of a class given by name, or by index where no class has such a name.
-
-    Raises:
-        ConfigError: there is none; the message names the option.
-    """
-    try:
-        return run.class_index(int(name) if name not in run.class_names and name.isdecimal() else name)
-    except KeyError as error:
-        known = ", ".join(map(one_line, run.class_names[:NAMED_CLASSES]))
-        more = f" and {len(run.class_names) - NAMED_CLASSES} more" if len(run.class_names) > NAMED_CLASSES else ""
-        raise ConfigError(f"{option} {name}: no such class; the run has {known}{more}") from error
 
 
 def _matching(run: Run, selection: Selection) -> np.ndarray:
@@ -72,6 +57,8 @@ def _matching(run: Run, selection: Selection) -> np.ndarray:
         if selection.confusion:
             true, predicted = (class_index(run, name, "--confusion") for name in selection.confusion)
             wanted &= (label == true) & (prediction == predicted)
+    if selection.predicted is not None:
+        wanted &= run.prediction[:] == class_index(run, selection.predicted, "--predicted")
     for column, _, value in (condition.partition("=") for condition in selection.where):
         (name,) = stored_columns([column], run.plan.meta, f"--where {column}={value}")
         wanted &= run[meta_array(name).name][:] == value
@@ -125,55 +112,17 @@ def _named(run: Run, sample_ids: tuple[str, ...]) -> np.ndarray:
     return np.array(list(rows), np.int64)
 
 
-def _column(name: str) -> Callable[[Run, np.ndarray], np.ndarray]:
-    def values(run: Run, rows: np.ndarray) -> np.ndarray:
-        return np.asarray(getattr(run, name)[:][rows], np.float64)
-
-    return values
-
-
-def _of_logits(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[Run, np.ndarray], np.ndarray]:
-    """Return a ranking by a function of log probabilities (b, K) and labels (b,)."""
-
-    def values(run: Run, rows: np.ndarray) -> np.ndarray:
-        ranked, labels = np.full(len(run), np.nan), run.label[:]
-        for part, block in run.blocks(("logits",), np.sort(rows), held=LOGIT_BYTES * len(run.class_names)):
-            with np.errstate(all="ignore"):  # NaN is data here
-                ranked[part] = function(_log_softmax(block["logits"].astype(np.float64)), labels[part])
-        return np.asarray(ranked[rows])
-
-    return values
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
-
-
-def _entropy(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    probabilities = np.exp(log_probabilities)
-    # a probability of zero adds nothing, but zero times minus infinity is NaN
-    terms = np.where(probabilities == 0, 0, probabilities * log_probabilities)
-    return np.asarray(-terms.sum(1))
-
-
-def _margin(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    probabilities = np.exp(log_probabilities)
-    ranked = np.sort(np.pad(probabilities, ((0, 0), (1, 0))), 1)  # a lone class is ahead of nothing
-    margin = ranked[:, -1] - ranked[:, -2]
-    return np.where(np.isnan(probabilities).any(1), np.nan, margin)
-
-
-def _loss(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    chosen = np.take_along_axis(log_probabilities, np.maximum(labels, 0)[:, None], 1)[:, 0]
-    return np.where(labels < 0, np.nan, -chosen)
-
-
-_VALUES: Final[dict[str, Callable[[Run, np.ndarray], np.ndarray]]] = {
-    "confidence": _column("confidence"),
-    "entropy": _of_logits(_entropy),
-    "margin": _of_logits(_margin),
-    "loss": _of_logits(_loss),
-    "identity_residual": _column("identity_residual"),
-}
-"""The values of each of `RANKINGS`, for rows of a run."""
+def _values(run: Run, rows: np.ndarray, by: str) -> np.ndarray:
+    """Return what rows are ranked by, float64 (m,)."""
+    if by not in (*EVIDENCE, *CERTAINTY):
+        return np.asarray(getattr(run, by)[:][rows], np.float64)
+    values, ordered = np.full(len(run), np.nan), np.sort(rows)
+    if by in EVIDENCE:
+        held = ROW_BYTES + CELL_BYTES * math.prod(run.plan.grid_size)
+        for part, block in run.blocks(("cams", "cam_class", "prediction"), ordered, held=held):
+            values[part] = evidence_measures(block)[by]
+    else:
+        held = LOGIT_BYTES * len(run.class_names)
+        for part, block in run.blocks(("logits", "label"), ordered, held=held):
+            values[part] = certainty_measures(block["logits"], block["label"])[by]
+    return np.asarray(values[rows])
