@@ -65,13 +65,13 @@ class Choice:
         return Outcome(len(self.rows), sum(self.left_out.values()), changed, (*self.notes, *notes))
 
 
-def choose(run: Run, target: Target, finite: bool, predicted: str | None = None) -> Choice:
+def choose(run: Run, target: Target, finite: bool, meant: np.ndarray) -> Choice:
     """Return the samples of `run` that have a CAM of the target class.
 
     Args:
         target: which class to explain.
         finite: leave out samples whose numbers are not finite.
-        predicted: those of `predicted_as` alone.
+        meant: which samples to choose from, bool (n,).
 
     Raises:
         RunError: there are none; the message says why.
@@ -80,8 +80,7 @@ def choose(run: Run, target: Target, finite: bool, predicted: str | None = None)
     reasons: dict[str, np.ndarray] = {"unreadable": (status & Status.UNREADABLE) > 0}
     if finite:
         reasons["numbers that are not finite"] = (status & Status.NON_FINITE) > 0
-    if predicted is not None:
-        reasons["not predicted as asked"] = ~predicted_as(run, predicted)
+    reasons["not predicted as asked"] = ~meant
     if target == "label":
         reasons["no label"] = classes < 0
     if not run.plan.cams.is_all:

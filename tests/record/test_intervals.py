@@ -21,6 +21,7 @@ from batchcam.record.intervals import (
     holm,
     mcnemar,
     mean_interval,
+    more_by_chance,
     needed,
     paired,
     placements,
@@ -79,6 +80,12 @@ def test_the_chance_of_so_few_is_fishers() -> None:
             table = [[hits, part - hits], [right - hits, whole - part - right + hits]]
             expected = fisher_exact(table, alternative="less").pvalue
             assert fewer_by_chance(hits, part, right, whole) == pytest.approx(expected, rel=1e-8, abs=1e-300)
+
+
+def test_more_by_chance_is_the_binomial_tail() -> None:
+    for hits, trials, rate in ((0, 9, 0.3), (9, 9, 0.3), (40, 200, 0.1), (150, 400, 0.02)):
+        expected = binom.sf(hits - 1, trials, rate)
+        assert more_by_chance(hits, trials, rate) == pytest.approx(expected, rel=1e-8, abs=1e-300)
 
 
 def test_the_correction_is_holms() -> None:

@@ -71,9 +71,10 @@ def export(config: ExportConfig) -> ExportSummary:
             options["predicted"] = config.predicted
         if run.lost:  # another export than the whole run's
             options["shards"] = [[s.file for s in each.shards] for each in run.runs]
+        meant = predicted_as(run, config.predicted)
         folder = ExportFolder(config.out, identity_of(run.plan, config.to, options))
         with Progress("export", len(run), "samples", config.quiet) as progress:
-            outcome = _write(config, run, folder, progress.advance)
+            outcome = _write(config, run, meant, folder, progress.advance)
             folder.finish()
             progress.advance(outcome.left_out)
         notes = outcome.notes if run.complete else (*outcome.notes, _incomplete(run))
@@ -90,18 +91,18 @@ def export(config: ExportConfig) -> ExportSummary:
     )
 
 
-def _write(config: ExportConfig, run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
+def _write(config: ExportConfig, run: Run, meant: np.ndarray, folder: ExportFolder, advance: Advance) -> Outcome:
     if config.to in ("csv", "parquet"):
-        rows = np.flatnonzero(predicted_as(run, config.predicted))
+        rows = np.flatnonzero(meant)
         (table.write_csv if config.to == "csv" else table.write_parquet)(run, folder, rows, advance)
         return Outcome(len(rows), len(run) - len(rows))
     target, size = _target(config), _size(config, run)
     if config.to == "wsol":
-        return wsol.write(run, folder, target, config.predicted, size or PROTOCOL_SIZE, advance)
+        return wsol.write(run, folder, target, meant, size or PROTOCOL_SIZE, advance)
     originals = open_originals(run, config.data)
     if config.to == "png":
-        return png.write(run, folder, originals, target, config.predicted, _palette(config), advance)
-    return virelay.write(run, folder, originals, target, config.predicted, size, advance)
+        return png.write(run, folder, originals, target, meant, _palette(config), advance)
+    return virelay.write(run, folder, originals, target, meant, size, advance)
 
 
 def _target(config: ExportConfig) -> Target:

@@ -50,7 +50,7 @@ def write(
     folder: ExportFolder,
     originals: Originals,
     target: Target,
-    predicted: str | None,
+    meant: np.ndarray,
     palette: str,
     advance: Advance,
 ) -> Outcome:
@@ -63,11 +63,11 @@ def write(
     Args:
         folder: where to.
         target: class explained.
-        predicted: as `choose` takes it.
+        meant: as `choose` takes it.
         palette: one of `rules.PALETTES`.
         advance: told of each sample.
     """
-    choice = choose(run, target, True, predicted)
+    choice = choose(run, target, True, meant)
     names = file_names(run, choice.rows, ENDING, folder.folds_case)
     states = np.zeros(len(names), np.int64)
     constant, writer = 0, _Writer(folder, originals, run.plan.input_size, palette)

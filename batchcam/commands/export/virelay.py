@@ -57,7 +57,7 @@ def write(
     folder: ExportFolder,
     originals: Originals,
     target: Target,
-    predicted: str | None,
+    meant: np.ndarray,
     size: tuple[int, int] | None,
     advance: Advance,
 ) -> Outcome:
@@ -67,11 +67,11 @@ def write(
         folder: where to.
         originals: where the images are; grey where they are not.
         target: class explained.
-        predicted: as `choose` takes it.
+        meant: as `choose` takes it.
         size: (H, W) to which the CAMs are upsampled; None: raw cells, which the viewer scales.
         advance: told of each part.
     """
-    choice = choose(run, target, True, predicted)
+    choice = choose(run, target, True, meant)
     if len(choice.rows) >= 2**32:
         raise RunError(f"{run.path}: more samples than ViRelAy can count")
     parts, states, constant = [], np.zeros(len(choice.rows), np.uint8), 0

@@ -21,7 +21,7 @@ ENDING: Final = ".npy"
 
 
 def write(
-    run: Run, folder: ExportFolder, target: Target, predicted: str | None, size: tuple[int, int], advance: Advance
+    run: Run, folder: ExportFolder, target: Target, meant: np.ndarray, size: tuple[int, int], advance: Advance
 ) -> Outcome:
     """Write a score map for each sample, float64 in [0, 1], and the metadata files that list them.
 
@@ -31,12 +31,12 @@ def write(
     Args:
         folder: where to.
         target: class explained: the protocol's is the label (GT-known).
-        predicted: as `choose` takes it.
+        meant: as `choose` takes it.
         size: (H, W) of the score maps.
         advance: told of each batch.
     """
     require_traced("export --to wsol", run.path, run.plan)
-    choice = choose(run, target, False, predicted)
+    choice = choose(run, target, False, meant)
     names = file_names(run, choice.rows, ENDING, folder.folds_case)
     zeros = outside = 0
     for part, cams, block in cam_blocks(run, choice.rows, choice.classes, ("crop_box", "image_size")):

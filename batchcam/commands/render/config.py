@@ -9,7 +9,7 @@ from batchcam.config import Part, PartialConfig, field, originals, overwriting, 
 from batchcam.errors import ConfigError
 from batchcam.rules import CERTAINTY, EVIDENCE, PALETTES
 
-RANKINGS: Final = ("confidence", "identity_residual", *CERTAINTY, *EVIDENCE)
+RANKINGS: Final = ("confidence", *CERTAINTY, "identity_residual", *EVIDENCE)
 """What samples can be ranked by: softmax at the predicted class; how far mean of CAM + bias is from the logit; and what
 is measured of each sample."""
 

@@ -14,6 +14,7 @@ import pytest
 from batchcam.commands.export.config import ExportConfig
 from batchcam.commands.export.export import export
 from batchcam.errors import BatchcamError
+from batchcam.record.measures import certainty_measures, evidence_measures, in_image
 from tests.helpers.export_runs import shard_columns, write_run
 from tests.helpers.synthetic import CLASS_NAMES, UNLABELLED, UNREADABLE
 
@@ -36,6 +37,33 @@ def test_csv_holds_the_shards_columns_row_by_row(sound_run: Path, tmp_path: Path
     np.testing.assert_array_equal(written, stored["confidence"])  # bit for bit
     assert [line["label_name"] for line in lines] == [(*CLASS_NAMES, "")[i] for i in stored["label"]]
     assert [line["prediction_name"] for line in lines] == [(*CLASS_NAMES, "")[i] for i in stored["prediction"]]
+
+
+def test_evidence_and_certainty_are_columns_and_a_predicted_class_picks_rows(sound_run: Path, tmp_path: Path) -> None:
+    export(ExportConfig(sound_run, "csv", tmp_path / "all", quiet=True))
+    lines = read_csv(tmp_path / "all" / "samples.csv")
+    stored = shard_columns(sound_run, "cams", "prediction", "label", "logits", "crop_box")
+    expected = evidence_measures(stored) | certainty_measures(stored["logits"], stored["label"])
+    expected |= in_image(expected, stored["crop_box"])
+    for name, values in expected.items():
+        np.testing.assert_allclose([float(line[name] or "nan") for line in lines], values, err_msg=name)
+    assert {lines[UNREADABLE][name] for name in expected} == {""}
+    name = lines[0]["prediction_name"]
+    some = export(ExportConfig(sound_run, "csv", tmp_path / "some", predicted=name, quiet=True))
+    picked = [line for line in lines if line["prediction_name"] == name]
+    assert read_csv(tmp_path / "some" / "samples.csv") == picked
+    assert (some.samples, some.skipped) == (len(picked), 21 - len(picked))
+    with pytest.raises(BatchcamError, match="holds another export"):
+        export(ExportConfig(sound_run, "csv", tmp_path / "some", quiet=True))
+
+
+def test_a_predicted_class_picks_the_pictures_too(sound_run: Path, tmp_path: Path) -> None:
+    prediction = shard_columns(sound_run, "prediction")["prediction"]
+    summary = export(ExportConfig(sound_run, "png", tmp_path / "some", predicted=str(prediction[0]), quiet=True))
+    assert summary.samples == int((prediction == prediction[0]).sum())
+    with pytest.raises(BatchcamError, match="--predicted cow: no such class"):
+        export(ExportConfig(sound_run, "png", tmp_path / "cow", predicted="cow", quiet=True))
+    assert not (tmp_path / "cow").exists()
 
 
 def test_csv_tells_unreadable_and_unlabelled_samples_from_others(sound_run: Path, tmp_path: Path) -> None:

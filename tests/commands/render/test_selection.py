@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from batchcam.commands.render.config import RANKINGS, Selection
-from batchcam.commands.render.selection import class_index, select, spread
+from batchcam.commands.render.selection import select, spread
 from batchcam.errors import ConfigError
+from batchcam.record.measures import evidence_measures
+from batchcam.record.rows import class_index
+from batchcam.rules import EVIDENCE
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
 from batchcam.store.schema import sample_arrays
 from tests.helpers.small_blocks import small_blocks
 
-COLUMNS = ("label", "prediction", "confidence", "identity_residual", "logits")
+COLUMNS = ("label", "prediction", "confidence", "identity_residual", "logits", "cams")
 
 
 @pytest.fixture
@@ -37,10 +40,18 @@ def softmax(logits: list[float]) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
+def evidence_value(row: dict, by: str) -> float:
+    """Return what a row's map of the predicted class has, by the same functions as its other readers."""
+    cams = np.array(row["cams"], np.float32)[None]
+    return float(evidence_measures({"cams": cams, "prediction": np.array([row["prediction"]])})[by][0])
+
+
 def rank_value(row: dict, by: str) -> float:
     """Return what a row is ranked by, in plain Python; NaN when it has no such value."""
     if by in row:
         return row[by]
+    if by in EVIDENCE:
+        return evidence_value(row, by)
     if any(map(math.isnan, row["logits"])):
         return math.nan
     probabilities = softmax(row["logits"])
@@ -74,6 +85,14 @@ def test_a_class_picks_by_label_and_where_there_is_none_by_prediction(run: Run) 
         assert select(run, Selection(label=name)).tolist() == expected
         assert select(run, Selection(label=str(index))).tolist() == expected
         assert (15 in expected) == (index == unlabelled["prediction"])
+
+
+def test_predicted_picks_by_prediction_alone(run: Run) -> None:
+    rows = columns_of(run)
+    for index, name in enumerate(run.class_names):
+        expected = [i for i, r in enumerate(rows) if r["prediction"] == index]
+        assert select(run, Selection(predicted=name)).tolist() == expected
+        assert select(run, Selection(predicted=str(index))).tolist() == expected
 
 
 def test_confusion_picks_one_label_with_one_prediction(run: Run) -> None:
@@ -143,7 +162,7 @@ def test_conditions_narrow_each_other_and_ids_keep_their_order(run: Run) -> None
     assert run.confidence[top].tolist() == sorted(run.confidence[wrong].tolist(), reverse=True)[:3]
 
 
-def test_nothing_but_columns_is_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_but_columns_is_read_unless_maps_are_ranked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     read: set[str] = set()
     blocks = Run.blocks
 
@@ -153,7 +172,7 @@ def test_nothing_but_columns_is_read(run: Run, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Run, "blocks", spy)
     monkeypatch.setattr(Run, "_row_of", None)
-    for by in RANKINGS:
+    for by in set(RANKINGS) - set(EVIDENCE):
         select(run, Selection(wrong=True, label="ant", top=3, by=by))
     assert read == {"label", "prediction", "confidence", "identity_residual", "logits"}
     assert {"cams", "maps"} <= {a.name for a in sample_arrays("uint8")}
