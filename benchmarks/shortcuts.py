@@ -1,4 +1,4 @@
-"""What `batchcam discover` finds of shortcuts that were planted: `python -m benchmarks.shortcuts --out DIR`.
+"""What `batchcam discover`, and the screen of `report`, find of shortcuts that were planted: `python -m benchmarks.shortcuts --out DIR`.
 
 Images are the demo's shapes with a cue of another kind in each study. In a share of them, the leak, the cue tells the
 class: of every class, or of one of five. A network learns from such images, and is explained and judged on others of
@@ -33,6 +33,8 @@ from batchcam.commands.evaluate.config import EvaluateConfig
 from batchcam.commands.evaluate.evaluate import evaluate
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
+from batchcam.commands.report.config import ReportConfig
+from batchcam.commands.report.report import report
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.train import train
 from batchcam.config import Classifier, Compute
@@ -42,6 +44,9 @@ K: Final = len(shapes.CLASSES)
 SIZE: Final = 128  # pixels of a side: 4x4 cells
 ALL, ONE, HONEST = "all", "one", "honest"
 LEAKS: Final = (100, 95, 85, 60)
+FIXED: Final = ("tag", "watermark", "frame")
+"""Cues that stand in one place, or in a few."""
+
 COMPUTE: Final = Compute(threads=1, device="cpu", workers=0)
 RANGES: Final = ((0.5, 1.01, "50 points and more"), (0.2, 0.5, "20 to 50 points"), (-1.0, 0.2, "less than 20"))
 """Of the accuracy that is lost once cues change."""
@@ -236,6 +241,8 @@ def judge(case: Case, sizes: Sizes, out: Path) -> dict[str, Any]:
     )
     with contextlib.suppress(RunError):  # a network that learned nothing says one class of all images
         found = discover(asked)
+    page = out / "pages" / f"{case.name}.html"
+    gatherings = report(ReportConfig(folder / "run", page, overwrite=True, quiet=True)).gatherings
     effects = [] if found is None else [v.carried.effect for v in found.classes if v.carried is not None]
     known = {
         **dataclasses.asdict(case),
@@ -243,6 +250,7 @@ def judge(case: Case, sizes: Sizes, out: Path) -> dict[str, Any]:
         "lost": lost,
         "claims": found.claims if found else {},
         "overall": found.overall.verdict if found else TOO_FEW,
+        "screen": [gathering.class_name for gathering in gatherings],
         "leaking": shapes.CLASSES[case.leaking] if case.scope == ONE else None,
         "largest_effect": max(effects, default=None),
     }
@@ -274,8 +282,30 @@ def table(every: list[dict[str, Any]]) -> str:
     accused = sum(bool(known["claims"]) or known["overall"] not in (NONE, TOO_FEW) for known in honest)
     effects = [known["largest_effect"] for known in honest if known["largest_effect"] is not None]
     most = f"; largest effect of a class {max(effects):.2f}" if effects else ""
-    lines += ["", f"Honest networks accused: {accused} of {len(honest)}{most}.", "", _cases(every)]
+    lines += [
+        "",
+        f"Honest networks accused: {accused} of {len(honest)}{most}.",
+        "",
+        _screened(every),
+        "",
+        _cases(every),
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _screened(every: list[dict[str, Any]]) -> str:
+    """Return what the report's screen alone finds of cues at fixed places, where a class leaks of this class."""
+    low = RANGES[0][0]
+    costly = [known for known in every if known["cue"] in FIXED and known["scope"] != HONEST and known["lost"] >= low]
+    found = sum(
+        bool(known["screen"]) if known["leaking"] is None else known["leaking"] in known["screen"] for known in costly
+    )
+    honest = [known for known in every if known["scope"] == HONEST]
+    accused = sum(bool(known["screen"]) for known in honest)
+    return (
+        f"The report's screen alone: {found} of {len(costly)} cues at fixed places that cost {100 * low:.0f} points "
+        f"and more, {accused} of {len(honest)} honest networks."
+    )
 
 
 def _cases(every: list[dict[str, Any]]) -> str:
