@@ -1,4 +1,4 @@
-"""What `batchcam discover` and the report find of shortcuts that were planted: `python -m benchmarks.shortcuts --out DIR`.
+"""What `batchcam discover` and the report find of planted shortcuts: `python -m benchmarks.shortcuts --out DIR`.
 
 Images are the demo's shapes with a cue of another kind in each study. In a share of them, the leak, the cue tells the
 class: of every class, or of one of five. A network learns from such images, and is explained and judged on others of

@@ -13,7 +13,7 @@ from batchcam.commands.report.evidence import cell_table
 from batchcam.commands.report.gallery import figures, key
 from batchcam.commands.report.predictions import map_size
 from batchcam.commands.report.writing import NONE, bounded, in_brackets, rate
-from batchcam.pictures.html import Markup, element, foreign, image, join, table
+from batchcam.pictures.html import Markup, details, element, foreign, image, join, table
 from batchcam.record.evidence import border, corners
 from batchcam.record.intervals import wilson
 from batchcam.record.metrics import brackets, rate_text
@@ -42,27 +42,27 @@ def peaks(content: Content) -> Markup:
     """Return where peaks lie, class by class, and each place where they gather with pictures and how to check it."""
     counts = content.facts.peaks
     height, width = counts.shape[1:]
-    intro = [
+    if not counts.any():
+        return element("p", "No map has a peak.")
+    intro = (
         "A map's peak is its largest cell. Objects are where photographers put them, so that honest networks' peaks "
         "gather around the middle of the view, each class's a little elsewhere. What always stands in one place, such "
-        "as a tag, a stamp, a frame or a watermark, draws them there.",
-        f"Judged are {_all_or_class(None)} and each class with {FEWEST} peaks. Of the corner cells and of the "
+        "as a tag, a stamp, a frame or a watermark, draws them there."
+    )
+    rule = (
+        f"Judged are {_all_or_class(None)} and each class with at least {FEWEST} peaks. Of the corner cells and of the "
         "outermost ring chance expects their share of the grid, of another cell that or, if it is more, the share that "
         "the other classes have there; cells in the middle half of height and width are not judged. A place is named "
         f"if at least {100 * LEAST_EXCESS:g} % of the samples that chance does not put there have their peak there, by "
         "the interval's lower end (exact binomial test, Fisher's for classes with each other; of places that are named "
-        f"chance makes at most {100 * FALSE_SHARE:g} %, by Benjamini and Hochberg).",
-        UNSEEN,
-    ]
-    if not counts.any():
-        return element("p", "No map has a peak.")
+        f"chance makes at most {100 * FALSE_SHARE:g} %, by Benjamini and Hochberg)."
+    )
+    parts: list[object] = [element("p", intro)]
     if min(height, width) < SMALLEST_GRID:
-        intro[1:] = [f"This grid of {height}×{width} cells is too coarse to tell: nothing is judged."]
-    elif not content.gathered:
-        intro.append("No place is named.")
-    parts: list[object] = [element("p", text) for text in intro]
-    if content.gathered:
-        parts.append(_how_to_check(content.gathered))
+        parts.append(element("p", f"This grid of {height}×{width} cells is too coarse to tell: nothing is judged."))
+    else:
+        parts += [details("How it is judged", element("p", rule)), element("p", UNSEEN)]
+        parts.append(_how_to_check(content.gathered) if content.gathered else element("p", "No place is named."))
     parts += [_gathering(each) for each in content.gathered]
     caption = "Where the peaks lie: share in each cell, per cent, over all predicted classes"
     parts += [cell_table(counts.sum(0) / counts.sum(), caption, "Most peaks lie"), _classes(content)]
