@@ -158,7 +158,7 @@ KEYS = {
     """,
     "report": """
         (out, bytes, complete, samples, trained_on, pictures, without_image, changed, lost_files, findings, flips,
-        level, labelled, left_out, accuracy, intervals(accuracy), needed, exit_code)
+        level, gates, gatherings, labelled, left_out, accuracy, intervals(accuracy), needed, exit_code)
     """,
     "localize": """
         (error, error_kind, exit_code)

@@ -50,7 +50,7 @@ def peaks(content: Content) -> Markup:
         "as a tag, a stamp, a frame or a watermark, draws them there."
     )
     rule = (
-        f"Judged are {_all_or_class(None)} and each class with at least {FEWEST} peaks. Of the corner cells and of the "
+        f"Judged are all samples together and each class with at least {FEWEST} peaks. Of the corner cells and of the "
         "outermost ring chance expects their share of the grid, of another cell that or, if it is more, the share that "
         "the other classes have there; cells in the middle half of height and width are not judged. A place is named "
         f"if at least {100 * LEAST_EXCESS:g} % of the samples that chance does not put there have their peak there, by "
@@ -69,12 +69,9 @@ def peaks(content: Content) -> Markup:
     return join(parts)
 
 
-def _all_or_class(class_name: str | None) -> Markup:
-    return Markup("all samples together") if class_name is None else foreign(class_name)
-
-
 def _whose(gathering: Gathering) -> Markup:
-    return join((_all_or_class(gathering.class_name), f" in {gathering.place}"))
+    whose = "all samples together" if gathering.class_name is None else foreign(gathering.class_name)
+    return join((whose, f" in {gathering.place}"))
 
 
 def _how_to_check(gathered: Sequence[Gathered]) -> Markup:
