@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
@@ -82,6 +83,7 @@ class LedgerCapture:
         self._network, self._ledger = network, ledger
         self._handles: list[RemovableHandle] = []
         self._vectors: dict[Place, Tensor] = {}
+        self._runs: Counter[Place] = Counter()
         self._calls: AttentionCalls | None = None
 
     def __enter__(self) -> LedgerCapture:
@@ -100,6 +102,7 @@ class LedgerCapture:
     def listening(self, images: Tensor) -> Iterator[None]:
         """Listen to attention while a forward pass of these images runs."""
         self._vectors = {}
+        self._runs.clear()
         with AttentionCalls(len(images), self._ledger.place.row, self._ledger.calls) as self._calls:
             yield
 
@@ -118,7 +121,8 @@ class LedgerCapture:
     def _keeps(self, place: Place) -> Any:
         def keep(module: nn.Module, args: tuple[Any, ...], *output: Tensor) -> None:
             vector = place.of(output[0] if output else args[0])
-            if vector is not None:
+            if vector is not None and self._runs[place] == place.run:
                 self._vectors[place] = vector.clone()
+            self._runs[place] += 1
 
         return keep

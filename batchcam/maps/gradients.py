@@ -14,7 +14,9 @@ from batchcam.maps.capture import ActivationCapture, Maps
 from batchcam.maps.gradient_maps import METHODS
 from batchcam.network.forward import forward
 from batchcam.network.target_layer import TargetLayer
-from batchcam.network.tracing import Trace, finite_trace, grid_output
+from batchcam.network.tokens import TokenGrids
+from batchcam.network.tracing import Trace, finite_trace, grid_output, output_of
+from batchcam.rules import Tokens
 
 NAN = np.float32(np.nan)
 
@@ -50,23 +52,31 @@ class GradientNetwork:
         return np.full((self.class_count, self.channels), NAN), np.full(self.class_count, NAN)
 
 
-def with_gradients(network: nn.Module, probe: Tensor, method: str, target_layer: str | None = None) -> GradientNetwork:
+def with_gradients(
+    network: nn.Module, probe: Tensor, method: str, target_layer: str | None = None, tokens: Tokens | None = None
+) -> GradientNetwork:
     """Return the network with the layer that a gradient method looks at.
 
     Args:
         network: in evaluation mode, on the probe's device; its parameters stop recording gradients.
         probe: normalised images, (N, C, H, W).
         method: name in `gradient_maps.METHODS`.
-        target_layer: name of the layer; None: the last one with weights that gives a grid of several cells.
+        target_layer: name of the layer; None: the last one with weights that gives a grid of several cells, of a
+            network of tokens the last tokens that the logits depend on in several cells.
+        tokens: which tokens are cells; None: to be found.
 
     Raises:
         ModelError: there is no such layer, or the logits do not depend on it differentiably.
     """
-    trace = finite_trace(network, probe)
-    layer = _named_grid(network, trace, target_layer) if target_layer else _last_grid(network, trace)
+    trace = finite_trace(network.requires_grad_(False), probe)
+    grids = TokenGrids(network, probe, trace, tokens)
+    if target_layer:
+        layer = _named_grid(network, trace, target_layer, grids)
+    else:
+        layer = (None if tokens else _last_grid(network, trace)) or _last_tokens(network, probe, trace, grids)
     grid = layer.grid(trace.outputs[layer.name])
     found = GradientNetwork(
-        network=network.requires_grad_(False),
+        network=network,
         target_layer=str(layer),
         method=method,
         class_count=trace.logits.shape[1],
@@ -79,24 +89,49 @@ def with_gradients(network: nn.Module, probe: Tensor, method: str, target_layer:
     return found
 
 
-def _named_grid(network: nn.Module, trace: Trace, text: str) -> TargetLayer:
+def _named_grid(network: nn.Module, trace: Trace, text: str, grids: TokenGrids) -> TargetLayer:
     layer = TargetLayer.parse(text)
+    output = trace.outputs.get(layer.name)
+    if output is not None and output.ndim == 3 and (tokens := layer.tokens or grids.of(output.shape[1])):
+        layer = TargetLayer(layer.name, tokens=tokens)
+        output_of(network, trace, layer.name, layer.takes)
+        return layer
     if layer.rectified or layer.normed:
         layer = TargetLayer(text)  # gradients are those of a module's output, which no module of this name has
     output = grid_output(network, trace, layer.name)
     return layer if layer.channels_last else _as_grid(network, trace, layer.name, output)
 
 
-def _last_grid(network: nn.Module, trace: Trace) -> TargetLayer:
+def _learned(network: nn.Module, trace: Trace) -> list[str]:
+    return [name for name in trace.outputs if any(True for _ in network.get_submodule(name).parameters())]
+
+
+def _last_grid(network: nn.Module, trace: Trace) -> TargetLayer | None:
     """Return the last layer to run that has weights and gives several cells; of several at once, the outermost."""
-    learned = [name for name in trace.outputs if any(True for _ in network.get_submodule(name).parameters())]
+    learned = _learned(network, trace)
     layers = list(_grids(network, trace, learned))
-    if not layers or _tokens_follow(trace, learned, layers[-1].name):
-        raise ModelError(
-            "no layer gives activations of shape (N, C, h, w) with several cells; transformers of tokens, such as ViT, "
-            "have none but the patches' embedding"
-        )
-    return layers[-1]
+    return None if not layers or _tokens_follow(trace, learned, layers[-1].name) else layers[-1]
+
+
+def _last_tokens(network: nn.Module, probe: Tensor, trace: Trace, grids: TokenGrids) -> TargetLayer:
+    """Return the last tokens that the logits depend on in their cells: behind the last attention, only one may count.
+
+    What a linear layer gives are parts of a block: queries, keys, values.
+    """
+    for name in reversed(_learned(network, trace)):
+        output, module = trace.outputs[name], network.get_submodule(name)
+        if output.ndim != 3 or isinstance(module, nn.Linear) or (tokens := grids.of(output.shape[1])) is None:
+            continue
+        layer = TargetLayer(name, tokens=tokens)
+        with ActivationCapture(module, differentiable=True) as capture, torch.enable_grad():
+            score = forward(network, probe[:1])[:, 0].sum()
+            (gradients,) = torch.autograd.grad(score, capture.take()) if score.requires_grad else (output[:0],)
+        if layer.grid(gradients).any():
+            return layer
+    raise ModelError(
+        "no layer that the logits depend on gives activations of shape (N, C, h, w) with several cells, nor tokens whose "
+        "grid is found: --tokens says which are cells"
+    )
 
 
 def _grids(network: nn.Module, trace: Trace, learned: list[str]) -> Iterator[TargetLayer]:

@@ -62,7 +62,7 @@ def prepare(
         if explained.ledger:
             tell(explained.ledger.told)
     else:
-        explained = with_gradients(network, probe, method, target_layer)
+        explained = with_gradients(network, probe, method, target_layer, tokens)
     if tokens and TargetLayer.parse(explained.target_layer).tokens != tokens:
         raise ConfigError(f"--tokens {tokens}: the maps are of {explained.target_layer}; leave the option out")
     return explained

@@ -8,6 +8,7 @@ https://arxiv.org/abs/2310.05916. They are found by their numbers, whatever the 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -35,11 +36,12 @@ MOST_LINKS: Final = 8  # between an attention and the sum that it is added to
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a vector of each sample is found: a module's output, or its first input; of tokens, one of them."""
+    """Where a vector of each sample is found: what a module gives, or takes, in one of its runs; of tokens, one."""
 
     module: str
     is_input: bool
     row: int
+    run: int = 0
 
     def of(self, values: Tensor) -> Tensor | None:
         """Return the vector (N, C) in what the module gives or takes, None where there is none."""
@@ -148,16 +150,16 @@ def find_ledger(
             continue
         place = _place(head.layer, trace, vector)
         calls = attention_calls(network, probe, place.row)
-        search = _Search(network, trace, place, calls)
+        search = _Search(network, trace, place.row, calls)
         weight, bias = head.weight.float(), head.bias.float()
-        branches = list(search.branches(vector, head.weight))
+        branches = list(search.branches(place, head.weight))
         tokens = {b.call: grids.of(calls[b.call].brought.shape[1]) for b in branches}
         grid = next((t for t in tokens.values() if t), None)
         if grid is None:
             continue
         same = tuple(b for b in branches if (t := tokens[b.call]) and (t.height, t.width) == (grid.height, grid.width))
         ledger = Ledger(place, grid, weight, bias, head.norm_eps, same)
-        return ledger, Heard({p: _vector(trace, p) for p in ledger.places}, calls)
+        return ledger, Heard({p: search.vector(p) for p in ledger.places}, calls)
     return None
 
 
@@ -167,19 +169,14 @@ def _inverse_deviation(vector: Tensor, norm_eps: float | None) -> Tensor:
 
 
 def _place(module: str, trace: Trace, vector: Tensor) -> Place:
-    """Return where in a module's input the vector is."""
+    """Return where in a module's input, in its last run, the vector is."""
     rows = trace.inputs[module].shape[1] if trace.inputs[module].ndim == 3 else 1
-    places = [Place(module, True, row) for row in range(rows)]
+    run = sum(name == module for name, *_ in trace.calls) - 1
+    places = [Place(module, True, row, run) for row in range(rows)]
     return next(
         (p for p in places if (found := p.of(trace.inputs[module])) is not None and torch.equal(found, vector)),
         places[0],
     )
-
-
-def _vector(trace: Trace, place: Place) -> Tensor:
-    vector = place.of((trace.inputs if place.is_input else trace.outputs)[place.module])
-    assert vector is not None
-    return vector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,24 +201,33 @@ class _Row:
 class _Search:
     """Looks for attention among the summands of a vector."""
 
-    def __init__(self, network: nn.Module, trace: Trace, place: Place, calls: Mapping[int, Attended]) -> None:
-        self._network, self._trace, self._place, self._calls = network, trace, place, calls
+    def __init__(self, network: nn.Module, trace: Trace, row: int, calls: Mapping[int, Attended]) -> None:
+        self._network, self._calls = network, calls
         self._sums = {index: call.brought.sum(1).double() for index, call in calls.items()}
+        self._values: dict[Place, Tensor] = {}
         self._rows: dict[float, _Row] = {}
-        self._givers: dict[float, list[str]] = {}
+        self._givers: dict[float, list[Place]] = {}
         self._signs: dict[tuple[int, ...], Tensor] = {}
-        for time, each, values in sorted(_events(trace, place.row), key=lambda event: event[0]):
+        for time, each, values in sorted(_events(trace, row), key=lambda event: event[0]):
+            self._values[each] = values
             vector = each.of(values)
             if vector is None or len(vector) != len(trace.logits) or not vector.is_floating_point():
                 continue
-            row = self._row(each, time, vector.double(), values)
-            self._rows.setdefault(row.key, row)
+            found = self._row(each, time, vector.double(), values)
+            self._rows.setdefault(found.key, found)
             if not each.is_input:
-                self._givers.setdefault(row.key, []).append(each.module)
+                self._givers.setdefault(found.key, []).append(each)
 
-    def branches(self, vector: Tensor, weight: Tensor) -> Iterator[Branch]:
-        """Yield the attentions that are added to `vector`, of which the logits are W x, the last one first."""
-        whole: _Row | None = self._rows.get(self._row(self._place, 0, vector.double(), vector).key)
+    def vector(self, place: Place) -> Tensor:
+        """Return the vector (N, C) at a place."""
+        vector = place.of(self._values[place])
+        assert vector is not None
+        return vector
+
+    def branches(self, place: Place, weight: Tensor) -> Iterator[Branch]:
+        """Yield the attentions that are added to the vector at `place`, of which the logits are W x, the last first."""
+        vector = self.vector(place)
+        whole: _Row | None = self._rows.get(self._row(place, 0, vector.double(), vector).key)
         while whole:
             split = self._split(whole)
             added, whole = split if split else (whole, None)
@@ -279,13 +285,14 @@ class _Search:
 
     def _behind(self, row: _Row, head: Head) -> tuple[_Row, Head] | None:
         """Return what a module with a linear map or a layer norm made `row` of."""
-        for name in self._givers.get(row.key, ()):
-            values = self._trace.inputs[name]
-            given, earlier = self._place.of(values), head.behind(self._network.get_submodule(name), name)
+        for giver in self._givers.get(row.key, ()):
+            place = dataclasses.replace(giver, is_input=True)
+            values, name = self._values[place], place.module
+            given, earlier = place.of(values), head.behind(self._network.get_submodule(name), name)
             if earlier is None or given is None or given.shape[1] != earlier.width:
                 continue
             if earlier.fits(given, row.vector @ head.weight.T + head.bias):
-                return self._row(Place(name, True, self._place.row), row.time, given.double(), values), earlier
+                return self._row(place, row.time, given.double(), values), earlier
         return None
 
     def _scaled(self, row: _Row, head: Head, since: float) -> tuple[_Row, Head] | None:
@@ -309,9 +316,11 @@ def _close(one: Tensor, other: Tensor) -> bool:
 def _events(trace: Trace, row: int) -> Iterator[tuple[float, Place, Tensor]]:
     """Yield what modules took and gave, and when; a module begins before the first one inside of it ends."""
     begins: dict[str, int] = {}
-    for end, name in enumerate(trace.outputs):
+    runs: Counter[str] = Counter()
+    for end, (name, given, output) in enumerate(trace.calls):
         parts = name.split(".")
         for depth in range(1, len(parts) + 1):
             begins.setdefault(".".join(parts[:depth]), end)
-        yield begins[name] - 0.5, Place(name, True, row), trace.inputs[name]
-        yield end, Place(name, False, row), trace.outputs[name]
+        yield begins.pop(name) - 0.5, Place(name, True, row, runs[name]), given
+        yield end, Place(name, False, row, runs[name]), output
+        runs[name] += 1

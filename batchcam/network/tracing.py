@@ -17,12 +17,17 @@ from batchcam.network.forward import forward
 
 @dataclasses.dataclass
 class Trace:
-    """What one forward pass went through: each module's latest first input and output, in order of execution."""
+    """What one forward pass went through: each module's latest first input and output, in order of execution.
+
+    Attributes:
+        calls: name, first input and output of each run of a module, as far as they are vectors or tokens.
+    """
 
     image_size: tuple[int, int]
     logits: Tensor
     inputs: dict[str, Tensor]
     outputs: dict[str, Tensor]
+    calls: list[tuple[str, Tensor, Tensor]]
 
 
 def finite_trace(network: nn.Module, probe: Tensor) -> Trace:
@@ -50,6 +55,7 @@ def traced(network: nn.Module, probe: Tensor) -> Trace:
     """
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
+    calls: list[tuple[str, Tensor, Tensor]] = []
     copies: dict[int, Tensor] = {}
 
     def copied(tensor: Tensor) -> Tensor:
@@ -65,12 +71,14 @@ def traced(network: nn.Module, probe: Tensor) -> Trace:
             if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
                 outputs.pop(name, None)  # a module that runs again moves to the end
                 inputs[name], outputs[name] = copied(args[0]), copied(output)
+                if max(args[0].ndim, output.ndim) <= 3:
+                    calls.append((name, inputs[name], outputs[name]))
 
         return keep
 
     with _hooks(network, listen), torch.inference_mode():
         logits = forward(network, probe)
-    return Trace((probe.shape[2], probe.shape[3]), logits, inputs, outputs)
+    return Trace((probe.shape[2], probe.shape[3]), logits, inputs, outputs, calls)
 
 
 @contextlib.contextmanager
