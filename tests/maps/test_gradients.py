@@ -23,8 +23,10 @@ from batchcam.config import Classifier, Compute
 from batchcam.errors import ConfigError, ModelError, RunError
 from batchcam.maps.gradient_maps import METHODS
 from batchcam.maps.gradients import GradientMaps, with_gradients
+from batchcam.rules import Tokens
 from tests.helpers import networks
 from tests.helpers.networks import GapNetwork, hook_count, random_images, seeded, torchvision_network
+from tests.network.test_ledger import vision_transformer
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -49,7 +51,7 @@ def test_last_layer_with_weights_that_gives_a_grid_is_found(name, layer, grid):
 def test_transformer_of_tokens_is_refused():
     torch.manual_seed(0)
     network = torch.nn.Sequential(nn.Flatten(2), nn.Linear(256, 8), nn.Flatten(1), nn.Linear(24, 3)).eval()
-    with pytest.raises(ModelError, match="ViT"):
+    with pytest.raises(ModelError, match="--tokens says which are cells"):
         with_gradients(network, random_images(2, 16, 16), "gradcam")
 
 
@@ -219,3 +221,45 @@ def test_compare_shows_how_little_a_control_resembles_the_run(images, tmp_path):
     summary = compare(CompareConfig(tmp_path / "real", tmp_path / "control", min_cam_similarity=0.9, quiet=True))
     assert summary.findings
     assert "control" in str(dataclasses.asdict(summary))
+
+
+@pytest.mark.parametrize("method", ["gradcam", "layercam", "hirescam"])
+def test_maps_of_tokens_are_those_of_plain_loops_and_of_torchcam(method):
+    network, images = vision_transformer(), random_images(2, 32, 32)
+    found = with_gradients(network, images, method)
+    assert found.target_layer == "tokens(encoder.layers.encoder_layer_2.ln_1, 4x4+1)"
+    with GradientMaps(found) as maps:
+        maps.forward(images)
+        ours = maps.cams(torch.tensor([[1], [2]])).cams[:, 0]
+    layer = network.encoder.layers.encoder_layer_2.ln_1
+    kept: list[Tensor] = []
+    network.requires_grad_(True)
+    handle = layer.register_forward_hook(lambda module, given, output: kept.append(output))
+    logits = network(images)
+    (gradients,) = torch.autograd.grad(logits[0, 1] + logits[1, 2], kept[0])
+    handle.remove()
+    expected = torch.zeros(2, 4, 4)
+    for sample in range(2):
+        weights = gradients[sample, 1:].mean(0)
+        for y in range(4):
+            for x in range(4):
+                a, g = kept[0][sample, 1 + 4 * y + x].detach(), gradients[sample, 1 + 4 * y + x]
+                factor = {"gradcam": weights, "layercam": g.relu(), "hirescam": g}[method]
+                expected[sample, y, x] = (factor * a).sum()
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
+    peers = {"gradcam": "GradCAM", "layercam": "LayerCAM"}
+    if method in peers:
+        methods = pytest.importorskip("torchcam.methods")
+
+        def as_grid(values: Tensor) -> Tensor:
+            return values[:, 1:].transpose(1, 2).unflatten(2, (4, 4))
+
+        with getattr(methods, peers[method])(network, layer, reshape_transform=as_grid) as extractor:
+            theirs = extractor([1, 2], network(images), normalized=False)[0]
+        torch.testing.assert_close(ours.relu(), theirs.detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_layer_of_tokens_whose_grid_is_not_found_takes_the_one_that_is_said():
+    network, images = vision_transformer(), random_images(2, 32, 32)
+    said = with_gradients(network, images, "gradcam", tokens=Tokens(2, 8, 1))
+    assert (said.grid_size, said.target_layer) == ((2, 8), "tokens(encoder.layers.encoder_layer_2.ln_1, 2x8+1)")

@@ -218,7 +218,15 @@ TIMM = [
         "vit_relpos_small_patch16_224",
     ),
     *("vit_relpos_base_patch16_clsgap_224", "vit_srelpos_small_patch16_224", "vit_base_patch16_rpn_224"),
-    *("mixer_s32_224", "mixer_b16_224", "gmixer_12_224", "resmlp_12_224", "gmlp_ti16_224", "vit_base_patch16_rope_224"),
+    *(
+        "cait_xxs24_224",
+        "mixer_s32_224",
+        "mixer_b16_224",
+        "gmixer_12_224",
+        "resmlp_12_224",
+        "gmlp_ti16_224",
+        "vit_base_patch16_rope_224",
+    ),
     *("flexivit_small", "convit_tiny", "twins_svt_small"),
 ]
 

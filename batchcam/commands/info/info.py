@@ -174,7 +174,7 @@ def info(run: Path, level: float = LEVEL, cluster: str | None = None) -> RunInfo
         trained_on=totals.get(TRAINED_ON),
         classes=of_classes.classes,
         tasks=tasks,
-        notes=[*notes, *of_classes.notes],
+        notes=[*notes, *of_classes.notes, *_of_share(spatial)],
         unreadable=tally.unreadable,
         sigmoids=of_classes.sigmoids,
         pairs=of_classes.pairs,
@@ -217,6 +217,7 @@ def _class_counts(run: Run, cluster: str | None) -> tuple[ClassCounts, ClusterCo
 
 
 def _of_series(series: Run, level: float, cluster: str | None) -> RunInfo:
+    spatial = spatial_shares(series)
     made = [(run, read_manifest(run.path, run.plan)) for run in series.runs]
     own = [_provenance(run.path, manifest) for run, manifest in made]
     stated = [manifest.totals for _, manifest in made]
@@ -237,9 +238,10 @@ def _of_series(series: Run, level: float, cluster: str | None) -> RunInfo:
         trained_on=totals.get(TRAINED_ON),
         classes=of_classes.classes,
         tasks=[task for _, tasks, _ in own for task in tasks],
-        notes=list(
-            dict.fromkeys((*series.remarks, *(note for _, _, notes in own for note in notes), *of_classes.notes))
-        ),
+        notes=[
+            *dict.fromkeys((*series.remarks, *(note for _, _, notes in own for note in notes), *of_classes.notes)),
+            *_of_share(spatial),
+        ],
         unreadable=list(_failed(series)),
         runs=[
             RunOfSeries(
@@ -257,10 +259,14 @@ def _of_series(series: Run, level: float, cluster: str | None) -> RunInfo:
         intervals=intervals_of(totals, level, of_classes.design),
         needed=accuracy_needs(totals, level, of_classes.design),
         level=level,
-        spatial=spatial_shares(series),
+        spatial=spatial,
         cluster=cluster,
         clusters=of_classes.clusters,
     )
+
+
+def _of_share(spatial: SpatialShare | None) -> list[str]:
+    return [spatial.finding] if spatial and spatial.finding else []
 
 
 def _counted(run: Run) -> dict[str, Any]:

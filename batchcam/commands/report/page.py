@@ -193,6 +193,8 @@ def _findings(content: Content) -> Iterable[Markup]:
     """Yield, one line each, what a reader should look at."""
     if content.about.lost:
         yield join((f"Damaged or missing files, left out: {len(content.about.lost):,}",))
+    if content.facts.spatial and (small_share := content.facts.spatial.finding):
+        yield join((small_share[0].upper() + small_share[1:],))
     if content.moved:
         link = element("a", "What moved against OLD", href="#moved")
         t = content.moved.totals
