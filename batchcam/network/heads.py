@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -120,7 +121,33 @@ def halves(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor
 
 def heads(network: nn.Module, trace: Trace) -> Iterator[tuple[Tensor, Head]]:
     """Yield vectors (N, C) that the logits are an exact linear map of, with the map, from the logits backwards."""
-    vector, head = _returned(network, trace.logits)
+    start = _returned(network, trace.logits)
+    *between, last = _chain(network, trace, *start, trace.logits)
+    yield from [*between, last]
+    if not between and (common := _of_two(network, trace, *start)):
+        yield from _chain(network, trace, *common, trace.logits)
+
+
+def _of_two(network: nn.Module, trace: Trace, mean: Tensor, head: Head) -> tuple[Tensor, Head] | None:
+    """Return the vector that both of two classifiers take whose mean this is, as distilled networks have it."""
+    outputs = [output for output in trace.outputs.values() if output.shape == mean.shape]
+    for pair in itertools.combinations(outputs, 2):
+        if not torch.equal((pair[0] + pair[1]) / 2, mean):
+            continue
+        half = dataclasses.replace(head, diagonal_or_full=head.diagonal_or_full / 2, bias=head.bias / 2)
+        one, other = (
+            [*_chain(network, trace, output, half, output.double() @ half.weight.T + half.bias)] for output in pair
+        )
+        for (vector, first), (same, second) in itertools.product(one, other):
+            if first.norm_eps is None is second.norm_eps and torch.equal(vector, same):
+                return vector, Head(first.weight + second.weight, first.bias + second.bias, None, first.layer)
+    return None
+
+
+def _chain(
+    network: nn.Module, trace: Trace, vector: Tensor, head: Head, logits: Tensor
+) -> Iterator[tuple[Tensor, Head]]:
+    """Yield a vector of which the logits are a linear map, and those before it."""
     yield vector, head
     modules = dict(network.named_modules())
     for name in reversed(trace.outputs):
@@ -135,7 +162,7 @@ def heads(network: nn.Module, trace: Trace) -> Iterator[tuple[Tensor, Head]]:
             continue
         # a kind of layer that does more than its kind, such as a batch norm that rectifies too, shows in the numbers
         start = given.reshape(len(given), -1)
-        if not earlier.fits(start, trace.logits):
+        if not earlier.fits(start, logits):
             continue
         vector, head = start, earlier
         yield vector, head

@@ -50,7 +50,10 @@ class TokenGrids:
         if self._asked:
             return self._asked if self._asked.count == count else None
         if count not in self._found:
-            self._found[count] = [tokens for tokens in self._readings(count) if self._holds(tokens)]
+            readings = list(self._readings(count))
+            # convolutions with a stride and a margin centre a token at its cell's corner
+            by_centre = ([tokens for tokens in readings if self._holds(tokens, centre)] for centre in (0.5, 0.0))
+            self._found[count] = next(filter(None, by_centre), [])
         found = self._found[count]
         if len(found) > 1:
             raise ModelError(f"its {count} tokens may be {' or '.join(map(str, found))}: say which with --tokens")
@@ -65,16 +68,23 @@ class TokenGrids:
             if h * w > 1 and 0 <= count - h * w <= MOST_PREFIX and abs(h * width - w * height) <= max(height, width):
                 yield Tokens(h, w, count - h * w)
 
-    def _holds(self, tokens: Tokens) -> bool:
-        """Return whether noise on the pixels of a cell changes most its own token, where there first are so many."""
+    def _holds(self, tokens: Tokens, centre: float) -> bool:
+        """Return whether noise on the pixels of a cell changes most its own token, where there first are so many.
+
+        Args:
+            centre: of the pixels, as a share of the cell's height and width.
+        """
         generator = torch.Generator().manual_seed(0)
         places = torch.randperm(tokens.cells, generator=generator)[:_DISTURBED].tolist()
         images = self._probe[:1].repeat(1 + len(places), 1, 1, 1)
         high, wide = images.shape[2] / tokens.height, images.shape[3] / tokens.width
         for image, place in zip(images[1:], places, strict=True):
             y, x = divmod(place, tokens.width)
-            # the middle of the cell: patches need not end where the image does
-            rows, columns = (slice(int((i + 0.25) * n), math.ceil((i + 0.75) * n)) for i, n in ((y, high), (x, wide)))
+            # half of the cell: patches need not end where the image does
+            rows, columns = (
+                slice(max(0, int((i + centre - 0.25) * n)), math.ceil((i + centre + 0.25) * n))
+                for i, n in ((y, high), (x, wide))
+            )
             part = image[:, rows, columns]
             part += torch.randn(part.shape, generator=generator).to(part) * 3
         values = _first(self._network, images, tokens.count)

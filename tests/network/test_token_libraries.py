@@ -25,7 +25,7 @@ SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "nu
 NETWORKS = [
     ("ViT", SMALL, "layer_norm(attention(vit.layernorm, 4x4+1, 2))"),
     ("ViTMSN", SMALL, "layer_norm(attention(vit.layernorm, 4x4+1, 2))"),
-    ("Deit", SMALL, "layer_norm(attention(deit.layernorm, 4x4+2, 2))"),
+    ("DeiT", SMALL, "layer_norm(attention(deit.layernorm, 4x4+2, 2))"),
     ("Dinov2", SMALL, "class_and_tokens(dinov2.layernorm, 4x4+1)"),
     (
         "Dinov2WithRegisters",
@@ -43,7 +43,6 @@ NETWORKS = [
 
 
 def built(kind: str, options: dict[str, object]) -> nn.Module:
-    kind = {"Deit": "DeiT"}.get(kind, kind)
     config = getattr(transformers, f"{kind}Config")(**options, num_labels=3)
     torch.manual_seed(0)
     network = getattr(transformers, f"{kind}ForImageClassification")(config)
