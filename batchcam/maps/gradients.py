@@ -116,11 +116,13 @@ def _last_grid(network: nn.Module, trace: Trace) -> TargetLayer | None:
 def _last_tokens(network: nn.Module, probe: Tensor, trace: Trace, grids: TokenGrids) -> TargetLayer:
     """Return the last tokens that the logits depend on in their cells: behind the last attention, only one may count.
 
-    What a linear layer gives are parts of a block: queries, keys, values.
+    What a linear layer gives, or what changes the tokens' shape, are parts of a block: queries, keys, values.
     """
     for name in reversed(_learned(network, trace)):
         output, module = trace.outputs[name], network.get_submodule(name)
-        if output.ndim != 3 or isinstance(module, nn.Linear) or (tokens := grids.of(output.shape[1])) is None:
+        if output.ndim != 3 or output.shape != trace.inputs[name].shape or isinstance(module, nn.Linear):
+            continue
+        if (tokens := grids.of(output.shape[1])) is None:
             continue
         layer = TargetLayer(name, tokens=tokens)
         with ActivationCapture(module, differentiable=True) as capture, torch.enable_grad():

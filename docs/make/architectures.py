@@ -31,9 +31,9 @@ CLASS_COUNT = 10
 BETWEEN = "an activation lies between two linear layers"
 FLATTENED = "cells are flattened, not averaged; activations lie between linear layers"
 WHOLE_GRID = "a convolution takes the whole grid to one cell; activations lie between linear layers"
-TWO = "its logits are the mean of two classifiers'"
+TWO = "its logits are the mean of two classifiers, each of a token of its own"
 CLASS_TOKEN = "a norm lies between what attention adds to its class token and the classifier's"
-TOKENS = "where there first are as many tokens as it averages, they do not follow their own cells; `--tokens 7x7` is exact"
+TOKENS = "where there first are as many tokens as it averages, they do not follow their own cells; `--tokens 4x4` is exact"
 
 REASONS = {
     "mobilenet_v3": BETWEEN,
@@ -53,7 +53,8 @@ mobilevit_xxs edgenext_xx_small convnext_atto convnextv2_atto convmixer_768_32 p
 focalnet_tiny_srf swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 nest_tiny gcvit_xxtiny davit_tiny
 coatnet_pico_rw_224 maxvit_pico_rw_256 tiny_vit_5m_224 pvt_v2_b0 visformer_tiny nextvit_small shvit_s1
 efficientvit_m0 resnet50_clip twins_svt_small mixer_s32_224 resmlp_12_224 vit_tiny_patch16_224
-deit_tiny_patch16_224 beit_base_patch16_224 convit_tiny pit_ti_224 hiera_tiny_224 cait_xxs24_224
+deit_tiny_patch16_224 beit_base_patch16_224 convit_tiny pit_ti_224 hiera_tiny_224 mvitv2_tiny
+cait_xxs24_224 repvit_m0_9 efficientformer_l1
 """
 
 TIMM = {
@@ -70,11 +71,9 @@ TIMM = {
     "mambaout_femto": BETWEEN,
     "maxvit_tiny_tf_224": BETWEEN,
     "vgg11": WHOLE_GRID,
-    "repvit_m0_9": TWO,
-    "efficientformer_l1": TWO,
-    "levit_128s": TWO,
+    "levit_128s": TOKENS,
+    "deit_tiny_distilled_patch16_224": TWO,
     "volo_d1_224": "logits of the cells, at their largest, are part of the logits",
-    "mvitv2_tiny": TOKENS,
     "xcit_nano_12_p16_224": CLASS_TOKEN,
 }
 """Networks of timm's, with why they have none."""

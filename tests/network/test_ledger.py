@@ -155,6 +155,41 @@ def test_mean_of_tokens_is_explained_at_their_grid(pooled, layer):
     torch.testing.assert_close(cams, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_mean_of_two_classifiers_of_one_vector_is_explained_as_one():
+    class Distilled(Averaged):
+        def __init__(self) -> None:
+            super().__init__("tokens")
+            self.norms = nn.ModuleList(nn.BatchNorm1d(8) for _ in range(2))
+            self.heads = nn.ModuleList(nn.Linear(8, CLASSES) for _ in range(2))
+
+        def forward(self, images: Tensor) -> Tensor:
+            mean = self.body(self.patches(images).flatten(2).transpose(1, 2)).mean(1)
+            one, other = (head(norm(mean)) for norm, head in zip(self.norms, self.heads, strict=True))
+            return (one + other) / 2
+
+    network, images = stirred(Distilled()), random_images(3, 24, 32)
+    proved, cams, _ = explained(network, images)
+    assert proved.target_layer == "tokens(body, 3x4)"
+    with torch.no_grad():
+        tokens = network.body(network.patches(images).flatten(2).transpose(1, 2))
+        classifiers = [
+            (h.weight / 2) * (n.weight / (n.running_var + n.eps).sqrt())
+            for n, h in zip(network.norms, network.heads, strict=True)
+        ]
+        expected = (tokens @ sum(classifiers).T).transpose(1, 2).unflatten(2, (3, 4))
+    torch.testing.assert_close(cams, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_that_are_centred_at_their_cells_corners_are_a_grid():
+    class Corners(Averaged):
+        def forward(self, images: Tensor) -> Tensor:
+            at_corners = nn.functional.pad(images, (4, 0, 4, 0))[..., : images.shape[2], : images.shape[3]]
+            return self.head(self.body(self.patches(at_corners).flatten(2).transpose(1, 2)).mean(1))
+
+    network, images = Corners("tokens", 0).eval(), random_images(2, 48, 64)
+    assert explained(network, images)[0].target_layer == "tokens(body, 6x8)"
+
+
 class Shuffled(Averaged):
     """Its tokens are in no order of rows."""
 
