@@ -12,7 +12,6 @@ from batchcam.store.schema import OFFSET
 from batchcam.store.series import Series
 from batchcam.store.stored_cams import stored_ranks
 
-
 SMALL_SHARE: Final = 0.25
 """Of less, in the median, it is a finding: three times as much of the logit, or more, is where no map shows it.
 

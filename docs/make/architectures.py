@@ -33,7 +33,9 @@ FLATTENED = "cells are flattened, not averaged; activations lie between linear l
 WHOLE_GRID = "a convolution takes the whole grid to one cell; activations lie between linear layers"
 TWO = "its logits are the mean of two classifiers, each of a token of its own"
 CLASS_TOKEN = "a norm lies between what attention adds to its class token and the classifier's"
-TOKENS = "where there first are as many tokens as it averages, they do not follow their own cells; `--tokens 4x4` is exact"
+TOKENS = (
+    "where there first are as many tokens as it averages, they do not follow their own cells; `--tokens 4x4` is exact"
+)
 
 REASONS = {
     "mobilenet_v3": BETWEEN,
