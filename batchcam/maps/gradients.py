@@ -131,8 +131,8 @@ def _last_tokens(network: nn.Module, probe: Tensor, trace: Trace, grids: TokenGr
         if layer.grid(gradients).any():
             return layer
     raise ModelError(
-        "no layer that the logits depend on gives activations of shape (N, C, h, w) with several cells, nor tokens whose "
-        "grid is found: --tokens says which are cells"
+        "no layer that the logits depend on gives activations of shape (N, C, h, w) with several cells, nor tokens "
+        "whose grid is found: --tokens says which are cells"
     )
 
 

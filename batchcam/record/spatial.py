@@ -15,7 +15,7 @@ from batchcam.store.stored_cams import stored_ranks
 SMALL_SHARE: Final = 0.25
 """Of less, in the median, it is a finding: three times as much of the logit, or more, is where no map shows it.
 
-Trained transformers have 0.3 to 0.5; half would be a finding about nearly all of them.
+A small ViT that finds its objects by these maps has 0.41: half would be a finding about sound runs.
 """
 
 
