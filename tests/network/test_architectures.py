@@ -184,8 +184,8 @@ def test_gradient_methods_know_that_swins_channels_come_last():
 def test_vision_transformers_patch_embedding_is_no_layer_to_look_at_unless_named():
     network = torchvision.models.VisionTransformer(32, 16, 2, 2, 16, 32, num_classes=CLASS_COUNT).eval()
     nn.init.normal_(network.heads.head.weight)
-    with pytest.raises(ModelError, match="transformers of tokens, such as ViT, have none"):
-        with_gradients(network, random_images(1, 32, 32), "gradcam")
+    found = with_gradients(network, random_images(1, 32, 32), "gradcam")
+    assert found.target_layer == "tokens(encoder.layers.encoder_layer_1.ln_1, 2x2+1)"
     assert with_gradients(network, random_images(1, 32, 32), "gradcam", "conv_proj").grid_size == (2, 2)
 
 
