@@ -30,7 +30,7 @@ def keys(value: Any) -> str:
             return f"({', '.join(value)}: {inner[0]})"
         return f"({', '.join(key + each for key, each in zip(value, inner, strict=True))})"
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        (shared,) = {keys(each) for each in value}
+        shared = max({keys(each) for each in value}, key=len)
         return f"[{shared}]"
     return ""
 
@@ -81,10 +81,10 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "render": run_json("render", run, "--out", root / "sheet.png"),
         "report": run_json("report", run, "--out", root / "report.html"),
         "compare": run_json("compare", *swapped_runs(root), "--max-flips", 0),
+        "trend": run_json("trend", run),
         "verify": run_json("verify", without_digest(run)),
         "localize": run_json("localize", run, *boxes),
         "faithfulness": run_json("faithfulness", run, *again, "--samples", 2, "--steps", 2, "--device", "cpu"),
-        "trend": run_json("trend", run),
         "discover": run_json("discover", run, *again, "--device", "cpu"),
         "nightly": run_json("nightly", root / "none.pth", data, root / "nights"),
         "retrain": run_json("retrain", data, data, root / "models/first", "--arch", "none"),
@@ -114,7 +114,7 @@ KEYS = {
     "evaluate": """
         (samples, labelled, unreadable, non_finite, accuracy, trained_on, unseen_labelled, unseen_accuracy,
         classes[(name, labelled, correct, predicted, left_out, intervals(accuracy))], group_by, groups, problem_type,
-        intervals(accuracy, unseen_accuracy), needed, level, exit_code)
+        intervals(accuracy, unseen_accuracy), needed, level, cluster, clusters, notes, exit_code)
     """,
     "explain": """
         (run, run_id, samples, shards, unreadable, trained_on, seconds, complete, merged(totals(samples, labelled,
@@ -140,7 +140,7 @@ KEYS = {
         transform, weights_key), compute(batch_size, device, engine, precision, sample_timeout, start_method, threads,
         workers), control, data, dry_run, findings, identity, label_separator, maps, max_unreadable, memory, method,
         new_since, out, problem_type, quiet, retry_unreadable, shard_size, share_only, stage_to, target_layer, task,
-        tasks, threshold, thresholds_from, time_limit_s), pid, remarks, resources(device, engine, start_method,
+        tasks, threshold, thresholds_from, time_limit_s, tokens), pid, remarks, resources(device, engine, start_method,
         task, task_from, threads, workers), restarts, user), shards_landed, shards, lost_shards, totals(accuracy,
         correct, labelled, largest_identity_residual, samples, status(constant map, no positive evidence, non finite,
         unreadable), trained_on), trained_on,
@@ -150,7 +150,8 @@ KEYS = {
         seconds_storing, seconds_waiting_for_images,
         seconds_waiting_for_others, shards, start_method, started, task, task_from, threads, trained_on, unreadable,
         user, versions(batchcam, compressor, h5py, hdf5, numpy, python, torch, torchvision), workers, written)], notes,
-        unreadable, runs, sigmoids, pairs, group_by, groups, intervals(accuracy), needed, level, exit_code)
+        unreadable, runs, sigmoids, pairs, spatial, group_by, groups, intervals(accuracy), needed, level, cluster,
+        clusters, exit_code)
     """,
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,
@@ -158,7 +159,8 @@ KEYS = {
     """,
     "report": """
         (out, bytes, complete, samples, trained_on, pictures, without_image, changed, lost_files, findings, flips,
-        level, gates, gatherings, labelled, left_out, accuracy, intervals(accuracy), needed, exit_code)
+        level, cluster, clusters, notes, gates, gatherings, labelled, left_out, accuracy,
+        intervals(accuracy), needed, exit_code)
     """,
     "localize": """
         (error, error_kind, exit_code)
@@ -167,7 +169,7 @@ KEYS = {
         (error, error_kind, exit_code)
     """,
     "trend": """
-        (nights, reference, events, judged, waiting, alarms, past, left_out, findings, alarm_only, out, exit_code)
+        (nights, reference, events(), judged, waiting, alarms, past, left_out(), findings, alarm_only, out, exit_code)
     """,
     "discover": """
         (error, error_kind, exit_code)
@@ -192,14 +194,19 @@ KEYS = {
     """,
     "compare": """
         (old, new, old_run_id, new_run_id, old_samples, new_samples, apart(unreadable in both, not finite in both),
-        relabelled, totals(compared, not_finite, flips, flips_percent, fixed, broken, changed, old_confidence,
+        paired_by_content, ambiguous, changed_inputs, renamed(), relabelled, totals(compared, not_finite,
+        flips, flips_percent, fixed, broken, changed, old_confidence,
         new_confidence, logit_change, maps, spearman, spearman_deviation, spearman_median, spearman_p10, cosine,
-        top_iou, peak_shift, without_maps(constant in both), labelled, old_accuracy, new_accuracy, accuracy_drop, lost),
+        top_iou, peak_shift, without_maps(constant in both), labelled, old_accuracy, new_accuracy, accuracy_drop, lost,
+        p),
         classes[(name, labelled, old_correct, new_correct, fixed, broken, old_predicted, new_predicted, left, maps,
-        logit_change, spearman, cosine, top_iou, peak_shift, spearman_deviation)], transitions[(old, new, count)],
+        logit_change, spearman, cosine, top_iou, peak_shift, spearman_deviation, intervals(accuracy_drop,
+        spearman))], transitions[(old, new, count)],
         exchanges[(classes, samples, followed, same_weights, maps, spearman, spearman_as_named)], movers[(reason,
         sample_id, label, old_prediction, new_prediction, flip, old_confidence, new_confidence, confidence_change,
-        map_class, logit_change, spearman, cosine, top_iou, peak_shift)], group_by, groups, gates[(option, limit, value,
+        map_class, logit_change, spearman, cosine, top_iou, peak_shift, new_sample_id)], confidence,
+        intervals(flips_percent, old_accuracy, new_accuracy, accuracy_drop, spearman), cluster, clusters,
+        design_effects(), group_by, groups, gates[(option, limit, value,
         verdict, passed, reason, low, high, needed, not_judged)], noise, findings, notes, out, problem_type, exit_code)
     """,
 }

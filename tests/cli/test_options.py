@@ -41,7 +41,11 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
 """Arguments of each command, and options that it can't do without, or others can't."""
 
 GATED = ("compare", "promote", "report", "retrain", "submit")
-MORE = {("export", "palette"): {"to": "png"}, **{(name, "max-group-drop"): {"group-by": "site"} for name in GATED}}
+MORE = {
+    ("export", "palette"): {"to": "png"},
+    **{(name, "max-group-drop"): {"group-by": "site"} for name in GATED},
+    **{(name, "decide"): {"max-flips": "7"} for name in GATED},
+}
 """What an option needs besides."""
 
 WRITTEN = {

@@ -115,7 +115,7 @@ READERS = [
         "not checked: sample ids and labels were not compared with the dataset's fingerprint: schema 1",
     ),
     (["verify", RUN, "--recompute", "7", *NETWORK], 0, "no findings; 7 samples (1 unreadable, as recorded)"),
-    (["compare", RUN, OLD, "--out", OUT], 0, "bee           2    +0.0      0       0  6→6"),
+    (["compare", RUN, OLD, "--out", OUT], 0, "bee           2  +0.0 (-65.8 to +65.8)      0       0        6→6"),
     (["report", RUN, "--out", "OUT.html"], 3, "7 samples, 6 pictures"),
     (["report", RUN, "--against", OLD, "--out", "OUT.html"], 3, "0 predictions are another class"),
     (["render", RUN, "--data", IMAGES, "--out", "OUT.png"], 0, "7 of 7 selected samples"),
