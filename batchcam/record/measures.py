@@ -42,13 +42,11 @@ def certainty_measures(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.n
         logits: (n, K).
         labels: int64 (n,), -1 where not known.
     """
-    with np.errstate(all="ignore"):  # NaN is data here
-        shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-        logs = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-        probabilities = np.exp(logs)
-        # a probability of zero adds nothing, but zero times minus infinity is NaN
-        spread = -np.where(probabilities == 0, 0, probabilities * logs).sum(1)
+    sound = np.where(np.isfinite(logits).all(1, keepdims=True), logits, np.nan).astype(np.float64)
+    shifted = sound - sound.max(1, keepdims=True)
+    losses = np.abs(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))  # not -0.0, where a class is sure
+    probabilities = np.exp(-losses)
     ranked = np.sort(np.pad(probabilities, ((0, 0), (1, 0))), 1)  # a lone class is ahead of nothing
-    margin = np.where(np.isnan(probabilities).any(1), np.nan, ranked[:, -1] - ranked[:, -2])
-    chosen = np.take_along_axis(logs, np.maximum(labels, 0)[:, None], 1)[:, 0]
-    return dict(zip(CERTAINTY, (spread, margin, np.where(labels < 0, np.nan, -chosen)), strict=True))
+    own = np.take_along_axis(losses, np.maximum(labels, 0)[:, None], 1)[:, 0]
+    spread, margin = (probabilities * losses).sum(1), ranked[:, -1] - ranked[:, -2]
+    return dict(zip(CERTAINTY, (spread, margin, np.where(labels < 0, np.nan, own)), strict=True))

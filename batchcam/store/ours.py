@@ -42,8 +42,10 @@ def require_own_files(folder: Path, document: str, others: Iterable[str], overwr
         overwrite: whether to replace them all the same.
 
     Raises:
-        ConfigError: something else lies there, and `overwrite` was not asked for.
+        ConfigError: something else lies there, and `overwrite` was not asked for; or it can't be a folder.
     """
+    if not next(place for place in (folder, *folder.parents) if place.exists()).is_dir():
+        raise ConfigError(f"--out {folder}: not a folder, or lies in none; choose another --out")
     there = [name for name in (document, *others) if _holds_something(folder / name)]
     if overwrite or not there or _is_marked(folder / document) or _is_claimed(folder / document):
         return

@@ -54,3 +54,15 @@ def test_certainty_is_of_the_softmax() -> None:
     np.testing.assert_allclose(found["entropy"], [-(p * np.log(p)).sum(), 0, np.nan], atol=1e-12)
     np.testing.assert_allclose(found["margin"], [p[0] - p[1], 1, np.nan])
     np.testing.assert_allclose(found["loss"], [-np.log(p[1]), np.nan, np.nan])
+
+
+def test_certainty_says_nothing_of_logits_that_are_not_finite() -> None:
+    logits = np.array([[0, -np.inf], [np.inf, 0], [np.nan, 0]], np.float32)
+    assert all(np.isnan(values).all() for values in certainty_measures(logits, np.array([0, 0, 1])).values())
+
+
+def test_a_sure_class_has_no_negative_zero() -> None:
+    for logits in ([[1000, 0]], [[3]]):
+        found = certainty_measures(np.array(logits, np.float32), np.array([0]))
+        assert (found["entropy"], found["margin"], found["loss"]) == (0, 1, 0)
+        assert not np.signbit([found["entropy"], found["loss"]]).any()

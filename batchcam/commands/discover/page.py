@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import cv2
 
-from batchcam.commands.discover.rule import Verdict
+from batchcam.commands.discover.rule import TOO_FEW, Verdict
 from batchcam.commands.discover.trials import Outcomes
 from batchcam.pictures import sheet
 from batchcam.pictures.html import Markup, definitions, element, foreign, image, join, page, section, table
@@ -33,17 +33,19 @@ def write_page(run: Run, found: Outcomes, summary: DiscoverSummary) -> str:
     from batchcam.commands.discover.text import claim_text, gate_text
 
     claims = [v for v in (summary.overall, *summary.classes) if v.is_claim]
+    is_judged = summary.overall.verdict != TOO_FEW
+    nothing = NOTHING if is_judged else "Nothing is judged: too few samples."
     listed = element("ul", *(element("li", foreign(claim_text(v), longest=600)) for v in claims))
     gate = None if summary.gate is None else element("p", foreign(gate_text(summary)))
     parts = [
-        ("summary", "Summary", join((_numbers(summary), listed if claims else element("p", NOTHING), gate or ""))),
+        ("summary", "Summary", join((_numbers(summary), listed if claims else element("p", nothing), gate or ""))),
         ("classes", "Classes, the largest effect first", _table(summary)),
         ("regions", "The regions, by class", _regions(run, found, summary)),
         ("unseen", "What this does not see", element("ul", *(element("li", each) for each in summary.not_seen))),
         ("notes", "Notes", element("ul", *(element("li", foreign(note, longest=400)) for note in summary.notes))),
     ]
-    state = "alarm" if claims else "good"
-    told = f"{len(claims)} found, of all samples and {len(summary.classes)} classes." if claims else NOTHING
+    state = "alarm" if claims or not is_judged else "good"
+    told = f"{len(claims)} found, of all samples and {len(summary.classes)} classes." if claims else nothing
     head = element(
         "header",
         element("h1", "What carries a class by itself"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchcam.commands.discover.discover import GATE, DiscoverSummary
-from batchcam.commands.discover.rule import BOTH, FIXED, PORTABLE, Effect, Verdict
+from batchcam.commands.discover.rule import BOTH, FIXED, PORTABLE, TOO_FEW, Effect, Verdict
 from batchcam.record.study import class_lines, counts_text, head_lines, maps_text
 
 CARRIER_TEXTS = {"peak": "the region around the map's peak", "border": "the picture's border"}
@@ -21,11 +21,7 @@ def discover_text(summary: DiscoverSummary) -> str:
         ),
         ("judged", counts_text({f"samples of {s.drawn} drawn": s.judged} | s.left_out)),
         *(("found", claim_text(v)) for v in (s.overall, *s.classes) if v.is_claim),
-        *(
-            []
-            if s.claims or s.overall.is_claim
-            else [("found", "no region that carries a class, no place that it needs")]
-        ),
+        *([] if s.claims or s.overall.is_claim else [("found", nothing_text(s))]),
         *([("gate", gate_text(s))] if s.gate else []),
     ]
     lines = head_lines(head, [*s.notes, "not seen: " + "; ".join(s.not_seen)], s.out, "discover")
@@ -51,6 +47,13 @@ def claim_text(verdict: Verdict) -> str:
             f"predictions fall without that region, {p.needed.control:.0%} without a random one"
         )
     return f"{who}: {verdict.verdict}: {'; '.join(parts)}"
+
+
+def nothing_text(summary: DiscoverSummary) -> str:
+    """Return what stands where nothing is claimed."""
+    if summary.overall.verdict == TOO_FEW:
+        return "nothing is judged: too few samples"
+    return "no region that carries a class, no place that it needs"
 
 
 def gate_text(summary: DiscoverSummary) -> str:

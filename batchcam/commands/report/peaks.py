@@ -62,7 +62,8 @@ def peaks(content: Content) -> Markup:
         parts.append(element("p", f"This grid of {height}×{width} cells is too coarse to tell: nothing is judged."))
     else:
         parts += [details("How it is judged", element("p", rule)), element("p", UNSEEN)]
-        parts.append(_how_to_check(content.gathered) if content.gathered else element("p", "No place is named."))
+        none = "No place is named." if counts.sum() >= FEWEST else f"Fewer than {FEWEST} peaks: nothing is judged."
+        parts.append(_how_to_check(content.gathered) if content.gathered else element("p", none))
     parts += [_gathering(each) for each in content.gathered]
     caption = "Where the peaks lie: share in each cell, per cent, over all predicted classes"
     parts += [cell_table(counts.sum(0) / counts.sum(), caption, "Most peaks lie"), _classes(content)]
