@@ -95,7 +95,18 @@ def test_what_is_no_file_is_not_replaced_by_one(sound_run, tmp_path, kind):
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_study_is_refused_before_it_begins_where_files_of_others_lie(sound_run, tmp_path, study):
+@pytest.mark.parametrize("inside", [False, True])
+def test_study_is_refused_before_it_begins_where_a_file_is_no_folder(sound_run, tmp_path, study, inside):
+    (file := tmp_path / "out").write_text("mine")
+    network = ["--checkpoint", "model.pth", "--data", "photos"]
+    extra = ["--annotations", "boxes.csv"] if study == "localize" else network
+    ended = run_json(study, sound_run, *extra, "--out", file / "deeper" if inside else file)
+    assert (ended.code, "not a folder, or lies in none" in ended.said["error"]) == (2, True)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_study_is_refused_before_it_begins_where_files_files_of_others_lie(sound_run, tmp_path, study):
     network = ["--checkpoint", "model.pth", "--data", "photos"]
     extra = ["--annotations", "boxes.csv"] if study == "localize" else network
     words = [study, sound_run, *extra, "--out", tmp_path]

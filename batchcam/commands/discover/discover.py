@@ -113,7 +113,7 @@ def discover(config: DiscoverConfig) -> DiscoverSummary:
             found = measure(run, assembly, rows, asked, progress.advance)
         if not found.judged.any():
             reasons = counts_text(count_left_out(LeftOut, found.reasons)) or "none has a prediction"
-            raise RunError(f"{config.run}: no sample of {len(rows)} can be judged: {reasons}")
+            raise RunError(f"{config.run}: no sample of {len(rows)} can be judged: {reasons}{_advice(run, rows)}")
         summary = _summary(config, run, found)
         if config.out is not None:
             write_files(config.out, run, found, summary)
@@ -143,7 +143,7 @@ def _summary(config: DiscoverConfig, run: Run, found: Outcomes) -> DiscoverSumma
         not_seen=NOT_SEEN,
         gate=None if config.max_portable is None else _gate(config.max_portable, [*classes, overall]),
         findings=sum(left_out.get(reason.text, 0) for reason in (LeftOut.CHANGED, LeftOut.GONE)),
-        notes=tuple(_notes(run, overall, classes)),
+        notes=tuple(_notes(run, _advice(run, found.rows), overall, classes)),
         out=None if config.out is None else str(config.out),
     )
 
@@ -156,11 +156,16 @@ def _gate(limit: float, found: list[Verdict]) -> PortableGate:
     return PortableGate(limit, value, worst, passed=value <= limit)
 
 
-def _notes(run: Run, overall: Verdict, classes: list[Verdict]) -> Iterator[str]:
+def _advice(run: Run, drawn: np.ndarray) -> str:
+    """Return what to do about too few samples, "" where all are drawn."""
+    return ": draw more by --samples" if len(drawn) < (run.prediction[:] >= 0).sum() else ""
+
+
+def _notes(run: Run, advice: str, overall: Verdict, classes: list[Verdict]) -> Iterator[str]:
     yield from run_notes(run, control="regions carry what a network with random weights makes of them")
     few = [v for v in classes if v.verdict == TOO_FEW]
     if few:
-        yield f"{len(few)} of {len(classes)} classes have too few samples to be judged: draw more by --samples"
+        yield f"{len(few)} of {len(classes)} classes have too few samples to be judged{advice}"
     if overall.verdict == TOO_FEW:
         yield "too few samples to be judged at all"
     if run.plan.padding is not None:

@@ -265,6 +265,23 @@ def test_images_that_changed_or_are_gone_are_left_out_and_findings(tmp_path: Pat
     assert (summary.findings, summary.exit_code) == (2, 3)
 
 
+@pytest.mark.parametrize(("samples", "advice"), [(12, ": draw more by --samples"), (100, "")])
+def test_too_few_samples_are_no_clean_result(tmp_path: Path, samples: int, advice: str) -> None:
+    summary = make(tmp_path, GapNetwork, ("ant", "bee", "cat"), noise, 6).found(samples=samples, out=tmp_path / "out")
+    few = len(summary.classes)
+    assert f"{few} of {few} classes have too few samples to be judged{advice}" in summary.notes
+    assert "nothing is judged: too few samples" in discover_text(summary)
+    assert "no region that carries a class" not in discover_text(summary)
+    page = (tmp_path / "out" / "discover.html").read_text()
+    assert page.count("Nothing is judged: too few samples.") == 2
+    assert 'class="state good"' not in page
+
+
+def test_one_sample_has_no_image_to_be_pasted_into(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no sample of 1 can be judged: .*: draw more by --samples"):
+        make(tmp_path, GapNetwork, ("ant", "bee", "cat"), noise, 2).found(samples=1)
+
+
 def test_maps_of_one_cell_are_refused(tmp_path: Path) -> None:
     case = make(tmp_path, OneCell, ("ant", "bee"), noise, 2)
     with pytest.raises(RunError, match="maps of 1x1 cells tell no place"):

@@ -17,11 +17,11 @@ from tests.helpers.wellformed import Page
 GRID = (5, 6)
 
 
-def tagged_run(folder: Path, tagged: int | None, cams: str = "all") -> Path:
+def tagged_run(folder: Path, tagged: int | None, cams: str = "all", samples: int = 200) -> Path:
     """A run of which a class has its peaks in a corner cell; of the others, and of none, they lie anywhere."""
-    plan = synthetic_plan(sample_count=200, sample_id_bytes=60, grid_size=GRID, cams=cams)
+    plan = synthetic_plan(sample_count=samples, sample_id_bytes=60, grid_size=GRID, cams=cams)
     rows = synthetic_rows(plan)
-    prediction = rows.columns["prediction"] = np.where(rows.columns["prediction"] < 0, -1, np.arange(200) % 5)
+    prediction = rows.columns["prediction"] = np.where(rows.columns["prediction"] < 0, -1, np.arange(samples) % 5)
     if cams == "predicted":
         rows.columns["cam_class"] = prediction[:, None]
     if tagged is not None:
@@ -81,6 +81,12 @@ def test_the_table_counts_each_classs_peaks_as_a_loop_does(tmp_path: Path) -> No
         name: (str(len(hits)), f"{np.mean(hits):.3f}") for name, hits in corner.items()
     }
     assert "<figure>" not in section(source, "peaks")
+
+
+def test_few_peaks_are_said_not_to_be_judged(tmp_path: Path) -> None:
+    _, source = write(tagged_run(tmp_path / "run", 1, samples=18), tmp_path / "report.html")
+    assert "Fewer than 20 peaks: nothing is judged." in source
+    assert "No place is named." not in source
 
 
 def test_a_coarse_grid_is_said_not_to_be_judged(sound_run: Path, tmp_path: Path) -> None:
