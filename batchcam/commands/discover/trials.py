@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -189,8 +190,7 @@ def measure(run: Run, assembly: Assembly, rows: np.ndarray, asked: Asked, advanc
         holds=np.zeros((count, len(TRIALS)), bool),
         pictures=Pictures(),
     )
-    for start in range(0, count, GROUP):
-        part = np.arange(start, min(start + GROUP, count))
+    for part in np.array_split(np.arange(count), math.ceil(count / GROUP)):  # of like sizes: each needs partners
         with torch.inference_mode():
             _judge(run, assembly, found, part, asked)
         advance(len(part))

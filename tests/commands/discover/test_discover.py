@@ -218,6 +218,14 @@ def test_the_same_seed_gives_the_same_files(noisy: Case, tmp_path: Path) -> None
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_no_sample_is_left_without_partners_because_of_the_size_of_groups(
+    noisy: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = noisy.found()
+    monkeypatch.setattr(trials, "GROUP", whole.drawn - 1)
+    assert noisy.found().left_out == whole.left_out
+
+
 def test_a_tag_anywhere_is_portable_evidence_of_its_class_alone(red: Case, tmp_path: Path) -> None:
     summary = red.found(out=tmp_path, max_portable=50)
     assert summary.claims == {"red<b>": "portable evidence"}
