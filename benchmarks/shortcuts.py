@@ -27,8 +27,9 @@ import numpy as np
 
 from batchcam.commands.demo import shapes
 from batchcam.commands.discover.config import DiscoverConfig
-from batchcam.commands.discover.discover import DiscoverSummary, discover
+from batchcam.commands.discover.discover import discover
 from batchcam.commands.discover.rule import NONE, TOO_FEW
+from batchcam.commands.discover.summary import DiscoverSummary
 from batchcam.commands.evaluate.config import EvaluateConfig
 from batchcam.commands.evaluate.evaluate import evaluate
 from batchcam.commands.explain.config import ExplainConfig

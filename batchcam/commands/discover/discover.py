@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from typing import Final
 
 import numpy as np
 
@@ -12,82 +10,16 @@ from batchcam.commands.discover.config import DiscoverConfig
 from batchcam.commands.discover.files import PAGE, TABLE, write_files
 from batchcam.commands.discover.regions import centre_window, has_room, overlap, window_size
 from batchcam.commands.discover.rule import NOT_SEEN, TOO_FEW, Verdict, verdicts
+from batchcam.commands.discover.summary import DiscoverSummary, PortableGate
 from batchcam.commands.discover.trials import Asked, Outcomes, draw, measure
 from batchcam.commands.explain.drawn import LeftOut
 from batchcam.commands.explain.reassembly import opened_network
-from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, RunError
+from batchcam.errors import RunError
 from batchcam.job.console import Progress
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
 from batchcam.store.series import require_run
-
-GATE: Final = "--max-portable"
-
-
-@dataclasses.dataclass(frozen=True)
-class PortableGate:
-    """Whether the largest effect is within the limit.
-
-    Attributes:
-        limit: per cent.
-        value: largest of all samples' and of each class's; None: nothing could be judged, which does not pass.
-        worst: class that it is of, None: of all samples.
-    """
-
-    limit: float
-    value: float | None
-    worst: str | None
-    passed: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class DiscoverSummary:
-    """Which classes a region carries by itself.
-
-    Attributes:
-        method: how the run's maps were made.
-        region: rows and columns of a region, in cells of the map.
-        grid: cells of a map.
-        samples: rows of the run.
-        drawn: of them, as many as possible of each predicted class.
-        judged: of the drawn ones.
-        left_out: the others, by reason.
-        overall: of all samples.
-        classes: of each class, the largest effect first.
-        claims: classes of which something is claimed, by what it is.
-        not_seen: what the verdicts say nothing about.
-        gate: None where none was asked for.
-        findings: drawn samples whose images are not those of the run any more.
-        notes: what a reader should know, a line each.
-        out: folder of the files, None where none were asked for.
-    """
-
-    run: str
-    run_id: str
-    method: str
-    control: str
-    region: tuple[int, int]
-    grid: tuple[int, int]
-    samples: int
-    drawn: int
-    judged: int
-    left_out: dict[str, int]
-    seed: int
-    overall: Verdict
-    classes: list[Verdict]
-    claims: dict[str, str]
-    not_seen: tuple[str, ...]
-    gate: PortableGate | None
-    findings: int
-    notes: tuple[str, ...]
-    out: str | None
-
-    @property
-    def exit_code(self) -> int:
-        """3 where images changed or the gate is not passed, else 0."""
-        stopped = self.findings or (self.gate is not None and not self.gate.passed)
-        return EXIT_FINDINGS if stopped else EXIT_DONE
 
 
 def discover(config: DiscoverConfig) -> DiscoverSummary:
@@ -141,16 +73,16 @@ def _summary(config: DiscoverConfig, run: Run, found: Outcomes) -> DiscoverSumma
         classes=classes,
         claims={str(v.name): v.verdict for v in classes if v.is_claim},
         not_seen=NOT_SEEN,
-        gate=None if config.max_portable is None else _gate(config.max_portable, [*classes, overall]),
+        gate=None if config.max_portable is None else _gate(config.max_portable, overall, classes),
         findings=sum(left_out.get(reason.text, 0) for reason in (LeftOut.CHANGED, LeftOut.GONE)),
         notes=tuple(_notes(run, _advice(run, found.rows), overall, classes)),
         out=None if config.out is None else str(config.out),
     )
 
 
-def _gate(limit: float, found: list[Verdict]) -> PortableGate:
-    effects = [(v.carried.effect * 100, v.name) for v in found if v.carried is not None]
-    if not effects:
+def _gate(limit: float, overall: Verdict, classes: list[Verdict]) -> PortableGate:
+    effects = [(v.carried.effect * 100, v.name) for v in (*classes, overall) if v.carried is not None]
+    if all(v.carried is None for v in classes):
         return PortableGate(limit, None, None, passed=False)
     value, worst = max(effects, key=lambda effect: effect[0])
     return PortableGate(limit, value, worst, passed=value <= limit)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from batchcam.commands.discover.page import write_page
 from batchcam.commands.discover.regions import pixels
+from batchcam.commands.discover.summary import DiscoverSummary
 from batchcam.commands.discover.trials import BORDER, FILLS, TRIALS, Outcomes
 from batchcam.commands.explain.drawn import LeftOut
 from batchcam.record.study import land_study
 from batchcam.store.layout import new_file, set_text, write_text
 from batchcam.store.run import Run
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from batchcam.commands.discover.discover import DiscoverSummary
 
 DISCOVER_VERSION: Final = 1
 """Changes with the names and meanings in the files."""

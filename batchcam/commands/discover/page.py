@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import cv2
 
 from batchcam.commands.discover.rule import TOO_FEW, Verdict
+from batchcam.commands.discover.summary import DiscoverSummary
+from batchcam.commands.discover.text import claim_text, effect_text, gate_text
 from batchcam.commands.discover.trials import Outcomes
 from batchcam.pictures import sheet
 from batchcam.pictures.html import Markup, definitions, element, foreign, image, join, page, section, table
 from batchcam.pictures.stylesheet import STYLE
 from batchcam.record.study import counts_text
 from batchcam.store.run import Run
-
-if TYPE_CHECKING:
-    from batchcam.commands.discover.discover import DiscoverSummary
 
 CLASSES_SHOWN: Final = 20
 TILE: Final = (120, 120)
@@ -30,15 +29,13 @@ INTRODUCTION: Final = (
 
 def write_page(run: Run, found: Outcomes, summary: DiscoverSummary) -> str:
     """Return the result as the text of one HTML file."""
-    from batchcam.commands.discover.text import claim_text, gate_text
-
     claims = [v for v in (summary.overall, *summary.classes) if v.is_claim]
     is_judged = summary.overall.verdict != TOO_FEW
     nothing = NOTHING if is_judged else "Nothing is judged: too few samples."
     listed = element("ul", *(element("li", foreign(claim_text(v), longest=600)) for v in claims))
     gate = None if summary.gate is None else element("p", foreign(gate_text(summary)))
     parts = [
-        ("summary", "Summary", join((_numbers(summary), listed if claims else element("p", nothing), gate or ""))),
+        ("summary", "Summary", join((_numbers(summary), listed if claims else "", gate or ""))),
         ("classes", "Classes, the largest effect first", _table(summary)),
         ("regions", "The regions, by class", _regions(run, found, summary)),
         ("unseen", "What this does not see", element("ul", *(element("li", each) for each in summary.not_seen))),
@@ -81,8 +78,6 @@ def _table(summary: DiscoverSummary) -> Markup:
 
 
 def _row(v: Verdict) -> list[object]:
-    from batchcam.commands.discover.text import effect_text
-
     name = "all samples" if v.name is None else foreign(v.name)
     if v.carried is None or v.needed is None:
         return [name, v.judged, *["–"] * 8, v.verdict]

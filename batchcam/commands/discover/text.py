@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from batchcam.commands.discover.discover import GATE, DiscoverSummary
+from typing import Final
+
 from batchcam.commands.discover.rule import BOTH, FIXED, PORTABLE, TOO_FEW, Effect, Verdict
+from batchcam.commands.discover.summary import DiscoverSummary
 from batchcam.record.study import class_lines, counts_text, head_lines, maps_text
 
-CARRIER_TEXTS = {"peak": "the region around the map's peak", "border": "the picture's border"}
+GATE: Final = "--max-portable"
+CARRIER_TEXTS: Final = {"peak": "the region around the map's peak", "border": "the picture's border"}
 
 
 def discover_text(summary: DiscoverSummary) -> str:
@@ -60,7 +63,7 @@ def gate_text(summary: DiscoverSummary) -> str:
     """Return how the gate ended."""
     gate = summary.gate
     if gate is None or gate.value is None:
-        return f"{GATE}: NOT JUDGED: too few samples"
+        return f"{GATE}: NOT JUDGED: no class has samples enough"
     of = f"of {gate.worst}" if gate.worst else "of all samples"
     return f"{GATE} {gate.limit:g}: {'passed' if gate.passed else 'EXCEEDED'}: {gate.value:.1f} {of}"
 

@@ -170,20 +170,10 @@ def info(run: Path, level: float = LEVEL, cluster: str | None = None) -> RunInfo
         shards_landed=len(landed),
         shards=len(plan.shards),
         lost_shards=lost,
-        totals=totals,
-        trained_on=totals.get(TRAINED_ON),
-        classes=of_classes.classes,
         tasks=tasks,
         notes=[*notes, *of_classes.notes, *_of_share(spatial)],
         unreadable=tally.unreadable,
-        sigmoids=of_classes.sigmoids,
-        pairs=of_classes.pairs,
-        intervals=intervals_of(totals, level, of_classes.design),
-        needed=accuracy_needs(totals, level, of_classes.design),
-        level=level,
-        spatial=spatial,
-        cluster=cluster,
-        clusters=of_classes.clusters,
+        **_told(of_classes, totals, spatial, level, cluster),
     )
 
 
@@ -234,9 +224,6 @@ def _of_series(series: Run, level: float, cluster: str | None) -> RunInfo:
         shards_landed=there,
         shards=planned,
         lost_shards=0,
-        totals=totals,
-        trained_on=totals.get(TRAINED_ON),
-        classes=of_classes.classes,
         tasks=[task for _, tasks, _ in own for task in tasks],
         notes=[
             *dict.fromkeys((*series.remarks, *(note for _, _, notes in own for note in notes), *of_classes.notes)),
@@ -254,15 +241,27 @@ def _of_series(series: Run, level: float, cluster: str | None) -> RunInfo:
             )
             for (run, manifest), (origin, _, _) in zip(made, own, strict=True)
         ],
-        sigmoids=of_classes.sigmoids,
-        pairs=of_classes.pairs,
-        intervals=intervals_of(totals, level, of_classes.design),
-        needed=accuracy_needs(totals, level, of_classes.design),
-        level=level,
-        spatial=spatial,
-        cluster=cluster,
-        clusters=of_classes.clusters,
+        **_told(of_classes, totals, spatial, level, cluster),
     )
+
+
+def _told(
+    of: _Classes, totals: dict[str, Any], spatial: SpatialShare | None, level: float, cluster: str | None
+) -> dict[str, Any]:
+    """Return what `RunInfo` says of a run as of a series."""
+    return {
+        "totals": totals,
+        "trained_on": totals.get(TRAINED_ON),
+        "classes": of.classes,
+        "sigmoids": of.sigmoids,
+        "pairs": of.pairs,
+        "spatial": spatial,
+        "intervals": intervals_of(totals, level, of.design),
+        "needed": accuracy_needs(totals, level, of.design),
+        "level": level,
+        "cluster": cluster,
+        "clusters": of.clusters,
+    }
 
 
 def _of_share(spatial: SpatialShare | None) -> list[str]:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from batchcam.commands.discover import trials
 from batchcam.commands.discover.config import DiscoverConfig
-from batchcam.commands.discover.discover import DiscoverSummary, discover
+from batchcam.commands.discover.discover import discover
 from batchcam.commands.discover.regions import overlap, peak_windows, pixels, window_apart, window_size
+from batchcam.commands.discover.summary import DiscoverSummary
 from batchcam.commands.discover.text import discover_text
 from batchcam.commands.discover.trials import BORDER, TRIALS, draw
 from batchcam.commands.explain.config import ExplainConfig
@@ -281,8 +282,16 @@ def test_too_few_samples_are_no_clean_result(tmp_path: Path, samples: int, advic
     assert "nothing is judged: too few samples" in discover_text(summary)
     assert "no region that carries a class" not in discover_text(summary)
     page = (tmp_path / "out" / "discover.html").read_text()
-    assert page.count("Nothing is judged: too few samples.") == 2
+    assert page.count("Nothing is judged: too few samples.") == 1
     assert 'class="state good"' not in page
+
+
+def test_a_gate_on_all_samples_alone_does_not_pass(noisy: Case) -> None:
+    summary = noisy.found(samples=30, max_portable=100)
+    assert summary.overall.carried is not None
+    assert all(v.carried is None for v in summary.classes)
+    assert (summary.gate.value, summary.gate.passed, summary.exit_code) == (None, False, 3)
+    assert "--max-portable: NOT JUDGED" in discover_text(summary)
 
 
 def test_one_sample_has_no_image_to_be_pasted_into(tmp_path: Path) -> None:
