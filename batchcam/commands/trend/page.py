@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from batchcam.commands.trend.nights import CLASS, GROUP, MEASURES, OVERALL
 from batchcam.commands.trend.series import Alarm, Series
+from batchcam.commands.trend.summary import TrendSummary
 from batchcam.job.console import counted
 from batchcam.pictures.html import Markup, definitions, element, foreign, join, page, section, table
 from batchcam.pictures.stylesheet import STYLE
 from batchcam.pictures.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, grid_step, horizontal, number, plain, svg
 from batchcam.record.control_charts import ALARM_LEVEL, WEIGHT, WINDOW
 from batchcam.rules import FEWEST_IN_GROUP
-
-if TYPE_CHECKING:
-    from batchcam.commands.trend.trend import TrendSummary
 
 WIDTH: Final = 460
 

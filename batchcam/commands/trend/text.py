@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from batchcam.commands.trend.series import Alarm
-from batchcam.commands.trend.trend import PAGE, TrendSummary
+from batchcam.commands.trend.summary import PAGE, TrendSummary
 from batchcam.errors import one_line
 from batchcam.job.console import counted
 

@@ -13,7 +13,8 @@ from batchcam.commands.trend.config import TrendConfig
 from batchcam.commands.trend.nights import MOST_NAMED, OVERALL, SCOPES, Night
 from batchcam.commands.trend.page import trend_page
 from batchcam.commands.trend.runs import TREND_VERSION, Found, read_nights
-from batchcam.commands.trend.series import Alarm, Series, alarms_of, follow
+from batchcam.commands.trend.series import Series, alarms_of, follow
+from batchcam.commands.trend.summary import PAGE, TrendSummary
 from batchcam.config import require_outside
 from batchcam.errors import ConfigError
 from batchcam.job.console import counted, note
@@ -26,35 +27,8 @@ from batchcam.store import landing
 MOST_KEPT: Final = 400_000
 """Values in trend.json, of the newest nights: more would be no document. A class has eleven a night."""
 
-PAGE, TABLE = "trend.html", "trend.csv"
+TABLE: Final = "trend.csv"
 COLUMNS: Final = ("night", "scope", "name", "measure", "value", "level", "usual", "low", "high", "p", "alarm", "since")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrendSummary:
-    """What moved over the nights.
-
-    Attributes:
-        events: checkpoints by the nights in which they are other ones than in the night before.
-        judged: series that were judged in the newest night.
-        waiting: series that have a value in it, but too few nights before it.
-        alarms: of the newest night, the least probable first.
-        past: alarms before it that have ended, each as it was in its last night.
-        left_out: why runs are left out, by their paths.
-        findings: alarms of the newest night, and runs that are damaged.
-    """
-
-    nights: list[str]
-    reference: str
-    events: dict[str, str]
-    judged: int
-    waiting: int
-    alarms: list[Alarm]
-    past: list[Alarm]
-    left_out: dict[str, str]
-    findings: int
-    alarm_only: bool
-    out: str | None
 
 
 def trend(config: TrendConfig) -> TrendSummary:

@@ -19,7 +19,8 @@ from batchcam.commands.compare.reading import Part, Sides, measure
 from batchcam.commands.trend import nights as reading
 from batchcam.commands.trend.config import TrendConfig
 from batchcam.commands.trend.nights import MEASURES
-from batchcam.commands.trend.trend import TrendSummary, trend
+from batchcam.commands.trend.summary import TrendSummary
+from batchcam.commands.trend.trend import trend
 from batchcam.errors import ConfigError, RunError
 from batchcam.record.evidence import border_share, cell_shares, entropy
 from batchcam.record.similarity import compare_maps
