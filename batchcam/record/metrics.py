@@ -216,11 +216,12 @@ def bounded_rate(rate: float | None, count: int, interval: Interval | None, more
 
 
 def brackets(interval: Interval | None, more: str = "") -> str:
-    """Return an interval as text, with digits enough for its ends to differ: "(0.68–0.88)"; without one just `more`."""
+    """Return an interval, "(0.68–0.88)", with digits enough for its ends to differ, up to six, or just `more`."""
     if interval is None:
         return f"({more.removeprefix(', ')})" if more else ""
     low, high = interval
-    digits = min(6, max(2, math.ceil(-math.log10(max((high - low) / 2, 1e-9)))))
+    width = (high - low) / 2
+    digits = min(6, max(2, math.ceil(-math.log10(width)))) if width >= 5e-7 else 2
     return f"({low:.{digits}f}–{high:.{digits}f}{more})".replace("-", "−")
 
 

@@ -96,3 +96,13 @@ def test_means_of_parts_are_those_of_all_values_to_the_last_bit() -> None:
     assert found[0].of_classes[3] is None
     assert found[0].of_all == pytest.approx(np.nanmean(values))
     assert Means(2).of_all is None
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [((0.681, 0.879), "(0.68–0.88)"), ((0.99999, 1), "(0.999990–1.000000)"), ((1, 1), "(1.00–1.00)"), (None, "")],
+)
+def test_the_ends_of_an_interval_have_digits_enough_to_differ_and_two_where_they_do_not(
+    interval: tuple[float, float] | None, text: str
+) -> None:
+    assert metrics.brackets(interval) == text
