@@ -171,6 +171,9 @@ ENGINE_TOLERANCE: Final = 1e-5
 NO_NAME: Final = re.compile(r"[\\/\x00-\x1f\x7f]|^\.$")
 """What the name of an HDF5 object can't be, or the escape of it."""
 
+VERDICTS: Final = ("right-reasons", "wrong-reasons", "unclear")
+"""What a person can say of a sample whose map was looked at, unless other words are asked for."""
+
 FEWEST_IN_GROUP: Final = 20
 """Labelled samples below which a group is not judged."""
 

@@ -90,6 +90,16 @@ def cell(text: str) -> str:
     return MARK + HIDDEN_FORMULA.sub(r"\\x3b", safe)
 
 
+def text_of(written: str) -> str:
+    """Return the text of which `cell` made a cell; what somebody else began with an apostrophe stays as it is."""
+    if not written.startswith(MARK):
+        return written
+    try:
+        return written[1:].encode("latin-1", "backslashreplace").decode("unicode_escape")
+    except UnicodeDecodeError:
+        return written
+
+
 def csv_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     """Return a CSV table, see `write_csv`."""
     data = io.BytesIO()
