@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from batchcam.errors import ConfigError
-from batchcam.rules import DEFAULT_THRESHOLD, ENGINES, FEWEST_IN_GROUP, IDENTITY_TOLERANCE, PROBLEM_TYPES
+from batchcam.rules import DEFAULT_THRESHOLD, ENGINES, FEWEST_IN_GROUP, IDENTITY_TOLERANCE, OWN_VERDICTS, PROBLEM_TYPES
 
 if sys.version_info >= (3, 11):
     from typing import dataclass_transform
@@ -558,6 +558,16 @@ def parse_names(text: str) -> tuple[str, ...]:
     if not all(names) or len({*names}) < len(names):
         raise ValueError(f"{text!r}: expected names, each once, such as Effusion,Pneumonia")
     return names
+
+
+def parse_verdicts(text: str) -> tuple[str, ...]:
+    """Return the words of "a,b,c" that people may say of a sample."""
+    words = parse_names(text)
+    if len({word.casefold() for word in (*words, *OWN_VERDICTS)}) < len(words) + len(OWN_VERDICTS):
+        raise ValueError(
+            f"{text!r}: differ in case alone, or are {' or '.join(OWN_VERDICTS)}, which review says itself"
+        )
+    return words
 
 
 class NetworkConfig(RunConfig):

@@ -174,6 +174,11 @@ NO_NAME: Final = re.compile(r"[\\/\x00-\x1f\x7f]|^\.$")
 VERDICTS: Final = ("right-reasons", "wrong-reasons", "unclear")
 """What a person can say of a sample whose map was looked at, unless other words are asked for."""
 
+DISPUTED: Final = "disputed"
+OPEN: Final = "open"
+OWN_VERDICTS: Final = (DISPUTED, OPEN)
+"""What is said of samples on which reviewers differ, and of those without a verdict."""
+
 FEWEST_IN_GROUP: Final = 20
 """Labelled samples below which a group is not judged."""
 

@@ -37,6 +37,8 @@ from batchcam.commands.promote.config import PromoteConfig
 from batchcam.commands.render.config import RenderConfig
 from batchcam.commands.report.config import OF_ONE_RUN, ReportConfig
 from batchcam.commands.retrain.config import RetrainConfig
+from batchcam.commands.review.config import ReviewConfig
+from batchcam.commands.sample.config import SampleConfig
 from batchcam.commands.submit.config import FinishConfig, GpusConfig, SubmitConfig, TaskConfig
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.trend.config import TrendConfig
@@ -172,6 +174,13 @@ COMMANDS = (
     Command("report", ReportConfig, "runs/monday --out monday.html",
             "Write one HTML file about RUN: provenance, accuracy, calibration, where the evidence sits, what looks "
             "odd."),
+    Command("sample", SampleConfig, "runs/monday --n 100 --stratify class --out review",
+            "Draw samples of RUN at random, with a sheet of pictures and a table for people's verdicts.\n\n"
+            "The same RUN, --n and --seed give the same samples everywhere."),
+    Command("review", ReviewConfig, "review/*.csv --run runs/monday",
+            "Tell how far people agree on drawn samples, what follows for the whole run, and which cases are open.\n\n"
+            "FILES are filled-in copies of verdicts.csv, or folders of them.",
+            text="commands.review.text"),
     Command("localize", LocalizeConfig, "runs/monday --annotations photos/annotations.csv --out scores",
             "Tell whether the maps find annotated objects: MaxBoxAccV2, PxAP, pointing game, energy inside.",
             text="commands.localize.text"),

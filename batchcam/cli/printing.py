@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from batchcam.commands.promote.decision import DecisionSummary
     from batchcam.commands.render.render import RenderSummary
     from batchcam.commands.report.report import ReportSummary, SigmoidReport
+    from batchcam.commands.sample.sample import SampleSummary
     from batchcam.commands.train.train import SigmoidTraining, TrainSummary
     from batchcam.commands.verify.verify import VerifySummary
     from batchcam.record.metrics import ClassScore
@@ -203,6 +204,18 @@ def render_text(summary: RenderSummary) -> str:
         f"{counted(summary.files, 'file')}"
     )
     return "; ".join([head, *told])
+
+
+def sample_text(summary: SampleSummary) -> str:
+    """Return the result of `sample`."""
+    counts = {"without their image": summary.without_image, "IMAGES CHANGED since they were explained": summary.changed}
+    told = [f"{count} {what}" for what, count in counts.items() if count]
+    of = f" of {one_line(summary.pool)}" if summary.pool else ""
+    head = f"{one_line(summary.out)}: {summary.drawn} of {counted(summary.size, 'sample')}{of} drawn"
+    if len(summary.strata) > 1:
+        head += f" in {len(summary.strata)} strata"
+    fill = "fill in copies of verdicts.csv, looking at sheet.html; then batchcam review"
+    return "\n".join(["; ".join([head, *told, fill]), *_notes(summary.notes)])
 
 
 def report_text(summary: ReportSummary | SigmoidReport) -> str:

@@ -53,6 +53,13 @@ class Selection(Part):
         if self.top is not None and self.bottom is not None:
             raise ConfigError("--top and --bottom exclude each other: ask for one, then for the other")
 
+    @property
+    def of_one_label(self) -> str:
+        """What it asks for that only samples of one label have, "" for nothing."""
+        if (self.top or self.bottom) and self.by in ("entropy", "margin", "loss"):
+            return f"--by {self.by}"
+        return "--confusion" if self.confusion else ""
+
 
 class RenderConfig(PartialConfig):
     """Everything that `render` is asked."""
@@ -82,10 +89,7 @@ class RenderConfig(PartialConfig):
     @property
     def of_one_label(self) -> str:
         """What it asks for that only samples of one label have, "" for nothing."""
-        asked = self.selection
-        if (asked.top or asked.bottom) and asked.by in ("entropy", "margin", "loss"):
-            return f"--by {asked.by}"
-        return "--confusion" if asked.confusion else "--contrast label" if "label" in (self.contrast or ()) else ""
+        return self.selection.of_one_label or ("--contrast label" if "label" in (self.contrast or ()) else "")
 
     @property
     def is_sheet(self) -> bool:

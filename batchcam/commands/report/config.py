@@ -34,6 +34,11 @@ class ReportConfig(Gates, PartialConfig):
     against: Given[Path | None, AnyPath | None] = field(
         "An older run of the same samples: tell what moved since; a gate that stops ends with 3.", metavar="OLD"
     )
+    review: tuple[AnyPath, ...] = field(
+        "A file with people's verdicts on samples of the run, or a folder of them; may be repeated: show what follows.",
+        default=(),
+        metavar="FILE|DIR",
+    )
     top: int = field("Most pictures of each kind.", default=24, low=0, high=MOST_TOP)
     overwrite: bool = overwriting()
 

@@ -14,6 +14,7 @@ from batchcam.commands.report.drawing import Picture
 from batchcam.commands.report.facts import Facts
 from batchcam.pictures.originals import State
 from batchcam.record.intervals import Interval
+from batchcam.record.review import Review
 from batchcam.record.screen import Gathering
 from batchcam.store.plan import Plan
 
@@ -206,6 +207,7 @@ class Content:
         unreadable: id, label and error of the first unreadable samples.
         group_by: columns of the manifest by which samples are grouped.
         moved: what moved against an older run, None where there is none to compare with.
+        review: what people said of samples of the run, None where nobody was asked.
         missed, flagged: of a multi-label run, samples below the threshold of a class that they are labelled with, and
             the opposite, by class.
     """
@@ -222,6 +224,7 @@ class Content:
     unreadable: Sequence[tuple[str, str, str]]
     group_by: tuple[str, ...] = ()
     moved: Moved | None = None
+    review: Review | None = None
     missed: Sequence[ShownOfClass] = ()
     flagged: Sequence[ShownOfClass] = ()
 

@@ -83,9 +83,10 @@ def _gallery(shown: Sequence[Shown], count: int, words: str, nothing: str) -> Ma
     return join((element("p", words + how_many + key(shown)), figures(shown)))
 
 
-def figures(shown: Sequence[Shown]) -> Markup:
-    """Return samples side by side."""
-    figures = [element("li", _figure(each)) for each in shown]
+def figures(shown: Sequence[Shown], above: Sequence[str | None] = ()) -> Markup:
+    """Return samples side by side, a line `above` each of them, if there are any."""
+    lines = [element("p", element("strong", line)) if line else None for line in above or [None] * len(shown)]
+    figures = [element("li", line, _figure(each)) for line, each in zip(lines, shown, strict=True)]
     return element("ul", *figures, class_="gallery") if figures else Markup()
 
 

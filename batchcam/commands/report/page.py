@@ -15,6 +15,7 @@ from batchcam.commands.report.movement import movement
 from batchcam.commands.report.peaks import findings, peaks
 from batchcam.commands.report.predictions import classes, confidence, confusions, together
 from batchcam.commands.report.provenance import network, provenance
+from batchcam.commands.report.review import reviewed
 from batchcam.commands.report.writing import NONE, percent, rate, share, small, stated_cell
 from batchcam.pictures.html import Markup, definitions, details, element, foreign, join, page, section, table
 from batchcam.pictures.stylesheet import STYLE
@@ -35,6 +36,7 @@ def write_page(content: Content) -> str:
     parts = [
         ("summary", "Summary", _summary(content)),
         *([("moved", "What moved against OLD", movement(about, moved))] if moved else []),
+        *([("review", "What people say", reviewed(content.review))] if content.review else []),
         ("provenance", "Provenance", provenance(about)),
         *_mixed(content),
         ("confidence", "Confidence", confidence(content.facts)),

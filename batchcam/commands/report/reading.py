@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,7 @@ from batchcam.commands.report.facts import Facts, First, gather
 from batchcam.job.console import Progress
 from batchcam.pictures.originals import Originals
 from batchcam.record.evidence import border_share, cell_shares, entropy, peak_cell
+from batchcam.record.review import read_review
 from batchcam.record.rows import class_names, label_text
 from batchcam.record.screen import Gathering
 from batchcam.record.sigmoid_scores import sigmoid
@@ -51,7 +53,7 @@ def read_content(run: Run, old: Run | None, originals: Originals, config: Report
     facts = gather(run, top, UNREADABLE_LISTED, quiet, config.group_by, config.confidence / 100, config.cluster)
     chosen = choose(run, facts, top)
     rows = np.unique(np.concatenate(list(chosen.values())))
-    shown = dict(zip(rows.tolist(), _shown(run, rows, run.prediction[rows], originals, quiet), strict=True))
+    shown = dict(zip(rows.tolist(), show(run, rows, run.prediction[rows], originals, quiet), strict=True))
     kinds = {kind: [shown[row] for row in rows.tolist()] for kind, rows in chosen.items()}
     counts = {kind: first.count for kind, first in facts.firsts.items()}
     return Content(
@@ -64,6 +66,7 @@ def read_content(run: Run, old: Run | None, originals: Originals, config: Report
         unreadable=_unreadable(run, facts.firsts["unreadable"].rows),
         group_by=config.group_by,
         moved=moved,
+        review=read_review(map(Path, config.review), run, level=config.confidence / 100) if config.review else None,
         missed=_of_classes(run, facts.sigmoids.missed, originals, top, quiet) if facts.sigmoids else (),
         flagged=_of_classes(run, facts.sigmoids.flagged, originals, top, quiet) if facts.sigmoids else (),
     )
@@ -121,7 +124,7 @@ def _gathered(run: Run, gatherings: Sequence[Gathering], originals: Originals, t
             rows[place] = np.concatenate([rows[place], some[there]])[:each]
         if all(len(rows[place]) == each for place in wanted):
             break
-    shown = (_shown(run, found, run.prediction[found], originals, quiet) if len(found) else [] for found in rows)
+    shown = (show(run, found, run.prediction[found], originals, quiet) if len(found) else [] for found in rows)
     return [Gathered(*pair) for pair in zip(gatherings, shown, strict=True)]
 
 
@@ -136,14 +139,14 @@ def _of_classes(
     )[:top]
     rows, classes = np.array([pair[2:] for pair in ranked], np.int64).reshape(-1, 2).T
     order = np.argsort(rows, kind="stable")
-    drawn = zip(order.tolist(), _shown(run, rows[order], classes[order], originals, quiet), strict=True)
+    drawn = zip(order.tolist(), show(run, rows[order], classes[order], originals, quiet), strict=True)
     found: dict[int, list[Shown]] = {class_: [] for class_ in sorted(firsts)}
     for place, shown in sorted(drawn, key=lambda pair: pair[0]):
         found[int(classes[place])].append(shown)
     return [ShownOfClass(run.class_names[k], firsts[k].count, shown) for k, shown in found.items()]
 
 
-def _shown(run: Run, rows: np.ndarray, classes: np.ndarray, originals: Originals, quiet: bool) -> list[Shown]:
+def show(run: Run, rows: np.ndarray, classes: np.ndarray, originals: Originals, quiet: bool) -> list[Shown]:
     """Return the samples at ascending rows as they are shown, each with the map of its class."""
     names, shown = ("cams", "cam_class", "label", "prediction"), list[Shown]()
     with Progress("draw", len(rows), "samples", quiet) as progress:

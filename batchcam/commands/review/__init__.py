@@ -1,0 +1,1 @@
+"""`batchcam review`: what people said of samples, summed up."""

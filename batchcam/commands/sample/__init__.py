@@ -1,0 +1,1 @@
+"""`batchcam sample`: a draw of samples for people to judge."""
