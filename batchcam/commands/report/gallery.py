@@ -83,10 +83,9 @@ def _gallery(shown: Sequence[Shown], count: int, words: str, nothing: str) -> Ma
     return join((element("p", words + how_many + key(shown)), figures(shown)))
 
 
-def figures(shown: Sequence[Shown], above: Sequence[str | None] = ()) -> Markup:
-    """Return samples side by side, a line `above` each of them, if there are any."""
-    lines = [element("p", element("strong", line)) if line else None for line in above or [None] * len(shown)]
-    figures = [element("li", line, _figure(each)) for line, each in zip(lines, shown, strict=True)]
+def figures(shown: Sequence[Shown], named: Sequence[str] = ()) -> Markup:
+    """Return samples side by side; `named` is what stands before each one's id."""
+    figures = [element("li", _figure(each, name)) for each, name in zip(shown, named or [""] * len(shown), strict=True)]
     return element("ul", *figures, class_="gallery") if figures else Markup()
 
 
@@ -108,7 +107,7 @@ def key(shown: Sequence[Shown]) -> str:
     )
 
 
-def _figure(shown: Shown) -> Markup:
+def _figure(shown: Shown, named: str) -> Markup:
     picture, sample = shown.picture, shown.picture.sample
     said = shown.class_name if shown.class_name is not None else "no prediction"
     label = shown.label if shown.label is not None else "no label"
@@ -121,7 +120,7 @@ def _figure(shown: Shown) -> Markup:
     labels = element("strong", foreign(label, 60 if shown.threshold is None else LONGEST_TEXT))
     labelled = element("p", "label ", labels, class_="wrong-text" if shown.wrong else None)
     measures = element("p", f"border share {share(shown.border)}, spread {share(shown.spread)}", class_="soft")
-    name = element("p", element("code", foreign(sample.id)))
+    name = element("p", element("strong", named, " ") if named else None, element("code", foreign(sample.id)))
     missing = None
     if picture.state is State.MISSING:
         missing = element("p", "map alone" if any(picture.mapped) else "no picture", class_="soft")

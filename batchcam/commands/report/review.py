@@ -27,13 +27,16 @@ def reviewed(review: Review) -> Markup:
         ("agreement", agreement_text(review.agreement) if review.agreement else NONE),
         *(("note", stated(note)) for note in review.notes),
     ]
-    files = [[stated(f.file), f.changed, element("td", element("code", f.sha256), class_="text")] for f in review.files]
+    files = [
+        [stated(f.file), *(element("td", element("code", each), class_="text") for each in (f.changed, f.sha256))]
+        for f in review.files
+    ]
     return join(
         (
             intro,
             table(f"Verdicts{of_all}", ("verdict", "samples", "share"), rows),
             definitions(facts, "facts"),
-            table("Files read", ("file", "last written", "SHA-256"), files),
+            table("Files read", ("file", "last written", "SHA-256"), files, "texts"),
             _cases(review),
         )
     )
@@ -46,4 +49,4 @@ def _cases(review: Review) -> Markup:
     caption = "Open or disputed samples" + (f"; {more:,} others left out" if more > 0 else "")
     shown = review.cases[:MOST_CASES]
     rows = [[element("code", foreign(c.sample_id)), stated_cell(case_text(c.state, c.verdicts))] for c in shown]
-    return table(caption, ("sample", "verdicts"), rows)
+    return table(caption, ("sample", "verdicts"), rows, "texts")

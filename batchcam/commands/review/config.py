@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from batchcam.config import AnyPath, Config, Given, argument, confidence, field, parse_verdicts
-
-
-def parse_limit(text: str) -> tuple[str, float]:
-    """Return a word and per cent, from "WORD=P"."""
-    word, _, number = text.partition("=")
-    try:
-        limit = float(number)
-    except ValueError:
-        limit = -1
-    if not word or not 0 <= limit <= 100:
-        raise ValueError(f"{text!r}: expected WORD=P, a verdict and percent, such as wrong-reasons=5")
-    return word, limit
+from batchcam.errors import ConfigError
 
 
 class ReviewConfig(Config):
@@ -48,3 +38,19 @@ class ReviewConfig(Config):
         paths = [given] if isinstance(given, (str, os.PathLike)) else given
         object.__setattr__(self, "files", tuple(map(Path, paths)))
         super().__post_init__()
+        _ = self.limits
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The gates on verdicts, per cent by word.
+
+        Raises:
+            ConfigError: one can't be understood.
+        """
+        found = {}
+        for text in self.max:
+            word, _, number = text.partition("=")
+            if not word or not re.fullmatch(r"\d{1,3}(\.\d+)?", number) or float(number) > 100:
+                raise ConfigError(f"--max {text}: want WORD=P, a verdict and percent, such as wrong-reasons=5")
+            found[word] = float(number)
+        return found

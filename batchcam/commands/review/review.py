@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 
-from batchcam.commands.review.config import ReviewConfig, parse_limit
+from batchcam.commands.review.config import ReviewConfig
 from batchcam.errors import ConfigError
 from batchcam.record.intervals import Interval
 from batchcam.record.review import Review, read_review
@@ -57,10 +57,9 @@ def review(config: ReviewConfig) -> ReviewSummary:
 
 def _gates(config: ReviewConfig, found: Review) -> Iterator[ReviewGate]:
     shares = {share.verdict: share for share in found.shares}
-    for text in config.max:
-        word, limit = parse_limit(text)
+    for word, limit in config.limits.items():
         if word not in shares:
-            raise ConfigError(f"--max {text}: verdicts are {', '.join(shares)}")
+            raise ConfigError(f"--max {word}: verdicts are {', '.join(shares)}")
         share, ends = shares[word].share, shares[word].interval
         value = None if share is None else 100 * share
         interval = ends and (100 * ends[0], 100 * ends[1])
