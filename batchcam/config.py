@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from batchcam.errors import ConfigError
-from batchcam.rules import DEFAULT_THRESHOLD, ENGINES, FEWEST_IN_GROUP, IDENTITY_TOLERANCE, OWN_VERDICTS, PROBLEM_TYPES
+from batchcam.rules import (
+    CERTAINTY,
+    DEFAULT_THRESHOLD,
+    ENGINES,
+    EVIDENCE,
+    FEWEST_IN_GROUP,
+    IDENTITY_TOLERANCE,
+    OWN_VERDICTS,
+    PROBLEM_TYPES,
+)
 
 if sys.version_info >= (3, 11):
     from typing import dataclass_transform
@@ -383,6 +392,55 @@ class PartialConfig(RunConfig):
 
     _: dataclasses.KW_ONLY
     partial: bool = field("Leave out shards that are gone or damaged; then end with 3.", default=False)
+
+
+RANKINGS: Final = ("confidence", *CERTAINTY, "identity_residual", *EVIDENCE)
+"""What samples can be ranked by: softmax at the predicted class; how far mean of CAM + bias is from the logit; and what
+is measured of each sample."""
+
+
+class Selection(Part):
+    """Which samples, every condition narrowing the others; without any, all of them.
+
+    A class is meant as the dataset labels a sample, or as it is predicted where the dataset does not; of several labels
+    a sample, as it reaches its threshold. Samples come in the order of `sample_ids`, or of their rank.
+    """
+
+    sample_ids: tuple[str, ...] = field("These samples; may be repeated.", "--sample", default=(), metavar="ID")
+    label: str | None = field(
+        "Samples of this class, by name or index; multi-label: with its map, also --wrong is of it.",
+        "--class",
+        metavar="C",
+    )
+    predicted: str | None = field("Samples predicted as this class, by name or index.", metavar="C")
+    wrong: bool = field(
+        "Samples predicted otherwise than labelled; multi-label: in any class, with the map of the worst.",
+        default=False,
+    )
+    confusion: tuple[str, str] | None = field("Samples of class A predicted as B.", metavar="A B")
+    where: tuple[str, ...] = field(
+        "Samples with this value in a further column of the manifest; may be repeated, each narrows.",
+        default=(),
+        metavar="COLUMN=VALUE",
+    )
+    top: int | None = field("The N with the largest values of --by.", low=1, metavar="N")
+    bottom: int | None = field("The N with the smallest values of --by.", low=1, metavar="N")
+    by: str = field("What --top and --bottom rank by.", default="confidence", choices=RANKINGS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for condition in self.where:
+            if "=" not in condition:
+                raise ConfigError(f"--where {condition}: say COLUMN=VALUE, such as site=b")
+        if self.top is not None and self.bottom is not None:
+            raise ConfigError("--top and --bottom exclude each other: ask for one, then for the other")
+
+    @property
+    def of_one_label(self) -> str:
+        """What it asks for that only samples of one label have, "" for nothing."""
+        if (self.top or self.bottom) and self.by in ("entropy", "margin", "loss"):
+            return f"--by {self.by}"
+        return "--confusion" if self.confusion else ""
 
 
 class View(Part):

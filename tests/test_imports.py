@@ -67,7 +67,12 @@ TABLE: dict[str, set[str]] = {
     "commands/render": {"numpy", "cv2", "config", "job", "pictures", "record", "store"},
     "commands/report": {
         *("numpy", "cv2", "config", "job", "pictures", "record", "store"),
-        *("commands/compare", "commands/info"),
+        *("commands/compare", "commands/info", "commands/review"),
+    },
+    "commands/review": {"config", "job", "record", "store"},
+    "commands/sample": {
+        *("numpy", "config", "job", "pictures", "record", "store"),
+        *("commands/render", "commands/report"),
     },
     "commands/retrain": {"config", "job", "store", "commands/promote"},
     "commands/submit": {"config", "job", "store", "commands/jobs"},

@@ -80,6 +80,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "info": run_json("info", run),
         "render": run_json("render", run, "--out", root / "sheet.png"),
         "report": run_json("report", run, "--out", root / "report.html"),
+        "sample": run_json("sample", run, "--n", 3, "--out", root / "review"),
+        "review": run_json("review", root / "review", "--max", "open=5"),
         "compare": run_json("compare", *swapped_runs(root), "--max-flips", 0),
         "trend": run_json("trend", run),
         "verify": run_json("verify", without_digest(run)),
@@ -161,6 +163,15 @@ KEYS = {
         (out, bytes, complete, samples, trained_on, pictures, without_image, changed, lost_files, findings, flips,
         level, cluster, clusters, notes, gates, gatherings, labelled, left_out, accuracy,
         intervals(accuracy), needed, exit_code)
+    """,
+    "sample": """
+        (run, out, pool, size, drawn, strata[(reason, size, drawn)], without_image, changed, lost_files, notes,
+        exit_code)
+    """,
+    "review": """
+        (run_id, draw, pool, size, samples, level, files[(file, sha256, changed)], reviewers(), agreement,
+        shares[(verdict, samples, share, interval)], cases[(sample_id, state, verdicts())], notes,
+        gates[(option, limit, value, interval, passed)], exit_code)
     """,
     "localize": """
         (error, error_kind, exit_code)

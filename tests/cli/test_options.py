@@ -26,6 +26,8 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
     "info": (["run"], {}),
     "render": (["run"], {"out": "sheet.png"}),
     "report": (["run"], {"out": "page.html", "against": "old"}),
+    "sample": (["run"], {"out": "review"}),
+    "review": (["verdicts.csv"], {}),
     "localize": (["run"], {"annotations": "boxes.csv"}),
     "faithfulness": (["run"], {"checkpoint": "a.pth", "data": "data"}),
     "discover": (["run"], {"checkpoint": "a.pth", "data": "data"}),
@@ -63,6 +65,9 @@ WRITTEN = {
     "A B": "a b",
     "COLUMN=VALUE": "site=b",
     "OLD=NEW": "cat=tiger",
+    "WORD=P": "open=5",
+    "WORD,…": "fine,artefact",
+    "K": "0.5",
     "KIND=NAME,…": "path=image_id,label=dx",
 }
 """What people write for what the help calls so."""

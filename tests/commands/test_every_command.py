@@ -185,6 +185,7 @@ def test_no_command_is_forgotten() -> None:
         "submit",
         "jobs",
         "trend",
+        "review",
     }
     assert {name for name, command in cli.commands.items() if not command.hidden} - on_runs == others
 
@@ -256,6 +257,13 @@ def check_pictures(case: Made, said: dict[str, Any], out: Path) -> None:
     assert len(files_of(out)) == said["files"]
 
 
+def check_sample(case: Made, said: dict[str, Any], out: Path) -> None:
+    (line,) = read_table(out / "review" / "verdicts.csv")
+    assert exact(line["sample_id"]) in case.case.ids
+    assert (said["drawn"], said["size"], said["without_image"]) == (1, len(case.case.ids), not case.case.readable)
+    assert Page((out / "review" / "sheet.html").read_text(encoding="utf-8")).wrong == []
+
+
 def check_report(case: Made, said: dict[str, Any], out: Path) -> None:
     page = Page((out / "report.html").read_text(encoding="utf-8"))
     assert said["samples"] == len(case.case.ids)
@@ -320,6 +328,7 @@ CHECKS: dict[str, Callable[[Made, dict[str, Any], Path], None]] = {
     "verify": check_verify,
     **{name: check_pictures for name in READERS if name.startswith("render")},
     "report": check_report,
+    "sample": check_sample,
     "compare": check_compare,
     "compare gate": check_compare,
     "export csv": check_table,

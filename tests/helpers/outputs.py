@@ -29,6 +29,7 @@ READERS: dict[str, Words] = {
     "render --cells": lambda run, out: ["render", run, "--cells", "--out", out / "pictures"],
     "render --contrast": lambda run, out: ["render", run, "--contrast", 0, 1, "--out", out / "pictures"],
     "report": lambda run, out: ["report", run, "--out", out / "report.html"],
+    "sample": lambda run, out: ["sample", run, "--n", 1, "--out", out / "review"],
     "compare": lambda run, out: ["compare", run, run, "--out", out / "compared"],
     "compare gate": lambda run, out: ["compare", run, run, "--max-flips", 0, "--max-accuracy-drop", 0],
     "export csv": lambda run, out: ["export", run, "--to", "csv", "--out", out / "table"],
@@ -148,7 +149,7 @@ def faults_of_page(source: str) -> list[str]:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         return list(csv.DictReader(stream, strict=True))
 
 
@@ -159,7 +160,7 @@ def exact(cell: str) -> str:
 
 def faults_of_table(path: Path) -> list[str]:
     """What is wrong with a CSV file: rows of other lengths than the header, lines within cells, formulas."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     wrong = [] if text.replace("\n", "").isprintable() else ["characters that do not print"]
     rows = list(csv.reader(text.splitlines(keepends=True), strict=True))
     if len({len(row) for row in rows}) != 1 or len(rows) != text.count("\n"):

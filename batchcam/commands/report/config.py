@@ -37,7 +37,7 @@ class ReportConfig(Gates, PartialConfig):
     review: tuple[AnyPath, ...] = field(
         "A file with people's verdicts on samples of the run, or a folder of them; may be repeated: show what follows.",
         default=(),
-        metavar="FILE|DIR",
+        metavar="PATH",
     )
     top: int = field("Most pictures of each kind.", default=24, low=0, high=MOST_TOP)
     overwrite: bool = overwriting()

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from batchcam.commands.render.config import Selection
 from batchcam.config import (
     Given,
     PartialConfig,
+    Selection,
     field,
     flag_of,
     members,
@@ -32,9 +32,9 @@ class SampleConfig(PartialConfig):
     n: int = field("How many samples to draw.", default=100, low=1, high=MOST_DRAWN, metavar="N")
     seed: int = random_seed("the draw")
     stratify: str | None = field(
-        "Draw in proportion, and at least 2, of each class (where not known the predicted one), prediction, status, or "
-        "value of a further column of the manifest.",
-        metavar="class|prediction|status|COLUMN",
+        "Draw in proportion, and at least 2, of each class (where not known the predicted one), prediction or status; "
+        "or of each value of a further column of the manifest.",
+        metavar="class, prediction, status, COLUMN",
     )
     verdicts: Given[tuple[str, ...], Sequence[str] | str] = field(
         "Words that people may say of a sample.", default=",".join(VERDICTS), metavar="WORD,…", parse=parse_verdicts
