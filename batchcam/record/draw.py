@@ -16,6 +16,7 @@ from batchcam.record.names import stored_columns
 from batchcam.record.rows import class_names, label_texts, status_words
 from batchcam.record.verdicts import Verdict
 from batchcam.store.document import read_document
+from batchcam.store.reader import COLUMN_BYTES
 from batchcam.store.run import Run
 from batchcam.store.schema import meta_array
 
@@ -209,7 +210,7 @@ def _strata(run: Run, rows: np.ndarray, stratify: str | None) -> tuple[np.ndarra
         column = meta_array(stored_columns([stratify], run.plan.meta, f"--stratify {stratify}")[0]).name
     names = ("label", PREDICTION) if stratify == CLASS else (column,)
     numbers, codes, first = dict[Any, int](), np.empty(len(rows), np.int64), 0
-    for some, block in run.blocks(names, rows):
+    for some, block in run.blocks(names, rows, COLUMN_BYTES):
         values = block[names[0]]
         values = np.where(values < 0, block[PREDICTION], values) if stratify == CLASS else values
         codes[first : first + len(some)] = [numbers.setdefault(value, len(numbers)) for value in values.tolist()]
@@ -227,7 +228,7 @@ def _strata(run: Run, rows: np.ndarray, stratify: str | None) -> tuple[np.ndarra
 def _keys(run: Run, rows: np.ndarray, seed: int) -> np.ndarray:
     """Return what rows are drawn by: the first eight bytes of a SHA-256 of each sample's id, uint64 (n,)."""
     keys, first = np.empty(len(rows), np.uint64), 0
-    for some, block in run.blocks(("sample_id",), rows):
+    for some, block in run.blocks(("sample_id",), rows, COLUMN_BYTES):
         texts = (f"{seed}:{sample_id}".encode(errors="surrogatepass") for sample_id in block["sample_id"])
         digests = b"".join(hashlib.sha256(text).digest()[:8] for text in texts)
         keys[first : first + len(some)] = np.frombuffer(digests, ">u8")

@@ -17,6 +17,7 @@ from batchcam.record.intervals import LEVEL, Interval
 from batchcam.record.verdicts import Verdict, read_verdicts
 from batchcam.rules import OPEN, OWN_VERDICTS, VERDICTS
 from batchcam.store import landing
+from batchcam.store.reader import COLUMN_BYTES
 from batchcam.store.run import Run
 
 AS_DRAWN: Final = ("run_id", "input_sha256", "prediction", "label", "reason")
@@ -251,7 +252,7 @@ class _Said:
 def _require_recorded(run: Run, samples: Mapping[str, Verdict]) -> None:
     """Refuse verdicts on samples that a run does not have, or has other images of."""
     missing = dict(samples)
-    for _, block in run.blocks(("sample_id", "input_sha256")):
+    for _, block in run.blocks(("sample_id", "input_sha256"), budget=COLUMN_BYTES):
         for place, sample_id in enumerate(block["sample_id"].tolist()):
             if (said := missing.pop(sample_id, None)) is None:
                 continue

@@ -45,7 +45,7 @@ class SampleConfig(PartialConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_outside(self.out, self.run)
+        require_outside(self.out, self.run.parent if self.run.is_file() else self.run)
 
     @property
     def pool(self) -> str:
