@@ -224,7 +224,7 @@ class _Said:
             if found != want and (found or name in ("run_id", "input_sha256")):
                 raise BatchcamError(
                     f"{verdict.where}: {name} of {verdict.sample_id} is {found!r}, not {want!r}: the line was edited, "
-                    "or is of another draw"
+                    "as by a spreadsheet that takes texts for numbers, or is of another draw"
                 )
         return True
 

@@ -447,8 +447,8 @@ def test_no_command_says_anything_of_one_label(folder: Path, tmp_path: Path, com
     assert ended.code in ((2,) if command in REFUSED else (0, 3))
     assert ("is multi-label:" in ended.err) == (command in REFUSED)
     written = [p for p in files_of(tmp_path) if p.suffix in (".csv", ".json", ".html", ".prom")]
-    assert any(path.suffix == ".html" for path in written) == command.startswith("report")
-    texts = [ended.out, ended.err, *map(text_of, written)]
+    assert any(path.suffix == ".html" for path in written) == command.startswith(("report", "sample"))
+    texts = [text.replace("wrong-reasons", "") for text in (ended.out, ended.err, *map(text_of, written))]
     assert [found for text in texts for found in SINGLE_LABEL_WORDS.findall(text)] == []
 
 
@@ -457,6 +457,8 @@ def other_commands(folder: Path) -> Iterator[tuple[str, list[object]]]:
     yield "render --confusion", ["render", run, "--confusion", 0, 1, "--out", folder / "wrong.png"]
     yield "render --contrast label", ["render", run, "--contrast", "label", 1, "--out", folder / "wrong.png"]
     yield "export --target label", ["export", run, "--to", "png", "--target", "label", "--out", folder / "png"]
+    yield "sample --confusion", ["sample", run, "--confusion", 0, 1, "--out", folder / "drawn"]
+    yield "sample --stratify class", ["sample", run, "--n", 4, "--stratify", "class", "--out", folder / "drawn"]
     yield "render --by loss", ["render", run, "--by", "loss", "--top", 2, "--out", folder / "loss.png"]
 
 
@@ -497,7 +499,12 @@ def test_a_second_version_is_judged_by_its_auroc_and_a_night_ends_well(copy: Pat
 def test_every_command_on_runs_was_tried() -> None:
     shown = {name: command for name, command in cli.commands.items() if not command.hidden}
     reading = {name for name, command in shown.items() if any(each.name == "run" for each in command.params)}
-    assert reading - {command.partition(" ")[0] for command in COMMANDS} == {"faithfulness", "discover", "submit"}
+    assert reading - {command.partition(" ")[0] for command in COMMANDS} == {
+        "faithfulness",
+        "discover",
+        "review",
+        "submit",
+    }
 
 
 def flat(score: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
 from batchcam.config import members
 from batchcam.errors import RunError
+from batchcam.record.verdicts import Verdict, append_verdict
 from batchcam.store.manifest import read_manifest
 from batchcam.store.opening import open_run
 from batchcam.store.plan import read_plan
@@ -95,6 +96,7 @@ def test_its_manifest_may_not_claim_another_schema(old: Path) -> None:
 
 
 RUN, OLD, IMAGES, OUT, BOXES = "RUN", str(FOLDER / "run"), str(FOLDER / "images"), "OUT", "boxes.csv"
+VERDICTS = "verdicts.csv"
 NETWORK = ["--checkpoint", str(FOLDER / "network.pth"), "--data", IMAGES]
 NETWORK += [
     "--model",
@@ -119,6 +121,9 @@ READERS = [
     (["report", RUN, "--out", "OUT.html"], 3, "7 samples, 6 pictures"),
     (["report", RUN, "--against", OLD, "--out", "OUT.html"], 3, "0 predictions are another class"),
     (["render", RUN, "--data", IMAGES, "--out", "OUT.png"], 0, "7 of 7 selected samples"),
+    (["sample", RUN, "--n", "3", "--stratify", "class", "--out", OUT], 2, "3 values of --stratify class want 2 each"),
+    (["sample", RUN, "--n", "7", "--stratify", "class", "--out", OUT], 0, "7 of 7 samples drawn in 3 strata"),
+    (["review", VERDICTS, "--run", RUN], 0, "1 sample, not drawn"),
     (["localize", RUN, "--annotations", BOXES, "--out", OUT], 0, "2 samples; 1 unreadable images; 4 not annotated"),
     (
         ["localize", RUN, "--annotations", BOXES, "--frame", "image", "--target", "predicted"],
@@ -143,13 +148,20 @@ READERS = [
 @pytest.mark.parametrize(("words", "code", "told"), READERS, ids=[words[0] for words, _, _ in READERS])
 def test_every_command_reads_it(old: Path, tmp_path: Path, run_cli, words: list[str], code: int, told: str) -> None:
     (tmp_path / BOXES).write_text("id,x0,y0,x1,y1\nant/a.png,0,0,4,4\nbee/c.png,0,0,4,4\n")
-    places = {RUN: old, BOXES: tmp_path / BOXES, **{name: tmp_path / name for name in (OUT, "OUT.html", "OUT.png")}}
+    with open_run(old) as run:
+        judged = run.sample("ant/a.png")
+        append_verdict(tmp_path / VERDICTS, Verdict(run.plan.run_id, judged.id, judged.input_sha256, verdict="unclear"))
+    places = {
+        RUN: old,
+        **{name: tmp_path / name for name in (BOXES, VERDICTS)},
+        **{name: tmp_path / name for name in (OUT, "OUT.html", "OUT.png")},
+    }
     if "parquet" in words:
         pytest.importorskip("pyarrow")
     if NETWORK[0] in words:
         pytest.importorskip("torch")
     ended, stdout, stderr = run_cli(*(places.get(word, word) for word in words), "--quiet")
-    assert (ended, told in (stderr if code == 1 else stdout)) == (code, True), stdout + stderr
+    assert (ended, told in (stderr if code in (1, 2) else stdout)) == (code, True), stdout + stderr
 
 
 def test_no_command_that_reads_a_run_is_left_out() -> None:
