@@ -104,6 +104,9 @@ def read_draw(path: Path) -> Draw:
     try:
         content = read_document(path)
         strata = tuple(Stratum(**each) for each in content["strata"])
+        counts = np.bincount(content["stratum"], minlength=len(strata)).tolist()
+        if any(not 0 < of.drawn == count <= of.size for of, count in zip(strata, counts, strict=True)):
+            raise ValueError("its strata are not those of its samples")
         samples = tuple(
             _blank(content["run_id"], told, strata[of])
             for told, of in zip(content["samples"], content["stratum"], strict=True)

@@ -25,12 +25,7 @@ AS_DRAWN: Final = ("run_id", "input_sha256", "prediction", "label", "reason")
 
 @dataclasses.dataclass(frozen=True)
 class ReviewFile:
-    """A file with verdicts.
-
-    Attributes:
-        sha256: its digest.
-        changed: when it was last written, by the file system, UTC.
-    """
+    """A file with verdicts, its digest, and when it was last written by the file system, UTC."""
 
     file: str
     sha256: str

@@ -121,7 +121,14 @@ def test_what_is_no_draw_is_refused(sound_run: Path, tmp_path: Path) -> None:
     path.write_bytes(seal(content).replace(b'"seed": 0', b'"seed": 1'))
     with pytest.raises(RunError, match="changed after it was written"):
         read_draw(path)
-    for other in ({"a": 1}, content | {"stratum": [0, 0, 9]}, content | {"samples": [[1]] * 3}, {"strata": 3}):
+    for other in (
+        {"a": 1},
+        content | {"stratum": [0, 0, 9]},
+        content | {"stratum": [0, -1, 0]},
+        content | {"stratum": [0, 0]},
+        content | {"samples": [[1]] * 3},
+        {"strata": 3},
+    ):
         path.write_bytes(seal(json.loads(json.dumps(other))))
         with pytest.raises(RunError, match="not a draw of batchcam sample"):
             read_draw(path)

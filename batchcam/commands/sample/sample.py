@@ -7,20 +7,18 @@ import dataclasses
 import numpy as np
 
 from batchcam.commands.render.selection import select
-from batchcam.commands.report.content import Shown
 from batchcam.commands.report.reading import show
 from batchcam.commands.sample.config import SampleConfig
 from batchcam.commands.sample.sheet import write_sheet
 from batchcam.errors import ConfigError
 from batchcam.job.console import note
-from batchcam.pictures.originals import Originals, State, open_originals
+from batchcam.pictures.originals import State, open_originals
 from batchcam.record.asked import open_asked
 from batchcam.record.draw import CLASS, Stratum, draw
 from batchcam.record.study import land_study, require_place, run_notes
 from batchcam.record.verdicts import sheet_of
 from batchcam.store.ours import ADVICE
 from batchcam.store.problem import require_single_label
-from batchcam.store.run import Run
 
 VERDICTS_FILE = "verdicts.csv"
 SHEET_FILE = "sheet.html"
@@ -79,7 +77,9 @@ def sample(config: SampleConfig) -> SampleSummary:
         originals = open_originals(run, config.data)
         if originals.where is None:
             note("the original images are not at hand: showing maps alone", config.quiet)
-        shown = _in_order(run, rows, originals, config.quiet)
+        order = np.argsort(rows)
+        ascending = show(run, rows[order], run.prediction[rows[order]], originals, config.quiet)
+        shown = [ascending[place] for place in np.argsort(order).tolist()]
         notes = tuple(run_notes(run))
         page = write_sheet(drawn, shown, notes).encode()
         lost = len(run.lost)
@@ -104,9 +104,3 @@ def _require_not_judged(config: SampleConfig, table: bytes) -> None:
     path = config.out / VERDICTS_FILE
     if not config.overwrite and path.exists() and path.read_bytes() != table:
         raise ConfigError(f"--out {config.out}: {path.name} is of another draw, or holds verdicts; {ADVICE}")
-
-
-def _in_order(run: Run, rows: np.ndarray, originals: Originals, quiet: bool) -> list[Shown]:
-    order = np.argsort(rows)
-    shown = show(run, rows[order], run.prediction[rows[order]], originals, quiet)
-    return [shown[place] for place in np.argsort(order).tolist()]
