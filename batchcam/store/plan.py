@@ -42,6 +42,16 @@ IDENTITY_FIELDS = (
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
 
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "engine": ("", OPENVINO),
+    "precision": (*IDENTITY_TOLERANCE,),
+    "maps": MAP_KINDS,
+    "method": METHODS,
+    "control": CONTROLS,
+    "problem_type": ("", MULTI_LABEL),
+}
+"""What a field of a plan may say, where that is one of few words."""
+
 FIRST_INPUTS = 16
 """How many samples' digests belong to a plan."""
 
@@ -110,7 +120,7 @@ class Plan:
 
     Attributes:
         checkpoint_sha256: digest of the checkpoint file, hex; of a network in memory that of its state dict.
-        dataset_fingerprint: see `dataset_fingerprint`.
+        dataset_fingerprint: SHA-256 over ids, labels and sizes, hex, see the function of this name.
         class_names: K names, by class index.
         target_layer: name of the module whose output is explained.
         preprocessing: how an image becomes the network's input.
@@ -332,7 +342,7 @@ class Plan:
                 f"schema {self.schema_version!r}; this batchcam reads schemas 1 to {schema.SCHEMA_VERSION}"
             )
         for field in dataclasses.fields(self):
-            if field.name in ("problem_type", "engine"):  # below, whatever their type
+            if field.name in CHOICES:  # below, whatever their type
                 continue
             fits, told = _FORMS.get(str(field.type), (None, ""))
             if fits and not fits(getattr(self, field.name)):
@@ -347,8 +357,7 @@ class Plan:
         self._check_problem()
         if math.prod(self.input_size) > PIXEL_LIMIT:
             raise ValueError(f"input_size of the plan has more than {PIXEL_LIMIT} pixels")
-        known = {"precision": IDENTITY_TOLERANCE, "maps": MAP_KINDS, "method": METHODS, "control": CONTROLS}
-        for name, values in {"engine": ("", OPENVINO), **known}.items():
+        for name, values in CHOICES.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} of the plan is not one that this batchcam knows")
         if self.identity is True and not self.exact:
@@ -364,7 +373,7 @@ class Plan:
             raise ValueError("a text of the plan is no Unicode text") from error
 
     def _check_problem(self) -> None:
-        if self.problem_type not in ("", MULTI_LABEL) or (self.is_multi_label and self.schema_version < 2):
+        if self.is_multi_label and self.schema_version < 2:
             raise ValueError("problem_type of the plan is none that its schema knows")
         count = len(self.class_names) if self.is_multi_label else 0
         if not _is_tuple(self.thresholds, float) or len(self.thresholds) != count:
