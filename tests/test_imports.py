@@ -99,7 +99,9 @@ WORKER = {
 """The folders that may need torch."""
 
 OPTIONAL = {
-    "store": {"pandas", "xarray"},
+    # pictures is above store, and imported by the methods alone that hand a picture out
+    "store": {"matplotlib", "pandas", "pictures", "xarray"},
+    "pictures": {"matplotlib"},
     "data": {"timm"},
     "images": {"pydicom", "tifffile"},
     "network": {"huggingface_hub", "openvino", "timm", "transformers"},

@@ -36,6 +36,7 @@ from batchcam.store.stored_cams import stored_ranks
 if TYPE_CHECKING:
     import pandas
     import xarray
+    from matplotlib.figure import Figure
 
 SCALAR_COLUMNS = (
     *("sample_index", "sample_id", "label", "prediction", "confidence", "identity_residual", "status", "error"),
@@ -72,6 +73,7 @@ class Sample:
         status: flags.
         error: why the sample is unreadable, "" if it is not.
         meta: what a manifest says besides, by column.
+        run: that it is a row of.
     """
 
     row: int
@@ -95,6 +97,35 @@ class Sample:
     status: Status
     error: str
     meta: Mapping[str, str]
+    run: Run = dataclasses.field(repr=False, compare=False)
+
+    def overlay(
+        self,
+        class_: int | str | None = None,
+        data: str | None = None,
+        *,
+        palette: str = "viridis",
+        cells: bool = False,
+        signed: bool = False,
+    ) -> np.ndarray:
+        """Return the original under the map of a class, as reports show it, RGB uint8 (H, W, 3); needs no network.
+
+        Args:
+            class_: index or name of the class; default: the predicted one.
+            data: where the originals are; default: where they were when they were explained. Grey stands for one that
+                is not there, or is another now.
+            palette: viridis or jet.
+            cells: show the map's cells as they are, instead of interpolating.
+            signed: show raw values, red for and blue against the class, instead of their range.
+
+        Raises:
+            KeyError: no such class, or the run does not store its map of this sample.
+            RunError: the sample has no prediction, or its map says nothing about where.
+            ConfigError: `data` can't be searched.
+        """
+        from batchcam.pictures import plots
+
+        return plots.draw(self, class_, data, palette=palette, cells=cells, signed=signed)
 
 
 class RunArray:
@@ -330,6 +361,34 @@ class Run:
             raise KeyError(f"{self.path}: {NO_MAPS}")
         return np.asarray(self.maps[row])
 
+    def plot(
+        self,
+        rows: Rows | None = None,
+        class_: int | str | None = None,
+        data: str | None = None,
+        *,
+        columns: int = 4,
+        palette: str = "viridis",
+        cells: bool = False,
+        signed: bool = False,
+    ) -> Figure:
+        """Return a figure of samples, each with its overlay, id, label, prediction and confidence; needs matplotlib.
+
+        Args:
+            rows: as `RunArray` takes them, 200 at most; default: the first 12.
+            columns: pictures beside each other.
+            class_, data, palette, cells, signed: as for `Sample.overlay`; a sample without a map says why.
+
+        Raises:
+            KeyError: no such class.
+            ValueError: no rows, or too many.
+            ConfigError: `data` can't be searched.
+        """
+        from batchcam.pictures import plots
+
+        look = {"palette": palette, "cells": cells, "signed": signed}
+        return plots.plot(self, rows, class_, data, columns, **look)
+
     def class_index(self, class_: int | str) -> int:
         """Return the index of a class given by index or name.
 
@@ -477,6 +536,7 @@ class Run:
             status=Status(int(at["status"])),
             error=at["error"],
             meta={name: at[meta_array(name).name] for name in self.plan.meta},
+            run=self,
         )
 
     def _require(self, names: Sequence[str]) -> None:

@@ -64,9 +64,9 @@ def make_run(run: Path, sound: Sound) -> None:
     """Make a finished run."""
     plan = synthetic_plan(**sound.fields)
     rows = synthetic_rows(plan)
-    plan = dataclasses.replace(plan, sample_id_bytes=max(len(name.encode()) for name in rows.texts["sample_id"]))
     if sound.change:
         plan = sound.change(plan, rows)
+    plan = dataclasses.replace(plan, sample_id_bytes=max(len(name.encode()) for name in rows.texts["sample_id"]))
     plan = _fingerprinted(plan, rows)
     if sound.has_list:
         texts = {name: texts for name, texts in rows.texts.items() if name != "error"}
