@@ -73,7 +73,7 @@ class Sample:
         status: flags.
         error: why the sample is unreadable, "" if it is not.
         meta: what a manifest says besides, by column.
-        run: that it is a row of.
+        run: that it is a row of; pickled, it travels as its path.
     """
 
     row: int
@@ -108,7 +108,7 @@ class Sample:
         cells: bool = False,
         signed: bool = False,
     ) -> np.ndarray:
-        """Return the original under the map of a class, as reports show it, RGB uint8 (H, W, 3); needs no network.
+        """Return the original under the map of a class, as reports show it, RGB uint8 (H, W, 3).
 
         Args:
             class_: index or name of the class; default: the predicted one.
