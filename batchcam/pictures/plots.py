@@ -29,9 +29,8 @@ def draw(sample: Sample, class_: int | str | None, data: str | None, **look: Any
     """Return `Sample.overlay`."""
     run = sample.run
     if class_ is None and sample.prediction is None:
-        raise RunError(
-            f"{run.path}: {one_line(sample.id)}: no prediction{sample.error and f': {one_line(sample.error)}'}"
-        )
+        why = f": {one_line(sample.error)}" if sample.error else ""
+        raise RunError(f"{run.path}: {one_line(sample.id)}: no prediction{why}")
     drawn = _drawn(sample, run.cam(sample.row, class_), open_originals(run, data), look)
     if drawn.reason:
         raise RunError(f"{run.path}: {one_line(sample.id)}: {drawn.reason}")
@@ -39,8 +38,7 @@ def draw(sample: Sample, class_: int | str | None, data: str | None, **look: Any
 
 
 def plot(
-    run: Run, rows: Rows | None, class_: int | str | None, data: str | None, columns: int,
-    **look: Any,
+    run: Run, rows: Rows | None, class_: int | str | None, data: str | None, columns: int, **look: Any
 ) -> Figure:  # fmt: skip
     """Return `Run.plot`."""
     try:
@@ -81,5 +79,8 @@ def _drawn(sample: Sample, cam: np.ndarray | None, originals: Originals, look: d
 
 
 def _caption(sample: Sample, drawn: Overlay) -> str:
-    said = f"{sample.label or '?'} → {sample.prediction or '?'} {sample.confidence:.2f}"
+    truth = sample.label or "?"
+    if sample.labels is not None:
+        truth = ", ".join(np.array(sample.run.class_names)[sample.labels == 1]) or "none"
+    said = f"{truth} → {sample.prediction} {sample.confidence:.2f}" if sample.prediction else sample.error
     return "\n".join(one_line(text) for text in (sample.id, said, drawn.reason) if text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -16,7 +17,7 @@ import pytest
 import batchcam
 from batchcam.pictures.overlay import View, overlay
 from batchcam.store.plan import Plan
-from docs.make.conformance import Sound, make_run
+from docs.make.conformance import SOUND, Sound, make_run
 from tests.helpers import ROOT
 from tests.helpers.synthetic import UNREADABLE, Rows
 
@@ -95,6 +96,15 @@ def test_a_figure_has_a_picture_and_a_caption_for_each_row(run: batchcam.Run) ->
     assert len(run.plot().axes) == 12
     mask = run.label[:] == 2
     assert len(run.plot(mask).axes) == mask.sum()
+
+
+def test_a_caption_names_the_labels_of_a_multi_label_run(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    several = SOUND["multi-label"]
+    make_run(tmp_path / "RUN", dataclasses.replace(several, fields={**several.fields, "class_names": CLASSES}))
+    with batchcam.open_run(tmp_path / "RUN") as run:
+        captions = [axes.get_title().split("\n")[1] for axes in run.plot().axes]
+        assert [caption.partition(" → ")[0] for caption in captions] == ["ant, elk", "none", "bee, cat"]
 
 
 @pytest.mark.parametrize("rows", [[], np.zeros(21, bool), [0] * 201], ids=["none", "none of a mask", "too many"])
