@@ -374,10 +374,11 @@ class Run:
     ) -> Figure:
         """Return a figure of samples, each with its overlay, id, label, prediction and confidence; needs matplotlib.
 
+        What is not said here is as for `Sample.overlay`; a sample without a map says why.
+
         Args:
             rows: as `RunArray` takes them, 200 at most; default: the first 12.
             columns: pictures beside each other.
-            class_, data, palette, cells, signed: as for `Sample.overlay`; a sample without a map says why.
 
         Raises:
             KeyError: no such class.
