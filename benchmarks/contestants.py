@@ -95,7 +95,7 @@ class Job:
         images = torch.randn(BATCH, 3, self.size, self.size, device=self.device).contiguous(memory_format=LAST)
         set_precision("fp32", self.device)
         found = prepare(self.network(), images[:4], EXACT, CONTROLS[0], None)
-        return with_engine(found, engine, images[:4], "fp32", [self.name], lambda _: None), images
+        return with_engine(found, engine, images[:4], "fp32", [self.name]), images
 
 
 def folded(network: nn.Module) -> nn.Module:

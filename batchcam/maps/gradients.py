@@ -41,7 +41,7 @@ class GradientNetwork:
     channels: int
     grid_size: tuple[int, int]
 
-    engine = ""
+    engine = engine_choice = ""
     """torch, which has gradients."""
 
     has_offset = False

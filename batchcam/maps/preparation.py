@@ -74,7 +74,6 @@ def with_engine(
     probe: Tensor,
     precision: str,
     source: Sequence[str] | None,
-    tell: Callable[[str], None],
 ) -> ExplainableNetwork:
     """Return the network as an engine computes it, see `on_engine`.
 
@@ -89,8 +88,8 @@ def with_engine(
         return explainable
     if isinstance(explainable, ExactNetwork):
         layer = TargetLayer.parse(explainable.target_layer).name
-        network = on_engine(engine, explainable.network, layer, probe, precision, source, tell)
-        return dataclasses.replace(explainable, network=network)
+        network, choice = on_engine(engine, explainable.network, layer, probe, precision, source)
+        return dataclasses.replace(explainable, network=network, engine_choice=choice)
     if engine == OPENVINO:
         raise ConfigError(f"--engine {engine}: has no gradients; --method {explainable.method} takes --engine torch")
     return explainable

@@ -8,18 +8,20 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import io
+import math
 import sys
+import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from batchcam.errors import ConfigError, ModelError, one_line
-from batchcam.network.compiled_cache import keep, key_of, read
+from batchcam.network.compiled_cache import MEASURED, keep, key_of, read
 from batchcam.network.forward import REASON_LENGTH, forward
-from batchcam.rules import AUTO, ENGINE_TOLERANCE, TORCH
+from batchcam.rules import AUTO, ENGINE_GAIN, ENGINE_TOLERANCE, TORCH
 from batchcam.version import version
 
 if TYPE_CHECKING:
@@ -30,6 +32,15 @@ LIBRARIES: Final = ("openvino", "torch", "torchvision", "timm", "transformers")
 ODD_COUNT: Final = 3
 """Images of the batch that proves a graph: none of the two that it was traced with, nor one."""
 
+PIXELS_AT_ONCE, PIECES = 4 * 224 * 224, 16
+"""A piece of a batch is no larger than that many pixels, nor than a sixteenth, so that all threads have work.
+
+Not by the number of threads: results are equal to the last bit only for equal pieces.
+"""
+
+MEASURED_IMAGES, ROUNDS, MEASURING_S = 4, 3, 2.0
+"""The batch that both engines are measured with, how often at least, and for how many seconds of CPU at least."""
+
 
 def is_installed() -> bool:
     """Return whether OpenVINO is here."""
@@ -39,22 +50,36 @@ def is_installed() -> bool:
 class CompiledNetwork(nn.Module):
     """Normalised images (N, C, H, W), float32 on the CPU, to logits (N, K), through one compiled graph.
 
+    Each piece of a batch is one thread's: threads that share a piece wait for each other by spinning, and where a
+    loader process has taken one's CPU, the other's is lost.
+
     Args:
-        graph: what OpenVINO compiled; takes images with their channels last.
+        queue: openvino.AsyncInferQueue of what it compiled; takes images with their channels last.
 
     Attributes:
         target: gives the target layer's output as it is, for whoever listens; not called by a graph of logits alone.
     """
 
-    def __init__(self, graph: object) -> None:
+    def __init__(self, queue: Any) -> None:
         super().__init__()
         self.target = nn.Identity()
-        self._graph = graph
+        self._queue = queue
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
         pixels = images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
-        logits, *outputs = (torch.from_numpy(each) for each in self._graph(pixels).values())  # type: ignore[operator]
+        size = max(1, min(PIXELS_AT_ONCE // math.prod(images.shape[2:]), len(images) // PIECES))
+        done: dict[int, list[Tensor]] = {}
+
+        def take(request: Any, start: int) -> None:
+            # copied: the request's next piece comes to the same memory
+            done[start] = [torch.from_numpy(each.data.copy()) for each in request.output_tensors]
+
+        self._queue.set_callback(take)
+        for start in range(0, len(images), size):
+            self._queue.start_async([pixels[start : start + size]], start, share_inputs=True)
+        self._queue.wait_all()
+        logits, *outputs = (torch.cat(each) for each in zip(*(done[n] for n in sorted(done)), strict=True))
         for output in outputs:
             self.target(output)
         return logits
@@ -67,14 +92,14 @@ def on_engine(
     probe: Tensor,
     precision: str,
     source: Sequence[str] | None,
-    tell: Callable[[str], None],
-) -> nn.Module:
-    """Return the network as an engine computes it: a `CompiledNetwork`, or itself by torch.
+    gain: float = ENGINE_GAIN,
+) -> tuple[nn.Module, str]:
+    """Return the network as an engine computes it, a `CompiledNetwork`, or itself by torch; and why, where it is told.
 
     Args:
         engine: one of rules.ENGINES; auto takes OpenVINO for networks of libraries only, whose `source` is known.
         network, layer, probe, source: see `compiled`; the network may be anywhere.
-        tell: called with what was chosen, and why, where there was a choice.
+        gain: how many times as fast as torch auto takes it; 0: however fast, and nothing is measured.
 
     Raises:
         ConfigError: OpenVINO is asked for on a GPU, or in another precision than fp32.
@@ -83,18 +108,50 @@ def on_engine(
     fits = probe.device.type == "cpu" and precision == "fp32"
     # a graph has one branch of each: code that nobody knows may take another for images that the probe does not have
     if engine == TORCH or (engine == AUTO and not (fits and source and is_installed())):
-        return network
+        return network, ""
     if not fits:
         raise ConfigError(f"--engine {engine}: computes in fp32, on CPUs; --engine torch computes in {precision}")
     try:
+        key = _speed_key(network, probe, source) if engine == AUTO and gain else None
+        known = read(key) if key else None
+        if known and float(known) < gain:
+            return network, _too_slow(float(known), gain)
         result, told = compiled(network, layer, probe, source)
     except ModelError as error:
         if engine != AUTO:
             raise ModelError(f"--engine {engine}: {error}; --engine torch computes this network") from error
-        tell(f"engine: torch; {error}")
-        return network
-    tell(f"engine: {told}")
-    return result
+        return network, f"engine: torch; {error}"
+    if key is None:
+        return result, f"engine: {told}"
+    times = float(known) if known else _times_as_fast(network, result, probe)
+    if not known:
+        keep(key, str(times).encode(), MEASURED)
+    if times < gain:
+        return network, _too_slow(times, gain)
+    return result, f"engine: {told}, {times:.2f} × as fast on this machine"
+
+
+def _too_slow(times: float, gain: float) -> str:
+    return f"engine: torch; OpenVINO is {times:.2f} × as fast on this machine, and taken from {gain} ×"
+
+
+def _speed_key(network: nn.Module, probe: Tensor, source: Sequence[str] | None) -> str:
+    """Return what a measurement is kept under: its weights change every night, and what a network costs does not."""
+    facts = (source, tuple(probe.shape[1:]), torch.get_num_threads(), _versions(_openvino()))
+    return f"speed-{key_of(network, *facts, weights=False)}"
+
+
+def _times_as_fast(network: nn.Module, result: CompiledNetwork, probe: Tensor) -> float:
+    """Return how many times as fast as torch OpenVINO is: CPU seconds, which other programs hardly change, in turn."""
+    images, begun = _batch(probe, MEASURED_IMAGES), time.process_time()
+    spent: tuple[list[float], list[float]] = ([], [])
+    with torch.inference_mode():
+        while len(spent[1]) < ROUNDS or time.process_time() - begun < MEASURING_S:
+            for each, seconds in zip((network, result), spent, strict=True):
+                start = time.process_time()
+                forward(each, images)
+                seconds.append(time.process_time() - start)
+    return round(min(spent[0]) / min(spent[1]), 2)
 
 
 def compiled(
@@ -117,7 +174,7 @@ def compiled(
     key = key_of(network, *facts) if source else None
     try:
         graph = _kept(openvino, key) or _built(openvino, network, layer, probe, key)
-        result = CompiledNetwork(graph)
+        result = CompiledNetwork(openvino.AsyncInferQueue(graph))
         difference = _difference(network, layer, result, probe)
     except ModelError:
         raise
@@ -180,7 +237,7 @@ def _properties() -> dict[str, object]:
     return {
         "INFERENCE_PRECISION_HINT": "f32",  # else it is bf16 where the CPU has it
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": min(torch.get_num_threads(), PIECES),
         "ENABLE_CPU_PINNING": False,  # several workers of a machine would share the first cores
     }
 

@@ -14,18 +14,22 @@ from torch import nn
 KEPT = 8
 """How many graphs stay, the latest used; each takes about what the weights do."""
 
+MEASURED = 1000
+"""How many measurements of a few bytes do."""
+
 DIGEST_BYTES = 32
 
 
-def key_of(network: nn.Module, *facts: object) -> str:
+def key_of(network: nn.Module, *facts: object, weights: bool = True) -> str:
     """Return the name of a network's graph: a digest of its modules, its weights, and what else its numbers come from.
 
     Args:
         network: of a library's code, whose version is one of the facts.
         facts: that too.
+        weights: whether they count.
     """
     digest = hashlib.sha256(repr((network, facts)).encode())
-    for name, tensor in network.state_dict().items():
+    for name, tensor in network.state_dict().items() if weights else ():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().reshape(-1).data)
     return digest.hexdigest()
@@ -42,8 +46,8 @@ def read(key: str) -> bytes | None:
     return content[DIGEST_BYTES:] if hashlib.sha256(content[DIGEST_BYTES:]).digest() == content[:DIGEST_BYTES] else None
 
 
-def keep(key: str, content: bytes) -> None:
-    """Keep `content` under `key`, and remove what was unused for longest; where nothing can be written, nothing is."""
+def keep(key: str, content: bytes, most: int = KEPT) -> None:
+    """Keep `content` under `key`, and of its kind the `most` latest used; where nothing can be written, nothing is."""
     folder = _folder()
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,7 +59,8 @@ def keep(key: str, content: bytes) -> None:
             except BaseException:
                 os.unlink(file.name)
                 raise
-        for path in _latest_first(folder.iterdir())[KEPT:]:
+        kind = "speed-" in key
+        for path in _latest_first(path for path in folder.iterdir() if ("speed-" in path.name) == kind)[most:]:
             path.unlink(missing_ok=True)
 
 

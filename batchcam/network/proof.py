@@ -49,6 +49,7 @@ class ExactNetwork:
         residual: largest abs(mean(CAM) + bias - logit) on the probe, relative to max(1, largest abs(logit)).
         norm_eps: eps of the layer norm, None where there is none.
         ledger: how the logits are a sum over tokens, where these are no layer's mean.
+        engine_choice: why it is computed by what computes it; "" where there was no choice.
     """
 
     network: nn.Module
@@ -59,6 +60,7 @@ class ExactNetwork:
     residual: float
     norm_eps: float | None = None
     ledger: Ledger | None = None
+    engine_choice: str = ""
 
     @property
     def layer(self) -> nn.Module:

@@ -15,6 +15,7 @@ from batchcam.errors import ConfigError, ModelError
 from batchcam.network import compiled as module
 from batchcam.network import compiled_cache as cache
 from batchcam.network.compiled import CompiledNetwork, compiled, on_engine
+from batchcam.rules import ENGINE_GAIN
 from tests.helpers.networks import GapNetwork, ResidualNetwork, hook_count, random_images, seeded, torchvision_network
 
 pytest.importorskip("openvino")
@@ -116,6 +117,8 @@ def test_the_cache_holds_the_latest_graphs_and_a_folder_that_cannot_be_written_i
     names = {path.name for path in cache_folder.iterdir()}
     assert len(names) == cache.KEPT
     assert {"newest", "graph-3", f"graph-{cache.KEPT + 2}"} <= names
+    cache.keep("speed-of-it", b"1.3", 1)
+    assert {path.name for path in cache_folder.iterdir()} == {*names, "speed-of-it"}
     for path in cache_folder.iterdir():
         path.unlink()
     cache_folder.rmdir()
@@ -159,13 +162,12 @@ def test_a_network_that_cannot_be_converted_or_gives_other_numbers_stays_torchs_
     kind: type[nn.Module],
 ) -> None:
     network, images = seeded(kind), random_images(4, 32, 32)
-    told: list[str] = []
-    assert on_engine("auto", network, "body", images, "fp32", ["a library"], told.append) is network
-    assert len(told) == 1
-    assert told[0].startswith("engine: torch; OpenVINO")
-    assert "\n" not in told[0]
+    result, told = on_engine("auto", network, "body", images, "fp32", ["a library"])
+    assert result is network
+    assert told.startswith("engine: torch; OpenVINO")
+    assert "\n" not in told
     with pytest.raises(ModelError, match=r"--engine openvino: OpenVINO.*; --engine torch computes this network"):
-        on_engine("openvino", network, "body", images, "fp32", None, told.append)
+        on_engine("openvino", network, "body", images, "fp32", None)
 
 
 def test_any_number_of_images_goes_through_a_network_that_asks_for_it() -> None:
@@ -177,27 +179,70 @@ def test_auto_is_torch_without_a_word_where_openvino_is_no_choice_and_for_code_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network, images = seeded(GapNetwork), random_images(4, 32, 32)
-    told: list[str] = []
-    assert on_engine("auto", network, None, images, "bf16", ["a library"], told.append) is network
-    assert on_engine("torch", network, None, images, "fp32", None, told.append) is network
-    assert on_engine("auto", network, None, images, "fp32", None, told.append) is network
+    assert on_engine("auto", network, None, images, "bf16", ["a library"]) == (network, "")
+    assert on_engine("torch", network, None, images, "fp32", None) == (network, "")
+    assert on_engine("auto", network, None, images, "fp32", None) == (network, "")
     monkeypatch.setattr(module, "is_installed", lambda: False)
-    assert on_engine("auto", network, None, images, "fp32", ["a library"], told.append) is network
-    assert told == []
+    assert on_engine("auto", network, None, images, "fp32", ["a library"]) == (network, "")
     with pytest.raises(ConfigError, match="computes in fp32, on CPUs"):
-        on_engine("openvino", network, None, images, "bf16", None, told.append)
+        on_engine("openvino", network, None, images, "bf16", None)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ModelError, match=r"is not installed: pip install 'batchcam\[cpu\]'"):
-        on_engine("openvino", network, None, images, "fp32", None, told.append)
+        on_engine("openvino", network, None, images, "fp32", None)
 
 
-def test_auto_takes_openvino_and_tells_how_close_it_is() -> None:
-    network, images = seeded(GapNetwork), random_images(2, 32, 32)
-    told: list[str] = []
-    result = on_engine("auto", network, None, images, "fp32", ["a library"], told.append)
-    assert isinstance(result, CompiledNetwork)
-    assert told[0].startswith("engine: OpenVINO 20")
+def chosen(seed: int = 0, layer: str | None = None, gain: float = ENGINE_GAIN) -> tuple[bool, str]:
+    """Whether auto takes OpenVINO for a network, and why."""
+    network, images = seeded(GapNetwork, seed), random_images(2, 32, 32)
+    result, told = on_engine("auto", network, layer, images, "fp32", ["a library"], gain)
     torch.testing.assert_close(result(images), network(images))
+    return isinstance(result, CompiledNetwork), told
+
+
+@pytest.mark.parametrize(("times", "taken"), [(1.14, False), (1.15, True)])
+def test_auto_takes_openvino_where_it_is_clearly_faster_and_tells_how_close_it_is(
+    monkeypatch: pytest.MonkeyPatch, times: float, taken: bool
+) -> None:
+    monkeypatch.setattr(module, "_times_as_fast", lambda *_: times)
+    found, told = chosen()
+    assert found is taken
+    assert told.startswith("engine: OpenVINO 20" if taken else "engine: torch; OpenVINO is 1.14 × as fast")
+    assert ", within " in told or not taken
+    assert "on this machine" in told
+
+
+def test_a_measurement_is_kept_for_other_weights_and_layers_but_not_for_other_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured = iter([1.05, 1.31])
+    monkeypatch.setattr(module, "_times_as_fast", lambda *_: next(measured))
+    assert [chosen()[0], chosen(1)[0], chosen(0, "body")[0]] == [False] * 3
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert chosen() == chosen() != chosen(gain=0)
+    assert chosen()[0]
+
+
+def test_who_follows_a_run_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(module, "_times_as_fast")
+    assert chosen(gain=0)[0]
+
+
+def test_engines_are_measured_in_turn_and_by_the_best_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of torch's rounds is disturbed, and OpenVINO's first."""
+    costs, clock = iter([0.3, 0.9, 3.0, 0.1, 0.2, 0.15]), [0.0]
+    network = nn.Identity()
+
+    def run(each: object, images: Tensor) -> None:
+        assert each is (network if len(ran) % 2 == 0 else result)
+        ran.append(len(images))
+        clock[0] += next(costs)
+
+    ran: list[int] = []
+    result = CompiledNetwork(None)  # what it would compute with is not asked
+    monkeypatch.setattr(module, "forward", run)
+    monkeypatch.setattr(module.time, "process_time", lambda: clock[0])
+    assert module._times_as_fast(network, result, random_images(2, 8, 8)) == 2.0
+    assert ran == [module.MEASURED_IMAGES] * 6
 
 
 def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -144,8 +143,9 @@ def evaluate(config: EvaluateConfig) -> EvaluateSummary | SigmoidEvaluation:
     independent_logits(network, probe)
     fold_batch_norms(network, probe)  # as explain does: the same numbers
     engine = config.compute.engine or AUTO
-    tell = functools.partial(note, quiet=config.quiet)
-    network = on_engine(engine, network, None, probe, precision, assembly.library_source, tell)
+    network, choice = on_engine(engine, network, None, probe, precision, assembly.library_source)
+    if choice:
+        note(choice, config.quiet)
     samples, level = len(assembly.source), config.confidence / 100
     batches = RangeBatches([(0, samples)], config.compute.batch_size or DEFAULT_BATCH_SIZE)
     processes = loader_processes(config.compute.workers, gpu_count(device))

@@ -241,7 +241,8 @@ def _assembled(
         require_identity(explainable, "fp32")
     source = assembly.library_source
     source = source and (*source, settings.control)
-    explainable = with_engine(explainable, settings.engine, images, settings.precision, source, told.append)
+    explainable = with_engine(explainable, settings.engine, images, settings.precision, source)
+    told += filter(None, [explainable.engine_choice])
     remarks = (*assembly.remarks, *told, *leak_remarks(assembly))
     return dataclasses.replace(assembly, remarks=remarks), explainable
 

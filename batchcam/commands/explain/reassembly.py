@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 
 import torch
 from torch import nn
@@ -40,9 +39,10 @@ def opened_network(config: NetworkConfig, plan: Plan) -> tuple[Assembly, nn.Modu
     listing = read_listing(config.run, plan) if config.run.is_dir() else None
     assembly, explainable = reassemble(plan, config.classifier, config.data, device, listing)
     require_dataset(plan, assembly)
-    images, tell = assembly.normalised_probe(device), functools.partial(note, quiet=config.quiet)
-    engine = AUTO if plan.engine else TORCH
-    network = on_engine(engine, explainable.network, None, images, plan.precision, assembly.library_source, tell)
+    images, engine = assembly.normalised_probe(device), AUTO if plan.engine else TORCH
+    network, choice = on_engine(engine, explainable.network, None, images, plan.precision, assembly.library_source, 0)
+    if choice:
+        note(choice, config.quiet)
     return assembly, network, device
 
 

@@ -303,6 +303,7 @@ class Work:
             "samples": sum(landed.shard.count for landed in self.landed),
             "unreadable": self.counts["unreadable"],
             TRAINED_ON: self.trained_on,
+            **({"engine_choice": choice} if (choice := self._explainable.engine_choice) else {}),
             "seconds": round(seconds, 3),
             "images_per_s": round(self._samples / seconds, 2),
             **{f"seconds_{stage}": round(spent, 3) for stage, spent in self._stages.items()},

@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
+from batchcam.commands.explain import explain as explain_module
+from batchcam.commands.explain.planning import existing_plan
 from batchcam.network import compiled
 from batchcam.network.checkpoint import pack_checkpoint
 from batchcam.store.document import read_document
@@ -56,6 +58,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
 @pytest.fixture(autouse=True)
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "is_installed", lambda: True)
+    monkeypatch.setattr(compiled, "_times_as_fast", lambda *_: 1.31)
     monkeypatch.delenv("BATCHCAM_ENGINE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
@@ -116,6 +119,37 @@ def test_what_was_planned_with_an_engine_goes_on_with_it(desk: Desk, tmp_path: P
         assert "belongs to another run: engine" in refused.err
         desk.explain(str(run), "--engine", "auto")
         assert digests(run) == before
+
+
+@pytest.mark.parametrize(("first", "second", "engine"), [(1.31, 1.05, "openvino"), (1.05, 1.31, "")])
+def test_workers_that_measure_otherwise_follow_the_first_and_each_records_why(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: float, second: float, engine: str
+) -> None:
+    run = tmp_path / "run"
+    monkeypatch.setattr(compiled, "_times_as_fast", lambda *_: first)
+    desk.explain(str(run), "--task", "0/2", "--share-only")
+    monkeypatch.setattr(compiled, "_times_as_fast", lambda *_: second)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    looked: list[Path] = []
+
+    def none_at_first(run: Path):
+        looked.append(run)
+        return existing_plan(run) if len(looked) > 2 else None
+
+    monkeypatch.setattr(explain_module, "existing_plan", none_at_first)
+    desk.explain(str(run), "--task", "1/2")
+    assert len(looked) > 2
+    assert read_document(run / "run.json")["plan"].get("engine", "") == engine
+    assert run_json("verify", run).code == 0
+    records = (read_document(next(run.glob(f"task-0000{n}-*.json"))) for n in (0, 1))
+    choices = [record.get("engine_choice", "") for record in records]
+    if engine:
+        assert choices[0].startswith("engine: OpenVINO 20")
+        assert "1.31 × as fast on this machine" in choices[0]
+        assert choices[1].startswith("engine: OpenVINO 20")
+        assert "as fast" not in choices[1]
+    else:
+        assert choices == ["engine: torch; OpenVINO is 1.05 × as fast on this machine, and taken from 1.15 ×", ""]
 
 
 def test_a_run_of_an_engine_that_is_not_here_says_what_to_install(
