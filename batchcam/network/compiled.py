@@ -32,8 +32,8 @@ LIBRARIES: Final = ("openvino", "torch", "torchvision", "timm", "transformers")
 ODD_COUNT: Final = 3
 """Images of the batch that proves a graph: none of the two that it was traced with, nor one."""
 
-PIXELS_AT_ONCE, PIECES = 4 * 224 * 224, 16
-"""A piece of a batch is no larger than that many pixels, nor than a sixteenth, so that all threads have work.
+PIXELS_AT_ONCE, PIECES, FEWEST_IMAGES = 2 * 224 * 224, 16, 2
+"""A piece of a batch is no larger than that many pixels, nor than a sixteenth or two images: all threads have work.
 
 Not by the number of threads: results are equal to the last bit only for equal pieces.
 """
@@ -68,7 +68,7 @@ class CompiledNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
         pixels = images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
-        size = max(1, min(PIXELS_AT_ONCE // math.prod(images.shape[2:]), len(images) // PIECES))
+        size = max(1, min(PIXELS_AT_ONCE // math.prod(images.shape[2:]), max(FEWEST_IMAGES, len(images) // PIECES)))
         done: dict[int, list[Tensor]] = {}
 
         def take(request: Any, start: int) -> None:
