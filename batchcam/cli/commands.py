@@ -44,7 +44,7 @@ from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.trend.config import TrendConfig
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.config import Config, Gates, MergeConfig, members, option_of
-from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, ConfigError, one_line
+from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, BatchcamError, ConfigError, one_line
 from batchcam.job.stop import stop_if_asked
 
 EXIT_CODES = {
@@ -54,6 +54,9 @@ EXIT_CODES = {
     3: "done, with findings",
     75: "stopped early (signal, --time-limit, disk full): run the same command again to go on",
 }
+
+WORKERS = ("demo", "train", "evaluate", "explain", "merge", "faithfulness", "discover", "submit")
+"""Commands that Windows does not have, beside jobs."""
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -90,6 +93,8 @@ class Command:
         if self.config is ReportConfig and values["against"] is None:
             values = without_variables(values, Gates) | {name: values[name] for name in OF_ONE_RUN}
         config = build(self.config, values)
+        if sys.platform == "win32":
+            self._require_auditors(config)
         if isinstance(config, InfoConfig) and config.watch:
             return _watch(config, as_json)
         as_markdown = isinstance(config, CompareConfig) and config.markdown
@@ -108,6 +113,12 @@ class Command:
         if as_json:
             click.echo(json.dumps({**dataclasses.asdict(summary), "exit_code": code}, default=str))
         return code
+
+    def _require_auditors(self, config: Config) -> None:
+        recomputes = isinstance(config, VerifyConfig) and bool(config.recompute)
+        if self.is_job or self.name in WORKERS or recomputes:
+            name = f"{self.name} --recompute" if recomputes else self.name
+            raise BatchcamError(f"{name}: needs Linux or macOS; on Windows runs are checked and read, not made")
 
     @property
     def function(self) -> Callable[..., Any]:

@@ -113,6 +113,8 @@ def verify_text(summary: VerifySummary) -> str:
         f"{readable_size(summary.bytes)} checked{again}"
     )
     lines += [f"not checked: {each}" for each in summary.unchecked]
+    if summary.unconfined:
+        lines.append(f"not confined on this system: files were read without limits on {', '.join(summary.unconfined)}")
     lines += _notes(summary.notes)
     for run in summary.runs:
         lines.append(f"{one_line(Path(run.run).name)}: manifest.json SHA-256 {run.manifest_sha256 or 'not known'}")

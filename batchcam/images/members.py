@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from batchcam import systems
 from batchcam.images import remote
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.images.regular_files import MOST_BYTES
@@ -107,7 +108,7 @@ class Holder:
             yield self._read_range
             return
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = os.open(self.path, systems.READING)
         except OSError as error:
             raise HolderError(f"{self.path}: {error.strerror}") from error
         try:
@@ -170,7 +171,7 @@ class HolderFile(io.RawIOBase):
 
 def _read_exactly(descriptor: int, count: int, offset: int) -> bytes:
     parts: list[bytes] = []
-    while count and (part := os.pread(descriptor, count, offset)):
+    while count and (part := systems.read_at(descriptor, count, offset)):
         parts.append(part)
         count, offset = count - len(part), offset + len(part)
     return b"".join(parts)

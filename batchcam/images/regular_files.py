@@ -6,6 +6,8 @@ import os
 import stat
 from typing import Final
 
+from batchcam import systems
+
 MOST_BYTES: Final = 2**30
 """Largest stored image: the most pixels that are decoded take less, unpacked, at 16 bits for each of four channels."""
 
@@ -31,15 +33,14 @@ def read_regular_file(path: str | bytes | os.PathLike[str], most: int | None = N
         OSError: it can't be read, or is a folder.
         MemoryError: it does not fit.
     """
-    # without O_NONBLOCK, opening a pipe waits for its other end
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = os.open(path, systems.READING)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise NotRegularError("not a regular file")
         if most is not None and status.st_size > most:
             raise TooLargeError(f"more than {most} bytes")
-        os.set_blocking(descriptor, True)  # a file system may otherwise answer that nothing is there yet
+        systems.let_wait(descriptor)
         # no file object, which would ask the storage three times more for each of a million images
         return b"".join(iter(lambda: os.read(descriptor, max(status.st_size + 1, 2**16)), b""))
     finally:

@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -18,7 +19,7 @@ from batchcam.images.regular_files import TooLargeError, read_regular_file
 
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _HTTP: Final = re.compile("https?://", re.IGNORECASE)
-_FILE: Final = re.compile("file://(?:localhost)?(?=/)", re.IGNORECASE)
+_FILE: Final = re.compile("file://(?:localhost)?" + ("/" if sys.platform == "win32" else "(?=/)"), re.IGNORECASE)
 _PASSWORD: Final = re.compile(r"(?<=://)[^/@\s]+@")
 _QUERY: Final = re.compile(r"""(?<![\w.+-])(https?://[^?\s'"]*)\?[^\s'"]*""", re.IGNORECASE)
 

@@ -1,21 +1,18 @@
 """Work on files that nobody vouches for, in a process of its own that may crash, hang or eat memory without harm.
 
 The child reads below one folder (and where Python and the system keep their code) and nowhere else, writes no file and
-opens no connection: Landlock, where the kernel has it (Linux 5.13). Everywhere it loads no HDF5 plugin, has limits on
-memory and computing time, and ends with its parent.
+opens no connection, with limits on memory and computing time, as far as the system can (`confinement`). Everywhere it
+loads no HDF5 plugin, and ends with its parent.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import importlib
 import json
 import os
-import resource
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -25,35 +22,20 @@ from pathlib import Path
 from typing import IO, Any
 
 from batchcam.errors import CheckerError, OutOfMemoryError, RunError, one_line
-from batchcam.job.control_groups import available_memory
+from batchcam.job import confinement
 from batchcam.job.processes import die_with_parent, ignore_job_signals
 from batchcam.job.stop import stop_if_asked
 
-MEMORY_SHARE = 0.5
-"""Share of the machine's memory that the child may take on top of what it starts with."""
-
-LEAST_MEMORY = 4 * 2**30
-
-CPU_SECONDS = 120
-"""Computing time between two signs of life; a block of rows takes about one second, the digest of 1 GB two."""
-
 STDERR_LIMIT = 4096
-
-SYSTEM_CODE = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
-"""Where libraries lie that Python modules may load late, as sys.path does for the modules."""
-
-PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
-LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446  # on every architecture
-LANDLOCK_VERSION_FLAG, LANDLOCK_RULE_PATH_BENEATH = 1, 1
-READ_FILE, READ_DIR = 1 << 2, 1 << 3
-RIGHTS = {1: 13, 2: 14, 3: 15, 5: 16}
-"""How many rights on files each version of Landlock knows; those in between know as many as the one before."""
 
 # sys.path as the parent has it: with -m or an empty entry, a file numpy.py in the run would be imported
 BOOT = "import sys; sys.path[:] = sys.argv[2:]; from batchcam.job.confined import serve; serve(sys.argv[1])"
 
 READY = b'{"ready": true}\n'
 """The child's first message: whatever ends it from now on may be the work's doing."""
+
+WINDOWS_CRASH = 0xC0000000
+"""Exit codes from here on are what Windows ended a process for, such as an access violation."""
 
 Message = dict[str, Any]
 
@@ -67,10 +49,14 @@ class Parent:
 
     Args:
         stream: where messages go, a line each.
+
+    Attributes:
+        unconfined: those of `confinement.LIMITS` that the system can't set.
     """
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
+        self.unconfined: list[str] = []
 
     def tell(self, **message: Any) -> None:
         """Send a message."""
@@ -80,8 +66,7 @@ class Parent:
 
     def alive(self) -> None:
         """Start the clock of the computing time anew."""
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + CPU_SECONDS)
+        confinement.limit_time()
 
 
 def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
@@ -102,7 +87,7 @@ def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
     with tempfile.TemporaryFile() as stderr:
         process = _start(module, stderr)
         with _killed_at_the_end(process) as (stdin, stdout):
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):
                 stdin.write(json.dumps({"folder": os.fspath(folder), **request}).encode())
                 stdin.close()
             ready = READY in stdout  # what comes before is no message: a module may print while it is imported
@@ -121,12 +106,12 @@ def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
         cause = _cause(code, stderr.read().decode("utf-8", "replace"), "the HDF5 library" if ready else "its process")
         if not ready:
             raise _cannot_start(module, cause)
-        raise OutOfMemoryError(cause) if code == -signal.SIGKILL else DiedError(cause)
+        raise OutOfMemoryError(cause) if _signal(code) == "SIGKILL" else DiedError(cause)
 
 
 def serve(module: str) -> None:
     """Answer one request, as the child."""
-    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
     os.dup2(2, 1)  # what a library prints is no message
     die_with_parent(os.getppid())  # elsewhere than on Linux it ends with its next message
     ignore_job_signals()  # the parent hears them too
@@ -134,7 +119,7 @@ def serve(module: str) -> None:
     parent = Parent(stream)
     work = importlib.import_module(module)
     folder = Path(request.pop("folder"))
-    _confine(folder)
+    parent.unconfined = confinement.confine(folder)
     parent.tell(ready=True)
     try:
         work.answer(parent, folder, **request)
@@ -187,7 +172,7 @@ def _killed_at_the_end(process: subprocess.Popen[bytes]) -> Iterator[tuple[IO[by
         yield process.stdin, process.stdout
     finally:
         process.kill()
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             process.stdin.close()
         process.stdout.close()
         process.wait()
@@ -205,51 +190,16 @@ def _message(line: bytes) -> Message:
 
 def _cause(code: int, stderr: str, worker: str) -> str:
     """Return in words how a process ended, in which `worker` was at work."""
-    if code == -signal.SIGXCPU:
-        return f"took more than {CPU_SECONDS} s of computing time"
-    if code == -signal.SIGKILL:
+    if (name := _signal(code)) == "SIGXCPU":
+        return f"took more than {confinement.CPU_SECONDS} s of computing time"
+    if name == "SIGKILL":
         return "the process was killed, maybe for want of memory"
-    if code < 0:
-        return f"{worker} crashed ({signal.Signals(-code).name})"
+    if name or code >= WINDOWS_CRASH:
+        return f"{worker} crashed ({name or hex(code)})"
     lines = [line for line in stderr.splitlines() if line.strip()]
     return one_line(lines[-1])[:200] if lines else f"its process ended with code {code}"
 
 
-def _confine(folder: Path) -> None:
-    _limit(resource.RLIMIT_CORE, 0)
-    with contextlib.suppress(OSError, ValueError):  # no /proc: elsewhere than on Linux
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        allowance = max(LEAST_MEMORY, int(MEMORY_SHARE * available_memory()))
-        _limit(resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + allowance)
-    with contextlib.suppress(OSError, AttributeError):  # a kernel without Landlock, another system
-        _restrict_reading(folder, *map(Path, (*sys.path, *SYSTEM_CODE)))
-
-
-def _limit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (value, hard))
-
-
-def _restrict_reading(*allowed: Path) -> None:
-    """Take from this thread all rights on files and connections for good, but for reading `allowed` and below."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def call(number: int, *arguments: Any) -> int:
-        if (result := int(libc.syscall(ctypes.c_long(number), *arguments))) < 0:
-            raise OSError(ctypes.get_errno(), "landlock")
-        return result
-
-    version = call(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(LANDLOCK_VERSION_FLAG))
-    rights = (1 << RIGHTS[max(v for v in RIGHTS if v <= version)]) - 1
-    connections = 0b11 if version >= 4 else 0
-    handled = struct.pack("=QQ", rights, connections)[: 16 if version >= 4 else 8]
-    ruleset = call(LANDLOCK_CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), ctypes.c_uint32(0))
-    for path in filter(Path.exists, allowed):
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        granted = struct.pack("=Qi", READ_FILE | READ_DIR if path.is_dir() else READ_FILE, descriptor)
-        call(LANDLOCK_ADD_RULE, ruleset, ctypes.c_int(LANDLOCK_RULE_PATH_BENEATH), granted, ctypes.c_uint32(0))
-        os.close(descriptor)
-    libc.prctl(PR_SET_NO_NEW_PRIVS, *(ctypes.c_ulong(n) for n in (1, 0, 0, 0)))
-    call(LANDLOCK_RESTRICT_SELF, ruleset, ctypes.c_uint32(0))
-    os.close(ruleset)
+def _signal(code: int) -> str:
+    """Return the name of the signal that ended a process, "" where none did."""
+    return signal.Signals(-code).name if code < 0 else ""

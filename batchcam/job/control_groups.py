@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,8 @@ def own_groups(root: Path, controller: str) -> Iterator[Path]:
 
 def available_memory(root: Path = CONTROL_GROUPS) -> int:
     """Return the bytes of memory that this process may have at most: the machine's, or those of its tightest group."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for group in own_groups(root, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -30,13 +31,17 @@ class EndedError(Exception):
 def crew(count: int, work: Callable[[int], Iterator[Any]]) -> Iterator[list[Iterator[Any]]]:
     """Give out what `count` processes tell, each of which iterates over `work` of its number.
 
-    None is far ahead of who reads what it tells: it waits while a pipe is full. All end with the block.
+    None is far ahead of who reads what it tells: it waits while a pipe is full. All end with the block. Elsewhere than
+    on Linux this process does it all: Windows knows no fork, and macOS's own libraries may not survive one.
 
     Args:
         count: of processes.
         work: yields what can be pickled. Errors of ours, and want of memory, are raised where it is read;
             any other ends the process, which is an EndedError there.
     """
+    if sys.platform != "linux":
+        yield [work(number) for number in range(count)]
+        return
     members: list[_Member] = []
     try:
         for number in range(count):
@@ -50,7 +55,12 @@ def crew(count: int, work: Callable[[int], Iterator[Any]]) -> Iterator[list[Iter
 class _Member:
     """A process of the crew, as its parent sees it."""
 
+    _stream: Connection
+    _process: int
+
     def __init__(self, number: int, work: Callable[[int], Iterator[Any]], others: Sequence[_Member]) -> None:
+        if sys.platform == "win32":
+            raise NotImplementedError
         self._stream, stream = Pipe(duplex=False)
         parent = os.getpid()
         with warnings.catch_warnings():  # of threads, whose locks the work has to do without

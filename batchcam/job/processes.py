@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-JOB_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+if sys.platform == "win32":
+    JOB_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+else:
+    JOB_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """What a scheduler sends to every process of a job."""
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -55,8 +58,9 @@ def ignore_job_signals() -> None:
 
 def die_with_parent(parent: int) -> None:
     """End this process when process `parent` ends, also by SIGKILL; elsewhere than on Linux, only if it has ended."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(0)
 
@@ -66,8 +70,12 @@ def peak_memory() -> tuple[int, int]:
 
     A forked child's count as its own what it shares with its parent.
     """
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    own, child = (resource.getrusage(kind).ru_maxrss * 1024 for kind in kinds)
+    if sys.platform == "win32":
+        raise NotImplementedError
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    own, child = (resource.getrusage(who).ru_maxrss * unit for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return own, child
 
 

@@ -8,6 +8,7 @@ import getpass
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
@@ -247,7 +248,9 @@ def user_name() -> str:
     """Return whose process this is."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without an entry in passwd
+    except (KeyError, OSError, ImportError):  # a container's user without an entry in passwd; Windows has none
+        if sys.platform == "win32":
+            return "unknown"
         return str(os.getuid())
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from batchcam import systems
 from batchcam.errors import BatchcamError, ConfigError, one_line
 from batchcam.images import stl10_files
 from batchcam.images.archives import ArchiveError, open_archive, root_in, split_archive
@@ -172,9 +173,10 @@ def _search(origin: str | None, folder: str, decoding: Decoding, reading: Readin
     if kind := _kind_without_files(origin):
         meant = "python:module:callable that returns it" if kind == IN_MEMORY else one_line(origin)
         return _nothing(f"a dataset of kind {kind} is code, which no run may start: say --data {meant}"), None
-    if is_url(origin.removeprefix("wds:").removeprefix("hf:")) and not origin.startswith("file:"):
+    places = (_from(folder, origin), origin)
+    if any(_is_elsewhere(place.removeprefix(_kind(place))) for place in places):
         return _nothing(f"{_UNASKED} --data {one_line(origin)}"), None
-    for there in (_from(folder, origin), origin):
+    for there in places:
         with contextlib.suppress(ConfigError):  # a file of that name which is not the run's
             if (reader := _reader(there, decoding, reading)) is not None:
                 return reader, there
@@ -183,8 +185,16 @@ def _search(origin: str | None, folder: str, decoding: Decoding, reading: Readin
 
 def _from(folder: str, data: str) -> str:
     """Return a dataset as it is named from elsewhere than `folder`, in which it was named."""
-    kind = next((kind for kind in ("stl10:", "wds:", "hf:") if data.startswith(kind)), "")
-    return kind + joined(folder, data.removeprefix(kind))
+    return (kind := _kind(data)) + joined(folder, data.removeprefix(kind))
+
+
+def _kind(data: str) -> str:
+    return next((kind for kind in ("stl10:", "wds:", "hf:") if data.startswith(kind)), "")
+
+
+def _is_elsewhere(path: str) -> bool:
+    """Return whether a path leads to another machine."""
+    return systems.is_share(path) or (is_url(path) and not path.startswith("file:"))
 
 
 def _reader(data: str, decoding: Decoding, reading: Reading, is_named: bool = False) -> _Reader | None:
@@ -219,7 +229,7 @@ def _nothing(reason: str) -> _Reader:
 def _below(sample_id: str) -> bytes:
     """Return the path of a sample below a folder; an id is what a file says, and must not lead out of it."""
     encoded = sample_id.encode("utf-8", "backslashreplace")
-    if b"\0" in encoded or encoded.startswith(b"/") or b".." in encoded.split(b"/") or b"://" in encoded:
+    if b"\0" in encoded or not systems.is_below(encoded) or b"://" in encoded:
         raise _MissingError("its id is no path in the folder")
     return encoded
 
@@ -298,7 +308,7 @@ def _of_table(data: str, decoding: Decoding, reading: Reading, is_named: bool) -
     def read(sample_id: str) -> _Stored:
         if "\0" in (file := files.get(sample_id, "\0")):
             raise _MissingError("the manifest does not name it")
-        if is_url(file) and not is_named:
+        if _is_elsewhere(file) and not is_named:
             raise _MissingError(f"{_UNASKED} --data {one_line(data)}")
         return _read_file(file.encode(), decoding)
 

@@ -83,6 +83,7 @@ class Inspection:
         sound: indices of the shards that nothing was found wrong with.
         unreadable: of the rows checked, how many say that their image could not be read.
         unchecked: what could not be checked, and why, a line each.
+        unconfined: on what the process that read the files had no limits, of `confinement.LIMITS`.
     """
 
     run_id: str | None = None
@@ -93,6 +94,7 @@ class Inspection:
     found: list[Finding] = dataclasses.field(default_factory=list)
     unreadable: int = 0
     unchecked: list[str] = dataclasses.field(default_factory=list)
+    unconfined: list[str] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the inspection as JSON types."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from batchcam import systems
 from batchcam.errors import BatchcamError, StorageFullError
 from batchcam.store.schema import DIGEST_SUFFIX, PARTIAL_SUFFIX
 from batchcam.store.sink import Sink
@@ -162,6 +163,8 @@ def stream(path: Path, stated: bool = True, look: Look = unheeding) -> Iterator[
         sink.sha256 = digest_of(content, look)
         if stated:
             _land_digest(path, sink.sha256)
+        if not systems.RENAMES_OPEN_FILES:
+            content.close()
         try:
             _rename(partial, path)
         except FileNotFoundError:  # another worker took ours for a dead one's, and cleaned up
@@ -334,7 +337,7 @@ def _partial(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def _created(path: Path) -> Iterator[int]:
     """Hand out the descriptor of a new file, for writing, and for reading what was written."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | systems.BINARY, 0o644)
     try:
         yield descriptor
     finally:
@@ -353,8 +356,8 @@ def _write_synced(path: Path, data: Buffer) -> int:
 
 def _sync_folder(folder: Path) -> None:
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except PermissionError:  # one that may be written to, but not read
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one that may be written to, but not read; Windows opens none
         return
     try:
         os.fsync(descriptor)

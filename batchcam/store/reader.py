@@ -77,7 +77,7 @@ def require_memory(path: Path, error: Exception) -> None:
     unfolded = min(structure.PIECE_BYTES, structure.DEFLATE_RATIO * path.stat().st_size) if path.is_file() else 1
     try:
         if not isinstance(error, MemoryError):  # a filter that failed is all that HDF5 tells, also of this
-            mmap.mmap(-1, 2 * unfolded or 1, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+            mmap.mmap(-1, 2 * unfolded or 1).close()
             return
     except OSError:
         pass

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from batchcam import systems
 from batchcam.errors import RunError
 
 BLOCK_BYTES = 2**20
@@ -105,9 +106,9 @@ class ProvenFile(Blocks):
     def _load(self, number: int) -> bytearray:
         start, problem, content = number * self._block_bytes, None, b""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.path, os.O_RDONLY | systems.BINARY)
             try:
-                content = os.pread(descriptor, min(self._block_bytes, self.size - start), start)
+                content = systems.read_at(descriptor, min(self._block_bytes, self.size - start), start)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -177,7 +178,7 @@ class Sink(Blocks):
     def _load(self, number: int) -> bytearray:
         block = bytearray(self._block_bytes)
         try:
-            content = os.pread(self._descriptor, self._block_bytes, number * self._block_bytes)
+            content = systems.read_at(self._descriptor, self._block_bytes, number * self._block_bytes)
         except OSError as error:
             self.error = self.error or error
         else:

@@ -130,7 +130,7 @@ KEYS = {
     """,
     "verify": """
         (run, run_id, shards, samples, unreadable, bytes, recomputed, manifest_sha256, signed_by, unchecked,
-        found[(kind, file, message, array, rows, first_sample)], notes, runs, exit_code)
+        unconfined, found[(kind, file, message, array, rows, first_sample)], notes, runs, exit_code)
     """,
     "info": """
         (run, complete, plan(checkpoint_sha256, dataset_fingerprint, class_names, target_layer,

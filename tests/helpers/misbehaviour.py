@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batchcam.errors import OutOfMemoryError, RunError
-from batchcam.job import confined
+from batchcam.job import confined, confinement
 
 MAP_NORESERVE = 0x4000  # asm-generic/mman.h; in the mmap module from Python 3.13 on
 
@@ -72,7 +72,7 @@ def map_a_terabyte() -> None:
 
 
 def never_end(parent: confined.Parent, folder: Path) -> None:
-    confined.CPU_SECONDS = 1
+    confinement.CPU_SECONDS = 1
     parent.alive()
     while True:
         pass

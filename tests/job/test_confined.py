@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from batchcam.errors import CheckerError, OutOfMemoryError, RunError, StoppedEarlyError
-from batchcam.job import confined
+from batchcam.job import confinement
 from batchcam.job.confined import DiedError, ask
 from batchcam.job.stop import Stop
 from tests.helpers.misbehaviour import map_a_terabyte
@@ -24,7 +24,7 @@ from tests.helpers.misbehaviour import map_a_terabyte
 def has_landlock(version: int = 1) -> bool:
     if sys.platform != "linux":
         return False
-    number, flag = ctypes.c_long(confined.LANDLOCK_CREATE_RULESET), ctypes.c_uint32(1)
+    number, flag = ctypes.c_long(confinement.LANDLOCK_CREATE_RULESET), ctypes.c_uint32(1)
     return int(ctypes.CDLL(None).syscall(number, None, ctypes.c_size_t(0), flag)) >= version
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from batchcam.data.loader import Room
 from batchcam.errors import ConfigError
 from batchcam.job.console import counted, readable_size
 from batchcam.job.control_groups import available_memory
+from batchcam.job.processes import peak_memory
 from batchcam.store.layout import shard_bytes
 from batchcam.store.plan import Plan, Shard
 
@@ -89,6 +91,8 @@ def memory_for(
 
 
 def _taken() -> int:
-    """Return the bytes of memory that this process has now and that are no file's."""
+    """Return the bytes of memory that this process has now and that are no file's; where nothing tells, ever had."""
+    if sys.platform != "linux":
+        return peak_memory()[0]
     resident, of_files = (int(pages) for pages in Path("/proc/self/statm").read_text().split()[1:3])
     return (resident - of_files) * os.sysconf("SC_PAGE_SIZE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import signal
@@ -42,7 +43,8 @@ class Witness(Protocol):
 def answer(parent: Parent, folder: Path, deadly: dict[str, str], processes: int) -> None:
     """Inspect the run `folder` as a confined process, and as so many that it starts."""
     try:
-        parent.tell(seen=inspect(folder, parent, deadly, processes).to_dict())
+        seen = inspect(folder, parent, deadly, processes)
+        parent.tell(seen=dataclasses.replace(seen, unconfined=parent.unconfined).to_dict())
     except EndedError as error:  # of a process like this one, over the file that was told last
         if error.code < 0:
             signal.signal(-error.code, signal.SIG_DFL)

@@ -16,6 +16,7 @@ from batchcam.commands.verify.signature import SignatureError, signer
 from batchcam.config import keywords
 from batchcam.errors import ConfigError, OutOfMemoryError, RunError
 from batchcam.job.confined import DiedError, ask
+from batchcam.job.confinement import LIMITS
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import available_cpus
 from batchcam.store.findings import Finding, Inspection, Kind
@@ -43,6 +44,7 @@ class VerifySummary:
         manifest_sha256: digest of manifest.json, to be compared with one noted down when the run was made.
         signed_by: whose signature of manifest.json was found true; None: none was asked for, or it was not.
         unchecked: what could not be checked, and why, a line each.
+        unconfined: on what the process that read the files had no limits here: files, connections, memory, time.
         found: all findings; of a series, in files relative to its folder.
         notes: what was left out of a series, and in what its runs differ, a line each.
         runs: what was seen of each run of a series.
@@ -58,6 +60,7 @@ class VerifySummary:
     manifest_sha256: str | None = None
     signed_by: str | None = None
     unchecked: list[str] = dataclasses.field(default_factory=list)
+    unconfined: list[str] = dataclasses.field(default_factory=list)
     found: list[Finding] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     runs: list[VerifySummary] = dataclasses.field(default_factory=list)
@@ -135,6 +138,7 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
         manifest_sha256=digest,
         signed_by=signed_by,
         unchecked=seen.unchecked,
+        unconfined=seen.unconfined,
         found=found,
     )
 
@@ -162,6 +166,7 @@ def _verify_series(config: VerifyConfig, confine: bool) -> VerifySummary:
         unreadable=sum(each.unreadable for each in seen),
         bytes=sum(each.bytes for each in seen),
         unchecked=[f"{name}: {line}" for name, each in named for line in each.unchecked],
+        unconfined=max((each.unconfined for each in seen), key=len, default=[]),
         found=[dataclasses.replace(f, file=f"{name}/{f.file}") for name, each in named for f in each.found],
         notes=notes,
         runs=seen,
@@ -195,7 +200,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 def _inspect_here(run: Path, bar: _Bar) -> Inspection:
     from batchcam.commands.verify.inspection import inspect
 
-    return inspect(run, bar, {})
+    return dataclasses.replace(inspect(run, bar, {}), unconfined=[*LIMITS])
 
 
 def _survive(run: Path, bar: _Bar, processes: int) -> Inspection:
