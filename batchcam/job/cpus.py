@@ -15,9 +15,9 @@ from batchcam.job.control_groups import CONTROL_GROUPS, own_groups
 
 def available_cpus(control_groups: Path = CONTROL_GROUPS) -> int:
     """Return how many CPUs this process may use: by affinity, and by the quota of its container or job."""
-    allowed = os.cpu_count() or 1
-    if sys.platform == "linux":
-        allowed = len(os.sched_getaffinity(0))
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0))
     return max(1, min([allowed, *_cpu_quotas(control_groups)]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -78,3 +79,9 @@ def test_a_signal_of_the_scheduler_leaves_the_ending_to_the_parent() -> None:
     with crew(1, work) as (member,):
         os.kill(next(member), signal.SIGTERM)
         assert list(member) == [2]
+
+
+def test_elsewhere_than_on_linux_this_process_does_all_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with crew(2, lambda number: iter([(number, os.getpid())])) as members:
+        assert [list(each) for each in members] == [[(0, os.getpid())], [(1, os.getpid())]]
