@@ -194,7 +194,7 @@ def _kind(data: str) -> str:
 
 def _is_elsewhere(path: str) -> bool:
     """Return whether a path leads to another machine."""
-    return systems.is_share(path) or (is_url(path) and not path.startswith("file:"))
+    return systems.is_share(expanded(path)) or (is_url(path) and not path.startswith("file:"))
 
 
 def _reader(data: str, decoding: Decoding, reading: Reading, is_named: bool = False) -> _Reader | None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -301,6 +302,27 @@ def test_a_place_that_no_file_can_have_is_one_without_images(
     assert "not there; give --data" in original.reason
     with pytest.raises(ConfigError, match=r"no such folder, tar, zip, manifest, wds:, hf:, stl10:ROOT"):
         open_originals(run, data)
+
+
+@pytest.mark.parametrize(
+    ("data", "folder", "system"),
+    [
+        ("photos", "https://theirs.example/x", "linux"),
+        (r"\\theirs\share", "", "win32"),
+        ("file://///theirs/share", "", "win32"),
+        ("stl10://theirs/share:test", "", "win32"),
+        ("photos", r"\\theirs\share", "win32"),
+    ],
+)
+def test_no_run_lets_this_machine_ask_another_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch, data: str, folder: str, system: str
+) -> None:
+    monkeypatch.setattr("batchcam.pictures.originals.named_dataset", lambda run: (data, folder))
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr("batchcam.pictures.originals._reader", lambda *_: pytest.fail("was looked for"))
+    original = open_originals(run, None).read(run[0])
+    assert original.state is State.MISSING
+    assert "which no run may open by itself" in original.reason
 
 
 @pytest.mark.parametrize("origin", ["torchvision:CIFAR10:data:test", "python:mine:dataset"])
