@@ -85,7 +85,7 @@ TABLE: dict[str, set[str]] = {
     "data": {"numpy", "PIL", *TORCH, "config", "images", "job"},
     "images": {"numpy", "PIL"},
     "pictures": {"numpy", "cv2", "images", "store"},
-    "record": {"numpy", "job", "store"},
+    "record": {"cv2", "numpy", "job", "store"},
     "store": {"numpy", "h5py", "isal"},
     "job": {"tqdm"},
 }

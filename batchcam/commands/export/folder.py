@@ -17,7 +17,7 @@ from batchcam.store.document import canonical
 from batchcam.store.plan import Plan
 
 EXPORT_FILE: Final = "export.json"
-LAYOUT: Final = 3
+LAYOUT: Final = 4
 """Changes with the files of any format, so that a newer batchcam does not go on with an older one's export."""
 
 

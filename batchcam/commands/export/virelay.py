@@ -2,6 +2,7 @@
 
 Its published specification names other groups than its reader looks for; the reader holds. The large arrays lie in
 parts, which land one by one; two small files show them as one dataset each, which is also what CoRelAy wants.
+Its client opens a project only with an analysis.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from batchcam.errors import RunError, one_line
 from batchcam.pictures import heatmap
 from batchcam.pictures.originals import ORIGIN, Originals, State
 from batchcam.pictures.overlay import GREY
+from batchcam.record.map_clusters import COMPONENTS, MOST_CLUSTERS, RULE, DrawnMaps
 from batchcam.record.rows import Advance, Choice, Outcome, Target, cam_blocks, choose, class_names
 from batchcam.record.similarity import says_nothing
-from batchcam.store.layout import new_file
+from batchcam.store.layout import create_group, new_file, set_text
 from batchcam.store.plan import Plan
 from batchcam.store.run import Run
 
@@ -30,6 +32,7 @@ PROJECT_FILE: Final = "project.yaml"
 LABEL_FILE: Final = "label-map.json"
 DATASET_FILE: Final = "dataset.input.h5"
 ATTRIBUTION_FILE: Final = "cam.attribution.h5"
+ANALYSIS_FILE: Final = "cam.analysis.h5"
 SAMPLES_FILE: Final = "samples.csv"
 PART_FOLDER: Final = "parts"
 
@@ -38,6 +41,9 @@ CHUNK_PIXELS: Final = 2048
 """Most pixels of one channel in a chunk: its three equal channels then lie within deflate's window of 32 KiB."""
 
 NAMES: Final = ("logits", "sample_index", "crop_box", *ORIGIN)
+CLUSTERINGS: Final = {"kmeans": None, **{f"kmeans-{k:02d}": k for k in range(2, MOST_CLUSTERS + 1)}}
+"""Clusterings of each class's maps by name, and into how many clusters; None: as many as `MapClusters` chooses."""
+
 STRATEGIES: Final = {"predicted": "predicted_label", "label": "true_label"}
 
 
@@ -75,27 +81,32 @@ def write(
     if len(choice.rows) >= 2**32:
         raise RunError(f"{run.path}: more samples than ViRelAy can count")
     parts, states, constant = [], np.zeros(len(choice.rows), np.uint8), 0
+    maps = DrawnMaps(run, choice.rows, choice.classes)
     floats, pixels = (CHANNELS * side[0] * side[1] for side in (size or run.plan.grid_size, run.plan.input_size))
     for places, cams, block in cam_blocks(run, choice.rows, choice.classes, NAMES, 4 * floats + pixels):
         part = Part(int(block["sample_index"][0]), places)
         constant += int(says_nothing(cams).sum())
+        maps.add(places, cams)
         _write_attribution(folder, part, cams, block["logits"], size)
         states[places] = _write_input(folder, originals, part, block, run.plan)
         parts.append(part)
         advance(part.count)
     _write_masters(run, folder, choice, parts, size)
+    _write_analysis(run, folder, choice, maps)
     _write_samples(run, folder, choice, states)
-    folder.write(LABEL_FILE, _label_map(run))
+    labels = np.zeros(0, np.int64) if run.plan.is_multi_label else run.label[choice.rows]
+    unlabelled = int((labels < 0).sum())
+    folder.write(LABEL_FILE, _label_map(run, unlabelled > 0))
     folder.write(PROJECT_FILE, _project(run, target).encode())
     counts = np.bincount(states, minlength=len(State))
     notes = search_notes(originals.where, counts, "grey in the viewer")
     if constant:
         notes.append(f"{constant} CAMs are constant: kept as they are; leave them out of a CoRelAy pipeline")
-    if run.plan.is_multi_label:
-        unknown = int((run.labels[choice.rows] < 0).sum())
-        notes += [f"{unknown} labels are not known: ViRelAy has yes and no, and shows them as no"] if unknown else []
-    elif unlabelled := int((run.label[choice.rows] < 0).sum()):
+    if unlabelled:
         notes.append(f'{unlabelled} samples have no label: shown as class -1, "not known"')
+    if run.plan.is_multi_label and (unknown := int((run.labels[choice.rows] < 0).sum())):
+        notes.append(f"{unknown} labels are not known: ViRelAy has yes and no, and shows them as no")
+    notes.append(f"clusters of the maps of each class explained: {RULE}; they are no findings")
     return choice.outcome(*notes, changed=int(counts[State.CHANGED]))
 
 
@@ -181,6 +192,36 @@ def _write_masters(
     folder.write(DATASET_FILE, buffer.getvalue())
 
 
+def _write_analysis(run: Run, folder: ExportFolder, choice: Choice, maps: DrawnMaps) -> None:
+    """Write principal components and clusters of the maps of each class, a category; the reader wants equal names."""
+    found = maps.clusters()
+    points = np.zeros((len(choice.rows), COMPONENTS), np.float32)
+    clusters = {name: np.zeros(len(points), np.int32) for name in CLUSTERINGS}
+    for places, cams in maps.blocks():
+        for class_ in np.unique(choice.classes[places]).tolist():
+            here, of_class = choice.classes[places] == class_, found[class_]
+            embedded = of_class.embedded(cams[here])
+            points[places[here], : embedded.shape[1]] = embedded
+            for name, count in CLUSTERINGS.items():
+                clusters[name][places[here]] = of_class.assigned(embedded, count)
+    buffer = io.BytesIO()
+    with new_file(buffer) as file:
+        for class_, of_class in found.items():
+            here, category = choice.classes == class_, _category(class_)
+            for group in ("", "/embedding", "/cluster"):
+                create_group(file, category + group)
+            _create(file, f"{category}/index", np.flatnonzero(here).astype(np.uint32))
+            _create(file, f"{category}/embedding/pca", points[here])
+            # the client draws the last one as the first axis's
+            file[f"{category}/embedding/pca"].attrs["eigenvalue"] = of_class.variances[::-1].astype(np.float32)
+            for name, count in CLUSTERINGS.items():
+                _create(file, f"{category}/cluster/{name}", clusters[name][here])
+                attributes = file[f"{category}/cluster/{name}"].attrs
+                set_text(attributes, "embedding", "pca")
+                attributes["k"] = np.int64(count or of_class.count)
+    folder.write(ANALYSIS_FILE, buffer.getvalue())
+
+
 def _create(file: h5py.File, name: str, values: np.ndarray, **storage: Any) -> None:
     file.create_dataset(name, data=values, track_times=False, **storage)
 
@@ -220,12 +261,18 @@ def _write_samples(run: Run, folder: ExportFolder, choice: Choice, states: np.nd
     )
 
 
-def _label_map(run: Run) -> bytes:
-    # the reader needs the key word_net_id; CoRelAy names a class without one by its index in eight digits
+def _category(class_: int) -> str:
+    """Return how CoRelAy names a class that has no WordNet id."""
+    return f"{class_:08d}"
+
+
+def _label_map(run: Run, with_unknown: bool) -> bytes:
+    # the reader needs the key word_net_id
     labels: list[dict[str, object]] = [
-        {"index": index, "word_net_id": f"{index:08d}", "name": name} for index, name in enumerate(run.class_names)
+        {"index": index, "word_net_id": _category(index), "name": name} for index, name in enumerate(run.class_names)
     ]
-    labels.append({"index": -1, "word_net_id": None, "name": "not known"})
+    if with_unknown:  # meta_analysis asks for samples of every entry
+        labels.append({"index": -1, "word_net_id": None, "name": "not known"})
     return (json.dumps(labels, indent=1) + "\n").encode()
 
 
@@ -256,4 +303,8 @@ def _project(run: Run, target: Target) -> str:
     attribution_strategy: {STRATEGIES[target]}
     sources:
     - {ATTRIBUTION_FILE}
+  analyses:
+  - analysis_method: pca
+    sources:
+    - {ANALYSIS_FILE}
 """

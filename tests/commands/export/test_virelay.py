@@ -17,6 +17,7 @@ from PIL import Image
 from batchcam.commands.export.config import ExportConfig
 from batchcam.commands.export.export import export
 from batchcam.commands.export.originals import network_view
+from batchcam.record.map_clusters import COMPONENTS, RULE, find_clusters
 from tests.helpers.export_runs import png_bytes, shard_columns, smooth_image, tree, write_run
 from tests.helpers.small_blocks import small_blocks
 from tests.helpers.synthetic import CLASS_NAMES, CONSTANT, NON_FINITE, UNLABELLED, UNREADABLE, bilinear
@@ -138,6 +139,7 @@ def test_missing_changed_and_undecodable_images_are_grey_and_counted(tmp_path: P
         "1 images no longer those explained: grey in the viewer",
         "1 CAMs are constant: kept as they are; leave them out of a CoRelAy pipeline",
         '1 samples have no label: shown as class -1, "not known"',
+        f"clusters of the maps of each class explained: {RULE}; they are no findings",
     )
 
 
@@ -153,7 +155,7 @@ def test_parts_hold_the_same_as_one_and_all_paths_are_relative(tmp_path: Path, m
     one = export(ExportConfig(run, "virelay", tmp_path / "one", data=str(data), quiet=True))
     small_parts(monkeypatch, 3)
     many = export(ExportConfig(run, "virelay", tmp_path / "many", data=str(data), quiet=True))
-    assert (one.files, many.files) == (3 * 2 + 5, 8 * 2 + 5)  # shards of 8, 8 and 5 samples, cut every 3
+    assert (one.files, many.files) == (3 * 2 + 6, 8 * 2 + 6)  # shards of 8, 8 and 5 samples, cut every 3
     moved = Path(shutil.move(tmp_path / "many", tmp_path / "moved"))
     for name, arrays in (("cam.attribution.h5", ("attribution", "prediction")), ("dataset.input.h5", ("data",))):
         with h5py.File(tmp_path / "one" / name) as a, h5py.File(moved / name) as b:
@@ -172,7 +174,7 @@ def test_an_export_of_a_run_in_progress_grows_with_it_and_keeps_its_parts(tmp_pa
     kept = {p: p.stat().st_mtime_ns for p in (out / "parts").iterdir()}
     after = export(ExportConfig(complete, "virelay", out, data=str(data), quiet=True))
     export(ExportConfig(complete, "virelay", whole, data=str(data), quiet=True))
-    assert (after.samples, after.kept) == (19, 4 + 2)  # parts of two shards, label map and project
+    assert (after.samples, after.kept) == (19, 4 + 1)  # parts of two shards, and project
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
     assert tree(out) == tree(whole)
 
@@ -223,6 +225,43 @@ def test_the_label_map_names_every_class_and_the_unknown_one(tmp_path: Path) -> 
     assert labels[3]["word_net_id"] == "00000003"
 
 
+def test_the_label_map_has_no_unknown_class_where_all_samples_have_labels(tmp_path: Path) -> None:
+    run, data, _ = write_run(tmp_path)
+    out = tmp_path / "out"
+    export(ExportConfig(run, "virelay", out, data=str(data), target="label", quiet=True))
+    labels = json.loads((out / "label-map.json").read_text(encoding="utf-8"))
+    assert [each["name"] for each in labels] == list(CLASS_NAMES)
+
+
+def test_each_explained_class_is_a_category_of_the_analysis_with_equal_names_in_it(tmp_path: Path) -> None:
+    run, data, _ = write_run(tmp_path)
+    out = tmp_path / "out"
+    export(ExportConfig(run, "virelay", out, data=str(data), quiet=True))
+    stored = shard_columns(run, "cams", "prediction")
+    classes = stored["prediction"][SHOWN]
+    maps = stored["cams"][SHOWN, classes]
+    known = {each["word_net_id"] for each in json.loads((out / "label-map.json").read_text(encoding="utf-8"))}
+    with h5py.File(out / "cam.analysis.h5") as file:
+        assert [int(name) for name in file] == np.unique(classes).tolist()
+        assert set(file) <= known
+        for name, group in file.items():
+            index, embedding = group["index"][...], group["embedding/pca"][...]
+            assert index.dtype == np.uint32
+            np.testing.assert_array_equal(index, np.flatnonzero(classes == int(name)))
+            assert (embedding.shape, embedding.dtype) == ((len(index), COMPONENTS), np.float32)
+            found = find_clusters(maps[index])
+            points = found.embedded(maps[index])
+            np.testing.assert_allclose(embedding[:, : points.shape[1]], points, atol=1e-6)
+            np.testing.assert_allclose(group["embedding/pca"].attrs["eigenvalue"][::-1], found.variances, rtol=1e-6)
+            assert list(group["embedding"]) == ["pca"]
+            assert list(group["cluster"]) == ["kmeans", *(f"kmeans-{k:02d}" for k in range(2, 9))]
+            for clustering, clusters in group["cluster"].items():
+                count = int(clustering[7:] or found.count)
+                assert (clusters.dtype, clusters.attrs["embedding"].decode()) == (np.int32, "pca")
+                assert clusters.attrs["k"] == count
+                np.testing.assert_array_equal(clusters[...], found.assigned(points, count))
+
+
 def test_project_yaml_is_yaml_whatever_the_run_is_called(tmp_path: Path) -> None:
     yaml = pytest.importorskip("yaml")
     run, data, _ = write_run(tmp_path, architecture='re"s\\net: # \x7f\n🦓 &a')
@@ -241,6 +280,7 @@ def test_project_yaml_is_yaml_whatever_the_run_is_called(tmp_path: Path) -> None
         "down_sampling_method": "none",
     }
     assert project["attributions"]["sources"] == ["cam.attribution.h5"]
+    assert project["analyses"] == [{"analysis_method": "pca", "sources": ["cam.analysis.h5"]}]
 
 
 def test_virelays_own_backend_loads_and_renders_every_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,4 +308,13 @@ def test_virelays_own_backend_loads_and_renders_every_sample(tmp_path: Path, mon
             continue
         for colours in ("black-fire-red", "blue-white-red", "gray-red", "jet"):
             assert attribution.render_heatmap(colours).shape == (48, 80, 3)
+    (method,) = project.get_analysis_methods()
+    analysed = []
+    for category in project.get_analysis_categories(method):
+        assert category.human_readable_name == CLASS_NAMES[int(category.name)]
+        for clustering in project.get_analysis_clustering_names(method):
+            analysis = project.get_analysis(method, category.name, clustering, "pca")
+            assert len(analysis.clustering) == len(analysis.embedding) == len(analysis.attribution_indices)
+        analysed += analysis.attribution_indices.tolist()
+    assert sorted(analysed) == list(range(19))
     workspace.close()
