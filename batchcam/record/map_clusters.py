@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import cv2
 import numpy as np
 
 from batchcam.record.rows import cam_blocks
+from batchcam.record.similarity import says_nothing
 from batchcam.store.run import Run
 
 COMPONENTS: Final = 8
@@ -23,6 +24,9 @@ MOST_CLUSTERS: Final = 8
 
 LEAST_SILHOUETTE: Final = 0.5
 """Mean silhouette below which the maps of a class are one cluster: the "reasonable structure" of Rousseeuw's rule."""
+
+FEWEST, LEAST_SHARE = 10, 0.05
+"""Maps of a cluster, also as a share of the class's, below which it is a few odd ones."""
 
 MOST_FITTED: Final = 1000
 HELD_CELLS: Final = 2**25  # of all classes together, 128 MiB
@@ -102,11 +106,26 @@ def silhouette(distances: np.ndarray, clusters: np.ndarray) -> float:
     return float(scores.mean())
 
 
+@dataclasses.dataclass(frozen=True)
+class SplitClass:
+    """A class whose maps come in several clusters.
+
+    Attributes:
+        class_: its index.
+        means: of the maps of each cluster as they are compared, float64 (k, h, w); the largest cluster first.
+        rows: of the run, those of each cluster, the nearest to its centre first, int64 (n,) each.
+    """
+
+    class_: int
+    means: np.ndarray
+    rows: Sequence[np.ndarray]
+
+
 class DrawnMaps:
     """The maps by which each class's clusters are found: all of a class, or of many those that a hash draws.
 
     Args:
-        rows: of the run, int64 (n,).
+        rows: of the run, ascending, int64 (n,).
         classes: whose map is meant of each, int64 (n,).
     """
 
@@ -121,17 +140,33 @@ class DrawnMaps:
         _, first, sizes = np.unique(classes[order], return_index=True, return_counts=True)
         most = max(2 * MOST_CLUSTERS, min(MOST_FITTED, HELD_CELLS // (len(sizes) * grid[0] * grid[1])))
         self._drawn = np.sort(order[np.arange(len(rows)) - np.repeat(first, sizes) < most])
-        self._maps = np.zeros((len(self._drawn), *grid), np.float32)
+        self._held = rows[self._drawn]
+        self._maps = np.full((len(self._held), *grid), np.nan, np.float32)
 
-    def add(self, part: slice, maps: np.ndarray) -> None:
-        """Keep those of the maps of some rows, (b, h, w), that are drawn."""
-        first, stop = np.searchsorted(self._drawn, (part.start, part.stop))
-        self._maps[first:stop] = maps[self._drawn[first:stop] - part.start]
+    def add(self, rows: np.ndarray, maps: np.ndarray) -> None:
+        """Keep those of the maps of rows of the run, ascending, (b, h, w), that are drawn."""
+        first, stop = np.searchsorted(self._held, (rows[0], rows[-1] + 1))
+        self._maps[first:stop] = maps[np.searchsorted(rows, self._held[first:stop])]
 
     def clusters(self) -> dict[int, MapClusters]:
         """Return the clusters of each class's maps, once all maps were added."""
         classes = self._classes[self._drawn]
         return {class_: find_clusters(self._maps[classes == class_]) for class_ in np.unique(classes).tolist()}
+
+    def split(self) -> Iterator[SplitClass]:
+        """Yield the classes whose maps come in several clusters of some size, those of the most maps first."""
+        classes = np.where(says_nothing(self._maps), -1, self._classes[self._drawn])
+        known, sizes = np.unique(classes[classes >= 0], return_counts=True)
+        for class_ in known[np.argsort(-sizes, kind="stable")].tolist():
+            maps, rows = self._maps[classes == class_], self._held[classes == class_]
+            found = find_clusters(maps)
+            points = found.embedded(maps)
+            clusters, far = found.assigned(points), _squared(points, found.centres[found.count])
+            members = [np.flatnonzero(clusters == k) for k in range(found.count)]
+            if sum(len(each) >= max(FEWEST, LEAST_SHARE * len(maps)) for each in members) > 1:
+                means = np.stack([_unit(maps[each]).mean(0).reshape(maps.shape[1:]) for each in members])
+                nearest = [rows[each[np.argsort(far[each, k], kind="stable")]] for k, each in enumerate(members)]
+                yield SplitClass(class_, means, nearest)
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield which of the rows these are, int64 (b,), and their maps: the drawn ones, then others, read again."""
@@ -143,6 +178,7 @@ class DrawnMaps:
 
 def _unit(maps: np.ndarray) -> np.ndarray:
     flat = maps.reshape(len(maps), -1).astype(np.float64)
+    flat[~np.isfinite(flat).all(1)] = 0
     norms = np.linalg.norm(flat, axis=1, keepdims=True)
     return np.asarray(flat / np.where(norms > 0, norms, 1))
 

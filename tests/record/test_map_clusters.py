@@ -97,7 +97,7 @@ def test_of_many_maps_those_of_the_smallest_digests_are_held_and_all_are_given_o
     with open_run(path) as run:
         drawn = DrawnMaps(run, rows, classes)
         for start in range(0, len(rows), 7):
-            drawn.add(slice(start, min(start + 7, len(rows))), maps[start : start + 7])
+            drawn.add(rows[start : start + 7], maps[start : start + 7])
         clusters, given = drawn.clusters(), list(drawn.blocks())
         ids = run.sample_id[rows]
     digest = np.array([hashlib.sha256(each.encode()).hexdigest() for each in ids])

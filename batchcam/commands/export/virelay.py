@@ -86,7 +86,7 @@ def write(
     for places, cams, block in cam_blocks(run, choice.rows, choice.classes, NAMES, 4 * floats + pixels):
         part = Part(int(block["sample_index"][0]), places)
         constant += int(says_nothing(cams).sum())
-        maps.add(places, cams)
+        maps.add(choice.rows[places], cams)
         _write_attribution(folder, part, cams, block["logits"], size)
         states[places] = _write_input(folder, originals, part, block, run.plan)
         parts.append(part)

@@ -14,6 +14,7 @@ from batchcam.commands.report.drawing import Picture
 from batchcam.commands.report.facts import Facts
 from batchcam.pictures.originals import State
 from batchcam.record.intervals import Interval
+from batchcam.record.map_clusters import SplitClass
 from batchcam.record.review import Review
 from batchcam.record.screen import Gathering
 from batchcam.store.plan import Plan
@@ -139,6 +140,14 @@ class Gathered:
 
 
 @dataclasses.dataclass(frozen=True)
+class Split:
+    """A class whose maps come in several clusters, and some of the samples of each."""
+
+    split: SplitClass
+    shown: Sequence[Sequence[Shown]]
+
+
+@dataclasses.dataclass(frozen=True)
 class MovedSample:
     """A sample that moved far: what is said of it, whether its maps are compared, and how it is shown."""
 
@@ -197,6 +206,7 @@ class Content:
     Attributes:
         about: what the run is and who made it.
         gathered: where peaks gather, all samples together first, then the most remarkable.
+        split: classes whose maps come in several clusters, those of the most maps first.
         mistakes: wrong predictions, the most confident first.
         hits: right predictions, the least confident first.
         unsure: where no prediction has a label to judge it by: the least confident ones.
@@ -215,6 +225,7 @@ class Content:
     about: About
     facts: Facts
     gathered: Sequence[Gathered]
+    split: Sequence[Split]
     mistakes: Sequence[Shown]
     hits: Sequence[Shown]
     unsure: Sequence[Shown]
@@ -234,6 +245,7 @@ class Content:
         chosen = [self.mistakes, self.hits, self.unsure, self.across, *self.odd.values()]
         chosen += [of_class.shown for of_class in (*self.missed, *self.flagged)]
         chosen += [place.shown for place in self.gathered]
+        chosen += [shown for class_ in self.split for shown in class_.shown]
         pictures = [each.picture for shown in chosen for each in shown]
         pictures += [each.picture for each in self.moved.movers] if self.moved else []
         return {picture.sample.row: picture.state for picture in pictures}

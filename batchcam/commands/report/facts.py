@@ -16,6 +16,7 @@ from batchcam.record.distribution import Distribution
 from batchcam.record.evidence import border, border_share, cell_shares, entropy
 from batchcam.record.groups import MEASURES, GroupCounts, GroupScore, RowGroups, grouped_by
 from batchcam.record.intervals import LEVEL, Interval
+from batchcam.record.map_clusters import DrawnMaps, SplitClass
 from batchcam.record.metrics import ClassCounts, ClassScore, Means, PairCounts
 from batchcam.record.screen import Gathering, PeakCounts, screen
 from batchcam.record.sigmoid_groups import SigmoidGroup, sigmoid_groups
@@ -140,6 +141,7 @@ class Facts:
         maps: where the evidence sits.
         peaks: how many predictions as each class have their map's peak in each cell, (K, h, w).
         gatherings: where more peaks are than chance explains.
+        split: the classes whose maps come in several clusters, those of the most maps first.
         firsts: samples to show by what is remarkable about them.
         scores_by_group: one per group, the least accurate first; none where nobody asked for groups. Of a multi-label
             run only their samples and means tell something.
@@ -165,6 +167,7 @@ class Facts:
     maps: Maps
     peaks: np.ndarray
     gatherings: list[Gathering]
+    split: list[SplitClass]
     firsts: dict[str, First]
     scores_by_group: list[GroupScore]
     level: float
@@ -250,6 +253,8 @@ class _Tally:
         self._means = {measure: Means(classes) for measure in MEASURES}
         self._cells, self._mapped = np.zeros(grid), 0
         self._peaks = PeakCounts(classes, grid)
+        predicted = np.flatnonzero(run.prediction[:] >= 0)
+        self._drawn = DrawnMaps(run, predicted, run.prediction[predicted])
         self._sums, self._counts = np.zeros((classes, *grid)), np.zeros(classes)
         kinds = ("mistakes", "hits", "unjudged", *ODD_STATUS, "border-only")
         self._firsts = {kind: First(top) for kind in kinds} | {"unreadable": First(unreadable)}
@@ -281,6 +286,7 @@ class _Tally:
             means.add(measured[measure][predicted], prediction[predicted], _of(clusters, predicted))
         is_true = block["labels"][np.arange(len(rows)), prediction] == 1 if self._sigmoids else right
         self._add_maps(cams, shares, prediction, is_true & predicted)
+        self._drawn.add(rows, cams)
         flags = {kind: (status & flag) > 0 for kind, flag in ODD_STATUS.items()}
         on_border = (measured["border"] == 1) & ~flags["constant"] & (not self._ring.all())
         self._odd += int(np.any([*flags.values(), on_border], 0).sum())
@@ -324,6 +330,7 @@ class _Tally:
             maps=Maps(float(self._ring.mean()), not self._ring.all(), cells, means),
             peaks=self._peaks.cells,
             gatherings=screen(self._peaks.cells, class_names, self._level),
+            split=list(self._drawn.split()),
             firsts=self._firsts,
             scores_by_group=self._by_group.scores(self._level),
             level=self._level,

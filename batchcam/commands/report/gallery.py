@@ -85,7 +85,7 @@ def _gallery(shown: Sequence[Shown], count: int, words: str, nothing: str) -> Ma
 
 def figures(shown: Sequence[Shown], named: Sequence[str] = ()) -> Markup:
     """Return samples side by side; `named` is what stands before each one's id."""
-    figures = [element("li", _figure(each, name)) for each, name in zip(shown, named or [""] * len(shown), strict=True)]
+    figures = [element("li", figure(each, name)) for each, name in zip(shown, named or [""] * len(shown), strict=True)]
     return element("ul", *figures, class_="gallery") if figures else Markup()
 
 
@@ -107,7 +107,8 @@ def key(shown: Sequence[Shown]) -> str:
     )
 
 
-def _figure(shown: Shown, named: str) -> Markup:
+def figure(shown: Shown, named: str = "") -> Markup:
+    """Return a sample with its picture and what is said of it; `named` is what stands before its id."""
     picture, sample = shown.picture, shown.picture.sample
     said = shown.class_name if shown.class_name is not None else "no prediction"
     label = shown.label if shown.label is not None else "no label"

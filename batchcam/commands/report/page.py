@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from batchcam.commands.compare.text import verdict
+from batchcam.commands.report.clusters import clusters
 from batchcam.commands.report.content import ODD, WITHOUT_ORIGINAL, About, Content
 from batchcam.commands.report.evidence import evidence
 from batchcam.commands.report.facts import Facts, Sigmoids
@@ -44,6 +45,7 @@ def write_page(content: Content) -> str:
         *([("groups", "Groups", groups(content))] if content.group_by else []),
         ("evidence", "Where the evidence sits", evidence(content.facts, about.plan.padding is not None)),
         ("peaks", "Where peaks gather", peaks(content)),
+        ("clusters", "Clusters of maps", clusters(content)),
         *_galleries(content),
         ("odd", "Odd maps", odd(content)),
         ("unreadable", "Unreadable samples", _unreadable(content.unreadable, content.counts["unreadable"])),

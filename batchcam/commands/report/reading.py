@@ -16,12 +16,13 @@ from batchcam.commands.compare.sigmoids import SigmoidMovement
 from batchcam.commands.compare.text import exchange_text, ranked_gates
 from batchcam.commands.info.info import provenance
 from batchcam.commands.report.config import ReportConfig
-from batchcam.commands.report.content import About, Content, Gathered, Moved, MovedSample, Shown, ShownOfClass
+from batchcam.commands.report.content import About, Content, Gathered, Moved, MovedSample, Shown, ShownOfClass, Split
 from batchcam.commands.report.drawing import draw
 from batchcam.commands.report.facts import Facts, First, gather
 from batchcam.job.console import Progress
 from batchcam.pictures.originals import Originals
 from batchcam.record.evidence import border_share, cell_shares, entropy, peak_cell
+from batchcam.record.map_clusters import SplitClass
 from batchcam.record.review import read_review
 from batchcam.record.rows import class_names, label_text
 from batchcam.record.screen import Gathering
@@ -39,6 +40,9 @@ UNREADABLE_LISTED: Final = 500
 
 MOST_GATHERED: Final = 8
 """Samples of a place where peaks gather that a report shows."""
+
+MOST_SPLIT, MOST_OF_CLUSTER = 3, 3
+"""Classes whose maps come in clusters that a report shows, and samples of a cluster."""
 
 
 def read_content(run: Run, old: Run | None, originals: Originals, config: ReportConfig) -> Content:
@@ -60,6 +64,7 @@ def read_content(run: Run, old: Run | None, originals: Originals, config: Report
         about=about_run(run),
         facts=facts,
         gathered=_gathered(run, facts.gatherings, originals, top, quiet),
+        split=_split(run, facts.split[:MOST_SPLIT], originals, top, quiet),
         **{kind: kinds.pop(kind) for kind in ("mistakes", "hits", "unsure", "across")},
         odd=kinds,
         counts=counts | ({"unjudged": 0} if facts.judged else {}),
@@ -126,6 +131,16 @@ def _gathered(run: Run, gatherings: Sequence[Gathering], originals: Originals, t
             break
     shown = (show(run, found, run.prediction[found], originals, quiet) if len(found) else [] for found in rows)
     return [Gathered(*pair) for pair in zip(gatherings, shown, strict=True)]
+
+
+def _split(run: Run, classes: Sequence[SplitClass], originals: Originals, top: int, quiet: bool) -> list[Split]:
+    """Return the clusters of some classes with the samples nearest to their centres: `top` in all, as many of each."""
+    count = sum(len(each.rows) for each in classes)
+    each = min(MOST_OF_CLUSTER, top // max(1, count) or 1)
+    of_clusters = [np.sort(rows[:each]) for class_ in classes for rows in class_.rows][:top]
+    shown = [_shown(run, rows, run.prediction[rows], originals, quiet) for rows in of_clusters]
+    given = iter([*shown, *([] for _ in range(count - len(shown)))])
+    return [Split(class_, [next(given) for _ in class_.rows]) for class_ in classes]
 
 
 def _of_classes(
