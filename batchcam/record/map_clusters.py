@@ -96,11 +96,11 @@ def silhouette(distances: np.ndarray, clusters: np.ndarray) -> float:
         distances: between them, (n, n).
         clusters: of each, at least two, int64 (n,).
     """
-    members = clusters[:, None] == np.unique(clusters)
+    members = np.asarray(clusters[:, None] == np.unique(clusters), np.float64)
     sizes, sums = members.sum(0), distances @ members
     own = members @ sizes
     within = (sums * members).sum(1) / np.maximum(1, own - 1)
-    nearest = np.where(members, np.inf, sums / sizes).min(1)
+    nearest = np.where(members > 0, np.inf, sums / sizes).min(1)
     larger = np.maximum(within, nearest)
     scores = np.where((own > 1) & (larger > 0), (nearest - within) / np.where(larger > 0, larger, 1), 0)
     return float(scores.mean())
@@ -138,7 +138,7 @@ class DrawnMaps:
             keys[start : (start := start + len(some))] = np.frombuffer(b"".join(digests), ">u8")
         order = np.lexsort((keys, classes))
         _, first, sizes = np.unique(classes[order], return_index=True, return_counts=True)
-        most = max(2 * MOST_CLUSTERS, min(MOST_FITTED, HELD_CELLS // (len(sizes) * grid[0] * grid[1])))
+        most = max(2 * MOST_CLUSTERS, min(MOST_FITTED, HELD_CELLS // (max(1, len(sizes)) * grid[0] * grid[1])))
         self._drawn = np.sort(order[np.arange(len(rows)) - np.repeat(first, sizes) < most])
         self._held = rows[self._drawn]
         self._maps = np.full((len(self._held), *grid), np.nan, np.float32)
