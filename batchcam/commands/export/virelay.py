@@ -106,7 +106,7 @@ def write(
         notes.append(f'{unlabelled} samples have no label: shown as class -1, "not known"')
     if run.plan.is_multi_label and (unknown := int((run.labels[choice.rows] < 0).sum())):
         notes.append(f"{unknown} labels are not known: ViRelAy has yes and no, and shows them as no")
-    notes.append(f"clusters of the maps of each class explained: {RULE}; they are no findings")
+    notes.append(f"clusters of maps are no findings; {ANALYSIS_FILE} says how they were found")
     return choice.outcome(*notes, changed=int(counts[State.CHANGED]))
 
 
@@ -206,6 +206,7 @@ def _write_analysis(run: Run, folder: ExportFolder, choice: Choice, maps: DrawnM
                 clusters[name][places[here]] = of_class.assigned(embedded, count)
     buffer = io.BytesIO()
     with new_file(buffer) as file:
+        set_text(file.attrs, "clusters", RULE)
         for class_, of_class in found.items():
             here, category = choice.classes == class_, _category(class_)
             for group in ("", "/embedding", "/cluster"):

@@ -139,7 +139,7 @@ def test_missing_changed_and_undecodable_images_are_grey_and_counted(tmp_path: P
         "1 images no longer those explained: grey in the viewer",
         "1 CAMs are constant: kept as they are; leave them out of a CoRelAy pipeline",
         '1 samples have no label: shown as class -1, "not known"',
-        f"clusters of the maps of each class explained: {RULE}; they are no findings",
+        "clusters of maps are no findings; cam.analysis.h5 says how they were found",
     )
 
 
@@ -242,6 +242,7 @@ def test_each_explained_class_is_a_category_of_the_analysis_with_equal_names_in_
     maps = stored["cams"][SHOWN, classes]
     known = {each["word_net_id"] for each in json.loads((out / "label-map.json").read_text(encoding="utf-8"))}
     with h5py.File(out / "cam.analysis.h5") as file:
+        assert file.attrs["clusters"].decode() == RULE
         assert [int(name) for name in file] == np.unique(classes).tolist()
         assert set(file) <= known
         for name, group in file.items():
