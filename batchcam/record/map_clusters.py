@@ -77,10 +77,8 @@ def find_clusters(maps: np.ndarray) -> MapClusters:
     mean, axes, variances = cv2.PCACompute2(unit, np.empty(0), maxComponents=min(COMPONENTS, *unit.shape))
     axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])[:, None]
     points = (unit - mean) @ axes.T
-    centres = {
-        k: _centres(points, k)
-        for k in range(1, min(MOST_CLUSTERS, len(np.unique(points.astype(np.float32), axis=0))) + 1)
-    }
+    different = len(np.unique(points.astype(np.float32), axis=0))
+    centres = {k: _centres(points, k) for k in range(1, min(MOST_CLUSTERS, different) + 1)}
     distances = np.sqrt(np.maximum(0, _squared(points, points)))
     several = [k for k in centres if 1 < k < len(points)]
     scores = {k: silhouette(distances, _nearest(points, centres[k])) for k in several}
@@ -187,9 +185,8 @@ def _centres(points: np.ndarray, count: int) -> np.ndarray:
     """Return the centres that k-means finds, that of the largest cluster first."""
     cv2.setRNGSeed(0)
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 100, 1e-6)
-    _, labels, centres = cv2.kmeans(
-        points.astype(np.float32), count, np.empty(0, np.int32), stop, 5, cv2.KMEANS_PP_CENTERS
-    )
+    single, none = points.astype(np.float32), np.empty(0, np.int32)
+    _, labels, centres = cv2.kmeans(single, count, none, stop, 5, cv2.KMEANS_PP_CENTERS)
     return np.asarray(centres[np.argsort(-np.bincount(labels[:, 0], minlength=count), kind="stable")], np.float64)
 
 

@@ -40,19 +40,16 @@ def clusters(content: Content) -> Markup:
     head = ("class", "maps", "mean map", *(f"sample {n}" for n in range(1, most + 1)))
     names = content.about.plan.class_names
     rows = [row for each in content.split for row in _rows(each, names[each.split.class_], most)]
-    said = "Each mean map has its own scale: white none, red for the class, blue against it."
-    return join(
-        (*parts, element("p", said, key(shown)), table("Clusters of maps and the samples nearest to them", head, rows))
-    )
+    said = element("p", "Each mean map has its own scale: white none, red for the class, blue against it.", key(shown))
+    return join((*parts, said, table("Clusters of maps and the samples nearest to them", head, rows)))
 
 
 def _rows(split: Split, name: str, most: int) -> Iterator[list[Markup | str]]:
     sizes = [len(rows) for rows in split.split.rows]
     for mean, size, shown in zip(split.split.means, sizes, split.shown, strict=True):
         alt = f"Mean map of {size:,} maps of {name}"
-        drawn = image(
-            charts.signed_map(mean, float(np.abs(mean).max())), "image/png", alt, map_size(mean.shape), "cells"
-        )
+        drawn = charts.signed_map(mean, float(np.abs(mean).max()))
+        picture = element("td", image(drawn, "image/png", alt, map_size(mean.shape), "cells"))
         many = f"{size:,} of {sum(sizes):,} ({share(size / sum(sizes))})"
         samples = [element("td", figure(each)) for each in shown]
-        yield [foreign(name), many, element("td", drawn), *samples, *[""] * (most - len(shown))]
+        yield [foreign(name), many, picture, *samples, *[""] * (most - len(shown))]

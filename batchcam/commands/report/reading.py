@@ -138,9 +138,8 @@ def _split(run: Run, classes: Sequence[SplitClass], originals: Originals, top: i
     count = sum(len(each.rows) for each in classes)
     each = min(MOST_OF_CLUSTER, top // max(1, count) or 1)
     of_clusters = [np.sort(rows[:each]) for class_ in classes for rows in class_.rows][:top]
-    shown = [_shown(run, rows, run.prediction[rows], originals, quiet) for rows in of_clusters]
-    given = iter([*shown, *([] for _ in range(count - len(shown)))])
-    return [Split(class_, [next(given) for _ in class_.rows]) for class_ in classes]
+    drawn = iter([show(run, rows, run.prediction[rows], originals, quiet) for rows in of_clusters])
+    return [Split(class_, [next(drawn, []) for _ in class_.rows]) for class_ in classes]
 
 
 def _of_classes(
