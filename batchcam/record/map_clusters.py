@@ -175,6 +175,7 @@ class DrawnMaps:
 
 
 def _unit(maps: np.ndarray) -> np.ndarray:
+    """Return maps as they are compared, float64 (n, h·w): zero where a map is zero, or not finite."""
     flat = maps.reshape(len(maps), -1).astype(np.float64)
     flat[~np.isfinite(flat).all(1)] = 0
     norms = np.linalg.norm(flat, axis=1, keepdims=True)
