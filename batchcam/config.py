@@ -26,6 +26,7 @@ from batchcam.rules import (
     OWN_VERDICTS,
     PROBLEM_TYPES,
 )
+from batchcam.store.bringing import is_url, local
 
 if sys.version_info >= (3, 11):
     from typing import dataclass_transform
@@ -118,6 +119,7 @@ class Option:
         parse: makes a value of a text, or raises ValueError; the message begins with the text.
         is_argument: whether its place says what it is.
         passed_to: of words that are another command's options: that command.
+        reads_run: whether its paths are of runs that are read, which may also be URLs or zip files.
     """
 
     help: str = ""
@@ -131,6 +133,7 @@ class Option:
     parse: Callable[[str], Any] | None = None
     is_argument: bool = False
     passed_to: str = ""
+    reads_run: bool = False
 
     def check(self, name: str, value: object) -> None:
         """Raise ConfigError if `value` is no choice, or out of range."""
@@ -162,6 +165,11 @@ def required(help: str, *flags: str, **settings: Any) -> Any:
 def argument(metavar: str | None = None) -> Any:
     """Return a field without a default that the command line asks for by its place."""
     return required("", metavar=metavar, is_argument=True)
+
+
+def run_argument(metavar: str | None = None) -> Any:
+    """Return such a field for a run that is read, or several, wherever they lie."""
+    return required("", metavar=metavar, is_argument=True, reads_run=True)
 
 
 def passed_on(command: str) -> Any:
@@ -326,7 +334,7 @@ def parse_duration(text: str) -> float:
 
 
 # not frozen_default: mypy reads an inherited field of a frozen class as what it may be given as
-@dataclass_transform(field_specifiers=(required, argument, dataclasses.field))
+@dataclass_transform(field_specifiers=(required, argument, run_argument, dataclasses.field))
 class Part:
     """A frozen dataclass of what a command is asked, or of a part of it; it is checked when it is built.
 
@@ -354,6 +362,11 @@ def _checked(field: dataclasses.Field[Any], kind: Any, value: Any) -> Any:
     if kind in (Path, str) and isinstance(value, (str, os.PathLike)):
         value = kind(os.fspath(value))
     option = option_of(field)
+    if option.reads_run:
+        value = tuple(map(local, value)) if isinstance(value, tuple) else local(value)
+    elif isinstance(value, Path) and is_url(value):
+        name = field.name.upper() if option.is_argument else flag_of(field)
+        raise ConfigError(f"{name}: has to be a path of this machine, not a URL")
     is_one_for_all = typing.get_origin(kind) is tuple and not isinstance(value, tuple)
     if option.parse and (is_one_for_all or isinstance(value, str)):
         try:
@@ -374,12 +387,13 @@ class Config(Part):
 class RunConfig(Config):
     """What every command about one run is asked: the run directory, one of its shards, or a folder of runs."""
 
-    run: Given[Path, AnyPath] = argument()
+    run: Given[Path, AnyPath] = run_argument()
 
 
 class MergeConfig(RunConfig):
     """Everything that `merge` is asked."""
 
+    run: Given[Path, AnyPath] = argument()
     _: dataclasses.KW_ONLY
     prove: bool = field(
         "Read also shards that are untouched since this run's tasks wrote them, or a merge proved them.", default=False

@@ -12,6 +12,21 @@ CLASSES_DIFFER = "classes"
 """What `--json` says of an error that tells that classes do not fit."""
 
 
+_CALLED: dict[str, str] = {}
+
+
+def call(folder: str, name: str) -> None:
+    """Let a folder of this machine that stands for another place be called so in every message."""
+    _CALLED[folder] = name
+
+
+def called(text: str) -> str:
+    """Return a text with such folders by what they are called."""
+    for folder, name in _CALLED.items():
+        text = text.replace(folder, name)
+    return text
+
+
 class BatchcamError(Exception):
     """Trouble in the world, told in one line: what, where, what to do."""
 
@@ -20,7 +35,7 @@ class BatchcamError(Exception):
 
     def __str__(self) -> str:
         """Return the message on one line that prints, whatever texts of other people's files it quotes."""
-        return one_line(super().__str__())
+        return one_line(called(super().__str__()))
 
 
 class ConfigError(BatchcamError):

@@ -28,7 +28,7 @@ TABLE: dict[str, set[str]] = {
     "rules": set(),
     "systems": set(),
     "version": set(),
-    "config": set(),
+    "config": {"store"},
     "cli": {"click", "tomllib", "tomli", "config", "job", "record", "commands"},
     "commands/compare": {"numpy", "h5py", "config", "job", "record", "store"},
     "commands/demo": {
@@ -86,7 +86,7 @@ TABLE: dict[str, set[str]] = {
     "images": {"numpy", "PIL"},
     "pictures": {"numpy", "cv2", "images", "store"},
     "record": {"cv2", "numpy", "job", "store"},
-    "store": {"numpy", "h5py", "isal"},
+    "store": {"numpy", "h5py", "isal", "images"},
     "job": {"tqdm"},
 }
 """What a folder may import besides the standard library, itself and FLOOR; none is in a circle."""

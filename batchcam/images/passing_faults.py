@@ -26,7 +26,7 @@ _PASSING_STATUS: Final = frozenset((408, 425, 429, 500, 502, 503, 504))
 """Answers of HTTP that another try may change; others, such as 404, are about what was asked for."""
 
 _NAMES: Final = re.compile(
-    "Connect(ion|or|Error|Timeout)|Timeout|TimedOut|Network|Unreachable|Unavailable|Disconnect|Throttl|TooManyRequests|"
+    "ClientPayload|Connect(ion|or|Error|Timeout)|Timeout|TimedOut|Network|Unreachable|Unavailable|Disconnect|Throttl|TooManyRequests|"
     "SlowDown|SSLError|MaxRetry|Chunked|IncompleteRead|ProtocolError|NameResolution|URLError|OperationalError|BadRslot|ReadersFull"
 )
 """In names of error classes of the packages that fetch images: requests, urllib3, aiohttp, httpx, botocore, lmdb, …"""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib
 import os
 import re
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 from urllib.parse import quote, unquote
 
 from batchcam.errors import BatchcamError
@@ -28,6 +29,8 @@ _WAITS_S: Final = (0.5, 1, 2, 4)
 
 _VERSIONS: Final = ("ETag", "etag", "Last-Modified", "LastModified", "mtime", "updated", "created")
 """What file systems call what changes with a file's content, the surest first."""
+
+_PIECE_BYTES: Final = 2**23
 
 T = TypeVar("T")
 
@@ -118,16 +121,16 @@ def status(url: str) -> tuple[int, str]:
 def entries(url: str) -> list[tuple[str, int | None, bool]]:
     """Return what lies in a folder: name, size where it is known, and whether it is a folder."""
 
-    def look(files: Any, path: str) -> list[tuple[str, int | None, bool]]:
-        found, below = [], f"{path.rstrip('/')}/"
-        for entry in files.ls(path, detail=True):
-            name = entry["name"].removeprefix(below).rstrip("/")
-            if name and "/" not in name and not (_HTTP.match(url) and "?" in name):  # such as links that sort a page
-                name = unquote(name) if _HTTP.match(url) else name
-                found.append((name, entry.get("size"), entry.get("type") == "directory"))
-        return found
+    return _tried(url, _entries)
 
-    return _tried(url, look)
+
+def _entries(files: Any, path: str) -> list[tuple[str, int | None, bool]]:
+    found, below, is_web = [], f"{path.rstrip('/')}/", _HTTP.match(path)
+    for entry in files.ls(path, detail=True):
+        name = entry["name"].removeprefix(below).rstrip("/")
+        if name and "/" not in name and not (is_web and "?" in name):  # such as links that sort a page
+            found.append((unquote(name) if is_web else name, entry.get("size"), entry.get("type") == "directory"))
+    return found
 
 
 def matching(pattern: str) -> list[str]:
@@ -135,12 +138,71 @@ def matching(pattern: str) -> list[str]:
     return _tried(pattern, lambda files, path: sorted(map(files.unstrip_protocol, files.glob(path))))
 
 
-def _tried(url: str, call: Callable[[Any, str], T]) -> T:
+class RemoteFolder:
+    """The files below a URL, whose file system stays open: the directory of a zip file is read once.
+
+    Args:
+        url: of a folder; with `::`, of one inside of another file, as fsspec chains them.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url, self.is_web = url, _HTTP.match(url) is not None
+        self._opened: dict[int, tuple[Any, str]] = {}
+
+    def entries(self, name: str) -> list[tuple[str, int | None, bool]]:
+        """Return what lies in a folder below this one, as the function of this name does."""
+        return self._tried(name, _entries)
+
+    def size(self, name: str) -> int:
+        """Return the size of a file; else raise as `read_file`."""
+        size = self._tried(name, lambda files, path: files.info(path).get("size"))
+        if not isinstance(size, int):
+            raise OSError(errno.EIO, "its server does not tell its size")
+        return size
+
+    def copy(self, name: str, size: int, target: BinaryIO) -> str:
+        """Write a file of a known size into an empty one, and return its SHA-256; else raise as `read_file`.
+
+        Raises:
+            OSError: also where it has more bytes, or fewer.
+        """
+
+        def look(files: Any, path: str) -> str:
+            target.seek(0)
+            target.truncate()
+            digest, left = hashlib.sha256(), size
+            with files.open(path, "rb", **({"block_size": 0, "size": 1} if self.is_web else {})) as source:
+                while block := source.read(min(_PIECE_BYTES, left + 1)):
+                    if (left := left - len(block)) < 0:
+                        raise OSError(errno.EIO, f"has more than the {size} bytes that were told")
+                    digest.update(block)
+                    target.write(block)
+            if left:
+                raise OSError(errno.EIO, f"has {size - left} bytes, told were {size}")
+            return digest.hexdigest()
+
+        return self._tried(name, look)
+
+    def _tried(self, name: str, call: Callable[[Any, str], T]) -> T:
+        return _tried(self._url, lambda files, path: call(files, self._at(path, name)), self._open)
+
+    def _open(self, url: str) -> tuple[Any, str]:
+        if (process := os.getpid()) not in self._opened:
+            self._opened[process] = _file_system(url)
+        return self._opened[process]
+
+    def _at(self, path: str, name: str) -> str:
+        head, mark, query = path.partition("?") if self.is_web else (path, "", "")
+        parts = (head.rstrip("/"), quote(name) if self.is_web else name)
+        return "/".join(filter(None, parts)) + mark + query
+
+
+def _tried(url: str, call: Callable[[Any, str], T], connect: Callable[[str], tuple[Any, str]] | None = None) -> T:
     waits = iter(_WAITS_S)
     while True:
         try:
             # each process and thread has file systems of its own, which fsspec sees to
-            return call(*_file_system(url))
+            return call(*(connect or _file_system)(url))
         except (BatchcamError, MemoryError):
             raise
         except Exception as error:  # fsspec's packages raise their own

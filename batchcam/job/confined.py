@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,13 +49,14 @@ class Parent:
 
     Args:
         stream: where messages go, a line each.
+        brings: whether the folder's files have to be asked for by `bring`.
 
     Attributes:
         unconfined: those of `confinement.LIMITS` that the system can't set.
     """
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
+    def __init__(self, stream: IO[str], brings: bool = False) -> None:
+        self._stream, self.brings = stream, brings
         self.unconfined: list[str] = []
 
     def tell(self, **message: Any) -> None:
@@ -64,17 +65,24 @@ class Parent:
         self._stream.write(json.dumps(message) + "\n")
         self._stream.flush()
 
+    def bring(self, path: Path) -> None:
+        """Wait until a file is there that the parent brings from elsewhere; raise OSError if it can't be read there."""
+        self.tell(bring=os.fspath(path))
+        if reply := json.loads(sys.stdin.readline()):
+            raise OSError(*reply)
+
     def alive(self) -> None:
         """Start the clock of the computing time anew."""
         confinement.limit_time()
 
 
-def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
+def ask(module: str, folder: Path, bring: Callable[[Path], None] | None = None, **request: Any) -> Iterator[Message]:
     """Let `module`.answer(parent, folder, **request) work in a confined process; yield the messages that it tells.
 
     Args:
         module: dotted name; it is imported before the limits come into force.
         folder: all that the process may read.
+        bring: brings a file there that `Parent.bring` asks for, or raises OSError; None: all lie there.
         request: what JSON can hold.
 
     Raises:
@@ -87,9 +95,7 @@ def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
     with tempfile.TemporaryFile() as stderr:
         process = _start(module, stderr)
         with _killed_at_the_end(process) as (stdin, stdout):
-            with contextlib.suppress(OSError):
-                stdin.write(json.dumps({"folder": os.fspath(folder), **request}).encode())
-                stdin.close()
+            _send(stdin, {"folder": os.fspath(folder), "brings": bring is not None, **request})
             ready = READY in stdout  # what comes before is no message: a module may print while it is imported
             for line in stdout:
                 message = _message(line)
@@ -99,6 +105,9 @@ def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
                     raise OutOfMemoryError(message["starved"])
                 if message.get("end"):
                     return
+                if bring and "bring" in message:
+                    _send(stdin, _brought(bring, Path(str(message["bring"]))))
+                    continue
                 yield message
             code = process.wait()
         stop_if_asked()  # a scheduler's signal ends a process that has only just started
@@ -109,14 +118,29 @@ def ask(module: str, folder: Path, **request: Any) -> Iterator[Message]:
         raise OutOfMemoryError(cause) if _signal(code) == "SIGKILL" else DiedError(cause)
 
 
+def _send(stdin: IO[bytes], words: Any) -> None:
+    with contextlib.suppress(OSError):
+        stdin.write(json.dumps(words).encode() + b"\n")
+        stdin.flush()
+
+
+def _brought(bring: Callable[[Path], None], path: Path) -> tuple[int | None, str] | None:
+    """Bring a file; return what is wrong."""
+    try:
+        bring(path)
+    except OSError as error:
+        return error.errno, error.strerror or str(error)
+    return None
+
+
 def serve(module: str) -> None:
     """Answer one request, as the child."""
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
     os.dup2(2, 1)  # what a library prints is no message
     die_with_parent(os.getppid())  # elsewhere than on Linux it ends with its next message
     ignore_job_signals()  # the parent hears them too
-    request = json.load(sys.stdin)
-    parent = Parent(stream)
+    request = json.loads(sys.stdin.readline())
+    parent = Parent(stream, request.pop("brings"))
     work = importlib.import_module(module)
     folder = Path(request.pop("folder"))
     parent.unconfined = confinement.confine(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from batchcam.errors import called
 from batchcam.job.console import counted, note
 from batchcam.store.opening import open_partial, open_run
 from batchcam.store.run import Run
@@ -26,7 +27,7 @@ def open_asked(path: Path, partial: bool, quiet: bool) -> Run:
     for remark in run.remarks:
         note(remark, quiet)
     for reason in run.lost[:TOLD]:
-        note(f"left out: {reason}", quiet=False)
+        note(f"left out: {called(reason)}", quiet=False)
     if len(run.lost) > TOLD:
         note(f"left out: {counted(len(run.lost) - TOLD, 'more file')}; batchcam verify names them", quiet=False)
     return run

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchcam.errors import BatchcamError, RunError
+from batchcam.store.bringing import bring
 
 DIGEST_KEY = "document_sha256"
 """SHA-256 of the document's text without this key."""
@@ -46,6 +47,7 @@ def read_document(path: Path) -> dict[str, Any]:
         # a pipe would be waited for, a device read forever, a link may lead out of the run
         if not stat.S_ISREG(status.st_mode) or status.st_size > SIZE_LIMIT:
             raise RunError(f"{path}: not a file of at most {SIZE_LIMIT} bytes; not a document of batchcam")
+        bring(path)
         raw = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise

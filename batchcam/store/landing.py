@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from batchcam import systems
 from batchcam.errors import BatchcamError, StorageFullError
+from batchcam.store.bringing import bring
 from batchcam.store.schema import DIGEST_SUFFIX, PARTIAL_SUFFIX
 from batchcam.store.sink import Sink
 
@@ -191,8 +192,14 @@ def growing(path: Path) -> Iterator[BinaryIO]:
 
 def file_digest(path: Path, look: Look = unheeding) -> str:
     """Return the SHA-256 of the file at `path`, hex; `look` as `digest_of` takes it."""
-    with path.open("rb") as content:
+    with brought(path) as content:
         return digest_of(content, look)
+
+
+def brought(path: Path) -> BinaryIO:
+    """Return a file of a run open for reading, wherever the run lies."""
+    bring(path)
+    return path.open("rb")
 
 
 def digest_of(content: BinaryIO, look: Look = unheeding) -> str:
@@ -232,6 +239,7 @@ def read_digest(path: Path) -> str | None:
         # neither wait for a pipe nor read a file that can't be that one line
         if not stat.S_ISREG(status.st_mode) or status.st_size != len(os.fsencode(digest_line(path.name, "0" * 64))):
             return None
+        bring(beside)
         line = beside.read_bytes()
     except OSError:
         return None

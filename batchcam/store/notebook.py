@@ -11,6 +11,7 @@ import numpy as np
 
 from batchcam.errors import RunError, one_line
 from batchcam.rules import CONTROLS, identity_words
+from batchcam.store.bringing import shown
 from batchcam.store.manifest import read_manifest
 from batchcam.store.plan import Plan
 
@@ -28,7 +29,7 @@ def page(path: Path, plan: Plan, state: str, arrays: Sequence[tuple[str, tuple[i
     samples = arrays[0][1][0]
     control = "" if plan.control == CONTROLS[0] else f", control {plan.control}"
     facts = {
-        "run": f"{path} ({state})",
+        "run": f"{shown(path)} ({state})",
         "samples": f"{samples:,}{_accuracy(path, plan) if state == 'complete' else ''}",
         "classes": f"{len(plan.class_names):,}: {', '.join(plan.class_names[:LONGEST])}",
         "network": f"{plan.architecture}, {plan.target_layer}",

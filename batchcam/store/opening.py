@@ -13,6 +13,7 @@ from typing import Any
 
 from batchcam.errors import RunError
 from batchcam.store import landing, structure
+from batchcam.store.bringing import local
 from batchcam.store.files import RunFiles
 from batchcam.store.manifest import Manifest, stated_manifest
 from batchcam.store.plan import Plan, Shard, open_plan
@@ -31,7 +32,7 @@ def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool 
 
     Args:
         path: run directory, complete or still being written, a file `shard-NNNNN.h5`, or a folder whose subfolders are
-            complete runs of one kind of network: then a `Series`.
+            complete runs of one kind of network: then a `Series`. Also a URL of one that fsspec knows, or a zip file.
         prove: compare the SHA-256 of each file with the recorded one before it is read for the first time: about
             20 ms for a shard of 30 MiB. Without, a shard that was edited with an HDF5 library is read as it is.
         partial: give every sample of the plan its row, whatever is left of the run: `Run.missing` tells which rows
@@ -46,7 +47,7 @@ def open_run(path: str | os.PathLike[str], *, prove: bool = True, partial: bool 
         >>> with batchcam.open_run("runs/monday") as run:
         ...     print(run[0].prediction, run.cam(0, "cat").max())
     """
-    path = Path(path)
+    path = local(Path(path))
     if path.is_file():
         return _open_shard(path, prove)
     if is_series(path):
@@ -96,15 +97,14 @@ def open_again(path: str, prove: bool, run_id: str, shards: tuple[int, ...], kep
     Raises:
         RunError: as `open_run`, or another run lies there now; reading raises it for a shard that is gone.
     """
-    if Path(path).is_file():
-        run = open_run(path, prove=prove)
+    place = local(Path(path))
+    if place.is_file():
+        run = open_run(place, prove=prove)
     else:
-        found = _look(Path(path), prove)
-        run = Run(
-            Path(path), found.plan, [s for s in found.plan.shards if s.index in shards], files=found.files, **kept
-        )
+        found = _look(place, prove)
+        run = Run(place, found.plan, [s for s in found.plan.shards if s.index in shards], files=found.files, **kept)
     if run.plan.run_id != run_id or tuple(s.index for s in run.shards) != shards:
-        raise RunError(f"{path}: not what was there when it was opened; open it again")
+        raise RunError(f"{place}: not what was there when it was opened; open it again")
     return run
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from batchcam.errors import OutOfMemoryError, RunError
 from batchcam.store import landing, structure
+from batchcam.store.bringing import bring
 from batchcam.store.plan import Plan, Shard
 
 READ_BYTES = 32 * 2**20
@@ -48,6 +49,7 @@ def open_hdf5(path: Path) -> h5py.File:
     Raises:
         OSError: it can't be opened.
     """
+    bring(path)
     try:
         return h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)
     except OSError:

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import itertools
 import operator
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -17,6 +16,7 @@ import numpy as np
 from batchcam.errors import RunError
 from batchcam.rules import Status
 from batchcam.store import notebook, structure
+from batchcam.store.bringing import shown, source
 from batchcam.store.files import RunFiles
 from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
@@ -271,7 +271,7 @@ class Run:
         return int(self._starts[-1])
 
     def __repr__(self) -> str:
-        return f"<batchcam run {self.path}: {len(self)} samples, {len(self.class_names)} classes, {self.state}>"
+        return f"<batchcam run {shown(self.path)}: {len(self)} samples, {len(self.class_names)} classes, {self.state}>"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: what the run is, and a line for each array."""
@@ -284,7 +284,7 @@ class Run:
         """What `opening.open_again` needs for the same rows; pickled, a run travels as this."""
         shards = tuple(shard.index for shard in self.shards)
         kept = {"complete": self.complete, "absent": self.absent, "lost": self.lost}
-        return os.path.abspath(self.path), self._files.proves, self.plan.run_id, shards, kept
+        return source(self.path), self._files.proves, self.plan.run_id, shards, kept
 
     def close(self) -> None:
         """Close all files."""

@@ -185,8 +185,8 @@ def test_each_file_that_ends_its_reader_is_a_finding_and_the_others_are_checked(
 ) -> None:
     asked = verify_module.ask
 
-    def dying(module: str, folder: Path, deadly: dict[str, str], processes: int):
-        for message in asked(module, folder, deadly=deadly, processes=processes):
+    def dying(module: str, folder: Path, bring: None, deadly: dict[str, str], processes: int):
+        for message in asked(module, folder, bring, deadly=deadly, processes=processes):
             yield message
             if message.get("reading") in ("shards/shard-00000.h5", "run.h5"):
                 raise DiedError("the HDF5 library crashed (SIGSEGV)")
@@ -207,8 +207,8 @@ def test_each_file_that_ends_its_reader_is_a_finding_and_the_others_are_checked(
 def test_a_document_that_ends_its_reader_is_a_finding(run: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = verify_module.ask
 
-    def dying(module: str, folder: Path, deadly: dict[str, str], processes: int):
-        for message in asked(module, folder, deadly=deadly, processes=processes):
+    def dying(module: str, folder: Path, bring: None, deadly: dict[str, str], processes: int):
+        for message in asked(module, folder, bring, deadly=deadly, processes=processes):
             yield message
             if message.get("reading") == file:
                 raise DiedError("the process was killed, maybe for want of memory")
@@ -225,7 +225,7 @@ def test_a_document_that_ends_its_reader_is_a_finding(run: Path, file: str, monk
 def test_verify_gives_up_when_every_file_ends_its_reader(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     number = iter(range(100))
 
-    def dying(module: str, folder: Path, deadly: dict[str, str], processes: int):
+    def dying(module: str, folder: Path, bring: None, deadly: dict[str, str], processes: int):
         yield {"reading": f"shards/shard-{next(number):05d}.h5"}
         raise DiedError("the HDF5 library crashed (SIGSEGV)")
 

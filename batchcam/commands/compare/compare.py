@@ -35,6 +35,7 @@ from batchcam.record.clusters import Design
 from batchcam.record.intervals import Interval
 from batchcam.record.study import require_place, run_notes
 from batchcam.rules import SINGLE_LABEL, TORCH
+from batchcam.store.bringing import shown
 from batchcam.store.opening import open_run
 from batchcam.store.problem import require_one_problem
 from batchcam.store.run import Run
@@ -271,8 +272,8 @@ def summarise(config: CompareConfig, found: Comparison) -> CompareSummary:
     if not config.evidence and totals.compared < MIN_COMPARED / 100 * len(old):
         notes.append(f"only {judged.compared_text}")
     return CompareSummary(
-        old=str(config.old),
-        new=str(config.new),
+        old=shown(config.old),
+        new=shown(config.new),
         old_run_id=old.plan.run_id,
         new_run_id=new.plan.run_id,
         old_samples=len(old),

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from batchcam.config import AnyPath, Config, Gates, Given, argument, field, overwriting, require_outside
+from batchcam.config import AnyPath, Config, Gates, Given, field, overwriting, require_outside, run_argument
 from batchcam.errors import ConfigError
 
 
 class CompareConfig(Gates, Config):
     """Everything that `compare` is asked."""
 
-    old: Given[Path, AnyPath] = argument()
-    new: Given[Path, AnyPath] = argument()
+    old: Given[Path, AnyPath] = run_argument()
+    new: Given[Path, AnyPath] = run_argument()
     _: dataclasses.KW_ONLY
     out: Given[Path | None, AnyPath | None] = field("Folder for compare.h5, compare.json and movers.csv.")
     target: str = field("Whose class's CAMs to compare.", default="old", choices=("old", "new", "label"))

@@ -16,6 +16,7 @@ from batchcam.config import Gates, flag
 from batchcam.errors import ConfigError
 from batchcam.job.console import counted
 from batchcam.record.noise import MEASURES, Spread, Value, corrected, limit, spread
+from batchcam.store.bringing import shown
 from batchcam.store.run import Run
 
 CAMS: Final = ("spearman", "cosine", "top_iou", "peak_shift")
@@ -126,7 +127,7 @@ class Retrainings:
             raise ConfigError(f"--noise {run.path}: is no retraining by OLD's recipe: {', '.join(differing)}")
         if not moved:
             raise ConfigError(f"--noise {run.path}: says what OLD says, sample by sample: name runs of other seeds")
-        self._names.append(str(run.path))
+        self._names.append(shown(run.path))
         self._means.append(means)
 
     def told(self, new: Means, asked: Gates) -> Noise:

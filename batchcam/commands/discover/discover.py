@@ -17,6 +17,7 @@ from batchcam.commands.explain.reassembly import opened_network
 from batchcam.errors import RunError
 from batchcam.job.console import Progress
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
+from batchcam.store.bringing import shown
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
 from batchcam.store.series import require_run
@@ -58,7 +59,7 @@ def _summary(config: DiscoverConfig, run: Run, found: Outcomes) -> DiscoverSumma
     apart = ~overlap(found.windows[:, 0], np.array(centre_window(plan.grid_size, size)), size)
     overall, *classes = verdicts(found, plan.class_names, plan.grid_size, apart)
     return DiscoverSummary(
-        run=str(config.run),
+        run=shown(config.run),
         run_id=plan.run_id,
         method=plan.method,
         control=plan.control,

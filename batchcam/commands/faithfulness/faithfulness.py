@@ -21,6 +21,7 @@ from batchcam.record.clusters import Design, design_of, read_clusters
 from batchcam.record.intervals import Interval
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
 from batchcam.rules import RECOMPUTE_TOLERANCE
+from batchcam.store.bringing import shown
 from batchcam.store.opening import open_run
 from batchcam.store.run import Run
 from batchcam.store.series import require_run
@@ -159,7 +160,7 @@ def _summary(config: FaithfulnessConfig, run: Run, found: Curves) -> Faithfulnes
         }
         notes = [*clusters.notes(designs), *notes]
     return FaithfulnessSummary(
-        run=str(config.run),
+        run=shown(config.run),
         run_id=run.plan.run_id,
         method=run.plan.method,
         control=run.plan.control,

@@ -14,6 +14,7 @@ from batchcam.commands.info.watch import Watch, Watcher, require_progress
 from batchcam.errors import ConfigError
 from batchcam.job.stop import wait
 from batchcam.record.exposition import require_ours
+from batchcam.store.bringing import require_here
 from batchcam.store.series import is_series, require_run
 
 
@@ -28,6 +29,7 @@ def info(config: InfoConfig) -> reading.RunInfo:
     _require_ours(config)
     if config.stall is not None:
         require_run(config.run, "--stall")
+        require_here(config.run, "--stall")
     about = reading.info(config.run, config.confidence / 100, config.cluster)
     if config.group_by:
         groups = reading.group_scores(config.run, config.group_by, about.level, config.cluster)
@@ -55,6 +57,7 @@ def watch(
     """
     _require_ours(config)
     require_run(config.run, "--watch")
+    require_here(config.run, "--watch")
     watcher = Watcher(config.run, now)
     while True:
         seen = watcher.look()

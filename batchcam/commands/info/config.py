@@ -32,4 +32,5 @@ class InfoConfig(RunConfig):
         "With --prometheus: count the predictions that are another class than in this older run (multi-label: samples "
         "of which a class flipped), once the run is complete.",
         metavar="OLD",
+        reads_run=True,
     )

@@ -20,6 +20,7 @@ from batchcam.record.spatial import SpatialShare, spatial_shares
 from batchcam.record.totals import Totals, accuracy_needs, intervals_of, sum_totals
 from batchcam.rules import Status
 from batchcam.store import landing
+from batchcam.store.bringing import shown
 from batchcam.store.document import read_document
 from batchcam.store.form import mismatch
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks, stated_manifest
@@ -162,7 +163,7 @@ def info(run: Path, level: float = LEVEL, cluster: str | None = None) -> RunInfo
                 of_classes = _of_classes(opened, level, cluster)
             spatial = spatial_shares(opened)
     return RunInfo(
-        run=str(run),
+        run=shown(run),
         complete=manifest is not None and not lost,
         plan=plan.to_dict(),
         run_id=plan.run_id,
@@ -216,7 +217,7 @@ def _of_series(series: Run, level: float, cluster: str | None) -> RunInfo:
     there, planned = series.shard_counts
     of_classes = _of_classes(series, level, cluster)
     return RunInfo(
-        run=str(series.path),
+        run=shown(series.path),
         complete=True,
         plan=series.plan.to_dict(),
         run_id=series.plan.run_id,

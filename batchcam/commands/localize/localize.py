@@ -20,6 +20,7 @@ from batchcam.job.cpus import available_cpus
 from batchcam.pictures.protocol import PROTOCOL_SIZE
 from batchcam.record.clusters import design_of, read_clusters
 from batchcam.record.study import count_left_out, counts_text, require_place, run_notes
+from batchcam.store.bringing import shown
 from batchcam.store.opening import open_run
 from batchcam.store.plan import named_dataset
 from batchcam.store.problem import require_traced
@@ -154,7 +155,7 @@ def _summary(
     scores, classes = score(judged, method, run.class_names, config.confidence / 100)
     seen = columns["seen"][rows]
     return LocalizeSummary(
-        run=str(config.run),
+        run=shown(config.run),
         run_id=run.plan.run_id,
         annotations=str(config.annotations),
         method=run.plan.method,

@@ -23,6 +23,7 @@ from batchcam.record.sigmoid_scores import sigmoid
 from batchcam.record.spatial import spatial_share
 from batchcam.rules import Status
 from batchcam.store import landing
+from batchcam.store.bringing import shown
 from batchcam.store.ours import require_ours
 from batchcam.store.problem import require_single_label
 from batchcam.store.run import Run, Sample
@@ -123,7 +124,7 @@ def _summary(
     config: RenderConfig, drawing: _Drawing, files: int, selected: int, pictures: int, lost: int
 ) -> RenderSummary:
     return RenderSummary(
-        run=str(config.run),
+        run=shown(config.run),
         out=str(config.out),
         files=files,
         selected=selected,

@@ -32,7 +32,9 @@ class ReportConfig(Gates, PartialConfig):
     out: Given[Path, AnyPath] = required("FILE.html: one file that needs nothing else.")
     data: str | None = originals()
     against: Given[Path | None, AnyPath | None] = field(
-        "An older run of the same samples: tell what moved since; a gate that stops ends with 3.", metavar="OLD"
+        "An older run of the same samples: tell what moved since; a gate that stops ends with 3.",
+        metavar="OLD",
+        reads_run=True,
     )
     review: tuple[AnyPath, ...] = field(
         "A file with people's verdicts on samples of the run, or a folder of them; may be repeated: show what follows.",

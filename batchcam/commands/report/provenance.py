@@ -9,6 +9,7 @@ from batchcam.commands.report.content import About
 from batchcam.commands.report.writing import NONE, stated, stated_cell
 from batchcam.pictures.html import Markup, definitions, element, escape, foreign, join, table
 from batchcam.rules import CONTROL_WORDS, TORCH, identity_words
+from batchcam.store.bringing import shown
 from batchcam.store.plan import Plan
 from batchcam.version import version
 
@@ -79,7 +80,7 @@ def _facts_of_run(about: About) -> list[tuple[str, object]]:
     preprocessing = ", ".join(f"{key} {value}" for key, value in plan.preprocessing.items())
     planned = f"{about.origin['created']} on {about.origin.get('host', NONE)}" if "created" in about.origin else NONE
     return [
-        ("Run", foreign(about.run)),
+        ("Run", foreign(shown(about.run))),
         ("Run id", element("code", plan.run_id)),
         ("Manifest SHA-256", _manifest(about)),
         ("Checkpoint", stated(about.option("classifier", "checkpoint"))),

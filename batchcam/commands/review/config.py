@@ -17,7 +17,9 @@ class ReviewConfig(Config):
 
     files: Given[tuple[Path, ...], AnyPath | Iterable[AnyPath]] = argument("FILES...")
     _: dataclasses.KW_ONLY
-    run: Given[Path | None, AnyPath | None] = field("Check also that RUN has these samples, with these images.")
+    run: Given[Path | None, AnyPath | None] = field(
+        "Check also that RUN has these samples, with these images.", reads_run=True
+    )
     draw: Given[Path | None, AnyPath | None] = field(
         "The draw.json of the samples.  [default: that beside the files]", metavar="FILE"
     )

@@ -17,6 +17,7 @@ from batchcam.record.asked import open_asked
 from batchcam.record.draw import CLASS, Stratum, draw
 from batchcam.record.study import land_study, require_place, run_notes
 from batchcam.record.verdicts import sheet_of
+from batchcam.store import bringing
 from batchcam.store.ours import ADVICE
 from batchcam.store.problem import require_single_label
 
@@ -86,7 +87,7 @@ def sample(config: SampleConfig) -> SampleSummary:
     land_study(config.out, "draw", LAYOUT, {VERDICTS_FILE: table, SHEET_FILE: page}, drawn.content)
     states = [each.picture.state for each in shown]
     return SampleSummary(
-        run=str(config.run),
+        run=bringing.shown(config.run),
         out=str(config.out),
         pool=drawn.pool,
         size=drawn.size,

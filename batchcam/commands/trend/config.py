@@ -12,10 +12,10 @@ from batchcam.config import (
     AnyPath,
     Config,
     Given,
-    argument,
     field,
     grouping,
     overwriting,
+    run_argument,
 )
 from batchcam.rules import BASELINE_NIGHTS, FEWEST_NIGHTS
 
@@ -23,7 +23,7 @@ from batchcam.rules import BASELINE_NIGHTS, FEWEST_NIGHTS
 class TrendConfig(Config):
     """Everything that `trend` is asked."""
 
-    runs: Given[tuple[Path, ...], AnyPath | Iterable[AnyPath]] = argument("RUNS...")
+    runs: Given[tuple[Path, ...], AnyPath | Iterable[AnyPath]] = run_argument("RUNS...")
     _: dataclasses.KW_ONLY
     out: Given[Path | None, AnyPath | None] = field(
         "Folder for trend.html, trend.csv and trend.json; what trend.json says of a run, also of one that is gone "
@@ -32,6 +32,7 @@ class TrendConfig(Config):
     reference: Given[Path | None, AnyPath | None] = field(
         "Run that flips and CAM similarity are told against.  [default: that of --out, else the first of RUNS]",
         metavar="RUN",
+        reads_run=True,
     )
     baseline: int = field(
         "Nights that are not judged but tell what is usual; begins again with another checkpoint.",

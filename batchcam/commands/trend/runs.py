@@ -17,6 +17,7 @@ from batchcam.job.cpus import available_cpus
 from batchcam.job.crew import crew
 from batchcam.record.groups import grouped_by
 from batchcam.store import landing
+from batchcam.store.bringing import shown
 from batchcam.store.document import read_document
 from batchcam.store.manifest import unverified_note
 from batchcam.store.opening import open_run
@@ -108,7 +109,7 @@ class Found:
         """What the runs to read are called: by their folders, unless two would be one."""
         names = {path: path.resolve().name for path in self.plans}
         several = collections.Counter(names.values())
-        return {path: str(path) if several[name] > 1 else name for path, name in names.items()}
+        return {path: shown(path) if several[name] > 1 else name for path, name in names.items()}
 
 
 def _differing(plan: Plan, newest: Plan, path: Path) -> str:

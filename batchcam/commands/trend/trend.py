@@ -23,6 +23,7 @@ from batchcam.record.names import csv_number, csv_table
 from batchcam.record.study import land_study, require_place
 from batchcam.rules import FEWEST_IN_GROUP
 from batchcam.store import landing
+from batchcam.store.bringing import shown
 
 MOST_KEPT: Final = 400_000
 """Values in trend.json, of the newest nights: more would be no document. A class has eleven a night."""
@@ -68,7 +69,7 @@ def trend(config: TrendConfig) -> TrendSummary:
         waiting=sum(bool(np.isfinite(each.values[-1])) for each in series) - judged,
         alarms=alarms,
         past=[a for n in range(last) for a in alarms_of([s for s in series if s.ends_alarm(n)], names, n)],
-        left_out={str(path): reason for path, reason in (found.left_out | found.damaged).items()},
+        left_out={shown(path): reason for path, reason in (found.left_out | found.damaged).items()},
         findings=len(alarms) + len(found.damaged),
         alarm_only=config.alarm,
         out=str(config.out) if config.out else None,

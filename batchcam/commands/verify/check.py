@@ -117,6 +117,9 @@ def check_bytes(run: Path, name: str, stated: str | None, size: int | None) -> I
         return
     try:
         actual = landing.file_digest(path)
+    except FileNotFoundError:  # a web server tells it late
+        yield Finding(Kind.FILE_MISSING, name, "gone where it was a moment ago; run explain again")
+        return
     except OSError as error:
         yield Finding(Kind.FILE_UNREADABLE, name, f"cannot read: {error.strerror}")
         return

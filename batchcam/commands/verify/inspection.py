@@ -21,6 +21,8 @@ from batchcam.job.crew import EndedError, crew
 from batchcam.record.repeats import MOST_IDS, Repeats
 from batchcam.record.totals import Totals, needs_a_look
 from batchcam.rules import Status
+from batchcam.store import landing
+from batchcam.store.bringing import Elsewhere, stand_for
 from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.manifest import FileRecord, Manifest
 from batchcam.store.plan import Plan, block_digests, fingerprint_covers, open_plan
@@ -41,7 +43,9 @@ class Witness(Protocol):
 
 
 def answer(parent: Parent, folder: Path, deadly: dict[str, str], processes: int) -> None:
-    """Inspect the run `folder` as a confined process, and as so many that it starts."""
+    """Inspect the run `folder`, whose files may lie elsewhere, as a confined process, and as so many that it starts."""
+    if parent.brings:
+        stand_for(folder, Elsewhere(parent.bring))
     try:
         seen = inspect(folder, parent, deadly, processes)
         parent.tell(seen=dataclasses.replace(seen, unconfined=parent.unconfined).to_dict())
@@ -223,7 +227,7 @@ class _Inspector:
         """Yield whether the digests of samples.h5 by which tasks read a part of it are those of its parts."""
         if not listed.blocks:
             return
-        with (self._run / LIST_FILE).open("rb") as content:
+        with landing.brought(self._run / LIST_FILE) as content:
             if block_digests(content, listed.block_bytes) != [*listed.blocks]:
                 message = f"its digests of parts of {LIST_FILE} are others than theirs"
                 yield Finding(Kind.PLAN_DAMAGED, PLAN_FILE, message)

@@ -19,12 +19,14 @@ from batchcam.job.confined import DiedError, ask
 from batchcam.job.confinement import LIMITS
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import available_cpus
+from batchcam.store.bringing import elsewhere, shown
 from batchcam.store.findings import Finding, Inspection, Kind
 from batchcam.store.opening import open_run
 from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.schema import MANIFEST_FILE, PLAN_FILE, SHARD_FOLDER
 from batchcam.store.series import find_runs, is_series, require_one_kind, require_run, runs_of_series
 
+INSPECTION = "batchcam.commands.verify.inspection"
 RANGES_SHOWN = 8
 DEATHS = 10
 """So many files may end the process that reads them, then verify gives up."""
@@ -111,6 +113,7 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
         return _verify_series(config, confine)
     with _Bar(config.quiet) as bar:
         processes = available_cpus() if config.workers is None else max(1, config.workers)
+        processes = 1 if elsewhere(config.run) else processes  # one connection brings its files
         seen = _survive(config.run, bar, processes) if confine else _inspect_here(config.run, bar)
     found, recomputed = list(seen.found), 0
     if config.recompute and seen.run_id:
@@ -128,7 +131,7 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
         except SignatureError as error:
             found.append(Finding(Kind.SIGNATURE, MANIFEST_FILE, str(error)))
     return VerifySummary(
-        run=str(config.run),
+        run=shown(config.run),
         run_id=seen.run_id,
         shards=seen.shards,
         samples=seen.samples,
@@ -137,7 +140,7 @@ def verify(config: VerifyConfig, *, confine: bool = True) -> VerifySummary:
         recomputed=recomputed,
         manifest_sha256=digest,
         signed_by=signed_by,
-        unchecked=seen.unchecked,
+        unchecked=[*seen.unchecked, *_unlisted(config.run)],
         unconfined=seen.unconfined,
         found=found,
     )
@@ -159,7 +162,7 @@ def _verify_series(config: VerifyConfig, confine: bool) -> VerifySummary:
         with open_run(config.run, prove=False) as series:
             run_id, notes = series.plan.run_id, list(series.remarks)
     return VerifySummary(
-        run=str(config.run),
+        run=shown(config.run),
         run_id=run_id,
         shards=sum(each.shards for each in seen),
         samples=sum(each.samples for each in seen),
@@ -206,9 +209,10 @@ def _inspect_here(run: Path, bar: _Bar) -> Inspection:
 def _survive(run: Path, bar: _Bar, processes: int) -> Inspection:
     """Return what a confined process sees; whenever one ends before its time, another leaves out the file at fault."""
     deadly: dict[str, str] = {}
+    bring = place.bring if (place := elsewhere(run)) else None
     for _ in range(DEATHS):
         try:
-            for message in ask("batchcam.commands.verify.inspection", run, deadly=deadly, processes=processes):
+            for message in ask(INSPECTION, run, bring, deadly=deadly, processes=processes):
                 if "seen" in message:
                     return Inspection.from_dict(message["seen"])
                 bar.tell(**message)
@@ -276,6 +280,11 @@ def _draw(config: VerifyConfig, plan: Plan, sound: Sequence[Shard]) -> list[tupl
     return drawn
 
 
+def _unlisted(run: Path) -> list[str]:
+    place = elsewhere(run)
+    return [] if place is None or place.is_listed else ["whether files lie there that are none of the run's"]
+
+
 def _read_manifest(run: Path) -> bytes | None:
     from batchcam.store import landing
     from batchcam.store.document import SIZE_LIMIT
@@ -283,4 +292,5 @@ def _read_manifest(run: Path) -> bytes | None:
     path = run / MANIFEST_FILE
     if not landing.is_own_file(run, MANIFEST_FILE) or path.stat().st_size > SIZE_LIMIT:
         return None
-    return path.read_bytes()
+    with landing.brought(path) as content:
+        return content.read()
