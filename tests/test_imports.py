@@ -80,6 +80,9 @@ TABLE: dict[str, set[str]] = {
     "commands/train": {"numpy", *TORCH, "config", "job", "record", "store", "maps", "network", "data"},
     "commands/trend": {"numpy", "config", "job", "pictures", "record", "store", "commands/compare"},
     "commands/verify": {"numpy", "h5py", "config", "job", "pictures", "record", "store", "commands/explain"},
+    "commands/view": {
+        *("numpy", "starlette", "uvicorn", "config", "job", "pictures", "record", "store", "commands/compare"),
+    },
     "maps": {"numpy", "torch", "data", "network"},
     "network": {"numpy", "safetensors", *TORCH, "images", "job"},
     "data": {"numpy", "PIL", *TORCH, "config", "images", "job"},

@@ -43,6 +43,7 @@ from batchcam.commands.submit.config import FinishConfig, GpusConfig, SubmitConf
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.trend.config import TrendConfig
 from batchcam.commands.verify.config import VerifyConfig
+from batchcam.commands.view.config import ViewConfig
 from batchcam.config import Config, Gates, MergeConfig, members, option_of
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, BatchcamError, ConfigError, one_line
 from batchcam.job.stop import stop_if_asked
@@ -192,6 +193,8 @@ COMMANDS = (
             "Tell how far people agree on drawn samples, what follows for the whole run, and which cases are open.\n\n"
             "FILES are filled-in copies of verdicts.csv, or folders of them.",
             text="commands.review.text"),
+    Command("view", ViewConfig, "runs/monday --against runs/sunday --verdicts verdicts.csv",
+            "Look at any sample of RUN on a page of this machine: filter, sort, maps of every class, verdicts by key."),
     Command("localize", LocalizeConfig, "runs/monday --annotations photos/annotations.csv --out scores",
             "Tell whether the maps find annotated objects: MaxBoxAccV2, PxAP, pointing game, energy inside.",
             text="commands.localize.text"),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from batchcam.commands.sample.sample import SampleSummary
     from batchcam.commands.train.train import SigmoidTraining, TrainSummary
     from batchcam.commands.verify.verify import VerifySummary
+    from batchcam.commands.view.view import ViewSummary
     from batchcam.record.metrics import ClassScore
     from batchcam.record.sigmoid_groups import SigmoidGroup
     from batchcam.record.sigmoid_scores import Pair, SigmoidScore
@@ -218,6 +219,16 @@ def sample_text(summary: SampleSummary) -> str:
         head += f" in {len(summary.strata)} strata"
     fill = "fill in copies of verdicts.csv, looking at sheet.html; then batchcam review"
     return "\n".join(["; ".join([head, *told, fill]), *_notes(summary.notes)])
+
+
+def view_text(summary: ViewSummary) -> str:
+    """Return the result of `view`."""
+    told = [f"{one_line(summary.run)}: {counted(summary.samples, 'sample')} could be seen"]
+    if summary.verdicts_file is not None:
+        told.append(f"{counted(summary.verdicts, 'verdict')} added to {one_line(summary.verdicts_file)}")
+    if summary.failed:
+        told.append(f"not all columns could be read: {one_line(summary.failed)}")
+    return "; ".join(told)
 
 
 def report_text(summary: ReportSummary | SigmoidReport) -> str:

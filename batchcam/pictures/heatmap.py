@@ -28,6 +28,7 @@ SIGNED_STOPS: Final = ((33, 102, 172), (146, 197, 222), (247, 247, 247), (244, 1
 """RGB at -1, -1/2, 0, 1/2 and 1 of the limit: also people who confuse red and green can tell the sides apart."""
 
 WHITE: Final = 255
+JPEG_QUALITY: Final = 80
 
 PNG_HEAD_BYTES: Final = 33  # signature and IHDR, which comes first
 SOFTWARE: Final = b"tEXtSoftware\0batchcam"
@@ -283,6 +284,20 @@ def write_png(image: np.ndarray) -> bytes:
         raise ValueError(f"a picture of shape {image.shape} can't be written as PNG")
     content = bytes(encoded)
     return content[:PNG_HEAD_BYTES] + SOFTWARE_CHUNK + content[PNG_HEAD_BYTES:]
+
+
+def write_jpeg(image: np.ndarray) -> bytes:
+    """Return an RGB picture, uint8 (H, W, 3), as the bytes of a small JPEG file.
+
+    Raises:
+        ValueError: the picture has another type or shape, or is too large for a JPEG.
+    """
+    require_image(image)
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    done, encoded = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), options)
+    if not done:
+        raise ValueError(f"a picture of shape {image.shape} can't be written as JPEG")
+    return bytes(encoded)
 
 
 def require_image(image: np.ndarray) -> None:

@@ -68,6 +68,12 @@ class Original:
     image: np.ndarray | None = None
     reason: str = ""
 
+    @property
+    def remark(self) -> str:
+        """What a picture says in its place; "" when found."""
+        plain = {State.CHANGED: "ORIGINAL CHANGED", State.MISSING: "original missing"}
+        return plain.get(self.state, self.reason)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Stored:

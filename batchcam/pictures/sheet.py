@@ -15,6 +15,8 @@ from batchcam.pictures.heatmap import WHITE, colour_signed, require_image
 
 LETTERBOX: Final = 240
 CAPTION_COLOUR: Final = (40, 40, 40)
+CHANGED_COLOUR: Final = (170, 20, 30)
+REMARK_COLOUR: Final = (110, 110, 110)
 FONT: Final = "uni"  # OpenCV's own with Korean, Chinese and Japanese; it borrows Hebrew and Arabic from "sans"
 FONT_SIZE: Final = 12
 SMALLEST_FONT_SIZE: Final = 10
@@ -67,7 +69,7 @@ def message(text: str, size: tuple[int, int]) -> np.ndarray:
     return tile
 
 
-def with_banner(picture: np.ndarray, text: str, background: Colour) -> np.ndarray:
+def with_banner(picture: np.ndarray, text: str, background: Colour = REMARK_COLOUR) -> np.ndarray:
     """Return a picture whose top says something in white on a colour."""
     require_image(picture)
     marked = picture.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -9,12 +10,33 @@ import numpy as np
 
 from batchcam.record.evidence import border_share, cell_shares, corner_share, entropy, peak
 from batchcam.rules import CERTAINTY, EVIDENCE, PEAK_IN_IMAGE
+from batchcam.store.plan import Plan
 from batchcam.store.stored_cams import picked_cams
+
+MEASURED: Final = ("cams", "cam_class", "prediction", "label", "logits", "crop_box")
+"""Arrays that `sample_measures` takes."""
 
 ROW_BYTES: Final = 256
 """Held for each row while its measures are made, beside CELL_BYTES a cell and LOGIT_BYTES a class."""
 
 CELL_BYTES, LOGIT_BYTES = 40, 40  # float64, a few times
+
+
+def measured_names(plan: Plan) -> tuple[str, ...]:
+    """Return what is measured of each sample; a softmax means nothing where each class is true or not by itself."""
+    return (*EVIDENCE, *PEAK_IN_IMAGE, *(() if plan.is_multi_label else CERTAINTY))
+
+
+def measured_bytes(plan: Plan) -> int:
+    """Return what is held for each row while `sample_measures` are made."""
+    return ROW_BYTES + CELL_BYTES * math.prod(plan.grid_size) + LOGIT_BYTES * len(plan.class_names)
+
+
+def sample_measures(plan: Plan, block: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return all `measured_names` of samples, float64 (n,) each, from their arrays MEASURED by name."""
+    measured = evidence_measures(block)
+    measured |= in_image(measured, block["crop_box"])
+    return measured if plan.is_multi_label else measured | certainty_measures(block["logits"], block["label"])
 
 
 def evidence_measures(block: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

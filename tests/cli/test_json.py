@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -76,6 +78,9 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "explain": run_json("explain", model, data, "--out", run, "--shard-size", 5, *COMPUTE),
         "merge": run_json("merge", run),
     }
+    with pytest.MonkeyPatch.context() as patch:  # what serves would serve until it is told to stop
+        patch.setitem(sys.modules, "batchcam.commands.view.server", mock.MagicMock())
+        found["view"] = run_json("view", run)
     found |= {
         "info": run_json("info", run),
         "render": run_json("render", run, "--out", root / "sheet.png"),
@@ -158,6 +163,9 @@ KEYS = {
     "render": """
         (run, out, files, selected, pictures, unreadable, missing_originals, unread_originals, changed_originals,
         without_map, data, lost_files, exit_code)
+    """,
+    "view": """
+        (run, samples, verdicts, verdicts_file, lost_files, failed, exit_code)
     """,
     "report": """
         (out, bytes, complete, samples, trained_on, pictures, without_image, changed, lost_files, findings, flips,

@@ -28,6 +28,7 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
     "report": (["run"], {"out": "page.html", "against": "old"}),
     "sample": (["run"], {"out": "review"}),
     "review": (["verdicts.csv"], {}),
+    "view": (["run"], {}),
     "localize": (["run"], {"annotations": "boxes.csv"}),
     "faithfulness": (["run"], {"checkpoint": "a.pth", "data": "data"}),
     "discover": (["run"], {"checkpoint": "a.pth", "data": "data"}),

@@ -186,6 +186,7 @@ def test_no_command_is_forgotten() -> None:
         "jobs",
         "trend",
         "review",
+        "view",
     }
     assert {name for name, command in cli.commands.items() if not command.hidden} - on_runs == others
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,17 +9,9 @@ import numpy as np
 
 from batchcam.commands.export.folder import ExportFolder
 from batchcam.images.arrow_tables import import_pyarrow
-from batchcam.record.measures import (
-    CELL_BYTES,
-    LOGIT_BYTES,
-    ROW_BYTES,
-    certainty_measures,
-    evidence_measures,
-    in_image,
-)
+from batchcam.record.measures import MEASURED, measured_bytes, measured_names, sample_measures
 from batchcam.record.rows import Advance, class_names, label_text, status_words
 from batchcam.record.sigmoid_scores import sigmoid
-from batchcam.rules import CERTAINTY, EVIDENCE, PEAK_IN_IMAGE
 from batchcam.store.run import Run
 from batchcam.store.schema import LABELS
 
@@ -34,7 +25,7 @@ NAMES = ("label_name", "prediction_name", "status_name", "input_sha256")
 def write_csv(run: Run, folder: ExportFolder, rows: np.ndarray, advance: Advance) -> None:
     """Write one line for each of the rows: UTF-8, NaN and unknown names as empty cells, no text that is a formula."""
     several = _class_columns(run, run.labels[:0], run.logits[:0]) if run.plan.is_multi_label else ()
-    header = (*run.scalar_columns, *several, *_measures(run), *NAMES)
+    header = (*run.scalar_columns, *several, *measured_names(run.plan), *NAMES)
     folder.write_table(CSV_FILE, header, _lines(run, rows, header, advance))
 
 
@@ -52,27 +43,17 @@ def write_parquet(run: Run, folder: ExportFolder, rows: np.ndarray, advance: Adv
         writer.close()
 
 
-def _measures(run: Run) -> tuple[str, ...]:
-    """Return what is measured of each sample; a softmax means nothing where each class is true or not by itself."""
-    return (*EVIDENCE, *PEAK_IN_IMAGE, *(() if run.plan.is_multi_label else CERTAINTY))
-
-
 def _columns(run: Run, rows: np.ndarray) -> Iterator[dict[str, Any]]:
     """Yield the columns of some rows after the others."""
-    own = {*run.scalar_columns, "label", "prediction", "input_sha256", "crop_box", "cams", "logits"}
-    names = sorted(own | ({LABELS} if run.plan.is_multi_label else set()) | {"cam_class"})
-    held = ROW_BYTES + CELL_BYTES * math.prod(run.plan.grid_size) + LOGIT_BYTES * len(run.class_names)
-    for _, block in run.blocks(names, rows, held=held):
+    own = {*run.scalar_columns, *MEASURED, "input_sha256", *((LABELS,) if run.plan.is_multi_label else ())}
+    for _, block in run.blocks(sorted(own), rows, held=measured_bytes(run.plan)):
         columns: dict[str, Any] = {name: block[name] for name in run.scalar_columns}
         if run.plan.is_multi_label:
             columns |= _class_columns(run, block[LABELS], block["logits"])
             columns["label_name"] = [label_text(run, labels) for labels in block[LABELS]]
         else:
             columns["label_name"] = class_names(run, columns["label"])
-        measured = evidence_measures(block)
-        columns |= measured | in_image(measured, block["crop_box"])
-        if not run.plan.is_multi_label:
-            columns |= certainty_measures(block["logits"], block["label"])
+        columns |= sample_measures(run.plan, block)
         columns["prediction_name"] = class_names(run, columns["prediction"])
         columns["status_name"] = [status_words(status) for status in columns["status"].tolist()]
         columns["input_sha256"] = [digest.tobytes().hex() for digest in block["input_sha256"]]

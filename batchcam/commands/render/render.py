@@ -43,9 +43,7 @@ LABELS_SHOWN: Final = 2
 PREDICTED, LABEL = "predicted", "label"
 """What --contrast calls the class of each sample itself, unless a class has this very name."""
 
-CHANGED_COLOUR: Final = (170, 20, 30)
-WRONG_COLOUR: Final = CHANGED_COLOUR
-REMARK_COLOUR: Final = (110, 110, 110)
+WRONG_COLOUR: Final = sheet.CHANGED_COLOUR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,7 +270,7 @@ class _Drawing:
         view = View.of(self._run, sample)
         size = view.fitted((largest[0] - bar, largest[1]), (smallest[0] - bar, smallest[1]))
         drawn = overlay(original.image, cam, view, size, self._config.palette, self._config.cells, signed)
-        remarks = [_remark(original)] if original.image is None else []
+        remarks = [original.remark] if original.image is None else []
         if not signed and cam is not None and np.isfinite(cam).all() and not (cam > 0).any():
             remarks.append("no positive evidence")
         picture = drawn.picture
@@ -281,7 +279,7 @@ class _Drawing:
             remarks.append(reason or drawn.reason)
         elif signed:
             picture = np.concatenate([picture, sheet.colour_bar(drawn.limit, picture.shape[1])])
-        background = CHANGED_COLOUR if original.state is State.CHANGED else REMARK_COLOUR
+        background = sheet.CHANGED_COLOUR if original.state is State.CHANGED else sheet.REMARK_COLOUR
         return sheet.with_banner(picture, ", ".join(remarks), background) if remarks else picture
 
     def _evidence(self, sample: Sample, class_: int) -> np.ndarray:
@@ -329,8 +327,3 @@ def _several(run: Run, labels: np.ndarray) -> str:
     true = [run.class_names[k] for k in np.flatnonzero(labels == 1).tolist()]
     more = f" +{len(true) - LABELS_SHOWN}" if len(true) > LABELS_SHOWN else ""
     return ", ".join(true[:LABELS_SHOWN]) + more or ("no class" if (labels >= 0).any() else "unlabelled")
-
-
-def _remark(original: Original) -> str:
-    plain = {State.CHANGED: "ORIGINAL CHANGED", State.MISSING: "original missing"}
-    return plain.get(original.state, original.reason)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from batchcam.pictures import heatmap
@@ -18,7 +17,6 @@ TILE = (150, 200)
 """(height, width) in pixels that each of a sample's pictures fits into."""
 
 GAP = 4
-JPEG_QUALITY = 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,17 +60,10 @@ def draw(runs: Sequence[Run], rows: Sequence[int], classes: Sequence[int], origi
     tiles = [] if original.image is None else [backdrop(original.image, size)]
     tiles += [each.picture for each in drawn if len(drawn) > 1 or not each.reason]
     joined = _joined(tiles) if tiles else np.zeros((0, 0, 3), np.uint8)
-    jpeg, mapped = _jpeg(joined) if tiles else b"", tuple(not each.reason for each in drawn)
+    jpeg, mapped = heatmap.write_jpeg(joined) if tiles else b"", tuple(not each.reason for each in drawn)
     return Picture(samples[-1], original.state, original.reason, mapped, jpeg, joined.shape[:2])
 
 
 def _joined(tiles: list[np.ndarray]) -> np.ndarray:
     gap = np.full((tiles[0].shape[0], GAP, 3), heatmap.WHITE, np.uint8)
     return np.hstack([part for tile in tiles for part in (gap, tile)][1:])
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    done, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not done:
-        raise ValueError(f"a picture of shape {image.shape} can't be written as JPEG")
-    return bytes(encoded)

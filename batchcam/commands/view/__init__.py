@@ -1,0 +1,1 @@
+"""`batchcam view`: any sample of a run, in a local page."""

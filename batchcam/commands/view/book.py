@@ -1,0 +1,85 @@
+"""The verdicts of one reviewer on samples of one run, in a file that only grows."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from batchcam.commands.view.columns import Choice
+from batchcam.record.rows import label_text
+from batchcam.record.verdicts import Verdict, append_verdict, read_verdicts
+from batchcam.rules import VERDICTS
+from batchcam.store.run import Run, Sample
+
+TO_JUDGE: Final = "to judge"
+"""Of a sample that was drawn for review."""
+
+NOTHING: Final = ("", "")
+"""Verdict and comment of who has not judged, or took it back."""
+
+
+class Book:
+    """A file of verdicts, of which this reviewer's own are shown: what others say should sway nobody.
+
+    Attributes:
+        written: how many verdicts were added.
+
+    Raises:
+        BatchcamError: the file is there and can't be read, or is no such file.
+    """
+
+    def __init__(self, path: Path, run: Run, reviewer: str) -> None:
+        self.written = 0
+        self._path, self._run, self._reviewer = path, run, reviewer
+        self._drawn: dict[int, Verdict] = {}
+        self._own: dict[int, tuple[str, str]] = {}
+        self._places = np.full(len(run), -1, np.int32)
+        found = [v for v in read_verdicts(path, VERDICTS) if v.run_id == run.plan.run_id] if path.exists() else []
+        rows = _rows_of({verdict.sample_id for verdict in found}, run)
+        for verdict in found:
+            if (row := rows.get(verdict.sample_id)) is not None:
+                self._take(row, verdict)
+
+    def _take(self, row: int, verdict: Verdict) -> None:
+        if verdict.reviewer.casefold() == self._reviewer.casefold():
+            self._own[row] = verdict.verdict, verdict.comment
+        if verdict.weight:
+            self._drawn[row] = verdict
+        own, _ = self._own.get(row, NOTHING)
+        self._places[row] = VERDICTS.index(own) if own else len(VERDICTS) if row in self._drawn else -1
+
+    @property
+    def column(self) -> Choice:
+        """How each sample stands."""
+        return Choice(self._places.copy(), (*VERDICTS, TO_JUDGE))
+
+    @property
+    def has_to_judge(self) -> bool:
+        """Whether samples were drawn that this reviewer has not judged."""
+        return bool((self._places == len(VERDICTS)).any())
+
+    def said(self, row: int) -> dict[str, str]:
+        """Return what this reviewer said of a sample, and why it was drawn."""
+        drawn, (verdict, comment) = self._drawn.get(row), self._own.get(row, NOTHING)
+        reason = drawn.reason if drawn else ""
+        return {"reviewer": self._reviewer, "verdict": verdict, "comment": comment, "reason": reason}
+
+    def write(self, sample: Sample, verdict: str, comment: str) -> None:
+        """Add a verdict to the file; the reviewer's last one on a sample counts."""
+        label = sample.label if sample.labels is None else label_text(self._run, sample.labels)
+        fresh = Verdict(self._run.plan.run_id, sample.id, sample.input_sha256, sample.prediction or "", label or "")
+        drawn = self._drawn.get(sample.row, fresh)
+        said = dataclasses.replace(drawn, verdict=verdict, reviewer=self._reviewer, comment=comment)
+        append_verdict(self._path, said)
+        self._take(sample.row, said)
+        self.written += 1
+
+
+def _rows_of(wanted: set[str], run: Run) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for rows, block in run.blocks(("sample_id",)) if wanted else ():
+        found |= {i: row for i, row in zip(block["sample_id"].tolist(), rows.tolist(), strict=True) if i in wanted}
+    return found
