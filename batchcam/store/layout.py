@@ -23,17 +23,20 @@ TEXTS_OF_PLAN = ("checkpoint_sha256", "dataset_fingerprint", "architecture", "ta
 WORDS_BYTES = 2**16
 """Units, meanings, names of dimensions and HDF5's own structures; measured are 46 kB."""
 
-FILE_FORMAT = h5py.h5f.LIBVER_V110
+FILE_FORMAT: Final = (h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
 """HDF5 1.10 file format: metadata with checksums; readers with HDF5 1.10 can't open newer formats."""
+
+OLDEST_FORMAT: Final = (h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_V18)
+"""Each object in the oldest form that holds it, as readers want that are no HDF5 library; without checksums."""
 
 TEXT_FILTERS: Final[Mapping[str, Any]] = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 
 
-def new_file(buffer: io.BytesIO | Sink) -> h5py.File:
+def new_file(buffer: io.BytesIO | Sink, versions: tuple[int, int] = FILE_FORMAT) -> h5py.File:
     """Return a new HDF5 file inside `buffer`: HDF5 itself never touches a disk, whose errors it does not survive."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
-    access.set_libver_bounds(FILE_FORMAT, FILE_FORMAT)
+    access.set_libver_bounds(*versions)
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, buffer)
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_obj_track_times(False)  # h5py.File before 3.15 puts the time into the root group

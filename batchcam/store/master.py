@@ -5,20 +5,19 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import functools
 import itertools
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import h5py
 import numpy as np
 
 from batchcam.errors import RunError, stopped_by
 from batchcam.store import landing, layout, schema
+from batchcam.store.filling import Filling
 from batchcam.store.former import FormerRows
 from batchcam.store.manifest import FileRecord, ShardSum
 from batchcam.store.plan import Plan, Shard
@@ -215,7 +214,12 @@ def _write_master(
         layout.write_header(file, plan, 0, plan.sample_count)
         layout.write_scales(file, plan)
         layout.write_classes(file, plan, weight, bias)
-        copies = _Copies(file, plan)
+        copies = Filling(file, plan, plan.sample_count)
+        for array in plan.arrays:
+            if is_copied(array, plan):
+                copies.add(array)
+            elif schema.has_references(len(plan.shards)):
+                _refer(file, plan, array)
         for columns in _seen(itertools.chain([first], shards), table, seen):
             copies.append(columns)
             sink.require_sound()
@@ -239,104 +243,6 @@ def master_bytes(plan: Plan) -> int:
     copied = [array for array in plan.arrays if is_copied(array, plan)]
     columns = sum(layout.stored_bytes(array, plan, plan.sample_count) for array in copied)
     return columns + layout.head_bytes(plan) + SHARD_ENTRY_BYTES * len(plan.shards)
-
-
-class _Copies:
-    """The arrays that run.h5 holds itself, created in full size and filled with the rows of shard after shard."""
-
-    def __init__(self, file: h5py.File, plan: Plan) -> None:
-        self._columns: dict[str, _Column] = {}
-        self._late: list[_LateTexts] = []
-        for array in plan.arrays:
-            if not is_copied(array, plan):
-                if schema.has_references(len(plan.shards)):
-                    _refer(file, plan, array)
-            elif array.storage == "text" and array.name not in plan.text_bytes:
-                late = _LateTexts(file, plan, array)
-                self._late.append(late)
-                self._columns[array.name] = _Column(late.keep, schema.TEXT_CHUNK_ROWS)
-            else:
-                width = min(plan.text_bytes.get(array.name, 1), schema.MOST_TEXT_BYTES)
-                dataset = _create(file, plan, array, width)
-                self._columns[array.name] = _Column(_Filling(dataset).write, dataset.chunks[0])
-
-    def append(self, columns: layout.Columns) -> None:
-        for name, column in self._columns.items():
-            column.append(columns[name])
-
-    def finish(self, look: landing.Look) -> None:
-        for column in self._columns.values():
-            column.flush()
-        for late in self._late:
-            late.write(look)
-
-
-class _Column:
-    """Cuts rows, which come in any number, into chunks of `chunk_rows` for `write`; each is written once, and whole."""
-
-    def __init__(self, write: Callable[[np.ndarray], None], chunk_rows: int) -> None:
-        self._write, self._chunk_rows = write, chunk_rows
-        self._parts: list[np.ndarray] = []
-        self._count = 0
-
-    def append(self, rows: np.ndarray) -> None:
-        while len(rows):
-            part = rows[: self._chunk_rows - self._count]
-            rows = rows[len(part) :]
-            self._parts.append(part)
-            self._count += len(part)
-            if self._count == self._chunk_rows:
-                self.flush()
-
-    def flush(self) -> None:
-        if self._parts:
-            self._write(np.concatenate(self._parts))
-        self._parts, self._count = [], 0
-
-
-class _Filling:
-    """Writes rows into a dataset, each call below the last."""
-
-    def __init__(self, dataset: h5py.Dataset) -> None:
-        self._dataset, self._row = dataset, 0
-
-    def write(self, rows: np.ndarray) -> None:
-        stop = self._row + len(rows)
-        if rows.dtype.kind == "S":
-            layout.write_texts(self._dataset, rows, self._row)
-        else:
-            self._dataset[self._row : stop] = rows
-        self._row = stop
-
-
-class _LateTexts:
-    """Texts as wide as the longest of all: they wait, compressed, until that is known; most are empty."""
-
-    def __init__(self, file: h5py.File, plan: Plan, array: schema.Array) -> None:
-        self._create = functools.partial(_create, file, plan, array)
-        self._waiting: list[tuple[int, np.dtype[Any], bytes]] = []
-        self._row = 0
-
-    def keep(self, rows: np.ndarray) -> None:
-        texts = np.array(rows.tolist(), "S")
-        if (texts != b"").any():
-            self._waiting.append((self._row, texts.dtype, zlib.compress(texts.tobytes(), 1)))
-        self._row += len(rows)
-
-    def write(self, look: landing.Look) -> None:
-        width = max((dtype.itemsize for _, dtype, _ in self._waiting), default=1)
-        dataset = self._create(width)
-        for row, dtype, texts in self._waiting:
-            look()
-            layout.write_texts(dataset, np.frombuffer(zlib.decompress(texts), dtype).astype(f"S{width}"), row)
-
-
-def _create(file: h5py.File, plan: Plan, array: schema.Array, text_width: int) -> h5py.Dataset:
-    """Create `array` for all samples; return it without the cache (8 MiB since HDF5 2.0) that collects its chunks."""
-    layout.create(file, array, layout.array_shape(array, plan, plan.sample_count), text_width)
-    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-    access.set_chunk_cache(0, 0, 1.0)
-    return h5py.Dataset(h5py.h5d.open(file.id, array.name.encode(), access))
 
 
 def _refer(file: h5py.File, plan: Plan, array: schema.Array) -> None:
