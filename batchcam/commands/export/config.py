@@ -10,10 +10,11 @@ from batchcam.config import PartialConfig, field, originals, require_outside, re
 from batchcam.errors import ConfigError
 from batchcam.rules import PALETTES
 
-FORMATS: Final = ("virelay", "wsol", "png", "csv", "parquet")
+FORMATS: Final = ("virelay", "wsol", "png", "fiftyone", "csv", "parquet", "h5", "zarr")
 TAKES: Final = {
-    "data": ("virelay", "png"),
-    "target": ("virelay", "wsol", "png"),
+    "data": ("virelay", "png", "fiftyone"),
+    "target": ("virelay", "wsol", "png", "fiftyone"),
+    "predicted": tuple(name for name in FORMATS if name != "zarr"),
     "size": ("virelay", "wsol"),
     "palette": ("png",),
 }
@@ -40,7 +41,7 @@ class ExportConfig(PartialConfig):
 
     to: str = required("parquet: pip install pyarrow first.", choices=FORMATS)
     out: Path = required("Folder; run again to go on.")
-    data: str | None = originals(", for virelay and png")
+    data: str | None = originals(", for virelay, png and fiftyone")
     target: str | None = field("Explained class.  [default: predicted; label for wsol]", choices=("predicted", "label"))
     predicted: str | None = field("Samples predicted as this class alone, by name or index.", metavar="C")
     size: tuple[int, int] | str | None = field(

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, Final, cast
 
-import numpy as np
-
-from batchcam.commands.export import png, table, virelay, wsol
+from batchcam.commands.export import fiftyone, hdf5, png, table, virelay, wsol, zarr
 from batchcam.commands.export.config import TAKES, ExportConfig
 from batchcam.commands.export.folder import ExportFolder, identity_of
+from batchcam.commands.export.form import Form, Task
 from batchcam.images.arrow_tables import import_pyarrow
 from batchcam.job.console import Progress
-from batchcam.pictures.originals import open_originals
 from batchcam.pictures.protocol import PROTOCOL_SIZE
 from batchcam.record.asked import open_asked
-from batchcam.record.rows import Advance, Outcome, Target, predicted_as
+from batchcam.record.rows import Target, predicted_as
 from batchcam.store.problem import require_single_label
 from batchcam.store.run import Run
+
+WRITERS: Final[Mapping[str, Form]] = {
+    "virelay": virelay.write,
+    "wsol": wsol.write,
+    "png": png.write,
+    "csv": table.write_csv,
+    "parquet": table.write_parquet,
+    "h5": hdf5.write,
+    "zarr": zarr.write,
+    "fiftyone": fiftyone.write,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +84,10 @@ def export(config: ExportConfig) -> ExportSummary:
         meant = predicted_as(run, config.predicted)
         folder = ExportFolder(config.out, identity_of(run.plan, config.to, options))
         with Progress("export", len(run), "samples", config.quiet) as progress:
-            outcome = _write(config, run, meant, folder, progress.advance)
+            task = Task(
+                run, folder, meant, progress.advance, config.data, _target(config), _size(config, run), _palette(config)
+            )
+            outcome = WRITERS[config.to](task)
             folder.finish()
             progress.advance(outcome.left_out)
         notes = outcome.notes if run.complete else (*outcome.notes, _incomplete(run))
@@ -89,20 +102,6 @@ def export(config: ExportConfig) -> ExportSummary:
         findings=outcome.changed + len(run.lost),
         notes=tuple(notes),
     )
-
-
-def _write(config: ExportConfig, run: Run, meant: np.ndarray, folder: ExportFolder, advance: Advance) -> Outcome:
-    if config.to in ("csv", "parquet"):
-        rows = np.flatnonzero(meant)
-        (table.write_csv if config.to == "csv" else table.write_parquet)(run, folder, rows, advance)
-        return Outcome(len(rows), len(run) - len(rows))
-    target, size = _target(config), _size(config, run)
-    if config.to == "wsol":
-        return wsol.write(run, folder, target, meant, size or PROTOCOL_SIZE, advance)
-    originals = open_originals(run, config.data)
-    if config.to == "png":
-        return png.write(run, folder, originals, target, meant, _palette(config), advance)
-    return virelay.write(run, folder, originals, target, meant, size, advance)
 
 
 def _target(config: ExportConfig) -> Target:

@@ -15,6 +15,7 @@ from batchcam.record.names import write_csv
 from batchcam.store import landing
 from batchcam.store.document import canonical
 from batchcam.store.plan import Plan
+from batchcam.store.sink import Sink
 
 EXPORT_FILE: Final = "export.json"
 LAYOUT: Final = 4
@@ -74,6 +75,17 @@ class ExportFolder:
         with landing.growing(path) as content:
             yield content
         self.kept += path.stat().st_ino == before
+
+    @contextlib.contextmanager
+    def stream_hdf5(self, name: str) -> Iterator[Sink]:
+        """Give out what HDF5 writes a file of any size into, which lands with its digest."""
+        path = self._path(name)
+        self.files += 2
+        self._make_parents(path.parent)
+        before = landing.read_digest(path) if self.lies(name) else None
+        with landing.stream(path) as sink:
+            yield sink
+        self.kept += 2 * (before == sink.sha256)
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Land a CSV file, see `names.write_csv`."""

@@ -9,17 +9,15 @@ from typing import Final
 import numpy as np
 
 from batchcam.commands.export.folder import ExportFolder
+from batchcam.commands.export.form import Task
 from batchcam.commands.export.originals import search_notes
 from batchcam.pictures import heatmap
-from batchcam.pictures.originals import ORIGIN, Originals, State
+from batchcam.pictures.originals import ORIGIN, Originals, State, open_originals
 from batchcam.pictures.overlay import View, overlay
 from batchcam.record.rows import (
-    Advance,
     Choice,
     Outcome,
-    Target,
     cam_blocks,
-    choose,
     class_names,
     file_names,
     label_texts,
@@ -45,40 +43,26 @@ HEADER: Final = (
 )
 
 
-def write(
-    run: Run,
-    folder: ExportFolder,
-    originals: Originals,
-    target: Target,
-    meant: np.ndarray,
-    palette: str,
-    advance: Advance,
-) -> Outcome:
+def write(task: Task) -> Outcome:
     """Write an overlay and a grey-level map for each sample, and an index of all samples, last.
 
     The map is the class's CAM, bilinear to the network's input size, min-max to 0…255: for the predicted class the
     one that the run stores. Where the original image is not found, or is another one by now, grey stands for it, in a
     folder of its own; a rerun looks for these images again.
-
-    Args:
-        folder: where to.
-        target: class explained.
-        meant: as `choose` takes it.
-        palette: one of `rules.PALETTES`.
-        advance: told of each sample.
     """
-    choice = choose(run, target, True, meant)
+    run, folder, choice = task.run, task.folder, task.choose()
+    originals = open_originals(run, task.data)
     names = file_names(run, choice.rows, ENDING, folder.folds_case)
     states = np.zeros(len(names), np.int64)
-    constant, writer = 0, _Writer(folder, originals, run.plan.input_size, palette)
-    stored = ("maps",) if target == "predicted" and run.plan.maps == "uint8" else ()
+    constant, writer = 0, _Writer(folder, originals, run.plan.input_size, task.palette)
+    stored = ("maps",) if task.target == "predicted" and run.plan.maps == "uint8" else ()
     columns, held = (*stored, "crop_box", *ORIGIN), MAP_BYTES * run.plan.input_size[0] * run.plan.input_size[1]
     for part, cams, block in cam_blocks(run, choice.rows, choice.classes, columns, held):
         constant += int(says_nothing(cams).sum())
         maps = block["maps"] if stored else heatmap.normalise(heatmap.upsample(cams, run.plan.input_size))[0]
         for at, name in enumerate(names[part]):
             states[part.start + at] = writer.write(name, maps[at], cams[at], block, at)
-            advance(1)
+            task.advance(1)
     folder.write_table(INDEX_FILE, HEADER, _index(run, choice, names, states))
     counts = np.bincount(states, minlength=len(State))
     notes = search_notes(originals.where, counts, f"heatmap on grey, in {GREY_FOLDER}/")

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from batchcam.commands.export.folder import ExportFolder
+from batchcam.commands.export.form import Task
 from batchcam.images.arrow_tables import import_pyarrow
 from batchcam.record.measures import MEASURED, measured_bytes, measured_names, sample_measures
-from batchcam.record.rows import Advance, class_names, label_text, status_words
+from batchcam.record.rows import Advance, Outcome, class_names, label_text, status_words
 from batchcam.record.sigmoid_scores import sigmoid
 from batchcam.store.run import Run
 from batchcam.store.schema import LABELS
@@ -22,25 +22,29 @@ NAMES = ("label_name", "prediction_name", "status_name", "input_sha256")
 """Columns beside those of the run: classes and flags by name, the image's digest in hex."""
 
 
-def write_csv(run: Run, folder: ExportFolder, rows: np.ndarray, advance: Advance) -> None:
+def write_csv(task: Task) -> Outcome:
     """Write one line for each of the rows: UTF-8, NaN and unknown names as empty cells, no text that is a formula."""
+    run, rows = task.run, np.flatnonzero(task.meant)
     several = _class_columns(run, run.labels[:0], run.logits[:0]) if run.plan.is_multi_label else ()
     header = (*run.scalar_columns, *several, *measured_names(run.plan), *NAMES)
-    folder.write_table(CSV_FILE, header, _lines(run, rows, header, advance))
+    task.folder.write_table(CSV_FILE, header, _lines(run, rows, header, task.advance))
+    return Outcome(len(rows), len(run) - len(rows))
 
 
-def write_parquet(run: Run, folder: ExportFolder, rows: np.ndarray, advance: Advance) -> None:
+def write_parquet(task: Task) -> Outcome:
     """Write one row for each of the rows, texts as they are, unknown names as nulls."""
     arrow, parquet = import_pyarrow()
+    run, rows = task.run, np.flatnonzero(task.meant)
     writer: Any = None
-    with folder.stream(PARQUET_FILE) as file:
+    with task.folder.stream(PARQUET_FILE) as file:
         for columns in _columns(run, rows):
             texts = {name: arrow.array(columns[name], arrow.string()) for name in NAMES}  # none may be known in a block
             part = arrow.table({**columns, **texts})
             writer = writer or parquet.ParquetWriter(file, part.schema)
             writer.write_table(part)
-            advance(len(part))
+            task.advance(len(part))
         writer.close()
+    return Outcome(len(rows), len(run) - len(rows))
 
 
 def _columns(run: Run, rows: np.ndarray) -> Iterator[dict[str, Any]]:

@@ -16,13 +16,14 @@ import h5py
 import numpy as np
 
 from batchcam.commands.export.folder import ExportFolder
+from batchcam.commands.export.form import Task
 from batchcam.commands.export.originals import network_view, search_notes
 from batchcam.errors import RunError, one_line
 from batchcam.pictures import heatmap
-from batchcam.pictures.originals import ORIGIN, Originals, State
+from batchcam.pictures.originals import ORIGIN, Originals, State, open_originals
 from batchcam.pictures.overlay import GREY
 from batchcam.record.map_clusters import COMPONENTS, MOST_CLUSTERS, RULE, DrawnMaps
-from batchcam.record.rows import Advance, Choice, Outcome, Target, cam_blocks, choose, class_names
+from batchcam.record.rows import Choice, Outcome, Target, cam_blocks, class_names
 from batchcam.record.similarity import says_nothing
 from batchcam.store.layout import create_group, new_file, set_text
 from batchcam.store.plan import Plan
@@ -58,26 +59,10 @@ class Part:
         self.input = f"{PART_FOLDER}/input-{first:09d}.h5"
 
 
-def write(
-    run: Run,
-    folder: ExportFolder,
-    originals: Originals,
-    target: Target,
-    meant: np.ndarray,
-    size: tuple[int, int] | None,
-    advance: Advance,
-) -> Outcome:
-    """Write the project; `project.yaml` last.
-
-    Args:
-        folder: where to.
-        originals: where the images are; grey where they are not.
-        target: class explained.
-        meant: as `choose` takes it.
-        size: (H, W) to which the CAMs are upsampled; None: raw cells, which the viewer scales.
-        advance: told of each part.
-    """
-    choice = choose(run, target, True, meant)
+def write(task: Task) -> Outcome:
+    """Write the project, `project.yaml` last; with raw cells, which the viewer scales, where no size is asked for."""
+    run, folder, size, choice = task.run, task.folder, task.size, task.choose()
+    originals = open_originals(run, task.data)
     if len(choice.rows) >= 2**32:
         raise RunError(f"{run.path}: more samples than ViRelAy can count")
     parts, states, constant = [], np.zeros(len(choice.rows), np.uint8), 0
@@ -90,14 +75,14 @@ def write(
         _write_attribution(folder, part, cams, block["logits"], size)
         states[places] = _write_input(folder, originals, part, block, run.plan)
         parts.append(part)
-        advance(part.count)
+        task.advance(part.count)
     _write_masters(run, folder, choice, parts, size)
     _write_analysis(run, folder, choice, maps)
     _write_samples(run, folder, choice, states)
     labels = np.zeros(0, np.int64) if run.plan.is_multi_label else run.label[choice.rows]
     unlabelled = int((labels < 0).sum())
     folder.write(LABEL_FILE, _label_map(run, unlabelled > 0))
-    folder.write(PROJECT_FILE, _project(run, target).encode())
+    folder.write(PROJECT_FILE, _project(run, task.target).encode())
     counts = np.bincount(states, minlength=len(State))
     notes = search_notes(originals.where, counts, "grey in the viewer")
     if constant:

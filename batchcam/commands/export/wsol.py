@@ -8,8 +8,9 @@ from typing import Final
 import numpy as np
 
 from batchcam.commands.export.folder import ExportFolder
-from batchcam.pictures.protocol import relative_boxes, score_map
-from batchcam.record.rows import Advance, Choice, Outcome, Target, cam_blocks, choose, file_names
+from batchcam.commands.export.form import Task
+from batchcam.pictures.protocol import PROTOCOL_SIZE, relative_boxes, score_map
+from batchcam.record.rows import Choice, Outcome, cam_blocks, file_names
 from batchcam.record.similarity import says_nothing
 from batchcam.store.problem import require_traced
 from batchcam.store.run import Run
@@ -20,23 +21,16 @@ NAMES_FILE: Final = "names.csv"
 ENDING: Final = ".npy"
 
 
-def write(
-    run: Run, folder: ExportFolder, target: Target, meant: np.ndarray, size: tuple[int, int], advance: Advance
-) -> Outcome:
+def write(task: Task) -> Outcome:
     """Write a score map for each sample, float64 in [0, 1], and the metadata files that list them.
 
-    The frame of a score map is the whole original image resized to `size`, as the protocol's boxes and masks are;
-    pixels outside the network's view score 0. A map that is constant or not finite is all zeros, and counted.
-
-    Args:
-        folder: where to.
-        target: class explained: the protocol's is the label (GT-known).
-        meant: as `choose` takes it.
-        size: (H, W) of the score maps.
-        advance: told of each batch.
+    The frame of a score map is the whole original image resized to the size asked for, as the protocol's boxes and masks
+    are; pixels outside the network's view score 0. A map that is constant or not finite is all zeros, and counted. The
+    class that the protocol explains is the label (GT-known).
     """
+    run, folder, size = task.run, task.folder, task.size or PROTOCOL_SIZE
     require_traced("export --to wsol", run.path, run.plan)
-    choice = choose(run, target, False, meant)
+    choice = task.choose(finite=False)
     names = file_names(run, choice.rows, ENDING, folder.folds_case)
     zeros = outside = 0
     for part, cams, block in cam_blocks(run, choice.rows, choice.classes, ("crop_box", "image_size")):
@@ -48,7 +42,7 @@ def write(
             file = f"{MAP_FOLDER}/{name}{ENDING}"
             if not folder.has(file):
                 folder.write(file, _npy(np.zeros(size) if empty else score_map(cam, box, size)))
-        advance(len(cams))
+        task.advance(len(cams))
     _write_metadata(run, folder, choice, names)
     notes = [f"{zeros} score maps are zero: CAM constant or not finite"] if zeros else []
     if outside:
