@@ -56,22 +56,32 @@ def set_text(attributes: h5py.AttributeManager, name: str, text: str) -> None:
     attributes.create(name, encoded, dtype=h5py.string_dtype("utf-8", max(1, len(encoded))))
 
 
-def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
-    """Write the root attributes: identity of the run, samples of this file, words on units and sign."""
-    texts = {
+def header(plan: Plan, first: int, count: int) -> dict[str, str | np.int64]:
+    """Return the root attributes: identity of the run, samples of this file, words on units and sign."""
+    numbers = {"schema_version": plan.schema_version, "schema_min_reader": plan.schema_min_reader}
+    numbers |= {"first_sample": first, "sample_count": count}
+    return {
         "batchcam_version": version(),
         "run_id": plan.run_id,
         **{name: getattr(plan, name) for name in TEXTS_OF_PLAN},
         **({schema.PROBLEM_TYPE: plan.problem_type} if plan.is_multi_label else {}),
         **(schema.OFFSET_WORDS if plan.has_offset else schema.ROOT_WORDS if plan.exact else schema.GRADIENT_WORDS),
+        **{name: np.int64(number) for name, number in numbers.items() if number is not None},
     }
-    for name, text in texts.items():
-        set_text(file.attrs, name, text)
-    file.attrs["schema_version"] = np.int64(plan.schema_version)
-    if plan.schema_min_reader is not None:
-        file.attrs["schema_min_reader"] = np.int64(plan.schema_min_reader)
-    file.attrs["first_sample"] = np.int64(first)
-    file.attrs["sample_count"] = np.int64(count)
+
+
+def write_header(file: h5py.File, plan: Plan, first: int, count: int) -> None:
+    """Write the root attributes, see `header`."""
+    set_attributes(file.attrs, header(plan, first, count))
+
+
+def set_attributes(attributes: h5py.AttributeManager, values: Mapping[str, Any]) -> None:
+    """Store texts as `set_text` does, and numbers in their type."""
+    for name, value in values.items():
+        if isinstance(value, str):
+            set_text(attributes, name, value)
+        else:
+            attributes[name] = value
 
 
 def scale_values(plan: Plan) -> dict[str, np.ndarray]:
@@ -203,15 +213,19 @@ def attach_scales(file: h5py.File, dataset: h5py.Dataset, array: schema.Array) -
         dataset.dims[axis].attach_scale(file[name])
 
 
-def describe(dataset: h5py.Dataset, array: schema.Array) -> None:
-    """Write the attributes that explain `array` to a reader without this code."""
-    set_text(dataset.attrs, "long_name", array.meaning)
-    if array.units:
-        set_text(dataset.attrs, "units", array.units)
+def words(array: schema.Array) -> dict[str, Any]:
+    """Return the attributes that explain `array` to a reader without this code."""
+    told: dict[str, Any] = {"long_name": array.meaning, **({"units": array.units} if array.units else {})}
     if array.name == "status":
         flags = [f for f in Status if f]
-        dataset.attrs["flag_masks"] = np.array(flags, np.uint8)
-        set_text(dataset.attrs, "flag_meanings", " ".join(str(f.name).lower() for f in flags))
+        told["flag_masks"] = np.array(flags, np.uint8)
+        told["flag_meanings"] = " ".join(str(f.name).lower() for f in flags)
+    return told
+
+
+def describe(dataset: h5py.Dataset, array: schema.Array) -> None:
+    """Write the attributes that explain `array`, and where `maps` are pictures, that they are."""
+    set_attributes(dataset.attrs, words(array))
     if array.name == "maps" and array.dtype == "uint8":
         for name, value in schema.IMAGE_ATTRIBUTES.items():
             dataset.attrs.create(name, np.bytes_(value))

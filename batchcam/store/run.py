@@ -477,10 +477,18 @@ class Run:
         absent = [shard.index in self.absent for shard in self.shards]
         return np.repeat(absent, np.diff(self._starts))
 
+    def file(self, shard: Shard | None) -> h5py.File:
+        """Return one of its shards, or run.h5 (None), open until others need its place.
+
+        Raises:
+            RunError: it can't be read, is not this run's, or not built as the schema says.
+        """
+        return self._files.master() if shard is None else self._files.shard(shard)
+
     @property
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
         """Weight (K, C) and bias (K,) of the linear map from pooled activations to logits; NaN for gradient methods."""
-        file = self._files.shard(self.shards[self._readable()[0]])
+        file = self.file(self.shards[self._readable()[0]])
         return file["classifier/weight"][...], file["classifier/bias"][...]
 
     def class_columns(self, name: str, values: np.ndarray) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ FILE: Final = "run.h5"
 
 
 def write(task: Task) -> Outcome:
-    """Write all arrays and attributes that run.h5 has, and none in other files; `batchcam.open_run` reads it as a shard.
+    """Write all arrays and attributes that run.h5 has, and none elsewhere; `open_run` reads it as a shard.
 
     Of a run of which all samples are there, it is the shard of that run if it had one.
     """

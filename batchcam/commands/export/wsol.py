@@ -24,7 +24,7 @@ ENDING: Final = ".npy"
 def write(task: Task) -> Outcome:
     """Write a score map for each sample, float64 in [0, 1], and the metadata files that list them.
 
-    The frame of a score map is the whole original image resized to the size asked for, as the protocol's boxes and masks
+    The frame of a score map is the whole original image resized to the task's size, as the protocol's boxes and masks
     are; pixels outside the network's view score 0. A map that is constant or not finite is all zeros, and counted. The
     class that the protocol explains is the label (GT-known).
     """
