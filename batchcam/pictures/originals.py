@@ -103,10 +103,10 @@ class Originals:
         """Return the original of a sample, whose digest has been compared with the run's."""
         return self.find(sample.id, sample.input_sha256, sample.image_size)
 
-    def of(self, block: Mapping[str, np.ndarray], at: int) -> Original:
-        """Return the original of sample `at` of a block of rows, which has the arrays ORIGIN."""
-        height, width = block["image_size"][at].tolist()
-        return self.find(block["sample_id"][at], block["input_sha256"][at].tobytes().hex(), (height, width))
+    def of(self, row: Mapping[str, Any]) -> Original:
+        """Return the original of a row, of which the arrays ORIGIN are known."""
+        height, width = row["image_size"].tolist()
+        return self.find(row["sample_id"], row["input_sha256"].tobytes().hex(), (height, width))
 
     def find(self, sample_id: str, sha256: str, image_size: tuple[int, int]) -> Original:
         """Return the original of a sample.

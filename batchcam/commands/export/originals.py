@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import cv2
 import numpy as np
 
-from batchcam.pictures.originals import State
+from batchcam.commands.export.folder import ExportFolder
+from batchcam.pictures.heatmap import write_png
+from batchcam.pictures.originals import Originals, State
+
+GREY_FOLDER: Final = "grey"
+LARGEST_SIDE: Final = 1024
+"""Longest side of a picture of an original, in pixels: a photo of 12 megapixels would make a PNG of 20 MB."""
 
 PIXELS: Final = 2**26
 """An image is not scaled up to more than this many pixels, whatever a crop box says."""
@@ -61,6 +67,36 @@ def _padded(
     view[:] = padding
     view[place[0] : bottom, place[1] : right] = image
     return view
+
+
+def write_picture(
+    folder: ExportFolder,
+    originals: Originals,
+    row: Mapping[str, Any],
+    file: str,
+    draw: Callable[[np.ndarray | None], np.ndarray],
+) -> tuple[State, str]:
+    """Write the picture of a row, unless it is there; return what became of its original, and where the picture lies.
+
+    Where there is no original the picture lies in GREY_FOLDER instead: a rerun looks for the original again.
+
+    Args:
+        file: the picture's place, in a folder.
+        draw: makes the picture from the original, RGB uint8, or without.
+    """
+    if folder.has(file):
+        return State.FOUND, file
+    original = originals.of(row)
+    if original.state is not State.FOUND:
+        file = grey_file(file)
+    if original.state is State.FOUND or not folder.has(file):
+        folder.write(file, write_png(draw(original.image)))
+    return original.state, file
+
+
+def grey_file(file: str) -> str:
+    """Return where the picture lies that stands for `file` as long as its original is not found."""
+    return f"{GREY_FOLDER}/{file.partition('/')[2]}"
 
 
 def search_notes(where: str | None, counts: np.ndarray, instead: str) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from batchcam.commands.export.folder import ExportFolder
 from batchcam.commands.export.form import Task
-from batchcam.commands.export.originals import search_notes
+from batchcam.commands.export.originals import GREY_FOLDER, LARGEST_SIDE, search_notes, write_picture
 from batchcam.pictures import heatmap
 from batchcam.pictures.originals import ORIGIN, Originals, State, open_originals
 from batchcam.pictures.overlay import View, overlay
@@ -27,13 +27,9 @@ from batchcam.record.similarity import says_nothing
 from batchcam.store.run import Run
 
 OVERLAY_FOLDER: Final = "overlays"
-GREY_FOLDER: Final = "grey"
 MAP_FOLDER: Final = "maps"
 INDEX_FILE: Final = "index.csv"
 ENDING: Final = ".png"
-LARGEST_SIDE: Final = 1024
-"""Longest side of an overlay, in pixels: a photo of 12 megapixels would make a PNG of 20 MB."""
-
 MAP_BYTES: Final = 5
 """Held for each pixel of a map that is upsampled and normalised."""
 
@@ -61,7 +57,9 @@ def write(task: Task) -> Outcome:
         constant += int(says_nothing(cams).sum())
         maps = block["maps"] if stored else heatmap.normalise(heatmap.upsample(cams, run.plan.input_size))[0]
         for at, name in enumerate(names[part]):
-            states[part.start + at] = writer.write(name, maps[at], cams[at], block, at)
+            states[part.start + at] = writer.write(
+                name, maps[at], cams[at], {key: values[at] for key, values in block.items()}
+            )
             task.advance(1)
     folder.write_table(INDEX_FILE, HEADER, _index(run, choice, names, states))
     counts = np.bincount(states, minlength=len(State))
@@ -80,20 +78,17 @@ class _Writer:
     input_size: tuple[int, int]
     palette: str
 
-    def write(self, name: str, map_: np.ndarray, cam: np.ndarray, block: Mapping[str, np.ndarray], at: int) -> State:
-        """Write the pictures of sample `at` of a block; return what became of its image."""
-        map_file, overlay_file = f"{MAP_FOLDER}/{name}{ENDING}", f"{OVERLAY_FOLDER}/{name}{ENDING}"
+    def write(self, name: str, map_: np.ndarray, cam: np.ndarray, row: Mapping[str, Any]) -> State:
+        """Write the pictures of a row; return what became of its image."""
+        map_file = f"{MAP_FOLDER}/{name}{ENDING}"
         if not self.folder.has(map_file):
             self.folder.write(map_file, heatmap.write_png(map_))
-        if self.folder.has(overlay_file):
-            return State.FOUND
-        original = self.originals.of(block, at)
-        file = overlay_file if original.state is State.FOUND else f"{GREY_FOLDER}/{name}{ENDING}"
-        if not self.folder.has(file):
-            view = View(block["image_size"][at].tolist(), block["crop_box"][at].tolist(), self.input_size)
-            drawn = overlay(original.image, cam, view, view.fitted((LARGEST_SIDE, LARGEST_SIDE)), self.palette)
-            self.folder.write(file, heatmap.write_png(drawn.picture))
-        return original.state
+
+        def draw(original: np.ndarray | None) -> np.ndarray:
+            view = View(row["image_size"].tolist(), row["crop_box"].tolist(), self.input_size)
+            return overlay(original, cam, view, view.fitted((LARGEST_SIDE, LARGEST_SIDE)), self.palette).picture
+
+        return write_picture(self.folder, self.originals, row, f"{OVERLAY_FOLDER}/{name}{ENDING}", draw)[0]
 
 
 def _index(run: Run, choice: Choice, names: list[str], states: np.ndarray) -> Iterator[tuple[object, ...]]:

@@ -123,7 +123,7 @@ def _write_input(
     pixels = np.full((part.count, CHANNELS, *plan.input_size), GREY, np.uint8)
     states = np.zeros(part.count, np.uint8)
     for at, box in enumerate(block["crop_box"].tolist()):
-        original = originals.of(block, at)
+        original = originals.of({name: values[at] for name, values in block.items()})
         view = None
         if original.image is not None:
             view = network_view(original.image, box, plan.input_size, plan.padding)
