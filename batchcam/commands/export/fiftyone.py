@@ -6,7 +6,6 @@ https://docs.voxel51.com/user_guide/import_datasets.html#fiftyonedataset; as of 
 from __future__ import annotations
 
 import base64
-import dataclasses
 import functools
 import hashlib
 import io
@@ -51,7 +50,6 @@ def write(task: Task) -> Outcome:
     run, folder, choice = task.run, task.folder, task.choose()
     require_traced("export --to fiftyone", run.path, run.plan)
     originals = open_originals(run, task.data)
-    writer = _Writer(run, folder, originals)
     names = file_names(run, choice.rows, ENDING, folder.folds_case)
     states, constant = np.zeros(len(State), np.int64), 0
     labels = (LABELS,) if run.plan.is_multi_label else ()
@@ -61,8 +59,11 @@ def write(task: Task) -> Outcome:
         for part, cams, block in cam_blocks(run, choice.rows, choice.classes, sorted(columns)):
             constant += int(says_nothing(cams).sum())
             for at, name in enumerate(names[part]):
-                state, sample = writer.write(name, cams[at], {key: values[at] for key, values in block.items()})
+                row = {key: values[at] for key, values in block.items()}
+                view = View(row["image_size"].tolist(), row["crop_box"].tolist(), run.plan.input_size)
+                state, *files = _pictures(folder, originals, view, name, cams[at], row)
                 states[state] += 1
+                sample = _sample(run, row, *files)
                 samples.write(b"," * (part.start + at > 0) + b"\n" + json.dumps(sample).encode())
                 task.advance(1)
         samples.write(b"\n]}\n")
@@ -73,30 +74,16 @@ def write(task: Task) -> Outcome:
     return choice.outcome(*notes, changed=int(states[State.CHANGED]))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Writer:
-    """Writes what is not there of a sample's two pictures, and tells of the sample."""
-
-    run: Run
-    folder: ExportFolder
-    originals: Originals
-
-    def write(self, name: str, cam: np.ndarray, row: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
-        """Write the pictures of a row; return what became of its image, and the sample as FiftyOne stores it."""
-        plan = self.run.plan
-        view = View(row["image_size"].tolist(), row["crop_box"].tolist(), plan.input_size)
-        size = view.fitted((LARGEST_SIDE, LARGEST_SIDE))
-        draw = functools.partial(backdrop, size=size)
-        state, picture = write_picture(self.folder, self.originals, row, f"data/{name}{ENDING}", draw)
-        map_file = f"{MAP_FOLDER}/{name}{ENDING}"
-        if not self.folder.has(map_file):
-            self.folder.write(map_file, heatmap.write_png(_heatmap(cam, row, view)))
-        return state, {
-            **_sample(self.run, row),
-            "filepath": picture,
-            "metadata": {"_cls": "ImageMetadata", "width": size[1], "height": size[0], "num_channels": 3},
-            HEATMAP: _label(self.run, row, "Heatmap", map_path=map_file, range=[0, 255]),
-        }
+def _pictures(
+    folder: ExportFolder, originals: Originals, view: View, name: str, cam: np.ndarray, row: Mapping[str, Any]
+) -> tuple[State, str, str]:
+    """Write what is not there of a row's two pictures; return what became of its image, and where they lie."""
+    draw = functools.partial(backdrop, size=view.fitted((LARGEST_SIDE, LARGEST_SIDE)))
+    state, picture = write_picture(folder, originals, row, f"data/{name}{ENDING}", draw)
+    map_file = f"{MAP_FOLDER}/{name}{ENDING}"
+    if not folder.has(map_file):
+        folder.write(map_file, heatmap.write_png(_heatmap(cam, row, view)))
+    return state, picture, map_file
 
 
 def _heatmap(cam: np.ndarray, row: Mapping[str, Any], view: View) -> np.ndarray:
@@ -111,9 +98,9 @@ def _heatmap(cam: np.ndarray, row: Mapping[str, Any], view: View) -> np.ndarray:
     return np.asarray(np.rint(score_map(cam, box, frame) * 255), np.uint8)
 
 
-def _sample(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what FiftyOne is told of a row, but for its pictures."""
-    own = _digest(run, row)
+def _sample(run: Run, row: Mapping[str, Any], picture: str, map_file: str) -> dict[str, Any]:
+    """Return what FiftyOne is told of a row."""
+    own = _digest(run, row, "")
     label, prediction = class_names(run, np.array([row["label"], row["prediction"]]))
     truth: Any = _label(run, row, "Classification", label=label) if label is not None else None
     if run.plan.is_multi_label and (row[LABELS] >= 0).any():
@@ -128,6 +115,7 @@ def _sample(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
         "_id": {"$oid": own[:24]},
         "_media_type": "image",
         "_rand": int(own[:12], 16) / 16**12,
+        "filepath": picture,
         "tags": status_words(int(row["status"])).split(),
         "input_sha256": row["input_sha256"].tobytes().hex(),
         **{field: _plain(row[name]) for field, name in _columns(run).items()},
@@ -135,6 +123,7 @@ def _sample(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
         "prediction": _label(
             run, row, "Classification", label=prediction, confidence=_plain(row["confidence"]), logits=vector
         ),
+        HEATMAP: _label(run, row, "Heatmap", map_path=map_file, range=[0, 255]),
     }
 
 
@@ -144,7 +133,7 @@ def _label(run: Run, row: Mapping[str, Any], kind: str, **content: Any) -> dict[
     return {"_id": {"$oid": _digest(run, row, name)[:24]}, "_cls": kind, "tags": [], **content}
 
 
-def _digest(run: Run, row: Mapping[str, Any], name: str = "") -> str:
+def _digest(run: Run, row: Mapping[str, Any], name: str) -> str:
     return hashlib.sha256(f"{run.plan.run_id} {row['sample_index']} {name}".encode()).hexdigest()
 
 
@@ -166,8 +155,6 @@ def _dataset(run: Run) -> dict[str, Any]:
     if run.plan.is_multi_label:
         each = _field("classifications", "List", "labels.Classification", "EmbeddedDocument")
         truth = {**_field("ground_truth", "EmbeddedDocument", "labels.Classifications"), "fields": [each]}
-    metadata = _field("metadata", "EmbeddedDocument", "metadata.ImageMetadata")
-    sizes = [_field(name, "Int") for name in ("width", "height", "num_channels")]
     return {
         "name": one_line(run.path.resolve().name) or "run",
         "version": VERSION,
@@ -176,7 +163,7 @@ def _dataset(run: Run) -> dict[str, Any]:
         "info": {name: text for name, text in header(run.plan, 0, len(run)).items() if isinstance(text, str)},
         "sample_fields": [
             *STANDARD,
-            {**metadata, "fields": sizes},
+            _field("metadata", "EmbeddedDocument", "metadata.ImageMetadata"),
             *(_field(name, "String") for name in ("filepath", "input_sha256")),
             *(_field(name, "DateTime") for name in ("created_at", "last_modified_at")),
             *(_field(field, kinds[run[name].dtype.kind]) for field, name in _columns(run).items()),

@@ -19,9 +19,9 @@ WRITABLE = [each for each in FORMATS if each != "parquet"]
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": "jpeg"}, "--to jpeg: choose one of virelay, wsol, png, csv, parquet"),
+        ({"to": "jpeg"}, "--to jpeg: choose one of virelay, wsol, png, fiftyone, csv, parquet, h5, zarr"),
         ({"to": "csv", "target": "label"}, "--target: not an option of csv"),
-        ({"to": "csv", "data": "."}, "--data: not an option of csv, only of virelay, png"),
+        ({"to": "csv", "data": "."}, "--data: not an option of csv, only of virelay, png, fiftyone"),
         ({"to": "png", "size": "8x8"}, "--size: not an option of png"),
         ({"to": "wsol", "palette": "jet"}, "--palette: not an option of wsol"),
         ({"to": "png", "target": "truth"}, "--target truth: choose one of predicted, label"),
@@ -135,7 +135,7 @@ def test_every_kind_of_run_can_be_exported(
     assert summary.samples > 0
 
 
-@pytest.mark.parametrize("to", ["png", "wsol"])
+@pytest.mark.parametrize("to", ["png", "wsol", "fiftyone"])
 def test_two_samples_of_one_id_are_refused_instead_of_sharing_a_file(to: str, tmp_path: Path) -> None:
     run, _, _ = write_run(tmp_path, ["a.png", "b.png", "a.png"])
     with pytest.raises(RunError, match="a sample id stands twice; see batchcam verify"):

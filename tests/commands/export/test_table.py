@@ -134,7 +134,7 @@ def test_progress_reaches_the_number_of_samples(
     counts: list[int] = []
     advance: Callable[[Any, int], None] = lambda _, count: counts.append(count)  # noqa: E731
     monkeypatch.setattr("batchcam.job.console.Progress.advance", advance)
-    for to in ("csv", "png", "wsol", "virelay"):
+    for to in ("csv", "png", "wsol", "virelay", "h5", "zarr", "fiftyone"):
         counts.clear()
         export(ExportConfig(sound_run, to, tmp_path / to, quiet=True))
         assert sum(counts) == 21
