@@ -58,6 +58,7 @@ NOT_RUN = {
     "limits": "trains: `python -m docs.make.limits` makes it; tests/docs/test_limits.py parses it",
     "MATLAB": "needs MATLAB",
     "signature": "needs a key: tests/commands/verify/test_signature.py signs and verifies",
+    "zarr": "needs a run on S3: tests/commands/export/test_zarr.py reads references, with another place before them",
     "lmdb": "lmdb is no dependency of the tests",
     "timm": "needs weights of timm's: tests/commands/explain/test_foreign_checkpoints.py explains such networks",
 }
