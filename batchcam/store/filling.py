@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from batchcam.store import landing, layout, schema
+from batchcam.store.compression import deflate_chunk
 from batchcam.store.plan import Plan
 
 
@@ -32,7 +33,7 @@ class Filling:
             self._columns[array.name] = _Column(late.keep, schema.TEXT_CHUNK_ROWS)
         else:
             dataset = create(min(widths.get(array.name, 1), schema.MOST_TEXT_BYTES))
-            self._columns[array.name] = _Column(_Rows(dataset).write, dataset.chunks[0])
+            self._columns[array.name] = _Column(_Rows(dataset, array.storage).write, dataset.chunks[0])
 
     def append(self, columns: layout.Columns) -> None:
         """Fill the next rows, each array from the column of its name."""
@@ -73,13 +74,16 @@ class _Column:
 class _Rows:
     """Writes rows into a dataset, each call below the last."""
 
-    def __init__(self, dataset: h5py.Dataset) -> None:
-        self._dataset, self._row = dataset, 0
+    def __init__(self, dataset: h5py.Dataset, storage: schema.Storage) -> None:
+        self._dataset, self._storage, self._row = dataset, storage, 0
 
     def write(self, rows: np.ndarray) -> None:
         stop = self._row + len(rows)
-        if rows.dtype.kind == "S":
+        if self._storage == "text":
             layout.write_texts(self._dataset, rows, self._row)
+        elif self._storage == "deflate":
+            place = (self._row, *(0 for _ in rows.shape[1:]))
+            self._dataset.id.write_direct_chunk(place, deflate_chunk(rows, self._dataset.chunks[0]))
         else:
             self._dataset[self._row : stop] = rows
         self._row = stop

@@ -21,6 +21,7 @@ from batchcam.record.rows import Outcome
 from batchcam.store import layout, structure
 from batchcam.store.compression import deflate_chunk
 from batchcam.store.plan import Plan
+from batchcam.store.reader import read
 from batchcam.store.schema import CONFIG, MASTER_FILE, SHARD_FOLDER, Array
 from batchcam.store.series import require_run
 
@@ -126,7 +127,7 @@ class _Columns:
         is_short = rows == len(dataset) < self.stored_rows
         sound = others == [*dataset.shape[1:]] and _filters(dataset) == self.filters
         stored: list[Any] = []
-        if sound and (is_short or rows == self.stored_rows):
+        if sound := sound and (is_short or rows == self.stored_rows):
             dataset.id.chunk_iter(stored.append)
         # of texts, chunks of empty ones are not stored
         whole = self.array.storage == "text" or len(stored) * rows >= len(dataset)
@@ -136,7 +137,7 @@ class _Columns:
             first, offset = each.chunk_offset[0], each.byte_offset
             if self.is_compressed:
                 tail = CHECKSUM_BYTES * (h5z.FILTER_FLETCHER32 in self.filters)
-                yield first, deflate_chunk(dataset[...], self.rows) if is_short else (offset, each.size - tail)
+                yield first, deflate_chunk(read(dataset, ...), self.rows) if is_short else (offset, each.size - tail)
                 continue
             for row in range(first, min(first + rows, len(dataset)), self.rows):
                 start = offset + (row - first) * self.row_bytes
@@ -144,7 +145,8 @@ class _Columns:
                 if start + self.chunk_bytes <= dataset.file.id.get_filesize():
                     yield row, (start, self.chunk_bytes)
                 else:
-                    yield row, dataset[row : row + self.rows].tobytes().ljust(self.chunk_bytes, b"\0")
+                    some = read(dataset, slice(row, row + self.rows))
+                    yield row, some.tobytes().ljust(self.chunk_bytes, b"\0")
 
 
 class _Store:
