@@ -241,7 +241,7 @@ def report_text(summary: ReportSummary | SigmoidReport) -> str:
     parts = {True: "", False: ", of a run that is not complete"}
     state = ", of what is left of a damaged run" if summary.lost_files else parts[summary.complete]
     if summary.gatherings:
-        told.append("peaks gather in one place: see the page's Findings")
+        told.append("peaks gather in one place: see the top of the page")
     told += [one_line(gate.reason) for gate in summary.gates if gate.needs_a_look]
     sizes = f"{counted(summary.pictures, 'picture')}, {readable_size(summary.bytes)}"
     head = f"{one_line(summary.out)}: {counted(summary.samples, 'sample')}{state}, {sizes}"

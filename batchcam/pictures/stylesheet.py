@@ -32,7 +32,7 @@ body {
   margin: 0 auto; max-width: 76rem; padding: 1rem 1.25rem 4rem;
   background: var(--page); color: var(--ink); font: 1rem/1.5 system-ui, "Noto Sans", "Segoe UI", sans-serif;
 }
-h1 { font-size: 1.8rem; line-height: 1.2; margin: .5rem 0 }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: .25rem 0 }
 h2 { font-size: 1.35rem; margin: 2.25rem 0 .75rem; padding-top: 1rem; border-top: 1px solid var(--line) }
 h3 { font-size: 1.05rem; margin: 1.5rem 0 .5rem }
 h4 { font-size: 1rem; margin: 1.25rem 0 .5rem }
@@ -45,7 +45,10 @@ bdi { overflow-wrap: anywhere }
 .skip:focus { left: 1rem; top: .5rem; padding: .5rem 1rem; background: var(--page); z-index: 1 }
 .soft { color: var(--soft) }
 small { display: block; color: var(--soft); font-size: .8em; font-weight: 400; white-space: nowrap }
-nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; padding: 0; margin: 1rem 0; list-style: none }
+nav ul {
+  display: flex; flex-wrap: wrap; gap: .1rem 1rem; padding: 0; margin: .5rem 0; list-style: none; font-size: .9rem
+}
+#look > h2 { margin-top: .75rem; padding-top: .5rem }
 .state { display: block; margin: .75rem 0; padding: .6rem .9rem; border-radius: .4rem; max-width: none }
 .state.alarm { background: var(--alarm-back); color: var(--alarm); border: 1px solid currentColor; font-weight: 600 }
 .state.good { background: var(--good-back); color: var(--good) }
@@ -112,6 +115,17 @@ svg .axis { fill: var(--ink); font-size: 12px }
 .gallery p { margin: 0 }
 .gallery.wide { grid-template-columns: repeat(auto-fill, minmax(24rem, 1fr)) }
 .gallery.wide img { width: 100%; height: auto }
+.strip {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: .75rem;
+  margin: .4rem 0; padding: 0; list-style: none
+}
+.strip.wide { grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)) }
+.strip figure { margin: 0 }
+.strip figcaption { font-size: .8rem; line-height: 1.35 }
+.strip p { margin: 0 }
+article { margin: .75rem 0 1.25rem }
+article h3 { margin: 0 }
+article > p { margin: 0; max-width: none }
 .tiles { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; color: var(--soft) }
 .tiles span { text-align: center }
 .ids { max-height: 20rem; overflow-y: auto; margin: .25rem 0 }
@@ -125,6 +139,9 @@ summary { cursor: pointer; padding: .25rem 0; color: var(--link) }
 @media (max-width: 40rem) {
   .facts div { grid-template-columns: 1fr; gap: 0 }
   .gallery, .gallery.wide { grid-template-columns: 1fr }
+  .strip { grid-template-columns: 1fr 1fr }
+  .strip:not(.wide) li:nth-child(n+5) { display: none }
+  nav ul { flex-wrap: nowrap; overflow-x: auto; white-space: nowrap }
 }
 @page { margin: 14mm }
 @media print {
@@ -140,6 +157,7 @@ summary { cursor: pointer; padding: .25rem 0; color: var(--link) }
   tr, figure, .numbers div, .facts div { break-inside: avoid }
   h2, h3, h4, caption { break-after: avoid }
   .gallery { display: block }
+  .strip { grid-template-columns: repeat(5, 1fr) }
   .gallery li { display: inline-block; width: 31.5%; margin: 0 1.5% 3mm 0; vertical-align: top; font-size: 8pt }
   .gallery.wide li { width: 48% }
   .ids { max-height: none; overflow: visible }

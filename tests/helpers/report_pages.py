@@ -46,6 +46,7 @@ addEventListener("load", () => {
     background: getComputedStyle(document.body).backgroundColor,
     reachable: document.querySelectorAll("a[href], summary, [tabindex='0']").length,
     first: document.querySelector("a[href]").textContent,
+    first_picture_ends: images.length ? images[0].getBoundingClientRect().bottom : null,
   };
   document.body.textContent = "probe:" + JSON.stringify(found) + ":probe";
 });

@@ -55,11 +55,10 @@ def test_a_report_says_that_it_is_about_a_part_and_which_files_are_damaged(finis
     digest = hashlib.sha256((finished_run / "manifest.json").read_bytes()).hexdigest()
     page = (tmp_path / "page.html").read_text()
     assert digest in page
-    assert "Damaged or missing files, left out: 1" in page
     assert "Nothing found" not in page
     assert "shards/shard-00000.h5" in page
     assert "run batchcam explain again" not in page
-    assert "Damaged: 2 of 3 shards" in (tmp_path / "page.html").read_text()
+    assert "Damaged: 2 of 3 shards" in page
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,6 +9,7 @@ import numpy as np
 from batchcam.commands.report import charts
 from batchcam.commands.report.content import Content, Split
 from batchcam.commands.report.gallery import figure, key
+from batchcam.commands.report.peaks import discover_line
 from batchcam.commands.report.predictions import map_size
 from batchcam.commands.report.writing import share
 from batchcam.pictures.html import Markup, details, element, foreign, image, join, table
@@ -25,10 +26,9 @@ MEANING = (
 def clusters(content: Content) -> Markup:
     """Return the clusters of each class that has several, with samples of each."""
     several = f"two clusters of at least {FEWEST} maps and {100 * LEAST_SHARE:g} % of the class's"
-    command = element("code", "batchcam discover RUN --checkpoint CKPT --data DATA --out DIR")
     rule = element("p", f"Shown are predicted classes with {several}: {RULE}.")
     parts: list[object] = [
-        element("p", MEANING, command, " tries whether a region carries a class."),
+        element("p", MEANING, discover_line(content.about), " tries whether a region carries a class."),
         details("How clusters are found", rule),
     ]
     if not content.split:

@@ -107,7 +107,7 @@ def key(shown: Sequence[Shown]) -> str:
     )
 
 
-def figure(shown: Shown, named: str = "") -> Markup:
+def figure(shown: Shown, named: str = "", brief: bool = False) -> Markup:
     """Return a sample with its picture and what is said of it; `named` is what stands before its id."""
     picture, sample = shown.picture, shown.picture.sample
     said = shown.class_name if shown.class_name is not None else "no prediction"
@@ -127,7 +127,8 @@ def figure(shown: Shown, named: str = "") -> Markup:
         missing = element("p", "map alone" if any(picture.mapped) else "no picture", class_="soft")
     elif picture.state is not State.FOUND:
         missing = element("p", f"original {picture.state.name.lower()}: ", foreign(picture.reason), class_="soft")
-    return element("figure", drawn, element("figcaption", name, predicted, labelled, measures, missing))
+    told = (predicted, labelled, name) if brief else (name, predicted, labelled, measures, missing)
+    return element("figure", drawn, element("figcaption", *told))
 
 
 def _what(picture: Picture) -> str:

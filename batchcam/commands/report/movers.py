@@ -45,7 +45,7 @@ def movers(moved: Moved) -> Iterator[Markup]:
             yield element("p", explanation + _how_many(moved, reason, chosen))
             yield element(
                 "ul",
-                *(element("li", _figure(sample, bool(moved.sigmoids))) for sample in chosen),
+                *(element("li", figure(sample, bool(moved.sigmoids))) for sample in chosen),
                 class_="gallery wide",
             )
 
@@ -57,7 +57,8 @@ def _how_many(moved: Moved, reason: str, chosen: Sequence[object]) -> str:
     return f" {len(chosen):,} of {total:,} shown." if len(chosen) < total else f" All {total:,} shown."
 
 
-def _figure(sample: MovedSample, is_multi_label: bool) -> Markup:
+def figure(sample: MovedSample, is_multi_label: bool) -> Markup:
+    """Return a sample with both runs' maps and what moved."""
     mover, picture = sample.mover, sample.picture
     tiles = ["original"] if picture.state is State.FOUND else []
     tiles += [name if there else f"{name}: no map" for name, there in zip(("OLD", "NEW"), picture.mapped, strict=True)]

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from batchcam.commands.compare.text import verdict
 from batchcam.commands.report.clusters import clusters
-from batchcam.commands.report.content import ODD, WITHOUT_ORIGINAL, About, Content
+from batchcam.commands.report.content import About, Content
 from batchcam.commands.report.evidence import evidence
 from batchcam.commands.report.facts import Facts, Sigmoids
 from batchcam.commands.report.gallery import across, flagged, hits, missed, mistakes, odd, unsure
 from batchcam.commands.report.groups import groups
+from batchcam.commands.report.look import look
 from batchcam.commands.report.movement import movement
-from batchcam.commands.report.peaks import findings, peaks
+from batchcam.commands.report.peaks import peaks
 from batchcam.commands.report.predictions import classes, confidence, confusions, together
 from batchcam.commands.report.provenance import network, provenance
 from batchcam.commands.report.review import reviewed
-from batchcam.commands.report.writing import NONE, percent, rate, share, small, stated_cell
+from batchcam.commands.report.writing import NONE, rate, share, small, stated_cell
 from batchcam.pictures.html import Markup, definitions, details, element, foreign, join, page, section, table
 from batchcam.pictures.stylesheet import STYLE
 from batchcam.record.intervals import METHODS, Interval
 from batchcam.record.metrics import brackets
-from batchcam.record.study import counts_text
 from batchcam.record.totals import accuracy_needs, intervals_of
 from batchcam.rules import CONTROL_WORDS
 from batchcam.store.plan import Plan
@@ -35,26 +34,28 @@ def write_page(content: Content) -> str:
     about = content.about
     moved = content.moved
     parts = [
+        ("look", "What to look at", look(content)),
         ("summary", "Summary", _summary(content)),
         *([("moved", "What moved against OLD", movement(about, moved))] if moved else []),
         *([("review", "What people say", reviewed(content.review))] if content.review else []),
-        ("provenance", "Provenance", provenance(about)),
-        *_mixed(content),
-        ("confidence", "Confidence", confidence(content.facts)),
-        ("classes", "Classes", classes(content)),
-        *([("groups", "Groups", groups(content))] if content.group_by else []),
-        ("evidence", "Where the evidence sits", evidence(content.facts, about.plan.padding is not None)),
-        ("peaks", "Where peaks gather", peaks(content)),
-        ("clusters", "Clusters of maps", clusters(content)),
         *_galleries(content),
         ("odd", "Odd maps", odd(content)),
         ("unreadable", "Unreadable samples", _unreadable(content.unreadable, content.counts["unreadable"])),
+        ("peaks", "Where peaks gather", peaks(content)),
+        ("clusters", "Clusters of maps", clusters(content)),
+        ("evidence", "Where the evidence sits", evidence(content.facts, about.plan.padding is not None)),
+        *_mixed(content),
+        ("classes", "Classes", classes(content)),
+        *([("groups", "Groups", groups(content))] if content.group_by else []),
+        ("confidence", "Confidence", confidence(content.facts)),
+        ("provenance", "Provenance", provenance(about)),
     ]
     links = (element("li", element("a", name, href=f"#{anchor}")) for anchor, name, _ in parts)
+    whole = f" · {_extent(about)}" if about.complete else None
     head = element(
         "header",
         element("h1", "Class activation maps: report of a run"),
-        element("p", "Run ", element("code", about.plan.run_id[:16]), " · ", network(about), class_="soft"),
+        element("p", "Run ", element("code", about.plan.run_id[:16]), " · ", network(about), whole, class_="soft"),
         *_states(content),
         element("nav", element("ul", *links), aria_label="Sections"),
     )
@@ -88,10 +89,7 @@ def _galleries(content: Content) -> Iterable[tuple[str, str, Markup]]:
 def _states(content: Content) -> Iterable[Markup]:
     """Yield what has to be known before anything else is read."""
     about = content.about
-    if about.complete:
-        whole = f"{len(about.runs)} runs" if about.runs else "the dataset"
-        yield element("p", f"Complete: all {about.samples:,} samples of {whole}.", class_="state good")
-    else:
+    if not about.complete:
         yield element("p", _extent(about), class_="state alarm", role="alert")
     for text in _caveats(about.plan):
         yield element("p", text, class_="state alarm", role="alert")
@@ -99,6 +97,10 @@ def _states(content: Content) -> Iterable[Markup]:
 
 def _extent(about: About) -> str:
     """Return which part of the run this page is about."""
+    if about.complete:
+        return (
+            f"Complete: all {about.samples:,} samples of {f'{len(about.runs)} runs' if about.runs else 'the dataset'}."
+        )
     counts = f"{about.samples:,} of {about.planned:,} samples"
     if about.is_shard:
         return f"A single shard: {counts}, from position {about.first:,} on. Everything below is about these alone."
@@ -132,15 +134,11 @@ def _summary(content: Content) -> Markup:
         ("largest identity residual", small(totals["largest_identity_residual"])),
         *([("in the cells of maps", str(facts.spatial))] if facts.spatial else []),
     ]
-    found = list(_findings(content))
-    listed = (
-        element("ul", *(element("li", f) for f in found)) if found else element("p", "Nothing found that needs a look.")
-    )
-    return join((definitions(numbers, "numbers"), _methods(facts), element("h3", "Findings"), listed))
+    return join((definitions(numbers, "numbers"), _methods(facts)))
 
 
-def _bounded(text: str, interval: Interval | None, more: str = "") -> Markup:
-    told = brackets(interval, more)
+def _bounded(text: str, interval: Interval | None) -> Markup:
+    told = brackets(interval)
     return join((text, element("small", f" {told}") if told else ""))
 
 
@@ -169,12 +167,7 @@ def _judged(content: Content) -> Iterable[tuple[str, str | Markup]]:
     yield "of those left out: unreadable or not finite", f"{without:,}"
     what, needs = f"accuracy of {totals['labelled']:,} with label and prediction", accuracy_needs(totals, level, design)
     what += f"; ± 0.01 needs {needs:,}" if needs else ""
-    yield (
-        what,
-        _bounded(
-            rate(totals["accuracy"]), intervals_of(totals, level, design)["accuracy"], f", n {totals['labelled']:,}"
-        ),
-    )
+    yield what, _bounded(rate(totals["accuracy"]), intervals_of(totals, level, design)["accuracy"])
     yield "wrong predictions", f"{content.counts['mistakes']:,}" if totals["labelled"] else NONE
 
 
@@ -191,43 +184,6 @@ def _judged_classes(sigmoids: Sigmoids) -> Iterable[tuple[str, str]]:
 
 def _trained_on(count: int | None) -> str:
     return "not known" if count is None else f"{count:,}"
-
-
-def _findings(content: Content) -> Iterable[Markup]:
-    """Yield, one line each, what a reader should look at."""
-    if content.about.lost:
-        yield join((f"Damaged or missing files, left out: {len(content.about.lost):,}",))
-    if content.facts.spatial and (small_share := content.facts.spatial.finding):
-        yield join((small_share[0].upper() + small_share[1:],))
-    if content.moved:
-        link = element("a", "What moved against OLD", href="#moved")
-        t = content.moved.totals
-        what = "samples with a flip" if content.moved.sigmoids else "predictions"
-        flips = f"{t.flips:,} of {t.compared:,} {what} ({percent(t.flips_percent)})"
-        text = f"{flips}; mean similarity of maps {share(t.spearman)}"
-        apart = f"; not compared: {counts_text(content.moved.apart)}" if content.moved.apart else ""
-        nothing = f"nothing, over {t.compared:,} compared samples"
-        yield join((link, f": {nothing if content.moved.nothing else text}{apart}"))
-        if content.moved.gates:
-            yield join((f"Gates: {verdict(content.moved.gates)}",))
-    yield from findings(content.gathered)
-    if content.unreadable:
-        yield _finding("Unreadable samples", content.counts["unreadable"], "unreadable")
-    for kind, (heading, _) in ODD.items():
-        if content.counts[kind]:
-            yield _finding(heading, content.counts[kind], f"odd-{kind}")
-    states = content.states
-    for state, words in WITHOUT_ORIGINAL.items():
-        count = sum(s is state for s in states.values())
-        if count:
-            text = f"{count:,} of the {len(states):,} samples shown: {words}; the map stands alone over grey."
-            yield element("span", text)
-    for text in content.about.notes:
-        yield foreign(text, longest=400)
-
-
-def _finding(heading: str, count: int, anchor: str) -> Markup:
-    return join((element("a", heading, href=f"#{anchor}"), f": {count:,}"))
 
 
 def _unreadable(unreadable: Sequence[tuple[str, str, str]], count: int) -> Markup:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shlex
 from typing import Final
 
 import numpy as np
 
 from batchcam.commands.report import charts
-from batchcam.commands.report.content import Content, Gathered
+from batchcam.commands.report.content import About, Content, Gathered
 from batchcam.commands.report.evidence import cell_table
 from batchcam.commands.report.gallery import figures, key
 from batchcam.commands.report.predictions import map_size
@@ -21,21 +21,12 @@ from batchcam.record.screen import FALSE_SHARE, FEWEST, LEAST_EXCESS, SMALLEST_G
 
 MOST_CLASSES: Final = 100
 
-MOST_NAMED: Final = 5
+LONGEST_LINE: Final = 2000
 
 UNSEEN: Final = (
     "It does not see what lies in the middle of the view, what changes its place from image to image, and what has "
     "none: a colour cast, blur, or sharpness. That nothing is found does not clear a network."
 )
-
-
-def findings(gathered: Sequence[Gathered]) -> Iterator[Markup]:
-    """Yield what a reader should look at, in one line."""
-    if gathered:
-        link = element("a", "Peaks gather in one place", href="#peaks")
-        named = [_whose(each.gathering) for each in gathered[:MOST_NAMED]]
-        more = f", and {len(gathered) - MOST_NAMED:,} more" if len(gathered) > MOST_NAMED else ""
-        yield join((link, ": ", join(named, ", "), more))
 
 
 def peaks(content: Content) -> Markup:
@@ -63,35 +54,57 @@ def peaks(content: Content) -> Markup:
     else:
         parts += [details("How it is judged", element("p", rule)), element("p", UNSEEN)]
         none = "No place is named." if counts.sum() >= FEWEST else f"Fewer than {FEWEST} peaks: nothing is judged."
-        parts.append(_how_to_check(content.gathered) if content.gathered else element("p", none))
+        parts.append(_how_to_check(content) if content.gathered else element("p", none))
     parts += [_gathering(each) for each in content.gathered]
     caption = "Where the peaks lie: share in each cell, per cent, over all predicted classes"
     parts += [cell_table(counts.sum(0) / counts.sum(), caption, "Most peaks lie"), _classes(content)]
     return join(parts)
 
 
-def _whose(gathering: Gathering) -> Markup:
+def place(gathering: Gathering) -> Markup:
+    """Return whose peaks gather, and where."""
     whose = "all samples together" if gathering.class_name is None else foreign(gathering.class_name)
     return join((whose, f" in {gathering.place}"))
 
 
-def _how_to_check(gathered: Sequence[Gathered]) -> Markup:
-    command = element("code", "batchcam discover RUN --checkpoint CKPT --data DATA --out DIR")
+def peak_tile(content: Content, gathering: Gathering) -> Markup:
+    """Return where the peaks lie of which many gather in one place, as a figure."""
+    counts, name = content.facts.peaks, gathering.class_name
+    own = counts.sum(0) if name is None else counts[content.about.plan.class_names.index(name)]
+    drawn = image(
+        charts.signed_map(own / own.sum(), own.max() / own.sum()), "image/png", "Peaks by cell", (120, 120), "cells"
+    )
+    return element("figure", drawn, element("figcaption", element("p", "peaks of ", place(gathering))))
+
+
+def discover_line(about: About) -> Markup:
+    """Return the command that tries whether regions carry a class, in the words of the run."""
+    checkpoint, data = about.option("classifier", "checkpoint") or "CKPT", about.option("data") or "DATA"
+    run, checkpoint, data = (shlex.quote(str(word)) for word in (about.run, checkpoint, data))
+    line = f"batchcam discover {run} --checkpoint {checkpoint} --data {data} --out discovered"
+    return element("code", foreign(line, LONGEST_LINE))
+
+
+def _how_to_check(content: Content) -> Markup:
     return element(
         "p",
         "How to check: do the pictures show anything there beside the object, or is the object itself always there? ",
-        command,
+        discover_line(content.about),
         " lays such regions over images of other classes; a network that reads a tag then says the tag's class.",
-        key([shown for each in gathered for shown in each.shown]),
+        key([shown for each in content.gathered for shown in each.shown]),
     )
 
 
 def _gathering(gathered: Gathered) -> Markup:
     it = gathered.gathering
-    found = f"{it.there:,} of {it.peaks:,} peaks lie in {it.place}: {rate_text(it.there / it.peaks)} "
-    expected = f"{brackets(it.interval)}, where {it.expected:.3f} are to be expected."
     words = f" The first {len(gathered.shown):,} of them:" if gathered.shown else ""
-    return join((element("h3", _whose(it)), element("p", found, expected, words), figures(gathered.shown)))
+    return join((element("h3", place(it)), element("p", counted(it), words), figures(gathered.shown)))
+
+
+def counted(it: Gathering) -> str:
+    """Return how many peaks gather in a place, and how many are to be expected there."""
+    share = f"{rate_text(it.there / it.peaks)} {brackets(it.interval)}"
+    return f"{it.there:,} of {it.peaks:,} peaks: {share}, where {it.expected:.3f} are to be expected."
 
 
 def _classes(content: Content) -> Markup:

@@ -30,7 +30,8 @@ def provenance(about: About) -> Markup:
         "This report trusts the run's files as they are. To check them, run batchcam verify on the run and compare the "
         "manifest's digest with one noted down when the run was made."
     )
-    pairs = (*_facts(about), ("Report by", f"batchcam {version()}"))
+    notes = (("Note", foreign(text, longest=400)) for text in about.notes)
+    pairs = (*_facts(about), *notes, ("Report by", f"batchcam {version()}"))
     return join((definitions(pairs, "facts"), element("p", trust), _runs(about), _tasks(about)))
 
 

@@ -192,14 +192,14 @@ def test_an_incomplete_run_says_so_at_the_top(
     text = Page(source).text
     assert not summary.complete
     assert summary.samples == 13
-    assert text.index("Incomplete: 2 of 3 shards, 13 of 21 samples") < text.index("Summary Provenance")
+    assert text.index("Incomplete: 2 of 3 shards, 13 of 21 samples") < text.index("What to look at Summary")
     assert Page(source).wrong == []
 
 
 def test_a_waived_identity_is_said_at_the_top(make_run: MakeRun, tmp_path: Path) -> None:
     _, source = write(make_run(identity=False), tmp_path / "r.html")
     text = Page(source).text
-    assert text.index("The identity was waived") < text.index("Summary Provenance")
+    assert text.index("The identity was waived") < text.index("What to look at Summary")
 
 
 @pytest.mark.parametrize(
@@ -215,8 +215,8 @@ def test_what_is_special_about_maps_is_said_at_the_top(
 ) -> None:
     _, source = write(make_run(**{"identity": "method" not in changes, **changes}), tmp_path / "r.html")
     text = Page(source).text
-    assert text.index(said) < text.index("Summary Provenance")
-    assert "waived" not in text.partition("Summary Provenance")[0]
+    assert text.index(said) < text.index("What to look at Summary")
+    assert "waived" not in text.partition("What to look at Summary")[0]
     assert ("logit per cell" in text) == ("method" not in changes)
     identity = "none: maps by gradcam do not add up to the logits" if "method" in changes else "holds"
     assert f"Identity {identity}" in text

@@ -112,9 +112,9 @@ def shown(value: float) -> str:
 def test_the_chapter_stands_behind_the_findings_and_is_well_formed(told: Told) -> None:
     page = Page(told.source)
     assert page.wrong == []
-    assert re.findall(r'<section id="([a-z]*)"', told.source)[:3] == ["summary", "moved", "provenance"]
+    assert re.findall(r'<section id="([a-z]*)"', told.source)[:3] == ["look", "summary", "moved"]
     assert told.summary.bytes == len(told.source.encode())
-    assert f"What moved against OLD : {told.summary.flips} of 19 predictions" in page.text
+    assert f"What moved against OLD: {told.summary.flips} of 19 predictions" in page.text
 
 
 def test_the_same_runs_give_the_same_file(told: Told, tmp_path: Path) -> None:
@@ -458,7 +458,7 @@ def test_a_run_against_itself_says_that_nothing_moved(sound_run: Path, tmp_path:
     text = Page(source).text
     assert summary.flips == 0
     assert "Nothing moved: over the 19 compared samples" in text
-    nothing = "What moved against OLD : nothing, over 19 compared samples; not compared: 1 unreadable in both"
+    nothing = "What moved against OLD: nothing, over 19 compared samples; not compared: 1 unreadable in both"
     assert nothing in text
     assert "both are the same run" in text
     assert figures(source) == {}
@@ -476,8 +476,7 @@ def test_what_is_not_compared_stands_beside_nothing_moved(tmp_path: Path) -> Non
     _, source = reported(((plan, old), (dataclasses.replace(plan, checkpoint_sha256="e" * 64), new)), tmp_path)
     text = Page(source).text
     assert (
-        "What moved against OLD : nothing, over 11 compared samples; not compared: 6 added; 6 removed; 2 changed"
-        in text
+        "What moved against OLD: nothing, over 11 compared samples; not compared: 6 added; 6 removed; 2 changed" in text
     )
 
 
