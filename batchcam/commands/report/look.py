@@ -35,7 +35,8 @@ def look(content: Content) -> Markup:
     """Return what needs a look; where no prediction does, those that come nearest to it."""
     found = [*_moved(content.moved), *_gathered(content)]
     more, states = [*_unreadable(content), *_odd(content)], list(content.states.values())
-    if content.about.complete and not (found or more or _judged(content)[0] or State.CHANGED in states):
+    wrong, of = _judged(content)
+    if content.about.complete and of and not (found or more or wrong or State.CHANGED in states):
         found = [element("p", "Nothing found that needs a look.", class_="state good")]
     shown = [*content.mistakes, *content.hits, *content.unsure, *content.across, *_of_each_class(content)]
     answers = "labels that are missed or falsely flagged;" if content.facts.sigmoids else "wrong predictions;"
@@ -86,17 +87,14 @@ def _answers(content: Content) -> Iterator[Markup]:
     """Yield how many predictions are wrong, of a multi-label run labels; the most confident, or those nearest to it."""
     facts, (wrong, of) = content.facts, _judged(content)
     what, amiss, anchor, shown = "labelled predictions", "wrong", "mistakes", content.mistakes
-    text = "The most confident ones."
+    text = "The most confident of them."
     if facts.sigmoids and of:
         missed = sum(each.count for each in content.missed)
         what, amiss = "known labels", f"missed ({missed:,}) or falsely flagged"
-        anchor, shown, text = (
-            "missed" if missed else "flagged",
-            _of_each_class(content),
-            "The farthest from thresholds.",
-        )
+        anchor, shown = "missed" if missed else "flagged", _of_each_class(content)
+        text = "Of each class the farthest from its threshold."
     elif not wrong:
-        anchor, shown, text = "hits", content.hits, "The least confident ones."
+        anchor, shown, text = "hits", content.hits, "The least confident of them."
     heading = f"{wrong:,} of {of:,} {what} are {amiss}: {rate(wrong / of)}" if wrong else f"All {of:,} {what} are right"
     if not of:
         heading = "No prediction has a label, so that what is right is not known"

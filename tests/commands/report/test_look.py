@@ -97,6 +97,7 @@ def test_without_labels_it_is_said_that_right_and_wrong_are_not_known(tmp_path: 
     assert list(found) == ["unsure"]
     assert "No prediction has a label, so that what is right is not known" in Page(found["unsure"]).text
     assert len(ids(found["unsure"])) == 5
+    assert NOTHING not in source
 
 
 def test_a_part_of_a_run_is_never_said_to_have_nothing(tmp_path: Path) -> None:

@@ -43,10 +43,13 @@ def test_a_class_whose_peaks_lie_in_the_corners_is_found_shown_and_checked(tmp_p
     summary, source = write(run, tmp_path / "report.html")
     (found,) = summary.gatherings
     assert (found.class_name, found.place) == ("Käfer", "the corner cells")
-    assert re.search("Peaks gather in one place ?: Käfer +in the corner cells", Page(section(source, "summary")).text)
+    first = Page(section(source, "look")).text
+    assert re.search(
+        f"Peaks gather in one place .*Käfer in the corner cells: {found.there} of {found.peaks} peaks", first
+    )
     assert "Nothing found that needs a look" not in source
     told = section(source, "peaks")
-    assert f"{found.there} of {found.peaks} peaks lie in the corner cells" in Page(told).text
+    assert f"Käfer in the corner cells {found.there} of {found.peaks} peaks: " in Page(told).text
     assert "batchcam discover" in told
     assert told.count("<figure>") == 8
     with open_run(run) as opened:
