@@ -120,12 +120,9 @@ svg .axis { fill: var(--ink); font-size: 12px }
   margin: .4rem 0; padding: 0; list-style: none
 }
 .strip.wide { grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)) }
-.strip figure { margin: 0 }
 .strip figcaption { font-size: .8rem; line-height: 1.35 }
-.strip p { margin: 0 }
 article { margin: .75rem 0 1.25rem }
-article h3 { margin: 0 }
-article > p { margin: 0; max-width: none }
+article h3, article p, article figure { margin: 0; max-width: none }
 .tiles { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; color: var(--soft) }
 .tiles span { text-align: center }
 .ids { max-height: 20rem; overflow-y: auto; margin: .25rem 0 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, zip_longest
 from typing import Final
@@ -19,8 +20,7 @@ from batchcam.record.metrics import brackets
 from batchcam.record.spatial import SMALL_SHARE
 from batchcam.record.study import counts_text
 
-MOST_SHOWN: Final = 5  # in one row of a window of 1280 pixels
-MOST_MOVED: Final = 3  # each as wide as two
+MOST_SHOWN, MOST_MOVED = 5, 3  # pictures in one row of a window of 1280 pixels
 MOST_NAMED: Final = 3
 
 RULE: Final = (
@@ -34,15 +34,20 @@ RULE: Final = (
 def look(content: Content) -> Markup:
     """Return what needs a look; where no prediction does, those that come nearest to it."""
     found = [*_moved(content.moved), *_gathered(content)]
-    more, states = [*_unreadable(content), *_odd(content)], list(content.states.values())
+    more, states = [*_unreadable(content), *_odd(content)], Counter(content.states.values())
     wrong, of = _judged(content)
     if content.about.complete and of and not (found or more or wrong or State.CHANGED in states):
         found = [element("p", "Nothing found that needs a look.", class_="state good")]
     shown = [*content.mistakes, *content.hits, *content.unsure, *content.across, *_of_each_class(content)]
     answers = "labels that are missed or falsely flagged;" if content.facts.sigmoids else "wrong predictions;"
     rule = details("What is told here", element("p", RULE.format(answers)))
-    without = (element("p", text, class_="soft") for text in (*_without_original(states), key(shown).strip()))
-    return join((*found, *_answers(content), *more, *without, rule))
+    without = [
+        f"{states[state]:,} of the {states.total():,} samples shown: {words}; the map stands alone over grey."
+        for state, words in WITHOUT_ORIGINAL.items()
+        if state in states
+    ]
+    last = (element("p", text, class_="soft") for text in (*without, key(shown).strip()) if text)
+    return join((*found, *_answers(content), *more, *last, rule))
 
 
 def _block(anchor: str, heading: object, text: object, tiles: Sequence[Markup] = (), wide: str = "") -> Markup:
@@ -123,8 +128,7 @@ def _unreadable(content: Content) -> Iterator[Markup]:
             join((element("code", foreign(name)), ": ", foreign(error), element("br")))
             for name, _, error in content.unreadable[:MOST_NAMED]
         ]
-        samples = content.about.samples
-        yield _block("unreadable", f"Unreadable samples: {count:,} of {samples:,}", join(named))
+        yield _block("unreadable", f"Unreadable samples: {count:,} of {content.about.samples:,}", join(named))
 
 
 def _odd(content: Content) -> Iterator[Markup]:
@@ -136,9 +140,3 @@ def _odd(content: Content) -> Iterator[Markup]:
             yield _block(f"odd-{kind}", named, explanation, _tiles(content.odd[kind]))
     if content.facts.spatial and (small := content.facts.spatial.finding):
         yield _block("evidence", small[0].upper() + small[1:], "")
-
-
-def _without_original(states: Sequence[State]) -> Iterator[str]:
-    for state, words in WITHOUT_ORIGINAL.items():
-        if count := states.count(state):
-            yield f"{count:,} of the {len(states):,} samples shown: {words}; the map stands alone over grey."

@@ -98,9 +98,8 @@ def _states(content: Content) -> Iterable[Markup]:
 def _extent(about: About) -> str:
     """Return which part of the run this page is about."""
     if about.complete:
-        return (
-            f"Complete: all {about.samples:,} samples of {f'{len(about.runs)} runs' if about.runs else 'the dataset'}."
-        )
+        whole = f"{len(about.runs)} runs" if about.runs else "the dataset"
+        return f"Complete: all {about.samples:,} samples of {whole}."
     counts = f"{about.samples:,} of {about.planned:,} samples"
     if about.is_shard:
         return f"A single shard: {counts}, from position {about.first:,} on. Everything below is about these alone."
@@ -138,8 +137,7 @@ def _summary(content: Content) -> Markup:
 
 
 def _bounded(text: str, interval: Interval | None) -> Markup:
-    told = brackets(interval)
-    return join((text, element("small", f" {told}") if told else ""))
+    return join((text, element("small", f" {brackets(interval)}") if interval else ""))
 
 
 def _methods(facts: Facts) -> Markup:

@@ -71,9 +71,7 @@ def peak_tile(content: Content, gathering: Gathering) -> Markup:
     """Return where the peaks lie of which many gather in one place, as a figure."""
     counts, name = content.facts.peaks, gathering.class_name
     own = counts.sum(0) if name is None else counts[content.about.plan.class_names.index(name)]
-    drawn = image(
-        charts.signed_map(own / own.sum(), own.max() / own.sum()), "image/png", "Peaks by cell", (120, 120), "cells"
-    )
+    drawn = image(charts.signed_map(own, float(own.max())), "image/png", "Peaks by cell", (120, 120), "cells")
     return element("figure", drawn, element("figcaption", element("p", "peaks of ", place(gathering))))
 
 
