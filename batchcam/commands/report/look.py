@@ -79,12 +79,11 @@ def _gathered(content: Content) -> Iterator[Markup]:
     if not content.gathered:
         return
     found = [each.gathering for each in content.gathered]
-    more = f"{len(found) - MOST_NAMED:,} more places. " if len(found) > MOST_NAMED else ""
     told = [join((place(it), ": ", counted(it), element("br"))) for it in found[:MOST_NAMED]]
+    more = f"{len(found) - MOST_NAMED:,} more places. " if len(found) > MOST_NAMED else ""
     check = "Is it the object, or a tag, a frame or a watermark beside it? How to check:", element("br")
     in_turn = chain.from_iterable(zip_longest(*(each.shown for each in content.gathered)))
-    shown = [each for each in in_turn if each][: MOST_SHOWN - 1]
-    tiles = [peak_tile(content, found[0]), *_tiles(shown)]
+    tiles = [peak_tile(content, found[0]), *_tiles([each for each in in_turn if each])][:MOST_SHOWN]
     yield _block("peaks", "Peaks gather in one place", join((*told, more, *check, discover_line(content.about))), tiles)
 
 
@@ -124,10 +123,8 @@ def _of_each_class(content: Content) -> list[Shown]:
 
 def _unreadable(content: Content) -> Iterator[Markup]:
     if count := content.counts["unreadable"]:
-        named = [
-            join((element("code", foreign(name)), ": ", foreign(error), element("br")))
-            for name, _, error in content.unreadable[:MOST_NAMED]
-        ]
+        first = content.unreadable[:MOST_NAMED]
+        named = (join((element("code", foreign(i)), ": ", foreign(error), element("br"))) for i, _, error in first)
         yield _block("unreadable", f"Unreadable samples: {count:,} of {content.about.samples:,}", join(named))
 
 
