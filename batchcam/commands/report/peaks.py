@@ -21,8 +21,6 @@ from batchcam.record.screen import FALSE_SHARE, FEWEST, LEAST_EXCESS, SMALLEST_G
 
 MOST_CLASSES: Final = 100
 
-LONGEST_LINE: Final = 2000
-
 UNSEEN: Final = (
     "It does not see what lies in the middle of the view, what changes its place from image to image, and what has "
     "none: a colour cast, blur, or sharpness. That nothing is found does not clear a network."
@@ -80,7 +78,7 @@ def discover_line(about: About) -> Markup:
     checkpoint, data = about.option("classifier", "checkpoint") or "CKPT", about.option("data") or "DATA"
     run, checkpoint, data = (shlex.quote(str(word)) for word in (about.run, checkpoint, data))
     line = f"batchcam discover {run} --checkpoint {checkpoint} --data {data} --out discovered"
-    return element("code", foreign(line, LONGEST_LINE))
+    return element("code", foreign(line, longest=2000))
 
 
 def _how_to_check(content: Content) -> Markup:
