@@ -1,7 +1,20 @@
 """Set-up that tests share."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 """The checkout, from which other processes of a test import this package too."""
+
+
+def mostly_slow(rows: Iterable[Any], *kept: Any) -> list[Any]:
+    """Return parameters for a test, of which the normal suite tries `kept` alone."""
+    rows = list(rows)
+    assert all(row in rows for row in kept)
+    return [
+        row if row in kept else pytest.param(*(row if isinstance(row, tuple) else [row]), marks=pytest.mark.slow)
+        for row in rows
+    ]

@@ -12,6 +12,7 @@ from batchcam.maps.exact import ExactMaps
 from batchcam.maps.gradients import GradientMaps, with_gradients
 from batchcam.network.proof import ExactNetwork, prove, require_identity
 from docs.make.architectures import CLASS_COUNT, TIMM, Row, read_page, timm_network, torchvision_names
+from tests.helpers import mostly_slow
 from tests.helpers.networks import hook_count, random_images, torchvision_network
 
 TORCHVISION_PAGE, TIMM_PAGE = read_page("torchvision"), read_page("timm")
@@ -35,6 +36,9 @@ SMALLEST = {
     "convnext_tiny": "layer_norm(features)",
 }
 """The smallest network of every family that has exact CAMs, with its layer."""
+
+KINDS = ("resnet18", "densenet121", "squeezenet1_1", "swin_t", "convnext_tiny")
+"""One for each way in which a layer is found."""
 
 FIXED_SIZE = ("vit_", "maxvit_")  # 224 px
 LARGEST_DOUBLED = 100_000_000  # parameters; float64 takes eight bytes for each
@@ -155,7 +159,7 @@ def test_gradient_methods_take_no_table_of_pairs_of_cells_for_a_grid():
     assert (found.target_layer, found.grid_size) == ("grid", (8, 8))
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", mostly_slow(SMALLEST, *KINDS))
 def test_smallest_of_each_family_has_maps_that_another_making_of_them_gives_too(name):
     assert TORCHVISION_PAGE[name].layer == SMALLEST[name]
     require_exact(torchvision_network(name, CLASS_COUNT), TORCHVISION_PAGE[name], random_images(1, *image_size(name)))
