@@ -15,7 +15,7 @@ import pytest
 from batchcam.commands.demo import demo as demo_module
 from batchcam.commands.demo import shapes
 from batchcam.commands.demo.config import DemoConfig
-from batchcam.commands.demo.demo import demo
+from batchcam.commands.demo.demo import DemoSummary, demo
 from batchcam.errors import BatchcamError, ConfigError
 
 
@@ -30,37 +30,37 @@ def digests(out: Path) -> dict[str, str]:
     return {str(p.relative_to(out)): hashlib.sha256(p.read_bytes()).hexdigest() for p in whole if p.is_file()}
 
 
-def test_demo_leaves_images_masks_checkpoint_verified_run_and_picture(tmp_path, monkeypatch):
-    summary = small_demo(tmp_path / "demo", monkeypatch)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, DemoSummary]:
+    out = tmp_path_factory.mktemp("finished") / "demo"
+    with pytest.MonkeyPatch.context() as patch:
+        return out, small_demo(out, patch)
+
+
+def test_demo_leaves_images_masks_checkpoint_verified_run_and_picture(finished):
+    out, summary = finished
     assert summary.findings == 0
-    assert (tmp_path / "demo" / "run" / "manifest.json").exists()
-    assert len(list((tmp_path / "demo").glob("masks/test/*/*.png"))) == summary.samples
+    assert (out / "run" / "manifest.json").exists()
+    assert len(list(out.glob("masks/test/*/*.png"))) == summary.samples
     picture = cv2.imread(summary.picture)
     assert picture is not None
     assert picture.shape[1] > 3 * picture.shape[0]  # two rows of ten
     assert len(np.unique(picture)) > 50
 
 
-def test_demo_is_deterministic(tmp_path, monkeypatch):
-    small_demo(tmp_path / "a", monkeypatch)
-    small_demo(tmp_path / "b", monkeypatch)
-    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+def test_demo_run_again_goes_on_from_what_is_there(finished, monkeypatch):
+    before = digests(finished[0])
+    small_demo(finished[0], monkeypatch)
+    assert digests(finished[0]) == before
 
 
-def test_demo_run_again_goes_on_from_what_is_there(tmp_path, monkeypatch):
-    small_demo(tmp_path / "demo", monkeypatch)
-    before = digests(tmp_path / "demo")
-    small_demo(tmp_path / "demo", monkeypatch)
-    assert digests(tmp_path / "demo") == before
-
-
-def test_demo_goes_on_where_it_was_stopped_at_its_first_image(tmp_path, monkeypatch):
+def test_demo_goes_on_where_it_was_stopped_at_its_first_image_to_the_same_bytes(finished, tmp_path, monkeypatch):
     with monkeypatch.context() as stopped:
         stopped.setattr(shapes, "draw", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             small_demo(tmp_path / "demo", stopped)
     small_demo(tmp_path / "demo", monkeypatch)
-    assert (tmp_path / "demo" / "cam.png").exists()
+    assert digests(tmp_path / "demo") == digests(finished[0])
 
 
 def test_demo_never_mixes_with_other_files(tmp_path):
