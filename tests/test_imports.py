@@ -172,7 +172,9 @@ def forbidden(source: str, module: str) -> set[str]:
 
 
 def run_python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=PACKAGE.parent, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=PACKAGE.parent, check=False
+    )
 
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "commands" / "__init__.py")
@@ -249,7 +251,9 @@ BLOCKED = f"import sys; sys.modules.update(dict.fromkeys({WORKER_PACKAGES!r}))\n
 """A module that is None in sys.modules can't be imported."""
 
 
-EACH_ALONE = BLOCKED + """
+EACH_ALONE = (
+    BLOCKED
+    + """
 import importlib, os, traceback
 import cv2, h5py  # which take the time
 for module in sys.argv[1:]:
@@ -263,6 +267,7 @@ for module in sys.argv[1:]:
         os.write(1, f"{module}\\n".encode())
     os._exit(0)
 """
+)
 """Prints those modules that can't be imported; none of them finds what another one has imported."""
 
 

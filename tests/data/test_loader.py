@@ -364,7 +364,7 @@ def test_a_fault_that_is_not_the_samples_comes_out_of_a_loader_in_its_own_words(
 @pytest.mark.parametrize("start_method", ["spawn"])
 def test_a_source_that_can_not_be_forked_is_read_by_processes_that_are_started_anew(start_method: str) -> None:
     dataset = SampleDataset(OpenedHere(4), PREPROCESSING, (8, 8))
-    with BatchStream(dataset, RangeBatches([(0, 4)], 2), 2, CPU, start_method) as batches:
+    with BatchStream(dataset, RangeBatches([(0, 4)], 2), 1, CPU, start_method) as batches:
         assert [batch.errors for batch in batches] == [["", ""], ["", ""]]
 
 

@@ -17,13 +17,14 @@ from batchcam.maps.capture import ActivationCapture
 from batchcam.maps.explainer import Explainer, Request
 from batchcam.network.proof import prove
 from batchcam.rules import CamSelection
+from tests.helpers import mostly_slow
 from tests.helpers.networks import random_images, randomised
 
 CLASS_COUNT = 5
 DEPTHS = ("resnet18", "resnet34", "resnet50")
 
 
-@pytest.fixture(scope="module", params=DEPTHS)
+@pytest.fixture(scope="module", params=mostly_slow(DEPTHS, "resnet18", "resnet50"))
 def resnet(request) -> nn.Module:
     return build(request.param)
 

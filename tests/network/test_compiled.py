@@ -16,6 +16,7 @@ from batchcam.network import compiled as module
 from batchcam.network import compiled_cache as cache
 from batchcam.network.compiled import CompiledNetwork, compiled, on_engine
 from batchcam.rules import ENGINE_GAIN
+from tests.helpers import mostly_slow
 from tests.helpers.networks import GapNetwork, ResidualNetwork, hook_count, random_images, seeded, torchvision_network
 
 pytest.importorskip("openvino")
@@ -43,7 +44,7 @@ def answers(network: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Ten
         return network(images), kept[0]
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", mostly_slow(LAYERS, "squeezenet1_1", "resnet18", "shufflenet_v2_x0_5"))
 def test_logits_and_activations_are_those_of_torch(name: str) -> None:
     network, images = torchvision_network(name), random_images(5, 64, 64)
     result, _ = compiled(network, LAYERS[name], images[:4], None)

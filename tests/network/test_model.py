@@ -14,6 +14,7 @@ from torch.nn.utils import prune
 from batchcam.errors import CheckpointError, ConfigError, ModelError
 from batchcam.network import model as model_module
 from batchcam.network.model import build_network, format_options, load_network, load_state, parse_options
+from tests.helpers import mostly_slow
 from tests.helpers.networks import CHANNELS, GapNetwork, random_images, seeded, torchvision_network
 
 
@@ -66,7 +67,13 @@ def same_logits(network: nn.Module, loaded: nn.Module, size: int = 64) -> bool:
         return torch.equal(network(random_images(2, size, size)), loaded.eval()(random_images(2, size, size)))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "efficientnet_b0", "convnext_tiny", "regnet_y_400mf"])
+@pytest.mark.parametrize(
+    "name",
+    mostly_slow(
+        ["resnet18", "squeezenet1_1", "efficientnet_b0", "convnext_tiny", "regnet_y_400mf"],
+        *["resnet18", "squeezenet1_1"],
+    ),
+)
 @pytest.mark.parametrize("prefix", ["", "model.", "net.", "backbone.", "encoder.model."])
 @pytest.mark.parametrize("order", [list, sorted])
 def test_network_is_loaded_whatever_stands_before_its_names_and_in_whatever_order(name, prefix, order):
@@ -176,7 +183,7 @@ def test_old_names_of_torchvisions_own_files_are_read():
 
 
 @pytest.mark.parametrize("side_exits", ["as many classes", "other classes", "none"])
-@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+@pytest.mark.parametrize("name", mostly_slow(["googlenet", "inception_v3"], "googlenet"))
 @pytest.mark.parametrize("transformed", [False, True])
 def test_side_exits_do_not_matter_and_the_transformed_input_is_an_option(name, side_exits, transformed):
     torch.manual_seed(0)

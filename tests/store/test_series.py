@@ -271,12 +271,12 @@ def test_a_run_that_verify_has_not_passed_is_left_out_and_told_until_its_note_is
     with open_run(nights) as series:
         assert len(series) == sum(COUNTS) - COUNTS[1]
         assert "night-2 (verify has not passed it, says night-2.unverified)" in " ".join(series.remarks)
-    assert verify(VerifyConfig(nights, quiet=True)).samples == sum(COUNTS)
+    assert verify(VerifyConfig(nights, quiet=True), confine=False).samples == sum(COUNTS)
     for name in ("night-1", "night-3"):
         (nights / f"{name}.unverified").touch()
     with pytest.raises(RunError, match=r"holds no complete run: night-1 \(verify has not passed it"):
         open_run(nights)
-    assert verify(VerifyConfig(nights, quiet=True)).samples == sum(COUNTS)
+    assert verify(VerifyConfig(nights, quiet=True), confine=False).samples == sum(COUNTS)
     for path in nights.glob("*.unverified"):
         path.unlink()
     with open_run(nights) as series:

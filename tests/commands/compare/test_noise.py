@@ -32,14 +32,15 @@ def trained(folder: Path, seed: int, spread: float = 0.3, flips: int = 0, **chan
     return write(folder, plan, rows)
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
-    return trained(tmp_path / "old", 1, spread=0)
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("old") / "old", 1, spread=0)
 
 
-@pytest.fixture
-def honest(tmp_path: Path) -> list[Path]:
-    return [trained(tmp_path / f"noise {n}", 1 + n, flips=n % 3) for n in (1, 2, 3)]
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("honest")
+    return [trained(folder / f"noise {n}", 1 + n, flips=n % 3) for n in (1, 2, 3)]
 
 
 def of(old: Path, new: Path, noise: list[Path], **options: Any) -> CompareSummary:

@@ -129,7 +129,7 @@ def test_finished_run_has_every_file_of_the_design_and_verifies(reference):
     ]  # fmt: skip
     assert len(list(reference.glob("task-*.json"))) == 1
     assert len(digests(reference)) == 2 * SAMPLES // SHARD_SIZE
-    assert verify(VerifyConfig(reference, quiet=True)).found == []
+    assert verify(VerifyConfig(reference, quiet=True), confine=False).found == []
 
 
 def test_shards_are_byte_identical_when_explained_twice(reference, checkpoint, images, tmp_path):
@@ -152,7 +152,7 @@ def test_shards_are_byte_identical_when_tasks_share_the_work_and_the_last_one_me
     assert [s.complete for s in summaries] == [False] * (tasks - 1) + [True]
     assert sum(s.samples for s in summaries) == SAMPLES
     assert digests(run) == digests(reference)
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
 
 
 def command(checkpoint: Path, images: Path, run: Path, *more: str) -> list[str]:
@@ -332,13 +332,13 @@ def test_shard_that_was_removed_for_repair_is_made_again_with_the_same_bytes(
     explain(config(checkpoint, images, run))
     for path in (run / "shards").glob("shard-00002*"):
         path.unlink()
-    assert [f.kind.value for f in verify(VerifyConfig(run, quiet=True)).found] == ["file-missing"]
+    assert [f.kind.value for f in verify(VerifyConfig(run, quiet=True), confine=False).found] == ["file-missing"]
     monkeypatch.setattr(master, "open_checked", lambda *each: opened.append(each[0].name) or real(*each))
     assert explain(config(checkpoint, images, run)).shards == 1
     assert opened == ["shard-00000.h5"]  # for the classifier: with the same bytes, its rows are those of run.h5
     assert digests(run) == digests(reference)
     assert (run / "run.h5").read_bytes() == (reference / "run.h5").read_bytes()
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
 
 
 def test_other_checkpoint_is_refused_and_the_run_stays_as_it_was(reference, images, tmp_path):
@@ -381,7 +381,7 @@ def test_seeds_layer_is_explained_when_the_identity_is_waived_and_the_record_say
     assert json.loads((run / "run.json").read_text())["plan"]["identity"] is False
     with h5py.File(run / "shards" / "shard-00000.h5") as shard:
         assert shard["identity_residual"][...].max() > 0.01
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
 
 
 def test_target_layer_that_is_left_out_is_that_of_the_run(checkpoint, images, tmp_path):
@@ -428,7 +428,7 @@ def test_bad_image_is_a_row_with_a_status_and_leaves_the_others_bit_identical(re
     victim.write_bytes(b"not a picture")
     summary = explain(config(checkpoint, data, run))
     assert summary.findings == 1
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
     with h5py.File(run / "shards/shard-00000.h5") as ours, h5py.File(reference / "shards/shard-00000.h5") as whole:
         assert ours["status"][4] == Status.UNREADABLE
         assert ours["error"][4] != b""
@@ -466,7 +466,7 @@ def test_folder_and_stl10_binary_of_the_same_pixels_give_the_same_cams(checkpoin
 def test_smaller_records_verify_and_agree_with_the_full_one(reference, checkpoint, images, tmp_path, cams, maps, count):
     run = tmp_path / "run"
     explain(config(checkpoint, images, run, cams=cams, maps=maps))
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
     with h5py.File(run / "run.h5") as small, h5py.File(reference / "run.h5") as full:
         assert small["cams"].shape[1] == count
         assert ("maps" in small) == (maps != "none")
@@ -476,7 +476,7 @@ def test_smaller_records_verify_and_agree_with_the_full_one(reference, checkpoin
 
 def test_verify_explains_samples_again_and_agrees(reference, checkpoint, images):
     again = VerifyConfig(reference, 11, Classifier(checkpoint), str(images), device="cpu", quiet=True)
-    summary = verify(again)
+    summary = verify(again, confine=False)
     assert summary.recomputed == 11
     assert summary.found == []
 
@@ -489,7 +489,9 @@ def test_verify_finds_an_image_that_was_replaced_by_one_of_the_same_size(checkpo
         cv2.imwrite(str(data / name / "0.bmp"), rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
     explain(config(checkpoint, data, tmp_path / "run"))
     cv2.imwrite(str(data / "bee" / "0.bmp"), rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
-    summary = verify(VerifyConfig(tmp_path / "run", 3, Classifier(checkpoint), str(data), device="cpu", quiet=True))
+    summary = verify(
+        VerifyConfig(tmp_path / "run", 3, Classifier(checkpoint), str(data), device="cpu", quiet=True), confine=False
+    )
     assert [(f.kind.value, f.first_sample) for f in summary.found] == [("input-changed", 1)]
 
 
@@ -503,7 +505,7 @@ def test_every_kind_of_exact_head_is_explained_rerun_and_verified(name, images, 
     explain(dataclasses.replace(config(checkpoint, images, run), classifier=classifier))
     next(run.glob("shards/*.h5")).unlink()
     explain(dataclasses.replace(config(checkpoint, images, run), classifier=classifier))
-    summary = verify(VerifyConfig(run, 5, classifier, str(images), device="cpu", quiet=True))
+    summary = verify(VerifyConfig(run, 5, classifier, str(images), device="cpu", quiet=True), confine=False)
     assert (summary.recomputed, summary.found) == (5, [])
 
 
@@ -535,7 +537,10 @@ def test_how_images_fit_is_told_planned_and_part_of_the_run_id_and_padding_is_ve
     assert boxes["bee/tall.png"] == pytest.approx([-10 * 20 / 11, 0, 22 * 20 / 11, 60])
     assert boxes["cat/square.png"] == [0, 0, 40, 40]
     images, classifier = str(tmp_path / "images"), runs["pad"].classifier
-    assert verify(VerifyConfig(tmp_path / "pad", 3, classifier, images, device="cpu", quiet=True)).found == []
+    assert (
+        verify(VerifyConfig(tmp_path / "pad", 3, classifier, images, device="cpu", quiet=True), confine=False).found
+        == []
+    )
     with pytest.raises(RunError, match="preprocessing"):
         explain(dataclasses.replace(runs["crop"], out=tmp_path / "pad"))
 
@@ -561,14 +566,14 @@ def test_how_pixels_are_made_is_told_planned_and_part_of_the_run_id_whatever_the
         with h5py.File(run / "run.h5") as file:
             columns[pixels] = {name: file[name][:] for name in ("crop_box", "image_size", "input_sha256", "logits")}
         check = VerifyConfig(run, 6, Classifier(checkpoint), images, device="cpu", quiet=True)
-        assert verify(check).found == []
+        assert verify(check, confine=False).found == []
     assert len({plan["run_id"] for plan in plans.values()}) == 3
     assert digests(tmp_path / "None") == digests(tmp_path / "pillow")
     for name in ("crop_box", "image_size", "input_sha256"):
         assert all((each[name] == columns[None][name]).all() for each in columns.values())
     assert len({each["logits"].tobytes() for each in columns.values()}) == 3
     with pytest.raises(ConfigError, match=r"the run's preprocessing is another one: .*'pixels': 'draft'"):
-        verify(dataclasses.replace(check, classifier=Classifier(checkpoint, pixels="pillow")))
+        verify(dataclasses.replace(check, classifier=Classifier(checkpoint, pixels="pillow")), confine=False)
     with pytest.raises(RunError, match="preprocessing"):
         explain(dataclasses.replace(asked, classifier=Classifier(checkpoint, pixels="tensor")))
 
@@ -597,10 +602,10 @@ def test_images_of_12_bits_in_16_are_refused_or_read_as_the_user_says_and_so_are
             stored = cv2.imread(f"{images}/{run.sample_id[0]}", cv2.IMREAD_UNCHANGED)
             np.testing.assert_array_equal(original.image[..., 0], stored >> (bits - 8))
         check = VerifyConfig(runs[bits], 6, Classifier(checkpoint), images, device="cpu", quiet=True)
-        assert verify(check).found == []
+        assert verify(check, confine=False).found == []
     assert digests(runs[12]) != digests(runs[16])
     with pytest.raises(ConfigError, match=r"the run's preprocessing is another one: .*'bits': 12"):
-        verify(dataclasses.replace(check, run=runs[12], classifier=Classifier(checkpoint, bits=16)))
+        verify(dataclasses.replace(check, run=runs[12], classifier=Classifier(checkpoint, bits=16)), confine=False)
     with pytest.raises(RunError, match="preprocessing"):
         explain(dataclasses.replace(asked, out=runs[12], classifier=Classifier(checkpoint, bits=16)))
 
@@ -618,7 +623,7 @@ def test_recompute_tells_a_sample_that_was_recorded_as_unreadable_and_is_not(che
         patch.setattr(samples, "decode_image", decode_image)
         explain(config(checkpoint, images, run))
     again = VerifyConfig(run, SAMPLES, Classifier(checkpoint), str(images), device="cpu", quiet=True)
-    (found,) = verify(again).found
+    (found,) = verify(again, confine=False).found
     assert (found.array, found.rows) == ("status", 1)
     assert "the image can be read now, or no longer" in found.message
 
@@ -629,7 +634,7 @@ def test_a_shard_whose_digest_was_cut_short_is_made_again(checkpoint, images, re
     shutil.copytree(reference, run)
     (run / "shards" / "shard-00001.h5.sha256").write_bytes(content)
     explain(config(checkpoint, images, run))
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
     assert digests(run) == digests(reference)
 
 
@@ -638,5 +643,5 @@ def test_verify_takes_from_the_run_what_a_bare_state_dict_does_not_say(images, t
     torch.save(networks.torchvision_network("resnet18", len(CLASSES)).state_dict(), checkpoint)
     said = Classifier(checkpoint, arch="resnet18", image_size="32", mean="0.4", std="0.3")
     explain(dataclasses.replace(config(checkpoint, images, run), classifier=said))
-    summary = verify(VerifyConfig(run, 5, Classifier(checkpoint), str(images), device="cpu", quiet=True))
+    summary = verify(VerifyConfig(run, 5, Classifier(checkpoint), str(images), device="cpu", quiet=True), confine=False)
     assert (summary.recomputed, summary.found) == (5, [])

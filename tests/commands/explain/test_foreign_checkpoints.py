@@ -63,7 +63,7 @@ def test_directory_of_transformers_needs_no_option_and_gives_the_librarys_own_lo
     assert run.plan.class_names == NAMES
     assert run.plan.architecture == "hf:ResNetForImageClassification"
     config = VerifyConfig(tmp_path / "run", recompute=6, classifier=Classifier(directory), data=str(photos))
-    assert verify(config).found == []
+    assert verify(config, confine=False).found == []
 
 
 def test_directory_that_was_changed_is_not_the_runs(directory, photos, tmp_path):
@@ -73,7 +73,10 @@ def test_directory_that_was_changed_is_not_the_runs(directory, photos, tmp_path)
     )
     processor.save_pretrained(directory)
     with pytest.raises((CheckpointError, ConfigError)):
-        verify(VerifyConfig(tmp_path / "run", recompute=1, classifier=Classifier(directory), data=str(photos)))
+        verify(
+            VerifyConfig(tmp_path / "run", recompute=1, classifier=Classifier(directory), data=str(photos)),
+            confine=False,
+        )
 
 
 def test_directory_without_a_processor_asks_for_its_preprocessing_with_the_reason(directory, photos):
@@ -138,7 +141,7 @@ def test_run_of_a_timm_network_goes_on_without_saying_the_network_again(photos, 
     explain(ExplainConfig(classifier, str(photos), tmp_path / "run", COMPUTE, quiet=True))
     again = dataclasses.replace(classifier, arch=None, arch_option=())
     config = VerifyConfig(tmp_path / "run", recompute=6, classifier=again, data=str(photos))
-    assert verify(config).found == []
+    assert verify(config, confine=False).found == []
 
 
 def test_run_of_a_config_that_was_changed_is_refused_with_its_digest(directory, photos, tmp_path):
@@ -148,10 +151,10 @@ def test_run_of_a_config_that_was_changed_is_refused_with_its_digest(directory, 
     again = VerifyConfig(
         tmp_path / "run", recompute=6, classifier=dataclasses.replace(classifier, arch=None), data=str(photos)
     )
-    assert verify(again).found == []
+    assert verify(again, confine=False).found == []
     config = directory / "config.json"
     config.write_text(config.read_text().replace("relu", "gelu"))
     with pytest.raises(ConfigError, match=r"config.json is not the run's, whose digest is sha256:[0-9a-f]{64}"):
-        verify(again)
+        verify(again, confine=False)
     with pytest.raises(RunError, match="belongs to another run: architecture options"):
         explain(ExplainConfig(classifier, str(photos), tmp_path / "run", COMPUTE, quiet=True))

@@ -37,7 +37,7 @@ def test_a_night_explains_what_came_and_changed_and_what_could_not_be_read(class
     origin = json.loads((runs / "2/run.json").read_bytes())["origin"]
     assert origin["left_out"] == PLANNED - 2
     assert any("left out" in remark for remark in origin["remarks"])
-    assert verify(VerifyConfig(runs / "2", quiet=True)).found == []
+    assert verify(VerifyConfig(runs / "2", quiet=True), confine=False).found == []
     explain(config(classifier, photos, runs / "2", new_since=runs, quiet=False))
     assert "came since" not in capsys.readouterr().err
     draw(photos / "bee" / "91.png", 91)

@@ -81,7 +81,7 @@ def test_the_code_of_a_dataset_stands_in_the_plan_and_the_run_id(checkpoint: Pat
     assert len(code["module_sha256"]) == 64
     explain(config(checkpoint, "python:shelf:Others", tmp_path / "b"))
     assert read_plan(tmp_path / "a").run_id != read_plan(tmp_path / "b").run_id
-    assert verify(VerifyConfig(tmp_path / "a", quiet=True)).found == []
+    assert verify(VerifyConfig(tmp_path / "a", quiet=True), confine=False).found == []
 
 
 def test_another_callable_does_not_go_into_a_finished_run(checkpoint: Path, shelf: Path, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_other_images_of_the_same_ids_labels_and_sizes_are_another_run(
     plans = [read_plan(tmp_path / name) for name in "01"]
     assert plans[0].dataset_fingerprint == plans[1].dataset_fingerprint
     assert plans[0].run_id != plans[1].run_id
-    assert verify(VerifyConfig(tmp_path / "1", quiet=True)).found == []
+    assert verify(VerifyConfig(tmp_path / "1", quiet=True), confine=False).found == []
 
 
 def test_a_plan_over_files_does_not_depend_on_which_can_be_read(checkpoint: Path, tmp_path: Path) -> None:
@@ -269,8 +269,8 @@ def test_verify_finds_first_inputs_that_are_not_the_plans(tmp_path: Path) -> Non
     digests, ids = (synthetic_rows(synthetic_plan()).part(10, 2)[k] for k in (0, 1))
     first = {i: d.tobytes().hex()[:16] for i, d in zip(ids["sample_id"], digests["input_sha256"], strict=True)}
     synthetic_run(tmp_path / "right", first_inputs=first)
-    assert verify(VerifyConfig(tmp_path / "right", quiet=True)).found == []
+    assert verify(VerifyConfig(tmp_path / "right", quiet=True), confine=False).found == []
     synthetic_run(tmp_path / "wrong", first_inputs=first | {ids["sample_id"][0]: "0" * 16})
-    (found,) = verify(VerifyConfig(tmp_path / "wrong", quiet=True)).found
+    (found,) = verify(VerifyConfig(tmp_path / "wrong", quiet=True), confine=False).found
     assert (found.kind.value, found.array) == ("dataset", "input_sha256")
     assert "1 of the first inputs are not those of run.json" in found.message

@@ -53,7 +53,7 @@ def again(run: Path, **options: str) -> VerifyConfig:
 
 
 def rows_found(config: VerifyConfig) -> list[tuple[str | None, int | None, int | None]]:
-    return [(finding.array, finding.rows, finding.first_sample) for finding in verify(config).found]
+    return [(finding.array, finding.rows, finding.first_sample) for finding in verify(config, confine=False).found]
 
 
 @pytest.mark.parametrize(

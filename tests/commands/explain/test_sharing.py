@@ -100,7 +100,7 @@ def test_shards_that_others_land_meanwhile_are_not_done_again(settings, referenc
     (record,) = run.glob("task-[0-9]*.json")
     assert shards_of(record) == [f"shard-{i:05d}.h5" for i in (0, 2, 3, 6)]
     assert digests(run) == digests(reference)
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
 
 
 def test_worker_says_how_many_shards_others_did(settings, reference, tmp_path, monkeypatch, capsys):
@@ -115,7 +115,7 @@ def test_shard_that_another_worker_lands_first_is_harmless(settings, reference, 
     land_when_begun(monkeypatch, run, reference, "shard-00002.h5", ["shard-00002.h5"])
     assert explain(dataclasses.replace(settings, out=run)).complete
     assert digests(run) == digests(reference)
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
 
 
 def test_whoever_plans_the_run_goes_in_order_and_later_workers_in_their_own(settings, tmp_path, monkeypatch):
@@ -186,9 +186,9 @@ def test_temporary_file_of_a_dead_worker_goes_when_the_run_is_complete(settings,
     run = tmp_path / "run"
     explain(dataclasses.replace(settings, out=run))
     (run / f".{name}.0123456789abcdef.partial").write_bytes(b"half of it")
-    assert [f.kind.value for f in verify(VerifyConfig(run, quiet=True)).found] == ["leftover-file"]
+    assert [f.kind.value for f in verify(VerifyConfig(run, quiet=True), confine=False).found] == ["leftover-file"]
     finish(run)
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
 
 
 def repeat_share(settings: ExplainConfig, run: Path, task: str, lost: list[int]) -> None:
@@ -254,7 +254,7 @@ def test_run_is_merged_by_one_worker_while_the_others_wait(settings, reference, 
     assert (len(paused), summary.complete) == (1, True)
     assert summary.merged == dataclasses.replace(complete_run(run), kept=False)
     assert digests(run) == digests(reference)
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
 
 
 def test_the_worker_that_merges_reads_no_shard_of_others_again(settings, reference, tmp_path, monkeypatch):
@@ -274,7 +274,7 @@ def test_run_whose_merging_worker_died_is_merged_by_another(settings, tmp_path):
     repeat_share(settings, run, "1/2", lost=[])
     assert other_worker(dead=True).claim(run / "manifest.json")
     assert explain(dataclasses.replace(settings, out=run, task="0/2")).complete
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
 
 
 def test_lease_of_a_killed_worker_holds_up_nobody_and_goes(settings, reference, tmp_path):
@@ -284,7 +284,7 @@ def test_lease_of_a_killed_worker_holds_up_nobody_and_goes(settings, reference, 
         assert other_worker(dead=True).claim(run / "shards" / f"shard-{index:05d}.h5")
     assert explain(dataclasses.replace(settings, out=run, task="0/2")).complete
     assert digests(run) == digests(reference)
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
 
 
 def test_stopped_worker_gives_back_what_it_holds(settings, tmp_path, monkeypatch):
@@ -327,7 +327,7 @@ def test_shard_that_another_lands_first_is_given_up_half_way(settings, tmp_path,
     assert "shard-00002.h5" not in shards_of(record)
     assert (summary.complete, summary.shards) == (True, SHARDS - 1)
     assert digests(run) == digests(reference)
-    assert verify(VerifyConfig(run, quiet=True)).found == []
+    assert verify(VerifyConfig(run, quiet=True), confine=False).found == []
 
 
 def told_of(summary: ExplainSummary) -> str:
@@ -385,5 +385,5 @@ def test_parts_made_in_runs_apart_and_copied_together_merge_into_the_bytes_of_on
     merge(together)
     assert digests(together) == digests(reference)
     assert (together / "run.h5").read_bytes() == (reference / "run.h5").read_bytes()
-    assert verify(VerifyConfig(together, quiet=True)).found == []
+    assert verify(VerifyConfig(together, quiet=True), confine=False).found == []
     assert len(list(together.glob("task-[0-9]*.json"))) == 2

@@ -66,8 +66,9 @@ def images(tmp_path_factory) -> Path:
 
 def config(images: Path | str, out: Path, **changes) -> TrainConfig:
     settings = {
-        "arch": ARCH, "epochs": EPOCHS, "batch_size": 8, "val_fraction": 0.25, "learning_rate": 1e-3, "preprocess": "stl10",
-        "image_size": "32", "workers": 0, "threads": 1, "device": "cpu", "quiet": True, **changes,
+        "arch": ARCH, "epochs": EPOCHS, "batch_size": 8, "val_fraction": 0.25, "learning_rate": 1e-3,
+        "preprocess": "stl10", "image_size": "32", "workers": 0, "threads": 1, "device": "cpu", "quiet": True,
+        **changes,
     }  # fmt: skip
     return TrainConfig(str(images), out, **settings)
 
@@ -208,8 +209,9 @@ def test_training_that_was_killed_between_best_and_last_repeats_the_epoch(images
 
 def command(images: Path, out: Path) -> list[str]:
     words = [
-        "train", images, "--out", out, "--arch", ARCH, "--epochs", EPOCHS, "-b", 8, "--val-fraction", 0.25, "--learning-rate", 1e-3,
-        "--preprocess", "stl10", "--image-size", 32, "-j", 1, "--threads", 1, "--device", "cpu",
+        "train", images, "--out", out, "--arch", ARCH, "--epochs", EPOCHS, "-b", 8, "--val-fraction", 0.25,
+        "--learning-rate", 1e-3, "--preprocess", "stl10", "--image-size", 32, "-j", 1, "--threads", 1,
+        "--device", "cpu",
     ]  # fmt: skip
     return list(map(str, words))
 
