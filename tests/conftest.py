@@ -30,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     os.environ["BATCHCAM_NO_LOG_TIMES"] = "1"
     os.environ["BATCHCAM_ENGINE"] = "torch"
+    # before torch is imported: threads that wait busily for one that has no CPU take it from all tests
+    os.environ["OMP_WAIT_POLICY"] = "passive"
     # a shell that starts the suite in the background has it ignored, by all children too
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
