@@ -90,7 +90,7 @@ def test_merge_reads_the_shards_of_a_copy_once(finished_run: Path, read: list[st
         assert (finished_run / "run.h5").read_bytes() == before
     assert len(list(finished_run.glob("task-merge-*.json"))) == 1
     assert [task["task"] for task in read_tasks(finished_run)] == ["0/1"]
-    assert verify(VerifyConfig(finished_run, quiet=True), confine=False).found == []
+    assert verify(VerifyConfig(finished_run, quiet=True)).found == []
 
 
 def overwritten(path: Path) -> None:
@@ -151,9 +151,7 @@ def test_with_prove_merge_finds_what_a_forged_record_hides_as_verify_does(make_r
     overwritten(run / "shards" / SHARDS[2])
     write_task(run, task_file(1), {"stamps": [stamp_of(run / "shards" / SHARDS[2])]})
     merge(unmerge(run))
-    assert {finding.file for finding in verify(VerifyConfig(run, quiet=True), confine=False).found} == {
-        f"shards/{SHARDS[2]}"
-    }
+    assert {finding.file for finding in verify(VerifyConfig(run, quiet=True)).found} == {f"shards/{SHARDS[2]}"}
     with pytest.raises(RunError, match=r"shard-00002\.h5: changed after it was written"):
         merge(run, prove=True)
     assert read == SHARDS
@@ -189,7 +187,7 @@ def test_a_merge_that_was_stopped_does_not_read_again_what_it_has_proven(
     merge(finished_run)
     assert read == [*SHARDS, SHARDS[2]]
     assert (finished_run / "run.h5").read_bytes() == before
-    assert verify(VerifyConfig(finished_run, quiet=True), confine=False).found == []
+    assert verify(VerifyConfig(finished_run, quiet=True)).found == []
 
 
 def test_a_merge_that_is_killed_has_noted_before_what_it_has_proven(finished_run: Path, monkeypatch) -> None:
