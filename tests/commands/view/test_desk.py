@@ -18,6 +18,7 @@ from batchcam.commands.view.table import read_table
 from batchcam.errors import BatchcamError
 from batchcam.pictures.originals import open_originals
 from batchcam.store.opening import open_partial, open_run
+from tests.helpers import ROOT
 from tests.helpers.hostile_runs import ATTACKS, make_outside
 from tests.helpers.outputs import snapshot
 from tests.helpers.synthetic import land_shards, synthetic_plan, synthetic_rows, synthetic_run
@@ -49,6 +50,10 @@ def seen(desk: Desk) -> int:
 def test_runs_with_little_or_much_in_them_are_seen(kind: str, tmp_path: Path, open_desk: Callable[..., Desk]) -> None:
     plan = synthetic_run(tmp_path / "run", **KINDS[kind])
     assert seen(open_desk(tmp_path / "run")) == plan.sample_count
+
+
+def test_a_run_of_schema_1_is_seen(open_desk: Callable[..., Desk]) -> None:
+    assert seen(open_desk(ROOT / "tests/data/schema-1/run")) == 7
 
 
 def test_a_run_of_which_nothing_could_be_read_is_seen(tmp_path: Path, open_desk: Callable[..., Desk]) -> None:
