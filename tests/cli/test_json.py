@@ -169,8 +169,8 @@ KEYS = {
     """,
     "report": """
         (out, bytes, complete, samples, trained_on, pictures, without_image, changed, lost_files, findings, flips,
-        level, cluster, clusters, notes, gates, gatherings, labelled, left_out, accuracy,
-        intervals(accuracy), needed, exit_code)
+        level, cluster, clusters, notes, gates, gatherings, overlap(compared, twice(count, ids), training), labelled,
+        left_out, accuracy, intervals(accuracy), needed, exit_code)
     """,
     "sample": """
         (run, out, pool, size, drawn, strata[(reason, size, drawn)], without_image, changed, lost_files, notes,

@@ -66,6 +66,7 @@ WRITTEN = {
     "A B": "a b",
     "COLUMN=VALUE": "site=b",
     "OLD=NEW": "cat=tiger",
+    "NAME=TEXT": "reviewer=Ann",
     "WORD=P": "open=5",
     "WORD,…": "fine,artefact",
     "K": "0.5",

@@ -26,7 +26,7 @@ from batchcam.store.form import mismatch
 from batchcam.store.manifest import Manifest, read_manifest, read_tasks, stated_manifest
 from batchcam.store.master import collect
 from batchcam.store.opening import open_run
-from batchcam.store.plan import Plan, open_plan
+from batchcam.store.plan import LEFT_OUT_KEY, Plan, open_plan
 from batchcam.store.reader import COLUMN_BYTES, blocks, decode, open_checked, require_digest
 from batchcam.store.run import Run
 from batchcam.store.schema import MASTER_FILE, PLAN_FILE, SHARD_FOLDER, TRAINED_ON, meta_array
@@ -45,6 +45,7 @@ ORIGIN_FORM = {
     "user": str,
     "host": str,
     "remarks?": [str],
+    f"{LEFT_OUT_KEY}?": int,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,9 @@ MOST_TOP: Final = 200  # pictures of a kind: about 15 kB each, in a file that ma
 OF_ONE_RUN: Final = ("group_by", "confidence", "cluster")
 """What of `Gates` means something without an older run."""
 
+NOTES: Final = ("intended purpose", "provider", "responsible person", "reviewer")
+"""What a sign-off has room for, whoever tells it."""
+
 
 class ReportConfig(Gates, PartialConfig):
     """Everything that `report` is asked."""
@@ -41,6 +45,15 @@ class ReportConfig(Gates, PartialConfig):
         default=(),
         metavar="PATH",
     )
+    train_run: Given[Path | None, AnyPath | None] = field(
+        "A run over the images that the network was trained on: those that RUN has too are findings.", metavar="RUN"
+    )
+    note: tuple[str, ...] = field(
+        "What the sign-off says and no record knows: intended purpose, provider, responsible person, reviewer, or "
+        "another name; may be repeated.",
+        default=(),
+        metavar="NAME=TEXT",
+    )
     top: int = field("Most pictures of each kind.", default=24, low=0, high=MOST_TOP)
     overwrite: bool = overwriting()
 
@@ -50,6 +63,26 @@ class ReportConfig(Gates, PartialConfig):
             raise ConfigError(f"--out {self.out}: want a name that ends in .html")
         if self.against is None and (asked := [name for name in self.given if name not in OF_ONE_RUN]):
             raise ConfigError(f"{flag(asked[0])} needs --against")
-        for run in (self.run, self.against):
+        _ = self.notes
+        for run in (self.run, self.against, self.train_run):
             if run is not None:
                 require_outside(self.out, run.parent if run.is_file() else run)
+
+    @property
+    def notes(self) -> dict[str, str | None]:
+        """What --note tells by its name, None of a name of NOTES that it does not.
+
+        Raises:
+            ConfigError: a note has no name or no text, or its name stands twice.
+        """
+        found: dict[str, str | None] = dict.fromkeys(NOTES)
+        for text in self.note:
+            key, _, value = map(str.strip, text.partition("="))
+            name = re.sub(r"[\s_-]+", " ", key).casefold()
+            name = name if name in NOTES else key
+            if not name or not value:
+                raise ConfigError(f"--note {text}: want NAME=TEXT, such as reviewer=Ann")
+            if found.get(name):
+                raise ConfigError(f"--note {text}: {name} stands twice")
+            found[name] = value
+        return found

@@ -15,6 +15,7 @@ from batchcam.commands.report.facts import Facts
 from batchcam.pictures.originals import State
 from batchcam.record.intervals import Interval
 from batchcam.record.map_clusters import SplitClass
+from batchcam.record.overlap import Overlap
 from batchcam.record.review import Review
 from batchcam.record.screen import Gathering
 from batchcam.store.plan import Plan
@@ -205,6 +206,8 @@ class Content:
 
     Attributes:
         about: what the run is and who made it.
+        overlap: how far its samples are independent of each other, and of training data.
+        notes: what was told for the sign-off, by name; None of what was not.
         gathered: where peaks gather, all samples together first, then the most remarkable.
         split: classes whose maps come in several clusters, those of the most maps first.
         mistakes: wrong predictions, the most confident first.
@@ -224,6 +227,8 @@ class Content:
 
     about: About
     facts: Facts
+    overlap: Overlap
+    notes: Mapping[str, str | None]
     gathered: Sequence[Gathered]
     split: Sequence[Split]
     mistakes: Sequence[Shown]

@@ -24,8 +24,8 @@ MOST_SHOWN, MOST_MOVED = 5, 3  # pictures in one row of a window of 1280 pixels
 MOST_NAMED: Final = 3
 
 RULE: Final = (
-    "Told here, from the first one on: what moved against an older run, and gates that stop; places where peaks "
-    "gather; {} samples that can't be read; odd maps; maps that hold less than "
+    "Told here, from the first one on: what moved against an older run, and gates that stop; images that are in the run "
+    "twice or in the training data too; places where peaks gather; {} samples that can't be read; odd maps; maps that hold less than "
     f"{100 * SMALL_SHARE:g} % of the logit in the median; images that are no longer those explained. An identity that "
     "does not hold is refused when a run is made, and found by batchcam verify."
 )
@@ -33,7 +33,7 @@ RULE: Final = (
 
 def look(content: Content) -> Markup:
     """Return what needs a look; where no prediction does, those that come nearest to it."""
-    found = [*_moved(content.moved), *_gathered(content)]
+    found = [*_moved(content.moved), *_shared(content), *_gathered(content)]
     more, states = [*_unreadable(content), *_odd(content)], Counter(content.states.values())
     wrong, of = _judged(content)
     if content.about.complete and of and not (found or more or wrong or State.CHANGED in states):
@@ -73,6 +73,14 @@ def _moved(moved: Moved | None) -> Iterator[Markup]:
     text += f". Gates: {verdict(moved.gates)}" if moved.gates else ""
     pictures = [movers.figure(each, bool(moved.sigmoids)) for each in moved.movers[:MOST_MOVED]]
     yield _block("moved", f"What moved against OLD: {told}", text, pictures, " wide")
+
+
+def _shared(content: Content) -> Iterator[Markup]:
+    overlap = content.overlap
+    trained = overlap.training.shared.count if overlap.training else 0
+    counts = (trained, "are in the training data too"), (overlap.twice.count, "are in the run more than once")
+    if told := [f"{count:,} of {overlap.compared:,} {where}" for count, where in counts if count]:
+        yield _block("sign-off", "Images that are not independent", "; ".join(told))
 
 
 def _gathered(content: Content) -> Iterator[Markup]:

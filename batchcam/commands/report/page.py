@@ -17,6 +17,7 @@ from batchcam.commands.report.peaks import peaks
 from batchcam.commands.report.predictions import classes, confidence, confusions, together
 from batchcam.commands.report.provenance import network, provenance
 from batchcam.commands.report.review import reviewed
+from batchcam.commands.report.signoff import signoff
 from batchcam.commands.report.writing import NONE, rate, share, small, stated_cell
 from batchcam.pictures.html import Markup, definitions, details, element, foreign, join, page, section, table
 from batchcam.pictures.stylesheet import STYLE
@@ -49,6 +50,7 @@ def write_page(content: Content) -> str:
         *([("groups", "Groups", groups(content))] if content.group_by else []),
         ("confidence", "Confidence", confidence(content.facts)),
         ("provenance", "Provenance", provenance(about)),
+        ("sign-off", "Sign-off", signoff(content)),
     ]
     links = (element("li", element("a", name, href=f"#{anchor}")) for anchor, name, _ in parts)
     whole = f" · {_extent(about)}" if about.complete else None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from batchcam.commands.report.content import About
-from batchcam.commands.report.writing import NONE, stated, stated_cell
+from batchcam.commands.report.writing import stated, stated_cell
 from batchcam.pictures.html import Markup, definitions, element, escape, foreign, join, table
 from batchcam.rules import CONTROL_WORDS, TORCH, identity_words
 from batchcam.store.bringing import shown
@@ -31,14 +31,14 @@ def provenance(about: About) -> Markup:
         "manifest's digest with one noted down when the run was made."
     )
     notes = (("Note", foreign(text, longest=400)) for text in about.notes)
-    pairs = (*_facts(about), *notes, ("Report by", f"batchcam {version()}"))
+    pairs = (*facts(about), *notes, ("Report by", f"batchcam {version()}"))
     return join((definitions(pairs, "facts"), element("p", trust), _runs(about), _tasks(about)))
 
 
 def side_by_side(old: About, new: About) -> Markup:
     """Return a table of what two runs are, with a word where they differ."""
     rows = []
-    for (name, before), (_, after) in zip(_facts(old), _facts(new), strict=True):
+    for (name, before), (_, after) in zip(facts(old), facts(new), strict=True):
         cells = (element("td", value, class_="text") for value in (before, after))
         rows.append((name, element("td", _difference(before, after), class_="text differs"), *cells))
     text = {"scope": "col", "class_": "text"}
@@ -66,7 +66,7 @@ def _each_once(values: Iterable[object]) -> Markup:
     return join((*map(Markup, texts[:MOST_TEXTS]), *more), "<br>")
 
 
-def _facts(about: About) -> list[tuple[str, object]]:
+def facts(about: About) -> list[tuple[str, object]]:
     """Return what a run is, or the runs of a series, newest first, name by name; the same names for every run."""
     own = _facts_of_run(about)
     runs = [dict(_facts_of_run(run)) for run in reversed(about.runs)]
@@ -79,7 +79,7 @@ def _facts_of_run(about: About) -> list[tuple[str, object]]:
     plan = about.plan
     grid, size = plan.grid_size, plan.input_size
     preprocessing = ", ".join(f"{key} {value}" for key, value in plan.preprocessing.items())
-    planned = f"{about.origin['created']} on {about.origin.get('host', NONE)}" if "created" in about.origin else NONE
+    planned = "{created} by {user} on {host}".format_map(about.origin) if about.origin else None
     return [
         ("Run", foreign(shown(about.run))),
         ("Run id", element("code", plan.run_id)),
@@ -98,7 +98,7 @@ def _facts_of_run(about: About) -> list[tuple[str, object]]:
         ("Preprocessing", foreign(preprocessing, LONGEST)),
         ("Stored", f"cams {plan.cams}, maps {plan.maps}; schema {plan.schema_version}"),
         ("Shards", f"{about.shards[0]:,} of {about.shards[1]:,}"),
-        ("Planned", foreign(planned)),
+        ("Planned", stated(planned)),
         ("Versions", _versions(about)),
     ]
 
@@ -135,7 +135,7 @@ def _manifest(about: About) -> Markup:
 
 
 def _tasks(about: About) -> Markup:
-    head = ("task", "host", "started", "written", "device", "threads", "samples", "outcome")
+    head = ("task", "user", "host", "started", "written", "device", "threads", "samples", "outcome")
     rows = [[stated(t.get("task")), *(stated_cell(t.get(key)) for key in head[1:])] for t in about.tasks[:MOST_TASKS]]
     if not rows:
         return element("p", "No task left a record.")

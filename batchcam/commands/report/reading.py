@@ -23,6 +23,7 @@ from batchcam.job.console import Progress
 from batchcam.pictures.originals import Originals
 from batchcam.record.evidence import border_share, cell_shares, entropy, peak_cell
 from batchcam.record.map_clusters import SplitClass
+from batchcam.record.overlap import find_overlap
 from batchcam.record.review import read_review
 from batchcam.record.rows import class_names, label_text
 from batchcam.record.screen import Gathering
@@ -45,12 +46,15 @@ MOST_SPLIT, MOST_OF_CLUSTER = 3, 3
 """Classes whose maps come in clusters that a report shows, and samples of a cluster."""
 
 
-def read_content(run: Run, old: Run | None, originals: Originals, config: ReportConfig) -> Content:
+def read_content(
+    run: Run, old: Run | None, training: Run | None, originals: Originals, config: ReportConfig
+) -> Content:
     """Return everything that the report of a run shows.
 
     Args:
         run: an open run, or a shard of one.
         old: the run that it is compared with, None for none.
+        training: a run over the network's training data, None for none.
     """
     top, quiet = config.top, config.quiet
     moved = None if old is None else read_moved(old, run, originals, config)
@@ -63,6 +67,8 @@ def read_content(run: Run, old: Run | None, originals: Originals, config: Report
     return Content(
         about=about_run(run),
         facts=facts,
+        overlap=find_overlap(run, training),
+        notes=config.notes,
         gathered=_gathered(run, facts.gatherings, originals, top, quiet),
         split=_split(run, facts.split[:MOST_SPLIT], originals, top, quiet),
         **{kind: kinds.pop(kind) for kind in ("mistakes", "hits", "unsure", "across")},

@@ -15,6 +15,7 @@ from batchcam.job.console import note
 from batchcam.pictures.originals import State, open_originals
 from batchcam.record.asked import open_asked
 from batchcam.record.intervals import Interval
+from batchcam.record.overlap import Overlap
 from batchcam.record.screen import Gathering
 from batchcam.record.sigmoid_scores import Pair, SigmoidScore
 from batchcam.record.totals import accuracy_needs, intervals_of, needs_a_look
@@ -42,6 +43,7 @@ class _Written:
     notes: list[str]
     gates: tuple[Gate, ...]
     gatherings: tuple[Gathering, ...]
+    overlap: Overlap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,8 @@ class ReportSummary(_Written):
         without_image: of those, how many show the map alone.
         changed: of those, how many because the image is no longer the one that was explained.
         lost_files: shards, or run.h5, left out because they are gone or damaged.
-        findings: unreadable and non-finite samples, changed images, lost files, and gates that stop the run.
+        findings: unreadable and non-finite samples, changed images, lost files, samples whose image is in --train-run
+            too, and gates that stop the run.
         flips: samples whose predicted class is not the older run's, in a multi-label run that have a class that is told
             otherwise; None without one.
         level: of confidence of the intervals.
@@ -71,6 +74,7 @@ class ReportSummary(_Written):
         notes: what readers of the intervals should know.
         gates: the limits that were asked for.
         gatherings: where peaks gather more than chance explains, no findings: they tell where to look.
+        overlap: images that the run holds twice, no findings, or shares with --train-run.
     """
 
     labelled: int
@@ -105,11 +109,14 @@ def report(config: ReportConfig) -> ReportSummary | SigmoidReport:
     require_ours(config.out, config.overwrite)
     with contextlib.ExitStack() as opened:
         run = opened.enter_context(open_asked(config.run, config.partial, config.quiet))
-        old = None if config.against is None else opened.enter_context(open_run(config.against))
+        old, training = (
+            None if path is None else opened.enter_context(open_run(path))
+            for path in (config.against, config.train_run)
+        )
         originals = open_originals(run, config.data)
         if originals.where is None:
             note("the original images are not at hand: showing maps alone", config.quiet)
-        content = read_content(run, old, originals, config)
+        content = read_content(run, old, training, originals, config)
     image = write_page(content).encode("utf-8")
     landing.make_folder(config.out.parent)
     landing.land(config.out, image)
@@ -126,6 +133,7 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
     changed = states.count(State.CHANGED)
     facts, totals = content.facts, content.facts.totals
     gates = tuple(content.moved.gates) if content.moved else ()
+    shared = content.overlap.training.shared.count if content.overlap.training else 0
     stopping = sum(not gate.passed for gate in gates)
     written = _Written(
         out=str(config.out),
@@ -137,7 +145,7 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
         without_image=len(states) - states.count(State.FOUND),
         changed=changed,
         lost_files=lost,
-        findings=sum(f["count"] for f in needs_a_look(totals)) + changed + lost + stopping,
+        findings=sum(f["count"] for f in needs_a_look(totals)) + changed + lost + shared + stopping,
         flips=content.moved.totals.flips if content.moved else None,
         level=facts.level,
         cluster=config.cluster,
@@ -145,6 +153,7 @@ def _summary(config: ReportConfig, content: Content, size: int) -> ReportSummary
         notes=facts.notes,
         gates=gates,
         gatherings=tuple(facts.gatherings),
+        overlap=content.overlap,
     )
     if facts.sigmoids:
         return SigmoidReport(**vars(written), classes=facts.sigmoids.scores, pairs=facts.sigmoids.pairs)

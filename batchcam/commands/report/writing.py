@@ -12,6 +12,7 @@ from batchcam.record.intervals import Interval
 from batchcam.record.metrics import brackets, rate_text
 
 NONE: Final = "–"
+NOT_RECORDED: Final = "not recorded"
 HISTOGRAM_BINS: Final = 20
 
 
@@ -55,8 +56,8 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def stated(value: object) -> Markup:
-    """Return a value from data as markup, a dash where there is none."""
-    return foreign(NONE if value is None else value, longest=300)
+    """Return a value from data as markup; not recorded where there is none."""
+    return foreign(NOT_RECORDED if value is None else value, longest=300)
 
 
 def stated_cell(value: object) -> Markup:
