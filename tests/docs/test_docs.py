@@ -59,6 +59,7 @@ NOT_RUN = {
     "MATLAB": "needs MATLAB",
     "signature": "needs a key: tests/commands/verify/test_signature.py signs and verifies",
     "zarr": "needs a run on S3: tests/commands/export/test_zarr.py reads references, with another place before them",
+    "signing": "needs keys, and a package or a server: tests/docs/test_signing.py runs it",
     "lmdb": "lmdb is no dependency of the tests",
     "timm": "needs weights of timm's: tests/commands/explain/test_foreign_checkpoints.py explains such networks",
 }

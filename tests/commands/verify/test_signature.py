@@ -6,11 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from tests.helpers.damage import edit_document
+from tests.helpers.damage import edit_document, edited, flip
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="no ssh-keygen")
 
@@ -138,3 +139,31 @@ def test_a_link_in_the_place_of_the_signatures_is_a_finding(finished_run: Path, 
     (finished_run / "signatures").symlink_to(tmp_path)
     (found,) = verify(VerifyConfig(finished_run, quiet=True), confine=False).found
     assert (found.kind.value, found.file) == ("unexpected-file", "signatures")
+
+
+@pytest.mark.parametrize("flips", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_every_flipped_bit_of_a_signed_run_is_found(finished_run: Path, alice: Signer, flips: int) -> None:
+    config = VerifyConfig(finished_run, signature=alice.sign(finished_run), allowed_signers=alice.signers, quiet=True)
+    files = [finished_run / "manifest.json", finished_run / "run.h5", *sorted(finished_run.glob("shards/*.h5"))]
+    sizes = [path.stat().st_size for path in files]
+    rng, ends = np.random.default_rng(7), np.cumsum(sizes)
+    # half of them in the manifest, which is small: of all bytes alone hardly one would be
+    places = np.where(rng.random(flips) < 0.5, rng.integers(0, sizes[0], flips), rng.integers(0, ends[-1], flips))
+    missed = []
+    for place, bit in zip(places.tolist(), rng.integers(0, 8, flips).tolist(), strict=True):
+        number = int(np.searchsorted(ends, place, "right"))
+        at = place - int(ends[number]) + sizes[number]
+        flip(files[number], at, bit)
+        if verify(config, confine=False).passed:
+            missed.append((files[number].name, at, bit))
+        flip(files[number], at, bit)
+    assert missed == []
+    assert verify(config, confine=False).passed
+
+
+def test_a_signature_tells_a_shard_that_was_made_anew_with_all_digests(finished_run: Path, alice: Signer) -> None:
+    config = VerifyConfig(finished_run, signature=alice.sign(finished_run), allowed_signers=alice.signers, quiet=True)
+    with edited(finished_run) as file:
+        file["confidence"][0] = np.nextafter(file["confidence"][0], np.float32(0))
+    (found,) = {finding.kind.value for finding in verify(config, confine=False).found}
+    assert found == "signature"
