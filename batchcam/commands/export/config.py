@@ -10,11 +10,11 @@ from batchcam.config import PartialConfig, field, originals, require_outside, re
 from batchcam.errors import ConfigError
 from batchcam.rules import PALETTES
 
-FORMATS: Final = ("virelay", "wsol", "png", "fiftyone", "csv", "parquet", "h5", "zarr")
+FORMATS: Final = ("virelay", "wsol", "png", "fiftyone", "csv", "parquet", "h5", "zarr", "intoto")
 TAKES: Final = {
     "data": ("virelay", "png", "fiftyone"),
     "target": ("virelay", "wsol", "png", "fiftyone"),
-    "predicted": tuple(name for name in FORMATS if name != "zarr"),
+    "predicted": tuple(name for name in FORMATS if name not in ("zarr", "intoto")),
     "size": ("virelay", "wsol"),
     "palette": ("png",),
 }

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from batchcam.commands.export import fiftyone, hdf5, png, table, virelay, wsol, zarr
+from batchcam.commands.export import fiftyone, hdf5, intoto, png, table, virelay, wsol, zarr
 from batchcam.commands.export.config import TAKES, ExportConfig
 from batchcam.commands.export.folder import ExportFolder, identity_of
 from batchcam.commands.export.form import Form, Task
@@ -27,6 +27,7 @@ WRITERS: Final[Mapping[str, Form]] = {
     "h5": hdf5.write,
     "zarr": zarr.write,
     "fiftyone": fiftyone.write,
+    "intoto": intoto.write,
 }
 
 

@@ -117,7 +117,7 @@ def test_a_damaged_export_json_is_refused_in_one_line(sound_run: Path, tmp_path:
         export(ExportConfig(sound_run, "csv", tmp_path / "out", quiet=True))
 
 
-@pytest.mark.parametrize("to", WRITABLE)
+@pytest.mark.parametrize("to", [each for each in WRITABLE if each != "intoto"])
 def test_a_single_shard_can_be_exported(to: str, sound_run: Path, tmp_path: Path) -> None:
     summary = export(ExportConfig(sound_run / "shards" / "shard-00001.h5", to, tmp_path / "out", quiet=True))
     assert summary.samples + summary.skipped == 8
