@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from batchcam.store.bringing import shown
 from batchcam.store.reader import COLUMN_BYTES
 from batchcam.store.run import Run
 
@@ -16,11 +17,7 @@ LISTED: Final = 20
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """Samples whose image stands elsewhere too.
-
-    Attributes:
-        ids: of the first of them.
-    """
+    """Samples whose image stands elsewhere too: how many, and the ids of the first."""
 
     count: int
     ids: tuple[str, ...]
@@ -28,14 +25,7 @@ class Shared:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What a run shares with one over the images that its network was trained on.
-
-    Attributes:
-        run: the run over these images.
-        samples: how many it planned.
-        compared: of those, how many it has the digest of.
-        shared: samples of the tested run.
-    """
+    """A run over the images that a network was trained on: how many it planned, has digests of, and shares."""
 
     run: str
     samples: int
@@ -45,7 +35,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """How far a run's samples are independent of each other, and of training data.
+    """How far a run's samples are independent.
 
     Attributes:
         compared: samples with a digest; what could not be opened has none.
@@ -80,7 +70,7 @@ def find_overlap(run: Run, training: Run | None) -> Overlap:
         compared += len(others)
     planned = sum(each.plan.sample_count for each in training.runs)
     shared = _shared(run, rows[np.repeat(found[starts], counts)])
-    return Overlap(len(rows), twice, Training(str(training.path), planned, compared, shared))
+    return Overlap(len(rows), twice, Training(shown(training.path), planned, compared, shared))
 
 
 def _digests(run: Run) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -133,14 +133,14 @@ class RunFiles:
         if shard is None:
             return self._manifest.master.sha256
         try:
-            self._table = self._table or self._proven_table(self._manifest)
+            self._table = self._table or self.proven_table(self._manifest)
         except RunError:
             if self._partial:
                 return landing.read_digest(path)
             raise
         return self._table.record(shard).sha256
 
-    def _proven_table(self, manifest: Manifest) -> ShardTable:
+    def proven_table(self, manifest: Manifest) -> ShardTable:
         """Return the digests that a manifest is about: in run.h5, or, where it can't be read, beside the shards."""
         refusal = RunError(
             f"{self._path / MASTER_FILE}: its table of shards is not the manifest's; see batchcam verify"

@@ -46,7 +46,9 @@ class ReportConfig(Gates, PartialConfig):
         metavar="PATH",
     )
     train_run: Given[Path | None, AnyPath | None] = field(
-        "A run over the images that the network was trained on: those that RUN has too are findings.", metavar="RUN"
+        "A run over the images that the network was trained on: those that RUN has too are findings.",
+        metavar="RUN",
+        reads_run=True,
     )
     note: tuple[str, ...] = field(
         "What the sign-off says and no record knows: intended purpose, provider, responsible person, reviewer, or "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from batchcam.commands.export.config import ExportConfig
 from batchcam.commands.export.export import export
 from batchcam.errors import ConfigError, RunError
-from tests.helpers.damage import edit_document, write_digest
+from tests.helpers.damage import edit_document
 from tests.helpers.series import whole_and_series
 from tests.helpers.synthetic import land_shards, synthetic_plan, synthetic_rows
 
@@ -116,10 +115,9 @@ def test_what_is_not_one_complete_run_is_refused(sound_run: Path, finished_run: 
             export(ExportConfig(run, "intoto", tmp_path / f"out{number}", partial=True, quiet=True))
 
 
-def test_digests_that_are_not_the_manifests_are_refused(finished_run: Path, tmp_path: Path) -> None:
-    shutil.copy(finished_run / "shards/shard-00000.h5", finished_run / "shards/shard-00001.h5")
-    write_digest(finished_run / "shards/shard-00001.h5")
-    with pytest.raises(RunError, match="the digests beside its shards are not the manifest's"):
+def test_shards_that_are_not_the_manifests_are_refused(finished_run: Path, tmp_path: Path) -> None:
+    edit_document(finished_run / "manifest.json", shards={"count": 3, "bytes": 1, "sha256": "0" * 64})
+    with pytest.raises(RunError, match="its table of shards is not the manifest's; see batchcam verify"):
         export(ExportConfig(finished_run, "intoto", tmp_path / "out", quiet=True))
 
 

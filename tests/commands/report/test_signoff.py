@@ -66,12 +66,12 @@ def test_who_ran_it_and_by_which_revision_is_what_the_signed_manifest_says(finis
     assert Page(source).wrong == []
     text = signoff(source)
     assert re.search(r"Run by eve on node7 , .*alert\(1\).* on node8 , not recorded Revision", text)
-    assert "Revision batchcam 1.2.dev3+g0123abc Report by" in text
+    assert "Revision of batchcam 1.2.dev3+g0123abc , not recorded Report by" in text
 
 
 def test_a_record_that_does_not_say_who_ran_it_is_said_not_to(sound_run: Path, tmp_path: Path) -> None:
     text = signoff(write(sound_run, tmp_path / "r.html")[1])
-    assert "Run by not recorded Revision not recorded" in text
+    assert "Run by not recorded Revision of batchcam not recorded" in text
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_images_of_the_training_data_are_findings(tmp_path: Path) -> None:
     assert beside.findings == alone.findings + 2
     text = Page(source).text
     assert "Images that are not independent : 2 of 20 are in the training data too" in text
-    assert "Images that are not independent : 2 of 20 stand in the run more than once" in text
+    assert "Images that are not independent : 2 of 20 are in the run twice" in text
     assert "In the training data too 2 (0.100): 蝶/фото 00004.png , 蝶/фото 00005.png" in signoff(source)
     assert f"20 images with a digest of 21 in {tmp_path / 'train'}" in signoff(source)
 
