@@ -6,7 +6,7 @@
 #
 #   runs/2026-11-24/        the run of that night; runs/2026-11-24.html its report, runs/2026-11-24.log what batchcam said
 #   runs/latest             -> 2026-11-24, the newest run that was verified
-#   runs/2026-11-24/signatures/manifest.json.sig  with --sign KEY, an SSH key of this job's: docs/desk.md has other signatures
+#   runs/2026-11-24/signatures/manifest.json.sig  with --sign KEY: whose run it is; others in docs/desk.md
 #   runs/trend/trend.html   with --trend: what moves over the nights; an alarm is a finding (3)
 #   runs/keep               yours: names of runs that are never removed, one a line
 #

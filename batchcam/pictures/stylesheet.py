@@ -140,7 +140,7 @@ summary { cursor: pointer; padding: .25rem 0; color: var(--link) }
   .strip:not(.wide) li:nth-child(n+5) { display: none }
   nav ul { flex-wrap: nowrap; overflow-x: auto; white-space: nowrap }
 }
-.sign td { height: 3.5rem; min-width: 9rem }
+.sign td { height: 3.5rem; min-width: 9rem; text-align: left }
 @page { margin: 14mm }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt }
