@@ -205,7 +205,7 @@ COMMANDS = (
             "Tell whether a region carries a class into other images by itself, as a shortcut does; show the regions.",
             text="commands.discover.text"),
     Command("export", ExportConfig, "runs/monday --to csv --out monday-table",
-            "Hand a run over in another tool's format: ViRelAy, FiftyOne, WSOL, pictures, tables, HDF5, Zarr, in-toto."),
+            "Hand a run over in another tool's form: ViRelAy, FiftyOne, WSOL, pictures, tables, HDF5, Zarr, in-toto."),
     Command("compare", CompareConfig, "runs/monday runs/tuesday --max-accuracy-drop 1 --min-cam-similarity 0.5",
             "Tell what moved between two runs over the same images: predictions and reasons; a gate for scripts.",
             text="commands.compare.text"),

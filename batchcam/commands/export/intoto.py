@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from batchcam.commands.export.folder import ExportFolder
+from batchcam.commands.export.form import Task
 from batchcam.errors import RunError
 from batchcam.job.scheduler import epoch_seconds
-from batchcam.record.rows import Advance, Outcome
+from batchcam.record.rows import Outcome
 from batchcam.store import landing
 from batchcam.store.document import read_document
 from batchcam.store.files import RunFiles
@@ -26,12 +26,13 @@ FILE: Final = "statement.json"
 BATCHCAM: Final = "https://github.com/batchcam/batchcam"
 
 
-def write(run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
+def write(task: Task) -> Outcome:
     """Write what the manifest states; whether the files are still so is what verify tells.
 
     Raises:
         RunError: the run is not one complete run, or the digests of its shards are not the manifest's.
     """
+    run = task.run
     manifest = None if run.path.is_file() or run.lost else stated_manifest(run.path, run.plan)
     if run.runs != (run,) or manifest is None:
         raise RunError(f"{run.path}: --to intoto states a complete run; name one, without --partial")
@@ -41,8 +42,8 @@ def write(run: Run, folder: ExportFolder, advance: Advance) -> Outcome:
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": _provenance(run, manifest),
     }
-    folder.write(FILE, (json.dumps(statement, indent=1) + "\n").encode())
-    advance(len(run))
+    task.folder.write(FILE, (json.dumps(statement, indent=1) + "\n").encode())
+    task.advance(len(run))
     return Outcome(len(run))
 
 
