@@ -24,8 +24,9 @@ MOST_SHOWN, MOST_MOVED = 5, 3  # pictures in one row of a window of 1280 pixels
 MOST_NAMED: Final = 3
 
 RULE: Final = (
-    "Told here, from the first one on: what moved against an older run, and gates that stop; images that are in the run "
-    "twice or in the training data too; places where peaks gather; {} samples that can't be read; odd maps; maps that hold less than "
+    "Told here, from the first one on: what moved against an older run, and gates that stop; images that are in the "
+    "run twice or in the training data too; places where peaks gather; {} samples that can't be read; odd maps; maps "
+    "that hold less than "
     f"{100 * SMALL_SHARE:g} % of the logit in the median; images that are no longer those explained. An identity that "
     "does not hold is refused when a run is made, and found by batchcam verify."
 )

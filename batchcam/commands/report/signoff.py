@@ -10,7 +10,7 @@ from batchcam.commands.report.provenance import facts
 from batchcam.commands.report.writing import NOT_RECORDED, stated
 from batchcam.pictures.html import Markup, definitions, element, foreign, join, table
 from batchcam.record.metrics import rate_text
-from batchcam.record.overlap import Overlap, Shared
+from batchcam.record.overlap import Shared
 from batchcam.record.totals import needs_a_look
 from batchcam.store.plan import LEFT_OUT_KEY
 from batchcam.version import version
@@ -44,15 +44,6 @@ def signoff(content: Content) -> Markup:
             table("Signatures", ("as", "name", "date", "signature"), lines, "texts sign"),
         )
     )
-
-
-def overlaps(overlap: Overlap) -> Iterator[Markup]:
-    """Yield what a reader should look at, a line each."""
-    link = element("a", "Images that are not independent", href="#sign-off")
-    trained = overlap.training.shared.count if overlap.training else 0
-    for count, where in ((trained, "are in the training data too"), (overlap.twice.count, "are in the run twice")):
-        if count:
-            yield join((link, f": {count:,} of {overlap.compared:,} {where}"))
 
 
 def _capital(name: str) -> Markup:

@@ -97,8 +97,8 @@ def test_images_of_the_training_data_are_findings(tmp_path: Path) -> None:
     beside, source = write(tmp_path / "test", tmp_path / "b.html", train_run=tmp_path / "train")
     assert beside.findings == alone.findings + 2
     text = Page(source).text
-    assert "Images that are not independent : 2 of 20 are in the training data too" in text
-    assert "Images that are not independent : 2 of 20 are in the run twice" in text
+    told = "2 of 20 are in the training data too; 2 of 20 are in the run more than once"
+    assert f"Images that are not independent {told}" in text
     assert "In the training data too 2 (0.100): 蝶/фото 00004.png , 蝶/фото 00005.png" in signoff(source)
     assert f"20 images with a digest of 21 in {tmp_path / 'train'}" in signoff(source)
 
