@@ -47,6 +47,9 @@ CONFIG_FILE: Final = "config.json"
 MAP_KINDS: Final = ("uint8", "float32", "none")
 """The kinds of upsampled map of the predicted class."""
 
+FEATURE_KINDS: Final = ("none", "float16", "float32")
+"""How what the classifier takes is stored."""
+
 PALETTES: Final = ("viridis", "jet")
 """Colours of maps: viridis is perceptually even, jet is the best known."""
 
@@ -158,6 +161,12 @@ CONSTANT_RELATIVE_RANGE: Final = 1e-6
 
 IDENTITY_TOLERANCE: Final = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2, "fp16": 1e-2}
 """Largest abs(mean(CAM) + bias - logit) by precision, relative to max(1, largest abs(logit) of the sample)."""
+
+FEATURE_TOLERANCE: Final = {**IDENTITY_TOLERANCE, "fp32": 1e-5}
+"""The same of abs(W f + b - logit), f being the features as float32."""
+
+HALF_ROUNDING: Final = (2.0**-11, 2.0**-25)
+"""How far float16 is from the number that it stands for: as a share of it, and of numbers below its smallest one."""
 
 TORCH: Final = "torch"
 OPENVINO: Final = "openvino"

@@ -147,6 +147,7 @@ def info_text(run: RunInfo) -> str:
         ("in cells", run.spatial and str(run.spatial)),
         ("dataset", about and f"{about['data']} fingerprint {plan['dataset_fingerprint'][:16]}…"),
         ("input", f"{_size(plan['input_size'])}, {_preprocessing(plan['preprocessing'])}"),
+        ("features", plan.get("features", "")),
         ("stored", f"cams {plan['cams']}, maps {plan['maps']}, batch {plan['batch_size']}, shard {plan['shard_size']}"),
         ("created", about and about["created"]),
         ("samples", _counts(totals, run.intervals, run.needed)),

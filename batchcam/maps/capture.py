@@ -17,10 +17,16 @@ Listener = TypeVar("Listener", bound="ActivationCapture")
 
 
 class Maps(NamedTuple):
-    """Raw maps (N, M, h, w), and what of the logits, besides their bias, lies in no cell: (N, M), None for nothing."""
+    """Raw maps (N, M, h, w) and what belongs to them.
+
+    Attributes:
+        offset: what of the logits, besides their bias, lies in no cell: (N, M), None for nothing.
+        features: what the classifier takes, (N, C), None where that was not asked for.
+    """
 
     cams: Tensor
     offset: Tensor | None = None
+    features: Tensor | None = None
 
 
 class ActivationCapture:

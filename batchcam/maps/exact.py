@@ -17,13 +17,14 @@ class ExactMaps:
 
     Args:
         proved: what `prove` returned.
+        with_features: whether to tell what the classifier takes.
     """
 
     grad_mode = torch.inference_mode
     """What `forward` and the maps run in: quicker than `no_grad`, and nothing in it can ever have a gradient."""
 
-    def __init__(self, proved: ExactNetwork) -> None:
-        self._proved = proved
+    def __init__(self, proved: ExactNetwork, with_features: bool = False) -> None:
+        self._proved, self._with_features = proved, with_features
         self._capture: ActivationCapture | LedgerCapture = (
             LedgerCapture(proved.network, proved.ledger) if proved.ledger else ActivationCapture(proved.layer)
         )
@@ -58,11 +59,11 @@ class ExactMaps:
                 return term.scaled(cam.class_activation_maps(term.values, term.weight))
             return term.scaled(cam.selected_class_activation_maps(term.values, term.weight, classes))
 
-        terms = self._proved.terms(self._capture.take())
+        captured = self._capture.take()
+        terms = self._proved.terms(captured)
         first, *more = terms.cells
         cams = of(first)
         for term in more:
             cams += of(term)
-        if not terms.rest:
-            return Maps(cams)
-        return Maps(cams, torch.stack([of(term)[:, :, 0, 0] for term in terms.rest]).sum(0))
+        offset = torch.stack([of(term)[:, :, 0, 0] for term in terms.rest]).sum(0) if terms.rest else None
+        return Maps(cams, offset, self._proved.features(captured) if self._with_features else None)

@@ -31,6 +31,7 @@ class Request:
         precision: fp32, tf32, bf16 or fp16, for the forward pass; CAMs are float32 always.
         identity: whether a batch that breaks the identity stops the run.
         threshold_logits: from which logit each class of a multi-label run counts, float32 (K,); None: single-label.
+        features: type of the array of features, "" for none.
     """
 
     cams: CamSelection
@@ -39,6 +40,7 @@ class Request:
     precision: str
     identity: bool
     threshold_logits: np.ndarray | None = None
+    features: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,7 @@ class ExplainedBatch:
     identity_residual: np.ndarray
     status: np.ndarray
     offset: np.ndarray | None = None
+    features: np.ndarray | None = None
     maps: np.ndarray | None = None
     map_range: np.ndarray | None = None
 
@@ -95,7 +98,7 @@ class Explainer:
         device: torch.device,
     ) -> None:
         self._preprocessing, self._request, self._device = preprocessing, request, device
-        self._explainable, self._maps = explainable, maps_of(explainable)
+        self._explainable, self._maps = explainable, maps_of(explainable, bool(request.features))
         self._transfer = Transfer(device)
         above = request.threshold_logits
         self._above = None if above is None else torch.from_numpy(above).to(device)
@@ -139,7 +142,7 @@ class Explainer:
         prediction = cam.first_argmax(heights).masked_fill(~finite, -1)
         classes = self._classes(heights, prediction, labels)
         maps = self._cams(classes)
-        cams, offset = maps
+        cams, offset, features = maps
         residual = self._maps.residual(maps, classes, logits)
         known = (classes >= 0)[:, :, None, None]
         finite &= (torch.isfinite(cams) | ~known).flatten(1).all(1)
@@ -157,6 +160,7 @@ class Explainer:
             "identity_residual": residual,
             "status": status.to(torch.uint8),
             **({} if offset is None else {"offset": offset}),
+            **({} if features is None else {"features": features.to(getattr(torch, self._request.features))}),
             **self._upsampled(predicted, finite, constant),
         }
 
@@ -203,7 +207,7 @@ class Explainer:
         known, none = classes.clamp(min=0), classes < 0
         cams = maps.cams.gather(1, known[:, :, None, None].expand(-1, -1, *maps.cams.shape[2:]))
         offset = None if maps.offset is None else maps.offset.gather(1, known).masked_fill(none, float("nan"))
-        return Maps(cams.masked_fill(none[:, :, None, None], float("nan")), offset)
+        return Maps(cams.masked_fill(none[:, :, None, None], float("nan")), offset, maps.features)
 
     def _predicted_cams(self, cams: Tensor, classes: Tensor, prediction: Tensor) -> Tensor:
         """Return the predicted class's CAM of each sample, (n, h, w); NaN where no class is predicted."""
@@ -234,6 +238,9 @@ class Explainer:
             "status": torch.empty(rows, dtype=torch.uint8),
             **({"offset": torch.empty(rows, count)} if self._explainable.has_offset else {}),
         }
+        if self._request.features:
+            kind = getattr(torch, self._request.features)
+            blank["features"] = torch.empty(rows, self._explainable.channels, dtype=kind)
         if self._request.maps == "none":
             return blank
         kind = torch.uint8 if self._request.maps == "uint8" else torch.float32
@@ -250,7 +257,8 @@ def _joined(pieces: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 def _blank_rows(batch: ExplainedBatch, rows: np.ndarray, request: Request) -> None:
     """Overwrite what the network made of placeholders by what the schema says of unreadable samples."""
     for values in (
-        *(batch.logits, batch.cams, batch.confidence, batch.identity_residual, batch.offset, batch.map_range),
+        *(batch.logits, batch.cams, batch.confidence, batch.identity_residual, batch.offset, batch.features),
+        batch.map_range,
     ):
         if values is not None:
             values[rows] = np.nan

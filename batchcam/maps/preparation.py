@@ -95,6 +95,6 @@ def with_engine(
     return explainable
 
 
-def maps_of(explainable: ExplainableNetwork) -> ExactMaps | GradientMaps:
-    """Return what makes the network's maps; use it with `with`."""
-    return ExactMaps(explainable) if isinstance(explainable, ExactNetwork) else GradientMaps(explainable)
+def maps_of(explainable: ExplainableNetwork, with_features: bool = False) -> ExactMaps | GradientMaps:
+    """Return what makes the network's maps, and features of exact ones; use it with `with`."""
+    return ExactMaps(explainable, with_features) if isinstance(explainable, ExactNetwork) else GradientMaps(explainable)

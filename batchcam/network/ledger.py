@@ -116,6 +116,11 @@ class Ledger:
             "logits; the rest is their offset; by torch, where attention can be heard"
         )
 
+    def features(self, heard: Heard) -> Tensor:
+        """Return x at its own deviation, (N, C)."""
+        x = heard.vectors[self.place].float()
+        return x * _inverse_deviation(x, self.norm_eps)[:, None]
+
     def terms(self, heard: Heard) -> Terms:
         """Return the logits' terms: cells, other tokens and, of x, what no attention of these brought."""
         x = heard.vectors[self.place].float()

@@ -101,6 +101,13 @@ class ExactNetwork:
             return self.ledger.terms(captured)
         return TargetLayer.parse(self.target_layer).terms(captured.float(), self.weight, self.norm_eps)
 
+    def features(self, captured: Tensor | Heard) -> Tensor:
+        """Return f, (N, C) float32, from what was captured: W f + b = logits; no part of f is set apart as offset."""
+        if isinstance(captured, Heard):
+            assert self.ledger is not None
+            return self.ledger.features(captured)
+        return TargetLayer.parse(self.target_layer).features(captured.float(), self.norm_eps)
+
 
 def prove(
     network: nn.Module, probe: Tensor, target_layer: str | None = None, tokens: Tokens | None = None

@@ -101,9 +101,7 @@ class TargetLayer:
 
     def terms(self, output: Tensor, weight: Tensor, norm_eps: float | None) -> Terms:
         """Return what the logits but for their bias are a sum of, from the module's output and W (K, C)."""
-        if norm_eps is not None:
-            deviation = (self.vector(output).var(1, unbiased=False) + norm_eps).sqrt()
-            output = output / deviation.view(-1, *[1] * (output.ndim - 1))
+        output = self._normed(output, norm_eps)
         grid = self.grid(output)
         grid = grid.relu() if self.rectified else grid
         if self.tokens and self.pooled == ALL_TOKENS:
@@ -116,3 +114,13 @@ class TargetLayer:
             of_class, of_cells = weight.chunk(2, 1)
             return Terms((Term(grid, of_cells),), (Term(output[:, 0, :, None, None], of_class),))
         return Terms((Term(grid, weight),))
+
+    def features(self, output: Tensor, norm_eps: float | None) -> Tensor:
+        """Return what W is multiplied with, (N, C): the pooled output, over its deviation where that is normalised."""
+        return self.vector(self._normed(output, norm_eps))
+
+    def _normed(self, output: Tensor, norm_eps: float | None) -> Tensor:
+        if norm_eps is None:
+            return output
+        deviation = (self.vector(output).var(1, unbiased=False) + norm_eps).sqrt()
+        return output / deviation.view(-1, *[1] * (output.ndim - 1))

@@ -18,6 +18,7 @@ from batchcam.errors import ConfigError, RunError
 from batchcam.rules import (
     CONTROLS,
     EXACT,
+    FEATURE_KINDS,
     IDENTITY_TOLERANCE,
     IN_MEMORY,
     MAP_KINDS,
@@ -38,7 +39,7 @@ PIXEL_LIMIT = 2**28
 IDENTITY_FIELDS = (
     *("schema_version", "checkpoint_sha256", "dataset_fingerprint", "dataset_code", "first_inputs", "class_names"),
     *("target_layer", "preprocessing", "precision", "method", "control", "weights_key", "architecture_options"),
-    *("meta", "problem_type", "thresholds", "engine"),
+    *("meta", "problem_type", "thresholds", "engine", "features"),
 )
 """What a run is: the run id is the SHA-256 of exactly these. The plan's other fields only shape its files."""
 
@@ -46,6 +47,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "engine": ("", OPENVINO),
     "precision": (*IDENTITY_TOLERANCE,),
     "maps": MAP_KINDS,
+    "features": ("", *FEATURE_KINDS[1:]),
     "method": METHODS,
     "control": CONTROLS,
     "problem_type": ("", MULTI_LABEL),
@@ -155,6 +157,7 @@ class Plan:
             label that does, where these are lists of which only some count.
         engine: what computed the network: openvino, or "" for torch.
         has_offset: whether some of the logits, besides their bias, lies in no cell, as of networks of tokens.
+        features: type of the array of features; "" where the run has none.
     """
 
     checkpoint_sha256: str
@@ -191,6 +194,7 @@ class Plan:
     label_columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     engine: str = ""
     has_offset: bool = False
+    features: str = ""
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -280,7 +284,7 @@ class Plan:
         """The arrays with a row per sample, in the order in which they are created."""
         known, problem = self.training_known, self.problem_type
         arrays = schema.sample_arrays(
-            self.maps, self.exact, self.schema_version, known, self.meta, problem, self.has_offset
+            self.maps, self.exact, self.schema_version, known, self.meta, problem, self.has_offset, self.features
         )
         if not self.cams.is_positive:
             return arrays
@@ -366,6 +370,8 @@ class Plan:
             raise ValueError("has_offset of the plan is not true or false, or true of maps without an identity")
         if not type(self.identity) is type(self.training_known) is bool or not isinstance(self.preprocessing, dict):
             raise ValueError("identity or training_known of the plan is not true or false, or preprocessing no table")
+        if self.features and (not self.identity or self.schema_version < 2):
+            raise ValueError("features of the plan, where no linear map from them to the logits is claimed")
         self.cams.count(len(self.class_names))
         try:
             canonical(self.to_dict()).encode()

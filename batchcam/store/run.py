@@ -22,6 +22,7 @@ from batchcam.store.layout import array_shape
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.reader import READ_BYTES, blocks, decode, read, split
 from batchcam.store.schema import (
+    FEATURES,
     LABELS,
     OFFSET,
     SAMPLE_ARRAYS,
@@ -70,6 +71,7 @@ class Sample:
         trained_on: whether the network was trained on this image, None where that is not known.
         identity_residual: largest abs(mean of CAM + bias + offset - logit).
         offset: what of each map's logit lies in no cell, (M,); None where all of it does, but for the bias.
+        features: what the classifier takes, (C,): W f + b = logits; None where the run stores none.
         status: flags.
         error: why the sample is unreadable, "" if it is not.
         meta: what a manifest says besides, by column.
@@ -94,6 +96,7 @@ class Sample:
     trained_on: bool | None
     identity_residual: float
     offset: np.ndarray | None
+    features: np.ndarray | None
     status: Status
     error: str
     meta: Mapping[str, str]
@@ -190,6 +193,7 @@ class Column:
             newer = f"the run is of schema {run.plan.schema_version}, which does not have it"
             reasons = {TRAINED_ON: "the checkpoint does not say it of such images", LABELS: "the run is single-label"}
             reasons[OFFSET] = "all of its logits but the bias lies in cells"
+            reasons[FEATURES] = "it was explained without --features"
             why = newer if self._since > run.plan.schema_version else reasons.get(self._name, NO_MAPS)
             raise AttributeError(f"{owner.__name__} has no attribute {self._name!r}: {why}")
         return RunArray(run, run._arrays[self._name])
@@ -233,6 +237,7 @@ class Run:
     cam_class = Column()
     cams = Column()
     offset = Column()
+    features = Column()
     maps = Column()
     map_range = Column()
     crop_box = Column()
@@ -542,6 +547,7 @@ class Run:
             trained_on=bool(at[TRAINED_ON]) if at.get(TRAINED_ON, -1) >= 0 else None,
             identity_residual=float(at["identity_residual"]),
             offset=at.get(OFFSET),
+            features=at.get(FEATURES),
             status=Status(int(at["status"])),
             error=at["error"],
             meta={name: at[meta_array(name).name] for name in self.plan.meta},

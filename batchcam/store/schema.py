@@ -76,6 +76,7 @@ LOGIT_PER_CELL: Final = "logit per cell"
 TRAINED_ON: Final = "trained_on"
 LABELS: Final = "labels"
 OFFSET: Final = "offset"
+FEATURES: Final = "features"
 PROBLEM_TYPE: Final = "problem_type"
 
 
@@ -122,6 +123,11 @@ SAMPLE_ARRAYS: Final = (
     _numbers(
         OFFSET, "float32", NAN, "what of the logit of each map's class lies in no cell, besides the bias", "map_rank",
         units="logit", since=2,
+    ),
+    _numbers(
+        FEATURES, "float32", NAN,
+        "what the classifier takes: the pooled target layer, behind a layer norm over its deviation; W f + b = logits",
+        "channel", since=2,
     ),
     Array(
         "maps", ("sample_index", "y", "x"), "uint8", "deflate", 0,
@@ -189,7 +195,7 @@ OFFSET_MEANINGS: Final[Mapping[str, str]] = {
 
 FLOAT_MAPS_MEANING: Final = "predicted class's CAM, bilinear to the input size, raw values"
 
-VIRTUAL_IN_MASTER: Final = ("cams", "maps", "status")
+VIRTUAL_IN_MASTER: Final = ("cams", FEATURES, "maps", "status")
 """Arrays of run.h5 that stay in the shards, whatever their size; see `stays_in_shards`."""
 
 MOST_TEXT_BYTES: Final = 2**16
@@ -280,6 +286,7 @@ def sample_arrays(
     meta: Iterable[str] = (),
     problem_type: str = "",
     has_offset: bool = False,
+    features: str = "",
 ) -> tuple[Array, ...]:
     """Return the arrays with a row per sample for a plan's choice of `maps` (see rules.MAP_KINDS).
 
@@ -289,10 +296,16 @@ def sample_arrays(
         with_identity = sample_arrays(maps, True, schema, training_known, meta, problem_type)
         return tuple(map(_without_identity, with_identity))
     is_multi_label = problem_type == MULTI_LABEL
-    left_out = {TRAINED_ON: not training_known, LABELS: not is_multi_label, OFFSET: not has_offset}
+    left_out = {
+        TRAINED_ON: not training_known,
+        LABELS: not is_multi_label,
+        OFFSET: not has_offset,
+        FEATURES: not features,
+    }
     arrays = tuple(a for a in SAMPLE_ARRAYS if a.since <= schema and not left_out.get(a.name))
     meanings = {**(MULTI_LABEL_MEANINGS if is_multi_label else {}), **(OFFSET_MEANINGS if has_offset else {})}
     arrays = tuple(dataclasses.replace(a, meaning=meanings.get(a.name, a.meaning)) for a in arrays)
+    arrays = tuple(dataclasses.replace(a, dtype=features) if a.name == FEATURES else a for a in arrays)
     arrays += tuple(map(meta_array, meta))
     if maps == "uint8":
         return arrays

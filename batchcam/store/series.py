@@ -31,7 +31,7 @@ FRAME: Final = ("pad", "bits", "range", "traced")
 
 TOLD: Final = (
     *("checkpoint_sha256", "weights_key", "architecture", "architecture_options", "target_layer", "channels"),
-    *("preprocessing", "precision", "engine", "identity", "training_known", "schema_version"),
+    *("preprocessing", "precision", "engine", "identity", "training_known", "schema_version", "features"),
 )
 """Fields in which they may differ, and it is told."""
 
@@ -306,6 +306,7 @@ def _common(runs: Sequence[Run], count: int) -> Plan:
         sample_id_bytes=max(plan.sample_id_bytes for plan in plans),
         identity=all(plan.identity for plan in plans),
         training_known=all(plan.training_known for plan in plans),
+        features=plans[-1].features if len({(plan.features, plan.channels) for plan in plans}) == 1 else "",
         schema_version=min(plan.schema_version for plan in plans),
         meta={name: max(plan.meta[name] for plan in plans) for name in _meta_of_all(plans)},
     )

@@ -79,7 +79,7 @@ def validate(run: Path) -> None:
     for name in ("classifier/weight", "classifier/bias"):
         same = all(np.array_equal(block[name], blocks[0][name], equal_nan=True) for block in blocks)
         need(same, f"{name}: not the same in all shards")
-    check_rows(rows, plan, blocks[0]["classifier/bias"])
+    check_rows(rows, plan, blocks[0]["classifier/weight"], blocks[0]["classifier/bias"])
     check_dataset(rows, plan)
     check_totals(rows, manifest)
     check_master(run, told, rows, blocks[0])
@@ -127,7 +127,7 @@ def arrays_of(plan: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for array in RECORD["arrays"]:
         said = plan.get(array["only_with"]) if "only_with" in array else True
         if said and said != "none" and array["since"] <= plan["schema_version"]:
-            yield {**array, "dtype": said} if array["name"] == "maps" else array
+            yield {**array, "dtype": said} if array["name"] in ("maps", "features") else array
     for name in plan.get("meta", ()):
         yield {"name": f"meta/{name}", "dims": ["sample_index"], "dtype": "text", "storage": "text"}
 
@@ -214,14 +214,16 @@ def texts(values: np.ndarray) -> list[str]:
     return [value.decode() for value in values.tolist()]
 
 
-def check_rows(rows: Rows, plan: Mapping[str, Any], bias: np.ndarray) -> None:
+def check_rows(rows: Rows, plan: Mapping[str, Any], weight: np.ndarray, bias: np.ndarray) -> None:
     """Check each rule of "What a row must satisfy"."""
     with np.errstate(all="ignore"):  # NaN is data here
-        for rule, kept in rules(rows, plan, bias):
+        for rule, kept in rules(rows, plan, weight, bias):
             need(np.all(kept), f"{rule}: row {np.flatnonzero(~np.asarray(kept))[:1]}")
 
 
-def rules(rows: Rows, plan: Mapping[str, Any], bias: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def rules(
+    rows: Rows, plan: Mapping[str, Any], weight: np.ndarray, bias: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
     status, logits, label, prediction = (rows[name] for name in ("status", "logits", "label", "prediction"))
     count, classes = logits.shape
     yield "sample_index", rows["sample_index"] == np.arange(count)
@@ -251,6 +253,8 @@ def rules(rows: Rows, plan: Mapping[str, Any], bias: np.ndarray) -> Iterator[tup
     known = rows["cam_class"] >= 0
     sound = finite & (np.isfinite(rows["cams"]).all((2, 3)) | ~known).all(1)
     yield "status: not finite", unreadable | (sound == (status & 2 == 0))
+    if "features" in rows:
+        yield "W f + b = logit", features_kept(rows, plan, weight, bias, sound)
     if plan["method"] == "cam":
         yield from identity_kept(rows, plan, bias, sound)
     else:
@@ -275,6 +279,16 @@ def cam_classes_kept(rows: Rows, plan: Mapping[str, Any], heights: np.ndarray) -
         "positive": np.where((np.take_along_axis(heights, ranked, 1) >= 0) | (ranks == 0), ranked, -1),
     }.get(plan["cams"], ranked)
     return np.asarray((stored == wanted).all(1) | (prediction[:, 0] < 0))
+
+
+def features_kept(
+    rows: Rows, plan: Mapping[str, Any], weight: np.ndarray, bias: np.ndarray, sound: np.ndarray
+) -> np.ndarray:
+    features, weight = rows["features"].astype(float), weight.astype(float)
+    allowed = RECORD["feature_tolerance"][plan["precision"]] * np.maximum(1, np.abs(rows["logits"]).max(1))[:, None]
+    if plan["features"] == "float16":
+        allowed = allowed + (2.0**-11 * np.abs(features) + 2.0**-25) @ np.abs(weight).T
+    return ~sound | (np.abs(features @ weight.T + bias - rows["logits"]) <= allowed).all(1)
 
 
 def identity_kept(

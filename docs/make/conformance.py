@@ -1,4 +1,4 @@
-"""docs/conformance: 20 sound and 40 broken runs, and the verdict on each: `python -m docs.make.conformance` makes them.
+"""docs/conformance: 21 sound and 40 broken runs, and the verdict on each: `python -m docs.make.conformance` makes them.
 
 The runs are those of the tests: numbers of plain NumPy, each broken in one way. The same versions of Python, NumPy and
 HDF5 make the same archive.
@@ -202,6 +202,7 @@ SOUND: Final[dict[str, Sound]] = {
     "meta": Sound("a further column, and what the network was trained on", TINY, _trained_and_told),
     "first-inputs": Sound("a dataset without files", TINY, _without_files),
     "multi-label": Sound("several labels a sample, maps of the classes that count", TINY, _several_labels),
+    "features": Sound("what the classifier takes, as float16", {**TINY, "features": "float16"}),
     "offset": Sound("a network of tokens: part of the logit lies in no cell", TINY, _with_offset),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from batchcam.rules import IDENTITY_TOLERANCE
+from batchcam.rules import FEATURE_TOLERANCE, IDENTITY_TOLERANCE
 from batchcam.store import manifest, schema
 from batchcam.store.document import DIGEST_KEY, SIZE_LIMIT
 from batchcam.store.form import COUNT_LIMIT, TEXT_LIMIT, Form
@@ -138,6 +138,7 @@ def record() -> dict[str, Any]:
         "filters": {name: sorted(ids) for name, ids in FILTERS.items()},
         "run_id_fields": list(IDENTITY_FIELDS),
         "identity_tolerance": dict(IDENTITY_TOLERANCE),
+        "feature_tolerance": dict(FEATURE_TOLERANCE),
         "arrays": [_array(array) for array in every],
     }
 
@@ -145,7 +146,7 @@ def record() -> dict[str, Any]:
 def _array(array: schema.Array) -> dict[str, Any]:
     given = {
         schema.TRAINED_ON: "training_known", schema.OFFSET: "has_offset", schema.LABELS: "problem_type",
-        schema.THRESHOLD.name: "problem_type", "maps": "maps", "map_range": "maps",
+        schema.FEATURES: "features", schema.THRESHOLD.name: "problem_type", "maps": "maps", "map_range": "maps",
     }  # fmt: skip
     fill = array.fill.decode() if isinstance(array.fill, bytes) else array.fill
     content = {name: getattr(array, name) for name in ("name", "dims", "dtype", "storage", "since")}

@@ -112,6 +112,7 @@ def synthetic_rows(plan: Plan, seed: int = 0) -> Rows:
         "logits": logits.astype(np.float32),
         "crop_box": np.tile(np.array([0, 0, 80, 48], np.float32), (count, 1)),
         "image_size": np.tile(np.array([48, 80], np.int32), (count, 1)),
+        **({"features": activations.mean((2, 3)).astype(plan.features)} if plan.features else {}),
         **_maps(plan, cams, prediction),
     }
     columns["cam_class"] = _cam_classes(plan, logits, prediction, labels)
@@ -181,7 +182,7 @@ def _cam_classes(plan: Plan, logits: np.ndarray, prediction: np.ndarray, labels:
 
 def _blank(plan: Plan, columns: dict[str, np.ndarray], texts: dict[str, list[str]], rows: np.ndarray) -> None:
     """Overwrite the rows of unreadable samples by what the schema says of them."""
-    for name in ("logits", "cams", "confidence", "identity_residual", "crop_box", "map_range"):
+    for name in ("logits", "cams", "confidence", "identity_residual", "crop_box", "map_range", "features"):
         if name in columns:
             columns[name][rows] = np.nan
     columns["prediction"][rows] = -1

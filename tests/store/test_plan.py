@@ -60,6 +60,7 @@ CHANGES = {
     "label_columns": {"ant": "Ant"},
     "engine": "openvino",
     "has_offset": True,
+    "features": "float16",
 }
 
 

@@ -20,7 +20,7 @@ from batchcam.config import (
     required,
     time_limit,
 )
-from batchcam.rules import CONTROLS, MAP_KINDS, METHODS, CamSelection, Tokens
+from batchcam.rules import CONTROLS, FEATURE_KINDS, MAP_KINDS, METHODS, CamSelection, Tokens
 
 EVERYTHING: Final = 100
 """Per cent of images that may be unreadable where nothing is to stop the work."""
@@ -75,6 +75,11 @@ class ExplainConfig(LabelledConfig):
         parse=CamSelection.parse,
     )
     maps: str | None = field("Upsampled map of the predicted class.  [default: uint8]", choices=MAP_KINDS)
+    features: str | None = field(
+        "Also store what the classifier takes, by which verify checks the logits again, and near-duplicates and wrong "
+        "labels are found.  [default: none]",
+        choices=FEATURE_KINDS,
+    )
     time_limit_s: Given[float | None, float | str | None] = time_limit()
     max_unreadable: float = field(
         "Stop early when more per cent of the images of a shard can't be read, or none of the first ones. 100: never.",

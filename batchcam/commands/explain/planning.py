@@ -35,6 +35,7 @@ from batchcam.rules import (
     CONTROL_WORDS,
     CONTROLS,
     EXACT,
+    FEATURE_KINDS,
     MULTI_LABEL,
     SINGLE_LABEL,
     TORCH,
@@ -132,7 +133,7 @@ class Settings:
 
     Attributes:
         engine: one of rules.ENGINES.
-        precision, method, control, batch_size, cams, maps: see Plan.
+        precision, method, control, batch_size, cams, maps, features: see Plan.
         shard_size: None: chosen by the size of a sample.
         schema_version: an existing run's is kept, so that an older one can be finished and repaired.
         meta: which further columns of a manifest are kept; None: all that it has.
@@ -146,6 +147,7 @@ class Settings:
     shard_size: int | None
     cams: CamSelection
     maps: str
+    features: str
     schema_version: int
     meta: tuple[str, ...] | None
 
@@ -163,6 +165,7 @@ class Settings:
             shard_size=settle(config.shard_size, existing, "shard_size", None),
             cams=settle(config.cams, existing, "cams", CamSelection("all" if method == EXACT else "predicted")),
             maps=settle(config.maps, existing, "maps", "uint8"),
+            features=settle(config.features, existing, "features", "").replace(FEATURE_KINDS[0], ""),
             schema_version=settle(None, existing, "schema_version", SCHEMA_VERSION),
             meta=tuple(existing.meta) if existing else None,
         )
@@ -185,8 +188,14 @@ def make_plan(
         thresholds: see Plan.
 
     Raises:
-        ConfigError: --cams asks for more classes than there are, or for all with gradients.
+        ConfigError: --features where no logits follow from them; --cams asks for more classes than there are, or for
+            all with gradients.
     """
+    if settings.features and not (identity and settings.method == EXACT and settings.schema_version > 1):
+        raise ConfigError(
+            f"--features {settings.features}: takes --method {EXACT} with its identity, whose classifier is a linear "
+            "map of them, and a run of schema 2; leave the option out"
+        )
     source = assembly.source
     meta = _meta(settings, source)
     plan = Plan(
@@ -210,6 +219,7 @@ def make_plan(
         shard_size=settings.shard_size or 1,
         cams=settings.cams,
         maps=settings.maps,
+        features=settings.features,
         channels=explainable.channels,
         grid_size=explainable.grid_size,
         input_size=assembly.input_size,
@@ -309,6 +319,7 @@ def sample_bytes(plan: Plan) -> int:
     pixel_bytes = {"uint8": 1, "float32": 4, "none": 0}[plan.maps]
     cell_count = plan.grid_size[0] * plan.grid_size[1]
     cam_bytes = plan.maps_per_sample * (cell_count * 4 + 8)
+    cam_bytes += np.dtype(plan.features).itemsize * plan.channels if plan.features else 0
     text_bytes = sum(plan.text_bytes.values())
     return height * width * pixel_bytes + cam_bytes + len(plan.class_names) * 4 + text_bytes + ROW_BYTES
 
@@ -365,7 +376,7 @@ def preflight(
         str(memory),
         f"{plan.architecture} {plan.target_layer}, grid {plan.grid_size[0]}x{plan.grid_size[1]}, {plan.method}",
         f"{counted(len(plan.class_names), 'class')} named by {assembly.names_from}",
-        f"cams {plan.cams}, maps {plan.maps}",
+        f"cams {plan.cams}, maps {plan.maps}" + (f", features {plan.features}" if plan.features else ""),
         f"{device} {used['engine']} {plan.precision}, batch {plan.batch_size}",
         _processes(used),
         "input " + ", ".join(f"{k} {v}" for k, v in plan.preprocessing.items()),

@@ -30,7 +30,7 @@ from batchcam.store.files import RunFiles
 from batchcam.store.findings import Finding, Kind
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.run import Run
-from batchcam.store.schema import LABELS, META, PLAN_FILE, SHARD_FOLDER, TRAINED_ON, meta_array
+from batchcam.store.schema import FEATURES, LABELS, META, PLAN_FILE, SHARD_FOLDER, TRAINED_ON, meta_array
 
 STORED: Final = ("input_sha256", "status", "logits", "cams", "cam_class", "crop_box", "image_size")
 
@@ -63,7 +63,9 @@ def recompute(
     picked = pick_device(device)
     set_precision(plan.precision, picked)
     assembly, explainable = reassemble(plan, classifier, data, picked, _sound_listing(run, plan))
-    request = Request(plan.cams, "none", plan.input_size, plan.precision, False, plan.threshold_logits)
+    request = Request(
+        *(plan.cams, "none", plan.input_size, plan.precision, False, plan.threshold_logits), features=plan.features
+    )
     with (
         Explainer(explainable, assembly.preprocessing, request, picked) as explainer,
         # all shards, sound or not: a row is its sample's position in the dataset
@@ -159,7 +161,8 @@ def _compare_marks(record: Run, sound: Sequence[Shard], assembly: Assembly) -> I
 
 def _compare(record: Run, shard: Shard, batch: LoadedBatch, explained: ExplainedBatch) -> Iterator[Finding]:
     name, plan = f"{SHARD_FOLDER}/{shard.file}", record.plan
-    stored = {array: getattr(record, array)[batch.indices.numpy()] for array in STORED}
+    more = {} if explained.features is None else {FEATURES: explained.features}
+    stored = {array: getattr(record, array)[batch.indices.numpy()] for array in (*STORED, *more)}
     same_input = (stored["input_sha256"] == batch.sha256.numpy()).all(1)
     yield from _finding(
         Kind.INPUT_CHANGED, name, "input_sha256", ~same_input, batch.indices, "the stored image is another one now"
@@ -173,7 +176,7 @@ def _compare(record: Run, shard: Shard, batch: LoadedBatch, explained: Explained
         off = both & ~np.isclose(stored[array], view, rtol=0, atol=PIXEL_ROUNDING).all(1)
         yield from _finding(Kind.RECOMPUTED, name, array, off, batch.indices, "not how the network sees the image")
     same_classes = (stored["cam_class"] == explained.cam_class).all(1)
-    for array, now in (("logits", explained.logits), ("cams", explained.cams)):
+    for array, now in (("logits", explained.logits), ("cams", explained.cams), *more.items()):
         then = stored[array].reshape(len(both), -1)
         most = RECOMPUTE_TOLERANCE[plan.precision]
         scale = np.maximum(1e-6, np.nanmax(np.abs(np.where(np.isfinite(then), then, 0)), axis=1))

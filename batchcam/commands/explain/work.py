@@ -24,14 +24,16 @@ from batchcam.commands.explain.memory import Memory
 from batchcam.commands.explain.planning import resources
 from batchcam.commands.explain.retry import RecordedShard
 from batchcam.data.loader import BatchStream, LoadedBatch, RangeBatches, is_loader_death, loader_died
-from batchcam.errors import DatasetError, StoppedEarlyError
+from batchcam.errors import DatasetError, ModelError, StoppedEarlyError
 from batchcam.job.console import Progress, note
 from batchcam.job.processes import peak_memory
 from batchcam.job.scheduler import Share, utc_now, whereabouts
 from batchcam.job.stop import stop_if_asked
 from batchcam.maps.explainer import ExplainedBatch, Explainer, Request, Submitted
 from batchcam.maps.preparation import ExplainableNetwork
+from batchcam.rules import Status
 from batchcam.store.compression import COMPRESSOR
+from batchcam.store.features import missed
 from batchcam.store.manifest import STAMPS
 from batchcam.store.plan import Plan, Shard
 from batchcam.store.schema import LABELS, TRAINED_ON, meta_array
@@ -87,6 +89,7 @@ class Work:
         self._config, self._plan, self._assembly, self._explainable = config, plan, assembly, explainable
         self._claims, self._recorded, self._device = claims, recorded, device
         self._memory = memory
+        self._classifier = explainable.classifier()
         self._shards = plan.shards
         self._recent: collections.deque[tuple[str, bool]] = collections.deque(
             maxlen=max(FEWEST_JUDGED, plan.shard_size)
@@ -135,7 +138,10 @@ class Work:
 
     def _explain(self, tell: Callable[[], None], processes: int) -> None:
         plan, assembly, explainable, claims = self._plan, self._assembly, self._explainable, self._claims
-        request = Request(plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity, plan.threshold_logits)
+        request = Request(
+            *(plan.cams, plan.maps, plan.input_size, plan.precision, plan.identity, plan.threshold_logits),
+            features=plan.features,
+        )
         landing_s = self._landing_s
         with (
             # forks the loader processes, before any thread of the writer starts
@@ -268,7 +274,19 @@ class Work:
         self, batch: LoadedBatch, labels: np.ndarray, submitted: Submitted
     ) -> tuple[LoadedBatch, np.ndarray, ExplainedBatch]:
         with self._counted("explaining"):
-            return batch, labels, submitted.result()
+            explained = submitted.result()
+            if self._plan.features:
+                self._require_features(explained)
+            return batch, labels, explained
+
+    def _require_features(self, explained: ExplainedBatch) -> None:
+        sound = explained.status & (Status.UNREADABLE | Status.NON_FINITE) == 0
+        wrong = sound & missed(explained.columns(), *self._classifier, self._plan.precision)
+        if wrong.any():
+            raise ModelError(
+                f"row {int(wrong.argmax())} of a batch: features as {self._plan.features} do not give the logits "
+                f"(precision {self._plan.precision}); leave --features out, or choose float32 and fp32"
+            )
 
     def _rows(
         self, batch: LoadedBatch, labels: np.ndarray, explained: dict[str, np.ndarray]

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from batchcam.pictures import heatmap
-from batchcam.rules import CONSTANT_RELATIVE_RANGE, IDENTITY_TOLERANCE, Status
+from batchcam.rules import CONSTANT_RELATIVE_RANGE, FEATURE_TOLERANCE, IDENTITY_TOLERANCE, Status
+from batchcam.store.features import missed
 from batchcam.store.plan import Plan
-from batchcam.store.schema import LABELS, OFFSET
+from batchcam.store.schema import FEATURES, LABELS, OFFSET
 from batchcam.store.stored_cams import predicted_cams
 
 Block = Mapping[str, np.ndarray]
@@ -37,16 +38,17 @@ class Wrong:
     message: str
 
 
-def audit(block: Block, plan: Plan, bias: np.ndarray) -> Iterator[Wrong]:
+def audit(block: Block, plan: Plan, bias: np.ndarray, weight: np.ndarray | None = None) -> Iterator[Wrong]:
     """Yield the rules that rows of `block` break.
 
     Args:
         block: arrays of the schema by name, n rows each.
         bias: of the classifier (K,).
+        weight: likewise (K, C); of a run with features.
     """
     known = block["status"] <= KNOWN_FLAGS
     with np.errstate(all="ignore"):  # NaN is data here
-        for wrong in _rules(block, plan, bias):
+        for wrong in _rules(block, plan, bias, weight):
             rows = wrong.rows & known
             if rows.any():
                 yield dataclasses.replace(wrong, rows=rows)
@@ -54,7 +56,7 @@ def audit(block: Block, plan: Plan, bias: np.ndarray) -> Iterator[Wrong]:
         yield Wrong("status", "status", ~known, "not a sum of known flags")
 
 
-def _rules(block: Block, plan: Plan, bias: np.ndarray) -> Iterator[Wrong]:
+def _rules(block: Block, plan: Plan, bias: np.ndarray, weight: np.ndarray | None) -> Iterator[Wrong]:
     status, label = block["status"], block["label"]
     unreadable = (status & Status.UNREADABLE) > 0
     if plan.is_multi_label:
@@ -72,6 +74,10 @@ def _rules(block: Block, plan: Plan, bias: np.ndarray) -> Iterator[Wrong]:
     yield Wrong("status", "logits", unreadable & ~_blank(block, plan), "numbers in the row of an unreadable sample")
     yield from _predictions(block, ~unreadable, plan)
     yield from _cams(block, ~unreadable, plan, bias)
+    if weight is not None:
+        message = f"W f + b is not the logits: by more than {FEATURE_TOLERANCE[plan.precision]:g} of the largest"
+        rounding = ", and what float16 rounds" if plan.features == "float16" else ""
+        yield Wrong("identity", FEATURES, ~alone & missed(block, weight, bias, plan.precision), message + rounding)
 
 
 def _is_utf8(text: bytes) -> bool:
@@ -85,7 +91,7 @@ def _is_utf8(text: bytes) -> bool:
 def _blank(block: Block, plan: Plan) -> np.ndarray:
     """Return which rows hold, but for their map, only what an unreadable sample's row may hold."""
     rows = len(block["status"])
-    names = ("logits", "cams", "confidence", "identity_residual", OFFSET, "map_range")
+    names = ("logits", "cams", "confidence", "identity_residual", OFFSET, FEATURES, "map_range")
     blank = np.logical_and.reduce([np.isnan(block[n]).reshape(rows, -1).all(1) for n in names if n in block])
     if not plan.cams.is_all:
         blank &= (block["cam_class"] == -1).all(1)

@@ -27,6 +27,9 @@ from batchcam.store.shard_table import ShardTable, stated_table
 PIXEL_BYTES = 24
 """Held for each pixel of a map that is compared with its CAM: float64, three times."""
 
+FEATURE_BYTES = 24
+"""Held for each feature, and for each logit that follows from them: float64, three times."""
+
 COLUMNS_FOR_TOTALS = ("label", "prediction", "status", "identity_residual", TRAINED_ON)
 """Those that a run has."""
 
@@ -129,12 +132,13 @@ class ShardReader:
         done.found.extend(check.check_classes(file, self._plan, name))
         done.classifier.update(classifier_digests(file))
         bias = file["classifier/bias"][...]
+        weight = file["classifier/weight"][...] if self._plan.features else None
         wrong: Counted[tuple[str, str, str]] = {}
         for rows, block in blocks(file.__getitem__, self._names, range(shard.count), READ_BYTES, self._held()):
             first = shard.first + int(rows[0])
             elsewhere = block["sample_index"] != shard.first + rows
             displaced = Wrong("coverage", "sample_index", elsewhere, "not the sample that the plan says")
-            for broken in (displaced, *audit(block, self._plan, bias)):
+            for broken in (displaced, *audit(block, self._plan, bias, weight)):
                 count_rows(wrong, (broken.rule, broken.array, broken.message), broken.rows, first)
             yield self._told(block, first)
             yield from self._compare_copies(block, first, done)
@@ -169,7 +173,10 @@ class ShardReader:
 
     def _held(self) -> int:
         """Return the bytes that are held of a row while it is checked."""
-        return 0 if self._plan.maps == "none" else PIXEL_BYTES * math.prod(self._plan.input_size)
+        maps = 0 if self._plan.maps == "none" else PIXEL_BYTES * math.prod(self._plan.input_size)
+        return maps + (
+            FEATURE_BYTES * (self._plan.channels + len(self._plan.class_names)) if self._plan.features else 0
+        )
 
 
 def classifier_digests(file: h5py.File) -> dict[str, bytes]:

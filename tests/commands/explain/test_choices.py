@@ -246,6 +246,7 @@ NOTHING_CHOSEN = {
     "range": "without it bytes are what they are, and a DICOM file's first window is told, see test_channels",
     "pixels": "without it Pillow resizes, as interpolation above says; the checkpoint may say otherwise",
     "transform": "stands for the options of the view",
+    "features": "without it none are stored",
     "tokens": "the target layer, told above, says the grid that is found",
     "thresholds_from": "stands for --threshold",
     "tasks": "without it the share comes from 'task', whose entry above tells it",

@@ -123,6 +123,19 @@ def test_a_changed_row_is_found_and_only_that_row(sound, name: str) -> None:
     assert {row for rows in found.values() for row in rows} == {ORDINARY}
 
 
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+def test_features_of_every_row_pass_and_a_changed_one_is_found(make_plan, make_rows, kind: str) -> None:
+    plan = make_plan(features=kind)
+    rows = make_rows(plan)
+    block = block_of(rows)
+    assert not list(audit(block, plan, rows.bias, rows.weight))
+    block["features"][ORDINARY, 2] += 0.1
+    (wrong,) = audit(block, plan, rows.bias, rows.weight)
+    assert (wrong.rule, wrong.array, np.flatnonzero(wrong.rows).tolist()) == ("identity", "features", [ORDINARY])
+    block["features"][UNREADABLE] = 0
+    assert {w.array for w in audit(block, plan, rows.bias, rows.weight)} == {"features", "logits"}
+
+
 @pytest.mark.parametrize("row", [UNREADABLE, NON_FINITE, CONSTANT, ALL_NEGATIVE])
 @pytest.mark.parametrize("status", [0, 1, 2, 4, 8, 3, 5, 9, 6, 10, 12])
 def test_only_the_true_flags_of_a_special_row_pass(sound, row: int, status: int) -> None:
