@@ -22,7 +22,7 @@ FORMAT = Path(__file__).resolve().parent.parent / "format"
 RECORD = json.loads((FORMAT / "record.json").read_text(encoding="utf-8"))
 ROUNDING = 1e-4
 MOST_DOCUMENT = 2**26
-VIRTUAL = {"cams", "maps", "status"}
+VIRTUAL = {"cams", "features", "maps", "status"}
 NAMED_IN_FILES = ("checkpoint_sha256", "dataset_fingerprint", "architecture", "target_layer", "method", "control")
 
 Rows = Mapping[str, np.ndarray]

@@ -10,13 +10,14 @@ from batchcam.config import PartialConfig, field, originals, require_outside, re
 from batchcam.errors import ConfigError
 from batchcam.rules import PALETTES
 
-FORMATS: Final = ("virelay", "wsol", "png", "fiftyone", "csv", "parquet", "h5", "zarr", "intoto")
+FORMATS: Final = ("virelay", "wsol", "png", "fiftyone", "csv", "parquet", "npz", "h5", "zarr", "intoto")
 TAKES: Final = {
     "data": ("virelay", "png", "fiftyone"),
     "target": ("virelay", "wsol", "png", "fiftyone"),
     "predicted": tuple(name for name in FORMATS if name not in ("zarr", "intoto")),
     "size": ("virelay", "wsol"),
     "palette": ("png",),
+    "train_run": ("csv", "parquet"),
 }
 """Which formats an option is for."""
 
@@ -49,13 +50,19 @@ class ExportConfig(PartialConfig):
         metavar="HxW",
         parse=parse_map_size,
     )
+    train_run: Path | None = field(
+        "For csv and parquet of a run with features: of each sample also the nearest one of this other run, such as of "
+        "the training images.",
+        metavar="RUN",
+    )
     palette: str | None = field("Colours of the maps, for png.  [default: viridis]", choices=PALETTES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, formats in TAKES.items():
             if getattr(self, name) is not None and self.to not in formats:
-                raise ConfigError(f"--{name}: not an option of {self.to}, only of {', '.join(formats)}")
+                option = name.replace("_", "-")
+                raise ConfigError(f"--{option}: not an option of {self.to}, only of {', '.join(formats)}")
         if self.size == "grid" and self.to != "virelay":
             raise ConfigError(f"--size grid: {SIZES}")
         if self.out.suffix.lower() in FILE_ENDINGS and not self.out.is_dir():

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from batchcam.commands.export import fiftyone, hdf5, intoto, png, table, virelay, wsol, zarr
+from batchcam.commands.export import fiftyone, hdf5, intoto, npz, png, table, virelay, wsol, zarr
 from batchcam.commands.export.config import TAKES, ExportConfig
 from batchcam.commands.export.folder import ExportFolder, identity_of
 from batchcam.commands.export.form import Form, Task
@@ -24,6 +24,7 @@ WRITERS: Final[Mapping[str, Form]] = {
     "png": png.write,
     "csv": table.write_csv,
     "parquet": table.write_parquet,
+    "npz": npz.write,
     "h5": hdf5.write,
     "zarr": zarr.write,
     "fiftyone": fiftyone.write,
@@ -78,6 +79,8 @@ def export(config: ExportConfig) -> ExportSummary:
             "size": _size(config, run),
             "palette": _palette(config) if config.to in TAKES["palette"] else None,
         }
+        if config.train_run is not None:
+            options["train_run"] = str(config.train_run)
         if config.predicted is not None:
             options["predicted"] = config.predicted
         if run.lost:  # another export than the whole run's
@@ -86,7 +89,8 @@ def export(config: ExportConfig) -> ExportSummary:
         folder = ExportFolder(config.out, identity_of(run.plan, config.to, options))
         with Progress("export", len(run), "samples", config.quiet) as progress:
             task = Task(
-                run, folder, meant, progress.advance, config.data, _target(config), _size(config, run), _palette(config)
+                *(run, folder, meant, progress.advance, config.data, _target(config), _size(config, run)),
+                *(_palette(config), config.train_run),
             )
             outcome = WRITERS[config.to](task)
             folder.finish()

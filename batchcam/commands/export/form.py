@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class Task:
         target: class explained.
         size: (H, W) of the maps; None: raw cells.
         palette: one of `rules.PALETTES`.
+        train_run: another run, in which nearest samples are looked for too.
     """
 
     run: Run
@@ -35,6 +37,7 @@ class Task:
     target: Target
     size: tuple[int, int] | None
     palette: str
+    train_run: Path | None = None
 
     def choose(self, finite: bool = True) -> Choice:
         """Return the samples that are meant and have a CAM of the class explained, see `rows.choose`."""
