@@ -87,7 +87,7 @@ def test_the_nearest_sample_of_the_training_images_run_is_told(run, tmp_path):
 
 
 def test_a_run_that_is_too_large_for_neighbours_says_so(run, tmp_path, monkeypatch):
-    for module in ("batchcam.commands.export.alike", "batchcam.commands.export.export", neighbours.__name__):
+    for module in ("batchcam.commands.export.alike", neighbours.__name__):
         monkeypatch.setattr(f"{module}.MOST_COMPARED", 20)
     summary = export(ExportConfig(run, "csv", tmp_path / "out", quiet=True))
     assert any("no neighbours" in note for note in summary.notes)
