@@ -59,8 +59,8 @@ def prepare(
     explained: ExplainableNetwork
     if method == EXACT:
         explained = prove(network, probe, target_layer, tokens)
-        if explained.ledger:
-            tell(explained.ledger.told)
+        if explained.told:
+            tell(explained.told)
     else:
         explained = with_gradients(network, probe, method, target_layer, tokens)
     if tokens and TargetLayer.parse(explained.target_layer).tokens != tokens:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from batchcam.network.terms import LAYER_NORM, RMS_NORM, Norm, inverse_of
 from batchcam.network.tracing import Trace
 
 HEAD_TOLERANCE = 1e-2
@@ -21,20 +22,20 @@ HEAD_TOLERANCE = 1e-2
 class Head:
     """What turns pooled features x (C) into logits (K), as a linear map that is exact for each sample.
 
-    logits = W x + b, or, behind a layer norm, logits = W x / s + b with s = sqrt(variance of x + eps): the norm's
-    centring and its own weights are linear and part of W and b.
+    logits = W x + b, or, behind a norm, logits = W x / s + b, s as `Norm` says: a layer norm's centring and its own
+    weights are linear and part of W and b.
 
     Attributes:
         diagonal_or_full: W, float64: (K, C), or only its diagonal (K,), which is all that layers from logits to logits
             have; of 20,000 classes the full one would take gigabytes.
         bias: b, float64 (K,).
-        norm_eps: the layer norm's eps, None where there is no norm.
+        norm: None where there is none.
         layer: name of the module whose input x is; "" for the network itself.
     """
 
     diagonal_or_full: Tensor
     bias: Tensor
-    norm_eps: float | None = None
+    norm: Norm | None = None
     layer: str = ""
 
     @property
@@ -48,7 +49,7 @@ class Head:
         return _full(self.diagonal_or_full)
 
     def behind(self, module: nn.Module, layer: str) -> Head | None:
-        """Return the head that starts before `module`, None if that is no linear map, nor a layer norm, of vectors."""
+        """Return the head that starts before `module`, None if that is no linear map, nor a norm, of vectors."""
         width = self.width
         if isinstance(module, nn.Linear) and module.out_features == width:
             return self.behind_linear(module.weight, module.bias, layer)
@@ -61,13 +62,15 @@ class Head:
             return self._behind_layer_norm(module, layer)
         if isinstance(module, nn.GroupNorm) and (module.num_groups, module.num_channels) == (1, width):
             return self._behind_layer_norm(module, layer)
+        if type(module).__name__.lower().endswith("rmsnorm") and getattr(module, "eps", None):
+            weight, bias = self._behind_affine(module)
+            return Head(weight, bias, Norm(RMS_NORM, module.eps), layer) if weight.shape[-1] == width else None
         return None
 
     def fits(self, vector: Tensor, logits: Tensor) -> bool:
         """Return whether it turns x (N, C) into the logits (N, K)."""
         x = vector.double()
-        if self.norm_eps is not None:
-            x = x / (x.var(1, unbiased=False, keepdim=True) + self.norm_eps).sqrt()
+        x = x * inverse_of(self.norm, x)[:, None]
         misses = (_times(self.diagonal_or_full, x.T).T + self.bias - logits.double()).abs().amax()
         return bool(misses <= HEAD_TOLERANCE * logits.double().abs().amax())
 
@@ -87,12 +90,12 @@ class Head:
     def _behind_layer_norm(self, norm: nn.LayerNorm | nn.GroupNorm, layer: str) -> Head:
         weight, bias = self._behind_affine(norm)
         weight = _full(weight)
-        return Head(weight - weight.mean(1, keepdim=True), bias, norm.eps, layer)
+        return Head(weight - weight.mean(1, keepdim=True), bias, Norm(LAYER_NORM, norm.eps), layer)
 
     def _behind_affine(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
         """Return W and b before the norm's own weight and bias, each of which it may have or not."""
         weight, bias = self.diagonal_or_full, self.bias
-        own_weight, own_bias = norm.weight, norm.bias
+        own_weight, own_bias = norm.weight, getattr(norm, "bias", None)
         if isinstance(own_bias, Tensor):
             bias = bias + _times(self.diagonal_or_full, own_bias.detach().flatten())
         if isinstance(own_weight, Tensor):
@@ -122,10 +125,10 @@ def halves(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor
 def heads(network: nn.Module, trace: Trace) -> Iterator[tuple[Tensor, Head]]:
     """Yield vectors (N, C) that the logits are an exact linear map of, with the map, from the logits backwards."""
     start = _returned(network, trace.logits)
-    *between, last = _chain(network, trace, *start, trace.logits)
+    *between, last = chain(network, trace, *start, trace.logits)
     yield from [*between, last]
     if not between and (common := _of_two(network, trace, *start)):
-        yield from _chain(network, trace, *common, trace.logits)
+        yield from chain(network, trace, *common, trace.logits)
 
 
 def _of_two(network: nn.Module, trace: Trace, mean: Tensor, head: Head) -> tuple[Tensor, Head] | None:
@@ -136,15 +139,15 @@ def _of_two(network: nn.Module, trace: Trace, mean: Tensor, head: Head) -> tuple
             continue
         half = dataclasses.replace(head, diagonal_or_full=head.diagonal_or_full / 2, bias=head.bias / 2)
         one, other = (
-            [*_chain(network, trace, output, half, output.double() @ half.weight.T + half.bias)] for output in pair
+            [*chain(network, trace, output, half, output.double() @ half.weight.T + half.bias)] for output in pair
         )
         for (vector, first), (same, second) in itertools.product(one, other):
-            if first.norm_eps is None is second.norm_eps and torch.equal(vector, same):
+            if first.norm is None is second.norm and torch.equal(vector, same):
                 return vector, Head(first.weight + second.weight, first.bias + second.bias, None, first.layer)
     return None
 
 
-def _chain(
+def chain(
     network: nn.Module, trace: Trace, vector: Tensor, head: Head, logits: Tensor
 ) -> Iterator[tuple[Tensor, Head]]:
     """Yield a vector of which the logits are a linear map, and those before it."""
@@ -166,7 +169,7 @@ def _chain(
             continue
         vector, head = start, earlier
         yield vector, head
-        if head.norm_eps is not None:
+        if head.norm is not None:
             return  # what lies before it is divided by a number that depends on more than the pooled vector
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from batchcam.network.attention import Attended, attention_calls
 from batchcam.network.heads import Head
-from batchcam.network.terms import Term, Terms
+from batchcam.network.terms import Norm, Term, Terms, inverse_of
 from batchcam.network.tokens import TokenGrids, token_grid
 from batchcam.network.tracing import Trace
 from batchcam.rules import Tokens
@@ -61,14 +61,14 @@ class Branch:
         call: which call of attention.
         weight: W of the linear map from what the call gives to the logits, float32 (K, C).
         bias: b of that map, (K,).
-        norm_eps: eps of a layer norm right behind the call, None where there is none.
+        norm: right behind the call.
     """
 
     place: Place
     call: int
     weight: Tensor
     bias: Tensor
-    norm_eps: float | None
+    norm: Norm | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Ledger:
     Attributes:
         place: of x.
         tokens: the cells.
-        weight, bias, norm_eps: of the head behind x, as of `Head`, float32.
+        weight, bias, norm: of the head behind x, as of `Head`, float32.
         branches: the attentions, the last one first.
     """
 
@@ -94,7 +94,7 @@ class Ledger:
     tokens: Tokens
     weight: Tensor
     bias: Tensor
-    norm_eps: float | None
+    norm: Norm | None
     branches: tuple[Branch, ...]
 
     @property
@@ -119,17 +119,17 @@ class Ledger:
     def features(self, heard: Heard) -> Tensor:
         """Return x at its own deviation, (N, C)."""
         x = heard.vectors[self.place].float()
-        return x * _inverse_deviation(x, self.norm_eps)[:, None]
+        return x * inverse_of(self.norm, x)[:, None]
 
     def terms(self, heard: Heard) -> Terms:
         """Return the logits' terms: cells, other tokens and, of x, what no attention of these brought."""
         x = heard.vectors[self.place].float()
-        scale = _inverse_deviation(x, self.norm_eps)
+        scale = inverse_of(self.norm, x)
         rest = x - sum(heard.vectors[branch.place].float() for branch in self.branches)
         cells, others = [], [Term(rest[:, :, None, None], self.weight, scale)]
         for branch in self.branches:
             brought = heard.calls[branch.call].brought
-            own = scale * _inverse_deviation(brought.sum(1), branch.norm_eps)
+            own = scale * inverse_of(branch.norm, brought.sum(1))
             cells.append(Term(token_grid(brought, self.tokens), branch.weight, own * self.tokens.cells))
             before = brought[:, : -self.tokens.cells].sum(1)
             others += [
@@ -151,7 +151,7 @@ def find_ledger(
         found: what `heads` yields.
     """
     for vector, head in reversed(found):
-        if not head.layer:
+        if not head.layer or trace.inputs[head.layer].ndim > 3:
             continue
         place = _place(head.layer, trace, vector)
         calls = attention_calls(network, probe, place.row)
@@ -163,14 +163,9 @@ def find_ledger(
         if grid is None:
             continue
         same = tuple(b for b in branches if (t := tokens[b.call]) and (t.height, t.width) == (grid.height, grid.width))
-        ledger = Ledger(place, grid, weight, bias, head.norm_eps, same)
+        ledger = Ledger(place, grid, weight, bias, head.norm, same)
         return ledger, Heard({p: search.vector(p) for p in ledger.places}, calls)
     return None
-
-
-def _inverse_deviation(vector: Tensor, norm_eps: float | None) -> Tensor:
-    """Return what a layer norm multiplies each sample by, (N,); ones where there is no norm."""
-    return torch.ones_like(vector[:, 0]) if norm_eps is None else (vector.var(1, unbiased=False) + norm_eps).rsqrt()
 
 
 def _place(module: str, trace: Trace, vector: Tensor) -> Place:
@@ -267,8 +262,8 @@ class _Search:
         for _ in range(MOST_LINKS):
             if (call := self._attention(row, head)) is not None:
                 index, head = call
-                return Branch(added.place, index, head.weight.float(), head.bias.float(), head.norm_eps)
-            link = None if head.norm_eps is not None else self._behind(row, head) or self._scaled(row, head, since)
+                return Branch(added.place, index, head.weight.float(), head.bias.float(), head.norm)
+            link = None if head.norm is not None else self._behind(row, head) or self._scaled(row, head, since)
             if link is None:
                 return None
             row, head = link

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 from batchcam.errors import ModelError
 from batchcam.network.affine import affine_head, affine_layer
 from batchcam.network.compiled import CompiledNetwork
+from batchcam.network.gains import behind
 from batchcam.network.heads import Head, heads
 from batchcam.network.ledger import Heard, Ledger, find_ledger
 from batchcam.network.tail import ending
 from batchcam.network.target_layer import ALL_TOKENS, ATTENTION, CLASS_AND_TOKENS, TOKENS, TargetLayer
-from batchcam.network.terms import Terms
+from batchcam.network.terms import Gain, Norm, Terms
 from batchcam.network.tokens import MOST_PREFIX, TokenGrids
 from batchcam.network.tracing import Trace, finite_trace, output_of
 from batchcam.rules import IDENTITY_TOLERANCE, OPENVINO, Tokens
@@ -33,6 +35,9 @@ TOKEN_KINDS = (TOKENS, ALL_TOKENS, CLASS_AND_TOKENS)
 SIZE_OF_SEVERAL_CELLS = 64
 """Pixels a side: networks divide by 32 at most, nearly all of them."""
 
+MOST_GAINS = 3
+"""Activations and norms that are looked for between pooling and the classifier."""
+
 WAY_OUT = "--method gradcam explains such networks, without an identity"
 
 
@@ -47,8 +52,9 @@ class ExactNetwork:
         bias: b of that map, float32 (K,).
         grid_size: (h, w) of the activations.
         residual: largest abs(mean(CAM) + bias - logit) on the probe, relative to max(1, largest abs(logit)).
-        norm_eps: eps of the layer norm, None where there is none.
+        norm: what the pooled activations are divided by, None where it is nothing.
         ledger: how the logits are a sum over tokens, where these are no layer's mean.
+        gains: what lies between these sums and the classifier that is not linear, the first one first.
         engine_choice: why it is computed by what computes it; "" where there was no choice.
     """
 
@@ -58,8 +64,9 @@ class ExactNetwork:
     bias: Tensor
     grid_size: tuple[int, int]
     residual: float
-    norm_eps: float | None = None
+    norm: Norm | None = None
     ledger: Ledger | None = None
+    gains: tuple[Gain, ...] = ()
     engine_choice: str = ""
 
     @property
@@ -92,21 +99,43 @@ class ExactNetwork:
     def has_offset(self) -> bool:
         """Whether some of the logits, besides their bias, lies in no cell."""
         layer = TargetLayer.parse(self.target_layer)
-        return bool(layer.tokens) and layer.pooled != TOKENS
+        return layer.gained or (bool(layer.tokens) and layer.pooled != TOKENS)
+
+    @property
+    def told(self) -> str:
+        """What maps are of, for people; "" for the mean of a layer."""
+        remarks = [self.ledger.told] if self.ledger else []
+        if self.gains:
+            remarks.append(
+                "maps: activations or norms lie between what is pooled and the classifier; each counts by what it "
+                "multiplies the sample's own numbers by; what biases add there is part of the offset"
+            )
+        return "; ".join(remarks)
 
     def terms(self, captured: Tensor | Heard) -> Terms:
         """Return what the logits are a sum of, float32, from what was captured of a forward pass."""
+        return self._terms(captured, self.gains)
+
+    def _terms(self, captured: Tensor | Heard, gains: Sequence[Gain]) -> Terms:
+        first, *weights = [*(gain.weight for gain in self.gains), self.weight]
         if isinstance(captured, Heard):
             assert self.ledger is not None
-            return self.ledger.terms(captured)
-        return TargetLayer.parse(self.target_layer).terms(captured.float(), self.weight, self.norm_eps)
+            terms = self.ledger.terms(captured)
+        else:
+            terms = TargetLayer.parse(self.target_layer).terms(captured.float(), first, self.norm)
+        for gain, weight in zip(gains, weights, strict=False):
+            terms = gain.through(terms, weight)
+        return terms
 
     def features(self, captured: Tensor | Heard) -> Tensor:
         """Return f, (N, C) float32, from what was captured: W f + b = logits; no part of f is set apart as offset."""
+        if self.gains:
+            *before, last = self.gains
+            return last.values(self._terms(captured, before))
         if isinstance(captured, Heard):
             assert self.ledger is not None
             return self.ledger.features(captured)
-        return TargetLayer.parse(self.target_layer).features(captured.float(), self.norm_eps)
+        return TargetLayer.parse(self.target_layer).features(captured.float(), self.norm)
 
 
 def prove(
@@ -131,22 +160,11 @@ def prove(
     found = list(heads(network, trace))
     layer = None if target_layer is None else TargetLayer.parse(target_layer)
     grids = TokenGrids(network, probe, trace, (layer and layer.tokens) or tokens)
-    if layer and layer.pooled == ATTENTION:
-        ledger = _with_ledger(network, probe, trace, found, grids)
-        if ledger is None or ledger.target_layer != target_layer:
-            raise ModelError(f"target layer {target_layer!r}: the network has no such sum of attention; leave it out")
-        return ledger
-    if layer is None:
-        try:
-            layer, head = _pooled_layer(network, trace, found, grids)
-        except ModelError:
-            if ledger := _with_ledger(network, probe, trace, found, grids):
-                return ledger
-            if (affine := affine_layer(network, probe, trace)) is None:
-                raise
-            layer, head = affine
-        _require_grid(network, probe, layer, trace.outputs[layer.name])
-        return _measured(network, trace, layer, head)
+    if layer is None or layer.pooled == ATTENTION or layer.gained:
+        proved = _searched(network, probe, trace, found, grids)[0]
+        if target_layer not in (None, proved.target_layer):
+            raise ModelError(f"target layer {target_layer!r}: the network has none of this kind; leave it out")
+        return proved
     output = output_of(network, trace, layer.name, layer.takes)
     channels = layer.vector(output).shape[1]
     # the logits themselves are what is pooled only where no linear layer gives them
@@ -158,7 +176,7 @@ def prove(
         raise ModelError(
             f"target layer {target_layer!r} has {channels} channels, the classifier {last.layer!r} takes {last.width}"
         )
-    return min((_measured(network, trace, layer, head) for head in fitting), key=lambda m: m.residual)
+    return min((_measured(network, trace, layer, head)[0] for head in fitting), key=lambda m: m.residual)
 
 
 def require_identity(proved: ExactNetwork, precision: str) -> None:
@@ -172,29 +190,92 @@ def require_identity(proved: ExactNetwork, precision: str) -> None:
         )
 
 
+_Proved = tuple[ExactNetwork, Terms]  # and what its logits are a sum of, of the probe
+
+
+def _searched(
+    network: nn.Module,
+    probe: Tensor,
+    trace: Trace,
+    found: list[tuple[Tensor, Head]],
+    grids: TokenGrids,
+    most_gains: int = MOST_GAINS,
+) -> _Proved:
+    """Return the network by whatever way its logits, or what of it the trace has for these, are a sum over cells.
+
+    Raises:
+        ModelError: there is none.
+    """
+    try:
+        layer, head = _pooled_layer(network, trace, found, grids)
+        _require_grid(network, probe, layer, trace.outputs[layer.name])
+        return _measured(network, trace, layer, head)
+    except ModelError:
+        if proved := _with_ledger(network, probe, trace, found, grids):
+            return proved
+        affine = affine_layer(network, probe, trace) if most_gains == MOST_GAINS else None
+        if affine is not None:
+            _require_grid(network, probe, affine[0], trace.outputs[affine[0].name])
+            return _measured(network, trace, *affine)
+        if most_gains and (proved := _gained(network, probe, trace, found, grids, most_gains - 1)):
+            return proved
+        raise
+
+
+def _gained(
+    network: nn.Module,
+    probe: Tensor,
+    trace: Trace,
+    found: list[tuple[Tensor, Head]],
+    grids: TokenGrids,
+    most_gains: int,
+) -> _Proved | None:
+    for each in behind(network, trace, found):
+        entering = dataclasses.replace(trace, logits=each.entering)
+        try:
+            inner, terms = _searched(network, probe, entering, each.found, grids, most_gains)
+        except ModelError:
+            continue
+        gain = Gain(inner.weight, inner.bias, each.activation, each.head.norm)
+        weight, bias = each.head.weight.float(), each.head.bias.float()
+        terms = gain.through(terms, weight)
+        proved = dataclasses.replace(
+            inner,
+            target_layer=str(dataclasses.replace(TargetLayer.parse(inner.target_layer), gained=True)),
+            weight=weight,
+            bias=bias,
+            residual=_relative_residual(terms, bias, trace.logits),
+            gains=(*inner.gains, gain),
+        )
+        return proved, terms
+    return None
+
+
 def _with_ledger(
     network: nn.Module, probe: Tensor, trace: Trace, found: list[tuple[Tensor, Head]], grids: TokenGrids
-) -> ExactNetwork | None:
+) -> _Proved | None:
     if (ledger_and_heard := find_ledger(network, probe, trace, found, grids)) is None:
         return None
     ledger, heard = ledger_and_heard
     layer = TargetLayer(
         ledger.place.module,
-        normed=ledger.norm_eps is not None,
+        normed=ledger.norm.kind if ledger.norm else "",
         tokens=ledger.tokens,
         pooled=ATTENTION,
         layers=len(ledger.branches),
     )
-    return ExactNetwork(
+    terms = ledger.terms(heard)
+    proved = ExactNetwork(
         network=network,
         target_layer=str(layer),
         weight=ledger.weight,
         bias=ledger.bias,
         grid_size=(ledger.tokens.height, ledger.tokens.width),
-        residual=_relative_residual(ledger.terms(heard), ledger.bias, trace.logits),
-        norm_eps=ledger.norm_eps,
+        residual=_relative_residual(terms, ledger.bias, trace.logits),
+        norm=ledger.norm,
         ledger=ledger,
     )
+    return proved, terms
 
 
 def _pooled_layer(
@@ -313,19 +394,20 @@ def _require_grid(network: nn.Module, probe: Tensor, layer: TargetLayer, output:
         )
 
 
-def _measured(network: nn.Module, trace: Trace, layer: TargetLayer, head: Head) -> ExactNetwork:
+def _measured(network: nn.Module, trace: Trace, layer: TargetLayer, head: Head) -> _Proved:
     weight, bias = head.weight.float(), head.bias.float()
-    terms = layer.terms(trace.outputs[layer.name].float(), weight, head.norm_eps)
+    terms = layer.terms(trace.outputs[layer.name].float(), weight, head.norm)
     height, width = terms.cells[0].values.shape[2:]
-    return ExactNetwork(
+    proved = ExactNetwork(
         network=network,
-        target_layer=str(dataclasses.replace(layer, normed=head.norm_eps is not None)),
+        target_layer=str(dataclasses.replace(layer, normed=head.norm.kind if head.norm else "")),
         weight=weight,
         bias=bias,
         grid_size=(height, width),
         residual=_relative_residual(terms, bias, trace.logits),
-        norm_eps=head.norm_eps,
+        norm=head.norm,
     )
+    return proved, terms
 
 
 def _relative_residual(terms: Terms, bias: Tensor, logits: Tensor) -> float:

@@ -108,7 +108,7 @@ class NormedNetwork(GapNetwork):
 
 
 class NormBetweenNetwork(NormedNetwork):
-    """A linear layer, a layer norm, a linear layer: no linear map of the pooled features with a constant bias."""
+    """A linear layer, a layer norm, a linear layer: the norm divides by what depends on more than the mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,11 +119,19 @@ class NormBetweenNetwork(NormedNetwork):
 
 
 class TwoLayerNetwork(GapNetwork):
-    """MobileNetV3's end: an activation between two linear layers, for which CAM does not hold."""
+    """MobileNetV3's end: an activation between two linear layers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Sequential(nn.Linear(CHANNELS, 7), nn.ReLU(), nn.Linear(7, CLASSES))
+
+
+class FunctionalActivationNetwork(TwoLayerNetwork):
+    """An activation between two linear layers that is no module."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        first, _, last = self.head
+        return last(first(self.pool(self.body(self.stem(images))).flatten(1)).tanh())
 
 
 class FailingNetwork(GapNetwork):

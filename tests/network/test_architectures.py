@@ -68,7 +68,7 @@ def reference(network: nn.Module, proved: ExactNetwork, images: Tensor) -> tuple
     if "layer_norm" in kind:
         pooled = activations.mean((2, 3))
         centred = pooled - pooled.mean(1, keepdim=True)
-        activations = activations / ((centred**2).mean(1) + proved.norm_eps).sqrt()[:, None, None, None]
+        activations = activations / ((centred**2).mean(1) + proved.norm.eps).sqrt()[:, None, None, None]
     weight = proved.weight.double()
     return torch.stack([(activations * row[:, None, None]).sum(1) for row in weight], 1), logits
 

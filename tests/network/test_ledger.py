@@ -99,7 +99,7 @@ def test_ledger_is_found_again_by_the_name_that_a_plan_holds():
     name = prove(network, images).target_layer
     assert str(TargetLayer.parse(name)) == name
     assert prove(network, images, name).target_layer == name
-    with pytest.raises(ModelError, match="no such sum of attention"):
+    with pytest.raises(ModelError, match="none of this kind"):
         prove(network, images, name.replace(", 3)", ", 2)"))
 
 
