@@ -26,7 +26,9 @@ STATUS_MISSING: Final = 255
 EXACT: Final = "cam"
 """The method whose maps add up to the logits; no identity covers the others."""
 
-METHODS: Final = (EXACT, "gradcam", "gradcam++", "layercam", "hirescam", "xgradcam", "eigencam")
+LEGRAD: Final = "legrad"
+
+METHODS: Final = (EXACT, "gradcam", "gradcam++", "layercam", "hirescam", "xgradcam", "eigencam", LEGRAD)
 
 CONTROL_WORDS: Final = {"head": "the last layer", "weights": "every layer"}
 """What has random weights in each control, for people."""

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from batchcam.errors import ModelError
 from batchcam.maps.capture import ActivationCapture, Maps
 from batchcam.maps.gradient_maps import METHODS
+from batchcam.maps.legrad import Layers, LeGradMaps, find_layers
 from batchcam.network.forward import forward
 from batchcam.network.target_layer import TargetLayer
 from batchcam.network.tokens import TokenGrids
 from batchcam.network.tracing import Trace, finite_trace, grid_output, output_of
-from batchcam.rules import Tokens
+from batchcam.rules import LEGRAD, Tokens
 
 NAN = np.float32(np.nan)
 
@@ -28,10 +29,11 @@ class GradientNetwork:
     Attributes:
         network: images (N, C, H, W) to logits (N, K).
         target_layer: the activations that are explained, see TargetLayer.
-        method: name in `gradient_maps.METHODS`.
+        method: name in `gradient_maps.METHODS`, or LEGRAD.
         class_count: K.
         channels: C of the activations.
         grid_size: (h, w) of the activations.
+        layers: those of LEGRAD.
     """
 
     network: nn.Module
@@ -40,6 +42,7 @@ class GradientNetwork:
     class_count: int
     channels: int
     grid_size: tuple[int, int]
+    layers: Layers | None = None
 
     engine = engine_choice = ""
     """torch, which has gradients."""
@@ -60,7 +63,7 @@ def with_gradients(
     Args:
         network: in evaluation mode, on the probe's device; its parameters stop recording gradients.
         probe: normalised images, (N, C, H, W).
-        method: name in `gradient_maps.METHODS`.
+        method: name in `gradient_maps.METHODS`, or LEGRAD.
         target_layer: name of the layer; None: the last one with weights that gives a grid of several cells, of a
             network of tokens the last tokens that the logits depend on in several cells.
         tokens: which tokens are cells; None: to be found.
@@ -70,7 +73,12 @@ def with_gradients(
     """
     trace = finite_trace(network.requires_grad_(False), probe)
     grids = TokenGrids(network, probe, trace, tokens)
-    if target_layer:
+    layers = find_layers(network, trace, grids) if method == LEGRAD else None
+    if layers and target_layer not in (None, layers.target_layer):
+        raise ModelError(f"target layer {target_layer!r}: --method legrad takes {layers.target_layer}; leave it out")
+    if layers:
+        layer = TargetLayer.parse(layers.target_layer)
+    elif target_layer:
         layer = _named_grid(network, trace, target_layer, grids)
     else:
         layer = (None if tokens else _last_grid(network, trace)) or _last_tokens(network, probe, trace, grids)
@@ -82,8 +90,9 @@ def with_gradients(
         class_count=trace.logits.shape[1],
         channels=grid.shape[1],
         grid_size=(grid.shape[2], grid.shape[3]),
+        layers=layers,
     )
-    with GradientMaps(found) as maps:  # refused now, not in the first batch
+    with gradient_maps_of(found) as maps:  # refused now, not in the first batch
         logits = maps.forward(probe[:1])
         maps.cams(logits.argmax(1, keepdim=True))
     return found
@@ -174,6 +183,11 @@ def _as_grid(network: nn.Module, trace: Trace, name: str, output: Tensor) -> Tar
             elif isinstance(module, (nn.Linear, nn.Conv2d)):
                 channels_last = isinstance(module, nn.Linear)
     return TargetLayer(name, channels_last=channels_last)
+
+
+def gradient_maps_of(explained: GradientNetwork) -> GradientMaps | LeGradMaps:
+    """Return what makes the network's maps; use it with `with`."""
+    return LeGradMaps(explained.network, explained.layers) if explained.layers else GradientMaps(explained)
 
 
 class GradientMaps(ActivationCapture):

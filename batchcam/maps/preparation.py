@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from batchcam.errors import ConfigError
 from batchcam.maps.exact import ExactMaps
-from batchcam.maps.gradients import GradientMaps, GradientNetwork, with_gradients
+from batchcam.maps.gradients import GradientMaps, GradientNetwork, gradient_maps_of, with_gradients
+from batchcam.maps.legrad import LeGradMaps
 from batchcam.network.compiled import on_engine
 from batchcam.network.control import randomise
 from batchcam.network.folding import fold_batch_norms
@@ -95,6 +96,8 @@ def with_engine(
     return explainable
 
 
-def maps_of(explainable: ExplainableNetwork, with_features: bool = False) -> ExactMaps | GradientMaps:
+def maps_of(explainable: ExplainableNetwork, with_features: bool = False) -> ExactMaps | GradientMaps | LeGradMaps:
     """Return what makes the network's maps, and features of exact ones; use it with `with`."""
-    return ExactMaps(explainable, with_features) if isinstance(explainable, ExactNetwork) else GradientMaps(explainable)
+    if isinstance(explainable, ExactNetwork):
+        return ExactMaps(explainable, with_features)
+    return gradient_maps_of(explainable)
