@@ -62,9 +62,10 @@ class Head:
             return self._behind_layer_norm(module, layer)
         if isinstance(module, nn.GroupNorm) and (module.num_groups, module.num_channels) == (1, width):
             return self._behind_layer_norm(module, layer)
-        if type(module).__name__.lower().endswith("rmsnorm") and getattr(module, "eps", None):
-            weight, bias = self._behind_affine(module)
-            return Head(weight, bias, Norm(RMS_NORM, module.eps), layer) if weight.shape[-1] == width else None
+        if "rmsnorm" in type(module).__name__.lower() and type(eps := getattr(module, "eps", None)) is float:
+            own = getattr(module, "weight", None)  # of the kinds of several libraries, which it proves to be
+            if own is None or own.numel() == width:
+                return Head(*self._behind_affine(module), Norm(RMS_NORM, eps), layer)
         return None
 
     def fits(self, vector: Tensor, logits: Tensor) -> bool:
@@ -95,7 +96,7 @@ class Head:
     def _behind_affine(self, norm: nn.Module) -> tuple[Tensor, Tensor]:
         """Return W and b before the norm's own weight and bias, each of which it may have or not."""
         weight, bias = self.diagonal_or_full, self.bias
-        own_weight, own_bias = norm.weight, getattr(norm, "bias", None)
+        own_weight, own_bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
         if isinstance(own_bias, Tensor):
             bias = bias + _times(self.diagonal_or_full, own_bias.detach().flatten())
         if isinstance(own_weight, Tensor):

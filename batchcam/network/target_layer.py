@@ -19,7 +19,7 @@ CLASS_AND_TOKENS: Final = "class_and_tokens"
 ATTENTION: Final = "attention"
 
 _TEXT: Final = re.compile(
-    r"(?P<gained>gains\()?(?:(?P<normed>layer_norm|rms_norm|l2_norm)\()?(?P<rectified>relu\()?(?:(?P<kind>channels_last|tokens|all_tokens|class_and_tokens|attention)\()?"
+    r"(?P<gained>gains\()?(?:(?P<normed>layer_norm|rms_norm)\()?(?P<rectified>relu\()?(?:(?P<kind>channels_last|tokens|all_tokens|class_and_tokens|attention)\()?"
     r"(?P<name>[^(), ]+)(?:, (?P<tokens>\d+x\d+(?:\+\d+)?))?(?:, (?P<layers>\d+))?(?P<ends>\)*)"
 )
 

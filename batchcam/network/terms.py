@@ -10,21 +10,19 @@ from torch import Tensor, nn
 
 LAYER_NORM: Final = "layer_norm"
 RMS_NORM: Final = "rms_norm"
-L2_NORM: Final = "l2_norm"
 
 
 class Norm(NamedTuple):
-    """What each sample's vector is divided by: s of a layer norm, an RMS norm, or its own length."""
+    """What each sample's vector is divided by: s of a layer norm or an RMS norm."""
 
     kind: str
     eps: float
 
     def inverse(self, vector: Tensor) -> Tensor:
         """Return 1 / s (N,) of vectors (N, C)."""
-        if self.kind == L2_NORM:
-            return 1 / vector.norm(dim=1).clamp(min=self.eps)
         square = vector.var(1, unbiased=False) if self.kind == LAYER_NORM else vector.square().mean(1)
-        return (square + self.eps).rsqrt()
+        inverse: Tensor = (square + self.eps).rsqrt()
+        return inverse
 
 
 def inverse_of(norm: Norm | None, vector: Tensor) -> Tensor:

@@ -137,7 +137,9 @@ def images(tmp_path_factory):
 def classifier(tmp_path_factory):
     checkpoint = tmp_path_factory.mktemp("checkpoint") / "m.pth"
     torch.save(seeded(networks.FunctionalActivationNetwork).state_dict(), checkpoint)
-    return Classifier(checkpoint, model="tests.helpers.networks:FunctionalActivationNetwork", preprocess="stl10", image_size="32")
+    return Classifier(
+        checkpoint, model="tests.helpers.networks:FunctionalActivationNetwork", preprocess="stl10", image_size="32"
+    )
 
 
 def config(classifier, images, out, **changes):
