@@ -1,7 +1,7 @@
 """LeGrad: how each class's score after each layer grows with that layer's attention; of networks of tokens.
 
-M = mean over layers, heads and queries of ReLU(dS / dA), A being a layer's attention and S the score of its tokens' mean,
-behind the network's own last norm and classifier: Bousselham et al. 2024, https://arxiv.org/abs/2404.03214.
+M = mean over layers, heads and queries of ReLU(dS / dA), A a layer's attention and S the score of its tokens' mean, by
+the network's own last norm and classifier: Bousselham et al. 2024, https://arxiv.org/abs/2404.03214.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def find_layers(network: nn.Module, trace: Trace, grids: TokenGrids) -> Layers:
                 return Layers(tuple(names), tokens, head)
     raise ModelError(
         "--method legrad: needs layers side by side whose last one gives the token, or the tokens' mean, that the norm "
-        "and the linear layer at the end take, and a grid of these tokens (--tokens); --method gradcam needs no attention"
+        "and the linear layer at the end take, and a grid of these tokens (--tokens); --method gradcam needs none"
     )
 
 

@@ -1,8 +1,8 @@
 """Which classifiers have exact CAMs: `python -m docs.make.architectures` writes the tables of docs/architectures.md.
 
-All of torchvision's, and some of timm's if it is installed; `python -m docs.make.architectures timm` only those, `top` the
-most accurate of timm's. Random weights, with batch normalisation as if it had learned; two images of the network's own
-size; minutes in all. The page is written row by row: `missing` behind the titles measures only what it lacks.
+All of torchvision's, and some of timm's if it is installed; `python -m docs.make.architectures timm` only those, `top`
+the most accurate of timm's. Random weights, with batch normalisation as if it had learned; two images of the network's
+own size; minutes in all. The page is written row by row: `missing` behind the titles measures only what it lacks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import gc
 import importlib
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -104,13 +105,14 @@ seresnextaa201d_32x8d:1 seresnextaa101d_32x8d:1 nextvit_large:1 volo_d5_512:1 vo
 MOST_ACCURATE = {name: int(count) for name, count in (each.split(":") for each in _MOST_ACCURATE.split())}
 """Of how many of timm's 100 most accurate classifiers an architecture is.
 
-By results/results-imagenet.csv of huggingface/pytorch-image-models at 7479d451, best first; the same weights with images of
-another size count once.
+By results/results-imagenet.csv of huggingface/pytorch-image-models at 7479d451; the same weights with images of another
+size count once.
 """
 
 ONE_EACH = (1, 1, 1, 1)
 SMALLER: tuple[dict[str, object], ...] = (
     {"depth": 2},
+    {"depths": ONE_EACH, "img_size": 224},
     {"depths": ONE_EACH},
     {"layers": ONE_EACH},
     {"stages": ONE_EACH},
@@ -149,9 +151,25 @@ class Row:
 
 def read_page(title: str) -> dict[str, Row]:
     """Return the rows of one table of the page, by name."""
-    section = PAGE.read_text(encoding="utf-8").partition(f"## {title}\n")[2].partition("\n## ")[0]
+    return read_rows(PAGE.read_text(encoding="utf-8").partition(f"## {title}\n")[2].partition("\n## ")[0])
+
+
+def read_rows(section: str) -> dict[str, Row]:
     rows = re.findall(r"^\| (\S+) \| (?:yes|no: (.+?)) \| (?:gradcam: )?`?(.*?)`? \| (\S*) \| (\S*) \|$", section, re.M)
     return {row[0]: Row(*row) for row in rows}
+
+
+def share(rows: dict[str, Row]) -> str:
+    """Return how many of the most accurate classifiers are exact, explained and refused."""
+    counts = Counter(
+        "refused" if not row.layer else "explained" if row.reason else "gained" if "gains(" in row.layer else "exact"
+        for name, row in rows.items()
+        for _ in range(MOST_ACCURATE[name])
+    )
+    return (
+        f"Of the 100 {counts['exact'] + counts['gained']} are exact, {counts['gained']} of these at gains; "
+        f"{counts['explained']} are explained without an identity; {counts['refused']} are refused."
+    )
 
 
 def measured(name: str, network: nn.Module, size: int, reason: str) -> Row:
@@ -199,7 +217,9 @@ def timm_network(name: str, **options: object) -> tuple[nn.Module, int]:
             nn.init.uniform_(module.weight, 0.5, 1.5)  # some start with zeros, so that blocks add nothing
         if isinstance(module, nn.BatchNorm1d):
             nn.init.normal_(module.running_mean)
-    return randomised(network), network.default_cfg["input_size"][-1]
+    size = options.get("img_size", network.default_cfg["input_size"][-1])
+    assert isinstance(size, int)
+    return randomised(network), size
 
 
 def smaller_network(name: str) -> tuple[nn.Module, int]:
@@ -234,6 +254,8 @@ def _write(title: str, table: str, *packages: str) -> None:
     section, *after = re.split(r"(?=^## )", rest, maxsplit=1, flags=re.M)
     versions = ", ".join(f"{name} {version(name).partition('+')[0]}" for name in packages)
     section = re.sub(r"Measured with .*", f"Measured with {versions}.", section)
+    if title == TOP:
+        section = re.sub(r"Of the 100 .*", share(read_rows(table)), section)
     section = re.sub(r"(?<=\|---\|\n)(\|.*\n)*", lambda _: table, section)
     PAGE.write_text("".join([before, heading, section, *after]), encoding="utf-8")
 
@@ -252,9 +274,11 @@ def main() -> None:
     if "timm" in titles:
         _written("timm", TIMM, lambda name: measured(name, *timm_network(name), TIMM[name]), "timm", "torch")
     if "top" in titles:
-        _written(
-            TOP, MOST_ACCURATE, lambda name: measured(name, *smaller_network(name), top_reason(name)), "timm", "torch"
-        )
+
+        def of_top(name: str) -> Row:
+            return measured(name, *smaller_network(name), top_reason(name))
+
+        _written(TOP, MOST_ACCURATE, of_top, "timm", "torch")
 
 
 if __name__ == "__main__":

@@ -137,9 +137,8 @@ def images(tmp_path_factory):
 def classifier(tmp_path_factory):
     checkpoint = tmp_path_factory.mktemp("checkpoint") / "m.pth"
     torch.save(seeded(networks.FunctionalActivationNetwork).state_dict(), checkpoint)
-    return Classifier(
-        checkpoint, model="tests.helpers.networks:FunctionalActivationNetwork", preprocess="stl10", image_size="32"
-    )
+    model = "tests.helpers.networks:FunctionalActivationNetwork"
+    return Classifier(checkpoint, model=model, preprocess="stl10", image_size="32")
 
 
 def config(classifier, images, out, **changes):
