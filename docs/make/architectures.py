@@ -116,6 +116,7 @@ SMALLER: tuple[dict[str, object], ...] = (
     {"depths": ONE_EACH},
     {"layers": ONE_EACH},
     {"stages": ONE_EACH},
+    {"img_size": 224},
     {},
 )
 """Fewer blocks, as a family of timm's says it; the end of the network is the same."""
