@@ -86,7 +86,7 @@ class Gain:
 
     def values(self, terms: Terms) -> Tensor:
         """Return f(u) behind the norm, (N, H), of the terms of W x."""
-        values = self.activation(terms.logits() + self.bias)
+        values: Tensor = self.activation(terms.logits() + self.bias)
         return values * inverse_of(self.norm, values)[:, None]
 
     def through(self, terms: Terms, weight: Tensor) -> Terms:

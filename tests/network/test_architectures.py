@@ -107,7 +107,7 @@ def require_exact(network: nn.Module, row: Row, images: Tensor) -> ExactNetwork:
     assert proved.residual < 1e-5
     with ExactMaps(proved) as maps, torch.inference_mode():
         maps.forward(images)
-        cams, offset = maps.all_cams()
+        cams, offset, _ = maps.all_cams()
         cams = cams.double()
     # tokens have references of their own, in test_ledger.py
     if offset is not None or "tokens(" in row.layer or sum(p.numel() for p in network.parameters()) > LARGEST_DOUBLED:

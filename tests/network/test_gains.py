@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from batchcam.errors import ModelError
+from batchcam.maps.exact import ExactMaps
 from batchcam.network.proof import prove
 from batchcam.network.target_layer import TargetLayer
 from tests.helpers.networks import CHANNELS, CLASSES, GapNetwork, hook_count, random_images, seeded
@@ -88,6 +89,10 @@ def test_maps_behind_activations_and_norms_are_those_of_plain_loops(head):
     rest = logits - proved.bias.double() - expected.mean((2, 3))
     torch.testing.assert_close(offset.double(), rest, rtol=1e-4, atol=1e-5)
     assert prove(network, images, "gains(body)").target_layer == str(TargetLayer.parse("gains(body)"))
+    with ExactMaps(proved, with_features=True) as maps, torch.inference_mode():
+        given = maps.forward(images)
+        features = maps.all_cams().features
+    torch.testing.assert_close(features @ proved.weight.T + proved.bias, given, rtol=1e-5, atol=1e-5)
 
 
 def test_rms_norm_right_behind_pooling_divides_the_activations():

@@ -37,7 +37,7 @@ def explained(network: nn.Module, images: Tensor, tokens: Tokens | None = None) 
     require_identity(proved, "fp32")
     with ExactMaps(proved) as maps, torch.inference_mode():
         logits = maps.forward(images)
-        cams, offset = maps.all_cams()
+        cams, offset, _ = maps.all_cams()
         assert maps.forward(images).equal(logits)
         picked = maps.cams(torch.tensor([[1, -1]]).expand(len(images), -1))
     assert hook_count(network) == 0
