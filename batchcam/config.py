@@ -26,7 +26,8 @@ from batchcam.rules import (
     OWN_VERDICTS,
     PROBLEM_TYPES,
 )
-from batchcam.store.bringing import is_url, local
+from batchcam.store.bringing import is_url
+from batchcam.store.places import local
 
 if sys.version_info >= (3, 11):
     from typing import dataclass_transform

@@ -38,19 +38,9 @@ def is_url(path: Path) -> bool:
     return _URL.match(path.as_posix()) is not None and not os.path.lexists(path)
 
 
-def local(path: Path) -> Path:
-    """Return a folder, or shard, to read a run from: `path`, unless it is a URL or a zip file.
-
-    Raises:
-        RunError: nothing can be read there.
-        BatchcamError: a package is missing.
-        StoppedEarlyError: the network or the server is away.
-    """
-    if not is_url(path) and (path.suffix.lower() != ".zip" or not path.is_file()):
-        return path
-    from batchcam.store.mirror import mirrored  # Pillow's import takes its time
-
-    return mirrored(path)
+def is_elsewhere(path: Path) -> bool:
+    """Return whether a run's files have to be brought: it is named by a URL, or lies in a zip file."""
+    return is_url(path) or (path.suffix.lower() == ".zip" and path.is_file())
 
 
 def require_here(path: Path, purpose: str) -> None:

@@ -22,7 +22,7 @@ from batchcam.images.decoding import describe
 from batchcam.images.passing_faults import PassingFaultError
 from batchcam.images.remote import RemoteFolder, expanded, without_secrets
 from batchcam.store import landing
-from batchcam.store.bringing import Elsewhere, is_url, local, stand_for
+from batchcam.store.bringing import Elsewhere, is_elsewhere, is_url, stand_for
 from batchcam.store.plan import open_plan
 from batchcam.store.schema import DIGEST_SUFFIX, LIST_FILE, MANIFEST_FILE, MASTER_FILE, PLAN_FILE, SHARD_FOLDER
 from batchcam.systems import is_below
@@ -50,10 +50,11 @@ _kept: collections.OrderedDict[Path, int] = collections.OrderedDict()
 
 
 def mirrored(path: Path) -> Path:
-    """Return what stands for a URL, or the path of a zip file; see `bringing.local`."""
+    """Return what stands for a URL, or the path of a zip file; see `places.local`."""
     url = _SCHEME.sub(_slashes, path.as_posix()) if is_url(path) else os.path.abspath(path)
     if url.lower().startswith("file:"):
-        return local(Path(expanded(url)))
+        here = Path(expanded(url))
+        return mirrored(here) if is_elsewhere(here) else here
     head, mark, query = url.partition("?")
     shard = head.rpartition("/")[2] if head.endswith(".h5") else ""
     if head.lower().endswith(".zip") and not _CHAIN.search(url):

@@ -13,9 +13,9 @@ from typing import Any
 
 from batchcam.errors import RunError
 from batchcam.store import landing, structure
-from batchcam.store.bringing import local
 from batchcam.store.files import RunFiles
 from batchcam.store.manifest import Manifest, stated_manifest
+from batchcam.store.places import local
 from batchcam.store.plan import Plan, Shard, open_plan
 from batchcam.store.reader import decode, open_hdf5, require_digest
 from batchcam.store.run import Run
