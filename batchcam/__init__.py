@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batchcam.commands.verify.config import VerifyConfig
     from batchcam.commands.verify.verify import VerifySummary
     from batchcam.commands.verify.verify import by_keywords as verify
-    from batchcam.config import Classifier, Compute
+    from batchcam.config.shared import Classifier, Compute
     from batchcam.errors import (
         BatchcamError,
         CheckerError,

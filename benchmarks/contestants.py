@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from batchcam.commands.explain.assembly import Assembly, assemble
-from batchcam.config import Classifier
+from batchcam.config.shared import Classifier
 from batchcam.data.loader import BatchStream, RangeBatches
 from batchcam.job.cpus import loader_processes
 from batchcam.maps.parts import parts

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-from batchcam.config import PIXELS
+from batchcam.config.shared import PIXELS
 from batchcam.data.loader import UNIT_BYTES, SampleDataset, collate
 from batchcam.data.preprocessing import PRESETS
 from batchcam.data.sources import Source, open_source

@@ -38,7 +38,7 @@ from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.report.report import report
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.train import train
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import RunError
 
 K: Final = len(shapes.CLASSES)

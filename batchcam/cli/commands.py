@@ -44,7 +44,9 @@ from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.trend.config import TrendConfig
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.view.config import ViewConfig
-from batchcam.config import Config, Gates, MergeConfig, members, option_of
+from batchcam.config.gates import Gates
+from batchcam.config.options import members, option_of
+from batchcam.config.shared import Config, MergeConfig
 from batchcam.errors import EXIT_DONE, EXIT_FINDINGS, BatchcamError, ConfigError, one_line
 from batchcam.job.stop import stop_if_asked
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from batchcam.config import read_option_file
+from batchcam.config.texts import read_option_file
 from batchcam.errors import ConfigError
 
 

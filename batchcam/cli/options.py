@@ -13,7 +13,7 @@ import click
 
 from batchcam.cli.config_file import read_config
 from batchcam.cli.variables import variable_of
-from batchcam.config import Option, Part, first_member, flag_of, members, option_of
+from batchcam.config.options import Option, Part, first_member, flag_of, members, option_of
 from batchcam.version import version
 
 P = TypeVar("P", bound=Part)

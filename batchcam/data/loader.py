@@ -25,7 +25,7 @@ import torch.multiprocessing
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from batchcam.config import DEFAULT_BATCH_SIZE
+from batchcam.config.shared import DEFAULT_BATCH_SIZE
 from batchcam.data.decoding_memory import DecodingMemory
 from batchcam.data.own_transform import OwnTransform
 from batchcam.data.preprocessing import Preprocessing

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from batchcam.config import INTERPOLATIONS, PIXELS, View
+from batchcam.config.shared import INTERPOLATIONS, PIXELS, View
 from batchcam.errors import ConfigError, one_line
 from batchcam.images.decoding import UnreadableImageError
 from batchcam.images.planes import Decoded, original_size, planes

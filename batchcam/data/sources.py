@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from batchcam.config import ManifestReading
+from batchcam.config.shared import ManifestReading
 from batchcam.data.archive import open_packed
 from batchcam.data.csv_manifest import manifest_digest, open_csv, open_table, refusing
 from batchcam.data.folder import open_folder

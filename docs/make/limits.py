@@ -17,7 +17,7 @@ from typing import Final
 
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
-from batchcam.config import Classifier
+from batchcam.config.shared import Classifier
 from docs.make.shortcut import NEW, OLD, RESEEDED, TEST, Settings, draw_sets, make_model
 
 SEEDS: Final = (2, 3)

@@ -31,7 +31,7 @@ from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.train import train
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.pictures import heatmap, sheet
 from batchcam.record import metrics
 from batchcam.record.similarity import compare_maps

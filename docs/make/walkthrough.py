@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from batchcam.commands.explain.assembly import assemble
-from batchcam.config import Classifier
+from batchcam.config.shared import Classifier
 from batchcam.data.loader import collate
 from batchcam.pictures import heatmap, sheet
 from batchcam.record import metrics, similarity

@@ -22,7 +22,7 @@ import torchvision
 from batchcam import __version__
 from batchcam.cli import main
 from batchcam.cli.commands import cli
-from batchcam.config import MOST_OPTION_BYTES
+from batchcam.config.texts import MOST_OPTION_BYTES
 from batchcam.network.checkpoint import pack_checkpoint
 from tests.helpers.networks import GapNetwork, seeded
 

@@ -13,7 +13,8 @@ import pytest
 
 from batchcam.cli.commands import COMMANDS, Command, cli
 from batchcam.cli.options import build
-from batchcam.config import Config, Option, Part, argument, field, passed_on
+from batchcam.config.options import Option, Part, argument, field, passed_on
+from batchcam.config.shared import Config
 from batchcam.errors import ConfigError
 
 LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
@@ -46,6 +47,7 @@ LEAST: dict[str, tuple[list[str], dict[str, str]]] = {
 GATED = ("compare", "promote", "report", "retrain", "submit")
 MORE = {
     ("export", "palette"): {"to": "png"},
+    ("export", "train-run"): {"to": "csv"},
     **{(name, "max-group-drop"): {"group-by": "site"} for name in GATED},
     **{(name, "decide"): {"max-flips": "7"} for name in GATED},
 }

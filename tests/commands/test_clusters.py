@@ -33,7 +33,7 @@ from batchcam.commands.localize.protocol import Tally, Verdict
 from batchcam.commands.localize.scores import errors as box_errors
 from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.report.report import report
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import ConfigError
 from batchcam.record.clusters import design_of
 from batchcam.record.intervals import needed, wilson

@@ -20,7 +20,8 @@ from batchcam.commands.compare.groups import GroupMovement
 from batchcam.commands.compare.values import Moved
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
-from batchcam.config import Classifier, Compute, Gates
+from batchcam.config.gates import Gates
+from batchcam.config.shared import Classifier, Compute
 from tests.helpers.networks import GapNetwork, seeded
 from tests.helpers.outputs import run_json
 

@@ -27,7 +27,7 @@ from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.train import TrainSummary, train
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import CheckpointError
 from batchcam.network.checkpoint import load_checkpoint, pack_checkpoint
 from batchcam.network.training_images import TrainingImages

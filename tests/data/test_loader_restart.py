@@ -10,7 +10,7 @@ import pytest
 
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.explain.work import RESTARTS
-from batchcam.config import Compute
+from batchcam.config.shared import Compute
 from batchcam.data.loader import LoaderDiedError
 from batchcam.data.samples import FileSource
 from tests.commands.explain.test_explain import checkpoint, config, digests, images, reference  # noqa: F401

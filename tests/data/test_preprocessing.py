@@ -15,7 +15,7 @@ from torchvision import transforms
 from torchvision.models import get_model_weights, get_weight, list_models
 from torchvision.transforms import v2
 
-from batchcam.config import INTERPOLATIONS, PIXELS, Classifier
+from batchcam.config.shared import INTERPOLATIONS, PIXELS, Classifier
 from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
 from batchcam.errors import ConfigError
 from batchcam.images.decoding import UnreadableImageError

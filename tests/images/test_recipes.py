@@ -14,7 +14,7 @@ import transformers
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from batchcam.config import View
+from batchcam.config.shared import View
 from batchcam.data.preprocessing import Preprocessing, chosen_preprocessing
 from batchcam.errors import ConfigError
 from batchcam.images.recipes import UnknownRecipeError, timm_recipe, transformers_recipe

@@ -20,7 +20,7 @@ from batchcam.commands.explain.explain import explain
 from batchcam.commands.info.info import info
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import ConfigError, ModelError, RunError
 from batchcam.maps.gradient_maps import METHODS
 from batchcam.maps.gradients import GradientMaps, with_gradients

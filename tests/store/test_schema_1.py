@@ -13,7 +13,7 @@ from batchcam.cli.commands import COMMANDS
 from batchcam.commands.merge import merge
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import members
+from batchcam.config.options import members
 from batchcam.errors import RunError
 from batchcam.record.verdicts import Verdict, append_verdict
 from batchcam.store.manifest import read_manifest

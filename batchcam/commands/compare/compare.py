@@ -28,7 +28,8 @@ from batchcam.commands.compare.sigmoids import (
     sigmoid_totals,
 )
 from batchcam.commands.compare.values import Moved, intervals, with_intervals
-from batchcam.config import MIN_COMPARED, keywords
+from batchcam.config.gates import MIN_COMPARED
+from batchcam.config.keywords import keywords
 from batchcam.errors import RunError
 from batchcam.job.console import Progress, counted
 from batchcam.record.clusters import Design

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from batchcam.config import AnyPath, Config, Gates, Given, field, overwriting, require_outside, run_argument
+from batchcam.config.gates import Gates
+from batchcam.config.options import AnyPath, Given, field, run_argument
+from batchcam.config.places import require_outside
+from batchcam.config.shared import Config, overwriting
 from batchcam.errors import ConfigError
 
 

@@ -10,7 +10,8 @@ from typing import Final
 from batchcam.commands.compare.movement import Totals
 from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
 from batchcam.commands.compare.values import ABSENT, FOUND, Found, Moved, Value, because, count_texts, named
-from batchcam.config import ESTIMATE, PROVEN_BEYOND, PROVEN_WITHIN, Gates, flag
+from batchcam.config.gates import ESTIMATE, PROVEN_BEYOND, PROVEN_WITHIN, Gates
+from batchcam.config.options import flag
 from batchcam.job.console import counted
 from batchcam.rules import FEWEST_IN_GROUP
 

@@ -12,7 +12,8 @@ from batchcam.commands.compare.movement import ClassMovement, Totals
 from batchcam.commands.compare.reading import Sides
 from batchcam.commands.compare.sigmoids import SigmoidMovement, SigmoidTotals
 from batchcam.commands.compare.values import FEWEST_OF_CLASS
-from batchcam.config import Gates, flag
+from batchcam.config.gates import Gates
+from batchcam.config.options import flag
 from batchcam.errors import ConfigError
 from batchcam.job.console import counted
 from batchcam.record.noise import MEASURES, Spread, Value, corrected, limit, spread

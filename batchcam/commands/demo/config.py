@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import Compute, Config, field, like, random_seed
+from batchcam.config.options import field, like
+from batchcam.config.shared import Compute, Config, random_seed
 
 
 class DemoConfig(Config):

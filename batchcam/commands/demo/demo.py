@@ -17,7 +17,7 @@ from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.train import train
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import ConfigError, RunError
 from batchcam.job.console import note
 from batchcam.pictures import heatmap, sheet

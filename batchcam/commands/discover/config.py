@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from batchcam.config import AnyPath, Given, NetworkConfig, field, overwriting, random_seed, require_outside
+from batchcam.config.options import AnyPath, Given, field
+from batchcam.config.places import require_outside
+from batchcam.config.shared import NetworkConfig, overwriting, random_seed
 
 
 class DiscoverConfig(NetworkConfig):

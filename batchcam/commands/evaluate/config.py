@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from batchcam.config import Classifier, Compute, LabelledConfig, argument, clustering, confidence, grouping
+from batchcam.config.options import argument
+from batchcam.config.shared import Classifier, Compute, LabelledConfig, clustering, confidence, grouping
 
 
 class EvaluateConfig(LabelledConfig):

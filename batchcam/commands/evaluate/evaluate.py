@@ -15,7 +15,7 @@ from batchcam.commands.explain.inputs import leak_remarks, trained_on
 from batchcam.commands.explain.planning import label_reading
 from batchcam.commands.explain.thresholds import thresholds_for
 from batchcam.commands.train.epochs import predict
-from batchcam.config import DEFAULT_BATCH_SIZE
+from batchcam.config.shared import DEFAULT_BATCH_SIZE
 from batchcam.data.loader import BatchStream, RangeBatches
 from batchcam.job.console import Progress, note
 from batchcam.job.cpus import loader_processes, warn_of_workers

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from batchcam.commands.explain.class_names import class_names_of
 from batchcam.commands.explain.network import Built, built_network, opened_checkpoint, with_classes
 from batchcam.commands.explain.probing import normalised, preprocessing_of, probe_of
-from batchcam.config import Classifier, Compute, MapDataset
+from batchcam.config.shared import Classifier, Compute, MapDataset
 from batchcam.data.findings import AS_THE_DATA_SAYS, Findings, LabelReading, notes_of, read_findings
 from batchcam.data.labels import match_classes
 from batchcam.data.loader import SampleDataset

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from batchcam.commands.explain.network import Built
-from batchcam.config import Classifier, read_option_file
+from batchcam.config.shared import Classifier
+from batchcam.config.texts import read_option_file
 from batchcam.data.labels import own_classes
 from batchcam.data.sources import Source
 from batchcam.errors import CheckpointError, ClassesError, ConfigError

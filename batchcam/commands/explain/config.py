@@ -6,20 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import (
-    LARGEST_COUNT,
-    AnyPath,
-    Classifier,
-    Compute,
-    Given,
-    LabelledConfig,
-    MapDataset,
-    argument,
-    field,
-    parse_bytes,
-    required,
-    time_limit,
-)
+from batchcam.config.options import AnyPath, Given, argument, field, required
+from batchcam.config.shared import LARGEST_COUNT, Classifier, Compute, LabelledConfig, MapDataset, time_limit
+from batchcam.config.texts import parse_bytes
 from batchcam.rules import CONTROLS, FEATURE_KINDS, MAP_KINDS, METHODS, CamSelection, Tokens
 
 EVERYTHING: Final = 100

@@ -35,7 +35,7 @@ from batchcam.commands.explain.retry import RecordedShard, read_recorded, with_r
 from batchcam.commands.explain.thresholds import thresholds_for
 from batchcam.commands.explain.work import Work, task_record
 from batchcam.commands.merge import MergeSummary, complete_run, stated_run
-from batchcam.config import keywords
+from batchcam.config.keywords import keywords
 from batchcam.data.planned import Listing
 from batchcam.data.staging import staged
 from batchcam.errors import BatchcamError, ConfigError, RunError, StoppedEarlyError, one_line

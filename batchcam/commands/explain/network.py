@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from batchcam.config import Classifier
+from batchcam.config.shared import Classifier
 from batchcam.errors import CheckpointError, ConfigError, ModelError
 from batchcam.images.callables import load_callable
 from batchcam.network.checkpoint import Checkpoint, load_checkpoint

@@ -20,7 +20,8 @@ from batchcam.commands.explain.assembly import Assembly
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.inputs import first_inputs
 from batchcam.commands.explain.memory import Memory, memory_for
-from batchcam.config import DEFAULT_BATCH_SIZE, Classifier, LabelledConfig, MapDataset, Part
+from batchcam.config.options import Part
+from batchcam.config.shared import DEFAULT_BATCH_SIZE, Classifier, LabelledConfig, MapDataset
 from batchcam.data.findings import LabelReading
 from batchcam.data.sources import Source, dataset_folder
 from batchcam.errors import ConfigError, RunError, one_line

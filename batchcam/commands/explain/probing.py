@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from batchcam.config import Classifier
+from batchcam.config.shared import Classifier
 from batchcam.data.loader import prepare
 from batchcam.data.own_transform import OwnTransform
 from batchcam.data.preprocessing import UNSAID, Preprocessing, chosen_preprocessing

@@ -11,7 +11,7 @@ from torch import nn
 from batchcam.commands.explain.assembly import Assembly, assemble
 from batchcam.commands.explain.listing import read_listing
 from batchcam.commands.explain.planning import fingerprint, require_same_kind
-from batchcam.config import LABEL_KINDS, Classifier, MapDataset, NetworkConfig
+from batchcam.config.shared import LABEL_KINDS, Classifier, MapDataset, NetworkConfig
 from batchcam.data.findings import LabelReading
 from batchcam.data.labels import match_classes
 from batchcam.data.planned import Listing

@@ -15,7 +15,7 @@ from batchcam.commands.explain.inputs import trained_on
 from batchcam.commands.explain.listing import read_listing
 from batchcam.commands.explain.planning import fingerprint
 from batchcam.commands.explain.reassembly import reassemble
-from batchcam.config import Classifier, MapDataset
+from batchcam.config.shared import Classifier, MapDataset
 from batchcam.data.loader import LoadedBatch, collate
 from batchcam.data.planned import Listing, Since
 from batchcam.data.samples import UNKNOWN_SIZE

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from batchcam.commands.explain.assembly import Assembly
-from batchcam.config import LabelledConfig, read_option_file
+from batchcam.config.shared import LabelledConfig
+from batchcam.config.texts import read_option_file
 from batchcam.data.labels import KnownClasses
 from batchcam.data.samples import UNKNOWN_SIZE
 from batchcam.data.sources import Source

@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import PartialConfig, field, originals, require_outside, required
+from batchcam.config.options import AnyPath, Given, field, required
+from batchcam.config.places import require_outside
+from batchcam.config.shared import PartialConfig, originals
 from batchcam.errors import ConfigError
 from batchcam.rules import PALETTES
 
@@ -50,10 +52,11 @@ class ExportConfig(PartialConfig):
         metavar="HxW",
         parse=parse_map_size,
     )
-    train_run: Path | None = field(
+    train_run: Given[Path | None, AnyPath | None] = field(
         "For csv and parquet of a run with features: of each sample also the nearest one of this other run, such as of "
         "the training images.",
         metavar="RUN",
+        reads_run=True,
     )
     palette: str | None = field("Colours of the maps, for png.  [default: viridis]", choices=PALETTES)
 

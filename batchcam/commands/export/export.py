@@ -15,6 +15,7 @@ from batchcam.job.console import Progress
 from batchcam.pictures.protocol import PROTOCOL_SIZE
 from batchcam.record.asked import open_asked
 from batchcam.record.rows import Target, predicted_as
+from batchcam.store.bringing import shown
 from batchcam.store.problem import require_single_label
 from batchcam.store.run import Run
 
@@ -80,7 +81,7 @@ def export(config: ExportConfig) -> ExportSummary:
             "palette": _palette(config) if config.to in TAKES["palette"] else None,
         }
         if config.train_run is not None:
-            options["train_run"] = str(config.train_run)
+            options["train_run"] = shown(config.train_run)
         if config.predicted is not None:
             options["predicted"] = config.predicted
         if run.lost:  # another export than the whole run's

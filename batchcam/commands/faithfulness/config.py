@@ -5,15 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import (
-    NetworkConfig,
-    clustering,
-    confidence,
-    field,
-    overwriting,
-    random_seed,
-    require_outside,
-)
+from batchcam.config.options import field
+from batchcam.config.places import require_outside
+from batchcam.config.shared import NetworkConfig, clustering, confidence, overwriting, random_seed
 
 SUBSTRATE_NAMES: Final = ("mean", "zero", "blur")
 """What can stand in for the pixels that are taken away; `zero` is of the normalised input."""

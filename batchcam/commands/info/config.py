@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import AnyPath, Given, RunConfig, clustering, confidence, field, grouping, parse_duration
+from batchcam.config.options import AnyPath, Given, field
+from batchcam.config.shared import RunConfig, clustering, confidence, grouping
+from batchcam.config.texts import parse_duration
 
 
 class InfoConfig(RunConfig):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import Config, argument
+from batchcam.config.options import argument
+from batchcam.config.shared import Config
 
 
 class JobsConfig(Config):

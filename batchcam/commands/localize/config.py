@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import RunConfig, clustering, confidence, field, overwriting, require_outside, required
+from batchcam.config.options import field, required
+from batchcam.config.places import require_outside
+from batchcam.config.shared import RunConfig, clustering, confidence, overwriting
 
 
 class LocalizeConfig(RunConfig):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import LARGEST_COUNT, AnyPath, Config, Given, argument, field, passed_on, require_link
+from batchcam.config.options import AnyPath, Given, argument, field, passed_on
+from batchcam.config.places import require_link
+from batchcam.config.shared import LARGEST_COUNT, Config
 from batchcam.errors import ConfigError
 
 LATEST: Final = "latest"

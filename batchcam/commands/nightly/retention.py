@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from batchcam.commands.nightly.config import LATEST, TREND
-from batchcam.config import read_option_file
+from batchcam.config.texts import read_option_file
 from batchcam.errors import BatchcamError, ConfigError
 from batchcam.store.document import read_document
 from batchcam.store.manifest import holds_images, unverified_note

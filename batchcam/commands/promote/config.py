@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import AnyPath, Config, Gates, Given, argument, passed_on, require_version
+from batchcam.config.gates import Gates
+from batchcam.config.options import AnyPath, Given, argument, passed_on
+from batchcam.config.places import require_version
+from batchcam.config.shared import Config
 
 
 class PromoteConfig(Gates, Config):

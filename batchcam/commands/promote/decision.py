@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from batchcam.config import PROMOTED, Classifier, Gates, Option, Part, flag, flag_of, members
+from batchcam.config.gates import Gates
+from batchcam.config.options import Option, Part, flag, flag_of, members
+from batchcam.config.places import PROMOTED
+from batchcam.config.shared import Classifier
 from batchcam.errors import CLASSES_DIFFER, EXIT_DONE, EXIT_FINDINGS, EXIT_STOPPED_EARLY, ConfigError, RunError
 from batchcam.job.console import counted
 from batchcam.job.lock import locked

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import PartialConfig, Selection, field, originals, overwriting, require_outside, required
+from batchcam.config.options import field, required
+from batchcam.config.places import require_outside
+from batchcam.config.shared import PartialConfig, Selection, originals, overwriting
 from batchcam.errors import ConfigError
 from batchcam.rules import PALETTES
 

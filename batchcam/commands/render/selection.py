@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from batchcam.config import Selection
+from batchcam.config.shared import Selection
 from batchcam.errors import ConfigError
 from batchcam.record.measures import CELL_BYTES, LOGIT_BYTES, ROW_BYTES, certainty_measures, evidence_measures
 from batchcam.record.names import stored_columns

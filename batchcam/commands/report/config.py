@@ -6,18 +6,10 @@ import re
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import (
-    AnyPath,
-    Gates,
-    Given,
-    PartialConfig,
-    field,
-    flag,
-    originals,
-    overwriting,
-    require_outside,
-    required,
-)
+from batchcam.config.gates import Gates
+from batchcam.config.options import AnyPath, Given, field, flag, required
+from batchcam.config.places import require_outside
+from batchcam.config.shared import PartialConfig, originals, overwriting
 from batchcam.errors import ConfigError
 
 SUFFIXES: Final = (".html", ".htm")

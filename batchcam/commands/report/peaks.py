@@ -18,6 +18,7 @@ from batchcam.record.evidence import border, corners
 from batchcam.record.intervals import wilson
 from batchcam.record.metrics import brackets, rate_text
 from batchcam.record.screen import FALSE_SHARE, FEWEST, LEAST_EXCESS, SMALLEST_GRID, Gathering
+from batchcam.store.bringing import shown
 
 MOST_CLASSES: Final = 100
 
@@ -76,7 +77,7 @@ def peak_tile(content: Content, gathering: Gathering) -> Markup:
 def discover_line(about: About) -> Markup:
     """Return the command that tries whether regions carry a class, in the words of the run."""
     checkpoint, data = about.option("classifier", "checkpoint") or "CKPT", about.option("data") or "DATA"
-    run, checkpoint, data = (shlex.quote(str(word)) for word in (about.run, checkpoint, data))
+    run, checkpoint, data = (shlex.quote(str(word)) for word in (shown(about.run), checkpoint, data))
     line = f"batchcam discover {run} --checkpoint {checkpoint} --data {data} --out discovered"
     return element("code", foreign(line, longest=2000))
 

@@ -10,7 +10,7 @@ from batchcam.commands.report.config import ReportConfig
 from batchcam.commands.report.content import Content
 from batchcam.commands.report.page import write_page
 from batchcam.commands.report.reading import read_content
-from batchcam.config import keywords
+from batchcam.config.keywords import keywords
 from batchcam.job.console import note
 from batchcam.pictures.originals import State, open_originals
 from batchcam.record.asked import open_asked

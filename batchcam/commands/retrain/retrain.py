@@ -6,7 +6,7 @@ from typing import Final
 
 from batchcam.commands.promote.decision import NOISE, Candidate, DecisionSummary, decide, options_of, run_step
 from batchcam.commands.retrain.config import RetrainConfig
-from batchcam.config import LabelOptions, ManifestReading
+from batchcam.config.shared import LabelOptions, ManifestReading
 from batchcam.job.steps import Steps
 from batchcam.store import landing
 from batchcam.store.schema import MANIFEST_FILE

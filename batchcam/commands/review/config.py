@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from batchcam.config import AnyPath, Config, Given, argument, confidence, field, parse_verdicts
+from batchcam.config.options import AnyPath, Given, argument, field
+from batchcam.config.shared import Config, confidence
+from batchcam.config.texts import parse_verdicts
 from batchcam.errors import ConfigError
 
 

@@ -6,20 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import (
-    Given,
-    PartialConfig,
-    Selection,
-    field,
-    flag_of,
-    members,
-    originals,
-    overwriting,
-    parse_verdicts,
-    random_seed,
-    require_outside,
-    required,
-)
+from batchcam.config.options import Given, field, flag_of, members, required
+from batchcam.config.places import require_outside
+from batchcam.config.shared import PartialConfig, Selection, originals, overwriting, random_seed
+from batchcam.config.texts import parse_verdicts
 from batchcam.rules import VERDICTS
 
 MOST_DRAWN: Final = 5000  # about 15 kB of pictures each, in one file

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import LARGEST_COUNT, AnyPath, Config, Gates, Given, argument, field, passed_on
+from batchcam.config.gates import Gates
+from batchcam.config.options import AnyPath, Given, argument, field, passed_on
+from batchcam.config.shared import LARGEST_COUNT, Config
 from batchcam.errors import ConfigError
 
 WITHOUT_FILES = ("stl10:", "torchvision:", "python:")

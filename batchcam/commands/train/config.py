@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from batchcam.config import (
+from batchcam.config.options import argument, field, like, required
+from batchcam.config.shared import (
     LARGEST_COUNT,
     Classifier,
     Compute,
@@ -12,12 +13,8 @@ from batchcam.config import (
     LabelOptions,
     ManifestReading,
     View,
-    argument,
-    field,
-    like,
     overwriting,
     random_seed,
-    required,
 )
 
 

@@ -7,16 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from batchcam.config import (
-    LARGEST_COUNT,
-    AnyPath,
-    Config,
-    Given,
-    field,
-    grouping,
-    overwriting,
-    run_argument,
-)
+from batchcam.config.options import AnyPath, Given, field, run_argument
+from batchcam.config.shared import LARGEST_COUNT, Config, grouping, overwriting
 from batchcam.rules import BASELINE_NIGHTS, FEWEST_NIGHTS
 
 

@@ -15,7 +15,7 @@ from batchcam.commands.trend.page import trend_page
 from batchcam.commands.trend.runs import TREND_VERSION, Found, read_nights
 from batchcam.commands.trend.series import Series, alarms_of, follow
 from batchcam.commands.trend.summary import PAGE, TrendSummary
-from batchcam.config import require_outside
+from batchcam.config.places import require_outside
 from batchcam.errors import ConfigError
 from batchcam.job.console import counted, note
 from batchcam.record.exposition import Sample, exposition, require_ours

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from batchcam.config import AnyPath, Classifier, Given, MapDataset, RunConfig, field, random_seed
+from batchcam.config.options import AnyPath, Given, field
+from batchcam.config.shared import Classifier, MapDataset, RunConfig, random_seed
 from batchcam.errors import ConfigError
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.signature import SignatureError, signer
-from batchcam.config import keywords
+from batchcam.config.keywords import keywords
 from batchcam.errors import ConfigError, OutOfMemoryError, RunError
 from batchcam.job.confined import DiedError, ask
 from batchcam.job.confinement import LIMITS

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from batchcam.config import AnyPath, Given, PartialConfig, field, originals, require_outside
+from batchcam.config.options import AnyPath, Given, field
+from batchcam.config.places import require_outside
+from batchcam.config.shared import PartialConfig, originals
 
 HIGHEST_PORT: Final = 65535
 

@@ -22,7 +22,7 @@ from batchcam.commands.compare.exchanges import cycles, followers
 from batchcam.commands.compare.text import compare_text
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.network.checkpoint import pack_checkpoint
 from batchcam.record.metrics import PairCounts
 from batchcam.store.document import read_document

@@ -14,7 +14,7 @@ from batchcam.commands.compare.compare import CompareSummary, compare
 from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.gates import Gate
 from batchcam.commands.compare.text import compare_text
-from batchcam.config import Gates
+from batchcam.config.gates import Gates
 from batchcam.errors import ConfigError
 from batchcam.store.document import read_document
 from tests.commands.compare.test_movement import judged, random_pairs

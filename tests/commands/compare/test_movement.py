@@ -24,7 +24,7 @@ from batchcam.commands.compare.movement import (
     same_view,
 )
 from batchcam.commands.compare.values import Moved
-from batchcam.config import Gates
+from batchcam.config.gates import Gates
 from batchcam.errors import ConfigError
 
 NAMES = ("ant", "bee", "cat")

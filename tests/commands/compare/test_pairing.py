@@ -18,7 +18,7 @@ from batchcam.commands.compare.config import CompareConfig
 from batchcam.commands.compare.files import RULES
 from batchcam.commands.compare.matching import match_bytes, match_classes, match_ids
 from batchcam.commands.compare.text import compare_text
-from batchcam.config import Gates
+from batchcam.config.gates import Gates
 from batchcam.errors import ConfigError, RunError
 from batchcam.store.document import read_document
 from tests.helpers.run_pairs import COUNT, make_rows, permute_samples, write

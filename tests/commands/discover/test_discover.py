@@ -24,7 +24,7 @@ from batchcam.commands.discover.text import discover_text
 from batchcam.commands.discover.trials import BORDER, TRIALS, draw
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import RunError
 from tests.helpers.networks import GapNetwork, seeded
 from tests.helpers.wellformed import Page

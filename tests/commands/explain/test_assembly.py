@@ -20,7 +20,7 @@ from torch import nn
 from batchcam.commands.explain import assembly as assembly_module
 from batchcam.commands.explain.assembly import assemble
 from batchcam.commands.explain.probing import PROBE_ATTEMPTS
-from batchcam.config import Classifier
+from batchcam.config.shared import Classifier
 from batchcam.data.preprocessing import PRESETS, Preprocessing, chosen_preprocessing
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, ModelError, StoppedEarlyError
 from batchcam.network.checkpoint import pack_checkpoint

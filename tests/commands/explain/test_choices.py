@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from batchcam.commands.explain.config import ExplainConfig
-from batchcam.config import Classifier, Compute, members
+from batchcam.config.options import members
+from batchcam.config.shared import Classifier, Compute
 from batchcam.network.checkpoint import pack_checkpoint
 from tests.helpers.desk import NAMES, SAID, SMALL, Desk, pixels, state
 from tests.helpers.networks import CHANNELS, GapNetwork, seeded, torchvision_network

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batchcam.commands.explain.config import ExplainConfig
-from batchcam.config import Classifier
+from batchcam.config.shared import Classifier
 from batchcam.errors import ConfigError
 from batchcam.rules import CamSelection
 

@@ -28,7 +28,7 @@ from batchcam.commands.explain.explain import explain
 from batchcam.commands.explain.planning import bytes_of
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.data import samples
 from batchcam.errors import (
     EXIT_STOPPED_EARLY,

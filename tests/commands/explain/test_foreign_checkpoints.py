@@ -19,7 +19,7 @@ from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import CheckpointError, ConfigError, RunError
 
 NAMES = ("cat", "dog", "owl")

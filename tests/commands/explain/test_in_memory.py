@@ -20,7 +20,7 @@ from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import ExplainSummary, explain
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import ConfigError, ModelError, RunError
 from batchcam.network.in_memory import state_digest
 from batchcam.store.document import read_document

@@ -21,7 +21,7 @@ from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import DatasetError
 from batchcam.pictures.originals import State, open_originals
 from batchcam.store.opening import open_run

@@ -22,7 +22,7 @@ from batchcam.commands.explain.listing import read_listing, unwritten, written
 from batchcam.commands.merge import merge
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.data import sources
 from batchcam.errors import DatasetError, RunError
 from batchcam.store.opening import open_run

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import batchcam
-from batchcam.config import Classifier
+from batchcam.config.shared import Classifier
 from batchcam.errors import ConfigError
 from batchcam.pictures.originals import State, open_originals
 from batchcam.store.opening import open_run

@@ -8,7 +8,7 @@ import pytest
 
 from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.planning import Settings
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.rules import CamSelection
 
 GIVEN = {"method": "layercam", "control": "head", "cams": "predicted+label", "maps": "none", "shard_size": 7}

@@ -16,7 +16,7 @@ from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import ConfigError, DatasetError
 from batchcam.store.plan import read_plan
 from tests.helpers.damage import edit_document, forget_list

@@ -17,7 +17,7 @@ from batchcam.commands.explain.config import ExplainConfig
 from batchcam.commands.explain.explain import explain
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.data import samples
 from batchcam.errors import DatasetError, StoppedEarlyError
 from batchcam.network.checkpoint import pack_checkpoint

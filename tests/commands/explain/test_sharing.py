@@ -21,7 +21,7 @@ from batchcam.commands.explain.explain import ExplainSummary, explain
 from batchcam.commands.merge import complete_run, merge
 from batchcam.commands.verify.config import VerifyConfig
 from batchcam.commands.verify.verify import verify
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import StoppedEarlyError, stopped_by
 from batchcam.job.leases import Leases
 from batchcam.job.processes import this_process

@@ -28,7 +28,7 @@ from batchcam.commands.faithfulness.faithfulness import FaithfulnessSummary, dra
 from batchcam.commands.faithfulness.faithfulness import faithfulness as command
 from batchcam.commands.faithfulness.files import PAIRS
 from batchcam.commands.faithfulness.text import faithfulness_text
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import CheckpointError, ConfigError, DatasetError, RunError
 from batchcam.maps import cam
 from batchcam.maps import imputation as faithfulness

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from batchcam.commands.render.selection import select, spread
-from batchcam.config import RANKINGS, Selection
+from batchcam.config.shared import RANKINGS, Selection
 from batchcam.errors import ConfigError
 from batchcam.record.measures import evidence_measures
 from batchcam.record.rows import class_index

@@ -30,7 +30,7 @@ from batchcam.commands.train import train as train_module
 from batchcam.commands.train.config import TrainConfig
 from batchcam.commands.train.epochs import Score
 from batchcam.commands.train.train import TrainSummary, train
-from batchcam.config import Classifier, Compute
+from batchcam.config.shared import Classifier, Compute
 from batchcam.errors import (
     EXIT_FINDINGS,
     EXIT_STOPPED_EARLY,

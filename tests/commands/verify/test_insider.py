@@ -27,7 +27,7 @@ torch = pytest.importorskip("torch")
 
 from batchcam.commands.explain.config import ExplainConfig  # noqa: E402
 from batchcam.commands.explain.explain import explain  # noqa: E402
-from batchcam.config import Classifier, Compute  # noqa: E402
+from batchcam.config.shared import Classifier, Compute  # noqa: E402
 from tests.helpers.networks import GapNetwork  # noqa: E402
 
 CLASSES = ("ant", "bee", "cat")

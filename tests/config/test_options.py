@@ -11,22 +11,10 @@ from typing import Any
 import pytest
 
 from batchcam.cli.commands import cli
-from batchcam.config import (
-    PRESET_NAMES,
-    Classifier,
-    Compute,
-    Config,
-    Gates,
-    Part,
-    argument,
-    field,
-    like,
-    parse_bytes,
-    parse_duration,
-    parse_numbers,
-    parse_size,
-    required,
-)
+from batchcam.config.gates import Gates
+from batchcam.config.options import Part, argument, field, like, required
+from batchcam.config.shared import Classifier, Compute, Config
+from batchcam.config.texts import PRESET_NAMES, parse_bytes, parse_duration, parse_numbers, parse_size
 from batchcam.data.preprocessing import PRESETS
 from batchcam.errors import EXIT_USAGE, ConfigError
 

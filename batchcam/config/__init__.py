@@ -1,0 +1,1 @@
+"""What every command is asked: how one field says its option, and the options that several commands share."""
