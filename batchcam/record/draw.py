@@ -140,7 +140,8 @@ def draw(
     """
     if count > len(rows):
         what = f"samples of {pool}" if pool else "samples of the run"
-        raise ConfigError(f"--n {count}: more than the {len(rows)} {what}: ask for at most {len(rows)}, or look at all")
+        advice = f"ask for at most {len(rows)}, or look at all" if len(rows) else "choose others"
+        raise ConfigError(f"--n {count}: more than the {len(rows)} {what}: {advice}")
     codes, names = _strata(run, rows, stratify)
     sizes = np.bincount(codes, minlength=len(names))
     drawn = allocated(count, sizes, str(stratify))

@@ -41,12 +41,16 @@ class Share:
         samples: of those drawn, or looked at.
         share: estimate for all samples drawn from; None without a draw.
         interval: of that; None of those that are open, which tell of the review alone.
+        most: the share, were all samples so that are open, or of which anybody says so; None without a draw.
+        most_interval: of that.
     """
 
     verdict: str
     samples: int
     share: float | None
     interval: Interval | None
+    most: float | None
+    most_interval: Interval | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,8 +270,11 @@ def _shares(drawn: Draw | None, ratings: np.ndarray, words: Sequence[str], level
     states = _states(ratings, len(words))
     for number, word in enumerate((*words, *OWN_VERDICTS)):
         there = states == number
-        share, interval = drawn.share(there.tolist(), level) if drawn else (None, None)
-        yield Share(word, int(there.sum()), share, None if word == OPEN else interval)
+        possible = there if word in OWN_VERDICTS else (ratings == number).any(1) | (states == len(words) + 1)
+        (share, interval), (most, ends) = (
+            drawn.share(some.tolist(), level) if drawn else (None, None) for some in (there, possible)
+        )
+        yield Share(word, int(there.sum()), share, None if word == OPEN else interval, most, ends)
 
 
 def _states(ratings: np.ndarray, words: int) -> np.ndarray:

@@ -62,6 +62,19 @@ def sheet_of(verdicts: Iterable[Verdict]) -> bytes:
     return BOM + csv_table(COLUMNS, map(_cells, verdicts))
 
 
+def has_verdicts(path: Path) -> bool:
+    """Return whether a file begins as those that `append_verdict` adds to, or False for an empty one.
+
+    Raises:
+        RunError: something else lies there.
+    """
+    with path.open("rb") as file:
+        head = file.read(len(BOM + _HEADER)).removeprefix(BOM)
+    if head and not head.startswith(_HEADER):
+        raise RunError(f"{path}: does not begin as batchcam's verdicts do; name another file: review reads both")
+    return bool(head)
+
+
 def append_verdict(path: Path, verdict: Verdict) -> None:
     """Add a verdict to a file, which is made if it is not there; of one reviewer's on a sample the last one counts.
 
@@ -72,14 +85,12 @@ def append_verdict(path: Path, verdict: Verdict) -> None:
     line = csv_table(COLUMNS, [_cells(verdict)])[len(_HEADER) :]
     try:
         with path.open("a+b") as file:
-            file.seek(0)
-            head = file.read(len(BOM + _HEADER)).removeprefix(BOM)
-            if head and not head.startswith(_HEADER):
-                raise RunError(f"{path}: does not begin as batchcam's verdicts do; name another file")
-            if head:
+            if has_verdicts(path):
                 file.seek(-1, os.SEEK_END)
                 line = line if file.read() == b"\n" else b"\n" + line  # a write that was cut short
-            file.write(line if head else _HEADER + line)
+            else:
+                line = _HEADER + line
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -130,5 +141,6 @@ def _verdict(cells: dict[str, str], words: Sequence[str], where: str) -> Verdict
     said = values["verdict"].strip().casefold()
     word = next((word for word in ("", *words) if word.casefold() == said), None)
     if word is None:
-        raise BatchcamError(f"{where}: verdict {said!r}: none of {', '.join(words)}; or say --verdicts")
+        others = "others are those of draw.json beside it, or of review --verdicts"
+        raise BatchcamError(f"{where}: verdict {said!r}: none of {', '.join(words)}; {others}")
     return Verdict(**values | {"verdict": word, "reviewer": values["reviewer"].strip()}, where=where)

@@ -105,6 +105,8 @@ def test_more_samples_than_there_are_are_refused(sound_run: Path) -> None:
     with pytest.raises(ConfigError, match="--n 22: more than the 21 samples of the run: ask for at most 21"):
         drawn(sound_run, 22)
     assert len(drawn(sound_run, 21).samples) == 21
+    with open_run(sound_run) as run, pytest.raises(ConfigError, match="than the 0 samples of --wrong: choose others"):
+        draw(run, np.arange(0), 1, 0, None, VERDICTS, "--wrong")
 
 
 def test_a_document_gives_the_draw_again(sound_run: Path, tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ class ReviewConfig(Config):
         "Words that count as verdicts.  [default: those of the draw]", metavar="WORD,…", parse=parse_verdicts
     )
     max: tuple[str, ...] = field(
-        "Gate: percent of all samples drawn from, by the estimate, with this verdict, or disputed, or open; may be "
-        "repeated.",
+        "Gate: percent of all samples drawn from, by the estimate, with this verdict, of anybody or still open; or "
+        "disputed; or open; may be repeated.",
         default=(),
         metavar="WORD=P",
     )

@@ -60,8 +60,8 @@ def _gates(config: ReviewConfig, found: Review) -> Iterator[ReviewGate]:
     for word, limit in config.limits.items():
         if word not in shares:
             raise ConfigError(f"--max {word}: verdicts are {', '.join(shares)}")
-        share, ends = shares[word].share, shares[word].interval
-        value = None if share is None else 100 * share
+        most, ends = shares[word].most, shares[word].most_interval
+        value = None if most is None else 100 * most
         interval = ends and (100 * ends[0], 100 * ends[1])
         yield ReviewGate(f"--max {word}", limit, value, interval, value is not None and value <= limit)
     if config.min_kappa is not None:

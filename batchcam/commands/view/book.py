@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 
 from batchcam.commands.view.columns import Choice
+from batchcam.record.draw import DRAW_FILE, read_draw
 from batchcam.record.rows import label_text
-from batchcam.record.verdicts import Verdict, append_verdict, read_verdicts
+from batchcam.record.verdicts import Verdict, append_verdict, has_verdicts, read_verdicts
 from batchcam.rules import VERDICTS
 from batchcam.store.run import Run, Sample
 
@@ -25,6 +26,7 @@ class Book:
     """A file of verdicts, of which this reviewer's own are shown: what others say should sway nobody.
 
     Attributes:
+        words: that can be said: those of the draw beside the file, if there is one.
         written: how many verdicts were added.
 
     Raises:
@@ -37,7 +39,14 @@ class Book:
         self._drawn: dict[int, Verdict] = {}
         self._own: dict[int, tuple[str, str]] = {}
         self._places = np.full(len(run), -1, np.int32)
-        found = [v for v in read_verdicts(path, VERDICTS) if v.run_id == run.plan.run_id] if path.exists() else []
+        document = path.parent / DRAW_FILE
+        draw = read_draw(document) if document.exists() else None
+        self.words = draw.verdicts if draw else VERDICTS
+        told = [*draw.samples] if draw else []
+        if path.exists():
+            told += read_verdicts(path, self.words)
+            has_verdicts(path)
+        found = [verdict for verdict in told if verdict.run_id == run.plan.run_id]
         rows = _rows_of({verdict.sample_id for verdict in found}, run)
         for verdict in found:
             if (row := rows.get(verdict.sample_id)) is not None:
@@ -49,17 +58,17 @@ class Book:
         if verdict.weight:
             self._drawn[row] = verdict
         own, _ = self._own.get(row, NOTHING)
-        self._places[row] = VERDICTS.index(own) if own else len(VERDICTS) if row in self._drawn else -1
+        self._places[row] = self.words.index(own) if own else len(self.words) if row in self._drawn else -1
 
     @property
     def column(self) -> Choice:
         """How each sample stands."""
-        return Choice(self._places.copy(), (*VERDICTS, TO_JUDGE))
+        return Choice(self._places.copy(), (*self.words, TO_JUDGE))
 
     @property
     def has_to_judge(self) -> bool:
         """Whether samples were drawn that this reviewer has not judged."""
-        return bool((self._places == len(VERDICTS)).any())
+        return bool((self._places == len(self.words)).any())
 
     def said(self, row: int) -> dict[str, str]:
         """Return what this reviewer said of a sample, and why it was drawn."""

@@ -18,7 +18,7 @@ from batchcam.errors import BatchcamError, StoppedEarlyError, called, stopped_by
 from batchcam.pictures.originals import Originals
 from batchcam.record.rows import label_text, status_words
 from batchcam.record.sigmoid_scores import sigmoid
-from batchcam.rules import PALETTES, VERDICTS
+from batchcam.rules import PALETTES
 from batchcam.store.bringing import shown
 from batchcam.store.run import Run, Sample
 
@@ -110,7 +110,7 @@ class Desk:
             "measured": 1.0 if self.failed else self._read / max(1, self._to_read),
             "columns": [{"name": name, **column.about} for name, column in self.table.columns.items()],
             "palettes": PALETTES,
-            "verdicts": VERDICTS if self.book else None,
+            "verdicts": self.book.words if self.book else None,
         }
 
     def rows(self, query: Query) -> dict[str, Any]:
@@ -181,8 +181,8 @@ class Desk:
             raise QueryError("a verdict is row, verdict and comment")
         row = _whole(str(told["row"]), 0, len(self._run) - 1)
         comment = str(told["comment"])
-        if told["verdict"] not in VERDICTS:
-            raise QueryError(f"a verdict is one of {', '.join(VERDICTS)}")
+        if told["verdict"] not in self.book.words:
+            raise QueryError(f"a verdict is one of {', '.join(self.book.words)}")
         if len(comment) > LONGEST_COMMENT:
             raise QueryError(f"a comment has at most {LONGEST_COMMENT} characters")
         with self._reading:

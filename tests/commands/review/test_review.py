@@ -40,6 +40,8 @@ def test_a_review_is_told_as_text_and_as_json(judged: Path, sound_run: Path, run
         "samples": 7,
         "share": 0.7,
         "interval": 0,
+        "most": 0.9,
+        "most_interval": found["shares"][0]["most_interval"],
     }
     assert found["agreement"]["kappa"] == pytest.approx(1 - 0.2 / 0.32)
     assert [case["verdicts"] for case in found["cases"]] == [
@@ -55,8 +57,9 @@ def test_a_review_is_told_as_text_and_as_json(judged: Path, sound_run: Path, run
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (("--max", "wrong-reasons=10"), 0),
-        (("--max", "wrong-reasons=9.9"), 3),
+        (("--max", "wrong-reasons=30"), 0),  # 1 of 10, and 2 of which one of both says so
+        (("--max", "wrong-reasons=29.9"), 3),
+        (("--max", "unclear=0"), 0),
         (("--max", "disputed=20", "--max", "open=0"), 0),
         (("--max", "disputed=19"), 3),
         (("--min-kappa", "0.37"), 0),
@@ -69,6 +72,11 @@ def test_a_review_is_told_as_text_and_as_json(judged: Path, sound_run: Path, run
 )
 def test_limits_decide_how_it_ends(judged: Path, run_cli: Cli, words: tuple[str, ...], code: int) -> None:
     assert run_cli("review", judged, *words)[0] == code
+
+
+def test_a_limit_on_a_verdict_is_not_kept_by_leaving_samples_open(judged: Path, run_cli: Cli) -> None:
+    assert run_cli("review", judged / "verdicts.csv", "--max", "wrong-reasons=99")[0] == 3
+    assert run_cli("review", judged / "verdicts.csv", "--max", "wrong-reasons=100", "--max", "disputed=0")[0] == 0
 
 
 def test_a_limit_on_an_agreement_that_is_not_known_is_not_kept(judged: Path, run_cli: Cli) -> None:

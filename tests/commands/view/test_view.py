@@ -9,14 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from batchcam.commands.view.book import TO_JUDGE, Book
 from batchcam.commands.view.config import ViewConfig
 from batchcam.commands.view.view import view
 from batchcam.errors import BatchcamError, ConfigError, RunError
+from batchcam.record.draw import DRAW_FILE, draw
+from batchcam.record.review import read_review
 from batchcam.record.verdicts import Verdict, append_verdict, sheet_of
 from batchcam.rules import VERDICTS
+from batchcam.store.document import seal
 from batchcam.store.opening import open_run
 from tests.helpers import ROOT
 from tests.helpers.damage import write_digest
@@ -60,6 +64,31 @@ def test_verdicts_lie_outside_of_the_runs_in_a_file_of_verdicts(run: Path, tmp_p
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with open_run(run) as opened, pytest.raises(BatchcamError, match="first line has to name"):
         Book(tmp_path / "other.csv", opened, "ann")
+
+
+def test_a_file_that_verdicts_cannot_be_added_to_is_refused_before_anybody_judges(run: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "excel.csv"
+    sheet.write_bytes(sheet_of([Verdict("r", "a.png", "d")]).replace(b",", b";"))
+    with open_run(run) as opened, pytest.raises(RunError, match="does not begin as batchcam's verdicts do"):
+        Book(sheet, opened, "ann")
+
+
+@pytest.mark.parametrize("is_filled_in", [False, True])
+def test_the_draw_beside_the_file_says_what_can_be_said_and_what_there_is_to_judge(
+    run: Path, tmp_path: Path, is_filled_in: bool
+) -> None:
+    sheet = tmp_path / "ann.csv"
+    with open_run(run) as opened:
+        drawn, rows = draw(opened, np.arange(200), 3, 0, None, ("ja", "nein"))
+        (tmp_path / DRAW_FILE).write_bytes(seal(drawn.content))
+        if is_filled_in:
+            sheet.write_bytes(sheet_of(drawn.samples))
+        book = Book(sheet, opened, "ann")
+        assert np.flatnonzero(np.array(book.column.told(range(200))) == TO_JUDGE).tolist() == sorted(rows)
+        book.write(opened[int(rows[0])], "nein", "")
+        assert Book(sheet, opened, "ann").column.told([rows[0]]) == ["nein"]
+        found = read_review([sheet], opened)
+    assert [(each.verdict, each.samples) for each in found.shares if each.samples] == [("nein", 1), ("open", 2)]
 
 
 def test_what_is_no_run_or_no_longer_the_run_is_refused(tmp_path: Path) -> None:

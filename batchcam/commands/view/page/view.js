@@ -162,7 +162,8 @@ function drawList() {
   const from = page.first, rows = page.rows.length;
   $("total").textContent = page.total === about.samples ? `${count(about.samples)} samples` : `${count(page.total)} of ${count(about.samples)} samples`;
   const outcome = about.columns.find(column => column.name === "outcome"), counts = page.counts.outcome;
-  $("outcomes").replaceChildren(...outcome.choices.map((choice, place) => h("a", {class: `tag ${choice}`, href: address({outcome: choice, first: null, sample: null})}, `${count(counts[place])} ${choice}`)));
+  const judged = counts[0] + counts[1] > 0 ? outcome.choices : []; // no labels: neither right nor wrong
+  $("outcomes").replaceChildren(...judged.map((choice, place) => h("a", {class: `tag ${choice}`, href: address({outcome: choice, first: null, sample: null})}, `${count(counts[place])} ${choice}`)));
   const looks = state.get("look") === "grid";
   $("tools").replaceChildren(
     h("a", {class: "tool", href: address({sort: "-confidence", first: null})}, "most confident first"),
