@@ -15,7 +15,7 @@ from batchcam.record.agreement import Agreement, agreement
 from batchcam.record.draw import DRAW_FILE, Draw, read_draw
 from batchcam.record.intervals import LEVEL, Interval
 from batchcam.record.verdicts import Verdict, read_verdicts
-from batchcam.rules import OPEN, OWN_VERDICTS, VERDICTS
+from batchcam.rules import OPEN, OWN_VERDICTS, VERDICTS, composed
 from batchcam.store import landing
 from batchcam.store.reader import COLUMN_BYTES
 from batchcam.store.run import Run
@@ -191,7 +191,7 @@ class _Said:
         if not verdict.reviewer:
             self._unnamed[file.name] = None
         name = verdict.reviewer or file.stem
-        key = (self._names.setdefault(name.casefold(), name), verdict.sample_id)
+        key = (self._names.setdefault(composed(name).casefold(), name), verdict.sample_id)
         before = self._last.get(key)
         if before is not None and before[1].verdict not in ("", verdict.verdict):
             if before[0] == file:

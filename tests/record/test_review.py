@@ -90,6 +90,13 @@ def test_a_person_in_two_files_is_refused_where_they_differ(drawn: Draw, tmp_pat
         read_review([tmp_path])
 
 
+def test_a_name_is_one_persons_in_whichever_unicode_form(drawn: Draw, tmp_path: Path) -> None:
+    fill(drawn, tmp_path / "a.csv", "r" + "." * 11, "\u00c7elik")
+    fill(drawn, tmp_path / "b.csv", "r" + "." * 11, "c\u0327elik")
+    found = read_review([tmp_path])
+    assert (found.reviewers, found.agreement) == ({"\u00c7elik": 1}, None)
+
+
 def test_a_file_without_names_is_of_whoever_it_is_called_after(drawn: Draw, tmp_path: Path) -> None:
     fill(drawn, tmp_path / "ann.csv", "r" * 12)
     fill(drawn, tmp_path / "bo.csv", "r" * 12)

@@ -14,7 +14,7 @@ from batchcam.errors import ConfigError
 from batchcam.job.console import note
 from batchcam.pictures.originals import State, open_originals
 from batchcam.record.asked import open_asked
-from batchcam.record.draw import CLASS, Stratum, draw
+from batchcam.record.draw import CLASS, DRAW_FILE, Draw, Stratum, draw, read_draw
 from batchcam.record.study import land_study, require_place, run_notes
 from batchcam.record.verdicts import sheet_of
 from batchcam.store import bringing
@@ -74,7 +74,7 @@ def sample(config: SampleConfig) -> SampleSummary:
         pool = np.sort(select(run, config.selection))
         drawn, rows = draw(run, pool, config.n, config.seed, config.stratify, config.verdicts, config.pool)
         table = sheet_of(drawn.samples)
-        _require_not_judged(config, table)
+        _require_not_judged(config, drawn, table)
         originals = open_originals(run, config.data)
         if originals.where is None:
             note("the original images are not at hand: showing maps alone", config.quiet)
@@ -100,8 +100,10 @@ def sample(config: SampleConfig) -> SampleSummary:
     )
 
 
-def _require_not_judged(config: SampleConfig, table: bytes) -> None:
-    """Refuse to replace a sheet that people may have filled in."""
-    path = config.out / VERDICTS_FILE
-    if not config.overwrite and path.exists() and path.read_bytes() != table:
+def _require_not_judged(config: SampleConfig, drawn: Draw, table: bytes) -> None:
+    """Refuse to replace a sheet that people may have filled in, or the draw that their copies of it are of."""
+    path, document = config.out / VERDICTS_FILE, config.out / DRAW_FILE
+    if config.overwrite:
+        return
+    if (path.exists() and path.read_bytes() != table) or (document.exists() and read_draw(document) != drawn):
         raise ConfigError(f"--out {config.out}: {path.name} is of another draw, or holds verdicts; {ADVICE}")

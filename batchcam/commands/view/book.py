@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 
 from batchcam.commands.view.columns import Choice
+from batchcam.errors import BatchcamError
 from batchcam.record.draw import DRAW_FILE, read_draw
 from batchcam.record.rows import label_text
 from batchcam.record.verdicts import Verdict, append_verdict, has_verdicts, read_verdicts
-from batchcam.rules import VERDICTS
+from batchcam.rules import VERDICTS, composed
 from batchcam.store.run import Run, Sample
 
 TO_JUDGE: Final = "to judge"
@@ -30,7 +31,7 @@ class Book:
         written: how many verdicts were added.
 
     Raises:
-        BatchcamError: the file is there and can't be read, or is no such file.
+        BatchcamError: the file is there and can't be read, or is no such file; or its folder is not there.
     """
 
     def __init__(self, path: Path, run: Run, reviewer: str) -> None:
@@ -39,6 +40,8 @@ class Book:
         self._drawn: dict[int, Verdict] = {}
         self._own: dict[int, tuple[str, str]] = {}
         self._places = np.full(len(run), -1, np.int32)
+        if not path.parent.is_dir():
+            raise BatchcamError(f"{path}: there is no such folder: make it first")
         document = path.parent / DRAW_FILE
         draw = read_draw(document) if document.exists() else None
         self.words = draw.verdicts if draw else VERDICTS
@@ -53,7 +56,7 @@ class Book:
                 self._take(row, verdict)
 
     def _take(self, row: int, verdict: Verdict) -> None:
-        if verdict.reviewer.casefold() == self._reviewer.casefold():
+        if composed(verdict.reviewer).casefold() == composed(self._reviewer).casefold():
             self._own[row] = verdict.verdict, verdict.comment
         if verdict.weight:
             self._drawn[row] = verdict

@@ -56,6 +56,7 @@ def test_a_draw_again_is_the_same_bytes_and_keeps_what_people_wrote(
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert run_cli(*words)[0] == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert run_cli(*words, "--verdicts", "yes,no")[0] == 2  # of which the table tells nothing
     judged = before["verdicts.csv"].replace(b",,,\n", b",unclear,ann,\n")
     (out / "verdicts.csv").write_bytes(judged)
     code, _, error = run_cli(*words)

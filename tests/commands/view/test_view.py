@@ -61,6 +61,8 @@ def test_verdicts_lie_outside_of_the_runs_in_a_file_of_verdicts(run: Path, tmp_p
         ViewConfig(run, verdicts=run / "v.csv")
     with pytest.raises(ConfigError, match="lies in the run"):
         ViewConfig(tmp_path, against=run, verdicts=run / "v.csv")
+    with open_run(run) as opened, pytest.raises(BatchcamError, match=r"nowhere/v.csv: there is no such folder"):
+        Book(tmp_path / "nowhere/v.csv", opened, "ann")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with open_run(run) as opened, pytest.raises(BatchcamError, match="first line has to name"):
         Book(tmp_path / "other.csv", opened, "ann")
