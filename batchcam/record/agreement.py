@@ -77,7 +77,7 @@ def _interval(
     without = [_corrected(*measure(ratings[group != each])) for each in range(min(GROUPS, len(ratings)))]
     error = float(jackknife_error(np.array(without))) * (1 - chance)
     ends = share_interval(found, error, len(ratings), level)
-    return ends and ((ends[0] - chance) / (1 - chance), (ends[1] - chance) / (1 - chance))
+    return ends and (max(-1.0, (ends[0] - chance) / (1 - chance)), (ends[1] - chance) / (1 - chance))
 
 
 def _corrected(found: float, chance: float) -> float:

@@ -325,7 +325,9 @@ async function judge(place) {
   if (!answer.ok) return problem(await answer.text());
   mine.said = await answer.json();
   isJudged = true;
-  if (sample === mine) step(1);
+  if (sample !== mine) return;
+  if (page.first + page.ids.indexOf(mine.id) + 1 === page.total) back(); // the last: another key would judge it again
+  else step(1);
 }
 
 function copy(event) {
