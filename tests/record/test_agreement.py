@@ -106,6 +106,13 @@ def test_people_who_agree_on_few_samples_are_not_taken_for_sure() -> None:
     assert found.interval[0] < 0.2
 
 
+def test_no_kappa_is_taken_to_be_below_its_least() -> None:
+    found = agreement(np.array([[0, 0]] * 7 + [[0, 1]] * 3))
+    assert found is not None
+    assert found.interval is not None
+    assert found.interval[0] == -1
+
+
 @pytest.mark.parametrize("ratings", [[[0, 0], [0, 0]], [[1, 1, 1]]])
 def test_there_is_no_kappa_where_all_say_one_and_the_same(ratings: list[list[int]]) -> None:
     found = agreement(np.array(ratings))

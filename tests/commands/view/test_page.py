@@ -132,6 +132,17 @@ def test_a_run_is_gone_through_by_keyboard_alone(run: Path, page: Browser, tmp_p
     )
 
 
+def test_after_the_verdict_on_the_last_sample_comes_the_list(
+    run: Path, page: Browser, tmp_path: Path, open_desk: OpenDesk
+) -> None:
+    with opened_by(open_desk(run, verdicts=tmp_path / "verdicts.csv")) as address:
+        opened(page, f"{address}#q=0012")
+        page.press("k", "Enter")
+        page.wait(f"{LARGE} && {TITLE}.includes('00129')")
+        page.press("1")
+        page.wait(f"{LIST} && {TOTAL} === '11 of 200 samples'")
+
+
 def test_a_link_leads_to_a_filter_in_its_order_and_to_a_sample(run: Path, page: Browser, address: str) -> None:
     with open_run(run) as samples:
         wrong = [s for s in samples if None not in (s.label, s.prediction) and s.label != s.prediction]
