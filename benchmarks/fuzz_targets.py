@@ -399,9 +399,9 @@ def ended(*words: object) -> int:
 NEVER = ("watch", "debug", "config", "version", "help")
 """Options that wait for others, print a traceback, or have a target of their own."""
 
-STARTERS = {"submit", *(each.name for each in (*COMMANDS, *OF_SCRIPTS) if each.is_job)}
+STARTERS = {"submit", "view", *(each.name for each in (*COMMANDS, *OF_SCRIPTS) if each.is_job)}
 FED = sorted(set(command_line.cli.commands) - STARTERS)
-"""Commands that start no others, nor what an option says."""
+"""Commands that start no others, nor what an option says, and end by themselves."""
 
 PLACES = ("{run}", "{run}/run.h5", "{run}/shards/shard-00000.h5", "{empty}", "{junk}", "{boxes}", "missing", "")
 WORD_CHARACTERS = st.characters(exclude_characters="\0/", exclude_categories=("Cs",)) | st.sampled_from("\udc80\udcff")

@@ -504,6 +504,7 @@ def test_every_command_on_runs_was_tried() -> None:
         "discover",
         "review",
         "submit",
+        "view",
     }
 
 

@@ -266,6 +266,7 @@ def test_options_within_lines_exist():
 OWN_OPTIONS = {
     "--shm-size": ("operations.md",),  # docker's, as --gpus, --network, --target
     "--device": ("speed.md",),
+    "--class-indices": ("studies.md",),
 }
 """Options within lines that are another program's, and the pages that name them."""
 

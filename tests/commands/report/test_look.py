@@ -47,7 +47,7 @@ def sound(folder: Path, change: Callable[[Plan, Rows], None] = lambda plan, rows
     rows = synthetic_rows(plan)
     good = np.flatnonzero((rows.columns["status"] == 0) & (rows.columns["cams"].max((1, 2, 3)) > 0))
     again = np.resize(good, ROWS)
-    for name in rows.columns.keys() - {"sample_index", "input_bytes"}:
+    for name in rows.columns.keys() - {"sample_index", "input_bytes", "input_sha256"}:
         rows.columns[name] = rows.columns[name][again]
     rows.texts["error"] = [""] * ROWS
     rows.columns["label"] = rows.columns["prediction"].copy()
