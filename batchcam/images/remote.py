@@ -32,6 +32,8 @@ _VERSIONS: Final = ("ETag", "etag", "Last-Modified", "LastModified", "mtime", "u
 
 _PIECE_BYTES: Final = 2**23
 
+_NO_RANGES: Final = "its server gives no ranges of bytes: download it first"
+
 T = TypeVar("T")
 
 
@@ -112,7 +114,7 @@ def status(url: str) -> tuple[int, str]:
                 try:
                     file.read(1)  # refused where ranges are not known, without a look at the rest
                 except ValueError as error:
-                    raise OSError(errno.EIO, "its server gives no ranges of bytes: download it first") from error
+                    raise OSError(errno.EIO, _NO_RANGES) from error
         return info["size"], next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
 
     return _tried(url, look)
@@ -223,7 +225,8 @@ def _file_system(url: str) -> tuple[Any, str]:
         told = "pip install 'batchcam[remote]'" if error.name == "fsspec" else describe(error)
         raise BatchcamError(f"{scheme}:// needs a package that is not installed: {told}") from error
     except ValueError as error:
-        raise BatchcamError(f"{without_secrets(url)}: {describe(error)}") from error
+        told = _NO_RANGES if "range requests" in str(error) else describe(error)
+        raise BatchcamError(f"{without_secrets(url.removeprefix('zip://::'))}: {told}") from error
     return files, path
 
 

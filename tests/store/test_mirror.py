@@ -312,3 +312,14 @@ def test_a_run_elsewhere_is_not_waited_for(web, run_cli, words):
     code, _, err = run_cli(*(word.replace("URL", f"{web.url}/monday") for word in words))
     assert (code, err.count("\n")) == (1, 1)
     assert f"{web.url}/monday: {words[2]} needs a run that lies in a folder of this machine" in err
+
+
+def test_a_zip_file_on_a_server_without_ranges_has_to_be_downloaded(tmp_path: Path) -> None:
+    synthetic_run(tmp_path / "run")
+    shutil.make_archive(str(tmp_path / "run"), "zip", tmp_path / "run")
+    with web_server(tmp_path) as web:
+        web.knows_ranges = False
+        with pytest.raises(
+            BatchcamError, match=f"^{web.url}/run.zip: its server gives no ranges .* download it first$"
+        ):
+            open_run(Path(f"{web.url}/run.zip"))

@@ -12,6 +12,7 @@ from batchcam.commands.report.gallery import figure, key
 from batchcam.commands.report.peaks import discover_line
 from batchcam.commands.report.predictions import map_size
 from batchcam.commands.report.writing import share
+from batchcam.job.console import counted
 from batchcam.pictures.html import Markup, details, element, foreign, image, join, table
 from batchcam.record.map_clusters import FEWEST, LEAST_SHARE, RULE
 
@@ -34,7 +35,7 @@ def clusters(content: Content) -> Markup:
     if not content.split:
         return join((*parts, element("p", f"No class has {several}.")))
     if more := len(content.facts.split) - len(content.split):
-        parts.append(element("p", f"{more:,} more classes have such clusters; those with the most maps are shown."))
+        parts.append(element("p", f"Not shown: {counted(more, 'class')} with such clusters, of fewer maps."))
     shown = [each for of_class in content.split for of_cluster in of_class.shown for each in of_cluster]
     most = max((len(of_cluster) for of_class in content.split for of_cluster in of_class.shown), default=0)
     head = ("class", "maps", "mean map", *(f"sample {n}" for n in range(1, most + 1)))

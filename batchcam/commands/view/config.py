@@ -20,7 +20,7 @@ class ViewConfig(PartialConfig):
     )
     data: str | None = originals()
     verdicts: Given[Path | None, AnyPath | None] = field(
-        "CSV file outside of the run to which verdicts are added; what sample drew into it is shown first.",
+        "CSV file outside of the run to which verdicts are added; what sample drew, into it or beside it, comes first.",
         metavar="FILE",
     )
     reviewer: str | None = field("Who judges.  [default: the name of this user]", metavar="NAME")
