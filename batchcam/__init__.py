@@ -53,10 +53,10 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES: Final = {
-    "Classifier": "config",
+    "Classifier": "config.shared",
     "CompareConfig": "commands.compare.config",
     "CompareSummary": "commands.compare.compare",
-    "Compute": "config",
+    "Compute": "config.shared",
     "ExplainConfig": "commands.explain.config",
     "ExplainSummary": "commands.explain.explain",
     "Finding": "store.findings",

@@ -10,7 +10,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 import zipfile
 from email.message import Message
 from pathlib import Path
@@ -20,7 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from batchcam.version import UNKNOWN
-from tests.helpers import ROOT
+from tests.helpers import ROOT, unpack
 
 NEEDED = ("build", "setuptools_scm", "twine")
 
@@ -86,8 +85,7 @@ def wheel(built: Path) -> zipfile.ZipFile:
 def unpacked(built: Path) -> Path:
     """The sdist, unpacked."""
     (path,) = built.glob("*.tar.gz")
-    with tarfile.open(path) as archive:
-        archive.extractall(built / "unpacked", filter="data")
+    unpack(path, built / "unpacked")
     (folder,) = (built / "unpacked").iterdir()
     return folder
 

@@ -179,7 +179,7 @@ KEYS = {
     """,
     "review": """
         (run_id, draw, pool, size, samples, level, files[(file, sha256, changed)], reviewers(), agreement,
-        shares[(verdict, samples, share, interval)], cases[(sample_id, state, verdicts())], notes,
+        shares[(verdict, samples, share, interval, most, most_interval)], cases[(sample_id, state, verdicts())], notes,
         gates[(option, limit, value, interval, passed)], exit_code)
     """,
     "localize": """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import tarfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +15,7 @@ from batchcam.commands.verify.verify import verify
 from batchcam.store.document import DIGEST_KEY
 from batchcam.store.plan import Plan
 from docs.make import conformance, format
+from tests.helpers import unpack
 from tests.helpers.damage import edit_document
 from tests.helpers.synthetic import synthetic_plan
 from tests.store.test_plan import CHANGES
@@ -26,8 +26,7 @@ VERDICTS = json.loads(conformance.VERDICTS.read_text(encoding="utf-8"))
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("conformance")
-    with tarfile.open(conformance.ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
+    unpack(conformance.ARCHIVE, folder)
     return folder
 
 

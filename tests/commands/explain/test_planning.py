@@ -26,7 +26,7 @@ def test_an_option_counts_and_what_is_left_open_is_the_runs(make_plan, name: str
     existing = make_plan(identity=False, schema_version=1, **THERE, **THERE_COMPUTED)
     compute, options = ({k: v for k, v in known.items() if k == name} for known in (COMPUTED, GIVEN))
     settings = vars(Settings.of(config(compute, **options), existing))
-    kept = {**THERE, **THERE_COMPUTED, "schema_version": 1, "meta": ()}
+    kept = {**THERE, **THERE_COMPUTED, "schema_version": 1, "features": "", "meta": ()}
     assert {**settings, "cams": str(settings["cams"])} == {**kept, **compute, **options}
 
 
@@ -34,5 +34,5 @@ def test_an_option_counts_and_what_is_left_open_is_the_runs(make_plan, name: str
 def test_a_first_run_takes_defaults_and_a_backward_pass_for_one_class_only(method: str | None, cams: str) -> None:
     settings = Settings.of(config({}, method=method), None)
     assert settings == Settings(
-        "auto", "fp32", method or "cam", "none", settings.batch_size, None, CamSelection(cams), "uint8", 2, None
+        "auto", "fp32", method or "cam", "none", settings.batch_size, None, CamSelection(cams), "uint8", "", 2, None
     )

@@ -19,7 +19,7 @@ WRITABLE = [each for each in FORMATS if each != "parquet"]
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": "jpeg"}, "--to jpeg: choose one of virelay, wsol, png, fiftyone, csv, parquet, h5, zarr"),
+        ({"to": "jpeg"}, "--to jpeg: choose one of virelay, wsol, png, fiftyone, csv, parquet, npz, h5, zarr, intoto"),
         ({"to": "csv", "target": "label"}, "--target: not an option of csv"),
         ({"to": "csv", "data": "."}, "--data: not an option of csv, only of virelay, png, fiftyone"),
         ({"to": "png", "size": "8x8"}, "--size: not an option of png"),
