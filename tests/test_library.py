@@ -194,7 +194,7 @@ import batchcam
 with batchcam.open_run("run") as run:
     run.predicton[:]
 batchcam.explain("model.pth", "photos", "run", architecture="resnet18")
-batchcam.compare("old", "new", min_cam_similarity="high").pased
+batchcam.compare("old", "new", min_compared="high").pased
 batchcam.compare("old")
 batchcam.RunErorr
 """
@@ -203,7 +203,7 @@ COMPLAINTS = (
     'script.py:5: error: "Run" has no attribute "predicton"',
     'script.py:6: error: Unexpected keyword argument "architecture"',
     'script.py:7: error: "CompareSummary" has no attribute "pased"',
-    'script.py:7: error: Argument "min_cam_similarity" has incompatible type "str"; expected "float | None"',
+    'script.py:7: error: Argument "min_compared" has incompatible type "str"; expected "float | None"',
     "script.py:8: error: Too few arguments",
     'script.py:9: error: Module has no attribute "RunErorr"',
 )
